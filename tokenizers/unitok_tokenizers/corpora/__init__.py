@@ -1,0 +1,1 @@
+"""Corpora that need no download: spoken phrases (espeak-ng) and the synthetic toy corpus."""

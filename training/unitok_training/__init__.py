@@ -1,0 +1,1 @@
+"""Floor 4: every training loop, mixtures, packing, recipes and evaluation."""

@@ -1,0 +1,1 @@
+"""unitok: one decoder that reads and writes text and speech."""

@@ -1,0 +1,1 @@
+"""Floor 2: units or codes to waveform."""
