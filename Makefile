@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all the set-up themselves and are safe to repeat.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Keep pip quiet and deterministic: every version comes from constraints.txt.
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# One thread a worker: two busy OpenMP threads on a loaded two-core machine are slower than one.
+TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+.PHONY: install demo test test-unit check format clean
+
+install: $(STAMP)
+
+# encodec and speechtokenizer declare a torchaudio whose wheel cannot be loaded beside a CPU build of torch, so they
+# are installed without their declared dependencies; the `codec` extra brings what they truly need.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 numpy
+	$(PIP) -e '.[hf,data,train,eval,codec,demo,dev]'
+	$(PIP) setuptools wheel
+	$(PIP) --no-deps --no-build-isolation encodec==0.1.1 speechtokenizer==1.0.1
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/python -m unitok demo -o runs/demo
+
+test: install
+	$(TEST) -n 2 --dist loadfile
+
+test-unit: install
+	$(TEST) -n 2 --dist loadfile -m 'not slow'
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST) -n 2 --dist loadfile
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
