@@ -1,0 +1,193 @@
+"""Run a graph of stages, several at a time, each in a process of its own, and continue where a run stopped.
+
+A stage is a function of (run folder, configuration). Processes keep thread counts and memory apart: two one-thread
+stages side by side use two cores better than one two-thread stage, and what a stage allocated is gone when it ends.
+A finished stage leaves `stages/<name>.json`; a repeat with the same configuration skips it, another configuration
+runs it, and all that need it, again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import fingerprint, read_json, write_json
+
+from unitok_training.resources import TreeMemory
+
+INPUT_ERROR_EXIT = 2
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a pipeline."""
+
+    name: str
+    """Key of its record, its log file and its seconds in the metrics."""
+    function: str
+    """`module:function`, called as function(run folder, configuration as a JSON object)."""
+    needs: tuple[str, ...] = ()
+    """Stages that must be finished before."""
+    threads: int = 1
+    """CPU threads it uses; stages run side by side while their threads fit the machine."""
+    settings: tuple[str, ...] = ()
+    """Configuration keys that change its result: the others may change without running it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """What a finished stage cost."""
+
+    key: str
+    """Fingerprint of its settings and of the keys of the stages it needs."""
+    seconds: float
+    """Wall seconds."""
+    peak_bytes: int
+    """Largest resident memory of its process tree, in bytes."""
+
+
+def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    """Fingerprint that decides whether a finished stage is still valid."""
+    chosen = {name: config[name] for name in stage.settings}
+    return fingerprint({"function": stage.function, "settings": chosen, "needs": [keys[name] for name in stage.needs]})
+
+
+def load_record(run: Path, name: str) -> StageRecord | None:
+    path = run / "stages" / f"{name}.json"
+    return StageRecord(**read_json(path)) if path.exists() else None
+
+
+class Pipeline:
+    """Schedules stages on `threads` CPU threads and keeps their records under `run`."""
+
+    def __init__(
+        self,
+        run: Path,
+        stages: Sequence[Stage],
+        config: Mapping[str, Any],
+        *,
+        threads: int,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.run_folder = run
+        self.stages = list(stages)
+        self.config = dict(config)
+        self.threads = threads
+        self.report = report
+        self.keys: dict[str, str] = {}
+        for stage in self.stages:  # listed in an order in which every need comes first
+            assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
+            self.keys[stage.name] = stage_key(stage, self.config, self.keys)
+        self._running: dict[str, tuple[subprocess.Popen[bytes], float, TreeMemory]] = {}
+
+    def run(self) -> dict[str, StageRecord]:
+        """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input."""
+        (self.run_folder / "stages").mkdir(parents=True, exist_ok=True)
+        (self.run_folder / "logs").mkdir(exist_ok=True)
+        write_json(self.run_folder / "pipeline.json", self.config)
+        done = {stage.name: record for stage in self.stages if (record := self._valid_record(stage))}
+        for name in done:
+            self.report(f"{name}: done before ({done[name].seconds:.0f} s)")
+        try:
+            while len(done) < len(self.stages):
+                self._start_ready(done)
+                time.sleep(POLL_SECONDS)
+                self._collect(done)
+        finally:
+            self._stop_all()
+        return done
+
+    def _valid_record(self, stage: Stage) -> StageRecord | None:
+        record = load_record(self.run_folder, stage.name)
+        return record if record and record.key == self.keys[stage.name] else None
+
+    def _start_ready(self, done: Mapping[str, StageRecord]) -> None:
+        by_name = {stage.name: stage for stage in self.stages}
+        free = self.threads - sum(by_name[name].threads for name in self._running)
+        for stage in self.stages:
+            if stage.name in done or stage.name in self._running or not all(name in done for name in stage.needs):
+                continue
+            wanted = min(stage.threads, self.threads)
+            if wanted > free:
+                return  # stages start in their listed order, so that a run takes the same course every time
+            self._start(stage, wanted)
+            free -= wanted
+
+    def _start(self, stage: Stage, threads: int) -> None:
+        self.report(f"{stage.name}: started")
+        (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
+        environment = dict(os.environ)
+        environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        command = [sys.executable, "-m", "unitok_training.pipeline", stage.function, str(self.run_folder)]
+        with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        self._running[stage.name] = (process, time.monotonic(), TreeMemory(process.pid))
+
+    def _collect(self, done: dict[str, StageRecord]) -> None:
+        for name, (process, begin, memory) in list(self._running.items()):
+            memory.sample()
+            code = process.poll()
+            if code is None:
+                continue
+            del self._running[name]
+            if code:
+                self._raise_failure(name, code)
+            seconds = time.monotonic() - begin
+            record = StageRecord(key=self.keys[name], seconds=seconds, peak_bytes=memory.peak_bytes)
+            write_json(self.run_folder / "stages" / f"{name}.json", record.__dict__)
+            done[name] = record
+            self.report(f"{name}: {seconds:.0f} s, {memory.peak_bytes / 1e9:.1f} GB")
+
+    def _raise_failure(self, name: str, code: int) -> None:
+        log = self.run_folder / "logs" / f"{name}.log"
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        if code == INPUT_ERROR_EXIT and text:
+            raise InputError(text.splitlines()[-1])
+        raise RuntimeError(f"stage {name} ended with exit code {code}; {log} ends:\n" + "\n".join(text.splitlines()[-15:]))
+
+    def _stop_all(self) -> None:
+        for process, _, _ in self._running.values():
+            process.terminate()
+        for process, _, _ in self._running.values():
+            process.wait()
+        self._running.clear()
+
+
+def _die_with_parent() -> None:
+    """A killed run must not leave stages behind that write into its folder (Linux only; a no-op elsewhere)."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_stage(function: str, run: Path) -> None:
+    """Import and call one stage in this process."""
+    module, name = function.split(":")
+    getattr(importlib.import_module(module), name)(run, read_json(run / "pipeline.json"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of a stage's process: `module:function RUN_FOLDER`."""
+    _die_with_parent()
+    try:
+        run_stage(arguments[0], Path(arguments[1]))
+    except InputError as error:
+        print(json.dumps(str(error))[1:-1], file=sys.stderr)
+        return INPUT_ERROR_EXIT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
