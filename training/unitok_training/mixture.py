@@ -1,0 +1,140 @@
+"""How often each task is drawn: a deterministic schedule with exact proportions.
+
+The weights become whole numbers of draws in a block of 1024 examples, and every block holds exactly that many draws of
+each task, in an order shuffled by (seed, block). The task of an example, and how many of that task came before it, are
+then pure functions of its index.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from unitok_tokenizers.errors import InputError
+
+BLOCK = 1024
+SCHEDULE = 0x5C4E
+"""Separates the random stream that orders tasks from the others made of the same seed."""
+
+LINES: Mapping[str, str] = {
+    "asr": "units → text",
+    "asr.codes": "codes → text",
+    "tts.units": "text → units",
+    "tts.codes": "[voice] text → units, codes",
+    "s2tt": "units → text in another language",
+    "s2tt.codes": "codes → text in another language",
+    "s2st": "units → units in another language",
+    "s2st.codes": "[voice] units → units, codes in another language",
+    "s2st.chain": "units → text, text and units in another language",
+    "mt": "text → text in another language",
+    "lm": "text",
+    "slm": "units",
+    "ilm": "text and units in turn",
+    "chat": "spoken question (units) → its text, the answer's text, the answer's units",
+}
+ALIASES: Mapping[str, str] = {
+    "asr.units": "asr",
+    "tts": "tts.units",
+    "s2tt.units": "s2tt",
+    "s2st.units": "s2st",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskKey:
+    """A key of the mixture taken apart: `line[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`."""
+
+    line: str
+    """Key of LINES."""
+    source: str | None = None
+    """Only rows in this language, or None for all."""
+    target: str | None = None
+    """Only pairs into this language, or None for all."""
+
+    @property
+    def task(self) -> str:
+        """Name of the grammar's task."""
+        return self.line.split(".")[0]
+
+    @property
+    def variant(self) -> str:
+        """What follows the point: "", "units", "codes" or "chain"."""
+        return self.line.partition(".")[2]
+
+
+def parse_key(key: str) -> TaskKey:
+    """Read one key. InputError with the nearest known one where it names no line."""
+    line, _, languages = key.partition("@")
+    line = ALIASES.get(line, line)
+    if line not in LINES:
+        known = difflib.get_close_matches(line, [*LINES, *ALIASES], n=1, cutoff=0.0)
+        raise InputError(f"mixture.{key}: no such task; did you mean {known[0]!r}? Known: {', '.join(LINES)}")
+    source, _, target = languages.partition("-")
+    return TaskKey(line=line, source=source or None, target=target or None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Weights of the tasks that a model is trained on."""
+
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    """Task key → share of the examples (any positive scale; a task of weight 0 is absent)."""
+
+    def __post_init__(self) -> None:
+        for key, weight in self.tasks.items():
+            parse_key(key)
+            if not (isinstance(weight, int | float) and np.isfinite(weight) and weight >= 0):
+                raise InputError(f"mixture.{key} is {weight!r}: a weight is a number of 0 or more")
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Keys with a weight above 0, sorted, so that the order of a configuration never matters."""
+        return tuple(sorted(key for key, weight in self.tasks.items() if weight > 0))
+
+
+class Schedule:
+    """Task of every example, for keys and weights in a fixed order."""
+
+    def __init__(self, mixture: Mixture, *, seed: int) -> None:
+        if not mixture.keys:
+            raise InputError("mixture: no task has a weight above 0; give at least one, such as mixture.asr=1")
+        if len(mixture.keys) > BLOCK:
+            raise InputError(f"mixture: {len(mixture.keys)} tasks, at most {BLOCK} can be scheduled")
+        self.keys = mixture.keys
+        self.seed = seed
+        self.counts = block_counts(np.array([mixture.tasks[key] for key in self.keys], np.float64))
+        self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def draw(self, index: int) -> tuple[int, int]:
+        """(task as an index into `keys`, how many examples of that task have a smaller index)."""
+        block, place = divmod(index, BLOCK)
+        if self._cached is None or self._cached[0] != block:
+            self._cached = (block, *self._block(block))
+        _, tasks, before = self._cached
+        return int(tasks[place]), int(before[place])
+
+    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, SCHEDULE, block])
+        tasks = rng.permutation(np.repeat(np.arange(len(self.keys)), self.counts))
+        before = np.empty(BLOCK, np.int64)
+        for task, count in enumerate(self.counts):
+            before[tasks == task] = block * count + np.arange(count)
+        return tasks, before
+
+
+def block_counts(weights: np.ndarray) -> np.ndarray:
+    """Draws of each task in a block: largest remainders, at least one each. Sums to BLOCK."""
+    shares = weights / weights.sum() * BLOCK
+    counts = np.maximum(np.floor(shares).astype(np.int64), 1)
+    while (rest := BLOCK - int(counts.sum())) != 0:
+        if rest > 0:
+            order = np.argsort(counts - shares, kind="stable")  # most underserved first
+            counts[order[:rest]] += 1
+        else:
+            order = np.argsort(np.where(counts > 1, shares - counts, np.inf), kind="stable")  # most overserved first
+            counts[order[0]] -= 1
+    return counts
