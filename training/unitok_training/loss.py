@@ -1,0 +1,155 @@
+"""Cross-entropy over the supervised positions only, in chunks, with the sums that reports are made of.
+
+Shapes: T positions, S streams, N supervised positions, C width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unitok_training.batch import NO_LABEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLosses:
+    """Loss of every supervised position."""
+
+    total: Tensor
+    """() float32; weighted sum, with gradient."""
+    losses: Tensor
+    """(N,) float32; unweighted and without smoothing, detached: their mean is a negative log-likelihood."""
+    labels: Tensor
+    """(N,) int64 ids that were to be predicted."""
+    task_ids: Tensor
+    """(N,) int64 task line of each."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of weighted losses; the gradients are made chunk by chunk in the forward pass.
+
+    The logits of one chunk are all that is ever held, and nothing is computed twice: backward only multiplies.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: Tensor,
+        head: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        smoothing: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if head.requires_grad else None
+        cast_head = head.to(hidden.dtype)
+        for begin in range(0, labels.shape[0], chunk):
+            part = slice(begin, begin + chunk)
+            logits = (hidden[part] @ cast_head.t()).float()  # (N', V)
+            norm = logits.logsumexp(-1)
+            rows = torch.arange(logits.shape[0], device=logits.device)
+            losses[part] = norm - logits[rows, labels[part]]
+            objective = losses[part]
+            if smoothing:
+                objective = (1 - smoothing) * objective + smoothing * (norm - logits.mean(-1))
+            total += (weights[part] * objective).sum()
+            if grad_hidden is None and grad_head is None:
+                continue
+            slope = (logits - norm[:, None]).exp_()  # softmax: the derivative of the norm
+            slope[rows, labels[part]] -= 1 - smoothing
+            if smoothing:
+                slope -= smoothing / logits.shape[1]
+            slope = (slope * weights[part, None]).to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = slope @ cast_head
+            if grad_head is not None:
+                grad_head += slope.t() @ hidden[part]
+        ctx.save_for_backward(*(t for t in (grad_hidden, grad_head) if t is not None))
+        ctx.layout = (grad_hidden is not None, grad_head is not None, head.dtype)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(losses)
+        return total, losses
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, scale: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        with_hidden, with_head, dtype = ctx.layout  # type: ignore[attr-defined]
+        saved = list(ctx.saved_tensors)  # type: ignore[attr-defined]
+        grad_hidden = None
+        if with_hidden:
+            grad_hidden = saved.pop(0)
+            grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
+        grad_head = (saved.pop(0) * scale).to(dtype) if with_head else None
+        return grad_hidden, grad_head, None, None, None, None
+
+
+def linear_cross_entropy(
+    hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
+) -> tuple[Tensor, Tensor]:
+    """(weighted sum of losses with gradient (), loss of each row (N,) detached) of logits = hidden @ headᵀ.
+
+    hidden (N, C) and head (V, C); labels (N,) int64; weights (N,) float32. The softmax is in float32 whatever the
+    inputs. Smoothing (Szegedy 2016, ε spread over all V) changes the sum and the gradient, not the reported losses.
+    """
+    assert hidden.shape[0] == labels.shape[0] == weights.shape[0] and hidden.shape[1] == head.shape[1]
+    return _LinearCrossEntropy.apply(hidden, head, labels, weights, smoothing, chunk)  # type: ignore[no-any-return]
+
+
+def supervised_losses(
+    hidden: Tensor,
+    head: Tensor,
+    *,
+    labels: Tensor,
+    loss_weight: Tensor,
+    task_ids: Tensor,
+    index: Tensor | None = None,
+    smoothing: float = 0.0,
+    chunk: int = 4096,
+) -> TokenLosses:
+    """Losses of one stream: hidden (T, C), labels (T,), loss_weight (T,), task_ids (T,).
+
+    `index` (N,) are the supervised positions, where the caller knows them: finding them on a GPU waits for it.
+    """
+    if index is None:
+        index = ((labels != NO_LABEL) & (loss_weight > 0)).nonzero().squeeze(-1)
+    labels, weights = labels[index], loss_weight[index]
+    total, losses = linear_cross_entropy(hidden[index], head, labels, weights, smoothing=smoothing, chunk=chunk)
+    return TokenLosses(total=total, losses=losses, labels=labels, task_ids=task_ids[index])
+
+
+class LossTable:
+    """Running sums of losses and token counts by task and by stream, kept on the device until they are asked for."""
+
+    def __init__(self, tasks: Sequence[str], streams: Sequence[str], stream_of: Tensor, device: torch.device) -> None:
+        self.tasks, self.streams = tuple(tasks), tuple(streams)
+        self.stream_of = stream_of.to(device)
+        cells = len(self.tasks) + len(self.streams)
+        self.sums = torch.zeros((2, cells), dtype=torch.float64, device=device)
+
+    def add(self, losses: TokenLosses) -> None:
+        """Count the tokens of one micro-batch."""
+        values = torch.stack([losses.losses.double(), torch.ones_like(losses.losses, dtype=torch.float64)])
+        self.sums.index_add_(1, losses.task_ids, values)
+        self.sums.index_add_(1, self.stream_of[losses.labels] + len(self.tasks), values)
+
+    def reset(self) -> None:
+        """Begin a new interval."""
+        self.sums.zero_()
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """{"task": {name: mean loss}, "stream": {…}, "task_tokens": {name: count}}; empty cells are left out."""
+        sums, counts = self.sums.cpu().tolist()
+        names = [("task", name) for name in self.tasks] + [("stream", name) for name in self.streams]
+        table: dict[str, dict[str, float]] = {"task": {}, "stream": {}, "task_tokens": {}}
+        for (kind, name), value, count in zip(names, sums, counts):
+            if count:
+                table[kind][name] = value / count
+                if kind == "task":
+                    table["task_tokens"][name] = count
+        return table
