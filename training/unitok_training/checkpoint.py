@@ -1,0 +1,169 @@
+"""Checkpoints: directories of safetensors and JSON, written atomically; the newest one that is whole is used.
+
+checkpoints/step_00001000/
+    model.safetensors        parameters by name in float32, tied ones once
+    optimizer.safetensors    optimizer state by `parameter|key`
+    rng.safetensors          torch's random states
+    state.json               step, data state, configuration, environment, and a checksum per file
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
+
+from unitok_tokenizers.errors import InputError
+
+STATE_FILE = "state.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    model: Mapping[str, Tensor]
+    """Parameters and buffers by name."""
+    optimizer: Mapping[str, Tensor]
+    """Optimizer state by name."""
+    rng: Mapping[str, Tensor]
+    """Random states by device."""
+    state: Mapping[str, Any]
+    """JSON: step, data, configuration, environment."""
+    path: Path | None = None
+    """Where it was read from."""
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tied parameter appears once, under its first name."""
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    names = set(module.state_dict())
+    buffers = {name: value for name, value in module.named_buffers() if name in names}
+    return {**parameters, **buffers}
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module in place. InputError on a missing, unknown or misshapen name."""
+    own = module_tensors(module)
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        raise InputError(f"checkpoint does not fit the model: lacks {missing[:5]}, has unknown {unknown[:5]}")
+    with torch.no_grad():
+        for name, value in own.items():
+            if value.shape != tensors[name].shape:
+                raise InputError(
+                    f"checkpoint does not fit the model: {name} is {tuple(tensors[name].shape)} in the file and "
+                    f"{tuple(value.shape)} in the model"
+                )
+            value.copy_(tensors[name])
+
+
+def random_states() -> dict[str, Tensor]:
+    """State of torch's global generators (the project's own draws are pure functions of seeds and have none)."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Inverse of `random_states`."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
+
+
+def environment(**extra: Any) -> dict[str, Any]:
+    """What a bit-equal repetition depends on, besides the configuration and the data."""
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        **extra,
+    }
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int, keep: int = 2) -> Path:
+    """Write `folder`/step_XXXXXXXX and remove all but the newest `keep` others. Returns its path."""
+    path = folder / f"step_{step:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(path) as temporary:
+        parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
+        checksums = {}
+        for name, tensors in parts.items():
+            file = temporary / f"{name}.safetensors"
+            save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, file)
+            checksums[file.name] = sha256_file(file)
+        state = {**checkpoint.state, "format": FORMAT, "step": step, "sha256": checksums}
+        write_json(temporary / STATE_FILE, state)
+    for old in list_checkpoints(folder)[: -max(keep, 1)]:
+        shutil.rmtree(old)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint directories, oldest first, whole or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"step_\d{8,}", path.name))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint directory and check it. InputError where it is none, or is damaged."""
+    if not (path / STATE_FILE).is_file():
+        raise InputError(f"{path} holds no checkpoint: {STATE_FILE} is missing; name a step_XXXXXXXX directory")
+    state = read_json(path / STATE_FILE)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path / STATE_FILE} is not a checkpoint of format {FORMAT}")
+    parts = {}
+    for name in ("model", "optimizer", "rng"):
+        file = path / f"{name}.safetensors"
+        if not file.is_file():
+            raise InputError(f"{path} is incomplete: {file.name} is missing")
+        if sha256_file(file) != state["sha256"].get(file.name):
+            raise InputError(f"{file} is damaged: its checksum differs from the one in {STATE_FILE}")
+        parts[name] = load_file(file)
+    return Checkpoint(**parts, state=state, path=path)
+
+
+def latest_checkpoint(folder: Path, *, report: Callable[[str], None] = print) -> Checkpoint | None:
+    """The newest whole checkpoint under a folder; damaged ones are named and skipped. None where there is none.
+
+    InputError where there are checkpoints and none can be read: starting over silently would throw work away.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            return read_checkpoint(path)
+        except InputError as error:
+            report(f"skipped a checkpoint: {error}")
+    if paths:
+        raise InputError(f"{folder} holds {len(paths)} checkpoints and none is whole: remove them to start over")
+    return None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint by the path a user gave: one of its directories, the folder of all, or the run's. Never None."""
+    if (path / STATE_FILE).is_file():
+        return read_checkpoint(path)
+    for folder in (path, path / "checkpoints"):
+        if (found := latest_checkpoint(folder)) is not None:
+            return found
+    raise InputError(f"{path} holds no checkpoint (no step_XXXXXXXX directory in it or in its checkpoints/)")

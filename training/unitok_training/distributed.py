@@ -1,0 +1,92 @@
+"""Several processes, one model: started by torchrun, gradients summed in one flat bucket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+BUCKET = 64 * 1024 * 1024
+"""Elements summed at once: bounds the copy that a flat bucket costs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among all."""
+
+    rank: int = 0
+    """Number of this process."""
+    size: int = 1
+    """Number of processes."""
+    device: torch.device = torch.device("cpu")
+    """Where this process computes."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Add up tensors over all processes, in place, a bucket of one dtype at a time."""
+        if self.size == 1:
+            return
+        for bucket in buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            torch._foreach_copy_(bucket, [part.view_as(tensor) for part, tensor in zip(parts, bucket)])
+
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def buckets(tensors: Sequence[Tensor], limit: int = BUCKET) -> Iterator[list[Tensor]]:
+    """Tensors grouped by dtype, in order, with at most `limit` elements a group (one larger tensor is a group)."""
+    for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
+        group: list[Tensor] = []
+        elements = 0
+        for tensor in (tensor for tensor in tensors if tensor.dtype == dtype):
+            if group and elements + tensor.numel() > limit:
+                yield group
+                group, elements = [], 0
+            group.append(tensor)
+            elements += tensor.numel()
+        yield group
+
+
+@contextmanager
+def world_from_environment(device: str | None = None) -> Iterator[World]:
+    """The world that torchrun describes in the environment, or a single process.
+
+    `device` is "cpu", "cuda" or None (cuda where there is one). gloo connects CPUs, nccl GPUs. The group is closed at
+    the end.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(place)
+    if size == 1:
+        yield World(device=place)
+        return
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    try:
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
+    finally:
+        dist.destroy_process_group()

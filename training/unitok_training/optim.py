@@ -1,0 +1,241 @@
+"""AdamW (or Muon with AdamW), the learning rate over time, clipping, and float32 masters of bfloat16 weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unitok_tokenizers.errors import InputError
+
+SCHEDULES = ("cosine", "linear", "wsd", "constant")
+OPTIMIZERS = ("adamw", "muon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights move."""
+
+    name: str = "adamw"
+    """"adamw", or "muon": orthogonalised momentum for the matrices of the blocks, AdamW for everything else."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    matrix_learning_rate: float = 0.02
+    """Peak learning rate of Muon's matrices; unused with "adamw"."""
+    min_ratio: float = 0.05
+    """Learning rate at the end ÷ peak."""
+    warmup_steps: int = 100
+    """Steps of linear rise."""
+    schedule: str = "cosine"
+    """"cosine" or "linear" from the peak to the end, "wsd" (constant, then a linear decay), or "constant"."""
+    decay_share: float = 0.25
+    """Share of all steps that "wsd" decays over."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's moments."""
+    epsilon: float = 1e-8
+    """AdamW's ε."""
+    momentum: float = 0.95
+    """Muon's momentum."""
+    weight_decay: float = 0.05
+    """Decoupled decay of matrices; vectors, norms and the embedding never decay."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"optim.schedule is {self.schedule!r}: choose from {', '.join(SCHEDULES)}")
+        if self.name not in OPTIMIZERS:
+            raise InputError(f"optim.name is {self.name!r}: choose from {', '.join(OPTIMIZERS)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"optim.learning_rate is {self.learning_rate}: it must be above 0")
+        if not 0 <= self.min_ratio <= 1:
+            raise InputError(f"optim.min_ratio is {self.min_ratio}: it lies between 0 and 1")
+
+
+def rate(step: int, *, steps: int, config: OptimConfig) -> float:
+    """Factor of the peak learning rate for step 0 … steps − 1."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    span = max(steps - config.warmup_steps, 1)
+    done = min((step - config.warmup_steps) / span, 1.0)
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "wsd":
+        decay = max(config.decay_share * steps, 1.0)
+        done = max(0.0, (step - (steps - decay)) / decay)
+    shape = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1.0 - done
+    return config.min_ratio + (1 - config.min_ratio) * max(shape, 0.0)
+
+
+def clip_gradients(grads: list[Tensor], limit: float) -> Tensor:
+    """Scale gradients in place to a norm of at most `limit` (0: no limit); returns the norm before, ()."""
+    norm = torch.nn.utils.get_total_norm(grads)
+    if limit:
+        torch._foreach_mul_(grads, torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return norm
+
+
+class Masters:
+    """The float32 weights that the optimizer moves.
+
+    They are the module's own parameters, or, where the module is to compute in another dtype, copies of them made
+    before its parameters are rounded.
+    """
+
+    def __init__(self, module: nn.Module, compute_dtype: torch.dtype = torch.float32) -> None:
+        self.module = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.separate = compute_dtype != torch.float32
+        self.named: dict[str, nn.Parameter] = self.module
+        if self.separate:
+            self.named = {name: nn.Parameter(value.detach().float()) for name, value in self.module.items()}
+            for value in self.module.values():
+                value.data = value.data.to(compute_dtype)
+
+    def collect(self) -> None:
+        """After a backward pass: add the module's gradients to the masters', in float32, and clear the former."""
+        if not self.separate:
+            return
+        for name, parameter in self.module.items():
+            if parameter.grad is None:
+                continue
+            master = self.named[name]
+            master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        """Gradient of every master, zeros where a step did not reach it: all processes must have the same list."""
+        for value in self.named.values():
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        return [value.grad for value in self.named.values() if value.grad is not None]
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """After an update: write the masters, rounded, into the module."""
+        if self.separate:
+            torch._foreach_copy_(list(self.module.values()), list(self.named.values()))
+
+    def restore(self) -> None:
+        """Give the module its float32 weights back."""
+        if self.separate:
+            for name, value in self.module.items():
+                value.data = self.named[name].detach().clone()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for value in self.named.values():
+            value.grad = None
+
+
+class Optimizer:
+    """One or two torch optimizers over named parameters, with a state that is saved by parameter name."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter], config: OptimConfig) -> None:
+        self.named = dict(named)
+        self.config = config
+        matrices = {name for name, value in self.named.items() if value.ndim == 2 and "embed" not in name}
+        by_muon = {name for name in matrices if "head" not in name} if config.name == "muon" else set()
+        decayed = [self.named[name] for name in self.named if name in matrices and name not in by_muon]
+        plain = [self.named[name] for name in self.named if name not in matrices]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.epsilon,
+            fused=True,
+        )
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
+        if by_muon:
+            muon = Muon(
+                [self.named[name] for name in self.named if name in by_muon],
+                lr=config.matrix_learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+            self.parts.append((muon, config.matrix_learning_rate))
+
+    def step(self, factor: float, *, skip: Tensor | None = None) -> None:
+        """Update with the peak learning rates times `factor`; not at all where `skip` () float32 is 1 on the device."""
+        for part, peak in self.parts:
+            for group in part.param_groups:
+                group["lr"] = peak * factor
+            part.found_inf = skip  # type: ignore[attr-defined]
+            part.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State as `parameter name|key` → tensor."""
+        names = {id(value): name for name, value in self.named.items()}
+        return {
+            f"{names[id(parameter)]}|{key}": value
+            for part, _ in self.parts
+            for parameter, state in part.state.items()
+            for key, value in state.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`. InputError where the state belongs to other parameters."""
+        owner = {id(p): part for part, _ in self.parts for group in part.param_groups for p in group["params"]}
+        for full, value in tensors.items():
+            name, _, key = full.rpartition("|")
+            if name not in self.named or value.ndim and value.shape != self.named[name].shape:
+                raise InputError(
+                    f"optimizer state {full!r} of shape {tuple(value.shape)} fits no parameter of the model"
+                )
+            parameter = self.named[name]
+            moved = value.to(parameter.device).clone()
+            owner[id(parameter)].state.setdefault(parameter, {})[key] = moved
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised by a Newton-Schulz iteration (Jordan 2024), for matrices only."""
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.found_inf: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update; matrices of one shape are orthogonalised together."""
+        keep = None if self.found_inf is None else 1.0 - self.found_inf
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                self._update(group, shape, parameters, keep)
+
+    def _update(self, group: dict, shape: torch.Size, parameters: list[nn.Parameter], keep: Tensor | None) -> None:
+        directions = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            gradient = parameter.grad if keep is None else torch.nan_to_num(parameter.grad) * keep
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            directions.append(gradient.lerp(state["momentum"], group["momentum"]))  # Nesterov
+        updates = orthogonalise(torch.stack(directions))
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        for parameter, update in zip(parameters, updates):
+            move = group["lr"] * (scale * update + group["weight_decay"] * parameter)
+            parameter.sub_(move if keep is None else move * keep)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """(B, R, C) → nearly orthogonal matrices with the same singular vectors; bfloat16 inside, input's dtype out."""
+    x = matrices.bfloat16()
+    if tall := x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
