@@ -1,0 +1,101 @@
+"""Token shards made in memory, for tests of what reads shards: the columns of a reader, without files or audio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+
+TEXT_PIECES = 24
+UNITS = 16
+CODEBOOKS, CODES = 2, 8
+FRAME_RATE = Fraction(10)
+"""Of units and codes alike."""
+
+
+def streams() -> dict[str, StreamInfo]:
+    rate = FRAME_RATE
+    return {
+        "text": StreamInfo("text", "text", "t0", None, (TEXT_PIECES,)),
+        "units": StreamInfo("units", "units", "u0", rate, (UNITS,), deduplicated=True),
+        "codes": StreamInfo("codes", "codes", "c0", rate, (CODES,) * CODEBOOKS),
+    }
+
+
+def vocabulary(languages: Sequence[str] = ("de", "en")) -> Vocabulary:
+    found = streams()
+    return Vocabulary.build(text=found["text"], streams=[found["units"], found["codes"]], languages=languages)
+
+
+class ToyShards:
+    """What `Shards` offers, over lists of rows (dictionaries with the columns' names)."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], names: Sequence[str] = ("text", "units", "codes")) -> None:
+        self.rows = list(rows)
+        self.streams = {name: info for name, info in streams().items() if name in names}
+        for column in ("id", "lang", "speaker", "split", "group"):
+            setattr(self, column, np.array([row.get(column, "") for row in rows], dtype=object).astype(str))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        parts = [np.asarray(row.get(name, ()), np.int32).reshape(-1) for row in self.rows]
+        return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+
+    def row(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+def sentence(group: int, lang: str) -> np.ndarray:
+    """Text ids of a sentence: pieces 0-11 are English, 12-23 their translations; German has the reverse order."""
+    rng = np.random.default_rng([11, group])
+    pieces = rng.integers(12, size=int(rng.integers(3, 6)))
+    return pieces if lang == "en" else pieces[::-1] + 12
+
+
+def row(group: int, lang: str, speaker: str, *, split: str = "train") -> dict[str, Any]:
+    """One utterance, in which the voice shifts the codes and not the units."""
+    text = sentence(group, lang)
+    rng = np.random.default_rng([13, group, ord(lang[0]), ord(speaker[-1])])
+    units = np.stack([text * 7 % UNITS, (text * 5 + 3) % UNITS], axis=1).reshape(-1)
+    units = units[np.insert(np.diff(units) != 0, 0, True)]  # deduplicated
+    durations = rng.integers(1, 4, size=len(units))
+    frames = np.repeat(units, durations)
+    voice = ord(speaker[-1]) % CODES
+    codes = np.stack([frames % CODES, (frames // 2 + voice) % CODES], axis=1)
+    starts = np.linspace(0, len(frames) / float(FRAME_RATE), len(text) + 1)
+    return {
+        "id": f"{group}-{lang}-{speaker}",
+        "group": f"g{group}",
+        "lang": lang,
+        "speaker": speaker,
+        "split": split,
+        "text_ids": text,
+        "units": units,
+        "units_durations": durations,
+        "codes": codes,
+        "words": [(f"w{i}", float(a), float(b)) for i, (a, b) in enumerate(zip(starts, starts[1:]))],
+        "extras": {},
+    }
+
+
+def corpus(groups: int = 8, speakers: Sequence[str] = ("a", "b"), split: str = "train") -> list[dict[str, Any]]:
+    """Every sentence in English and German by every speaker."""
+    return [
+        row(group, lang, name, split=split) for group in range(groups) for lang in ("en", "de") for name in speakers
+    ]
+
+
+def dialogues(count: int = 8) -> list[dict[str, Any]]:
+    """Questions and replies, tied by the replies' extras."""
+    rows = []
+    for number in range(count):
+        question, reply = row(100 + number, "en", "a"), row(200 + number, "en", "b")
+        reply["extras"] = {"reply_to": question["id"]}
+        rows += [question, reply]
+    return rows

@@ -1,0 +1,79 @@
+"""Cut one utterance into stretches of text and of units that change at word boundaries.
+
+A word is said in a stretch of frames; deduplicated units have durations in frames, so a boundary in seconds falls on a
+unit. Text pieces are cut before the pieces that begin a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from unitok_tokenizers.grammar import Span
+
+WORD_MARKS = ("▁", "Ġ", " ")
+
+
+def word_pieces(pieces: Sequence[str]) -> np.ndarray:
+    """(n_pieces,) bool: whether a piece begins a word."""
+    return np.array([piece.startswith(WORD_MARKS) or piece == "<0x20>" for piece in pieces], np.bool_)
+
+
+def text_cuts(text_ids: np.ndarray, word_start: np.ndarray) -> np.ndarray:
+    """Places in the text at which a word begins, 0 first and the length last: (W + 1,)."""
+    inside = np.flatnonzero(word_start[text_ids])
+    return np.concatenate([[0], inside[inside > 0], [len(text_ids)]])
+
+
+def unit_cuts(durations: np.ndarray, starts: Sequence[float], frame_rate: float) -> np.ndarray:
+    """Places in the units at which words begin, 0 first and the length last: (W + 1,).
+
+    `starts` are the words' beginnings in seconds; the nearest boundary between two units is taken.
+    """
+    edges = np.concatenate([[0], np.cumsum(durations)])  # frames at which unit k begins
+    frames = np.asarray(starts[1:], np.float64) * frame_rate
+    right = np.clip(np.searchsorted(edges, frames), 1, len(edges) - 1)
+    nearest = np.where(frames - edges[right - 1] <= edges[right] - frames, right - 1, right)
+    return np.concatenate([[0], nearest, [len(durations)]])
+
+
+def word_begin(word: Mapping[str, Any] | Sequence[Any]) -> float:
+    """Beginning of a word in seconds, of {"start": …} or (word, start, end)."""
+    return float(word["start"] if isinstance(word, Mapping) else word[1])
+
+
+def interleave(
+    text_ids: np.ndarray,
+    units: np.ndarray,
+    durations: np.ndarray | None,
+    words: Sequence[Mapping[str, Any] | Sequence[Any]],
+    *,
+    word_start: np.ndarray,
+    frame_rate: float,
+    mean_words: float,
+    rng: np.random.Generator,
+) -> list[Span] | None:
+    """Alternating spans of one utterance. None where text and alignment disagree or leave no place to change.
+
+    Stretches have geometrically distributed lengths with `mean_words`; which modality comes first is a coin's toss.
+    """
+    in_text = text_cuts(text_ids, word_start)
+    if len(in_text) != len(words) + 1 or len(words) < 2:
+        return None
+    frames = np.ones(len(units), np.int64) if durations is None else durations
+    in_units = unit_cuts(frames, [word_begin(word) for word in words], frame_rate)
+    change = rng.random(len(words) - 1) < 1.0 / max(mean_words, 1.0)
+    if not change.any():
+        change[rng.integers(len(change))] = True
+    bounds = np.concatenate([[0], np.flatnonzero(change) + 1, [len(words)]])
+    textual = bool(rng.integers(2))
+    spans = []
+    for begin, end in zip(bounds[:-1], bounds[1:]):
+        cuts, values = (in_text, text_ids) if textual else (in_units, units)
+        content = values[cuts[begin] : cuts[end]]
+        if len(content) == 0:  # a word shorter than a unit: this utterance cannot be cut here
+            return None
+        spans.append(Span("text", content) if textual else Span("units", content, "units"))
+        textual = not textual
+    return spans
