@@ -1,0 +1,396 @@
+"""The vocabulary owns every id and is the only code that adds offsets.
+
+It is a list of extents, each a run of consecutive ids for consecutive local ids of one block:
+
+    text pieces | 512 control | 64 languages | units | codes of codebook 0 | codes of codebook 1 | …
+
+Text comes first and unchanged, so that a host model keeps its rows. Extents are only ever appended: a language, more
+text pieces or a second codec join a trained model without moving an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import fingerprint, read_json, write_json
+
+CONTROL_SIZE = 512
+LANGUAGE_SIZE = 64
+FORMAT = 1
+
+TASK_NAMES = (
+    "asr tts s2tt s2st mt lm slm ilm chat ger gtr vtts cap se sr tse edit vc sid"
+).split()
+SPAN_NAMES = "text phones units codes lat voice hyp kw tool".split()
+GENERATE_NAMES = "text units codes first".split()
+
+CONTROLS: tuple[str, ...] = (
+    "<bos>", "<eos>", "<pad>", "<mask>",
+    *(f"<{name}>" for name in TASK_NAMES),
+    *(mark for name in SPAN_NAMES for mark in ((f"<{name}s>", f"</{name}s>") if name == "lat" else (f"<{name}>", f"</{name}>"))),
+    "<lat>",
+    *(f"<gen:{name}>" for name in GENERATE_NAMES),
+    "<then>", "<fine>",
+    "<out:units>", "<out:codes>", "<chain>", "<ts>", "<nots>", "<itn>", "<noitn>",
+    "<listen>", "<speak>", "<stop>",
+)  # fmt: skip
+"""Control tokens in the order of their ids; new ones are appended."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Consecutive ids for consecutive local ids."""
+
+    block: str
+    """text, control, language, phones, units, codes or prosody."""
+    tokenizer: str
+    """Name of the stream that the local ids belong to; empty for control and language."""
+    codebook: int
+    """Codebook of a stream with several, else 0."""
+    local_start: int
+    """First local id."""
+    start: int
+    """First global id."""
+    size: int
+    """Number of ids."""
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What a tokenizer says of the stream it makes; saved with shards and models and compared."""
+
+    name: str
+    """Name of the stream: text, units, codes, or that of a further tokenizer."""
+    kind: str
+    """text, units, codes, phones or prosody."""
+    fingerprint: str
+    """Identifies the tokenizer's content."""
+    frame_rate: Fraction | None
+    """Frames a second; None for text."""
+    cardinalities: tuple[int, ...]
+    """Size of each codebook; one entry for text and units."""
+    deduplicated: bool = False
+    """Runs of equal units are stored once, with durations beside them."""
+    views: str | None = None
+    """Name of the codec whose first codebook this stream is; it then owns no ids."""
+
+    def to_json(self) -> dict[str, Any]:
+        rate = None if self.frame_rate is None else str(self.frame_rate)
+        return {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> StreamInfo:
+        rate = value["frame_rate"]
+        return StreamInfo(
+            **{
+                **value,
+                "frame_rate": None if rate is None else Fraction(rate),
+                "cardinalities": tuple(value["cardinalities"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Token:
+    """What one id means."""
+
+    block: str
+    tokenizer: str
+    codebook: int
+    local: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All ids of a model. Build with `Vocabulary.build`; extend with the `append_` methods."""
+
+    extents: tuple[Extent, ...]
+    streams: Mapping[str, StreamInfo]
+    languages: tuple[str, ...]
+    roles: Mapping[str, int] = field(default_factory=dict)
+
+    # -- building -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def build(
+        *,
+        text: StreamInfo,
+        streams: Sequence[StreamInfo] = (),
+        languages: Sequence[str] = (),
+        roles: Mapping[str, int] | None = None,
+    ) -> Vocabulary:
+        """Lay out a new vocabulary; the order of `streams` and `languages` does not matter.
+
+        Args:
+            text: the text stream; its ids are 0 … size-1.
+            streams: units, codes and others.
+            languages: language codes such as "en".
+            roles: ids for bos, eos and pad that a host model owns; control tokens serve for the others.
+        """
+        size = text.cardinalities[0]
+        extents = [
+            Extent("text", text.name, 0, 0, 0, size),
+            Extent("control", "", 0, 0, size, CONTROL_SIZE),
+            Extent("language", "", 0, 0, size + CONTROL_SIZE, LANGUAGE_SIZE),
+        ]
+        own = {role: size + CONTROLS.index(f"<{role}>") for role in ("bos", "eos", "pad")}
+        vocabulary = Vocabulary(tuple(extents), {text.name: text}, (), {**own, **(roles or {})})
+        for code in sorted(set(languages)):
+            vocabulary = vocabulary.append_language(code)
+        order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
+        for stream in sorted(streams, key=lambda s: (s.views is not None, order.get(s.kind, 9), s.name)):
+            vocabulary = vocabulary.append_stream(stream)
+        return vocabulary
+
+    def append_language(self, code: str) -> Vocabulary:
+        """The same vocabulary with one more language; no id moves."""
+        if code in self.languages:
+            raise InputError(f"language {code!r} is in the vocabulary already")
+        if len(self.languages) >= LANGUAGE_SIZE:
+            raise InputError(f"no room for language {code!r}: all {LANGUAGE_SIZE} reserved ids are taken")
+        return self._with(languages=(*self.languages, code))
+
+    def append_text(self, count: int, new_fingerprint: str) -> Vocabulary:
+        """The same vocabulary with `count` more text pieces after the present ones."""
+        text = self.text
+        old = text.cardinalities[0]
+        grown = StreamInfo(text.name, "text", new_fingerprint, None, (old + count,))
+        extent = Extent("text", text.name, 0, old, self.size, count)
+        return self._with(extents=(*self.extents, extent), streams={**self.streams, text.name: grown})
+
+    def append_stream(self, stream: StreamInfo) -> Vocabulary:
+        """The same vocabulary with one more tokenizer, one extent per codebook; no id moves."""
+        if stream.name in self.streams:
+            raise InputError(f"stream {stream.name!r} is in the vocabulary already; give the new one another name")
+        if stream.views is not None:
+            self._check_view(stream)
+            return self._with(streams={**self.streams, stream.name: stream})
+        extents, start = list(self.extents), self.size
+        for codebook, cardinality in enumerate(stream.cardinalities):
+            extents.append(Extent(stream.kind, stream.name, codebook, 0, start, cardinality))
+            start += cardinality
+        return self._with(extents=tuple(extents), streams={**self.streams, stream.name: stream})
+
+    def _check_view(self, stream: StreamInfo) -> None:
+        codec = self.streams.get(stream.views or "")
+        if codec is None or codec.cardinalities[0] != stream.cardinalities[0]:
+            found = "no such stream" if codec is None else f"{codec.cardinalities[0]} codes in its first codebook"
+            raise InputError(
+                f"stream {stream.name!r} ({stream.cardinalities[0]} units) views {stream.views!r}: {found}; "
+                "add the codec first and keep the cardinalities equal"
+            )
+
+    def _with(self, **changes: Any) -> Vocabulary:
+        fields = {"extents": self.extents, "streams": self.streams, "languages": self.languages, "roles": self.roles}
+        return Vocabulary(**{**fields, **changes})
+
+    # -- ids ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def size(self) -> int:
+        """Number of ids, reserved ones included."""
+        return max(extent.start + extent.size for extent in self.extents)
+
+    @property
+    def text(self) -> StreamInfo:
+        """The text stream."""
+        return next(stream for stream in self.streams.values() if stream.kind == "text")
+
+    @property
+    def bos(self) -> int:
+        """Id that opens a sequence."""
+        return self.roles["bos"]
+
+    @property
+    def eos(self) -> int:
+        """Id that ends a sequence."""
+        return self.roles["eos"]
+
+    @property
+    def pad(self) -> int:
+        """Id of positions that hold nothing."""
+        return self.roles["pad"]
+
+    @cached_property
+    def _control_start(self) -> int:
+        return next(extent.start for extent in self.extents if extent.block == "control")
+
+    @cached_property
+    def _language_start(self) -> int:
+        return next(extent.start for extent in self.extents if extent.block == "language")
+
+    @cached_property
+    def _control_ids(self) -> dict[str, int]:
+        ids = {name: self._control_start + index for index, name in enumerate(CONTROLS)}
+        return {**ids, **{f"<{role}>": value for role, value in self.roles.items()}}
+
+    def control(self, name: str) -> int:
+        """Id of a control token, written with its brackets."""
+        if name not in self._control_ids:
+            raise InputError(f"no control token {name!r}; known: {' '.join(CONTROLS)}")
+        return self._control_ids[name]
+
+    def language(self, code: str) -> int:
+        """Id of a language."""
+        if code not in self.languages:
+            raise InputError(f"unknown language {code!r}; this model knows {', '.join(self.languages)}")
+        return self._language_start + self.languages.index(code)
+
+    @cached_property
+    def _by_codebook(self) -> dict[tuple[str, int], list[Extent]]:
+        table: dict[tuple[str, int], list[Extent]] = {}
+        for extent in self.extents:
+            if extent.tokenizer:
+                table.setdefault((extent.tokenizer, extent.codebook), []).append(extent)
+        for name, stream in self.streams.items():
+            if stream.views is not None:
+                table[name, 0] = table[stream.views, 0]
+        return table
+
+    def _stream_extents(self, stream: str, codebook: int) -> list[Extent]:
+        extents = self._by_codebook.get((stream, codebook))
+        if extents is None:
+            raise InputError(
+                f"no stream {stream!r} with codebook {codebook} in this vocabulary; it holds {', '.join(self.streams)}"
+            )
+        return extents
+
+    def block_ranges(self, stream: str, codebook: int = 0) -> list[tuple[int, int]]:
+        """Half-open ranges of global ids of one codebook of a stream."""
+        return [(extent.start, extent.start + extent.size) for extent in self._stream_extents(stream, codebook)]
+
+    def to_ids(self, stream: str, local: np.ndarray | Sequence[int] | int, codebook: int = 0) -> np.ndarray:
+        """Global ids of local ids, of the same shape, int64."""
+        values = np.asarray(local, dtype=np.int64)
+        extents = self._stream_extents(stream, codebook)
+        if len(extents) == 1 and extents[0].local_start == 0:  # the usual case, without a table
+            ids, bad = values + extents[0].start, (values < 0) | (values >= extents[0].size)
+        else:
+            starts = np.array([extent.local_start for extent in extents])
+            which = np.searchsorted(starts, values, side="right") - 1
+            offsets = np.array([extent.start - extent.local_start for extent in extents])
+            total = sum(extent.size for extent in extents)
+            ids, bad = values + offsets[np.maximum(which, 0)], (values < 0) | (values >= total)
+        if bad.any():
+            raise InputError(
+                f"stream {stream!r} codebook {codebook}: local id {values[bad].flat[0]} is outside "
+                f"0…{sum(extent.size for extent in extents) - 1}; tokenize again with this model's tokenizer"
+            )
+        return ids
+
+    def to_local(self, stream: str, ids: np.ndarray | Sequence[int], codebook: int = 0) -> np.ndarray:
+        """Local ids of global ids of one codebook of a stream; the inverse of `to_ids`."""
+        values = np.asarray(ids, dtype=np.int64)
+        local = np.full(values.shape, -1, dtype=np.int64)
+        for extent in self._stream_extents(stream, codebook):
+            inside = (values >= extent.start) & (values < extent.start + extent.size)
+            local[inside] = values[inside] - extent.start + extent.local_start
+        if (local < 0).any():
+            raise InputError(f"id {values[local < 0].flat[0]} does not belong to stream {stream!r} codebook {codebook}")
+        return local
+
+    def describe(self, token_id: int) -> Token:
+        """What an id means."""
+        for role, value in self.roles.items():
+            if value == token_id:
+                return Token("control", "", 0, value, f"<{role}>")
+        for extent in self.extents:
+            if extent.start <= token_id < extent.start + extent.size:
+                local = token_id - extent.start + extent.local_start
+                return Token(extent.block, extent.tokenizer, extent.codebook, local, self._name(extent, local))
+        raise InputError(f"id {token_id} is outside the vocabulary of {self.size} ids")
+
+    def _name(self, extent: Extent, local: int) -> str:
+        match extent.block:
+            case "control":
+                return CONTROLS[local] if local < len(CONTROLS) else f"<control:{local}>"
+            case "language":
+                return f"<lang:{self.languages[local]}>" if local < len(self.languages) else f"<lang:{local}>"
+            case "text":
+                return ""
+            case "units":
+                return f"<u:{local}>" if extent.tokenizer == "units" else f"<{extent.tokenizer}.u:{local}>"
+            case "codes":
+                prefix = "" if extent.tokenizer == "codes" else f"{extent.tokenizer}."
+                return f"<{prefix}a{extent.codebook}:{local}>"
+            case other:
+                return f"<{extent.tokenizer or other}:{local}>"
+
+    def names(self) -> list[str]:
+        """Name of every id; text pieces, which the text tokenizer names, are empty."""
+        names = [""] * self.size
+        for extent in self.extents:
+            for index in range(extent.size):
+                names[extent.start + index] = self._name(extent, extent.local_start + index)
+        return names
+
+    @cached_property
+    def _ids_by_name(self) -> dict[str, int]:
+        table = {name: index for index, name in enumerate(self.names()) if name}
+        return {**table, **{f"<{role}>": value for role, value in self.roles.items()}}
+
+    def id_of(self, name: str) -> int:
+        """Id of a named token such as `<u:17>` or `<asr>`."""
+        if name not in self._ids_by_name:
+            raise InputError(f"no token {name!r} in this vocabulary")
+        return self._ids_by_name[name]
+
+    # -- agreement and files ------------------------------------------------------------------------------------
+
+    def check(self, stream: StreamInfo, where: str = "the shards") -> None:
+        """Raise InputError naming both sides where `stream` is not the one this vocabulary was made with."""
+        own = self.streams.get(stream.name)
+        if own is None:
+            raise InputError(f"{where} hold stream {stream.name!r}, which this vocabulary lacks ({', '.join(self.streams)})")
+        for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
+            ours, theirs = getattr(own, part), getattr(stream, part)
+            if ours != theirs:
+                raise InputError(
+                    f"stream {stream.name!r}: {part} is {theirs} in {where} and {ours} in the vocabulary; "
+                    "prepare the shards with this model's tokenizers"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "extents": [extent.__dict__ for extent in self.extents],
+            "streams": [stream.to_json() for stream in self.streams.values()],
+            "languages": list(self.languages),
+            "roles": dict(self.roles),
+            "controls": list(CONTROLS),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the whole layout."""
+        return fingerprint(self.to_json())
+
+    def save(self, path: Path | str) -> None:
+        """Write `vocabulary.json`."""
+        write_json(path, self.to_json())
+
+    @staticmethod
+    def load(path: Path | str) -> Vocabulary:
+        """Read `vocabulary.json`; InputError where it is of another format or its control tokens moved."""
+        value = read_json(path)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise InputError(f"{path} is not a vocabulary of format {FORMAT}; convert it with the version that wrote it")
+        known = value["controls"]
+        if list(CONTROLS[: len(known)]) != known:
+            raise InputError(f"{path} numbers the control tokens differently; it belongs to another version of unitok")
+        streams = [StreamInfo.from_json(stream) for stream in value["streams"]]
+        return Vocabulary(
+            tuple(Extent(**extent) for extent in value["extents"]),
+            {stream.name: stream for stream in streams},
+            tuple(value["languages"]),
+            dict(value["roles"]),
+        )

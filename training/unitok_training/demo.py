@@ -1,0 +1,119 @@
+"""The main job as one function: corpus → tokenizers → shards → training → evaluation → report.
+
+`run_demo` arranges the stages; each stage function below reads and writes one run folder:
+
+    corpus/ manifest.json  fit/{text,units,codes}/  tokenizers/  shards/  vocoder/  judge/  train/  model/
+    metrics.json  report.html  stages/ logs/
+
+The phrase corpus and somebody's manifest take the same course from the second stage on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+
+from unitok_training.pipeline import Pipeline, Stage
+
+STAGES = "unitok_training.demo_stages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What a demo run depends on. Steps, not seconds, decide how long a stage trains: a run is repeatable."""
+
+    manifest: str | None = None
+    """Manifest of somebody's recordings; None speaks the phrase corpus."""
+    languages: tuple[str, ...] = ("en", "de")
+    """Languages of the phrase corpus."""
+    pairs: int = 3000
+    """Training sentences of the phrase corpus, each spoken once a language."""
+    test_pairs: int = 120
+    """Held-out sentences of the phrase corpus."""
+    seed: int = 0
+    """Seed of everything random."""
+    threads: int = 2
+    """CPU threads in all."""
+    clusters: int = 384
+    """Number of units."""
+    encoder_steps: int = 1400
+    """Optimiser steps of the speech encoder behind the units."""
+    codec_steps: int = 1200
+    """Optimiser steps of the codec."""
+    judge_steps: int = 1800
+    """Optimiser steps of the judge."""
+    mel_vocoder_steps: int = 1500
+    """Optimiser steps of the spectral vocoder."""
+    unit_mel_steps: int = 900
+    """Optimiser steps of the unit synthesiser."""
+    preset: str = "demo"
+    """Recipe preset of the decoder."""
+    overrides: tuple[str, ...] = ()
+    """`key=value` overrides of the recipe."""
+    evaluate_limit: int = 0
+    """Most utterances per task in the evaluation; 0 takes all."""
+
+
+def demo_stages(config: DemoConfig) -> list[Stage]:
+    """The graph, in the order in which stages start."""
+    corpus = ("manifest", "languages", "pairs", "test_pairs", "seed")
+    return [
+        Stage(name="corpus", function=f"{STAGES}:corpus", threads=2, settings=corpus),
+        Stage(name="units", function=f"{STAGES}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
+        Stage(name="judge", function=f"{STAGES}:judge", needs=("corpus",), settings=("judge_steps",)),
+        Stage(name="codes", function=f"{STAGES}:codes", needs=("units",), settings=("codec_steps",)),
+        Stage(name="prepare", function=f"{STAGES}:prepare", needs=("codes",)),
+        Stage(name="decoder", function=f"{STAGES}:decoder", needs=("prepare",), settings=("preset", "overrides")),
+        Stage(name="mel_vocoder", function=f"{STAGES}:mel_vocoder", needs=("codes",), settings=("mel_vocoder_steps",)),
+        Stage(name="unit_mel", function=f"{STAGES}:unit_mel", needs=("prepare",), settings=("unit_mel_steps",)),
+        Stage(name="model", function=f"{STAGES}:model", needs=("decoder", "mel_vocoder", "unit_mel")),
+        Stage(
+            name="evaluate",
+            function=f"{STAGES}:evaluate",
+            needs=("model", "judge"),
+            threads=2,
+            settings=("evaluate_limit",),
+        ),
+    ]
+
+
+def run_demo(
+    out: Path, config: DemoConfig, *, report: Callable[[str], None] = print, only: Sequence[str] | None = None
+) -> Path:
+    """Run the demo into `out` and return the report's path; finished stages of an earlier run are kept.
+
+    `only` names the stages to run (with whatever they need), for work on one of them.
+
+    Raises:
+        InputError: a manifest, recording or setting that cannot be used, naming it and the remedy.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    stages = demo_stages(config)
+    if only is not None:
+        stages = _with_needs(stages, only)
+    settings: dict[str, Any] = asdict(config) | {"languages": list(config.languages), "overrides": list(config.overrides)}
+    pipeline = Pipeline(out, stages, settings, threads=config.threads, report=report)
+    records = pipeline.run()
+    if only is None:
+        from unitok_training.demo_stages import write_report
+
+        return write_report(out, records)
+    return out
+
+
+def _with_needs(stages: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
+    by_name = {stage.name: stage for stage in stages}
+    wanted: set[str] = set()
+    pending = list(only)
+    while pending:
+        name = pending.pop()
+        if name not in by_name:
+            raise InputError(f"no stage {name!r} in the demo; its stages are {', '.join(by_name)}")
+        if name not in wanted:
+            wanted.add(name)
+            pending += by_name[name].needs
+    return [stage for stage in stages if stage.name in wanted]
