@@ -1,0 +1,101 @@
+"""Two processes learn what one learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitok_training.checkpoint import read_checkpoint
+from unitok_training.distributed import World, buckets
+from unitok_training.progress import METRICS_FILE, read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from tests import toy_shards
+from unitok.decoder import Decoder, DecoderConfig
+from unitok_training.distributed import world_from_environment
+from unitok_training.loop import TrainConfig, train
+from unitok_training.mixture import Mixture
+from unitok_training.optim import OptimConfig
+
+torch.set_num_threads(1)
+out, stop = Path(sys.argv[1]), int(sys.argv[2])
+config = TrainConfig(steps=6, pack_size=256, packs_per_step=4, window=64, precision="fp32", log_every=1,
+                     optim=OptimConfig(learning_rate=3e-3, warmup_steps=2))
+mixture = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
+vocabulary = toy_shards.vocabulary()
+with world_from_environment("cpu") as world:
+    torch.manual_seed(world.rank)  # rank 0's weights are broadcast
+    decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=32, layers=2, heads=2, kv_heads=1))
+    shards = toy_shards.ToyShards(toy_shards.corpus())
+    train(config, decoder, shards, vocabulary, out, mixture=mixture, world=world, stop_after=stop)
+"""
+
+
+def launch(script: Path, out: Path, processes: int, stop: int = 6) -> None:
+    paths = [str(ROOT), *(str(ROOT / folder) for folder in ("tokenizers", "training", "vocoder"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run(
+        [*command, str(script), str(out), str(stop)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    launch(script, tmp_path / "one", 1)
+    launch(script, tmp_path / "two", 2)
+    one, two = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "two"))
+    assert len(one) == len(two) == 6
+    for alone, shared in zip(one, two):
+        for key in ("loss", "objective", "gradient_norm"):
+            assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), json.dumps([alone, shared])
+        assert shared["loss_by_task"] == pytest.approx(alone["loss_by_task"], rel=1e-5)
+        assert shared["loss_by_stream"] == pytest.approx(alone["loss_by_stream"], rel=1e-5)
+        for key in ("tokens", "supervised_tokens", "padding_share"):
+            assert shared[key] == alone[key]
+    first, second = (read_checkpoint(tmp_path / name / "checkpoints/step_00000006") for name in ("one", "two"))
+    assert first.state["data"] == second.state["data"]
+    for name, value in first.model.items():
+        torch.testing.assert_close(second.model[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_continues_with_another_number_of_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    launch(script, tmp_path / "one", 1)
+    launch(script, tmp_path / "mixed", 2, stop=3)
+    launch(script, tmp_path / "mixed", 1)
+    one, mixed = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "mixed"))
+    assert [row["step"] for row in mixed] == [1, 2, 3, 4, 5, 6]
+    assert mixed[-1]["objective"] == pytest.approx(one[-1]["objective"], rel=1e-4)
+
+
+def test_buckets_keep_order_and_dtypes_apart() -> None:
+    tensors = [torch.zeros(5), torch.zeros(3, dtype=torch.float64), torch.zeros(2, 2), torch.zeros(50), torch.zeros(1)]
+    groups = [[tensor.numel() for tensor in group] for group in buckets(tensors, limit=10)]
+    assert groups == [[5, 4], [50], [1], [3]]
+
+
+def test_a_world_of_one_leaves_tensors_alone() -> None:
+    value = torch.ones(2)
+    World().sum_([value])
+    World().broadcast_([value])
+    World().barrier()
+    assert value.tolist() == [1, 1] and World().is_main

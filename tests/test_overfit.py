@@ -1,0 +1,84 @@
+"""Every task line, from plan to generation: a tiny model learns eight examples by heart and says them back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from unitok.decoder import Decoder, DecoderConfig
+from unitok.generation import generate
+from unitok.sampling import Sampling
+
+from tests import toy_shards
+from tests.toy_shards import ToyShards
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.grammar import Plan, render, render_prompt
+from unitok_training.loop import TrainConfig, train
+from unitok_training.mixture import LINES, Mixture
+from unitok_training.optim import OptimConfig
+from unitok_training.plans import PlanOptions, PlanSource
+
+EXAMPLES = 8
+CONTINUED = 3
+"""Units given to a speech continuation, and pieces to a text model, which have no condition to tell examples apart."""
+
+
+def rows_for(key: str) -> list[dict[str, Any]]:
+    if key == "chat":
+        return toy_shards.dialogues(EXAMPLES)
+    two = key.startswith(("mt", "s2"))
+    return [
+        toy_shards.row(group, lang, "a")
+        for group in range(EXAMPLES // 2 if two else EXAMPLES)
+        for lang in (("en", "de") if two else ("en",))
+    ]
+
+
+def prompt_and_answer(plan: Plan, vocabulary: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What generation is given and the ids it should add; tasks without a condition are given a beginning."""
+    ids = render(plan, vocabulary).ids
+    prompt = render_prompt(replace(plan, outputs=()), vocabulary)
+    given = len(prompt) + (CONTINUED if plan.task in ("lm", "slm", "ilm") else 0)
+    return ids[:given], ids[given:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", LINES)
+def test_a_tiny_model_learns_eight_examples_by_heart(key: str, tmp_path: Path) -> None:
+    shards: Any = ToyShards(rows_for(key))
+    vocabulary = toy_shards.vocabulary()
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=64, layers=2, heads=4, kv_heads=2))
+    config = TrainConfig(
+        steps=150,
+        pack_size=1024,
+        packs_per_step=1,
+        window=32,
+        precision="fp32",
+        log_every=150,
+        checkpoint_every=150,
+        optim=OptimConfig(learning_rate=4e-3, warmup_steps=10, weight_decay=0.0),
+    )
+    options = PlanOptions(voice_share=0.0, interleave_sentences=2)
+    mixture = Mixture(tasks={key: 1.0})
+    train(config, decoder, shards, vocabulary, tmp_path, mixture=mixture, plans=options)
+    source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=options)
+    plans = [source.plan(index) for index in range(EXAMPLES)]
+    pairs = [prompt_and_answer(plan, vocabulary) for plan in plans]
+    limit = max(len(answer) for _, answer in pairs)
+    decoder.eval()
+    found = generate(
+        decoder,
+        [prompt for prompt, _ in pairs],
+        automata=[Automaton(vocabulary, prompt, max_new_tokens=limit) for prompt, _ in pairs],
+        sampling=Sampling(temperature=0.0),
+        max_new_tokens=limit,
+        seed=0,
+        eos=vocabulary.eos,
+    )
+    said = sum(result.ids.tolist() == answer.tolist() for result, (_, answer) in zip(found, pairs))
+    assert said == EXAMPLES, f"{said} of {EXAMPLES} examples of {key} came back"

@@ -1,0 +1,227 @@
+"""The loop: exact resume, refusal of what is not finite, the figures it leaves behind, recipes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unitok.decoder import Decoder, DecoderConfig
+
+from tests import toy_shards
+from tests.toy_shards import ToyShards
+from unitok_tokenizers.errors import InputError
+from unitok_training.checkpoint import read_checkpoint
+from unitok_training.loop import NonFiniteLoss, TrainConfig, mean_losses, stream_table, train
+from unitok_training.mixture import Mixture
+from unitok_training.optim import OptimConfig
+from unitok_training.packing import PackStream
+from unitok_training.plans import PlanSource
+from unitok_training.progress import METRICS_FILE, read_metrics
+from unitok_training.recipes import Recipe, load_recipe, preset
+
+MIXTURE = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
+CONFIG = TrainConfig(
+    steps=8,
+    pack_size=256,
+    packs_per_step=2,
+    window=64,
+    precision="fp32",
+    log_every=2,
+    checkpoint_every=4,
+    optim=OptimConfig(learning_rate=3e-3, warmup_steps=2),
+)
+
+
+def decoder(seed: int = 0) -> Decoder:
+    torch.manual_seed(seed)
+    size = toy_shards.vocabulary().size
+    return Decoder(DecoderConfig(vocab_size=size, width=32, layers=2, heads=2, kv_heads=1))
+
+
+def run(out: Path, config: TrainConfig = CONFIG, model: Decoder | None = None, **options: Any) -> Decoder:
+    model = decoder() if model is None else model
+    shards: Any = ToyShards(toy_shards.corpus())
+    train(config, model, shards, toy_shards.vocabulary(), out, mixture=MIXTURE, **options)
+    return model
+
+
+def weights(model: Decoder) -> list[torch.Tensor]:
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def equal(first: Decoder, second: Decoder) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16-pure"])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, precision: str, name: str) -> None:
+    config = replace(CONFIG, precision=precision, optim=replace(CONFIG.optim, name=name))
+    whole = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config, stop_after=3)
+    parts = run(tmp_path / "parts", config, decoder(seed=5), stop_after=6)
+    assert not equal(whole, parts)
+    parts = run(tmp_path / "parts", config, decoder(seed=6))
+    assert equal(whole, parts)
+    for number in (4, 8):  # steps 4 and 8 are logged by both; the rows between depend on where a run stopped
+        rows = [
+            row
+            for name in ("whole", "parts")
+            for row in read_metrics(tmp_path / name / METRICS_FILE)
+            if row["step"] == number
+        ]
+        assert rows[0]["objective"] == rows[1]["objective"] and rows[0]["gradient_norm"] == rows[1]["gradient_norm"]
+
+
+def test_a_run_learns_and_leaves_figures(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    run(tmp_path, replace(CONFIG, steps=40, log_every=10), on_row=rows.append)
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert rows == [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    for row in rows:
+        assert set(row["loss_by_task"]) == {"asr", "tts.codes", "mt"}
+        assert {"text", "units", "codes.0", "codes.1", "control"} == set(row["loss_by_stream"])
+        assert sum(row["task_share"].values()) == pytest.approx(1)
+        assert row["tokens_per_second"] > 0 and 0 <= row["padding_share"] < 0.2 and row["dropped_share"] == 0
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_checkpoint_holds_float32_weights_and_the_environment(tmp_path: Path) -> None:
+    model = run(tmp_path, replace(CONFIG, precision="bf16-pure"))
+    found = read_checkpoint(tmp_path / "checkpoints/step_00000008")
+    assert {value.dtype for value in found.model.values()} == {torch.float32}
+    assert {value.dtype for value in weights(model)} == {torch.float32}, "the model gets its full weights back"
+    assert found.state["data"]["window"] >= 0 and found.state["environment"]["threads"] == torch.get_num_threads()
+    assert found.state["settings"]["train"]["pack_size"] == 256
+
+
+def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
+    """One pack twice as large and two packs of half the size see the same tokens only by chance; the loss of a step is
+    normalised by its tokens, so repeating a pack changes nothing."""
+    shards: Any = ToyShards(toy_shards.corpus())
+    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    packs, _ = next(stream.steps(stream_start(), packs_per_step=3))
+    gradients = []
+    for repeated in (packs, packs * 2):
+        model = decoder()
+        count = sum(pack.supervised for pack in repeated)
+        from unitok_training.loop import pack_losses, supervised_positions
+
+        for pack in repeated:
+            (pack_losses(model, pack, supervised_positions(pack)).total / count).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def stream_start() -> Any:
+    from unitok_training.packing import DataState
+
+    return DataState()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    model = decoder()
+    run(tmp_path, model=model, stop_after=4)
+    good = read_checkpoint(tmp_path / "checkpoints/step_00000004")
+    with torch.no_grad():
+        next(model.parameters())[3, 0] = float("inf")
+    before = [value.clone() for value in weights(model)]
+    with pytest.raises(NonFiniteLoss, match=r"at step 1; the weights were not updated"):
+        run(tmp_path / "bad", model=model)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model)))
+    assert not (tmp_path / "bad/checkpoints").exists()
+    assert good.state["step"] == 4
+
+
+def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
+    run(tmp_path, stop_after=2)
+    with pytest.raises(InputError, match=r"train.pack_size = 256 and this run has 512"):
+        run(tmp_path, replace(CONFIG, pack_size=512))
+    run(tmp_path, replace(CONFIG, steps=10))
+    assert (tmp_path / "checkpoints/step_00000010").is_dir()
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    again = run(tmp_path, model=decoder(seed=9))
+    assert equal(first, again)
+    assert [row["step"] for row in read_metrics(tmp_path / METRICS_FILE)] == [2, 4, 6, 8]
+
+
+def test_held_out_losses_are_reported_by_task_and_stream() -> None:
+    shards: Any = ToyShards(toy_shards.corpus())
+    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    packs, _ = next(stream.steps(stream_start(), packs_per_step=3))
+    found = mean_losses(decoder(), packs, plans.keys, plans.vocabulary)
+    assert sum(found["task_tokens"].values()) == sum(pack.supervised for pack in packs)
+    assert all(value > 0 for value in found["task"].values())
+
+
+def test_every_id_belongs_to_a_stream() -> None:
+    vocabulary = toy_shards.vocabulary()
+    names, table = stream_table(vocabulary)
+    assert len(table) == vocabulary.size
+    assert names[table[vocabulary.control("<asr>")]] == "control" == names[table[vocabulary.language("en")]]
+    assert names[table[int(vocabulary.to_ids("codes", 3, 1))]] == "codes.1"
+    assert names[table[int(vocabulary.to_ids("units", 3))]] == "units" and names[table[5]] == "text"
+
+
+# ---- recipes
+
+
+def test_overrides_reach_their_fields() -> None:
+    recipe = load_recipe(
+        "demo",
+        ["train.steps=7", "train.optim.betas=[0.9, 0.95]", "decoder.width=128", "decoder.ffn=null", "mixture.mt=0",
+         "mixture.tts.codes=5", "train.optim.learning_rate=1e-4", "train.compile=false"],
+    )  # fmt: skip
+    assert recipe.train.steps == 7 and recipe.train.optim.betas == (0.9, 0.95) and recipe.decoder.width == 128
+    assert "mt" not in recipe.mixture.keys and recipe.mixture.tasks["tts.codes"] == 5.0
+    assert recipe.train.optim.learning_rate == 1e-4 and recipe.train.compile is False
+    assert recipe.decoder.config(300).vocab_size == 300
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stpes=1", r"unknown key train.stpes; did you mean train.steps\?"),
+        ("trian.steps=1", r"unknown key trian; did you mean train\?"),
+        ("mixture.tts.code=1", r"did you mean 'tts.codes'"),
+        ("train.steps=many", r"train.steps is 'many': it takes a value of type int"),
+        ("train.steps=1.5", r"train.steps is 1.5"),
+        ("train.steps", r"write key=value"),
+        ("train=3", r"it is a group of keys"),
+        ("train.precision=fp16", r"choose from fp32, bf16, bf16-pure"),
+        ("train.optim.betas=0.9", r"it takes 2 values"),
+        ("mixture=3", r"give weights by task"),
+    ],
+)
+def test_a_wrong_override_says_what_is_wrong(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("tiny", [override])
+
+
+def test_recipe_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: tiny\nmixture: {only: {asr: 1, mt: 2}}\ntrain: {steps: 3, optim: {clip: 0.5}}\n")
+    recipe = load_recipe(path, ["train.seed=4"])
+    assert recipe.mixture.keys == ("asr", "mt") and recipe.train.optim.clip == 0.5 and recipe.train.seed == 4
+    recipe.save(tmp_path / "recipe.json")
+    assert replace(Recipe.load(tmp_path / "recipe.json"), mixture=recipe.mixture) == recipe
+    assert load_recipe(tmp_path / "recipe.json").mixture.keys == recipe.mixture.keys
+    with pytest.raises(InputError, match="no preset 'dmeo'; did you mean 'demo'"):
+        preset("dmeo")
+    for text, message in (("a: [", "is not YAML"), ("train: {}", "names no preset"), ("- 1", "names no preset")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_recipe(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")

@@ -1,0 +1,420 @@
+"""Train a decoder on packs of rendered plans.
+
+One step is the next `packs_per_step` packs of the global stream, shared out among the processes; its loss is the sum
+over all supervised tokens of the step ÷ their number, so that neither accumulation nor the number of processes changes
+what is learnt. Shapes: T positions of a pack, C width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from unitok.decoder import Decoder
+from unitok_tokenizers.shards import Shards
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_training.batch import NO_LABEL, Pack
+from unitok_training.checkpoint import (
+    Checkpoint,
+    environment,
+    latest_checkpoint,
+    load_module,
+    module_tensors,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+from unitok_training.distributed import World
+from unitok_training.loss import LossTable, TokenLosses, supervised_losses
+from unitok_training.mixture import Mixture
+from unitok_training.optim import Masters, OptimConfig, Optimizer, clip_gradients, rate
+from unitok_training.packing import DataState, PackStream
+from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.prefetch import Prefetcher
+from unitok_training.progress import Reporter
+
+PRECISIONS = ("fp32", "bf16", "bf16-pure")
+FREE_TO_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.prefetch",
+)
+
+
+class NonFiniteLoss(InputError):
+    """A loss or gradient that is not a number; raised before it reaches the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a decoder is trained."""
+
+    steps: int = 1000
+    """Updates."""
+    pack_size: int = 4096
+    """Positions of a pack, in tokens."""
+    packs_per_step: int = 2
+    """Packs of one update over all processes; a multiple of their number."""
+    window: int = 16384
+    """Examples that are packed together; larger windows waste less and take longer to render."""
+    seed: int = 0
+    """Seed of every draw."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, learning rate and clipping."""
+    label_smoothing: float = 0.0
+    """Probability spread over the whole vocabulary."""
+    precision: str = "bf16"
+    """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
+    compile: bool = False
+    """Compile the decoder's blocks."""
+    loss_chunk: int = 4096
+    """Supervised positions whose logits are held at once."""
+    log_every: int = 20
+    """Steps between two rows of metrics."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; the last step always writes one."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept."""
+    prefetch: int = 4
+    """Steps whose packs are made ahead."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
+
+
+def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
+    """(names of the streams, (V,) int64 index of the stream of every id); each codebook is a stream of its own."""
+    names: list[str] = []
+    table = torch.zeros(vocabulary.size, dtype=torch.int64)
+    for extent in vocabulary.extents:
+        name = extent.tokenizer if extent.block not in ("control", "language") else "control"
+        name = f"{name}.{extent.codebook}" if extent.block == "codes" else name
+        if name not in names:
+            names.append(name)
+        table[extent.start : extent.start + extent.size] = names.index(name)
+    return tuple(names), table
+
+
+def supervised_positions(pack: Pack) -> Tensor:
+    """(N,) positions with a label that counts, found on the host before the pack moves to its device."""
+    return ((pack.labels[:, 0] != NO_LABEL) & (pack.loss_weight[:, 0] > 0)).nonzero().squeeze(-1)
+
+
+def pack_losses(
+    decoder: Decoder, pack: Pack, index: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
+) -> TokenLosses:
+    """Forward one pack that is on the decoder's device. `index` (N,) are its supervised positions."""
+    hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen)  # (T, C)
+    return supervised_losses(
+        hidden,
+        decoder.head_weight,
+        labels=pack.labels[:, 0],
+        loss_weight=pack.loss_weight[:, 0],
+        task_ids=pack.task_ids,
+        index=index,
+        smoothing=smoothing,
+        chunk=chunk,
+    )
+
+
+@torch.no_grad()
+def mean_losses(
+    decoder: Decoder, packs: Sequence[Pack], tasks: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """{"task": …, "stream": …, "task_tokens": …} mean negative log-likelihoods (nats) on packs, without training."""
+    device = next(decoder.parameters()).device
+    names, table = stream_table(vocabulary)
+    sums = LossTable(tasks, names, table, device)
+    for pack in packs:
+        sums.add(pack_losses(decoder, pack.to(device), supervised_positions(pack).to(device)))
+    return sums.read()
+
+
+def train(
+    config: TrainConfig,
+    decoder: Decoder,
+    shards: Shards,
+    vocabulary: Vocabulary,
+    out: Path,
+    *,
+    mixture: Mixture,
+    plans: PlanOptions | None = None,
+    pieces: Sequence[str] | None = None,
+    world: World | None = None,
+    resume: bool = True,
+    stop_after: int | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
+
+    A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
+    step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`. InputError for a mixture, pack
+    size or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
+    """
+    world = world or World()
+    source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
+    source.check(config.pack_size)
+    decoder.to(world.device)
+    trainer = Trainer(config, decoder, source, Path(out), world=world)
+    if resume:
+        trainer.resume()
+    return trainer.run(stop_after=stop_after, on_row=on_row)
+
+
+class Trainer:
+    """The state of a run: weights, optimizer, place in the data, step."""
+
+    def __init__(self, config: TrainConfig, decoder: Decoder, source: PlanSource, out: Path, *, world: World) -> None:
+        self.config, self.decoder, self.source, self.out, self.world = config, decoder, source, out, world
+        self.checkpoints = out / "checkpoints"
+        self.stream = PackStream(
+            source.document,
+            capacity=config.pack_size,
+            window=config.window,
+            seed=config.seed,
+            pad=source.vocabulary.pad,
+        )
+        torch.manual_seed(config.seed)
+        world.broadcast_([parameter.data for parameter in decoder.parameters()])
+        pure = config.precision == "bf16-pure"
+        self.masters = Masters(decoder, torch.bfloat16 if pure else torch.float32)
+        self.optimizer = Optimizer(self.masters.named, config.optim)
+        names, table = stream_table(source.vocabulary)
+        self.losses = LossTable(source.keys, names, table, world.device)
+        self.step = 0
+        self.data = DataState()
+        self.messages: list[str] = source.report()
+        self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
+        self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
+        self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
+        if config.compile:
+            decoder.compile_blocks()
+
+    # ---- continuing
+
+    def settings(self) -> dict[str, Any]:
+        """What a continued run must have in common with the one that stopped."""
+        return {
+            "train": asdict(self.config),
+            "plans": asdict(self.source.options),
+            "mixture": {key: float(self.source.schedule.counts[i]) for i, key in enumerate(self.source.keys)},
+            "vocabulary": self.source.vocabulary.fingerprint,
+        }
+
+    def resume(self) -> bool:
+        """Take over the newest whole checkpoint of the run's folder; False where there is none."""
+        found = latest_checkpoint(self.checkpoints, report=self.messages.append)
+        if found is None:
+            return False
+        assert found.path is not None
+        for name, old, new in differences(found.state["settings"], self.settings()):
+            if name not in FREE_TO_CHANGE:
+                raise InputError(
+                    f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "
+                    "choose another output folder, or the same settings to continue"
+                )
+        for name, old, new in differences(found.state["environment"], self._environment()):
+            self.messages.append(f"{name} is {new!r} and was {old!r}: the run continues, but not bit for bit")
+        self.load(found)
+        self.messages.append(f"continues at step {self.step} from {found.path}")
+        return True
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over weights, optimizer, random states and the place in the data."""
+        load_module(self.decoder, checkpoint.model)
+        with torch.no_grad():
+            for name, value in self.masters.named.items():
+                value.copy_(checkpoint.model[name])
+        self.optimizer.load(checkpoint.optimizer)
+        set_random_states(checkpoint.rng)
+        self.step = int(checkpoint.state["step"])
+        self.data = DataState(**checkpoint.state["data"])
+
+    def save(self) -> Path:
+        """Write a checkpoint; all processes call it, the first one writes."""
+        path = self.checkpoints / f"step_{self.step:08d}"
+        if self.world.is_main:
+            masters = {name: value.detach() for name, value in self.masters.named.items()}
+            checkpoint = Checkpoint(
+                model={**module_tensors(self.decoder), **masters},
+                optimizer=self.optimizer.tensors(),
+                rng=random_states(),
+                state={"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()},
+            )
+            save_checkpoint(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
+        self.world.barrier()
+        return path
+
+    def _environment(self) -> dict[str, Any]:
+        return environment(compile=self.config.compile, world_size=self.world.size, device=self.world.device.type)
+
+    # ---- running
+
+    def run(self, *, stop_after: int | None = None, on_row: Callable[[dict[str, Any]], None] | None = None) -> Path:
+        """Run to the last step, or to `stop_after`. Returns the last checkpoint's directory."""
+        config = self.config
+        last = config.steps if stop_after is None else min(stop_after, config.steps)
+        reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)
+        for message in self.messages:
+            reporter.message(message)
+        saved = self.step if self.step else -1
+        feed = Prefetcher(self._feed(), config.prefetch)
+        interval = Interval()
+        self.decoder.train()
+        try:
+            while self.step < last:
+                packs, after = next(feed)
+                self._update(packs)
+                interval.add([pack for pack, _ in packs])
+                self.step, self.data = self.step + 1, after
+                if self.step % config.log_every == 0 or self.step == last:
+                    row = self._row(interval)
+                    reporter.row(row)
+                    interval = Interval()
+                    if on_row is not None:
+                        on_row(row)
+                if self.step % config.checkpoint_every == 0 or self.step == last:
+                    self._stop_on_bad()
+                    self.save()
+                    saved = self.step
+        finally:
+            feed.close()
+            reporter.close()
+        if saved != self.step:
+            self.save()
+        self.masters.restore()
+        return self.checkpoints / f"step_{self.step:08d}"
+
+    def _feed(self) -> Iterator[tuple[list[tuple[Pack, Tensor]], DataState]]:
+        """Packs of this process with their supervised positions, ready to be copied to the device."""
+        world = self.world
+        steps = self.stream.steps(
+            self.data, packs_per_step=self.config.packs_per_step, rank=world.rank, world_size=world.size
+        )
+        pinned = world.device.type == "cuda"
+        for packs, after in steps:
+            indexed = [(pack, supervised_positions(pack)) for pack in packs]
+            if pinned:
+                indexed = [(pack.pin(), index.pin_memory()) for pack, index in indexed]
+            yield indexed, after
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
+
+    def _update(self, packs: list[tuple[Pack, Tensor]]) -> None:
+        """One step: gradients of all packs, summed over the processes, clipped, and applied if all is finite."""
+        device, config = self.world.device, self.config
+        count = torch.tensor(float(sum(pack.supervised for pack, _ in packs)), device=device)
+        self.world.sum_([count])
+        objective = torch.zeros((), dtype=torch.float32, device=device)
+        for pack, index in packs:
+            moved, index = pack.to(device), index.to(device, non_blocking=True)
+            with self._autocast():
+                losses = pack_losses(
+                    self.decoder, moved, index, smoothing=config.label_smoothing, chunk=config.loss_chunk
+                )
+            total = losses.total / count
+            total.backward()
+            self.masters.collect()
+            objective += total.detach()
+            self.losses.add(losses)
+        grads = self.masters.gradients()
+        self.world.sum_([*grads, objective])
+        norm = clip_gradients(grads, config.optim.clip)
+        self._bad = torch.maximum(self._bad, 1.0 - torch.isfinite(norm + objective).float())
+        self._objective, self._norm = objective, norm
+        if device.type == "cpu":
+            self._stop_on_bad(self.step + 1)
+        factor = rate(self.step, steps=config.steps, config=config.optim)
+        self.optimizer.step(factor, skip=None if device.type == "cpu" else self._bad)
+        self.masters.publish()
+        self.masters.zero_grad()
+
+    def _stop_on_bad(self, step: int | None = None) -> None:
+        """Raise where a step was not finite. On a GPU only logged steps ask; until then nothing is updated."""
+        if not float(self._bad):
+            return
+        place = f"at step {step}" if step else f"within the {self.config.log_every} steps before step {self.step + 1}"
+        raise NonFiniteLoss(
+            f"loss {float(self._objective)} with gradient norm {float(self._norm)} {place}; the weights were not "
+            f"updated with it and the last checkpoint under {self.checkpoints} is good: lower "
+            f"optim.learning_rate ({self.config.optim.learning_rate}), or use train.precision=fp32"
+        )
+
+    def _row(self, interval: Interval) -> dict[str, Any]:
+        """The figures of the interval, over all processes."""
+        counters = torch.tensor([interval.used, interval.positions, interval.supervised], dtype=torch.float64)
+        counters = counters.to(self.world.device)
+        self.world.sum_([self.losses.sums, counters])
+        self._stop_on_bad()
+        used, positions, supervised = counters.tolist()
+        table = self.losses.read()
+        self.losses.reset()
+        seconds = time.monotonic() - interval.started
+        tokens = sum(table["task_tokens"].values())
+        mean = sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / tokens
+        assert math.isfinite(mean)
+        return {
+            "step": self.step,
+            "loss": mean,
+            "objective": float(self._objective),
+            "loss_by_task": table["task"],
+            "loss_by_stream": table["stream"],
+            "task_share": {name: count / tokens for name, count in table["task_tokens"].items()},
+            "learning_rate": self.config.optim.learning_rate
+            * rate(self.step - 1, steps=self.config.steps, config=self.config.optim),
+            "gradient_norm": float(self._norm),
+            "tokens": int(used),
+            "supervised_tokens": int(supervised),
+            "padding_share": 1.0 - used / positions,
+            "dropped_share": self.stream.dropped_share,
+            "seconds": seconds,
+            "tokens_per_second": used / max(seconds, 1e-9),
+        }
+
+
+class Interval:
+    """What happened since the last row of metrics, in this process."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.used = self.positions = self.supervised = 0
+
+    def add(self, packs: Sequence[Pack]) -> None:
+        """Count the packs of one step."""
+        self.used += sum(pack.used for pack in packs)
+        self.positions += sum(pack.size for pack in packs)
+        self.supervised += sum(pack.supervised for pack in packs)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) where two nested configurations differ; JSON's lists equal tuples."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+            continue
+        after_plain = list(after) if isinstance(after, tuple) else after
+        if before != after_plain and before != after:
+            found.append((f"{prefix}{key}", before, after))
+    return found

@@ -1,0 +1,96 @@
+"""Where the figures of a training run go: JSON Lines, TensorBoard where it is installed, and the terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a last line that was cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """{"loss": {"asr": 1.0}} → {"loss/asr": 1.0}, numbers only."""
+    flat: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}/"))
+        elif isinstance(value, int | float):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
+
+
+class Reporter:
+    """Writes one row per logged step. Only the main process has an active one; the others' do nothing."""
+
+    def __init__(self, out: Path, *, steps: int, start: int, active: bool, console: Console | None = None) -> None:
+        self.active = active
+        self.steps = steps
+        self.path = out / METRICS_FILE
+        self.console = console or Console()
+        self.started = time.monotonic()
+        self._progress: Progress | None = None
+        self._board: Any = None
+        if not active:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(self.path) if row["step"] <= start] if start else []
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
+        if self.console.is_terminal:
+            columns = (TextColumn("[bold]train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
+            self._task = self._progress.add_task("train", total=steps, completed=start, figures="")
+            self._progress.start()
+
+    def message(self, text: str) -> None:
+        """Say something once."""
+        if self.active:
+            self.console.print(text, markup=False, highlight=False)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Write the figures of a logged step."""
+        if not self.active:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        if self._board is not None:
+            for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
+                self._board.add_scalar(name, value, row["step"])
+        figures = self._figures(row)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=row["step"], figures=figures)
+        else:
+            self.message(f"step {row['step']}/{self.steps} {figures}")
+
+    @staticmethod
+    def _figures(row: Mapping[str, Any]) -> str:
+        tasks = " ".join(f"{name} {value:.2f}" for name, value in row["loss_by_task"].items())
+        return f"loss {row['loss']:.3f} ({tasks}) {row['tokens_per_second']:,.0f} tokens/s"
+
+    def close(self) -> None:
+        """Flush and give the terminal back."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._board is not None:
+            self._board.close()

@@ -1,0 +1,283 @@
+"""Recipes: one typed configuration for a model and its training, from a preset, a YAML file and overrides.
+
+unitok train demo --set train.steps=500 --set mixture.mt=0
+
+# recipe.yaml
+preset: demo
+decoder: {width: 384}
+mixture: {asr: 2, mt: 0}
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from unitok.decoder import DecoderConfig
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, write_json
+from unitok_training.loop import TrainConfig
+from unitok_training.mixture import LINES, Mixture, parse_key
+from unitok_training.optim import OptimConfig
+from unitok_training.plans import PlanOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Shape of the decoder; the vocabulary's size is known only when its shards are opened."""
+
+    width: int = 256
+    """Size of a position's vector."""
+    layers: int = 6
+    """Blocks."""
+    heads: int = 4
+    """Query heads."""
+    kv_heads: int = 2
+    """Key and value heads."""
+    head_size: int | None = None
+    """Size of a head; width ÷ heads where None."""
+    ffn: int | None = None
+    """Hidden size of the feed-forward; the decoder's default where None."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions."""
+    norm_eps: float = 1e-6
+    """ε of the norms."""
+    qk_norm: bool = True
+    """Normalise queries and keys."""
+    attention_bias: bool = False
+    """Biases on queries, keys and values."""
+    tied: bool = True
+    """One matrix for embedding and head."""
+    max_positions: int = 4096
+    """Longest document, in tokens."""
+
+    def config(self, vocab_size: int) -> DecoderConfig:
+        """The decoder's configuration for a vocabulary."""
+        return DecoderConfig(vocab_size=vocab_size, **asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training run, besides the shards."""
+
+    name: str
+    """Preset it comes from."""
+    decoder: Shape = field(default_factory=Shape)
+    """Shape of the decoder."""
+    mixture: Mixture = field(default_factory=Mixture)
+    """Tasks and their weights."""
+    plans: PlanOptions = field(default_factory=PlanOptions)
+    """What is drawn around a row."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Steps, packs, precision, optimizer."""
+
+    def save(self, path: Path) -> None:
+        """Write the resolved recipe as JSON."""
+        write_json(path, {**asdict(self), "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys}})
+
+    @staticmethod
+    def load(path: Path) -> Recipe:
+        """Read a resolved recipe."""
+        data = dict(read_json(path))
+        return apply(Recipe(name=data.pop("name", path.stem)), data)
+
+
+def demo() -> Recipe:
+    """The demo: every task of the phrase corpus on two CPU cores within minutes."""
+    weights = {
+        "asr": 4.0,
+        "asr.codes": 2.0,
+        "tts.units": 2.0,
+        "tts.codes": 3.0,
+        "s2tt": 3.0,
+        "s2st": 1.0,
+        "s2st.chain": 1.5,
+        "mt": 1.5,
+        "lm": 0.5,
+        "slm": 0.5,
+        "ilm": 0.75,
+    }
+    return Recipe(
+        name="demo",
+        decoder=Shape(width=256, layers=6, heads=4, kv_heads=2),
+        mixture=Mixture(tasks=weights),
+        train=TrainConfig(
+            steps=1200,
+            pack_size=4096,
+            packs_per_step=1,
+            window=16384,
+            precision="bf16",
+            compile=True,
+            optim=OptimConfig(learning_rate=2e-3, warmup_steps=60, schedule="wsd", decay_share=0.4),
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """A model of a few ten thousand parameters, for tests and for trying out a corpus in seconds."""
+    return Recipe(
+        name="tiny",
+        decoder=Shape(width=64, layers=2, heads=2, kv_heads=1),
+        mixture=Mixture(tasks={"asr": 1.0, "tts.units": 1.0}),
+        train=TrainConfig(
+            steps=100,
+            pack_size=1024,
+            packs_per_step=1,
+            window=256,
+            precision="fp32",
+            log_every=10,
+            checkpoint_every=100,
+            optim=OptimConfig(learning_rate=3e-3, warmup_steps=10),
+        ),
+    )
+
+
+PRESETS: Mapping[str, typing.Callable[[], Recipe]] = {"demo": demo, "tiny": tiny}
+
+
+def preset(name: str) -> Recipe:
+    """A preset by its name. InputError with the nearest known one."""
+    if name not in PRESETS:
+        raise InputError(f"no preset {name!r}; did you mean {nearest(name, PRESETS)!r}? Known: {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A preset's name, a YAML file that names one, or a resolved JSON; then `key=value` overrides in order."""
+    path = Path(name_or_file)
+    if path.suffix in (".yaml", ".yml"):
+        recipe = read_recipe(path)
+    elif path.suffix == ".json":
+        recipe = Recipe.load(path)
+    else:
+        recipe = preset(str(name_or_file))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
+        recipe = apply(recipe, nest(key.strip(), parse_value(value)))
+    return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A YAML file: `preset: NAME` and, under decoder, mixture, plans and train, what differs from it."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("preset"), str):
+        raise InputError(f"recipe {path} names no preset: begin with `preset: demo` (known: {', '.join(PRESETS)})")
+    base = preset(data.pop("preset"))
+    return apply(base, data)
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, so that lists, true, null and quoted strings work on the command line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set value {text!r} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """("train.optim.clip", 1) → {"train": {"optim": {"clip": 1}}}; task keys of the mixture keep their points."""
+    head, point, rest = key.partition(".")
+    if not point:
+        return {head: value}
+    return {head: {rest: value} if head == "mixture" else nest(rest, value)}
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known name that looks most like `name`."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def apply(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
+    """The recipe with values replaced. InputError for an unknown key (with the nearest) or a value of another type."""
+    result = _apply(recipe, data, "")
+    assert isinstance(result, Recipe)
+    return result
+
+
+def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(type(target))
+    known = {item.name for item in fields(target)}
+    changes: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{prefix}{key}"
+        if key not in known:
+            guess = nearest(str(key), known)
+            raise InputError(
+                f"unknown key {path}; did you mean {prefix}{guess}? Known here: {', '.join(sorted(known))}"
+            )
+        current = getattr(target, key)
+        if isinstance(current, Mixture):
+            changes[key] = _mix(current, value, path)
+        elif is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise InputError(
+                    f"{path} is {value!r}: it is a group of keys, such as {path}.{fields(current)[0].name}"
+                )
+            changes[key] = _apply(current, value, f"{path}.")
+        else:
+            changes[key] = coerce(value, hints[key], path)
+    return replace(target, **changes)
+
+
+def _mix(current: Mixture, value: Any, path: str) -> Mixture:
+    """Weights by task key; those not named stay. `{"only": {…}}` replaces them all."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} is {value!r}: give weights by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})")
+    tasks = dict(current.tasks)
+    if set(value) == {"only"}:
+        value, tasks = value["only"], {}
+    for key, weight in value.items():
+        parse_key(str(key))
+        tasks[str(key)] = coerce(weight, float, f"{path}.{key}")
+    return Mixture(tasks=tasks)
+
+
+def coerce(value: Any, kind: Any, path: str) -> Any:
+    """A value as the field's type, where that loses nothing. InputError otherwise."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = (part for part in arguments if part is not type(None))
+        return coerce(value, kind, path)
+    if origin is tuple:
+        if isinstance(value, list | tuple) and len(value) == len(arguments):
+            return tuple(coerce(part, inner, path) for part, inner in zip(value, arguments))
+        raise InputError(
+            f"{path} is {value!r}: it takes {len(arguments)} values, such as [{', '.join('0' for _ in arguments)}]"
+        )
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is int and isinstance(value, int | float) and not isinstance(value, bool) and int(value) == value:
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise InputError(f"{path} is {value!r}: it takes a value of type {getattr(kind, '__name__', kind)}")
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a configuration class, for the documentation of a command."""
+    found = {}
+    for item in fields(kind):
+        if item.default is not MISSING:
+            found[item.name] = item.default
+        elif item.default_factory is not MISSING:
+            found[item.name] = item.default_factory()
+    return found
