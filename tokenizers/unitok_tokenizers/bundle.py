@@ -1,0 +1,53 @@
+"""The tokenizers of a model, saved and loaded as one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitok_tokenizers.codec import AcousticTokenizer, load_codec
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory
+from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
+from unitok_tokenizers.units import UnitTokenizer
+from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSet:
+    """Text always; units and codes where the model has them."""
+
+    text: TextTokenizer
+    units: UnitTokenizer | None = None
+    codes: AcousticTokenizer | None = None
+
+    def streams(self) -> list[StreamInfo]:
+        """Descriptions of all streams, text first."""
+        return [tokenizer.info() for tokenizer in (self.text, self.units, self.codes) if tokenizer is not None]
+
+    def vocabulary(self, languages: Sequence[str]) -> Vocabulary:
+        """The vocabulary that these tokenizers and languages make."""
+        text, *speech = self.streams()
+        return Vocabulary.build(text=text, streams=speech, languages=languages, roles=self.text.roles)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `text/`, `units/`, `codes/` atomically."""
+        with atomic_directory(folder) as draft:
+            self.text.save(draft / "text")
+            if self.units is not None:
+                self.units.save(draft / "units")
+            if self.codes is not None:
+                self.codes.save(draft / "codes")
+
+    @staticmethod
+    def load(folder: Path | str) -> TokenizerSet:
+        """Read what `save` wrote."""
+        root = Path(folder)
+        if not (root / "text").is_dir():
+            raise InputError(f"{root} holds no tokenizers; make them with `unitok fit-tokenizers MANIFEST {root}`")
+        return TokenizerSet(
+            text=load_text_tokenizer(root / "text"),
+            units=UnitTokenizer.load(root / "units") if (root / "units").is_dir() else None,
+            codes=load_codec(root / "codes") if (root / "codes").is_dir() else None,
+        )

@@ -1,0 +1,116 @@
+"""A small convolutional network with a CTC head: the trunk of the built-in speech encoder and of the judge.
+
+B batch, F mel frames (100 Hz), T frames at the trunk's rate (25 Hz), M mel bins, C width, V characters + blank.
+Unusual: the head emits two CTC frames per trunk frame, because 25 Hz is too slow for the characters of quick speech.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDE = 4
+"""Mel frames per trunk frame."""
+EMISSIONS = 2
+"""CTC frames per trunk frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcNetworkConfig:
+    """Sizes of the network."""
+
+    num_mels: int = 80
+    """Mel bins."""
+    width: int = 256
+    """Channels of the trunk."""
+    blocks: int = 8
+    """Residual blocks."""
+    kernel: int = 9
+    """Kernel of the depthwise convolutions, in trunk frames."""
+    expansion: int = 3
+    """Inner width of a block over its outer width."""
+    dropout: float = 0.1
+    """Share of channels dropped in training."""
+    alphabet: tuple[str, ...] = ()
+    """Characters; index 0 of the head is the blank, character i has index i + 1."""
+
+
+class ConvBlock(nn.Module):
+    """Depthwise convolution, norm, pointwise expansion (Liu et al. 2022, ConvNeXt, in one dimension)."""
+
+    def __init__(self, width: int, kernel: int, expansion: int, dropout: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, expansion * width)
+        self.contract = nn.Linear(expansion * width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = nn.Parameter(torch.full((width,), 0.3))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, C), mask (B, T, 1) zero behind the end → (B, T, C)."""
+        mixed = self.depthwise((x * mask).transpose(1, 2)).transpose(1, 2)  # (B, T, C)
+        inner = functional.gelu(self.expand(self.norm(mixed)), approximate="tanh")
+        return x + self.scale * self.dropout(self.contract(inner))
+
+
+class CtcNetwork(nn.Module):
+    """Log-mels → hidden layers at 25 Hz → CTC logits at 50 Hz."""
+
+    def __init__(self, config: CtcNetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.front = nn.Conv1d(config.num_mels, config.width, 7, stride=2, padding=3)
+        self.down = nn.Conv1d(config.width, config.width, 5, stride=2, padding=2)
+        self.blocks = nn.ModuleList(
+            ConvBlock(config.width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, EMISSIONS * (len(config.alphabet) + 1))
+
+    @staticmethod
+    def trunk_lengths(frames: Tensor) -> Tensor:
+        """Trunk frames of utterances of `frames` mel frames."""
+        return torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
+
+    def hidden(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """Output (B, T, C) of the first `layers` blocks (all by default) and the lengths (B,) in trunk frames."""
+        lengths = self.trunk_lengths(frames)
+        total = int(mels.shape[1]) // STRIDE or 1
+        inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
+        x = functional.gelu(self.front((normalise(mels, frames) * inside[..., None]).transpose(1, 2)))
+        half = torch.arange(x.shape[2], device=x.device) < ((frames + 1) // 2)[:, None]
+        x = functional.gelu(self.down(x * half[:, None])).transpose(1, 2)[:, :total]  # (B, T, C)
+        mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)
+        for block in list(self.blocks)[:layers]:
+            x = block(x, mask)
+        return x, lengths
+
+    def forward(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B, 2T, V) and their lengths (B,)."""
+        x, lengths = self.hidden(mels, frames)
+        logits = self.head(self.norm(x))  # (B, T, 2V)
+        logits = logits.reshape(x.shape[0], -1, logits.shape[-1] // EMISSIONS)  # (B, 2T, V)
+        return functional.log_softmax(logits.float(), dim=-1), lengths * EMISSIONS
+
+
+def normalise(mels: Tensor, frames: Tensor) -> Tensor:
+    """Subtract each utterance's mean per bin, and scale by its overall deviation: (B, F, M) → (B, F, M)."""
+    inside = (torch.arange(mels.shape[1], device=mels.device) < frames[:, None])[..., None].to(mels.dtype)
+    count = frames.clamp(min=1)[:, None, None].to(mels.dtype)
+    mean = (mels * inside).sum(1, keepdim=True) / count
+    centred = (mels - mean) * inside
+    deviation = ((centred**2).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
+    return centred / (deviation + 1e-3)
+
+
+def greedy_text(log_probabilities: Tensor, lengths: Tensor, alphabet: tuple[str, ...]) -> list[str]:
+    """Best-path decoding (Graves et al. 2006): merge repeats, drop blanks, tidy spaces."""
+    texts = []
+    for row, length in zip(log_probabilities.argmax(-1), lengths.tolist()):
+        path = torch.unique_consecutive(row[:length]).tolist()
+        texts.append(" ".join("".join(alphabet[index - 1] for index in path if index).split()))
+    return texts

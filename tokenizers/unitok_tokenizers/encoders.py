@@ -1,0 +1,179 @@
+"""Speech encoders behind one interface: samples → frames (F, D) at a fixed rate.
+
+S samples, F frames, D width.
+A new encoder is one file and one line in `ENCODERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from unitok_tokenizers.ctc_network import STRIDE, CtcNetwork, CtcNetworkConfig, greedy_text
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+
+ENCODERS = {
+    "mfcc": "unitok_tokenizers.encoders:MfccEncoder",
+    "ctc": "unitok_tokenizers.encoders:CtcEncoder",
+}
+"""Name in `config.json` → `module:class`."""
+
+BATCH_SECONDS = 120
+
+
+class SpeechEncoder(Protocol):
+    """What units are clustered from."""
+
+    sample_rate: int
+    frame_rate: Fraction
+    width: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the encoder's content."""
+
+    def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(S,) float32 each → (F, D) float32 each, F = max(1, S · frame_rate // sample_rate)."""
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, whose `class` names the entry in `ENCODERS`, and weights."""
+
+
+def load_encoder(folder: Path) -> SpeechEncoder:
+    """Read any registered encoder."""
+    name = read_json(folder / "config.json")["class"]
+    if name not in ENCODERS:
+        raise InputError(f"{folder}: unknown encoder {name!r}; known: {', '.join(ENCODERS)}")
+    module, _, attribute = ENCODERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute).load(folder)
+
+
+class MfccEncoder:
+    """MFCC with slopes in a window of neighbouring frames, at 50 Hz, normalised per recording."""
+
+    CONTEXT = 2
+
+    def __init__(self, mel: MelConfig | None = None) -> None:
+        self.mel = mel or MelConfig(hop_length=320)
+        self.sample_rate = self.mel.sample_rate
+        self.frame_rate = self.mel.frame_rate
+        self.width = 39 * (2 * self.CONTEXT + 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint({"class": "mfcc", **asdict(self.mel)})
+
+    def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._encode_one(samples) for samples in recordings]
+
+    def _encode_one(self, samples: np.ndarray) -> np.ndarray:
+        padded = np.pad(samples, (0, max(0, self.mel.hop_length - len(samples))))
+        cepstra = mfcc(log_mel(torch.from_numpy(padded), self.mel))
+        slope = deltas(cepstra)
+        features = torch.cat([cepstra, slope, deltas(slope)], dim=1)  # (F, 39)
+        features = (features - features.mean(0)) / (features.std(0, correction=0) + 1e-3)
+        edges = [features[:1].expand(self.CONTEXT, -1), features, features[-1:].expand(self.CONTEXT, -1)]
+        windows = torch.cat(edges).unfold(0, 2 * self.CONTEXT + 1, 1)  # (F, 39, W)
+        return windows.reshape(len(features), -1).numpy()
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "config.json", {"class": "mfcc", "mel": asdict(self.mel)})
+
+    @staticmethod
+    def load(folder: Path) -> MfccEncoder:
+        return MfccEncoder(MelConfig(**read_json(folder / "config.json")["mel"]))
+
+
+class CtcEncoder:
+    """A middle layer of a network that was trained with CTC on characters, at 25 Hz.
+
+    Supervised units keep the words and shed the speaker; the last layers are peaky (mostly blank), hence `layer`.
+    """
+
+    def __init__(self, network: CtcNetwork, mel: MelConfig, layer: int) -> None:
+        self.network = network.eval()
+        self.mel = mel
+        self.layer = layer
+        self.sample_rate = mel.sample_rate
+        self.frame_rate = mel.frame_rate / STRIDE
+        self.width = network.config.width
+
+    @property
+    def fingerprint(self) -> str:
+        weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
+        return fingerprint({"class": "ctc", "layer": self.layer, "weights": weights, **asdict(self.mel)})
+
+    @torch.inference_mode()
+    def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Frames are normalised to zero mean and unit deviation across channels, so that k-means sees directions."""
+        out: list[np.ndarray | None] = [None] * len(recordings)
+        for batch in self._batches(recordings):
+            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
+            hidden, lengths = self.network.hidden(mels, frames, self.layer)
+            hidden = torch.nn.functional.layer_norm(hidden.float(), (self.width,))
+            for row, index in enumerate(batch):
+                out[index] = hidden[row, : int(lengths[row])].numpy().copy()
+        assert all(frames is not None for frames in out)
+        return out  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
+        """What the network's own head reads."""
+        texts = [""] * len(recordings)
+        for batch in self._batches(recordings):
+            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
+            found = greedy_text(*self.network(mels, frames), self.network.config.alphabet)
+            for index, text in zip(batch, found):
+                texts[index] = text
+        return texts
+
+    def _batches(self, recordings: Sequence[np.ndarray]) -> list[list[int]]:
+        return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.network.state_dict(), folder / "model.safetensors")
+        config = {"class": "ctc", "mel": asdict(self.mel), "layer": self.layer, "network": asdict(self.network.config)}
+        write_json(folder / "config.json", config)
+
+    @staticmethod
+    def load(folder: Path) -> CtcEncoder:
+        from safetensors.torch import load_file
+
+        config = read_json(folder / "config.json")
+        sizes = {**config["network"], "alphabet": tuple(config["network"]["alphabet"])}
+        network = CtcNetwork(CtcNetworkConfig(**sizes))
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return CtcEncoder(network, MelConfig(**config["mel"]), config["layer"])
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group indices of similar length so that (longest × count) stays within `budget`; at least one each."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batches and lengths[index] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def padded_mels(recordings: Sequence[np.ndarray], mel: MelConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels (B, F, M) of recordings padded with zero frames, and their frame counts (B,)."""
+    each = []
+    for samples in recordings:
+        short = max(0, mel.hop_length * STRIDE - len(samples))
+        each.append(log_mel(torch.from_numpy(np.pad(samples, (0, short)).astype(np.float32)), mel))
+    frames = torch.tensor([len(one) for one in each])
+    return torch.nn.utils.rnn.pad_sequence(each, batch_first=True), frames

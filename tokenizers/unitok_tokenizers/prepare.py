@@ -1,0 +1,216 @@
+"""Writing token shards: restartable, atomic, and byte-identical however often it was interrupted.
+
+The rows are cut into parts; each part is tokenized, written under a temporary name and renamed. A repeat keeps the
+parts that are there, if the same rows and tokenizers made them, and the manifest is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import ensure_writable_parent, fingerprint, read_json, sha256_file, sync_folder, write_json
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.shards import FORMAT, Shards
+from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.vocabulary import StreamInfo
+
+PART_ROWS = 1024
+MAX_SECONDS = 60.0
+MIN_SAMPLES = 400
+
+
+def prepare_shards(
+    rows: Sequence[Row],
+    tokenizers: TokenizerSet,
+    out: Path | str,
+    *,
+    external: Mapping[str, StreamInfo] | None = None,
+    max_seconds: float = MAX_SECONDS,
+    keep_unreadable: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Shards:
+    """Tokenize rows into shards.
+
+    Args:
+        rows: the manifest's rows.
+        tokenizers: text always; units and codes where wanted.
+        out: folder to write; finished parts in it are kept.
+        external: descriptions of streams made elsewhere that rows carry in `tokens`.
+        max_seconds: longer recordings are skipped, and counted.
+        keep_unreadable: skip and count unreadable recordings instead of refusing them.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        InputError: a recording that cannot be read, tokens without a description, or a folder that cannot be written.
+    """
+    root = Path(out)
+    ensure_writable_parent(root / "manifest.json")
+    streams = _streams(rows, tokenizers, external or {})
+    key = fingerprint([FORMAT, PART_ROWS, max_seconds, [stream.to_json() for stream in streams]])
+    files, skipped = [], dict[str, int]()
+    for start in range(0, len(rows), PART_ROWS):
+        part = rows[start : start + PART_ROWS]
+        record = _part(root, start // PART_ROWS, part, key, tokenizers, streams, max_seconds, keep_unreadable)
+        files.append({name: record[name] for name in ("name", "rows", "sha256")})
+        for reason, count in record["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + count
+        if progress is not None:
+            progress(min(start + PART_ROWS, len(rows)), len(rows))
+    for stale in set(root.glob("part-*")) - {root / f["name"] for f in files} - {root / f"{f['name']}.json" for f in files}:
+        stale.unlink()
+    manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": [info.to_json() for info in streams]}
+    write_json(root / "manifest.json", manifest)
+    return Shards.open(root)
+
+
+def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[str, StreamInfo]) -> list[StreamInfo]:
+    streams = {info.name: info for info in tokenizers.streams()}
+    carried = {name for row in rows for name in row.tokens}
+    for name in sorted(carried):
+        if name not in external and name not in streams:
+            raise InputError(f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)")
+    return list({**streams, **external}.values())
+
+
+def _part_key(rows: Sequence[Row], key: str) -> str:
+    """Identifies the part's content: rows, tokenizers, and size and time of every recording."""
+    described = []
+    for row in rows:
+        stamp: list[int] = []
+        if row.audio is not None and row.audio.exists():
+            status = row.audio.stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+        tokens = {name: np.asarray(value).tolist() for name, value in row.tokens.items()}
+        plain = [row.id, row.group, row.lang, row.speaker, row.split, row.text, row.words, str(row.audio), row.offset]
+        described.append([plain, row.seconds, stamp, tokens, dict(row.extras)])
+    return fingerprint([key, described])
+
+
+def _part(
+    root: Path,
+    number: int,
+    rows: Sequence[Row],
+    key: str,
+    tokenizers: TokenizerSet,
+    streams: Sequence[StreamInfo],
+    max_seconds: float,
+    keep_unreadable: bool,
+) -> dict[str, Any]:
+    name = f"part-{number:05d}.arrow"
+    own_key = _part_key(rows, key)
+    note = root / f"{name}.json"
+    if note.exists() and (root / name).exists():
+        record = read_json(note)
+        if record["key"] == own_key and record["sha256"] == sha256_file(root / name):
+            return record
+    columns, skipped = tokenize_rows(rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable)
+    _write_arrow(root / name, columns, streams)
+    record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
+    write_json(note, {**record, "key": own_key})
+    return record
+
+
+def tokenize_rows(
+    rows: Sequence[Row],
+    tokenizers: TokenizerSet,
+    streams: Sequence[StreamInfo],
+    *,
+    max_seconds: float,
+    keep_unreadable: bool,
+) -> tuple[dict[str, list[Any]], dict[str, int]]:
+    """Columns of the rows that can be used, and why the others were left out."""
+    skipped: dict[str, int] = {}
+    kept: list[Row] = []
+    samples: list[np.ndarray | None] = []
+    rate = next((t.sample_rate for t in (tokenizers.units, tokenizers.codes) if t is not None), 16000)
+    wants_audio = tokenizers.units is not None or tokenizers.codes is not None
+    for row in rows:
+        audio = None
+        if row.audio is not None and wants_audio:
+            try:
+                audio = row.load(rate)
+            except InputError:
+                if not keep_unreadable:
+                    raise
+                skipped["unreadable"] = skipped.get("unreadable", 0) + 1
+                continue
+            reason = "longer than max_seconds" if len(audio) > max_seconds * rate else "too short" if len(audio) < MIN_SAMPLES else ""
+            if reason:
+                skipped[reason] = skipped.get(reason, 0) + 1
+                continue
+        kept.append(row)
+        samples.append(audio)
+    return _columns(kept, samples, rate, tokenizers, streams), skipped
+
+
+def _columns(
+    rows: Sequence[Row],
+    samples: Sequence[np.ndarray | None],
+    rate: int,
+    tokenizers: TokenizerSet,
+    streams: Sequence[StreamInfo],
+) -> dict[str, list[Any]]:
+    with_audio = [index for index, audio in enumerate(samples) if audio is not None]
+    heard = [audio for audio in samples if audio is not None]
+    names = {stream.name for stream in streams}
+    empty = np.zeros(0, dtype=np.int64)
+    columns: dict[str, list[Any]] = {
+        "id": [row.id for row in rows],
+        "group": [row.group for row in rows],
+        "lang": [row.lang for row in rows],
+        "speaker": [row.speaker for row in rows],
+        "split": [row.split for row in rows],
+        "seconds": [0.0 if audio is None else len(audio) / rate for audio in samples],
+        "text": [row.text for row in rows],
+        "text_ids": [tokenizers.text.encode(row.text) if row.text else [] for row in rows],
+        "words": [json.dumps([list(word) for word in row.words], ensure_ascii=False) for row in rows],
+        "audio": [str(row.audio) if row.audio else "" for row in rows],
+        "offset": [row.offset for row in rows],
+        "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
+    }
+    if "units" in names:
+        units = [np.asarray(row.tokens.get("units", empty)) for row in rows]
+        if tokenizers.units is not None:
+            for index, found in zip(with_audio, tokenizers.units.encode_batch(heard)):
+                units[index] = found
+        pairs = [deduplicate(one) for one in units]
+        columns["units"] = [pair[0] for pair in pairs]
+        columns["units_durations"] = [pair[1] for pair in pairs]
+    if "codes" in names:
+        codes = [np.asarray(row.tokens.get("codes", empty)) for row in rows]
+        if tokenizers.codes is not None:
+            for index, found in zip(with_audio, tokenizers.codes.encode_batch(heard)):
+                codes[index] = found
+        columns["codes"] = [one.reshape(-1) for one in codes]
+    return columns
+
+
+def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence[StreamInfo]) -> None:
+    """One Arrow stream file, which `datasets.Dataset.from_file` opens as it is."""
+    import pyarrow
+
+    types = {"seconds": pyarrow.float64(), "offset": pyarrow.float64()}
+    for name in ("text_ids", "units", "units_durations", "codes"):
+        types[name] = pyarrow.list_(pyarrow.int32())
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
+    table = pyarrow.table(dict(columns), schema=schema)
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        with open(draft, "wb") as sink:
+            with pyarrow.ipc.new_stream(sink, schema) as writer:
+                writer.write_table(table)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(draft, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}; make space or choose another folder") from error

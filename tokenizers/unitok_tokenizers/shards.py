@@ -1,0 +1,199 @@
+"""Reading token shards: Arrow files, memory-mapped, gathered from without touching rows in Python.
+
+N rows, T values of a ragged column.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, sha256_file
+from unitok_tokenizers.vocabulary import StreamInfo
+
+FORMAT = 1
+RAGGED = ("text_ids", "units", "units_durations", "codes")
+"""Columns of id lists; codes are stored frame by frame, all codebooks of a frame together."""
+
+
+class Shards:
+    """A folder of shards, opened for reading."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.streams = {info.name: info for info in map(StreamInfo.from_json, manifest["streams"])}
+        self._ragged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    @staticmethod
+    def open(folder: Path | str, *, check: bool = False) -> Shards:
+        """Open shards; `check` also verifies the checksum of every file.
+
+        Raises:
+            InputError: no manifest, another format, a missing or (with `check`) altered file.
+        """
+        root = Path(folder)
+        if not (root / "manifest.json").exists():
+            raise InputError(f"{root} holds no shards (no manifest.json); make them with `unitok prepare`")
+        manifest = read_json(root / "manifest.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError(f"{root}: shards of format {manifest.get('format')!r}, this version reads {FORMAT}; prepare again")
+        for part in manifest["files"]:
+            path = root / part["name"]
+            if not path.exists():
+                raise InputError(f"{root}: file {part['name']} is missing; run `unitok prepare` again")
+            if check and sha256_file(path) != part["sha256"]:
+                raise InputError(f"{path}: checksum differs from the manifest; prepare this folder again")
+        return Shards(root, manifest)
+
+    @cached_property
+    def table(self) -> Any:
+        """All rows as one `pyarrow.Table` over the memory-mapped files."""
+        import pyarrow
+
+        tables = []
+        for part in self.manifest["files"]:
+            with pyarrow.memory_map(str(self.folder / part["name"])) as source:
+                try:
+                    tables.append(pyarrow.ipc.open_stream(source).read_all())
+                except (pyarrow.ArrowInvalid, OSError) as error:
+                    raise InputError(f"{self.folder / part['name']}: not readable ({error}); prepare again") from error
+        return pyarrow.concat_tables(tables)
+
+    def __len__(self) -> int:
+        return sum(part["rows"] for part in self.manifest["files"])
+
+    def _strings(self, name: str) -> np.ndarray:
+        return np.asarray(self.table[name].to_pylist(), dtype=str)
+
+    @cached_property
+    def id(self) -> np.ndarray:
+        """(N,) row names."""
+        return self._strings("id")
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        """(N,) names that utterances saying the same share."""
+        return self._strings("group")
+
+    @cached_property
+    def lang(self) -> np.ndarray:
+        """(N,) language codes."""
+        return self._strings("lang")
+
+    @cached_property
+    def speaker(self) -> np.ndarray:
+        """(N,) speaker names, empty where unknown."""
+        return self._strings("speaker")
+
+    @cached_property
+    def split(self) -> np.ndarray:
+        """(N,) split names."""
+        return self._strings("split")
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """(N,) durations in seconds, 0 without audio."""
+        return self.table["seconds"].to_numpy()
+
+    @cached_property
+    def text(self) -> list[str | None]:
+        """Transcripts; None where absent."""
+        return self.table["text"].to_pylist()
+
+    @property
+    def languages(self) -> list[str]:
+        """Language codes that occur, sorted."""
+        return sorted(set(self.lang.tolist()))
+
+    def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A column of id lists: values (T,) int32 and offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]]."""
+        if name not in self._ragged:
+            if name not in self.table.column_names:
+                raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")
+            column = self.table[name].combine_chunks()
+            chunks = column.chunks if hasattr(column, "chunks") else [column]
+            values = [np.asarray(chunk.flatten()) for chunk in chunks]
+            lengths = [np.diff(np.asarray(chunk.offsets)) for chunk in chunks]
+            offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+            self._ragged[name] = (values[0] if len(values) == 1 else np.concatenate(values), offsets)
+        return self._ragged[name]
+
+    def gather(self, name: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values of chosen rows one after another, and their lengths (len(indices),)."""
+        values, offsets = self.ragged(name)
+        lengths = offsets[indices + 1] - offsets[indices]
+        ends = np.cumsum(lengths)
+        positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[indices] - (ends - lengths), lengths)
+        return values[positions], lengths
+
+    def codes(self, index: int) -> np.ndarray:
+        """Codes (F, Q) of one row."""
+        values, offsets = self.ragged("codes")
+        width = len(self.streams["codes"].cardinalities)
+        return values[offsets[index] : offsets[index + 1]].reshape(-1, width)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row as Python values, `words` and `extras` decoded."""
+        values = self.table.slice(index, 1).to_pylist()[0]
+        values["words"] = [tuple(word) for word in json.loads(values["words"])]
+        values["extras"] = json.loads(values["extras"])
+        return values
+
+
+def validate_shards(folder: Path | str) -> dict[str, Any]:
+    """Check everything that can be checked; returns a summary of what is there.
+
+    Raises:
+        InputError: an altered or unreadable file, ids outside their tokenizer, offsets or durations that disagree.
+    """
+    shards = Shards.open(folder, check=True)
+    if len(shards.table) != len(shards):
+        raise InputError(f"{folder}: {len(shards.table)} rows, the manifest says {len(shards)}; prepare again")
+    limits = {"text_ids": "text", "units": "units", "codes": "codes"}
+    for name, stream in limits.items():
+        if stream not in shards.streams:
+            continue
+        info = shards.streams[stream]
+        values, offsets = shards.ragged(name)
+        if name == "codes":
+            width = len(info.cardinalities)
+            if (np.diff(offsets) % width).any():
+                raise InputError(f"{folder}: codes of a row are not whole frames of {width} codebooks; prepare again")
+            over = (values.reshape(-1, width) >= np.asarray(info.cardinalities)).any() if len(values) else False
+        else:
+            over = bool(len(values)) and int(values.max()) >= info.cardinalities[0]
+        if over or (len(values) and int(values.min()) < 0):
+            raise InputError(f"{folder}: column {name} holds ids outside its tokenizer ({info.cardinalities}); prepare again")
+    _check_durations(shards)
+    return summary(shards)
+
+
+def _check_durations(shards: Shards) -> None:
+    info = shards.streams.get("units")
+    if info is None or not info.deduplicated:
+        return
+    durations, offsets = shards.ragged("units_durations")
+    if not np.array_equal(offsets, shards.ragged("units")[1]) or (len(durations) and int(durations.min()) < 1):
+        raise InputError(f"{shards.folder}: units and their durations do not fit together; prepare again")
+
+
+def summary(shards: Shards) -> dict[str, Any]:
+    """Rows, seconds and tokens per split and language."""
+    splits = {name: int((shards.split == name).sum()) for name in sorted(set(shards.split.tolist()))}
+    tokens = {name: int(len(shards.ragged(name)[0])) for name in RAGGED if name in shards.table.column_names}
+    return {
+        "rows": len(shards),
+        "hours": round(float(shards.seconds.sum()) / 3600, 3),
+        "splits": splits,
+        "languages": {code: int((shards.lang == code).sum()) for code in shards.languages},
+        "speakers": len(set(shards.speaker.tolist())),
+        "tokens": tokens,
+        "streams": [stream.to_json() for stream in shards.streams.values()],
+        "skipped": shards.manifest["skipped"],
+    }

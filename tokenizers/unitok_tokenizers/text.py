@@ -1,0 +1,204 @@
+"""Text tokenizers: sentencepiece trained on the corpus, or the tokenizer of a local Hugging Face model.
+
+Both are lossless (dependencies: byte fallback, identity normalisation, no dummy prefix) and never turn a user's text
+into a control id.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
+from unitok_tokenizers.vocabulary import StreamInfo
+
+MODEL_FILE = "text.model"
+
+
+class TextTokenizer(Protocol):
+    """Text ↔ local text ids."""
+
+    name: str
+    size: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the pieces."""
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        """bos, eos and pad that a host model owns; empty for our own pieces."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, none of them special."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that form no character become U+FFFD."""
+
+    def pieces(self) -> list[str]:
+        """The surface of every id."""
+
+    def info(self) -> StreamInfo:
+        """The text stream."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that `load_text_tokenizer` needs."""
+
+
+def _info(tokenizer: TextTokenizer) -> StreamInfo:
+    return StreamInfo(tokenizer.name, "text", tokenizer.fingerprint, None, (tokenizer.size,))
+
+
+class SentencePieceText:
+    """Unigram or BPE pieces with byte fallback."""
+
+    name = "text"
+
+    def __init__(self, model: bytes) -> None:
+        import sentencepiece
+
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.size = int(self.processor.get_piece_size())
+
+    @staticmethod
+    def train(texts: Iterable[str], vocab_size: int = 500, *, kind: str = "unigram") -> SentencePieceText:
+        """Train on sentences; the result may hold fewer pieces than asked where the text is small.
+
+        Raises:
+            InputError: no text, or fewer pieces than the 256 bytes and the characters need.
+        """
+        import sentencepiece
+
+        sentences = [text for text in texts if text.strip()]
+        if not sentences:
+            raise InputError("no text to train a text tokenizer on; give rows with text")
+        writer = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences),
+                model_writer=writer,
+                vocab_size=vocab_size,
+                model_type=kind,
+                byte_fallback=True,
+                hard_vocab_limit=False,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                character_coverage=1.0,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise InputError(f"cannot train {vocab_size} text pieces: {error}; ask for more pieces or give more text") from error
+        return SentencePieceText(writer.getvalue())
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        return {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(["sentencepiece", self.pieces()])
+
+    def encode(self, text: str) -> list[int]:
+        return self.processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.processor.decode([int(token) for token in ids])
+
+    def pieces(self) -> list[str]:
+        return [self.processor.id_to_piece(index) for index in range(self.size)]
+
+    def info(self) -> StreamInfo:
+        return _info(self)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(folder / MODEL_FILE, self.model)
+        write_json(folder / "config.json", {"class": "sentencepiece"})
+
+
+class HostText:
+    """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced."""
+
+    name = "text"
+
+    def __init__(self, tokenizer_json: str, roles: Mapping[str, int]) -> None:
+        from tokenizers import Tokenizer
+
+        self.json = tokenizer_json
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        # Text that looks like an added token is to be read as text: without their table nothing matches it.
+        self.tokenizer.encode_special_tokens = True
+        self._roles = dict(roles)
+        self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @staticmethod
+    def from_folder(folder: Path | str) -> HostText:
+        """Read `tokenizer.json`, and the roles from `config.json` or `tokenizer_config.json`."""
+        root = Path(folder)
+        if not (root / "tokenizer.json").exists():
+            raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
+        text = (root / "tokenizer.json").read_text(encoding="utf-8")
+        host = HostText(text, {})
+        config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
+        names: dict[str, Any] = {}
+        if (root / "tokenizer_config.json").exists():
+            names = read_json(root / "tokenizer_config.json")
+        for role in ("bos", "eos", "pad"):
+            value = config.get(f"{role}_token_id")
+            token = names.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(value, list):
+                value = value[0] if value else None
+            if value is None and isinstance(token, str):
+                value = host.tokenizer.token_to_id(token)
+            if isinstance(value, int) and value >= 0:
+                host._roles[role] = value
+        return host
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        return self._roles
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(["host", self.pieces()])
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        return [self.tokenizer.id_to_token(index) or "" for index in range(self.size)]
+
+    def info(self) -> StreamInfo:
+        return _info(self)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
+        write_json(folder / "config.json", {"class": "host", "roles": self._roles})
+
+
+def load_text_tokenizer(folder: Path | str) -> TextTokenizer:
+    """Read what either class saved."""
+    root = Path(folder)
+    config = read_json(root / "config.json")
+    match config.get("class"):
+        case "sentencepiece":
+            return SentencePieceText((root / MODEL_FILE).read_bytes())
+        case "host":
+            return HostText((root / "tokenizer.json").read_text(encoding="utf-8"), config["roles"])
+        case other:
+            raise InputError(f"{root}: unknown text tokenizer {other!r}; known: sentencepiece, host")

@@ -1,0 +1,102 @@
+"""Semantic units: k-means over a speech encoder's frames, with exact deduplication.
+
+S samples, F frames, N runs, K units, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unitok_tokenizers.encoders import SpeechEncoder, load_encoder
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.kmeans import assign, fit_kmeans
+from unitok_tokenizers.vocabulary import StreamInfo
+
+
+def deduplicate(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Collapse runs: (F,) → units (N,) and durations (N,) in frames; `expand` inverts it exactly."""
+    units = np.asarray(units, dtype=np.int64)
+    if not len(units):
+        return units, units.copy()
+    starts = np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]]))
+    return units[starts], np.diff(np.append(starts, len(units)))
+
+
+def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """Repeat each unit for its duration: (N,), (N,) → (F,)."""
+    return np.repeat(np.asarray(units, dtype=np.int64), durations)
+
+
+class UnitTokenizer:
+    """Nearest centroid of an encoder's frames."""
+
+    def __init__(self, encoder: SpeechEncoder, centroids: torch.Tensor, name: str = "units") -> None:
+        self.encoder = encoder
+        self.centroids = centroids
+        self.name = name
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that `encode` takes."""
+        return self.encoder.sample_rate
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Units a second before deduplication."""
+        return self.encoder.frame_rate
+
+    @property
+    def cardinality(self) -> int:
+        """Number of units."""
+        return len(self.centroids)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.numpy())])
+
+    @staticmethod
+    def fit(encoder: SpeechEncoder, recordings: Sequence[np.ndarray], clusters: int, *, seed: int) -> UnitTokenizer:
+        """Cluster the frames of recordings, each (S,) float32 at the encoder's rate."""
+        frames = np.concatenate(encoder.encode(recordings))
+        return UnitTokenizer(encoder, fit_kmeans(torch.from_numpy(frames), clusters, seed=seed))
+
+    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Units (F,) int64 of each recording, one a frame: not yet deduplicated."""
+        encoded = self.encoder.encode(recordings)
+        if not encoded:
+            return []
+        labels = assign(torch.from_numpy(np.concatenate(encoded)), self.centroids).numpy()
+        return np.split(labels, np.cumsum([len(frames) for frames in encoded])[:-1])
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Units (F,) of one recording."""
+        return self.encode_batch([samples])[0]
+
+    def info(self) -> StreamInfo:
+        return StreamInfo(
+            name=self.name,
+            kind="units",
+            fingerprint=self.fingerprint,
+            frame_rate=self.frame_rate,
+            cardinalities=(self.cardinality,),
+            deduplicated=True,
+        )
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        self.encoder.save(folder / "encoder")
+        save_file({"centroids": self.centroids.contiguous()}, folder / "centroids.safetensors")
+        write_json(folder / "config.json", {"class": "kmeans", "name": self.name})
+
+    @staticmethod
+    def load(folder: Path) -> UnitTokenizer:
+        from safetensors.torch import load_file
+
+        centroids = load_file(folder / "centroids.safetensors")["centroids"]
+        return UnitTokenizer(load_encoder(folder / "encoder"), centroids, read_json(folder / "config.json")["name"])

@@ -1,0 +1,142 @@
+"""The CTC training loop behind the built-in speech encoder and the judge.
+
+B batch, F mel frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders import batches_by_length
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig, log_mel
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcConfig:
+    """How a CTC network is trained."""
+
+    steps: int = 1200
+    """Optimiser steps."""
+    batch_frames: int = 6400
+    """Mel frames a batch, padding included (64 s)."""
+    learning_rate: float = 2.5e-3
+    """Peak of the one-cycle schedule."""
+    weight_decay: float = 0.01
+    """AdamW decay of matrices."""
+    warp: float = 0.12
+    """Largest relative stretch of the frequency axis: other vocal tracts (Jaitly & Hinton 2013)."""
+    tempo: float = 0.12
+    """Largest relative change of speed."""
+    noise: float = 0.3
+    """Deviation of noise added to normalised log-mels."""
+    mask_bins: int = 12
+    """Widest band of bins set to the mean, twice an utterance (Park et al. 2019)."""
+    mask_frames: int = 12
+    """Longest run of frames set to the mean, twice an utterance."""
+    seed: int = 0
+    """Seed of initial weights, batches and augmentation."""
+    width: int = 256
+    """Channels of the network."""
+    blocks: int = 8
+    """Blocks of the network."""
+
+
+def alphabet_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """Characters of the training text, sorted."""
+    return tuple(sorted({character for text in texts for character in text}))
+
+
+def train_ctc(
+    recordings: Sequence[np.ndarray],
+    texts: Sequence[str],
+    config: CtcConfig,
+    *,
+    mel: MelConfig | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> CtcNetwork:
+    """Train a network to read `texts` from `recordings` ((S,) float32 at the mel configuration's rate).
+
+    Deterministic for a seed and a thread count. Raises InputError where there is nothing to learn from.
+    """
+    if not recordings or not any(texts):
+        raise InputError("no recordings with text to train a recogniser on; give rows with both audio and text")
+    mel = mel or MelConfig()
+    with torch.no_grad():
+        mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
+    alphabet = alphabet_of(texts)
+    index = {character: position + 1 for position, character in enumerate(alphabet)}
+    labels = [torch.tensor([index[character] for character in text]) for text in texts]
+    torch.manual_seed(config.seed)  # initial weights and dropout; the caller's process is a stage of its own
+    network = CtcNetwork(
+        CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
+    )
+    _optimise(network, mels, labels, config, progress)
+    return network.eval()
+
+
+def _optimise(
+    network: CtcNetwork,
+    mels: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    config: CtcConfig,
+    progress: Callable[[int, float], None] | None,
+) -> None:
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.15, anneal_strategy="cos"
+    )
+    random = np.random.default_rng(config.seed)
+    batches = batches_by_length([len(one) for one in mels], config.batch_frames)
+    order: list[int] = []
+    network.train()
+    for step in range(config.steps):
+        if not order:
+            order = random.permutation(len(batches)).tolist()
+        chosen = batches[order.pop()]
+        augmented = [augment(mels[i], random, config) for i in chosen]
+        frames = torch.tensor([len(one) for one in augmented])
+        with torch.autocast("cpu", torch.bfloat16):
+            log_probabilities, lengths = network(pad_sequence(augmented, batch_first=True), frames)
+        targets = torch.cat([labels[i] for i in chosen])
+        sizes = torch.tensor([len(labels[i]) for i in chosen])
+        loss = functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if progress is not None and (step % 50 == 49 or step + 1 == config.steps):
+            progress(step + 1, float(loss.detach()))
+
+
+def augment(mels: Tensor, random: np.random.Generator, config: CtcConfig) -> Tensor:
+    """A random other speaker, speed and channel for log-mels (F, M): one bilinear resampling, noise and masks."""
+    frames, bins = mels.shape
+    tempo = 1.0 + random.uniform(-config.tempo, config.tempo)
+    length = max(8, round(frames * tempo))
+    warp = 1.0 + random.uniform(-config.warp, config.warp)
+    rows = torch.linspace(-1.0, 1.0, length)
+    columns = torch.linspace(0.0, 1.0, bins)
+    columns = torch.clamp(columns * warp, max=1.0) * 2.0 - 1.0
+    grid = torch.stack(torch.broadcast_tensors(columns[None, :], rows[:, None]), dim=-1)  # (F', M, 2)
+    warped = functional.grid_sample(mels[None, None], grid[None], align_corners=True)[0, 0]  # (F', M)
+    noise = torch.from_numpy(random.standard_normal((length, bins), dtype=np.float32))
+    tilt = torch.linspace(-1.0, 1.0, bins) * random.uniform(-1.0, 1.0)
+    warped = warped + tilt + noise * random.uniform(0.0, config.noise)
+    mean = warped.mean(0)
+    for _ in range(2):
+        width, start = random.integers(0, config.mask_bins + 1), random.integers(0, bins)
+        warped[:, start : start + width] = mean[start : start + width]
+        span, begin = random.integers(0, min(config.mask_frames, length // 8) + 1), random.integers(0, length)
+        warped[begin : begin + span] = mean
+    return warped
