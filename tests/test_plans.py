@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 
 from tests import toy_shards
 from tests.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToyShards
+from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, parse
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.plans import PlanOptions, PlanSource, segment_maximum
@@ -254,6 +260,37 @@ def test_cuts() -> None:
     assert spans is not None and [len(span.content) for span in spans] in ([1, 2, 1], [1, 1, 1])
     short = interleave(ids[:2], units, None, words, word_start=starts, frame_rate=10.0, mean_words=1.0, rng=rng)
     assert short is None, "text and alignment count different words"
+
+
+def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
+    """Units and codes made elsewhere, text from a trained tokenizer, words aligned."""
+    words = "the cat sat on a mat and saw this big red dog".split()
+    rows = []
+    for made in toy_shards.corpus(groups=12):
+        text = " ".join(words[piece % 12] for piece in made["text_ids"]) + (" !" if made["lang"] == "de" else "")
+        tokens = {"units": np.repeat(made["units"], made["units_durations"]), "codes": made["codes"]}
+        spoken = [(word, start, end) for word, (_, start, end) in zip(text.split(), made["words"])]
+        fields = {name: made[name] for name in ("id", "group", "lang", "speaker", "split")}
+        rows.append(Row(**fields, text=text, words=tuple(spoken), tokens=tokens, extras=made["extras"]))
+    tokenizer = SentencePieceText.train([row.text or "" for row in rows], 320)
+    tokenizers = TokenizerSet(text=tokenizer)
+    described = {name: info for name, info in toy_shards.streams().items() if name != "text"}
+    shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
+    text, *speech = shards.streams.values()
+    vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
+    weights = {key: 1.0 for key in LINES if key != "chat"}
+    plans = PlanSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
+    cut_at_words = 0
+    for index in range(300):
+        plan = plans.plan(index)
+        parsed = parse(plans.document(index).ids, vocabulary)
+        assert parsed.complete and parsed.plan().outputs == plan.outputs
+        if plan.task == "ilm" and plan.source == "en":
+            (row,) = (row for row in rows if row.id == plans.document(index).name.split()[-1])
+            said = [tokenizer.decode(span.content.tolist()).split() for span in plan.outputs if span.kind == "text"]
+            assert all(word in (row.text or "").split() for part in said for word in part)
+            cut_at_words += len(plan.outputs) > 1 and sum(map(len, said)) < len((row.text or "").split())
+    assert cut_at_words > 5
 
 
 def test_segment_maximum() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pyarrow
 
 from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
 
@@ -47,8 +49,10 @@ class ToyShards:
         parts = [np.asarray(row.get(name, ()), np.int32).reshape(-1) for row in self.rows]
         return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
-    def row(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
+    @property
+    def table(self) -> Any:
+        columns = {name: [json.dumps(row[name]) for row in self.rows] for name in ("words", "extras")}
+        return pyarrow.table(columns)
 
 
 def sentence(group: int, lang: str) -> np.ndarray:

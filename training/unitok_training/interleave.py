@@ -6,10 +6,10 @@ unit. Text pieces are cut before the pieces that begin a word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+
 from unitok_tokenizers.grammar import Span
 
 WORD_MARKS = ("▁", "Ġ", " ")
@@ -38,16 +38,11 @@ def unit_cuts(durations: np.ndarray, starts: Sequence[float], frame_rate: float)
     return np.concatenate([[0], nearest, [len(durations)]])
 
 
-def word_begin(word: Mapping[str, Any] | Sequence[Any]) -> float:
-    """Beginning of a word in seconds, of {"start": …} or (word, start, end)."""
-    return float(word["start"] if isinstance(word, Mapping) else word[1])
-
-
 def interleave(
     text_ids: np.ndarray,
     units: np.ndarray,
     durations: np.ndarray | None,
-    words: Sequence[Mapping[str, Any] | Sequence[Any]],
+    words: Sequence[tuple[str, float, float]],
     *,
     word_start: np.ndarray,
     frame_rate: float,
@@ -62,7 +57,7 @@ def interleave(
     if len(in_text) != len(words) + 1 or len(words) < 2:
         return None
     frames = np.ones(len(units), np.int64) if durations is None else durations
-    in_units = unit_cuts(frames, [word_begin(word) for word in words], frame_rate)
+    in_units = unit_cuts(frames, [start for _, start, _ in words], frame_rate)
     change = rng.random(len(words) - 1) < 1.0 / max(mean_words, 1.0)
     if not change.any():
         change[rng.integers(len(change))] = True

@@ -8,6 +8,7 @@ says the target, which second is the voice prompt, where text turns into speech)
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from unitok_tokenizers.shards import Shards
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.batch import Document
 from unitok_training.interleave import interleave, word_pieces
@@ -108,6 +109,19 @@ class Columns:
         assert found is not None, f"column {name} is absent"
         values, offsets = found
         return values[offsets[row] : offsets[row + 1]]
+
+    @cached_property
+    def _words(self) -> list[str]:
+        return self.shards.table["words"].to_pylist()
+
+    @cached_property
+    def extras(self) -> list[str]:
+        """Extras of each row, as the JSON they are stored in."""
+        return self.shards.table["extras"].to_pylist()
+
+    def words(self, row: int) -> list[tuple[str, float, float]]:
+        """(word, start, end) in seconds; empty where a row's words are not aligned."""
+        return json.loads(self._words[row])
 
     def text(self, row: int) -> Span:
         return Span("text", self.get("text_ids", row))
@@ -293,8 +307,9 @@ class PlanSource:
         row_of = {str(columns.ids[row]): int(row) for row in np.flatnonzero(usable)}
         pairs = []
         for row in np.flatnonzero(target):
-            extras = columns.shards.row(int(row)).get("extras") or {}
-            question = row_of.get(str(extras.get("reply_to", "")))
+            if '"reply_to"' not in columns.extras[row]:
+                continue
+            question = row_of.get(str(json.loads(columns.extras[row])["reply_to"]))
             if question is not None:
                 pairs.append((question, int(row)))
         source, pool = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
@@ -449,7 +464,7 @@ class PlanSource:
 
     def _word_spans(self, row: int, rng: np.random.Generator) -> list[Span] | None:
         """Spans of one utterance that change modality at word boundaries; None where its words are not aligned."""
-        words = self.columns.shards.row(row).get("words") if self.word_start is not None else None
+        words = self.columns.words(row) if self.word_start is not None else None
         rate = self.columns.shards.streams["units"].frame_rate
         if not words or rate is None:
             return None
