@@ -1,0 +1,160 @@
+"""Attention over packed documents: one call site, three kernels, one oracle.
+
+T packed positions, H query heads, G key/value heads, D head size, N documents.
+The call has the signature of `flash_attn_varlen_func`; which kernel answers is resolved per call from the device, not
+at import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+VarlenAttention = Callable[..., Tensor]
+
+
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Attention within documents.
+
+    Args:
+        q: (T, H, D); k, v: (T', G, D) with H a multiple of G.
+        cu_seqlens_q: (N + 1,) int32 where each document starts and ends in q; cu_seqlens_k likewise in k.
+        max_seqlen_q: longest document in q; max_seqlen_k in k.
+        dropout_p: dropout of the weights.
+        softmax_scale: D ** -0.5 by default.
+        causal: positions see themselves and what comes before, aligned at the documents' ends.
+
+    Returns:
+        (T, H, D) in q's dtype.
+    """
+    kernel = resolve(q.device.type)
+    return kernel(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
+    )
+
+
+@lru_cache(maxsize=4)
+def resolve(device_type: str) -> VarlenAttention:
+    """The kernel for a device: flash-attention where installed, torch's varlen kernel on CUDA, per-document SDPA."""
+    if device_type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
+        from flash_attn import flash_attn_varlen_func
+
+        return flash_attn_varlen_func
+    return torch_varlen_attention if device_type == "cuda" else split_attention
+
+
+def torch_varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """torch's own variable-length kernel (CUDA, half precision)."""
+    assert dropout_p == 0.0, "torch's varlen kernel has no dropout"
+    from torch.nn.attention.varlen import varlen_attn
+
+    window = (-1, 0) if causal else (-1, -1)
+    return varlen_attn(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        scale=softmax_scale, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+
+
+def split_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros."""
+    q_lengths = cu_seqlens_q.diff().tolist()
+    k_lengths = q_lengths if cu_seqlens_k is cu_seqlens_q else cu_seqlens_k.diff().tolist()
+    gqa = q.shape[1] != k.shape[1]
+    outputs = []
+    for one_q, one_k, one_v in zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths)):
+        square = len(one_q) == len(one_k)
+        mask = None if square or not causal else _bottom_right(len(one_q), len(one_k), q.device)
+        out = functional.scaled_dot_product_attention(
+            one_q.transpose(0, 1)[None],  # (1, H, T, D)
+            one_k.transpose(0, 1)[None],
+            one_v.transpose(0, 1)[None],
+            attn_mask=mask,
+            dropout_p=dropout_p,
+            is_causal=causal and square,
+            scale=softmax_scale,
+            enable_gqa=gqa,
+        )
+        outputs.append(out[0].transpose(0, 1))  # (T, H, D)
+    return torch.cat(outputs) if outputs else q.clone()
+
+
+def _bottom_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(queries, keys) bool, the last query seeing every key."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def reference_varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """The oracle: asserts the contract and computes one dense masked softmax. Slow; for tests only."""
+    assert q.ndim == k.ndim == v.ndim == 3 and k.shape == v.shape, (q.shape, k.shape, v.shape)
+    assert q.dtype == k.dtype == v.dtype and q.shape[2] == k.shape[2] and q.shape[1] % k.shape[1] == 0
+    for cu_seqlens, total, longest in ((cu_seqlens_q, len(q), max_seqlen_q), (cu_seqlens_k, len(k), max_seqlen_k)):
+        assert cu_seqlens.dtype == torch.int32 and int(cu_seqlens[0]) == 0 and int(cu_seqlens[-1]) == total
+        assert int(cu_seqlens.diff().max()) <= longest
+    assert len(cu_seqlens_q) == len(cu_seqlens_k) and dropout_p == 0.0
+    documents_q, ends_q = _documents(cu_seqlens_q)
+    documents_k, ends_k = _documents(cu_seqlens_k)
+    allowed = documents_q[:, None] == documents_k[None, :]
+    if causal:
+        allowed &= ends_k[None, :] >= ends_q[:, None]
+    repeat = q.shape[1] // k.shape[1]
+    scores = torch.einsum("qhd,khd->hqk", q.float(), k.float().repeat_interleave(repeat, 1))
+    scores = scores * (softmax_scale or 1.0 / math.sqrt(q.shape[2]))
+    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
+    return torch.einsum("hqk,khd->qhd", weights, v.float().repeat_interleave(repeat, 1)).to(q.dtype)
+
+
+def _documents(cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    """Per position: its document, and how many positions remain to the document's end."""
+    lengths = cu_seqlens.diff().long()
+    document = torch.repeat_interleave(torch.arange(len(lengths), device=cu_seqlens.device), lengths)
+    return document, cu_seqlens[1:].long()[document] - torch.arange(len(document), device=cu_seqlens.device)

@@ -1,0 +1,321 @@
+"""The decoder: Llama-shaped, over packed documents.
+
+T packed positions, C width, H query heads, G key/value heads, D head size, I feed-forward size, V vocabulary.
+
+Unusual: no batch axis and no padding; documents lie one after another and `cu_seqlens` says where they end. Each block
+is two pure functions of tensors (before and after attention), so that they compile once for all layers while attention
+stays a plain call. What comes later enters at four seams: vectors in place of embedding rows, the `Attend` object that
+decides who sees whom, the feed-forward factory, and a hook after attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from unitok_tokenizers.errors import InputError
+
+from unitok.attention import varlen_attention
+
+INITIAL_SCALE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Shape of a decoder."""
+
+    vocab_size: int
+    """Rows of the embedding."""
+    width: int = 256
+    """C."""
+    layers: int = 6
+    """Blocks."""
+    heads: int = 4
+    """H."""
+    kv_heads: int = 2
+    """G; H must be a multiple."""
+    head_size: int | None = None
+    """D; width ÷ heads by default."""
+    ffn: int | None = None
+    """I; 8/3 of the width, rounded up to a multiple of 64, by default."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions."""
+    rope_scaling: Mapping[str, Any] | None = None
+    """Hugging Face's `rope_scaling`: type `linear` or `llama3`."""
+    norm_eps: float = 1e-6
+    """ε of the norms."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head (Qwen3)."""
+    attention_bias: bool = False
+    """Biases on queries, keys and values (Qwen2)."""
+    tied: bool = True
+    """One matrix for embedding and head."""
+    max_positions: int = 4096
+    """Longest document."""
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise InputError(f"heads is {self.heads}: it must be a multiple of kv_heads, which is {self.kv_heads}")
+        if self.head_size is None and self.width % self.heads:
+            raise InputError(f"width is {self.width}: it must be a multiple of heads ({self.heads}), or give head_size")
+        if self.head_dim % 2:
+            raise InputError(f"head_size is {self.head_dim}: rotary positions need an even one")
+
+    @property
+    def head_dim(self) -> int:
+        """D, resolved."""
+        return self.head_size or self.width // self.heads
+
+    @property
+    def ffn_dim(self) -> int:
+        """I, resolved."""
+        return self.ffn or math.ceil(self.width * 8 / 3 / 64) * 64
+
+
+class Attend(Protocol):
+    """Who sees whom: training packs, prefill and decoding each are one of these."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (T, H, D), k and v (T, G, D) of the new positions → (T, H, D)."""
+
+
+@dataclass(frozen=True)
+class PackedAttend:
+    """Causal attention within packed documents."""
+
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        bounds, longest = self.cu_seqlens, self.max_seqlen
+        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=True)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * weight.to(x.dtype)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021), halves paired as in Llama: x (T, H, D), cosine and sine (T, 1, D)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def before_attention(
+    x: Tensor, norm: Tensor, qkv: Tensor, bias: Tensor | None, qk_norms: tuple[Tensor, Tensor] | None,
+    cosine: Tensor, sine: Tensor, heads: int, kv_heads: int, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """x (T, C) → q (T, H, D), k and v (T, G, D), positions applied."""
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    joint = functional.linear(rms_norm(x, norm, eps).to(dtype), qkv.to(dtype), None if bias is None else bias.to(dtype))
+    joint = joint.unflatten(-1, (heads + 2 * kv_heads, -1))  # (T, H + 2G, D)
+    q, k, v = joint.split([heads, kv_heads, kv_heads], dim=1)
+    if qk_norms is not None:
+        q, k = rms_norm(q, qk_norms[0], eps), rms_norm(k, qk_norms[1], eps)
+    cosine, sine = cosine.to(dtype), sine.to(dtype)
+    return rotate(q, cosine, sine), rotate(k, cosine, sine), v.contiguous()
+
+
+def after_attention(x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None) -> Tensor:
+    """Residual of the attention output: mixed (T, H, D) → (T, C)."""
+    flat = mixed.flatten(1)
+    projected = functional.linear(flat, out.to(flat.dtype), None if bias is None else bias.to(flat.dtype))
+    return x + projected
+
+
+def swiglu(x: Tensor, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
+    """Residual of the feed-forward (Shazeer 2020): (T, C) → (T, C)."""
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    gate, up = functional.linear(rms_norm(x, norm, eps).to(dtype), gate_up.to(dtype)).chunk(2, dim=-1)  # (T, I)
+    return x + functional.linear(functional.silu(gate) * up, down.to(dtype))
+
+
+def finish_block(
+    x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float
+) -> Tensor:
+    """`after_attention` and `swiglu` as one function: one compiled kernel sequence per block."""
+    return swiglu(after_attention(x, mixed, out, bias), norm, gate_up, down, eps)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU with the gate and up matrices joined."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        self.norm = nn.Parameter(torch.ones(config.width))
+        self.gate_up = nn.Parameter(torch.empty(2 * config.ffn_dim, config.width))
+        self.down = nn.Parameter(torch.empty(config.width, config.ffn_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return swiglu(x, self.norm, self.gate_up, self.down, self.eps)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and a residual."""
+
+    def __init__(self, config: DecoderConfig, index: int, make_feed_forward: Callable[[DecoderConfig], nn.Module]) -> None:
+        super().__init__()
+        self.config, self.index = config, index
+        total = (config.heads + 2 * config.kv_heads) * config.head_dim
+        inner = config.heads * config.head_dim
+        self.norm = nn.Parameter(torch.ones(config.width))
+        self.qkv = nn.Parameter(torch.empty(total, config.width))
+        self.qkv_bias = nn.Parameter(torch.zeros(total)) if config.attention_bias else None
+        self.q_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
+        self.k_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
+        self.out = nn.Parameter(torch.empty(config.width, inner))
+        self.out_bias: nn.Parameter | None = None
+        self.feed_forward = make_feed_forward(config)
+        self.after_hook: Callable[[int, Tensor], Tensor] | None = None
+        """Seam for gated cross-attention: (layer, x (T, C)) → (T, C), called after attention."""
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
+        config = self.config
+        norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
+        q, k, v = pieces.before(
+            x, self.norm, self.qkv, self.qkv_bias, norms, cosine, sine, config.heads, config.kv_heads, config.norm_eps
+        )
+        mixed = attend(self.index, q, k, v)
+        feed = self.feed_forward
+        if self.after_hook is None and isinstance(feed, FeedForward):
+            return pieces.finish(x, mixed, self.out, self.out_bias, feed.norm, feed.gate_up, feed.down, feed.eps)
+        x = after_attention(x, mixed, self.out, self.out_bias)
+        if self.after_hook is not None:
+            x = self.after_hook(self.index, x)
+        return feed(x)
+
+
+@dataclass
+class Pieces:
+    """The two functions of a block, plain or compiled."""
+
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]] = before_attention
+    finish: Callable[..., Tensor] = finish_block
+
+
+class Decoder(nn.Module):
+    """Ids → hidden states → logits.
+
+    Args:
+        config: the shape.
+        generator: draws the initial weights; torch's default generator where None.
+        feed_forward: makes a block's feed-forward module, residual included.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        generator: torch.Generator | None = None,
+        feed_forward: Callable[[DecoderConfig], nn.Module] = FeedForward,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.blocks = nn.ModuleList(Block(config, index, feed_forward) for index in range(config.layers))
+        self.norm = nn.Parameter(torch.ones(config.width))
+        self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
+        self.frequencies: Tensor
+        self.pieces = Pieces()
+        self._initialise(generator)
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Normal weights; what writes into the residual is scaled down by depth (Radford et al. 2019)."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                residual = name.endswith((".out", ".down"))
+                scale = INITIAL_SCALE / math.sqrt(2 * self.config.layers) if residual else INITIAL_SCALE
+                parameter.normal_(0.0, scale, generator=generator)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, C) matrix that turns hidden states into logits."""
+        return self.embedding if self.head is None else self.head
+
+    def compile_blocks(self) -> None:
+        """Compile the two pieces of a block, once for all layers; pack sizes must stay fixed to avoid recompiling."""
+        self.pieces = Pieces(torch.compile(before_attention, dynamic=False), torch.compile(finish_block, dynamic=False))
+
+    def embed(self, ids: Tensor, vectors: Tensor | None = None, vector_index: Tensor | None = None) -> Tensor:
+        """Embedding rows (T, C) of ids (T,), `vectors` (N, C) standing in at the positions `vector_index` (N,)."""
+        x = functional.embedding(ids, self.embedding)
+        if vectors is not None:
+            assert vector_index is not None
+            x = x.index_copy(0, vector_index, vectors.to(x.dtype))
+        return x
+
+    def run(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Input vectors (T, C) at positions (T,) → final hidden states (T, C), normalised."""
+        angles = positions.float()[:, None] * self.frequencies  # (T, D / 2)
+        cosine = torch.cat([angles.cos()] * 2, dim=-1)[:, None]  # (T, 1, D)
+        sine = torch.cat([angles.sin()] * 2, dim=-1)[:, None]
+        for block in self.blocks:
+            x = block(x, cosine, sine, attend, self.pieces)
+        return rms_norm(x, self.norm, self.config.norm_eps)
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        *,
+        vectors: Tensor | None = None,
+        vector_index: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (T, C) of packed documents: ids (T,), positions (T,) within documents, cu_seqlens (N + 1,)."""
+        return self.run(self.embed(ids, vectors, vector_index), positions, PackedAttend(cu_seqlens, max_seqlen))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(T, C) → (T, V)."""
+        return functional.linear(hidden, self.head_weight.to(hidden.dtype))
+
+
+def rotary_frequencies(config: DecoderConfig) -> Tensor:
+    """Angles per position (D / 2,), scaled as `rope_scaling` says."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    scaling = dict(config.rope_scaling or {})
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return frequencies
+    factor = float(scaling["factor"])
+    if kind == "linear":
+        return frequencies / factor
+    if kind != "llama3":
+        raise InputError(f"rope_scaling type {kind!r} is not supported; linear and llama3 are")
+    # Llama 3.1: keep short wavelengths, divide long ones, blend between.
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
+    blend = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return blend * frequencies + (1 - blend) * frequencies / factor
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Packed ids of whole documents with everything `Decoder.forward` takes."""
+
+    ids: Tensor
+    positions: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    lengths: list[int] = field(default_factory=list)
+
+
+def pack_documents(documents: list[Any], device: torch.device | str = "cpu") -> Documents:
+    """Lay id sequences one after another."""
+    lengths = [len(document) for document in documents]
+    ids = torch.cat([torch.as_tensor(document, dtype=torch.int64) for document in documents])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    return Documents(ids.to(device), positions.to(device), bounds.to(device), max(lengths), lengths)
