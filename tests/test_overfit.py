@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from unitok.decoder import Decoder, DecoderConfig
-from unitok.generation import generate
-from unitok.sampling import Sampling
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
+from unitok.decoder import Decoder, DecoderConfig
+from unitok.generation import generate
+from unitok.sampling import Sampling
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.grammar import Plan, render, render_prompt
 from unitok_training.loop import TrainConfig, train
@@ -24,7 +24,7 @@ from unitok_training.plans import PlanOptions, PlanSource
 
 EXAMPLES = 8
 CONTINUED = 3
-"""Units given to a speech continuation, and pieces to a text model, which have no condition to tell examples apart."""
+"""Units or pieces given to tasks that have no condition to tell examples apart."""
 
 
 def rows_for(key: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def prompt_and_answer(plan: Plan, vocabulary: Any) -> tuple[np.ndarray, np.ndarr
     """What generation is given and the ids it should add; tasks without a condition are given a beginning."""
     ids = render(plan, vocabulary).ids
     prompt = render_prompt(replace(plan, outputs=()), vocabulary)
-    given = len(prompt) + (CONTINUED if plan.task in ("lm", "slm", "ilm") else 0)
+    given = len(prompt) + {"lm": CONTINUED, "slm": CONTINUED, "ilm": 1 + CONTINUED}.get(plan.task, 0)
     return ids[:given], ids[given:]
 
 
@@ -63,7 +63,7 @@ def test_a_tiny_model_learns_eight_examples_by_heart(key: str, tmp_path: Path) -
         checkpoint_every=150,
         optim=OptimConfig(learning_rate=4e-3, warmup_steps=10, weight_decay=0.0),
     )
-    options = PlanOptions(voice_share=0.0, interleave_sentences=2)
+    options = PlanOptions(repeat=EXAMPLES, interleave_sentences=2, voice_max_seconds=1.0)
     mixture = Mixture(tasks={key: 1.0})
     train(config, decoder, shards, vocabulary, tmp_path, mixture=mixture, plans=options)
     source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=options)

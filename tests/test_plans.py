@@ -95,6 +95,11 @@ def test_another_task_in_the_mixture_changes_no_draw_of_the_rest() -> None:
     assert all(same(plan, alone.plan(number)) for number, plan in enumerate(drawn))
 
 
+def test_a_few_examples_can_be_repeated() -> None:
+    plans, few = source({"asr": 1.0, "ilm": 1.0}), source({"asr": 1.0, "ilm": 1.0}, repeat=4)
+    assert all(same(few.plan(index), plans.plan(index % 4)) for index in range(12))
+
+
 def test_an_epoch_shows_every_item_once() -> None:
     plans = source({"asr": 1.0}, toy_shards.corpus(groups=10))
     shown = [plans.document(index).name for index in range(80)]

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from unitok.decoder import Decoder
-from unitok_tokenizers.shards import Shards
 
+from unitok.decoder import Decoder
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.batch import NO_LABEL, Pack
 from unitok_training.checkpoint import (

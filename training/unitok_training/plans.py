@@ -51,6 +51,9 @@ class PlanOptions:
     interleave_sentences: int = 3
     """Sentences in an `ilm` example where words are not aligned and the modality changes between sentences."""
 
+    repeat: int = 0
+    """Only this many examples, over and over; 0 for an endless stream. Shows whether a model can learn at all."""
+
     def __post_init__(self) -> None:
         if self.target_row not in TARGET_CHOICES:
             raise InputError(f"plans.target_row is {self.target_row!r}: choose from {', '.join(TARGET_CHOICES)}")
@@ -341,7 +344,7 @@ class PlanSource:
 
     def _draw(self, index: int) -> tuple[Plan, int, int]:
         """(plan, task, source row)."""
-        task, number = self.schedule.draw(index)
+        task, number = self.schedule.draw(index % self.options.repeat if self.options.repeat else index)
         key, items = self.parsed[task], self.items[task]
         rng = np.random.default_rng([self.seed, self._salt[task], number])
         item = self._order(task, number)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from unitok.decoder import DecoderConfig
 
+from unitok.decoder import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_training.loop import TrainConfig
