@@ -1,0 +1,206 @@
+"""Speaking text with espeak-ng, bit for bit repeatable.
+
+espeak-ng's output changes slightly from call to call within a process, so every utterance is spoken in a fork of a
+fresh helper process, which imports neither torch nor this package's heavy parts. Run as a module:
+
+    python -m unitok_tokenizers.corpora.espeak JOBS.jsonl FOLDER
+
+Events give word timings. The library comes from the wheel `espeakng-loader` (espeak-ng is GPL-3: an optional extra).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+
+SAMPLE_RATE = 16000
+ESPEAK_LANGUAGES = {"en": "en-us", "de": "de", "fr": "fr-fr", "es": "es"}
+RATE, PITCH = 1, 3  # espeak_PARAMETER
+SYNCHRONOUS, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x8000
+EVENT_END, EVENT_WORD = 0, 1
+CHARS_UTF8 = 1
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker: an espeak voice variant, used in every language, and a pitch."""
+
+    name: str
+    variant: str
+    pitch: int
+    """espeak's pitch, 0 to 99."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One sentence to speak."""
+
+    id: str
+    group: str
+    lang: str
+    split: str
+    text: str
+    voice: Voice
+    rate: int
+    """Words a minute."""
+    pitch: int
+    """espeak's pitch, 0 to 99."""
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("number", ctypes.c_int),
+        ("_rest", ctypes.c_int),
+    ]
+
+
+def speak_all(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2) -> list[list[list[Any]]]:
+    """Speak utterances into `folder`/ID.flac; returns [word, start, end] lists in seconds per utterance.
+
+    Raises:
+        InputError: espeak-ng is not installed or refuses a voice.
+    """
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise InputError("the phrase corpus needs espeak-ng: pip install 'unitok[demo]' (or give --manifest)")
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [one for one in utterances if not (folder / f"{one.id}.json").exists()]
+    processes = []
+    for worker in range(min(workers, len(todo))):
+        jobs = folder / f".jobs-{worker}.jsonl"
+        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in todo[worker::workers]]
+        jobs.write_text("\n".join(lines), encoding="utf-8")
+        package_root = str(Path(__file__).resolve().parents[2])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
+        command = [sys.executable, "-m", "unitok_tokenizers.corpora.espeak", str(jobs), str(folder)]
+        processes.append((jobs, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)))
+    for jobs, process in processes:
+        _, errors = process.communicate()
+        jobs.unlink(missing_ok=True)
+        if process.returncode:
+            raise InputError(f"espeak-ng failed: {errors.strip().splitlines()[-1] if errors.strip() else 'no message'}")
+    return [json.loads((folder / f"{one.id}.json").read_text(encoding="utf-8")) for one in utterances]
+
+
+class _Espeak:
+    """The library, initialised once in the helper process."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self.library = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = os.path.dirname(espeakng_loader.get_data_path()).encode()
+        self.rate = int(self.library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONEME_EVENTS | DONT_EXIT))
+        if self.rate <= 0:
+            raise InputError("espeak-ng cannot read its data; install espeakng-loader again")
+
+    def speak(self, job: dict[str, Any]) -> tuple[bytes, list[list[Any]]]:
+        """16-bit samples at the library's rate, and [word, start, end] in seconds."""
+        import numpy as np
+
+        chunks: list[bytes] = []
+        starts: list[tuple[int, int, int]] = []
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+        def collect(samples: Any, count: int, events: Any) -> int:
+            if samples and count > 0:
+                chunks.append(ctypes.string_at(samples, count * 2))
+            index = 0
+            while events[index].type != EVENT_END:
+                event = events[index]
+                if event.type == EVENT_WORD:
+                    starts.append((event.text_position, event.length, event.audio_position))
+                index += 1
+            return 0
+
+        callback = kind(collect)
+        self.library.espeak_SetSynthCallback(callback)
+        name = f"{ESPEAK_LANGUAGES.get(job['lang'], job['lang'])}+{job['voice']['variant']}"
+        if self.library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise InputError(f"espeak-ng has no voice {name!r}")
+        self.library.espeak_SetParameter(RATE, job["rate"], 0)
+        self.library.espeak_SetParameter(PITCH, job["pitch"], 0)
+        text = job["text"].encode()
+        self.library.espeak_Synth(text, len(text) + 1, 0, 0, 0, CHARS_UTF8, None, None)
+        samples = b"".join(chunks)
+        end = len(np.frombuffer(samples, dtype=np.int16)) / self.rate
+        return samples, _words(job["text"], starts, end)
+
+
+def _words(text: str, starts: Sequence[tuple[int, int, int]], end: float) -> list[list[Any]]:
+    """Word events (1-based text position, length, milliseconds) → whole words of the text with start and end."""
+    words, position = [], 0
+    for word in text.split():
+        position = text.index(word, position)
+        times = [ms for at, _, ms in starts if position <= at - 1 < position + len(word)]
+        words.append([word, min(times) / 1000 if times else None])
+        position += len(word)
+    known = [(index, start) for index, (_, start) in enumerate(words) if start is not None]
+    result = []
+    for index, (word, start) in enumerate(words):
+        # espeak joins some function words to their neighbours: those share the neighbour's time.
+        begin = start if start is not None else max([s for i, s in known if i < index], default=0.0)
+        following = [s for i, s in known if i > index and s > begin]
+        result.append([word, round(begin, 3), round(min(following, default=end), 3)])
+    return result
+
+
+def _speak_job(engine: _Espeak, job: dict[str, Any], folder: Path) -> None:
+    import numpy as np
+
+    from unitok_tokenizers.audio import resample, write_audio
+
+    data, words = engine.speak(job)
+    samples = np.frombuffer(data, dtype=np.int16).astype(np.float32) / 32768
+    write_audio(folder / f"{job['id']}.flac", resample(samples, engine.rate, SAMPLE_RATE), SAMPLE_RATE)
+    draft = folder / f".{job['id']}.json"
+    draft.write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+    draft.replace(folder / f"{job['id']}.json")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Helper process: one fork per job."""
+    import soundfile  # noqa: F401  (imported before forking, so that every fork has it already)
+    import soxr  # noqa: F401
+
+    jobs = [json.loads(line) for line in Path(arguments[0]).read_text(encoding="utf-8").splitlines()]
+    engine = _Espeak()
+    for job in jobs:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _speak_job(engine, job, Path(arguments[1]))
+                code = 0
+            except InputError as error:
+                print(error, file=sys.stderr)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        if status:
+            print(f"could not speak {job['id']}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
