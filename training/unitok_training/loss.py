@@ -51,21 +51,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         cast_head = head.to(hidden.dtype)
         for begin in range(0, labels.shape[0], chunk):
             part = slice(begin, begin + chunk)
-            logits = (hidden[part] @ cast_head.t()).float()  # (N', V)
-            norm = logits.logsumexp(-1)
-            rows = torch.arange(logits.shape[0], device=logits.device)
-            losses[part] = norm - logits[rows, labels[part]]
+            logs = (hidden[part] @ cast_head.t()).float().log_softmax(-1)  # (N', V)
+            rows = torch.arange(logs.shape[0], device=logs.device)
+            losses[part] = -logs[rows, labels[part]]
             objective = losses[part]
             if smoothing:
-                objective = (1 - smoothing) * objective + smoothing * (norm - logits.mean(-1))
+                objective = (1 - smoothing) * objective - smoothing * logs.mean(-1)
             total += (weights[part] * objective).sum()
             if grad_hidden is None and grad_head is None:
                 continue
-            slope = (logits - norm[:, None]).exp_()  # softmax: the derivative of the norm
+            slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normaliser
             slope[rows, labels[part]] -= 1 - smoothing
             if smoothing:
-                slope -= smoothing / logits.shape[1]
-            slope = (slope * weights[part, None]).to(hidden.dtype)
+                slope -= smoothing / slope.shape[1]
+            slope = slope.mul_(weights[part, None]).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ cast_head
             if grad_head is not None:

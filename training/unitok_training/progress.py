@@ -66,7 +66,7 @@ class Reporter:
     def message(self, text: str) -> None:
         """Say something once."""
         if self.active:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Write the figures of a logged step."""
