@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitok_tokenizers.convolution import ConvBlock
+
 STRIDE = 4
 """Mel frames per trunk frame."""
 EMISSIONS = 2
@@ -36,25 +38,6 @@ class CtcNetworkConfig:
     """Share of channels dropped in training."""
     alphabet: tuple[str, ...] = ()
     """Characters; index 0 of the head is the blank, character i has index i + 1."""
-
-
-class ConvBlock(nn.Module):
-    """Depthwise convolution, norm, pointwise expansion (Liu et al. 2022, ConvNeXt, in one dimension)."""
-
-    def __init__(self, width: int, kernel: int, expansion: int, dropout: float) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, expansion * width)
-        self.contract = nn.Linear(expansion * width, width)
-        self.dropout = nn.Dropout(dropout)
-        self.scale = nn.Parameter(torch.full((width,), 0.3))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, C), mask (B, T, 1) zero behind the end → (B, T, C)."""
-        mixed = self.depthwise((x * mask).transpose(1, 2)).transpose(1, 2)  # (B, T, C)
-        inner = functional.gelu(self.expand(self.norm(mixed)), approximate="tanh")
-        return x + self.scale * self.dropout(self.contract(inner))
 
 
 class CtcNetwork(nn.Module):

@@ -1,0 +1,72 @@
+"""Acoustic tokenizers behind one interface: samples ↔ codes (F, Q).
+
+S samples, F frames, Q codebooks, M mel bins.
+A new codec is one file and one line in `CODECS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json
+from unitok_tokenizers.vocabulary import StreamInfo
+
+CODECS = {
+    "mel_rvq": "unitok_tokenizers.mel_codec:MelCodec",
+    "encodec": "unitok_tokenizers.encodec_codec:EncodecCodec",
+    "speechtokenizer": "unitok_tokenizers.speechtokenizer_codec:SpeechTokenizerCodec",
+}
+"""Name in `config.json` → `module:class`."""
+
+
+class AcousticTokenizer(Protocol):
+    """What codes are made by, and turned back by."""
+
+    name: str
+    sample_rate: int
+    frame_rate: Fraction
+    cardinalities: tuple[int, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the codec's content."""
+
+    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(S,) float32 each → codes (F, Q) int64 each."""
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """(S,) float32 → codes (F, Q) int64."""
+
+    def decode(self, codes: np.ndarray) -> np.ndarray | None:
+        """Codes (F, Q) → samples (S,), or None where a vocoder is needed (see `decode_features`)."""
+
+    def decode_features(self, codes: np.ndarray) -> np.ndarray | None:
+        """Codes (F, Q) → log-mels (F', M) for a vocoder, or None where `decode` gives samples."""
+
+    def info(self) -> StreamInfo:
+        """The stream of codes."""
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, whose `class` names the entry in `CODECS`, and weights."""
+
+
+def load_codec(folder: Path | str) -> AcousticTokenizer:
+    """Read any registered codec."""
+    root = Path(folder)
+    name = read_json(root / "config.json").get("class")
+    if name not in CODECS:
+        raise InputError(f"{root}: unknown codec {name!r}; known: {', '.join(CODECS)}")
+    module, _, attribute = CODECS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute).load(root)
+
+
+def codes_info(codec: AcousticTokenizer) -> StreamInfo:
+    """The stream description that every codec gives of itself."""
+    return StreamInfo(codec.name, "codes", codec.fingerprint, codec.frame_rate, codec.cardinalities)

@@ -1,0 +1,174 @@
+"""The built-in codec: log-mels at 100 Hz → latents at 25 Hz → a semantic codebook and a residual quantiser → log-mels.
+
+B batch, S samples, F mel frames (100 Hz), T latent frames (25 Hz), M mel bins, D latent width, Q codebooks.
+
+The first codebook is the unit tokenizer's (SpeechTokenizer's idea, Zhang et al. 2023, without distillation: the units
+themselves): it says the words, and the others say what is left, the voice and the rest. A decoder that reads codes then
+finds the words in the first codebook. `decode` gives no samples: a vocoder turns the log-mels into a waveform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitok_tokenizers.codec import codes_info
+from unitok_tokenizers.convolution import ConvBlock
+from unitok_tokenizers.encoders import batches_by_length, padded_mels
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.rvq import ResidualVq
+from unitok_tokenizers.units import UnitTokenizer
+from unitok_tokenizers.vocabulary import StreamInfo
+
+STRIDE = 4
+"""Mel frames per latent frame."""
+MEL_SHIFT, MEL_SCALE = 5.0, 2.5
+"""Log-mels become (x + shift) / scale inside the network."""
+BATCH_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelCodecConfig:
+    """Sizes of the codec."""
+
+    width: int = 192
+    """Channels of the convolutions."""
+    latent: int = 64
+    """D."""
+    codebooks: int = 3
+    """Residual codebooks behind the semantic one."""
+    cardinality: int = 256
+    """Codes of a residual codebook."""
+    units: int = 384
+    """Codes of the semantic codebook."""
+    blocks: int = 3
+    """Blocks on each side of the quantiser."""
+
+
+class MelCodecNetwork(nn.Module):
+    """Encoder, semantic embedding, residual quantiser, decoder."""
+
+    def __init__(self, config: MelCodecConfig, num_mels: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.front = nn.Linear(STRIDE * num_mels, width)
+        self.encoder = nn.ModuleList(ConvBlock(width, 5, 2, 0.0) for _ in range(config.blocks))
+        self.to_latent = nn.Linear(width, config.latent)
+        self.semantic = nn.Embedding(config.units, config.latent)
+        self.context = ConvBlock(config.latent, 5, 4, 0.0)
+        self.quantiser = ResidualVq(config.latent, config.codebooks, config.cardinality)
+        self.from_latent = nn.Linear(config.latent, width)
+        self.decoder = nn.ModuleList(ConvBlock(width, 7, 3, 0.0) for _ in range(config.blocks + 1))
+        self.back = nn.Linear(width, STRIDE * num_mels)
+
+    def expected(self, units: Tensor, mask: Tensor) -> Tensor:
+        """What the semantic codebook says of the latents: units (B, T) → (B, T, D), neighbours taken into account."""
+        return self.context(self.semantic(units), mask)
+
+    def residual(self, mels: Tensor, units: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mels (B, F, M) with F = 4T and units (B, T) → what is left to quantise, and what the units say."""
+        x = ((mels + MEL_SHIFT) / MEL_SCALE).unflatten(1, (-1, STRIDE)).flatten(2)  # (B, T, 4M)
+        x = functional.gelu(self.front(x))
+        for block in self.encoder:
+            x = block(x, mask)
+        expected = self.expected(units, mask)
+        return self.to_latent(x) - expected, expected
+
+    def synthesise(self, latents: Tensor, mask: Tensor) -> Tensor:
+        """Latents (B, T, D) → log-mels (B, 4T, M)."""
+        x = self.from_latent(latents)
+        for block in self.decoder:
+            x = block(x, mask)
+        stacked = self.back(x).unflatten(2, (STRIDE, -1))  # (B, T, 4, M)
+        return stacked.flatten(1, 2) * MEL_SCALE - MEL_SHIFT
+
+
+class MelCodec:
+    """The network with the unit tokenizer that its first codebook comes from."""
+
+    name = "codes"
+
+    def __init__(self, network: MelCodecNetwork, units: UnitTokenizer, mel: MelConfig) -> None:
+        assert units.cardinality == network.config.units and units.frame_rate == mel.frame_rate / STRIDE
+        self.network = network.eval()
+        self.units = units
+        self.mel = mel
+        self.sample_rate = mel.sample_rate
+        self.frame_rate: Fraction = mel.frame_rate / STRIDE
+        config = network.config
+        self.cardinalities = (config.units, *[config.cardinality] * config.codebooks)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
+        return fingerprint(["mel_rvq", weights, self.units.fingerprint, asdict(self.mel)])
+
+    @torch.inference_mode()
+    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Codes (T, Q) of each recording: the unit, then the residual codes."""
+        out: list[np.ndarray] = [np.zeros((0, len(self.cardinalities)), dtype=np.int64)] * len(recordings)
+        all_units = self.units.encode_batch(recordings)
+        for batch in batches_by_length([len(one) for one in recordings], BATCH_SECONDS * self.sample_rate):
+            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
+            units = nn.utils.rnn.pad_sequence([torch.from_numpy(all_units[index]) for index in batch], batch_first=True)
+            lengths = torch.tensor([len(all_units[index]) for index in batch])
+            mask = frame_mask(lengths)
+            usable = mels[:, : units.shape[1] * STRIDE] * mask.repeat_interleave(STRIDE, 1)
+            residual, _ = self.network.residual(usable, units, mask)
+            for row, index in enumerate(batch):
+                length = int(lengths[row])
+                rest = self.network.quantiser.encode(residual[row, :length])
+                out[index] = torch.cat([units[row, :length, None], rest], dim=1).numpy()
+        return out
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Codes (T, Q) of one recording."""
+        return self.encode_batch([samples])[0]
+
+    def decode(self, codes: np.ndarray) -> None:
+        """No samples: see `decode_features`."""
+        return None
+
+    @torch.inference_mode()
+    def decode_features(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (T, Q) → log-mels (4T, M)."""
+        table = torch.from_numpy(np.asarray(codes, dtype=np.int64))
+        mask = torch.ones(1, len(table), 1)
+        latents = self.network.expected(table[None, :, 0], mask) + self.network.quantiser.decode(table[:, 1:])[None]
+        return self.network.synthesise(latents, mask)[0].numpy()
+
+    def info(self) -> StreamInfo:
+        return codes_info(self)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        self.units.save(folder / "units")
+        save_file(self.network.state_dict(), folder / "model.safetensors")
+        config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": asdict(self.network.config)}
+        write_json(folder / "config.json", config)
+
+    @staticmethod
+    def load(folder: Path) -> MelCodec:
+        from safetensors.torch import load_file
+
+        config = read_json(folder / "config.json")
+        mel = MelConfig(**config["mel"])
+        network = MelCodecNetwork(MelCodecConfig(**config["network"]), mel.num_mels)
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return MelCodec(network, UnitTokenizer.load(folder / "units"), mel)
+
+
+def frame_mask(lengths: Tensor) -> Tensor:
+    """(B, T, 1) float, 1 inside each length (B,)."""
+    return (torch.arange(int(lengths.max())) < lengths[:, None])[..., None].float()

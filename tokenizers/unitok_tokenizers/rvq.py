@@ -1,0 +1,85 @@
+"""Residual vector quantisation (Zeghidour et al. 2021): each codebook quantises what the ones before left over.
+
+N vectors, D width, Q codebooks, K codes a codebook.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unitok_tokenizers.kmeans import assign, fit_kmeans
+
+DECAY = 0.98
+REVIVE_BELOW = 0.05
+"""Codes used less than this share of the even share start again at a random residual."""
+
+
+class ResidualVq(nn.Module):
+    """Codebooks learned by moving averages; gradients pass straight through."""
+
+    def __init__(self, width: int, codebooks: int, cardinality: int) -> None:
+        super().__init__()
+        self.register_buffer("codebooks", torch.zeros(codebooks, cardinality, width))
+        self.register_buffer("counts", torch.ones(codebooks, cardinality), persistent=False)
+        self.register_buffer("sums", torch.zeros(codebooks, cardinality, width), persistent=False)
+        self.codebooks: Tensor
+        self.counts: Tensor
+        self.sums: Tensor
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, seed: int) -> None:
+        """k-means on vectors (N, D), codebook by codebook."""
+        residual = vectors
+        for q in range(len(self.codebooks)):
+            self.codebooks[q] = fit_kmeans(residual, self.codebooks.shape[1], seed=seed + q, iterations=10)
+            residual = residual - self.codebooks[q][assign(residual, self.codebooks[q])]
+        self.sums.copy_(self.codebooks)
+        self.counts.fill_(1.0)
+
+    @torch.no_grad()
+    def encode(self, vectors: Tensor) -> Tensor:
+        """(N, D) → codes (N, Q)."""
+        codes, residual = [], vectors
+        for book in self.codebooks:
+            codes.append(assign(residual, book))
+            residual = residual - book[codes[-1]]
+        return torch.stack(codes, dim=-1) if codes else torch.zeros(len(vectors), 0, dtype=torch.int64)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (N, Q) → vectors (N, D)."""
+        total = torch.zeros(len(codes), self.codebooks.shape[2])
+        for q, book in enumerate(self.codebooks):
+            total = total + book[codes[:, q]]
+        return total
+
+    def forward(self, vectors: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Quantise (N, D) with straight-through gradients; returns (N, D) and the commitment loss.
+
+        In training the codebooks follow their members by moving averages; `generator` draws restarts.
+        """
+        detached = vectors.detach()
+        codes = self.encode(detached)
+        if self.training:
+            self._update(detached, codes, generator)
+        quantised = self.decode(codes)
+        commitment = (vectors - quantised).pow(2).mean()
+        return vectors + (quantised - vectors).detach(), commitment
+
+    @torch.no_grad()
+    def _update(self, vectors: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
+        residual = vectors
+        for q, book in enumerate(self.codebooks):
+            chosen = codes[:, q]
+            used = residual
+            residual = residual - book[chosen]
+            counts = torch.bincount(chosen, minlength=len(book)).float()
+            self.counts[q].mul_(DECAY).add_(counts, alpha=1 - DECAY)
+            self.sums[q].mul_(DECAY).add_(torch.zeros_like(book).index_add_(0, chosen, used), alpha=1 - DECAY)
+            book.copy_(self.sums[q] / self.counts[q].clamp(min=1e-4)[:, None])
+            idle = self.counts[q] < REVIVE_BELOW * len(vectors) / len(book)
+            if bool(idle.any()):
+                picks = torch.randint(len(used), (int(idle.sum()),), generator=generator)
+                book[idle] = used[picks]
+                self.sums[q][idle] = used[picks]
+                self.counts[q][idle] = 1.0

@@ -1,0 +1,109 @@
+"""Training of the built-in codec.
+
+B batch, F mel frames, T latent frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.units import UnitTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """How the codec is trained."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+    batch: int = 24
+    """Crops a step."""
+    crop: int = 32
+    """Latent frames of a crop."""
+    learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
+    commitment: float = 0.25
+    """Weight of the commitment loss."""
+    seed: int = 0
+    """Seed of initial weights and crops."""
+    codebooks: int = 3
+    """Residual codebooks."""
+    cardinality: int = 256
+    """Codes of a residual codebook."""
+
+
+class Crops:
+    """Random crops of log-mels with the units of the same frames."""
+
+    def __init__(self, mels: Sequence[Tensor], units: Sequence[np.ndarray], length: int) -> None:
+        self.length = length
+        self.units = [torch.from_numpy(one) for one in units]
+        self.mels = [one[: len(frames) * STRIDE] for one, frames in zip(mels, self.units)]
+        usable = [i for i, one in enumerate(self.mels) if len(one) == len(self.units[i]) * STRIDE]
+        self.rows = [i for i in usable if len(self.units[i]) >= length] or usable
+        if self.rows and len(self.units[self.rows[0]]) < length:
+            self.length = min(len(self.units[i]) for i in self.rows)
+
+    def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Log-mels (B, 4T, M) and units (B, T)."""
+        mels, units = [], []
+        for row in random.choice(len(self.rows), count):
+            index = self.rows[int(row)]
+            start = int(random.integers(0, len(self.units[index]) - self.length + 1))
+            mels.append(self.mels[index][start * STRIDE : (start + self.length) * STRIDE])
+            units.append(self.units[index][start : start + self.length])
+        return torch.stack(mels), torch.stack(units)
+
+
+def train_codec(
+    recordings: Sequence[np.ndarray],
+    units: UnitTokenizer,
+    config: CodecConfig,
+    *,
+    mel: MelConfig | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> MelCodec:
+    """Train the codec on recordings ((S,) float32); deterministic for a seed and a thread count."""
+    mel = mel or MelConfig()
+    with torch.no_grad():
+        mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
+    crops = Crops(mels, units.encode_batch(recordings), config.crop)
+    torch.manual_seed(config.seed)
+    sizes = MelCodecConfig(units=units.cardinality, codebooks=config.codebooks, cardinality=config.cardinality)
+    network = MelCodecNetwork(sizes, mel.num_mels)
+    random = np.random.default_rng(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    warm = max(1, config.steps // 10)
+    network.train()
+    for step in range(config.steps):
+        batch, frames = crops.draw(config.batch, random)
+        mask = torch.ones(len(batch), frames.shape[1], 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            residual, expected = network.residual(batch, frames, mask)
+        residual, expected = residual.float(), expected.float()
+        if step == warm:
+            network.quantiser.initialise(residual.detach().flatten(0, 1), config.seed)
+        commitment = residual.new_zeros(())
+        latents = expected + residual
+        if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
+            flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
+            latents = expected + flat.view_as(residual)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = network.synthesise(latents, mask)
+        loss = (made.float() - batch).abs().mean() + config.commitment * commitment
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if progress is not None and step % 50 == 49:
+            progress(step + 1, float(loss.detach()))
+    return MelCodec(network, units, mel)

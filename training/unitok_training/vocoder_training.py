@@ -1,0 +1,196 @@
+"""Training of the spectral vocoder and of the unit synthesiser.
+
+B batch, S samples, F mel frames, T unit frames, N units, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.units import deduplicate
+from unitok_vocoder.losses import mel_loss, stft_loss
+from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
+from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
+
+from unitok_training.codec_training import Crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelVocoderTraining:
+    """How the spectral vocoder is trained."""
+
+    steps: int = 1200
+    """Optimiser steps."""
+    batch: int = 12
+    """Crops a step."""
+    crop: int = 48
+    """Mel frames of a crop."""
+    learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
+    decoded_share: float = 0.5
+    """Share of crops whose log-mels went through the codec, so that its errors are known."""
+    seed: int = 0
+    """Seed of initial weights and crops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMelTraining:
+    """How the unit synthesiser is trained."""
+
+    steps: int = 900
+    """Optimiser steps."""
+    batch: int = 16
+    """Crops a step."""
+    crop: int = 40
+    """Unit frames of a crop."""
+    reference: int = 100
+    """Mel frames of the voice reference, taken from another utterance of the speaker."""
+    learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
+    seed: int = 0
+    """Seed of initial weights and crops."""
+
+
+Progress = Callable[[int, float], None]
+
+
+def _step(optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+    schedule.step()
+
+
+def train_mel_vocoder(
+    recordings: Sequence[np.ndarray],
+    codec: AcousticTokenizer | None,
+    config: MelVocoderTraining,
+    *,
+    mel: MelConfig | None = None,
+    progress: Progress | None = None,
+) -> MelVocoder:
+    """Train log-mels → samples with spectral losses, on true and on codec-decoded log-mels."""
+    mel = mel or MelConfig()
+    hop = mel.hop_length
+    with torch.no_grad():
+        true = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
+    decoded: list[Tensor | None] = [None] * len(recordings)
+    if codec is not None and config.decoded_share > 0:
+        for index, codes in enumerate(codec.encode_batch(recordings)):
+            features = codec.decode_features(codes)
+            decoded[index] = None if features is None else torch.from_numpy(features)
+    torch.manual_seed(config.seed)
+    vocoder = MelVocoder(MelVocoderConfig(), mel)
+    random = np.random.default_rng(config.seed)
+    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=config.learning_rate, betas=(0.8, 0.95), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    rows = [i for i, one in enumerate(true) if len(one) > config.crop + 4]
+    for step in range(config.steps):
+        mels, waves = [], []
+        for row in random.choice(rows, config.batch):
+            other = decoded[row]
+            chosen = other if other is not None and random.random() < config.decoded_share else true[row]
+            start = int(random.integers(0, min(len(chosen), len(true[row])) - config.crop))
+            mels.append(chosen[start : start + config.crop])
+            waves.append(torch.from_numpy(recordings[row][start * hop : (start + config.crop) * hop]))
+        real = torch.stack(waves)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = vocoder(torch.stack(mels))
+        loss = mel_loss(made, real, mel) + stft_loss(made, real)
+        _step(optimiser, schedule, loss)
+        if progress is not None and step % 50 == 49:
+            progress(step + 1, float(loss.detach()))
+    return vocoder.eval()
+
+
+def train_unit_mel(
+    recordings: Sequence[np.ndarray],
+    units: Sequence[np.ndarray],
+    speakers: Sequence[str],
+    cardinality: int,
+    config: UnitMelTraining,
+    *,
+    mel: MelConfig | None = None,
+    progress: Progress | None = None,
+) -> tuple[UnitMel, dict[str, np.ndarray]]:
+    """Train units and a voice → log-mels, with durations and the speaker encoder.
+
+    Args:
+        recordings: (S,) float32 each.
+        units: units of every frame (T,), not deduplicated.
+        speakers: a name per recording; empty names are voices of their own.
+        cardinality: number of units.
+
+    Returns:
+        The model, and the mean voice vector (E,) of every named speaker.
+    """
+    mel = mel or MelConfig()
+    with torch.no_grad():
+        mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
+    crops = Crops(mels, units, config.crop)
+    torch.manual_seed(config.seed)
+    model = UnitMel(UnitMelConfig(units=cardinality), mel)
+    random = np.random.default_rng(config.seed)
+    by_speaker: dict[str, list[int]] = {}
+    for index, speaker in enumerate(speakers):
+        by_speaker.setdefault(speaker or f"#{index}", []).append(index)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    runs = [deduplicate(one) for one in units]
+    for step in range(config.steps):
+        rows = [crops.rows[int(row)] for row in random.choice(len(crops.rows), config.batch)]
+        targets, frames = _crops_of(crops, rows, random)
+        peers = [by_speaker[speakers[row] or f"#{row}"] for row in rows]
+        references = [_reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers]
+        with torch.autocast("cpu", torch.bfloat16):
+            voice = model.speaker(torch.stack(references)).float()
+            made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1))
+            table, durations, mask = _durations([runs[row] for row in rows])
+            predicted = model.log_durations(table, voice.detach(), mask)
+        error = ((predicted.float() - durations.clamp(min=1).float().log()) * mask[..., 0]).pow(2).sum() / mask.sum()
+        loss = (made.float() - targets).abs().mean() + 0.3 * error
+        _step(optimiser, schedule, loss)
+        if progress is not None and step % 50 == 49:
+            progress(step + 1, float(loss.detach()))
+    model.eval()
+    return model, _voices(model, mels, by_speaker)
+
+
+def _crops_of(crops: Crops, rows: Sequence[int], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    mels, frames = [], []
+    stride = len(crops.mels[rows[0]]) // len(crops.units[rows[0]])
+    for row in rows:
+        start = int(random.integers(0, len(crops.units[row]) - crops.length + 1))
+        mels.append(crops.mels[row][start * stride : (start + crops.length) * stride])
+        frames.append(crops.units[row][start : start + crops.length])
+    return torch.stack(mels), torch.stack(frames)
+
+
+def _reference(mels: Tensor, length: int, random: np.random.Generator) -> Tensor:
+    """A crop of exactly `length` frames, a short recording repeated."""
+    repeated = mels.repeat(-(-length // len(mels)), 1) if len(mels) < length else mels
+    start = int(random.integers(0, len(repeated) - length + 1))
+    return repeated[start : start + length]
+
+
+def _durations(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded units (B, N), durations (B, N) and mask (B, N, 1)."""
+    table = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(units) for units, _ in runs], batch_first=True)
+    counts = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(counts) for _, counts in runs], batch_first=True)
+    return table, counts, (counts > 0).float()[..., None]
+
+
+@torch.inference_mode()
+def _voices(model: UnitMel, mels: Sequence[Tensor], by_speaker: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    voices = {}
+    for speaker, rows in by_speaker.items():
+        if not speaker.startswith("#"):
+            voices[speaker] = np.mean([model.speaker(mels[row][None])[0].numpy() for row in rows[:20]], axis=0)
+    return voices

@@ -1,0 +1,26 @@
+"""Griffin-Lim: a waveform from log-mels without a trained network (Griffin & Lim 1984).
+
+F frames, N FFT bins, M mel bins, S samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from unitok_tokenizers.features import MelConfig, mel_filters
+
+
+def griffin_lim(log_mels: Tensor, config: MelConfig, *, iterations: int = 32, seed: int = 0) -> Tensor:
+    """Log-mels (F, M) → samples (F · hop_length,), the fallback where no vocoder was trained."""
+    magnitude = (log_mels.exp() @ torch.linalg.pinv(mel_filters(config))).clamp(min=0.0)  # (F, N)
+    magnitude = torch.cat([magnitude, magnitude[-1:]]).T  # (N, F + 1): one frame more covers the last hop
+    window = torch.hann_window(config.win_length)
+    length = log_mels.shape[0] * config.hop_length
+    sizes = (config.n_fft, config.hop_length, config.win_length, window)
+    phase = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed)) * 2 * torch.pi
+    spectrum = torch.polar(magnitude, phase)
+    for _ in range(iterations):
+        samples = torch.istft(spectrum, *sizes, length=length)
+        again = torch.stft(samples, *sizes, return_complex=True, pad_mode="constant")[:, : magnitude.shape[1]]
+        spectrum = torch.polar(magnitude, again.angle())
+    return torch.istft(spectrum, *sizes, length=length)

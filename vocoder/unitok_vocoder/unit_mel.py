@@ -1,0 +1,116 @@
+"""The unit synthesiser: deduplicated units and a voice → predicted durations → log-mels.
+
+B batch, N units, T frames at the units' rate, F mel frames, M mel bins, C width, E voice width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from unitok_tokenizers.convolution import ConvBlock
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.files import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMelConfig:
+    """Sizes of the unit synthesiser."""
+
+    units: int
+    """Cardinality of the units."""
+    stride: int = 4
+    """Mel frames per unit frame."""
+    width: int = 192
+    """Channels."""
+    blocks: int = 5
+    """Blocks of the decoder."""
+    voice: int = 64
+    """E."""
+
+
+class SpeakerEncoder(nn.Module):
+    """Log-mels of a recording → one voice vector: convolutions, then mean and deviation over time."""
+
+    def __init__(self, num_mels: int, width: int, voice: int) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
+        self.blocks = nn.ModuleList(ConvBlock(width, 5, 2, 0.0) for _ in range(2))
+        self.out = nn.Linear(2 * width, voice)
+
+    def forward(self, log_mels: Tensor) -> Tensor:
+        """(B, F, M) → (B, E)."""
+        x = functional.gelu(self.front((log_mels.transpose(1, 2) + 5.0) / 2.5)).transpose(1, 2)
+        mask = torch.ones(1, 1, 1, dtype=x.dtype)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.out(torch.cat([x.mean(1), x.std(1)], dim=-1))
+
+
+class UnitMel(nn.Module):
+    """Units and a voice to log-mels, with the speaker encoder that was trained with it."""
+
+    def __init__(self, config: UnitMelConfig, mel: MelConfig) -> None:
+        super().__init__()
+        self.config, self.mel = config, mel
+        width = config.width
+        self.embedding = nn.Embedding(config.units, width)
+        self.speaker = SpeakerEncoder(mel.num_mels, 128, config.voice)
+        self.to_voice = nn.Linear(config.voice, width)
+        self.duration = nn.ModuleList(ConvBlock(width, 5, 2, 0.1) for _ in range(2))
+        self.duration_out = nn.Linear(width, 1)
+        self.encoder = nn.ModuleList(ConvBlock(width, 5, 3, 0.0) for _ in range(2))
+        self.upsample = nn.Linear(width, config.stride * width)
+        self.decoder = nn.ModuleList(ConvBlock(width, 9, 3, 0.0) for _ in range(config.blocks))
+        self.out = nn.Linear(width, mel.num_mels)
+
+    def log_durations(self, units: Tensor, voice: Tensor, mask: Tensor) -> Tensor:
+        """Deduplicated units (B, N), voice (B, E), mask (B, N, 1) → log frames (B, N)."""
+        x = self.embedding(units) + self.to_voice(voice)[:, None]
+        for block in self.duration:
+            x = block(x, mask)
+        return self.duration_out(x)[..., 0]
+
+    def mels(self, frames: Tensor, voice: Tensor, mask: Tensor) -> Tensor:
+        """Units repeated for their durations (B, T) → log-mels (B, stride · T, M)."""
+        x = self.embedding(frames) + self.to_voice(voice)[:, None]
+        for block in self.encoder:
+            x = block(x, mask)
+        x = self.upsample(x).unflatten(2, (self.config.stride, -1)).flatten(1, 2)  # (B, stride · T, C)
+        long_mask = mask.repeat_interleave(self.config.stride, 1)
+        for block in self.decoder:
+            x = block(x, long_mask)
+        return self.out(x) * 2.5 - 5.0
+
+    @torch.inference_mode()
+    def synthesise(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None = None) -> Tensor:
+        """Deduplicated units (N,), voice (E,), optional durations (N,) in frames → log-mels (F, M)."""
+        table = torch.as_tensor(np.asarray(units, dtype=np.int64))[None]
+        ones = torch.ones(1, table.shape[1], 1)
+        if durations is None:
+            predicted = self.log_durations(table, voice[None], ones)[0].exp().round().clamp(1, 25)
+            counts = predicted.long()
+        else:
+            counts = torch.as_tensor(np.asarray(durations, dtype=np.int64))
+        frames = torch.repeat_interleave(table[0], counts)[None]
+        return self.mels(frames, voice[None], torch.ones(1, frames.shape[1], 1))[0]
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), folder / "model.safetensors")
+        write_json(folder / "config.json", {"config": asdict(self.config), "mel": asdict(self.mel)})
+
+    @staticmethod
+    def load(folder: Path) -> UnitMel:
+        from safetensors.torch import load_file
+
+        config = read_json(folder / "config.json")
+        model = UnitMel(UnitMelConfig(**config["config"]), MelConfig(**config["mel"]))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()

@@ -1,0 +1,128 @@
+"""Codes or units to a waveform, saved and loaded as one folder.
+
+N units, F frames, Q codebooks, M mel bins, E voice width, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.files import write_json
+
+from unitok_vocoder.griffin_lim import griffin_lim
+from unitok_vocoder.mel_vocoder import MelVocoder
+from unitok_vocoder.unit_mel import UnitMel
+
+
+class Vocoder:
+    """The mel vocoder, the unit synthesiser, and the voices of known speakers.
+
+    Args:
+        mel: log-mels → samples; None falls back to Griffin-Lim.
+        units: units → log-mels; None where only codes are spoken.
+        voices: speaker name → voice vector (E,).
+        mel_config: features, where there is neither network.
+    """
+
+    def __init__(
+        self,
+        mel: MelVocoder | None,
+        units: UnitMel | None = None,
+        voices: Mapping[str, np.ndarray] | None = None,
+        mel_config: MelConfig | None = None,
+    ) -> None:
+        self.mel = mel
+        self.units = units
+        self.voices = dict(voices or {})
+        found = mel.mel if mel is not None else units.mel if units is not None else mel_config
+        self.mel_config = found or MelConfig()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what comes out."""
+        return self.mel_config.sample_rate
+
+    @torch.inference_mode()
+    def from_features(self, log_mels: Tensor) -> np.ndarray:
+        """Log-mels (F, M) → samples (S,)."""
+        if self.mel is None:
+            return griffin_lim(log_mels, self.mel_config).numpy()
+        return self.mel(log_mels[None])[0].numpy()
+
+    def from_codes(self, codes: np.ndarray, codec: AcousticTokenizer) -> np.ndarray:
+        """Codes (F, Q) → samples (S,) at `sample_rate` (a codec with a decoder of its own: at its rate)."""
+        samples = codec.decode(codes)
+        if samples is not None:
+            return samples
+        features = codec.decode_features(codes)
+        assert features is not None, "a codec decodes to samples or to features"
+        return self.from_features(torch.from_numpy(features))
+
+    def from_units(
+        self, units: np.ndarray, *, voice: str | np.ndarray | None = None, durations: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Deduplicated units (N,) → samples (S,).
+
+        Args:
+            units: local unit ids.
+            voice: a known speaker, a voice vector (E,), or None for the mean of the known voices.
+            durations: frames of each unit; predicted where None.
+        """
+        if self.units is None:
+            raise InputError("this model has no unit synthesiser; ask for codes (--flag out:codes)")
+        vector = torch.from_numpy(self.voice_vector(voice))
+        return self.from_features(self.units.synthesise(units, vector, durations))
+
+    def voice_vector(self, voice: str | np.ndarray | None) -> np.ndarray:
+        """(E,) float32 of a known speaker, a vector as it is, or the mean voice."""
+        if isinstance(voice, np.ndarray):
+            return voice
+        if voice is None:
+            assert self.units is not None
+            known = list(self.voices.values())
+            return np.mean(known, axis=0) if known else np.zeros(self.units.config.voice, dtype=np.float32)
+        if voice not in self.voices:
+            raise InputError(f"unknown voice {voice!r}; known: {', '.join(sorted(self.voices))}, or give a recording")
+        return self.voices[voice]
+
+    @torch.inference_mode()
+    def voice_of(self, samples: np.ndarray) -> np.ndarray:
+        """Voice vector (E,) of a recording (S,) at `sample_rate`."""
+        if self.units is None:
+            raise InputError("this model has no speaker encoder: name a known speaker")
+        return self.units.speaker(log_mel(torch.from_numpy(samples), self.mel_config)[None])[0].numpy()
+
+    def save(self, folder: Path | str) -> None:
+        from safetensors.numpy import save_file
+
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        if self.mel is not None:
+            self.mel.save(root / "mel")
+        if self.units is not None:
+            self.units.save(root / "units")
+        names = sorted(self.voices)
+        if names:
+            save_file({name: np.ascontiguousarray(self.voices[name]) for name in names}, root / "voices.safetensors")
+        write_json(root / "config.json", {"mel": self.mel_config.__dict__, "voices": names})
+
+    @staticmethod
+    def load(folder: Path | str) -> Vocoder:
+        from safetensors.numpy import load_file
+        from unitok_tokenizers.files import read_json
+
+        root = Path(folder)
+        config = read_json(root / "config.json")
+        return Vocoder(
+            MelVocoder.load(root / "mel") if (root / "mel").is_dir() else None,
+            UnitMel.load(root / "units") if (root / "units").is_dir() else None,
+            load_file(root / "voices.safetensors") if config["voices"] else {},
+            MelConfig(**config["mel"]),
+        )
