@@ -9,16 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from unitok.decoder import Decoder, DecoderConfig
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
+from unitok.decoder import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
-from unitok_training.loop import NonFiniteLoss, TrainConfig, mean_losses, stream_table, train
+from unitok_training.loop import (
+    NonFiniteLoss,
+    TrainConfig,
+    has_compiler,
+    mean_losses,
+    pack_losses,
+    stream_table,
+    supervised_positions,
+    train,
+)
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.packing import PackStream
+from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanSource
 from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.recipes import Recipe, load_recipe, preset
@@ -101,29 +110,20 @@ def test_a_checkpoint_holds_float32_weights_and_the_environment(tmp_path: Path) 
 
 
 def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
-    """One pack twice as large and two packs of half the size see the same tokens only by chance; the loss of a step is
-    normalised by its tokens, so repeating a pack changes nothing."""
+    """The loss of a step is divided by its tokens, so that repeating its packs changes no gradient."""
     shards: Any = ToyShards(toy_shards.corpus())
     plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
     stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
-    packs, _ = next(stream.steps(stream_start(), packs_per_step=3))
+    packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     gradients = []
     for repeated in (packs, packs * 2):
         model = decoder()
         count = sum(pack.supervised for pack in repeated)
-        from unitok_training.loop import pack_losses, supervised_positions
-
         for pack in repeated:
             (pack_losses(model, pack, supervised_positions(pack)).total / count).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-
-
-def stream_start() -> Any:
-    from unitok_training.packing import DataState
-
-    return DataState()
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
@@ -159,10 +159,30 @@ def test_held_out_losses_are_reported_by_task_and_stream() -> None:
     shards: Any = ToyShards(toy_shards.corpus())
     plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
     stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
-    packs, _ = next(stream.steps(stream_start(), packs_per_step=3))
+    packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     found = mean_losses(decoder(), packs, plans.keys, plans.vocabulary)
     assert sum(found["task_tokens"].values()) == sum(pack.supervised for pack in packs)
     assert all(value > 0 for value in found["task"].values())
+
+
+def test_compiling_without_a_compiler_is_said_and_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    run(tmp_path, replace(CONFIG, compile=True), stop_after=1)
+    assert "no C++ compiler found" in capsys.readouterr().out
+    found = read_checkpoint(tmp_path / "checkpoints/step_00000001")
+    assert found.state["environment"]["compile"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile uses parts of torch that torch deprecates
+@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="needs a C++ compiler")
+def test_a_compiled_run_resumes_bit_for_bit_too(tmp_path: Path) -> None:
+    config = replace(CONFIG, compile=True, precision="bf16")
+    whole = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config, stop_after=5)
+    assert equal(whole, run(tmp_path / "parts", config, decoder(seed=5)))
 
 
 def test_every_id_belongs_to_a_stream() -> None:

@@ -8,6 +8,8 @@ what is learnt. Shapes: T positions of a pack, C width, V vocabulary.
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -77,7 +79,7 @@ class TrainConfig:
     precision: str = "bf16"
     """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
     compile: bool = False
-    """Compile the decoder's blocks."""
+    """Compile the decoder's blocks, where there is a compiler."""
     loss_chunk: int = 4096
     """Supervised positions whose logits are held at once."""
     log_every: int = 20
@@ -97,6 +99,12 @@ class TrainConfig:
             raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile can work on a device: code for CPUs goes through a C++ compiler."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    return device.type != "cpu" or any(name and shutil.which(name) for name in names)
 
 
 def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
@@ -204,8 +212,11 @@ class Trainer:
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
         self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
         self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
-        if config.compile:
+        self.compiled = config.compile and has_compiler(world.device)
+        if self.compiled:
             decoder.compile_blocks()
+        elif config.compile:
+            self.messages.append("train.compile has no effect: no C++ compiler found (g++, clang++ or $CXX)")
 
     # ---- continuing
 
@@ -263,7 +274,7 @@ class Trainer:
         return path
 
     def _environment(self) -> dict[str, Any]:
-        return environment(compile=self.config.compile, world_size=self.world.size, device=self.world.device.type)
+        return environment(compile=self.compiled, world_size=self.world.size, device=self.world.device.type)
 
     # ---- running
 
