@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 
 STATE_FILE = "state.json"
 FORMAT = 1
