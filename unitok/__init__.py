@@ -1,1 +1,55 @@
-"""unitok: one decoder that reads and writes text and speech."""
+"""unitok: one decoder that reads and writes text and speech.
+
+    import unitok
+    model = unitok.load("runs/demo/model")
+
+Everything below is imported when first used, so that `import unitok` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unitok.model import Model
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Model": "unitok.model",
+    "Result": "unitok.results",
+    "Sampling": "unitok.sampling",
+    "Decoder": "unitok.decoder",
+    "DecoderConfig": "unitok.decoder",
+    "generate": "unitok.generation",
+    "beam_search": "unitok.beam",
+    "Vocabulary": "unitok_tokenizers.vocabulary",
+    "StreamInfo": "unitok_tokenizers.vocabulary",
+    "Plan": "unitok_tokenizers.grammar",
+    "Span": "unitok_tokenizers.grammar",
+    "render": "unitok_tokenizers.grammar",
+    "parse": "unitok_tokenizers.grammar",
+    "Automaton": "unitok_tokenizers.automaton",
+    "TokenizerSet": "unitok_tokenizers.bundle",
+    "Shards": "unitok_tokenizers.shards",
+    "InputError": "unitok_tokenizers.errors",
+    "Vocoder": "unitok_vocoder.vocoder",
+}
+
+__all__ = ["__version__", "load", *_EXPORTS]
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model directory, as `unitok demo` and `unitok train` write it."""
+    from unitok.model import Model
+
+    return Model.load(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'unitok' has no attribute {name!r}")

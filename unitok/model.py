@@ -1,0 +1,391 @@
+"""The model as its users meet it: load it, then transcribe, translate, synthesize.
+
+S samples, N units, F frames, Q codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from unitok_tokenizers.audio import read_audio, resample
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory, read_json, write_json
+from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_vocoder.vocoder import Vocoder
+
+from unitok.beam import beam_search
+from unitok.decoder import Decoder
+from unitok.generation import Generated, generate
+from unitok.hf import load_core, save_core
+from unitok.results import Result
+from unitok.sampling import GREEDY, Sampling
+
+FORMAT = 1
+Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
+"""A path, samples (S,) at the tokenizers' rate, or (samples, rate in Hz)."""
+
+OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long outputs may become, learned from the training data: content items per item of input."""
+
+    text_per_unit: float = 1.0
+    """Text ids per deduplicated unit."""
+    units_per_text: float = 8.0
+    """Deduplicated units per text id."""
+    units_per_unit: float = 2.5
+    """Target units per source unit."""
+    text_per_text: float = 3.0
+    """Target text ids per source text id."""
+    frames_per_unit: float = 3.0
+    """Code frames per deduplicated unit."""
+    floor: int = 12
+    """Items that are always allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing to generate, in tokens."""
+
+    plan: Plan
+    voice: str | np.ndarray | None = None
+    """Voice of the unit vocoder: a known speaker or a voice vector."""
+    speak: bool = False
+    """Turn the units or codes into a waveform."""
+
+
+@dataclass
+class Model:
+    """A decoder with its vocabulary, tokenizers, vocoder and known voices."""
+
+    decoder: Decoder
+    vocabulary: Vocabulary
+    tokenizers: TokenizerSet
+    vocoder: Vocoder | None = None
+    prompts: dict[str, np.ndarray] = field(default_factory=dict)
+    """Known speakers: codes (F, Q) of a piece of their training audio."""
+    limits: Limits = field(default_factory=Limits)
+    info: dict[str, Any] = field(default_factory=dict)
+    """What training recorded: tasks, checkpoint hash."""
+
+    # -- what it knows ------------------------------------------------------------------------------------------
+
+    @property
+    def voices(self) -> list[str]:
+        """Known speakers."""
+        return sorted(set(self.prompts) | set(self.vocoder.voices if self.vocoder else {}))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Known languages."""
+        return self.vocabulary.languages
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the audio that the tokenizers take."""
+        for tokenizer in (self.tokenizers.units, self.tokenizers.codes):
+            if tokenizer is not None:
+                return tokenizer.sample_rate
+        raise InputError("this model has no speech tokenizer: it reads text only")
+
+    # -- reading input ------------------------------------------------------------------------------------------
+
+    def samples(self, audio: Audio) -> np.ndarray:
+        """(S,) float32 at `sample_rate` of any kind of input."""
+        if isinstance(audio, str | Path):
+            return read_audio(audio, sample_rate=self.sample_rate)
+        if isinstance(audio, tuple):
+            return resample(np.asarray(audio[0], dtype=np.float32), audio[1], self.sample_rate)
+        return np.asarray(audio, dtype=np.float32)
+
+    def units_of(self, audio: Sequence[Audio]) -> list[np.ndarray]:
+        """Deduplicated units (N,) of recordings."""
+        if self.tokenizers.units is None:
+            raise InputError("this model has no units; it cannot read speech")
+        frames = self.tokenizers.units.encode_batch([self.samples(one) for one in audio])
+        return [deduplicate(one)[0] for one in frames]
+
+    def text_span(self, text: str) -> Span:
+        """A text condition; InputError where there is nothing in it."""
+        ids = self.tokenizers.text.encode(text)
+        if not ids:
+            raise InputError("the text is empty; give at least one character")
+        return Span("text", np.asarray(ids))
+
+    def voice_prompt(self, voice: str | Path | np.ndarray | None) -> tuple[Span, ...]:
+        """The `<voice>` condition of a known speaker, of a recording, or none."""
+        if voice is None or self.tokenizers.codes is None:
+            return ()
+        if isinstance(voice, str) and voice in self.prompts:
+            return (Span("voice", self.prompts[voice]),)
+        codec = self.tokenizers.codes
+        if isinstance(voice, np.ndarray):
+            samples = voice
+        elif Path(voice).exists():
+            samples = read_audio(voice, sample_rate=codec.sample_rate)
+        else:
+            raise InputError(f"unknown voice {str(voice)!r}; known: {', '.join(self.voices)}, or give a recording")
+        return (Span("voice", codec.encode(samples[: 2 * codec.sample_rate])),)
+
+    def voice_vector(self, voice: str | Path | np.ndarray | None) -> str | np.ndarray | None:
+        """What the unit vocoder takes for the same `voice`."""
+        if voice is None or self.vocoder is None or (isinstance(voice, str) and voice in self.vocoder.voices):
+            return voice if isinstance(voice, str) else None
+        samples = voice if isinstance(voice, np.ndarray) else read_audio(voice, sample_rate=self.vocoder.sample_rate)
+        return self.vocoder.voice_of(samples)
+
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    def output_limits(self, plan: Plan) -> list[int]:
+        """Most content items of each output, from the size of the input."""
+        table, sizes = self.limits, {"text": 0, "units": 0}
+        for span in plan.conditions:
+            if span.kind == "units":
+                sizes["units"] = len(span)
+            elif span.kind == "codes":
+                sizes["units"] = len(span)
+            elif span.kind in ("text", "hyp"):
+                sizes["text"] += len(span)
+        limits = []
+        for kind in output_kinds(plan.task, plan.flags):
+            if kind == "text":
+                size = sizes["units"] * table.text_per_unit or sizes["text"] * table.text_per_text or 48
+            elif kind == "units":
+                size = sizes["units"] * table.units_per_unit or sizes["text"] * table.units_per_text or 120
+                sizes["units"] = max(sizes["units"], round(size / 2))
+            else:
+                size = sizes["units"] * table.frames_per_unit or 200
+            limits.append(round(size) + table.floor)
+        return limits
+
+    def run(
+        self,
+        requests: Sequence[Request],
+        *,
+        sampling: Sampling = GREEDY,
+        beams: int = 1,
+        seed: int = 0,
+        batch: int = 64,
+    ) -> list[Result]:
+        """Answer requests; each result is the same alone as in a batch.
+
+        Args:
+            requests: plans without outputs (or with a prefix to continue).
+            sampling: how ids are chosen where `beams` is 1.
+            beams: more than 1 searches instead and fills `nbest`.
+            seed: seed of the draws.
+            batch: most sequences at a time.
+        """
+        results: list[Result] = []
+        for start in range(0, len(requests), batch):
+            results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
+        return results
+
+    def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+        prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
+        automata, limits = [], []
+        for request, prompt in zip(requests, prompts):
+            limit = self._token_limit(request.plan)
+            limit = min(limit, self.decoder.config.max_positions - len(prompt))
+            if limit < 8:
+                raise InputError(f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it")
+            outputs = self.output_limits(request.plan)
+            automata.append(Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs))
+            limits.append(limit)
+        if beams > 1:
+            return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
+        made = generate(
+            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed
+        )
+        return [self._result(request, prompt, one) for request, prompt, one in zip(requests, prompts, made)]
+
+    def _token_limit(self, plan: Plan) -> int:
+        widths = {"codes": len(self.tokenizers.codes.cardinalities) if self.tokenizers.codes else 1}
+        kinds = output_kinds(plan.task, plan.flags)
+        sizes = self.output_limits(plan)
+        return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
+
+    def _search(self, request: Request, prompt: np.ndarray, automaton: Automaton, beams: int) -> Result:
+        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams)
+        best = found[0]
+        made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
+        result = self._result(request, prompt, made)
+        texts = [self._texts(parse(np.concatenate([prompt, one.ids]), self.vocabulary).outputs) for one in found]
+        return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
+
+    def _texts(self, outputs: Sequence[Span]) -> list[str]:
+        return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
+
+    def _result(self, request: Request, prompt: np.ndarray, made: Generated) -> Result:
+        parsed = parse(np.concatenate([prompt, made.ids]), self.vocabulary)
+        texts = self._texts(parsed.outputs)
+        audio = self.speak(parsed.outputs, request.voice) if request.speak else None
+        rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
+        return Result(
+            text=texts[-1] if texts else None,
+            audio=audio,
+            sample_rate=rate,
+            ids=made.ids,
+            score=made.score,
+            finish_reason=self._finish_reason(request.plan, parsed.outputs, made),
+            outputs=parsed.outputs,
+            texts=tuple(texts),
+        )
+
+    def _finish_reason(self, plan: Plan, outputs: Sequence[Span], made: Generated) -> str:
+        """The automaton always closes what it opens: a full output was cut, whatever its last id says."""
+        full = any(len(span) >= limit for span, limit in zip(outputs, self.output_limits(plan)))
+        return "length" if full or made.finish_reason == "length" else "eos"
+
+    def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
+        """Waveform (S,) of the last speech among outputs, or None."""
+        for span in reversed(outputs):
+            if span.kind == "codes" and self.tokenizers.codes is not None and self.vocoder is not None:
+                return self.vocoder.from_codes(span.content, self.tokenizers.codes)
+            if span.kind == "units" and self.vocoder is not None:
+                return self.vocoder.from_units(span.content, voice=voice)
+        return None
+
+    # -- the tasks ----------------------------------------------------------------------------------------------
+
+    def transcribe(self, audio: Audio, *, lang: str, beams: int = 1) -> Result:
+        """Speech to its text. Long recordings are cut at pauses."""
+        samples = self.samples(audio)
+        pieces = split_at_pauses(samples, self.sample_rate)
+        results = self.transcribe_batch(pieces, lang=lang, beams=beams)
+        if len(results) == 1:
+            return results[0]
+        text = " ".join(result.text or "" for result in results).strip()
+        trace = tuple(f"{len(piece) / self.sample_rate:.1f} s: {result.text}" for piece, result in zip(pieces, results))
+        return replace(results[0], text=text, trace=trace, score=sum(result.score for result in results))
+
+    def transcribe_batch(self, audio: Sequence[Audio], *, lang: str, beams: int = 1) -> list[Result]:
+        """`transcribe` for several short recordings."""
+        plans = [Plan("asr", lang, conditions=(Span("units", units),)) for units in self.units_of(audio)]
+        return self.run([Request(plan=plan) for plan in plans], beams=beams)
+
+    def translate(self, source_input: Audio | str, *, source: str, target: str, beams: int = 1) -> Result:
+        """Speech (a recording) or text (`Text("…")` or a string that names no file) to text in another language."""
+        if isinstance(source_input, str) and not Path(source_input).exists() and not source_input.endswith((".wav", ".flac")):
+            plan = Plan("mt", source, target, conditions=(self.text_span(source_input),))
+        else:
+            plan = Plan("s2tt", source, target, conditions=(Span("units", self.units_of([source_input])[0]),))
+        return self.run([Request(plan=plan)], beams=beams)[0]
+
+    def synthesize(
+        self,
+        text: str,
+        *,
+        lang: str,
+        voice: str | Path | np.ndarray | None = None,
+        output: str = "codes",
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> Result:
+        """Text to speech, through units (`output="units"`) or units and codes (`output="codes"`)."""
+        request = self.synthesis_request(text, lang=lang, voice=voice, output=output)
+        return self.run([request], sampling=sampling, seed=seed)[0]
+
+    def synthesis_request(
+        self, text: str, *, lang: str, voice: str | Path | np.ndarray | None, output: str
+    ) -> Request:
+        """The request behind `synthesize`."""
+        if output not in ("units", "codes"):
+            raise InputError(f"output is {output!r}; choose units or codes")
+        if output == "codes" and self.tokenizers.codes is None:
+            output = "units"
+        flag = OUT_CODES if output == "codes" else OUT_UNITS
+        prompt = self.voice_prompt(voice) if output == "codes" else ()
+        plan = Plan("tts", lang, flags=(flag,), conditions=(*prompt, self.text_span(text)))
+        vector = self.voice_vector(voice) if output == "units" else None
+        return Request(plan=plan, voice=vector, speak=True)
+
+    def translate_speech(
+        self,
+        audio: Audio,
+        *,
+        source: str,
+        target: str,
+        chain: bool = True,
+        voice: str | Path | np.ndarray | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> Result:
+        """Speech to speech in another language, through both texts (`chain=True`) or directly."""
+        flags = (CHAIN,) if chain else (OUT_UNITS,)
+        plan = Plan("s2st", source, target, flags=flags, conditions=(Span("units", self.units_of([audio])[0]),))
+        vector = self.voice_vector(voice if voice is not None else self.samples(audio))
+        return self.run([Request(plan=plan, voice=vector, speak=True)], sampling=sampling)[0]
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model directory atomically."""
+        from safetensors.numpy import save_file
+
+        roles = self.vocabulary
+        with atomic_directory(folder) as draft:
+            save_core(self.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+            roles.save(draft / "vocabulary.json")
+            self.tokenizers.save(draft / "tokenizers")
+            if self.vocoder is not None:
+                self.vocoder.save(draft / "vocoder")
+            if self.prompts:
+                save_file({k: np.ascontiguousarray(v) for k, v in self.prompts.items()}, draft / "voices.safetensors")
+            write_json(draft / "unitok.json", {"format": FORMAT, "limits": self.limits.__dict__, "info": self.info})
+
+    @staticmethod
+    def load(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Model:
+        """Read a model directory.
+
+        Raises:
+            InputError: no such directory, another format, or parts that do not belong together.
+        """
+        from safetensors.numpy import load_file
+
+        root = Path(folder)
+        if not (root / "unitok.json").exists():
+            raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+        config: Mapping[str, Any] = read_json(root / "unitok.json")
+        if config.get("format") != FORMAT:
+            raise InputError(f"{root}: model format {config.get('format')!r}, this version reads {FORMAT}")
+        vocabulary = Vocabulary.load(root / "vocabulary.json")
+        tokenizers = TokenizerSet.load(root / "tokenizers")
+        for stream in tokenizers.streams():
+            vocabulary.check(stream, f"{root}/tokenizers")
+        decoder = load_core(root / "core", dtype=dtype)
+        if decoder.config.vocab_size != vocabulary.size:
+            raise InputError(f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids")
+        return Model(
+            decoder=decoder,
+            vocabulary=vocabulary,
+            tokenizers=tokenizers,
+            vocoder=Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
+            prompts=load_file(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {},
+            limits=Limits(**config["limits"]),
+            info=dict(config["info"]),
+        )
+
+
+def split_at_pauses(samples: np.ndarray, rate: int, *, longest: float = 12.0, search: float = 4.0) -> list[np.ndarray]:
+    """Cut (S,) samples into pieces of at most `longest` seconds, each cut at the quietest moment of its last seconds."""
+    pieces, start = [], 0
+    limit, window, hop = round(longest * rate), round(search * rate), rate // 50
+    while len(samples) - start > limit:
+        tail = samples[start + limit - window : start + limit]
+        frames = tail[: len(tail) // hop * hop].reshape(-1, hop)
+        smooth = np.convolve((frames**2).mean(1), np.ones(7) / 7, mode="same")
+        cut = start + limit - window + int(np.argmin(smooth)) * hop + hop // 2
+        pieces.append(samples[start:cut])
+        start = cut
+    return [*pieces, samples[start:]]
