@@ -17,9 +17,10 @@ from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_training.columns import segment_maximum
 from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.mixture import LINES, Mixture
-from unitok_training.plans import PlanOptions, PlanSource, segment_maximum
+from unitok_training.plans import PlanOptions, PlanSource
 
 PIECES = ["▁x"] * TEXT_PIECES
 """In the toy corpus every piece is a word."""
