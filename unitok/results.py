@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Alternative:
-    """One entry of an n-best list."""
-
-    text: str | None
-    """Its text, None where the answer is speech."""
-    ids: np.ndarray
-    """(N,) generated ids."""
-    logprob: float
-    """Sum of the log-probabilities, which teacher forcing reproduces."""
-    score: float
-    """What the list is sorted by: `logprob` ÷ length ** length_penalty."""
+from unitok_tokenizers.grammar import Span
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,49 +16,38 @@ class Result:
     """An answer of the model."""
 
     text: str | None = None
-    """The answer's text."""
+    """The answer's text: the last one of a chain, None where the answer is speech alone."""
     audio: np.ndarray | None = field(default=None, repr=False)
-    """(S,) float32 samples of the answer, within [-1, 1]."""
+    """(S,) float32 samples of the answer, within [-1, 1]; None where it is text."""
     sample_rate: int | None = None
     """Hz of `audio`."""
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     """(N,) generated ids, the end of sequence included."""
     score: float = 0.0
     """Sum of the ids' log-probabilities among the allowed ones."""
-    nbest: tuple[Alternative, ...] = field(default=(), repr=False)
-    """Best first; empty without beam search."""
-    trace: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What lies between question and answer: local units and codes, intermediate texts, chunks of long audio."""
+    nbest: tuple[tuple[str, float], ...] = ()
+    """(text, score) of the beam search's list, best first; empty without a search."""
+    trace: tuple[str, ...] = ()
+    """How the answer came about, for people: one line per piece of a long recording."""
     finish_reason: str = "eos"
-    """eos, or length where a limit ended the answer."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Transcription(Result):
-    """Text of speech in the same language."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Translation(Result):
-    """Text in another language."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Speech(Result):
-    """Generated speech."""
+    """eos, or length where a limit ended an output."""
+    outputs: tuple[Span, ...] = field(default=(), repr=False)
+    """Every output span with its local ids, in the order of the grammar."""
+    texts: tuple[str, ...] = ()
+    """Every output text: a chain gives the transcript, then its translation."""
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration of the audio; 0 without any."""
         return 0.0 if self.audio is None or not self.sample_rate else len(self.audio) / self.sample_rate
 
     def save(self, path: Path | str) -> Path:
         """Write the audio as 16-bit WAV, FLAC or OGG, by the name's suffix; returns the path.
 
         Raises:
-            InputError: there is no audio (the model has no vocoder), or the file cannot be written.
+            InputError: there is no audio, or the file cannot be written.
         """
         if self.audio is None or self.sample_rate is None:
-            raise InputError(f"cannot write {path}: this speech has units but no audio; load a model with a vocoder")
+            raise InputError(f"cannot write {path}: this result has no audio; ask for speech of a model with a vocoder")
         write_audio(path, self.audio, self.sample_rate)
         return Path(path)
