@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok.padded_attention import LONGEST, padded_attention
+
 VarlenAttention = Callable[..., Tensor]
 
 
@@ -45,9 +47,7 @@ def varlen_attention(
         (T, H, D) in q's dtype.
     """
     kernel = resolve(q.device.type)
-    return kernel(
-        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
-    )
+    return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
 
 
 @lru_cache(maxsize=4)
@@ -95,7 +95,15 @@ def split_attention(
     softmax_scale: float | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros."""
+    """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros.
+
+    Training on short documents in bfloat16 goes through `padded_attention`, which is twice as fast there.
+    """
+    training = causal and dropout_p == 0.0 and q.requires_grad and q.dtype == torch.bfloat16
+    if training and cu_seqlens_q is cu_seqlens_k and max_seqlen_q <= LONGEST:
+        return padded_attention(
+            q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
+        )
     q_lengths = cu_seqlens_q.diff().tolist()
     k_lengths = q_lengths if cu_seqlens_k is cu_seqlens_q else cu_seqlens_k.diff().tolist()
     gqa = q.shape[1] != k.shape[1]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from unitok_tokenizers.automaton import Automaton
 
 from unitok.decoder import Decoder
 from unitok.generation import MaskTable, decode_step, masked_log_softmax, prefill
+from unitok_tokenizers.automaton import Automaton
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ class KVCache:
     """Keys and values of B sequences, (L, B, G, S, D) each; `lengths` (B,) says how much of a row is filled."""
 
     def __init__(
-        self, config: DecoderConfig, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: DecoderConfig,
+        batch: int,
+        capacity: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
     ) -> None:
         shape = (config.layers, batch, config.kv_heads, capacity, config.head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
@@ -65,6 +71,9 @@ class StepAttend:
         # Query heads of one key/value head become query positions: no key is copied for grouped heads.
         grouped = q.unflatten(1, (k.shape[1], repeat))  # (B, G, R, D)
         out = functional.scaled_dot_product_attention(
-            grouped, keys[:, :, : self.longest].to(q.dtype), values[:, :, : self.longest].to(q.dtype), attn_mask=self.mask
+            grouped,
+            keys[:, :, : self.longest].to(q.dtype),
+            values[:, :, : self.longest].to(q.dtype),
+            attn_mask=self.mask,
         )  # (B, G, R, D)
         return out.flatten(1, 2)  # (B, H, D)

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from unitok_tokenizers.errors import InputError
 
 from unitok.attention import varlen_attention
+from unitok_tokenizers.errors import InputError
 
 INITIAL_SCALE = 0.02
 
@@ -161,7 +161,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each behind a norm and a residual."""
 
-    def __init__(self, config: DecoderConfig, index: int, make_feed_forward: Callable[[DecoderConfig], nn.Module]) -> None:
+    def __init__(
+        self, config: DecoderConfig, index: int, make_feed_forward: Callable[[DecoderConfig], nn.Module]
+    ) -> None:
         super().__init__()
         self.config, self.index = config, index
         total = (config.heads + 2 * config.kv_heads) * config.head_dim

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from unitok_tokenizers.automaton import Automaton
-from unitok_tokenizers.errors import InputError
 
 from unitok.cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder import Decoder, pack_documents
 from unitok.sampling import GREEDY, Sampling, sample
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,11 @@ def decode_step(decoder: Decoder, ids: Tensor, cache: KVCache, longest: int) -> 
 
 @torch.inference_mode()
 def score(
-    decoder: Decoder, prompts: Sequence[np.ndarray], continuations: Sequence[np.ndarray], *, automata: Sequence[Automaton] | None = None
+    decoder: Decoder,
+    prompts: Sequence[np.ndarray],
+    continuations: Sequence[np.ndarray],
+    *,
+    automata: Sequence[Automaton] | None = None,
 ) -> list[np.ndarray]:
     """Teacher-forced log-probability of each id of each continuation, (N_i,) float32.
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json, write_json
 
 from unitok.decoder import Decoder, DecoderConfig
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, write_json
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 ARCHITECTURES = {
@@ -64,7 +64,9 @@ def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
     if kind not in MODEL_TYPES:
         raise InputError(f"{where}: model_type is {kind!r}; {', '.join(MODEL_TYPES)} can be imported")
     if value.get("hidden_act", "silu") != "silu" or value.get("mlp_bias"):
-        raise InputError(f"{where}: hidden_act {value.get('hidden_act')!r} or mlp_bias is not supported (silu, no bias)")
+        raise InputError(
+            f"{where}: hidden_act {value.get('hidden_act')!r} or mlp_bias is not supported (silu, no bias)"
+        )
     sliding = value.get("sliding_window") if value.get("use_sliding_window", kind == "mistral") else None
     positions = int(value.get("max_position_embeddings", 4096))
     if sliding is not None and sliding < positions:
@@ -141,12 +143,16 @@ def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | s
     wanted = to_hf_state(decoder)
     for name in wanted:
         if name not in rest:
-            raise InputError(f"{where}: weight {name!r} is missing; the folder is incomplete or of another architecture")
+            raise InputError(
+                f"{where}: weight {name!r} is missing; the folder is incomplete or of another architecture"
+            )
     for name, value in rest.items():
         if name not in wanted:
             raise InputError(f"{where}: unknown weight {name!r}; the architecture differs from its config.json")
         if wanted[name].shape != value.shape:
-            raise InputError(f"{where}: {name!r} is {tuple(value.shape)}, config.json means {tuple(wanted[name].shape)}")
+            raise InputError(
+                f"{where}: {name!r} is {tuple(value.shape)}, config.json means {tuple(wanted[name].shape)}"
+            )
     _copy(decoder, {name: value for name, value in rest.items()})
 
 

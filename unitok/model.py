@@ -12,6 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from unitok.beam import beam_search
+from unitok.decoder import Decoder
+from unitok.generation import Generated, generate
+from unitok.hf import load_core, save_core
+from unitok.results import Result
+from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.audio import read_audio, resample
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
@@ -21,13 +28,6 @@ from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_pr
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
-
-from unitok.beam import beam_search
-from unitok.decoder import Decoder
-from unitok.generation import Generated, generate
-from unitok.hf import load_core, save_core
-from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
 
 FORMAT = 1
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
@@ -199,15 +199,15 @@ class Model:
             limit = self._token_limit(request.plan)
             limit = min(limit, self.decoder.config.max_positions - len(prompt))
             if limit < 8:
-                raise InputError(f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it")
+                raise InputError(
+                    f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
+                )
             outputs = self.output_limits(request.plan)
             automata.append(Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs))
             limits.append(limit)
         if beams > 1:
             return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
-        made = generate(
-            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed
-        )
+        made = generate(self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed)
         return [self._result(request, prompt, one) for request, prompt, one in zip(requests, prompts, made)]
 
     def _token_limit(self, plan: Plan) -> int:
@@ -277,7 +277,11 @@ class Model:
 
     def translate(self, source_input: Audio | str, *, source: str, target: str, beams: int = 1) -> Result:
         """Speech (a recording) or text (`Text("…")` or a string that names no file) to text in another language."""
-        if isinstance(source_input, str) and not Path(source_input).exists() and not source_input.endswith((".wav", ".flac")):
+        if (
+            isinstance(source_input, str)
+            and not Path(source_input).exists()
+            and not source_input.endswith((".wav", ".flac"))
+        ):
             plan = Plan("mt", source, target, conditions=(self.text_span(source_input),))
         else:
             plan = Plan("s2tt", source, target, conditions=(Span("units", self.units_of([source_input])[0]),))
@@ -297,9 +301,7 @@ class Model:
         request = self.synthesis_request(text, lang=lang, voice=voice, output=output)
         return self.run([request], sampling=sampling, seed=seed)[0]
 
-    def synthesis_request(
-        self, text: str, *, lang: str, voice: str | Path | np.ndarray | None, output: str
-    ) -> Request:
+    def synthesis_request(self, text: str, *, lang: str, voice: str | Path | np.ndarray | None, output: str) -> Request:
         """The request behind `synthesize`."""
         if output not in ("units", "codes"):
             raise InputError(f"output is {output!r}; choose units or codes")
@@ -355,7 +357,9 @@ class Model:
 
         root = Path(folder)
         if not (root / "unitok.json").exists():
-            raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+            raise InputError(
+                f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one"
+            )
         config: Mapping[str, Any] = read_json(root / "unitok.json")
         if config.get("format") != FORMAT:
             raise InputError(f"{root}: model format {config.get('format')!r}, this version reads {FORMAT}")
@@ -365,7 +369,9 @@ class Model:
             vocabulary.check(stream, f"{root}/tokenizers")
         decoder = load_core(root / "core", dtype=dtype)
         if decoder.config.vocab_size != vocabulary.size:
-            raise InputError(f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids")
+            raise InputError(
+                f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids"
+            )
         return Model(
             decoder=decoder,
             vocabulary=vocabulary,

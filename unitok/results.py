@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span

@@ -22,9 +22,7 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return soxr.resample(samples, from_rate, to_rate).astype(np.float32)
 
 
-def read_audio(
-    path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None
-) -> np.ndarray:
+def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:
     """Read a recording, or a part of it, as mono.
 
     Args:
@@ -74,7 +72,9 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
         os.replace(draft, target)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         draft.unlink(missing_ok=True)
-        raise InputError(f"cannot write audio {path}: {error}; use a writable folder and a .wav or .flac name") from error
+        raise InputError(
+            f"cannot write audio {path}: {error}; use a writable folder and a .wav or .flac name"
+        ) from error
 
 
 def audio_seconds(path: Path | str) -> float:

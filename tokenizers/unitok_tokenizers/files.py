@@ -33,7 +33,9 @@ def ensure_writable_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
 
 
 @contextmanager
@@ -103,7 +105,9 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise InputError(f"no file {path}; check the path") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not readable JSON ({error}); write it again with the command that made it") from error
+        raise InputError(
+            f"{path} is not readable JSON ({error}); write it again with the command that made it"
+        ) from error
 
 
 def sha256_file(path: Path | str) -> str:

@@ -417,6 +417,8 @@ def _read_interleaved(reader: _Reader) -> tuple[list[Span], bool]:
             return outputs, True
         kind = next((kind for kind in ("text", "units") if reader.take(f"<{kind}>")), None)
         if kind is None:
-            raise InputError(f"position {reader.at}: expected <text>, <units> or <eos>, found {reader.name() or 'text'}")
+            raise InputError(
+                f"position {reader.at}: expected <text>, <units> or <eos>, found {reader.name() or 'text'}"
+            )
         outputs.append(_read_content(reader, kind))
     return outputs, False

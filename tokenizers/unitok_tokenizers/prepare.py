@@ -64,7 +64,9 @@ def prepare_shards(
             skipped[reason] = skipped.get(reason, 0) + count
         if progress is not None:
             progress(min(start + PART_ROWS, len(rows)), len(rows))
-    for stale in set(root.glob("part-*")) - {root / f["name"] for f in files} - {root / f"{f['name']}.json" for f in files}:
+    for stale in (
+        set(root.glob("part-*")) - {root / f["name"] for f in files} - {root / f"{f['name']}.json" for f in files}
+    ):
         stale.unlink()
     manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": [info.to_json() for info in streams]}
     write_json(root / "manifest.json", manifest)
@@ -76,7 +78,9 @@ def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[st
     carried = {name for row in rows for name in row.tokens}
     for name in sorted(carried):
         if name not in external and name not in streams:
-            raise InputError(f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)")
+            raise InputError(
+                f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
+            )
     return list({**streams, **external}.values())
 
 
@@ -111,7 +115,9 @@ def _part(
         record = read_json(note)
         if record["key"] == own_key and record["sha256"] == sha256_file(root / name):
             return record
-    columns, skipped = tokenize_rows(rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable)
+    columns, skipped = tokenize_rows(
+        rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable
+    )
     _write_arrow(root / name, columns, streams)
     record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
     write_json(note, {**record, "key": own_key})
@@ -142,7 +148,13 @@ def tokenize_rows(
                     raise
                 skipped["unreadable"] = skipped.get("unreadable", 0) + 1
                 continue
-            reason = "longer than max_seconds" if len(audio) > max_seconds * rate else "too short" if len(audio) < MIN_SAMPLES else ""
+            reason = (
+                "longer than max_seconds"
+                if len(audio) > max_seconds * rate
+                else "too short"
+                if len(audio) < MIN_SAMPLES
+                else ""
+            )
             if reason:
                 skipped[reason] = skipped.get(reason, 0) + 1
                 continue
@@ -213,4 +225,6 @@ def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence
         sync_folder(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}; make space or choose another folder") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; make space or choose another folder"
+        ) from error

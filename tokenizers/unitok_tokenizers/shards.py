@@ -42,7 +42,9 @@ class Shards:
             raise InputError(f"{root} holds no shards (no manifest.json); make them with `unitok prepare`")
         manifest = read_json(root / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError(f"{root}: shards of format {manifest.get('format')!r}, this version reads {FORMAT}; prepare again")
+            raise InputError(
+                f"{root}: shards of format {manifest.get('format')!r}, this version reads {FORMAT}; prepare again"
+            )
         for part in manifest["files"]:
             path = root / part["name"]
             if not path.exists():
@@ -169,7 +171,9 @@ def validate_shards(folder: Path | str) -> dict[str, Any]:
         else:
             over = bool(len(values)) and int(values.max()) >= info.cardinalities[0]
         if over or (len(values) and int(values.min()) < 0):
-            raise InputError(f"{folder}: column {name} holds ids outside its tokenizer ({info.cardinalities}); prepare again")
+            raise InputError(
+                f"{folder}: column {name} holds ids outside its tokenizer ({info.cardinalities}); prepare again"
+            )
     _check_durations(shards)
     return summary(shards)
 

@@ -97,7 +97,9 @@ class SentencePieceText:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise InputError(f"cannot train {vocab_size} text pieces: {error}; ask for more pieces or give more text") from error
+            raise InputError(
+                f"cannot train {vocab_size} text pieces: {error}; ask for more pieces or give more text"
+            ) from error
         return SentencePieceText(writer.getvalue())
 
     @property

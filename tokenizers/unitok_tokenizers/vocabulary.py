@@ -26,9 +26,7 @@ CONTROL_SIZE = 512
 LANGUAGE_SIZE = 64
 FORMAT = 1
 
-TASK_NAMES = (
-    "asr tts s2tt s2st mt lm slm ilm chat ger gtr vtts cap se sr tse edit vc sid"
-).split()
+TASK_NAMES = ("asr tts s2tt s2st mt lm slm ilm chat ger gtr vtts cap se sr tse edit vc sid").split()
 SPAN_NAMES = "text phones units codes lat voice hyp kw tool".split()
 GENERATE_NAMES = "text units codes first".split()
 
@@ -350,7 +348,9 @@ class Vocabulary:
         """Raise InputError naming both sides where `stream` is not the one this vocabulary was made with."""
         own = self.streams.get(stream.name)
         if own is None:
-            raise InputError(f"{where} hold stream {stream.name!r}, which this vocabulary lacks ({', '.join(self.streams)})")
+            raise InputError(
+                f"{where} hold stream {stream.name!r}, which this vocabulary lacks ({', '.join(self.streams)})"
+            )
         for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
             ours, theirs = getattr(own, part), getattr(stream, part)
             if ours != theirs:
@@ -383,7 +383,9 @@ class Vocabulary:
         """Read `vocabulary.json`; InputError where it is of another format or its control tokens moved."""
         value = read_json(path)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise InputError(f"{path} is not a vocabulary of format {FORMAT}; convert it with the version that wrote it")
+            raise InputError(
+                f"{path} is not a vocabulary of format {FORMAT}; convert it with the version that wrote it"
+            )
         known = value["controls"]
         if list(CONTROLS[: len(known)]) != known:
             raise InputError(f"{path} numbers the control tokens differently; it belongs to another version of unitok")

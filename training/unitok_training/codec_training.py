@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.units import UnitTokenizer

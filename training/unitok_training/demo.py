@@ -10,13 +10,14 @@ The phrase corpus and somebody's manifest take the same course from the second s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-
+from unitok_tokenizers.files import write_json
 from unitok_training.pipeline import Pipeline, Stage
 
 STAGES = "unitok_training.demo_stages"
@@ -40,15 +41,15 @@ class DemoConfig:
     """CPU threads in all."""
     clusters: int = 384
     """Number of units."""
-    encoder_steps: int = 1400
+    encoder_steps: int = 500
     """Optimiser steps of the speech encoder behind the units."""
-    codec_steps: int = 1200
+    codec_steps: int = 700
     """Optimiser steps of the codec."""
-    judge_steps: int = 1800
+    judge_steps: int = 550
     """Optimiser steps of the judge."""
-    mel_vocoder_steps: int = 1500
+    mel_vocoder_steps: int = 700
     """Optimiser steps of the spectral vocoder."""
-    unit_mel_steps: int = 900
+    unit_mel_steps: int = 500
     """Optimiser steps of the unit synthesiser."""
     preset: str = "demo"
     """Recipe preset of the decoder."""
@@ -73,7 +74,7 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
         Stage(name="model", function=f"{STAGES}:model", needs=("decoder", "mel_vocoder", "unit_mel")),
         Stage(
             name="evaluate",
-            function=f"{STAGES}:evaluate",
+            function=f"{STAGES}:evaluate_stage",
             needs=("model", "judge"),
             threads=2,
             settings=("evaluate_limit",),
@@ -95,9 +96,17 @@ def run_demo(
     stages = demo_stages(config)
     if only is not None:
         stages = _with_needs(stages, only)
-    settings: dict[str, Any] = asdict(config) | {"languages": list(config.languages), "overrides": list(config.overrides)}
+    settings: dict[str, Any] = asdict(config) | {
+        "languages": list(config.languages),
+        "overrides": list(config.overrides),
+    }
+    begin = time.monotonic()
     pipeline = Pipeline(out, stages, settings, threads=config.threads, report=report)
+    fresh = not any((out / "stages").glob("*.json"))
     records = pipeline.run()
+    if fresh:  # a run that continued an earlier one has no wall time of its own
+        wall = {"seconds": round(time.monotonic() - begin, 1), "peak_bytes": pipeline.peak_bytes}
+        write_json(out / "wall.json", wall)
     if only is None:
         from unitok_training.demo_stages import write_report
 

@@ -23,8 +23,7 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
-
-from unitok_training.resources import TreeMemory
+from unitok_training.resources import TreeMemory, tree_bytes
 
 INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
@@ -90,6 +89,8 @@ class Pipeline:
         for stage in self.stages:  # listed in an order in which every need comes first
             assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
             self.keys[stage.name] = stage_key(stage, self.config, self.keys)
+        self.peak_bytes = 0
+        """Most that all stages and this process held at once."""
         self._running: dict[str, tuple[subprocess.Popen[bytes], float, TreeMemory]] = {}
 
     def run(self) -> dict[str, StageRecord]:
@@ -104,6 +105,7 @@ class Pipeline:
             while len(done) < len(self.stages):
                 self._start_ready(done)
                 time.sleep(POLL_SECONDS)
+                self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
                 self._collect(done)
         finally:
             self._stop_all()
@@ -155,7 +157,9 @@ class Pipeline:
         text = log.read_text(encoding="utf-8", errors="replace").strip()
         if code == INPUT_ERROR_EXIT and text:
             raise InputError(text.splitlines()[-1])
-        raise RuntimeError(f"stage {name} ended with exit code {code}; {log} ends:\n" + "\n".join(text.splitlines()[-15:]))
+        raise RuntimeError(
+            f"stage {name} ended with exit code {code}; {log} ends:\n" + "\n".join(text.splitlines()[-15:])
+        )
 
     def _stop_all(self) -> None:
         for process, _, _ in self._running.values():

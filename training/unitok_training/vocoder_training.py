@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.units import deduplicate
+from unitok_training.codec_training import Crops
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
-
-from unitok_training.codec_training import Crops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,9 @@ def train_unit_mel(
         rows = [crops.rows[int(row)] for row in random.choice(len(crops.rows), config.batch)]
         targets, frames = _crops_of(crops, rows, random)
         peers = [by_speaker[speakers[row] or f"#{row}"] for row in rows]
-        references = [_reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers]
+        references = [
+            _reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers
+        ]
         with torch.autocast("cpu", torch.bfloat16):
             voice = model.speaker(torch.stack(references)).float()
             made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1))

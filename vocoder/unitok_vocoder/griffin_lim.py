@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from unitok_tokenizers.features import MelConfig, mel_filters
 
 

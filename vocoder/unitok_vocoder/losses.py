@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from unitok_tokenizers.features import MelConfig, log_mel
 
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))

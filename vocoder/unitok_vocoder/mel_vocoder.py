@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import read_json, write_json

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import read_json, write_json

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.files import write_json
-
 from unitok_vocoder.griffin_lim import griffin_lim
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
@@ -116,6 +116,7 @@ class Vocoder:
     @staticmethod
     def load(folder: Path | str) -> Vocoder:
         from safetensors.numpy import load_file
+
         from unitok_tokenizers.files import read_json
 
         root = Path(folder)

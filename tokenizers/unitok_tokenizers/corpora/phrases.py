@@ -261,7 +261,9 @@ def make_phrase_corpus(
             raise InputError(f"the phrase corpus has no language {code!r}; it has {', '.join(LANGUAGES)}")
     root = Path(out)
     manifest = root / "manifest.jsonl"
-    utterances = _utterances(build_sentences(train=pairs, test=test_pairs, dev=test_pairs // 3, seed=seed), languages, seed)
+    utterances = _utterances(
+        build_sentences(train=pairs, test=test_pairs, dev=test_pairs // 3, seed=seed), languages, seed
+    )
     spoken = speak_all(utterances, root / "audio", workers=workers)
     lines = []
     for utterance, words in zip(utterances, spoken):

@@ -1,0 +1,349 @@
+"""The stages of the demo: each reads and writes one run folder, in a process of its own.
+
+A stage writes its result atomically, so that a stage that was killed leaves nothing behind and starts anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.decoder import Decoder
+from unitok.model import Limits, Model
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.codec import load_codec
+from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory, sha256_file, write_json
+from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.units import UnitTokenizer
+from unitok_training.checkpoint import load_module, open_checkpoint
+from unitok_training.codec_training import CodecConfig
+from unitok_training.ctc import CtcConfig
+from unitok_training.evaluation import Evaluation, evaluate
+from unitok_training.fit import FitConfig, fit_codec, fit_text, fit_units, load_recordings, training_rows
+from unitok_training.judge import Judge
+from unitok_training.loop import train
+from unitok_training.mixture import Mixture
+from unitok_training.pipeline import StageRecord
+from unitok_training.recipes import Recipe, load_recipe
+from unitok_training.report import write_html
+from unitok_training.vocoder_training import (
+    MelVocoderTraining,
+    UnitMelTraining,
+    train_mel_vocoder,
+    train_unit_mel,
+)
+from unitok_vocoder.mel_vocoder import MelVocoder
+from unitok_vocoder.unit_mel import UnitMel
+from unitok_vocoder.vocoder import Vocoder
+
+Settings = Mapping[str, Any]
+VOICE_SECONDS = 1.5
+
+
+def say(what: str, step: int, loss: float) -> None:
+    """One line of a stage's log."""
+    print(f"{what}: step {step}, loss {loss:.3f}", flush=True)
+
+
+def demo_rows(run: Path, settings: Settings) -> list[Row]:
+    """The corpus: the phrase corpus in the run folder, or the user's manifest with splits filled in."""
+    if settings["manifest"] is None:
+        return read_manifest(run / "corpus" / "manifest.jsonl")
+    return with_splits(read_manifest(settings["manifest"]))
+
+
+def with_splits(rows: list[Row]) -> list[Row]:
+    """Give every tenth group to the test where a manifest has no test rows."""
+    if any(row.split == "test" for row in rows):
+        return rows
+    groups = sorted({row.group for row in rows})
+    test = set(groups[::10])
+    return [replace(row, split="test" if row.group in test else "train") for row in rows]
+
+
+def fit_config(settings: Settings) -> FitConfig:
+    """Tokenizer settings of a run."""
+    return FitConfig(
+        clusters=settings["clusters"],
+        ctc=CtcConfig(steps=settings["encoder_steps"], seed=settings["seed"]),
+        codec=CodecConfig(steps=settings["codec_steps"], seed=settings["seed"]),
+        seed=settings["seed"],
+    )
+
+
+def corpus(run: Path, settings: Settings) -> None:
+    """Speak the phrase corpus, or check the user's manifest."""
+    if settings["manifest"] is None:
+        make_phrase_corpus(
+            run / "corpus",
+            languages=tuple(settings["languages"]),
+            pairs=settings["pairs"],
+            test_pairs=settings["test_pairs"],
+            seed=settings["seed"],
+            workers=settings["threads"],
+        )
+    rows = demo_rows(run, settings)
+    if not any(row.audio is not None and row.text for row in rows):
+        raise InputError(f"{settings['manifest']}: no row has both audio and text; the demo trains on such rows")
+
+
+def units(run: Path, settings: Settings) -> None:
+    """Text pieces, speech encoder and units."""
+    rows, config = demo_rows(run, settings), fit_config(settings)
+    with atomic_directory(run / "fit" / "text") as draft:
+        fit_text(rows, config).save(draft)
+    tokenizer = fit_units(rows, config, say)
+    with atomic_directory(run / "fit" / "units") as draft:
+        tokenizer.save(draft)
+
+
+def judge(run: Path, settings: Settings) -> None:
+    """The judge, on reference audio."""
+    chosen = [row for row in training_rows(demo_rows(run, settings)) if row.audio is not None and row.text]
+    config = CtcConfig(steps=settings["judge_steps"], seed=settings["seed"])
+    found = Judge.train(
+        load_recordings(chosen),
+        [row.text or "" for row in chosen],
+        [row.speaker for row in chosen],
+        config,
+        progress=lambda step, loss: say("judge", step, loss),
+    )
+    with atomic_directory(run / "judge") as draft:
+        found.save(draft)
+
+
+def codes(run: Path, settings: Settings) -> None:
+    """The codec, and the tokenizers as one bundle."""
+    rows, config = demo_rows(run, settings), fit_config(settings)
+    codec = fit_codec(rows, UnitTokenizer.load(run / "fit" / "units"), config, say)
+    with atomic_directory(run / "fit" / "codes") as draft:
+        codec.save(draft)
+    from unitok_tokenizers.text import load_text_tokenizer
+
+    TokenizerSet(
+        text=load_text_tokenizer(run / "fit" / "text"), units=UnitTokenizer.load(run / "fit" / "units"), codes=codec
+    ).save(run / "tokenizers")
+
+
+def prepare(run: Path, settings: Settings) -> None:
+    """Token shards."""
+    rows = demo_rows(run, settings)
+    prepare_shards(rows, TokenizerSet.load(run / "tokenizers"), run / "shards", keep_unreadable=True)
+
+
+def mel_vocoder(run: Path, settings: Settings) -> None:
+    """The spectral vocoder."""
+    recordings = load_recordings(_some(training_rows(demo_rows(run, settings)), 1500, settings["seed"]))
+    config = MelVocoderTraining(steps=settings["mel_vocoder_steps"], seed=settings["seed"])
+    codec = load_codec(run / "fit" / "codes")
+    vocoder = train_mel_vocoder(recordings, codec, config, progress=lambda step, loss: say("vocoder", step, loss))
+    with atomic_directory(run / "fit" / "mel_vocoder") as draft:
+        vocoder.save(draft)
+
+
+def unit_mel(run: Path, settings: Settings) -> None:
+    """The unit synthesiser with its voices."""
+    rows = _some(training_rows(demo_rows(run, settings)), 4000, settings["seed"])
+    recordings = load_recordings(rows)
+    tokenizer = UnitTokenizer.load(run / "fit" / "units")
+    model, voices = train_unit_mel(
+        recordings,
+        tokenizer.encode_batch(recordings),
+        [row.speaker for row in rows],
+        tokenizer.cardinality,
+        UnitMelTraining(steps=settings["unit_mel_steps"], seed=settings["seed"]),
+        progress=lambda step, loss: say("unit synthesiser", step, loss),
+    )
+    Vocoder(None, model, voices).save(run / "fit" / "unit_mel")
+
+
+def _some(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """A fixed random choice of rows with audio."""
+    chosen = [row for row in rows if row.audio is not None]
+    order = np.random.default_rng(seed).permutation(len(chosen))[:count]
+    return [chosen[index] for index in sorted(order.tolist())]
+
+
+def demo_recipe(settings: Settings) -> Recipe:
+    """The preset with the run's overrides and seed."""
+    return load_recipe(settings["preset"], [f"train.seed={settings['seed']}", *settings["overrides"]])
+
+
+def usable_mixture(mixture: Mixture, shards: Shards) -> Mixture:
+    """The mixture without the tasks that these shards cannot serve: one language, no alignments, no text."""
+    from unitok_training.plans import PlanSource
+
+    vocabulary = None
+    kept = {}
+    tokenizers = TokenizerSet.load(shards.folder.parent / "tokenizers")
+    vocabulary = tokenizers.vocabulary(shards.languages)
+    for task, weight in mixture.tasks.items():
+        try:
+            source = PlanSource(
+                shards, vocabulary, Mixture(tasks={task: weight}), seed=0, pieces=tokenizers.text.pieces()
+            )
+            source.check(4096)
+        except InputError as error:
+            print(f"without {task}: {error}", flush=True)
+            continue
+        kept[task] = weight
+    if not kept:
+        raise InputError(f"{shards.folder}: no task of the mixture has rows; give recordings with text")
+    return Mixture(tasks=kept)
+
+
+def decoder(run: Path, settings: Settings) -> None:
+    """The decoder."""
+    shards = Shards.open(run / "shards", check=True)
+    tokenizers = TokenizerSet.load(run / "tokenizers")
+    vocabulary = tokenizers.vocabulary(shards.languages)
+    recipe = demo_recipe(settings)
+    recipe = replace(recipe, mixture=usable_mixture(recipe.mixture, shards))
+    (run / "train").mkdir(exist_ok=True)
+    recipe.save(run / "train" / "recipe.json")
+    generator = torch.Generator().manual_seed(settings["seed"])
+    network = Decoder(recipe.decoder.config(vocabulary.size), generator=generator)
+    train(
+        recipe.train,
+        network,
+        shards,
+        vocabulary,
+        run / "train",
+        mixture=recipe.mixture,
+        plans=recipe.plans,
+        pieces=tokenizers.text.pieces(),
+        on_row=lambda row: print(row, flush=True),
+    )
+
+
+def model(run: Path, settings: Settings) -> None:
+    """The model directory: newest checkpoint, vocoder, voices, limits."""
+    shards = Shards.open(run / "shards")
+    tokenizers = TokenizerSet.load(run / "tokenizers")
+    vocabulary = tokenizers.vocabulary(shards.languages)
+    recipe = Recipe.load(run / "train" / "recipe.json")
+    network = Decoder(recipe.decoder.config(vocabulary.size))
+    load_module(network, open_checkpoint(run / "train" / "checkpoints").model)
+    spoken = Vocoder.load(run / "fit" / "unit_mel")
+    unit_model: UnitMel | None = spoken.units
+    Model(
+        decoder=network.float().eval(),
+        vocabulary=vocabulary,
+        tokenizers=tokenizers,
+        vocoder=Vocoder(MelVocoder.load(run / "fit" / "mel_vocoder"), unit_model, spoken.voices),
+        prompts=voice_prompts(shards),
+        limits=learned_limits(shards),
+        info={"tasks": list(recipe.mixture.tasks), "preset": recipe.name},
+    ).save(run / "model")
+
+
+def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
+    """Codes of the beginning of one training utterance of every speaker."""
+    if "codes" not in shards.streams:
+        return {}
+    prompts = {}
+    frames = round(VOICE_SECONDS * float(shards.streams["codes"].frame_rate or 1))
+    for speaker in sorted(set(shards.speaker[shards.split == "train"].tolist()) - {""}):
+        rows = np.flatnonzero((shards.speaker == speaker) & (shards.split == "train"))
+        row = int(rows[np.argsort(shards.seconds[rows])[len(rows) // 2]])
+        prompts[speaker] = shards.codes(row)[:frames].astype(np.int32)
+    return prompts
+
+
+def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
+    """Length limits: the largest ratios that training shows, with a margin."""
+    train_rows = np.flatnonzero(shards.split == "train")
+    size = {name: np.diff(shards.ragged(name)[1])[train_rows] for name in ("text_ids", "units")}
+    both = (size["text_ids"] > 2) & (size["units"] > 2)
+    if not both.any():
+        return Limits()
+    text, spoken = size["text_ids"][both], size["units"][both]
+    values = {"text_per_unit": text / spoken, "units_per_text": spoken / text}
+    if "codes" in shards.streams:
+        width = len(shards.streams["codes"].cardinalities)
+        values["frames_per_unit"] = np.diff(shards.ragged("codes")[1])[train_rows][both] / width / spoken
+    return Limits(**{name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()})
+
+
+def evaluate_stage(run: Path, settings: Settings) -> None:
+    """All metrics and the examples of the report."""
+    found = evaluate(
+        Evaluation(
+            model=Model.load(run / "model"),
+            shards=Shards.open(run / "shards"),
+            judge=Judge.load(run / "judge"),
+            limit=settings["evaluate_limit"],
+            seed=settings["seed"],
+        ),
+        progress=lambda name: print(name, flush=True),
+    )
+    found.metrics["checkpoint"] = sha256_file(run / "model" / "core" / "model.safetensors")
+    rows = demo_rows(run, settings)
+    texts = {split: [row.text or "" for row in rows if row.split == split] for split in ("train", "test")}
+    found.metrics["corpus"] = {
+        "train_rows": len(texts["train"]),
+        "test_rows": len(texts["test"]),
+        "seen_4gram_share": seen_ngram_share(texts["train"], texts["test"]),
+    }
+    save_examples(found, run / "examples")
+    write_json(run / "evaluation.json", found.metrics)
+
+
+def training_summary(folder: Path) -> dict[str, Any]:
+    """Padding, dropped share and speed of a training run, from its rows of metrics."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = rows[-1]
+    speed = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    return {
+        "steps": last.get("step"),
+        "loss": last.get("loss"),
+        "padding_share": float(np.mean([row["padding_share"] for row in rows if "padding_share" in row])),
+        "dropped_share": 0.0,  # a document that does not fit is refused before training starts
+        "tokens_per_second": float(np.median(speed)) if speed else None,
+    }
+
+
+def save_examples(found: Evaluation, folder: Path) -> None:
+    """Audio and captions of the examples, for the report."""
+    from unitok_tokenizers.audio import write_audio
+
+    rate = found.model.sample_rate
+    with atomic_directory(folder) as draft:
+        captions = []
+        for number, example in enumerate(found.examples):
+            entry = {name: getattr(example, name) for name in ("task", "reference", "output", "source", "note")}
+            for name in ("audio", "reference_audio"):
+                samples = getattr(example, name)
+                if samples is not None:
+                    entry[name] = f"{number:03d}-{name}.flac"
+                    write_audio(draft / entry[name], samples, rate)
+            captions.append(entry)
+        write_json(draft / "examples.json", captions)
+
+
+def write_report(run: Path, records: Mapping[str, StageRecord]) -> Path:
+    """`metrics.json` with seconds and memory added, and `report.html`."""
+    from unitok_tokenizers.files import read_json
+
+    metrics = read_json(run / "evaluation.json")
+    metrics["seconds"] = {name: round(record.seconds, 1) for name, record in records.items()}
+    metrics["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
+    wall = read_json(run / "wall.json") if (run / "wall.json").exists() else {}
+    metrics["seconds"]["total"] = wall.get("seconds", metrics["seconds"]["sum_of_stages"])
+    metrics["memory"] = {
+        "peak_bytes": wall.get("peak_bytes", max(record.peak_bytes for record in records.values())),
+        "by_stage": {name: record.peak_bytes for name, record in records.items()},
+    }
+    metrics["train"] = training_summary(run / "train")
+    write_json(run / "metrics.json", metrics)
+    return write_html(run)

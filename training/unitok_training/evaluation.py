@@ -1,0 +1,455 @@
+"""Evaluation of a model on token shards: every task, corpus-level, pooled over languages and broken down below.
+
+A metric's key is its place in a nested dictionary: `asr.by_lang.en.wer`. Each task is one function that returns its
+metrics and the examples that the report shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unitok.generation import score
+from unitok.model import CHAIN, OUT_UNITS, Model, Request
+from unitok.results import Result
+from unitok.sampling import GREEDY, Sampling
+from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.shards import Shards
+from unitok_training.judge import Judge
+from unitok_training.ngram import NgramModel
+from unitok_training.scores import bleu, cer, chrf, wer
+
+Metrics = dict[str, Any]
+
+
+@dataclass
+class Example:
+    """One thing to look at or listen to."""
+
+    task: str
+    reference: str
+    output: str
+    source: str = ""
+    audio: np.ndarray | None = None
+    reference_audio: np.ndarray | None = None
+    note: str = ""
+
+
+@dataclass
+class Evaluation:
+    """A model, its test data, and what was found."""
+
+    model: Model
+    shards: Shards
+    judge: Judge | None = None
+    split: str = "test"
+    """Held-out sentences by held-out voices."""
+    seen_split: str = "test_seen"
+    """Held-out sentences by voices of the training."""
+    limit: int = 0
+    """Most rows per task; 0 takes all."""
+    seed: int = 0
+    metrics: Metrics = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+
+    def rows(self, split: str, *columns: str) -> list[int]:
+        """Rows of a split in which these ragged columns hold something."""
+        mask = self.shards.split == split
+        for name in columns:
+            if name not in self.shards.table.column_names:
+                return []
+            mask &= np.diff(self.shards.ragged(name)[1]) > 0
+        found = np.flatnonzero(mask).tolist()
+        if self.limit and len(found) > self.limit:
+            found = [found[index] for index in np.linspace(0, len(found) - 1, self.limit).astype(int)]
+        return found
+
+    def cell(self, name: str, row: int) -> np.ndarray:
+        """Local ids of one row of a ragged column."""
+        values, offsets = self.shards.ragged(name)
+        return values[offsets[row] : offsets[row + 1]]
+
+    def text(self, row: int) -> str:
+        return self.shards.text[row] or ""
+
+    def lang(self, row: int) -> str:
+        return str(self.shards.lang[row])
+
+    def audio(self, row: int) -> np.ndarray:
+        """Reference samples of a row, at the judge's rate."""
+        values = self.shards.row(row)
+        return read_audio(
+            values["audio"], sample_rate=self.model.sample_rate, offset=values["offset"], seconds=values["seconds"]
+        )
+
+    def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
+        """(source row, target row) of the same group in two languages."""
+        by_group: dict[str, list[int]] = {}
+        for row in self.rows(split, *columns):
+            by_group.setdefault(str(self.shards.group[row]), []).append(row)
+        return [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
+
+    def rows_of_training(self, *columns: str) -> list[int]:
+        """All training rows in which these columns hold something."""
+        mask = self.shards.split == "train"
+        for name in columns:
+            mask &= np.diff(self.shards.ragged(name)[1]) > 0
+        return np.flatnonzero(mask).tolist()
+
+    def model_sampling(self, output: str) -> Sampling:
+        """How speech is drawn: what the model's training found best, greedy otherwise."""
+        settings = self.model.info.get("sampling", {}).get(output)
+        return Sampling(**settings) if settings else GREEDY
+
+    def put(self, key: str, value: Any) -> None:
+        """Store under a dotted key."""
+        place = self.metrics
+        *path, last = key.split(".")
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+
+
+TextPairs = list[tuple[str, str, str]]
+"""(label of the breakdown, reference, output)."""
+
+
+def put_error_rates(run: Evaluation, key: str, pairs: TextPairs) -> None:
+    """Pooled WER and CER, and WER by language."""
+    run.put(f"{key}.wer", wer([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.cer", cer([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.count", len(pairs))
+    for label in sorted({p[0] for p in pairs}):
+        chosen = [p for p in pairs if p[0] == label]
+        run.put(f"{key}.by_lang.{label}.wer", wer([p[1] for p in chosen], [p[2] for p in chosen]))
+
+
+def put_translation_scores(run: Evaluation, key: str, pairs: TextPairs, name: str = "bleu") -> None:
+    """Pooled BLEU and chrF, and BLEU by direction."""
+    run.put(f"{key}.{name}", bleu([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.{name.replace('bleu', 'chrf')}", chrf([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.count", len(pairs))
+    for label in sorted({p[0] for p in pairs}):
+        chosen = [p for p in pairs if p[0] == label]
+        run.put(f"{key}.by_direction.{label}.{name}", bleu([p[1] for p in chosen], [p[2] for p in chosen]))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
+
+
+def evaluate_asr(run: Evaluation) -> None:
+    """Recognition from units (held-out and known voices) and from codes."""
+    for key, split, column in (
+        ("asr", run.split, "units"),
+        ("asr.seen_voices", run.seen_split, "units"),
+        ("asr.codes", run.split, "codes"),
+    ):
+        rows = run.rows(split, column, "text_ids")
+        if not rows:
+            continue
+        spans = [Span(column, run.shards.codes(row) if column == "codes" else run.cell(column, row)) for row in rows]
+        plans = [Plan("asr", run.lang(row), conditions=(span,)) for row, span in zip(rows, spans)]
+        results = run.model.run([Request(plan=plan) for plan in plans])
+        pairs = [(run.lang(row), run.text(row), result.text or "") for row, result in zip(rows, results)]
+        put_error_rates(run, key, pairs)
+        if key == "asr":
+            for row, (_, reference, output) in list(zip(rows, pairs))[:5]:
+                run.examples.append(Example("asr", reference, output, reference_audio=run.audio(row)))
+
+
+def evaluate_translation(run: Evaluation) -> None:
+    """Text and speech translation."""
+    for key, split, task, column in (
+        ("mt", run.split, "mt", "text_ids"),
+        ("s2tt", run.split, "s2tt", "units"),
+        ("s2tt.seen_voices", run.seen_split, "s2tt", "units"),
+    ):
+        pairs = run.pairs(split, column, "text_ids")
+        if not pairs:
+            continue
+        kind = "text" if column == "text_ids" else "units"
+        plans = [Plan(task, run.lang(a), run.lang(b), conditions=(Span(kind, run.cell(column, a)),)) for a, b in pairs]
+        results = run.model.run([Request(plan=plan) for plan in plans])
+        triples = [
+            (f"{run.lang(a)}-{run.lang(b)}", run.text(b), result.text or "") for (a, b), result in zip(pairs, results)
+        ]
+        put_translation_scores(run, key, triples)
+        if "seen" not in key:
+            for (a, _), (label, reference, output) in list(zip(pairs, triples))[:5]:
+                sound = run.audio(a) if kind == "units" else None
+                run.examples.append(
+                    Example(key, reference, output, source=f"{label}: {run.text(a)}", reference_audio=sound)
+                )
+
+
+# -- speaking ---------------------------------------------------------------------------------------------------
+
+
+def evaluate_speech(run: Evaluation) -> None:
+    """Synthesis through units and through codes, read by the judge."""
+    if run.judge is None or run.model.vocoder is None:
+        return
+    rows = run.rows(run.split, "text_ids")
+    voices: list[str | None] = list(run.model.voices) or [None]
+    for output in ("units", "codes"):
+        if output == "codes" and run.model.tokenizers.codes is None:
+            continue
+        asked = [voices[index % len(voices)] for index in range(len(rows))]
+        requests = [
+            run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
+            for row, voice in zip(rows, asked)
+        ]
+        results = run.model.run(requests, sampling=run.model_sampling(output), seed=run.seed)
+        heard = [_audio(result) for result in results]
+        read = run.judge.transcribe(heard)
+        pairs = [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)]
+        put_error_rates(run, f"tts.{output}", pairs)
+        run.put(f"tts.{output}.judge_wer", run.metrics["tts"][output].pop("wer"))
+        cut = [result.finish_reason == "length" for result in results]
+        run.put(f"tts.{output}.length_limited_share", float(np.mean(cut)))
+        if run.judge.speakers is not None and voices[0] is not None:
+            named = run.judge.speakers.predict(heard)
+            run.put(f"tts.{output}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
+        for index in range(min(5, len(rows))):
+            row = rows[index]
+            note = f"voice {asked[index]}; the judge reads: {read[index]}"
+            run.examples.append(
+                Example(
+                    f"tts.{output}",
+                    run.text(row),
+                    read[index],
+                    audio=heard[index],
+                    reference_audio=run.audio(row),
+                    note=note,
+                )
+            )
+
+
+def evaluate_speech_translation(run: Evaluation) -> None:
+    """Speech to speech, chained and direct; the judge's reading is scored (ASR-BLEU)."""
+    if run.judge is None or run.model.vocoder is None:
+        return
+    pairs = run.pairs(run.split, "units", "text_ids")
+    voices = run.model.voices or [None]
+    for key, flag in (("s2st_chained", CHAIN), ("s2st", OUT_UNITS)):
+        if not pairs:
+            return
+        requests = [
+            Request(
+                plan=Plan("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
+                voice=voices[index % len(voices)],
+                speak=True,
+            )
+            for index, (a, b) in enumerate(pairs)
+        ]
+        results = run.model.run(requests, sampling=run.model_sampling("units"), seed=run.seed)
+        heard = [_audio(result) for result in results]
+        read = run.judge.transcribe(heard)
+        triples = [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), text) for (a, b), text in zip(pairs, read)]
+        put_translation_scores(run, key, triples, "asr_bleu")
+        if key == "s2st_chained":
+            chain = [result.text or "" for result in results]
+            run.put(f"{key}.text_bleu", bleu([t[1] for t in triples], chain))
+        for index, (a, _) in list(enumerate(pairs))[:5]:
+            label, reference, text = triples[index]
+            run.examples.append(
+                Example(
+                    key,
+                    reference,
+                    text,
+                    f"{label}: {run.text(a)}",
+                    heard[index],
+                    run.audio(a),
+                    " → ".join(results[index].texts),
+                )
+            )
+
+
+def evaluate_resynthesis(run: Evaluation) -> None:
+    """Reference audio through the tokenizers and back, without the decoder."""
+    if run.judge is None or run.model.vocoder is None:
+        return
+    rows = run.rows(run.split, "units", "text_ids")
+    references = [run.audio(row) for row in rows]
+    texts = [run.text(row) for row in rows]
+    run.put("judge", run.judge.controls(references, texts, seed=run.seed))
+    if run.judge.speakers is not None:
+        seen = run.rows(run.seen_split, "text_ids")
+        if seen:
+            named = run.judge.speakers.predict([run.audio(row) for row in seen])
+            run.put(
+                "judge.speaker_accuracy", float(np.mean([n == run.shards.speaker[row] for n, row in zip(named, seen)]))
+            )
+    vocoder, codec = run.model.vocoder, run.model.tokenizers.codes
+    if codec is not None and run.rows(run.split, "codes"):
+        made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
+        run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
+        run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
+        _resynthesis_examples(run, "resynthesis.codes", rows, references, made)
+    if vocoder.units is not None:
+        made = [
+            vocoder.from_units(run.cell("units", row), voice=vocoder.voice_of(audio))
+            for row, audio in zip(rows, references)
+        ]
+        run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(made)))
+        _resynthesis_examples(run, "resynthesis.units", rows, references, made)
+
+
+def _resynthesis_examples(
+    run: Evaluation, key: str, rows: Sequence[int], references: Sequence[np.ndarray], made: Sequence[np.ndarray]
+) -> None:
+    for index in range(min(5, len(rows))):
+        run.examples.append(
+            Example(key, run.text(rows[index]), "", audio=made[index], reference_audio=references[index])
+        )
+
+
+def _audio(result: Result) -> np.ndarray:
+    assert result.audio is not None
+    return result.audio
+
+
+# -- language models --------------------------------------------------------------------------------------------
+
+
+def evaluate_text_lm(run: Evaluation) -> None:
+    """Perplexity per text id of held-out sentences, against a 5-gram of the training text."""
+    test = run.rows(run.split, "text_ids")
+    train = run.rows_of_training("text_ids")
+    if not test or not train:
+        return
+    size = run.model.tokenizers.text.size
+    ngram = NgramModel.fit([_ended(run, row, size) for row in train], order=5, size=size + 1)
+    run.put("lm.five_gram_ppl", ngram.perplexity([_ended(run, row, size) for row in test]))
+    total, count = 0.0, 0
+    for logprobs in _scores(
+        run, [Plan("lm", run.lang(row), outputs=(Span("text", run.cell("text_ids", row)),)) for row in test]
+    ):
+        total -= float(logprobs[:-1].sum())  # the closer counts as the end, the end of sequence does not
+        count += len(logprobs) - 1
+    run.put("lm.ppl", float(np.exp(total / count)))
+
+
+def _ended(run: Evaluation, row: int, end: int) -> list[int]:
+    """Language, text ids, end: both models know the language and predict the end. The first is not scored apart."""
+    return [*run.cell("text_ids", row).tolist(), end]
+
+
+def _scores(run: Evaluation, plans: Sequence[Plan]) -> list[np.ndarray]:
+    """Teacher-forced log-probabilities of what follows each plan's prompt."""
+    prompts = [
+        render_prompt(Plan(p.task, p.source, p.target, p.flags, p.conditions), run.model.vocabulary) for p in plans
+    ]
+    rest = [render(plan, run.model.vocabulary).ids[len(prompt) :] for plan, prompt in zip(plans, prompts)]
+    found: list[np.ndarray] = []
+    for start in range(0, len(plans), 64):
+        found += score(run.model.decoder, prompts[start : start + 64], rest[start : start + 64])
+    return found
+
+
+def evaluate_speech_lm(run: Evaluation) -> None:
+    """Does the speech model prefer real sentences to the same words in another order?"""
+    random = np.random.default_rng(run.seed)
+    real, scrambled = [], []
+    for row in run.rows(run.split, "units", "units_durations"):
+        pieces = word_units(run, row)
+        if len(pieces) < 4:
+            continue
+        order = random.permutation(len(pieces))
+        if (order == np.arange(len(pieces))).all():
+            continue
+        units = np.concatenate([pieces[index] for index in order])
+        units = units[np.insert(np.diff(units) != 0, 0, True)]
+        real.append(Plan("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
+        scrambled.append(Plan("slm", run.lang(row), outputs=(Span("units", units),)))
+    if not real:
+        return
+    better = [a.mean() > b.mean() for a, b in zip(_scores(run, real), _scores(run, scrambled))]
+    run.put("slm.order_accuracy", float(np.mean(better)))
+    run.put("slm.count", len(better))
+
+
+def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
+    """Deduplicated units of each word, by the row's alignment; empty where there is none."""
+    words = run.shards.row(row)["words"]
+    units, durations = run.cell("units", row), run.cell("units_durations", row)
+    rate = float(run.shards.streams["units"].frame_rate or 1)
+    middles = (np.cumsum(durations) - durations / 2) / rate
+    starts = [start for _, start, _ in words]
+    index = np.searchsorted(starts, middles, side="right") - 1
+    return [units[np.maximum(index, 0) == word] for word in range(len(words)) if (np.maximum(index, 0) == word).any()]
+
+
+def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
+    """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
+    rows = [
+        row
+        for row in run.rows(run.split, "units", "units_durations", "text_ids")
+        if len(run.shards.row(row)["words"]) > 5
+    ]
+    if len(rows) < choices:
+        return
+    random = np.random.default_rng(run.seed)
+    halves = {row: _halves(run, row) for row in rows}
+    plans = []
+    for row in rows:
+        peers = [other for other in rows if run.lang(other) == run.lang(row) and other != row]
+        picks = [row, *random.choice(peers, choices - 1, replace=False).tolist()]
+        text = Span("text", halves[row][0])
+        plans += [Plan("ilm", run.lang(row), outputs=(text, Span("units", halves[pick][1]))) for pick in picks]
+    values = []
+    for plan in plans:
+        prompt = render_prompt(Plan(plan.task, plan.source, outputs=plan.outputs[:1]), run.model.vocabulary)
+        values.append((prompt, render(plan, run.model.vocabulary).ids[len(prompt) : -1]))
+    scores: list[float] = []
+    for start in range(0, len(values), 64):
+        part = values[start : start + 64]
+        scores += [float(one.mean()) for one in score(run.model.decoder, [p for p, _ in part], [r for _, r in part])]
+    table = np.asarray(scores).reshape(-1, choices)
+    run.put("ilm.cloze_accuracy", float((table.argmax(1) == 0).mean()))
+    run.put("ilm.cloze_chance", 1.0 / choices)
+    run.put("ilm.count", len(table))
+
+
+def _halves(run: Evaluation, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Text ids of the first half of the words, and units of the second."""
+    words = run.shards.row(row)["words"]
+    middle = len(words) // 2
+    text = " ".join(word for word, _, _ in words[:middle])
+    pieces = word_units(run, row)
+    return np.asarray(run.model.tokenizers.text.encode(text)), np.concatenate(pieces[len(pieces) // 2 :])
+
+
+TASKS: tuple[Callable[[Evaluation], None], ...] = (
+    evaluate_asr,
+    evaluate_translation,
+    evaluate_resynthesis,
+    evaluate_speech,
+    evaluate_speech_translation,
+    evaluate_text_lm,
+    evaluate_speech_lm,
+    evaluate_interleaved,
+)
+
+
+def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) -> Evaluation:
+    """Run every task that the model and the shards allow.
+
+    Raises:
+        InputError: the shards are not this model's, or hold no test rows.
+    """
+    for stream in run.shards.streams.values():
+        run.model.vocabulary.check(stream, str(run.shards.folder))
+    if not (run.shards.split == run.split).any():
+        found = sorted(set(run.shards.split.tolist()))
+        raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")
+    for task in TASKS:
+        if progress is not None:
+            progress(task.__name__)
+        task(run)
+    return run

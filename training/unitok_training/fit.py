@@ -1,0 +1,104 @@
+"""Fitting tokenizers to recordings: text pieces, a speech encoder with its units, a codec. Each part alone or all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.mel_codec import MelCodec
+from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.units import UnitTokenizer
+from unitok_training.codec_training import CodecConfig, train_codec
+from unitok_training.ctc import CtcConfig, train_ctc
+
+Progress = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """What tokenizers are fitted."""
+
+    text_pieces: int = 500
+    """Text pieces, the 256 bytes included."""
+    clusters: int = 384
+    """Units."""
+    cluster_recordings: int = 600
+    """Recordings whose frames are clustered."""
+    encoder: str = "ctc"
+    """Frames under the units: `ctc` (trained, needs text) or `mfcc` (no training)."""
+    layer: int = 6
+    """Block of the CTC encoder that is clustered."""
+    ctc: CtcConfig = field(default_factory=CtcConfig)
+    """Training of the CTC encoder."""
+    codec: CodecConfig | None = field(default_factory=CodecConfig)
+    """Training of the codec; None for no codes."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def training_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the training split; all, where no split is named so."""
+    chosen = [row for row in rows if row.split == "train"]
+    return chosen or list(rows)
+
+
+def fit_text(rows: Sequence[Row], config: FitConfig) -> SentencePieceText:
+    """Text pieces from the training text."""
+    texts = [row.text for row in training_rows(rows) if row.text]
+    characters = len({character for text in texts for character in text})
+    return SentencePieceText.train(texts, max(config.text_pieces, 258 + characters))
+
+
+def load_recordings(rows: Sequence[Row], sample_rate: int = 16000) -> list[np.ndarray]:
+    """Samples of rows that have audio, which all of them must."""
+    return [row.load(sample_rate) for row in rows]
+
+
+def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None = None) -> UnitTokenizer:
+    """Train the encoder (or take MFCC where there is no text) and cluster its frames."""
+    chosen = [row for row in training_rows(rows) if row.audio is not None]
+    if not chosen:
+        raise InputError("no training row has audio: units need recordings")
+    recordings = load_recordings(chosen)
+    encoder: SpeechEncoder = MfccEncoder()
+    with_text = [index for index, row in enumerate(chosen) if row.text]
+    if config.encoder == "ctc" and with_text:
+        texts = [chosen[index].text or "" for index in with_text]
+        report = None if progress is None else lambda step, loss: progress("encoder", step, loss)
+        network = train_ctc([recordings[index] for index in with_text], texts, config.ctc, progress=report)
+        encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
+    picks = np.random.default_rng(config.seed).permutation(len(recordings))[: config.cluster_recordings]
+    return UnitTokenizer.fit(encoder, [recordings[index] for index in picks], config.clusters, seed=config.seed)
+
+
+def fit_codec(
+    rows: Sequence[Row], units: UnitTokenizer, config: FitConfig, progress: Progress | None = None
+) -> MelCodec:
+    """Train the built-in codec on top of the units."""
+    assert config.codec is not None
+    recordings = load_recordings([row for row in training_rows(rows) if row.audio is not None])
+    report = None if progress is None else lambda step, loss: progress("codec", step, loss)
+    return train_codec(recordings, units, config.codec, progress=report)
+
+
+def fit_tokenizers(
+    rows: Sequence[Row], out: Path | str, config: FitConfig, progress: Progress | None = None
+) -> TokenizerSet:
+    """Fit everything that the rows allow and save it in `out`."""
+    text = fit_text(rows, config)
+    units = codec = None
+    if any(row.audio is not None for row in rows):
+        units = fit_units(rows, config, progress)
+        if config.codec is not None and isinstance(units.encoder, CtcEncoder):
+            codec = fit_codec(rows, units, config, progress)
+    tokenizers = TokenizerSet(text=text, units=units, codes=codec)
+    tokenizers.save(out)
+    return tokenizers

@@ -1,0 +1,125 @@
+"""The judge: a recogniser trained on reference audio only, that reads what the model speaks; and who speaks.
+
+S samples, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unitok_tokenizers.encoders import CtcEncoder
+from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.files import read_json, write_json
+from unitok_training.ctc import CtcConfig, train_ctc
+from unitok_training.scores import wer
+
+
+class SpeakerClassifier:
+    """Multinomial regression on the mean and deviation of each mel bin."""
+
+    def __init__(self, names: Sequence[str], weight: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        self.names = list(names)
+        self.weight, self.mean, self.scale = weight, mean, scale
+
+    @staticmethod
+    def features(recordings: Sequence[np.ndarray]) -> torch.Tensor:
+        """(N, 2M + 1) statistics of recordings, the overall level taken out."""
+        rows = []
+        for samples in recordings:
+            mels = log_mel(torch.from_numpy(samples), MelConfig())
+            voiced = mels[mels.mean(1) > mels.mean() - 1.0]
+            mean = voiced.mean(0) - voiced.mean()
+            rows.append(torch.cat([mean, voiced.std(0, correction=0), torch.ones(1)]))
+        return torch.stack(rows)
+
+    @staticmethod
+    def train(recordings: Sequence[np.ndarray], speakers: Sequence[str]) -> SpeakerClassifier:
+        """Fit on reference audio."""
+        names = sorted(set(speakers))
+        x = SpeakerClassifier.features(recordings)
+        mean, scale = x.mean(0), x.std(0) + 1e-3
+        mean[-1], scale[-1] = 0.0, 1.0
+        x = (x - mean) / scale
+        y = torch.tensor([names.index(speaker) for speaker in speakers])
+        weight = torch.zeros(x.shape[1], len(names), requires_grad=True)
+        optimiser = torch.optim.LBFGS([weight], max_iter=60)
+
+        def closure() -> torch.Tensor:
+            optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(x @ weight, y) + 1e-3 * weight.pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        return SpeakerClassifier(names, weight.detach(), mean, scale)
+
+    def predict(self, recordings: Sequence[np.ndarray]) -> list[str]:
+        """The most probable speaker of each recording."""
+        x = (self.features(recordings) - self.mean) / self.scale
+        return [self.names[index] for index in (x @ self.weight).argmax(1).tolist()]
+
+
+class Judge:
+    """A recogniser and a speaker classifier that never saw generated audio."""
+
+    def __init__(self, recogniser: CtcEncoder, speakers: SpeakerClassifier | None) -> None:
+        self.recogniser = recogniser
+        self.speakers = speakers
+
+    @staticmethod
+    def train(
+        recordings: Sequence[np.ndarray],
+        texts: Sequence[str],
+        speakers: Sequence[str],
+        config: CtcConfig,
+        *,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Judge:
+        """Train both on reference audio. The judge's seed differs from the unit encoder's, whatever was configured."""
+        network = train_ctc(recordings, texts, replace(config, seed=config.seed + 1000), progress=progress)
+        known = [index for index, name in enumerate(speakers) if name]
+        classifier = None
+        if len({speakers[index] for index in known}) > 1:
+            classifier = SpeakerClassifier.train([recordings[i] for i in known], [speakers[i] for i in known])
+        return Judge(CtcEncoder(network, MelConfig(), config.blocks), classifier)
+
+    def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
+        """What is said in recordings (S,) at 16 kHz."""
+        return self.recogniser.transcribe(recordings)
+
+    def controls(self, recordings: Sequence[np.ndarray], texts: Sequence[str], *, seed: int = 0) -> dict[str, float]:
+        """Its error on reference audio, on noise of the same level, and against shuffled transcripts."""
+        random = np.random.default_rng(seed)
+        noise = [random.normal(0.0, np.std(one) + 1e-6, len(one)).astype(np.float32) for one in recordings]
+        read = self.transcribe(recordings)
+        order = np.roll(np.arange(len(texts)), max(1, len(texts) // 3))
+        return {
+            "wer": wer(texts, read),
+            "control_noise_wer": wer(texts, self.transcribe(noise)),
+            "control_shuffled_wer": wer([texts[index] for index in order], read),
+        }
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        self.recogniser.save(folder)
+        if self.speakers is not None:
+            speakers = self.speakers
+            tensors = {"weight": speakers.weight, "mean": speakers.mean, "scale": speakers.scale}
+            save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "speakers.safetensors")
+            write_json(folder / "speakers.json", speakers.names)
+
+    @staticmethod
+    def load(folder: Path) -> Judge:
+        from safetensors.torch import load_file
+
+        speakers = None
+        if (folder / "speakers.json").exists():
+            tensors = load_file(folder / "speakers.safetensors")
+            speakers = SpeakerClassifier(read_json(folder / "speakers.json"), **tensors)
+        return Judge(CtcEncoder.load(folder), speakers)

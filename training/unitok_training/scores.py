@@ -1,0 +1,44 @@
+"""Corpus-level scores after the named normaliser: WER and CER (jiwer), BLEU and chrF (sacrebleu)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitok_tokenizers.errors import InputError
+from unitok_training.normaliser import basic
+
+
+def _pairs(references: Sequence[str], outputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    if len(references) != len(outputs) or not references:
+        raise InputError(f"{len(references)} references and {len(outputs)} outputs: need as many, and at least one")
+    return [basic(text) for text in references], [basic(text) for text in outputs]
+
+
+def wer(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Word errors ÷ reference words, pooled over the corpus."""
+    import jiwer
+
+    return float(jiwer.wer(*_pairs(references, outputs)))
+
+
+def cer(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Character errors ÷ reference characters, pooled over the corpus."""
+    import jiwer
+
+    return float(jiwer.cer(*_pairs(references, outputs)))
+
+
+def bleu(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Corpus BLEU, 0 to 100 (sacrebleu, 13a tokens)."""
+    import sacrebleu
+
+    one, other = _pairs(references, outputs)
+    return float(sacrebleu.corpus_bleu(other, [one]).score)
+
+
+def chrf(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Corpus chrF2, 0 to 100 (sacrebleu)."""
+    import sacrebleu
+
+    one, other = _pairs(references, outputs)
+    return float(sacrebleu.corpus_chrf(other, [one]).score)

@@ -1,0 +1,35 @@
+"""The command line: parse, call one function, print. What a user can cause is one message and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import unitok
+from unitok.cli import data, demo, use
+from unitok_tokenizers.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands."""
+    parser = argparse.ArgumentParser(prog="unitok", description="One decoder that reads and writes text and speech.")
+    parser.add_argument("--version", action="version", version=f"unitok {unitok.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (demo, data, use):
+        module.add_commands(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"unitok {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)
+        return 130
+    return 0
