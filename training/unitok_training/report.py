@@ -54,20 +54,51 @@ class Line:
 LINES: tuple[Line, ...] = (
     Line(title="Judge: word errors on reference audio", key="judge.wer", at_most=0.12, percent=True),
     Line(title="Control: the judge on noise", key="judge.control_noise_wer", at_least=0.8, percent=True),
-    Line(title="Control: the judge against shuffled texts", key="judge.control_shuffled_wer", at_least=0.8, percent=True),
+    Line(
+        title="Control: the judge against shuffled texts", key="judge.control_shuffled_wer", at_least=0.8, percent=True
+    ),
     Line(title="Recognition: word errors", key="asr.wer", at_most=0.15, percent=True),
     Line(title="Recognition, known voices", key="asr.seen_voices.wer", at_most=0.08, percent=True),
     Line(title="Recognition from acoustic codes", key="asr.codes.wer", at_most=0.25, percent=True),
     Line(title="Text translation: BLEU", key="mt.bleu", at_least=85),
     Line(title="Speech translation to text: BLEU", key="s2tt.bleu", at_least=60),
     Line(title="Speech translation to text, known voices: BLEU", key="s2tt.seen_voices.bleu", at_least=70),
-    Line(title="Synthesis through units, read by the judge", key="tts.units.judge_wer", minus="judge.wer", at_most=0.20, percent=True),
-    Line(title="Synthesis through codes, read by the judge", key="tts.codes.judge_wer", minus="judge.wer", at_most=0.30, percent=True),
-    Line(title="Synthesis through codes: the voice that was asked for", key="tts.codes.voice_match", at_least=0.80, percent=True),
+    Line(
+        title="Synthesis through units, read by the judge",
+        key="tts.units.judge_wer",
+        minus="judge.wer",
+        at_most=0.20,
+        percent=True,
+    ),
+    Line(
+        title="Synthesis through codes, read by the judge",
+        key="tts.codes.judge_wer",
+        minus="judge.wer",
+        at_most=0.30,
+        percent=True,
+    ),
+    Line(
+        title="Synthesis through codes: the voice that was asked for",
+        key="tts.codes.voice_match",
+        at_least=0.80,
+        percent=True,
+    ),
     Line(title="Speech to speech through texts: ASR-BLEU", key="s2st_chained.asr_bleu", at_least=45),
     Line(title="Speech to speech, direct: ASR-BLEU", key="s2st.asr_bleu"),
-    Line(title="Codec alone, read by the judge", key="resynthesis.codes.judge_wer", minus="judge.wer", at_most=0.05, percent=True),
-    Line(title="Units alone, read by the judge", key="resynthesis.units.judge_wer", minus="judge.wer", at_most=0.10, percent=True),
+    Line(
+        title="Codec alone, read by the judge",
+        key="resynthesis.codes.judge_wer",
+        minus="judge.wer",
+        at_most=0.05,
+        percent=True,
+    ),
+    Line(
+        title="Units alone, read by the judge",
+        key="resynthesis.units.judge_wer",
+        minus="judge.wer",
+        at_most=0.10,
+        percent=True,
+    ),
     Line(title="Text: perplexity per piece", key="lm.ppl", below="lm.five_gram_ppl"),
     Line(title="Speech: real before scrambled order", key="slm.order_accuracy", at_least=0.8, percent=True),
     Line(title="Interleaved: the right half chosen", key="ilm.cloze_accuracy", above="ilm.cloze_chance", percent=True),
@@ -75,7 +106,7 @@ LINES: tuple[Line, ...] = (
     Line(title="Peak memory, bytes", key="memory.peak_bytes", at_most=6e9),
     Line(title="Padding in training packs", key="train.padding_share", at_most=0.005, percent=True),
     Line(title="Training examples dropped", key="train.dropped_share", at_most=0.0, percent=True),
-)  # fmt: skip
+)
 
 
 def lookup(metrics: Mapping[str, Any], key: str) -> float | None:
@@ -153,10 +184,11 @@ def results_table(metrics: Mapping[str, Any], *, targets: bool) -> str:
             f"<tr><td>{html.escape(line.title)}<small><code>{line.key}</code></small></td>{cells}"
             f"<td>{html.escape(verdict.control)}</td></tr>"
         )
-    heads = '<th class="number">target</th><th></th>' if targets else ""
+    extra = '<th class="number">target</th><th></th>' if targets else ""
+    heads = f'<th>what</th><th class="number">figure</th>{extra}<th>control</th>'
     left_out = f'<p class="dim">Not measured here: <code>{", ".join(missing)}</code></p>' if missing else ""
     return (
-        f'<div class="wide"><table><thead><tr><th>what</th><th class="number">figure</th>{heads}<th>control</th></tr></thead>'
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{left_out}"
     )
 
@@ -221,11 +253,9 @@ def costs(metrics: Mapping[str, Any]) -> str:
         return ""
     totals = ("total", "sum_of_stages")
     times = {name: (value, f"{value:,.0f} s") for name, value in seconds.items() if name not in totals}
-    total = (
-        f"<p>{seconds['total']:,.0f} seconds in all; stages that run side by side overlap.</p>"
-        if "total" in seconds
-        else ""
-    )
+    total = ""
+    if "total" in seconds:
+        total = f"<p>{seconds['total']:,.0f} seconds in all; stages that run side by side overlap.</p>"
     spent = f"<h3>Seconds</h3>{bars(times)}"
     held = {name: (float(value), f"{value / 1e9:.2f} GB") for name, value in memory.items()}
     return f"<h2>Time and memory</h2>{total}{spent}" + (f"<h3>Peak memory</h3>{bars(held)}" if held else "")
@@ -242,20 +272,17 @@ def introduction(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str
         share = write_number(float(corpus["seen_4gram_share"]), percent=True)
         facts.append(f"Training contains {share} of the test's 4-word sequences.")
     facts.append("Test sentences and test voices are held out unless a line says otherwise.")
-    stamp = (
-        f'<p class="dim">Checkpoint <code>{html.escape(str(metrics["checkpoint"]))}</code></p>'
-        if "checkpoint" in metrics
-        else ""
-    )
+    stamp = ""
+    if "checkpoint" in metrics:
+        stamp = f'<p class="dim">Checkpoint <code>{html.escape(str(metrics["checkpoint"]))}</code></p>'
     return f"<h1>One decoder, text and speech</h1><p>{html.escape(' '.join(facts))}</p>{stamp}"
 
 
 def all_figures(metrics: Mapping[str, Any]) -> str:
     """Every number, for looking up."""
     flat = {name.replace("/", "."): value for name, value in flatten(metrics).items()}
-    rows = "".join(
-        f'<tr><td><code>{html.escape(k)}</code></td><td class="number">{v:.6g}</td></tr>' for k, v in flat.items()
-    )
+    cells = '<tr><td><code>{}</code></td><td class="number">{:.6g}</td></tr>'
+    rows = "".join(cells.format(html.escape(name), value) for name, value in flat.items())
     return f"<details><summary>All {len(flat)} figures</summary><table><tbody>{rows}</tbody></table></details>"
 
 

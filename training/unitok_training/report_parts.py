@@ -129,21 +129,27 @@ STYLE = """
 body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 66rem; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1.35rem; margin: 3rem 0 .75rem; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .6rem; } p { max-width: 44rem; } .dim { color: var(--dim); font-weight: normal; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .6rem; } p { max-width: 44rem; } .dim { color: var(--dim);
+  font-weight: normal; }
 code { font-size: .88em; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .7rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { font-size: .82rem; font-weight: 600; color: var(--dim); } td.number, th.number { text-align: right; white-space: nowrap; }
+th, td { padding: .42rem .7rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; }
+th { font-size: .82rem; font-weight: 600; color: var(--dim); } td.number, th.number { text-align: right;
+  white-space: nowrap; }
 td small { display: block; color: var(--dim); } .good { color: var(--good); } .bad { color: var(--bad); }
 .bars td.bar { width: 55%; } .bars td { vertical-align: middle; }
 .bar span { display: block; height: .7rem; min-width: 2px; border-radius: 2px; background: var(--accent); }
 .grid-of-curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
 figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; margin-bottom: .3rem; }
-.curve svg { width: 100%; height: auto; display: block; } .curve polyline { fill: none; stroke: var(--accent); stroke-width: 1.6; }
+.curve svg { width: 100%; height: auto; display: block; } .curve polyline { fill: none; stroke: var(--accent);
+  stroke-width: 1.6; }
 .curve .grid { stroke: var(--line); } .curve text { fill: var(--dim); font-size: 10px; }
-.example { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem 1.1rem; margin: 0 0 .9rem; }
+.example { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem 1.1rem;
+  margin: 0 0 .9rem; }
 .example dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .9rem; margin: 0 0 .8rem; }
-.example dt { color: var(--dim); font-size: .88rem; padding-top: .1rem; } .example dd { margin: 0; overflow-wrap: anywhere; }
+.example dt { color: var(--dim); font-size: .88rem; padding-top: .1rem; } .example dd { margin: 0;
+  overflow-wrap: anywhere; }
 .sounds { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
 .sound img { width: 100%; height: 90px; display: block; border-radius: 4px; background: #0b0924; }
 .sound audio { width: 100%; height: 36px; margin-top: .4rem; }
