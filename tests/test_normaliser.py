@@ -1,0 +1,31 @@
+"""The text normaliser: what it equates, and that it is idempotent."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitok_training.normaliser import normalise
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Good  morning, World!", "good morning world"),
+        ("Don’t stop.", "don't stop"),
+        ("'quoted'", "quoted"),
+        ("well-known", "well known"),
+        ("Straße ﬁne", "straße fine"),
+        ("¿Qué?", "qué"),
+        ("5 €", "5"),
+        ("...", ""),
+    ],
+)
+def test_it_equates_what_sounds_the_same(text: str, expected: str) -> None:
+    assert normalise(text) == expected
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x24F)))
+def test_it_is_idempotent(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
