@@ -35,7 +35,6 @@ from unitok_training.loop import train
 from unitok_training.mixture import Mixture
 from unitok_training.pipeline import StageRecord
 from unitok_training.recipes import Recipe, load_recipe
-from unitok_training.report import write_html
 from unitok_training.vocoder_training import (
     MelVocoderTraining,
     UnitMelTraining,
@@ -334,6 +333,8 @@ def save_examples(found: Evaluation, folder: Path) -> None:
 def write_report(run: Path, records: Mapping[str, StageRecord]) -> Path:
     """`metrics.json` with seconds and memory added, and `report.html`."""
     from unitok_tokenizers.files import read_json
+
+    from unitok_training.report import write_html
 
     metrics = read_json(run / "evaluation.json")
     metrics["seconds"] = {name: round(record.seconds, 1) for name, record in records.items()}
