@@ -17,9 +17,9 @@ from unitok.beam import beam_search
 from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
 from unitok.hf import load_core, save_core
+from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, split_at_pauses
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
-from unitok_tokenizers.audio import read_audio, resample
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
@@ -30,8 +30,8 @@ from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1
-Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
-"""A path, samples (S,) at the tokenizers' rate, or (samples, rate in Hz)."""
+Voice = Audio | None
+"""A known speaker's name or a recording; None leaves the choice to the model."""
 
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 
@@ -102,18 +102,21 @@ class Model:
     # -- reading input ------------------------------------------------------------------------------------------
 
     def samples(self, audio: Audio) -> np.ndarray:
-        """(S,) float32 at `sample_rate` of any kind of input."""
-        if isinstance(audio, str | Path):
-            return read_audio(audio, sample_rate=self.sample_rate)
-        if isinstance(audio, tuple):
-            return resample(np.asarray(audio[0], dtype=np.float32), audio[1], self.sample_rate)
-        return np.asarray(audio, dtype=np.float32)
+        """(S,) float32 at `sample_rate` of a recording."""
+        return read_samples(audio, self.sample_rate)
 
     def units_of(self, audio: Sequence[Audio]) -> list[np.ndarray]:
-        """Deduplicated units (N,) of recordings."""
+        """Deduplicated units (N,) of recordings, or of units that were made elsewhere."""
         if self.tokenizers.units is None:
             raise InputError("this model has no units; it cannot read speech")
-        frames = self.tokenizers.units.encode_batch([self.samples(one) for one in audio])
+        given = [is_tokens(one) for one in audio]
+        sounds = [self.samples(one) for one, tokens in zip(audio, given) if not tokens]
+        encoded = iter(self.tokenizers.units.encode_batch(sounds))
+        sizes = (self.tokenizers.units.cardinality,)
+        frames = [
+            check_tokens(np.asarray(one), sizes, "units") if tokens else next(encoded)
+            for one, tokens in zip(audio, given)
+        ]
         return [deduplicate(one)[0] for one in frames]
 
     def text_span(self, text: str) -> Span:
@@ -123,27 +126,30 @@ class Model:
             raise InputError("the text is empty; give at least one character")
         return Span("text", np.asarray(ids))
 
-    def voice_prompt(self, voice: str | Path | np.ndarray | None) -> tuple[Span, ...]:
-        """The `<voice>` condition of a known speaker, of a recording, or none."""
-        if voice is None or self.tokenizers.codes is None:
-            return ()
-        if isinstance(voice, str) and voice in self.prompts:
-            return (Span("voice", self.prompts[voice]),)
-        codec = self.tokenizers.codes
-        if isinstance(voice, np.ndarray):
-            samples = voice
-        elif Path(voice).exists():
-            samples = read_audio(voice, sample_rate=codec.sample_rate)
-        else:
-            raise InputError(f"unknown voice {str(voice)!r}; known: {', '.join(self.voices)}, or give a recording")
-        return (Span("voice", codec.encode(samples[: 2 * codec.sample_rate])),)
+    def check_voice(self, voice: Voice) -> None:
+        """InputError where a voice is neither a known speaker nor a recording."""
+        if isinstance(voice, str) and voice not in self.voices and not names_a_file(voice):
+            known = ", ".join(self.voices) or "none"
+            raise InputError(f"unknown voice {voice!r}; known: {known}; or give a recording")
 
-    def voice_vector(self, voice: str | Path | np.ndarray | None) -> str | np.ndarray | None:
+    def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
+        """The `<voice>` condition of a known speaker or of the first two seconds of a recording, or none."""
+        self.check_voice(voice)
+        codec = self.tokenizers.codes
+        if voice is None or codec is None:
+            return ()
+        if isinstance(voice, str) and voice in self.voices:
+            return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
+        return (Span("voice", codec.encode(read_samples(voice, codec.sample_rate)[: 2 * codec.sample_rate])),)
+
+    def voice_vector(self, voice: Voice) -> str | np.ndarray | None:
         """What the unit vocoder takes for the same `voice`."""
-        if voice is None or self.vocoder is None or (isinstance(voice, str) and voice in self.vocoder.voices):
-            return voice if isinstance(voice, str) else None
-        samples = voice if isinstance(voice, np.ndarray) else read_audio(voice, sample_rate=self.vocoder.sample_rate)
-        return self.vocoder.voice_of(samples)
+        self.check_voice(voice)
+        if voice is None or self.vocoder is None or self.vocoder.units is None:
+            return None
+        if isinstance(voice, str) and voice in self.voices:
+            return voice if voice in self.vocoder.voices else None
+        return self.vocoder.voice_of(read_samples(voice, self.vocoder.sample_rate))
 
     # -- generation ---------------------------------------------------------------------------------------------
 
@@ -261,6 +267,8 @@ class Model:
 
     def transcribe(self, audio: Audio, *, lang: str, beams: int = 1) -> Result:
         """Speech to its text. Long recordings are cut at pauses."""
+        if is_tokens(audio):
+            return self.transcribe_batch([audio], lang=lang, beams=beams)[0]
         samples = self.samples(audio)
         pieces = split_at_pauses(samples, self.sample_rate)
         results = self.transcribe_batch(pieces, lang=lang, beams=beams)
@@ -275,13 +283,9 @@ class Model:
         plans = [Plan("asr", lang, conditions=(Span("units", units),)) for units in self.units_of(audio)]
         return self.run([Request(plan=plan) for plan in plans], beams=beams)
 
-    def translate(self, source_input: Audio | str, *, source: str, target: str, beams: int = 1) -> Result:
-        """Speech (a recording) or text (`Text("…")` or a string that names no file) to text in another language."""
-        if (
-            isinstance(source_input, str)
-            and not Path(source_input).exists()
-            and not source_input.endswith((".wav", ".flac"))
-        ):
+    def translate(self, source_input: Audio, *, source: str, target: str, beams: int = 1) -> Result:
+        """Speech (a recording or units), or text (a string that names no file), to text in another language."""
+        if isinstance(source_input, str) and not names_a_file(source_input):
             plan = Plan("mt", source, target, conditions=(self.text_span(source_input),))
         else:
             plan = Plan("s2tt", source, target, conditions=(Span("units", self.units_of([source_input])[0]),))
@@ -292,7 +296,7 @@ class Model:
         text: str,
         *,
         lang: str,
-        voice: str | Path | np.ndarray | None = None,
+        voice: Voice = None,
         output: str = "codes",
         sampling: Sampling = GREEDY,
         seed: int = 0,
@@ -301,7 +305,7 @@ class Model:
         request = self.synthesis_request(text, lang=lang, voice=voice, output=output)
         return self.run([request], sampling=sampling, seed=seed)[0]
 
-    def synthesis_request(self, text: str, *, lang: str, voice: str | Path | np.ndarray | None, output: str) -> Request:
+    def synthesis_request(self, text: str, *, lang: str, voice: Voice, output: str) -> Request:
         """The request behind `synthesize`."""
         if output not in ("units", "codes"):
             raise InputError(f"output is {output!r}; choose units or codes")
@@ -320,13 +324,14 @@ class Model:
         source: str,
         target: str,
         chain: bool = True,
-        voice: str | Path | np.ndarray | None = None,
+        voice: Voice = None,
         sampling: Sampling = GREEDY,
     ) -> Result:
         """Speech to speech in another language, through both texts (`chain=True`) or directly."""
         flags = (CHAIN,) if chain else (OUT_UNITS,)
         plan = Plan("s2st", source, target, flags=flags, conditions=(Span("units", self.units_of([audio])[0]),))
-        vector = self.voice_vector(voice if voice is not None else self.samples(audio))
+        own = None if is_tokens(audio) else audio
+        vector = self.voice_vector(voice if voice is not None else own)
         return self.run([Request(plan=plan, voice=vector, speak=True)], sampling=sampling)[0]
 
     # -- files --------------------------------------------------------------------------------------------------
@@ -381,17 +386,3 @@ class Model:
             limits=Limits(**config["limits"]),
             info=dict(config["info"]),
         )
-
-
-def split_at_pauses(samples: np.ndarray, rate: int, *, longest: float = 12.0, search: float = 4.0) -> list[np.ndarray]:
-    """Cut (S,) samples into pieces of at most `longest` seconds, each cut at the quietest moment of its last seconds."""
-    pieces, start = [], 0
-    limit, window, hop = round(longest * rate), round(search * rate), rate // 50
-    while len(samples) - start > limit:
-        tail = samples[start + limit - window : start + limit]
-        frames = tail[: len(tail) // hop * hop].reshape(-1, hop)
-        smooth = np.convolve((frames**2).mean(1), np.ones(7) / 7, mode="same")
-        cut = start + limit - window + int(np.argmin(smooth)) * hop + hop // 2
-        pieces.append(samples[start:cut])
-        start = cut
-    return [*pieces, samples[start:]]
