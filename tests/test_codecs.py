@@ -1,0 +1,141 @@
+"""Every codec behind the one interface: shapes, rates, determinism, files. The two packages must be installed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unitok_tokenizers.codec import AcousticTokenizer, load_codec
+from unitok_tokenizers.encodec_codec import EncodecCodec, EncodecConfig, build_encodec
+from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer
+from unitok_tokenizers.units import UnitTokenizer
+
+SPEECHTOKENIZER = {
+    "n_filters": 4, "strides": [8, 5, 4, 2], "dimension": 16, "semantic_dimension": 12, "bidirectional": True,
+    "dilation_base": 2, "residual_kernel_size": 3, "n_residual_layers": 1, "lstm_layers": 1, "activation": "ELU",
+    "codebook_size": 32, "n_q": 3, "sample_rate": 16000,
+}  # fmt: skip
+ENCODEC = EncodecConfig(filters=4, dimension=16, lstm=1, bins=64, bandwidth=1.5, bandwidths=(0.75, 1.5))
+
+
+def mel_rvq() -> MelCodec:
+    torch.manual_seed(0)
+    encoder = MfccEncoder(MelConfig(hop_length=640))
+    units = UnitTokenizer(encoder, torch.randn(12, encoder.width))
+    network = MelCodecNetwork(MelCodecConfig(width=16, latent=8, codebooks=2, cardinality=8, units=12, blocks=1), 80)
+    torch.nn.init.normal_(network.quantiser.codebooks)
+    return MelCodec(network, units, MelConfig())
+
+
+def spread_codebooks(model: Any) -> None:
+    """Random codes on the scale of the network's own latents, each codebook smaller than the one before."""
+    with torch.no_grad():
+        latents = model.encoder(torch.from_numpy(noise())[None, None])
+        for index, layer in enumerate(model.quantizer.vq.layers):
+            centre = latents.mean((0, 2)) if index == 0 else torch.zeros(latents.shape[1])
+            layer._codebook.embed.copy_(
+                centre + torch.randn_like(layer._codebook.embed) * latents.std(2).mean() / 2**index
+            )
+            layer._codebook.inited.fill_(1)
+
+
+def noise() -> np.ndarray:
+    return (0.2 * np.random.default_rng(1).standard_normal(8000)).astype(np.float32)
+
+
+def encodec() -> EncodecCodec:
+    torch.manual_seed(0)
+    model = build_encodec(ENCODEC)
+    spread_codebooks(model)
+    return EncodecCodec(model, ENCODEC)
+
+
+def speechtokenizer() -> SpeechTokenizerCodec:
+    torch.manual_seed(0)
+    model = build_speechtokenizer(SPEECHTOKENIZER)
+    spread_codebooks(model)
+    return SpeechTokenizerCodec(model, SPEECHTOKENIZER)
+
+
+@pytest.fixture(params=[mel_rvq, encodec, speechtokenizer], ids=["mel_rvq", "encodec", "speechtokenizer"])
+def codec(request: pytest.FixtureRequest) -> AcousticTokenizer:
+    return request.param()
+
+
+def tone(codec: AcousticTokenizer, seconds: float) -> np.ndarray:
+    time = np.arange(round(seconds * codec.sample_rate)) / codec.sample_rate
+    loud = 0.1 + 0.4 * (np.sin(2 * np.pi * 3 * time) > 0)
+    random = np.random.default_rng(0)
+    return (loud * (np.sin(2 * np.pi * 220 * time) + 0.5 * random.standard_normal(len(time)))).astype(np.float32)
+
+
+def test_codes_have_the_stated_rate_books_and_range(codec: AcousticTokenizer) -> None:
+    codes = codec.encode(tone(codec, 1.0))
+    assert codes.dtype == np.int64 and codes.shape[1] == len(codec.cardinalities)
+    assert abs(len(codes) - float(codec.frame_rate)) <= 1
+    assert (codes >= 0).all() and (codes < np.asarray(codec.cardinalities)).all()
+    assert len(np.unique(codes[:, -1])) > 1, "a codec that says the same of every frame proves nothing"
+
+
+def test_encoding_repeats_and_does_not_depend_on_the_batch(codec: AcousticTokenizer) -> None:
+    recordings = [tone(codec, 0.5), tone(codec, 0.8)]
+    batch = codec.encode_batch(recordings)
+    for one, samples in zip(batch, recordings):
+        assert np.array_equal(one, codec.encode(samples))
+
+
+def test_decoding_gives_as_much_audio_as_was_encoded(codec: AcousticTokenizer) -> None:
+    samples = tone(codec, 0.8)
+    codes = codec.encode(samples)
+    audio, features = codec.decode(codes), codec.decode_features(codes)
+    assert (audio is None) != (features is None)
+    if audio is not None:
+        assert audio.ndim == 1 and np.isfinite(audio).all()
+        assert abs(len(audio) - len(samples)) <= 2 * codec.sample_rate / float(codec.frame_rate)
+    if features is not None:
+        assert features.shape == (len(codes) * 4, 80) and np.isfinite(features).all()
+
+
+def test_files_give_the_same_codec(codec: AcousticTokenizer, tmp_path: Path) -> None:
+    codec.save(tmp_path / "codec")
+    again = load_codec(tmp_path / "codec")
+    assert again.fingerprint == codec.fingerprint and again.info() == codec.info()
+    samples = tone(codec, 0.5)
+    assert np.array_equal(again.encode(samples), codec.encode(samples))
+
+
+def test_published_weight_files_load(tmp_path: Path) -> None:
+    """The official formats: a plain `.th` dictionary, and `config.json` with a `.pt`."""
+    import json
+
+    source = encodec()
+    torch.save(source.model.state_dict(), tmp_path / "encodec.th")
+    assert EncodecCodec.from_weights(tmp_path / "encodec.th", ENCODEC).fingerprint == source.fingerprint
+    other = speechtokenizer()
+    (tmp_path / "config.json").write_text(json.dumps(SPEECHTOKENIZER), encoding="utf-8")
+    torch.save(other.model.state_dict(), tmp_path / "SpeechTokenizer.pt")
+    loaded = SpeechTokenizerCodec.from_weights(tmp_path / "config.json", tmp_path / "SpeechTokenizer.pt")
+    assert loaded.fingerprint == other.fingerprint
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.th")
+    with pytest.raises(InputError, match="not the weights"):
+        EncodecCodec.from_weights(tmp_path / "wrong.th", ENCODEC)
+    with pytest.raises(InputError, match="no weights"):
+        EncodecCodec.from_weights(tmp_path / "absent.th", ENCODEC)
+
+
+def test_the_packages_leave_no_placeholder_behind() -> None:
+    import sys
+
+    encodec()
+    assert "torchaudio" not in sys.modules
