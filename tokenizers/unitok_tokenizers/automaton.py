@@ -13,10 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Parsed, closer, output_kinds, parse, task_line
+from unitok_tokenizers.parsing import parse
+from unitok_tokenizers.plan import MODALITIES, Parsed
+from unitok_tokenizers.tasks import closer, opener, output_kinds, task_line
 from unitok_tokenizers.vocabulary import Vocabulary
 
 Ranges = tuple[tuple[int, int], ...]
+"""Half-open ranges of ids, ascending and apart."""
+
+UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class _Content:
     """A run of items, each one id per codebook, closed by `close`."""
 
     codebooks: tuple[Ranges, ...]
+    choice: Ranges
+    """The first codebook or the closer: what a frame boundary leaves open."""
     close: int
     limit: int
     """Most items; further ones are not allowed."""
@@ -57,17 +64,12 @@ def _merge(ranges: Sequence[tuple[int, int]]) -> Ranges:
     return tuple(merged)
 
 
-def _without(ranges: Sequence[tuple[int, int]], banned: Sequence[int]) -> Ranges:
+def _without(ranges: Ranges, banned: Sequence[int]) -> Ranges:
     """Take single ids out of ranges: a host model's bos, eos and pad stand among its text pieces."""
-    kept = list(ranges)
     for token in banned:
-        kept = [
-            part
-            for start, stop in kept
-            for part in (((start, token), (token + 1, stop)) if start <= token < stop else ((start, stop),))
-            if part[0] < part[1]
-        ]
-    return tuple(kept)
+        halves = [((a, token), (token + 1, b)) if a <= token < b else ((a, b),) for a, b in ranges]
+        ranges = tuple(part for parts in halves for part in parts if part[0] < part[1])
+    return ranges
 
 
 class Automaton:
@@ -75,12 +77,17 @@ class Automaton:
 
     Args:
         vocabulary: the ids.
-        prompt_ids: what `render_prompt` gave, a content prefix included.
+        prompt_ids: what `render_prompt` gave, or any longer beginning of a sequence.
         max_new_tokens: most ids to generate, the end of sequence included.
-        output_limits: most content items per output (frames for codes); None leaves them to `max_new_tokens`.
+        output_limits: most content items per output (frames for codes), those in the prompt counted; one item is
+            always allowed. None, or too few of them, leaves outputs to `max_new_tokens`.
+
+    Every output holds at least one item. A prefix that the prompt leaves open gets at least one more, unless its limit
+    is reached.
 
     Raises:
-        InputError: `max_new_tokens` is less than the shortest legal completion.
+        InputError: `max_new_tokens` is less than the shortest legal completion, the prompt breaks the grammar or stops
+            before its generate mark, or the vocabulary lacks a stream that the task gives.
     """
 
     def __init__(
@@ -93,13 +100,23 @@ class Automaton:
     ) -> None:
         self.vocabulary = vocabulary
         self.remaining = max_new_tokens
+        """Ids that may still be generated."""
         self.finished = False
-        prompt = parse(prompt_ids, vocabulary)
-        self.interleaved = prompt.task == "ilm"
-        self._masks: dict[Ranges, np.ndarray] = {}
+        """The end of sequence was taken."""
+        self._masks: dict[tuple[Ranges, int], np.ndarray] = {}
         self._items = self._codebook = 0
-        self._keys: dict[tuple[int, ...], Ranges] = {}
-        self._start(prompt, output_limits or ())
+        self._least = 1
+        prompt = parse(prompt_ids, vocabulary)
+        if prompt.start is None:
+            raise InputError("the prompt stops before its generate mark; make it with render_prompt")
+        self._interleaved = task_line(prompt.task).interleaved
+        if self._interleaved:
+            self._start_interleaved()
+        else:
+            self._start(prompt, output_limits or ())
+        for token in np.asarray(prompt_ids)[prompt.start :].tolist():
+            self._take(token)
+        self._ask_for_more()
         if self.remaining_needed > max_new_tokens:
             raise InputError(
                 f"max_new_tokens is {max_new_tokens}, but the shortest {prompt.task} output takes "
@@ -109,48 +126,40 @@ class Automaton:
     # -- construction -------------------------------------------------------------------------------------------
 
     def _start(self, prompt: Parsed, limits: Sequence[int]) -> None:
-        if self.interleaved:
-            self._start_interleaved(prompt)
-            return
-        kinds = output_kinds(prompt.task, prompt.flags)
-        then = task_line(prompt.task).then
         slots: list[_Mark | _Content] = []
-        for index, kind in enumerate(kinds):
+        for index, kind in enumerate(output_kinds(prompt.task, prompt.flags)):
             if index:
-                marks = (["<then>"] if then else []) + [f"<gen:{kind}>"]
+                marks = (["<then>"] if task_line(prompt.task).then else []) + [f"<gen:{kind}>"]
                 slots += [_Mark(self.vocabulary.control(mark)) for mark in marks]
-            limit = limits[index] if index < len(limits) else 1 << 30
-            slots.append(self._content(kind, max(limit, 1)))
+            slots.append(self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED))
         slots.append(_Mark(self.vocabulary.eos))
         self._slots = slots
         self._tail = np.cumsum([slot.shortest for slot in slots][::-1])[::-1].tolist() + [0]
         self._at = 0
-        self._prefix(prompt)
 
     def _content(self, kind: str, limit: int) -> _Content:
-        stream = {"text": self.vocabulary.text.name}.get(kind, kind)
-        if stream not in self.vocabulary.streams:
+        stream = self.vocabulary.streams.get(kind)
+        if stream is None:
             raise InputError(f"this model has no {kind}; its streams are {', '.join(self.vocabulary.streams)}")
-        count = len(self.vocabulary.streams[stream].cardinalities)
-        roles = tuple(self.vocabulary.roles.values())
-        ranges = tuple(_without(_merge(self.vocabulary.block_ranges(stream, q)), roles) for q in range(count))
-        return _Content(ranges, self.vocabulary.control(closer(kind)), limit)
+        roles = list(self.vocabulary.roles.values())
+        books = range(len(stream.cardinalities))
+        ranges = tuple(_without(_merge(self.vocabulary.block_ranges(kind, q)), roles) for q in books)
+        close = self.vocabulary.control(closer(kind))
+        return _Content(ranges, _merge([*ranges[0], _single(close)]), close, limit)
 
-    def _prefix(self, prompt: Parsed) -> None:
-        """Account for content that the prompt gave already."""
-        given = prompt.outputs[0] if prompt.outputs else None
-        if given is not None:
-            self._items = len(given)
-            first = self._slots[0]
-            assert isinstance(first, _Content)
-            if self._items >= first.limit:  # the limit counts the given items too; leave room to close
-                self._slots[0] = _Content(first.codebooks, first.close, self._items)
+    def _start_interleaved(self) -> None:
+        self._runs = {kind: self._content(kind, UNLIMITED).codebooks[0] for kind in MODALITIES}
+        self._switch = {self.vocabulary.control(opener(kind)): kind for kind in MODALITIES}
+        self._choices: dict[tuple[str | None, int], Ranges] = {}
+        self._kind: str | None = None
 
-    def _start_interleaved(self, prompt: Parsed) -> None:
-        self._runs = {kind: self._content(kind, 1 << 30) for kind in ("text", "units")}
-        self._switch = {kind: self.vocabulary.control(f"<{kind}>") for kind in self._runs}
-        self._kind = prompt.outputs[-1].kind if prompt.outputs else None
-        self._items = len(prompt.outputs[-1]) if prompt.outputs else 0
+    def _ask_for_more(self) -> None:
+        """A prefix to continue does not count as the item that its output must hold."""
+        if self.finished or self._interleaved or self._codebook:
+            return
+        slot = self._slots[self._at]
+        if isinstance(slot, _Content) and self._items < slot.limit:
+            self._least = self._items + 1
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -159,98 +168,89 @@ class Automaton:
         """Ids of the shortest legal completion."""
         if self.finished:
             return 0
-        if self.interleaved:
+        if self._interleaved:
             return 3 if self._kind is None else 2 if not self._items else 1
         slot = self._slots[self._at]
         if isinstance(slot, _Mark):
-            return self._tail[self._at]
-        return self._content_need(slot) + self._tail[self._at + 1]
-
-    def _content_need(self, slot: _Content) -> int:
-        width = len(slot.codebooks)
-        if self._codebook:
-            return width - self._codebook + 1
-        return 1 if self._items else width + 1
+            return int(self._tail[self._at])
+        frame = len(slot.codebooks) - self._codebook if self._codebook or self._items < self._least else 0
+        return frame + 1 + int(self._tail[self._at + 1])
 
     @property
     def state_key(self) -> Ranges:
-        """The allowed ranges as a hashable value; equal keys mean equal masks."""
-        return tuple(self.allowed())
+        """The allowed ranges as a hashable value; equal keys mean equal masks, of any automaton."""
+        return self.allowed()
 
     def allowed(self) -> Ranges:
         """Half-open ranges of the ids that may come next; empty once finished."""
         if self.finished:
             return ()
-        if self.interleaved:
+        if self._interleaved:
             return self._allowed_interleaved()
         slot = self._slots[self._at]
         if isinstance(slot, _Mark):
             return (_single(slot.id),)
-        if self._codebook or not self._items:
+        if self._codebook or self._items < self._least:
             return slot.codebooks[self._codebook]
-        room = self.remaining - self.remaining_needed >= len(slot.codebooks)
-        if room and self._items < slot.limit:
-            return self._open_choice(slot)
-        return (_single(slot.close),)
-
-    def _open_choice(self, slot: _Content) -> Ranges:
-        key = (self._at,)
-        if key not in self._keys:
-            self._keys[key] = _merge([*slot.codebooks[0], _single(slot.close)])
-        return self._keys[key]
+        # Here the shortest completion closes at once: a further item must fit beside it.
+        room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
+        return slot.choice if room and self._items < slot.limit else (_single(slot.close),)
 
     def _allowed_interleaved(self) -> Ranges:
-        spare = self.remaining - self.remaining_needed
-        if self._kind is None:
-            return _merge([_single(token) for token in self._switch.values()])
-        run = self._runs[self._kind].codebooks[0]
-        if not self._items:
-            return run
-        choices = [_single(self.vocabulary.eos)]
-        if spare >= 1:
-            choices += run
-        if spare >= 2:
-            choices += [_single(token) for kind, token in self._switch.items() if kind != self._kind]
-        return _merge(choices)
+        if self._kind is not None and not self._items:
+            return self._runs[self._kind]
+        spare = min(self.remaining - self.remaining_needed, 2)  # 1: one more item; 2: a switch and its item
+        key = (self._kind, spare)
+        if key not in self._choices:
+            ranges = [_single(token) for token, kind in self._switch.items() if kind != self._kind]
+            if self._kind is not None:
+                ranges = ranges if spare >= 2 else []
+                ranges += [_single(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
+            self._choices[key] = _merge(ranges)
+        return self._choices[key]
 
     def mask(self, size: int) -> np.ndarray:
-        """(size,) bool: True where an id may come next; made once per distinct state."""
-        key = self.state_key
+        """(size,) bool, True where an id may come next; made once per distinct state.
+
+        `size` may exceed the vocabulary's: the rest is padding, which is never allowed.
+        """
+        key = (self.state_key, size)
         if key not in self._masks:
             mask = np.zeros(size, dtype=np.bool_)
-            for start, stop in key:
+            for start, stop in key[0]:
                 mask[start:stop] = True
             self._masks[key] = mask
         return self._masks[key]
+
+    # -- steps --------------------------------------------------------------------------------------------------
 
     def advance(self, token: int) -> None:
         """Take the next id, which must be an allowed one."""
         assert any(start <= token < stop for start, stop in self.allowed()), f"id {token} is not allowed here"
         self.remaining -= 1
-        if self.interleaved:
-            self._advance_interleaved(token)
+        self._take(token)
+
+    def _take(self, token: int) -> None:
+        if self._interleaved:
+            if token == self.vocabulary.eos:
+                self.finished = True
+            elif token in self._switch:
+                self._kind, self._items = self._switch[token], 0
+            else:
+                self._items += 1
             return
         slot = self._slots[self._at]
         if isinstance(slot, _Mark) or token == slot.close:
             self._at += 1
             self._items = self._codebook = 0
+            self._least = 1
             self.finished = self._at == len(self._slots)
             return
         self._codebook = (self._codebook + 1) % len(slot.codebooks)
         self._items += self._codebook == 0
 
-    def _advance_interleaved(self, token: int) -> None:
-        if token == self.vocabulary.eos:
-            self.finished = True
-            return
-        switched = next((kind for kind, mark in self._switch.items() if mark == token), None)
-        if switched is not None:
-            self._kind, self._items = switched, 0
-        else:
-            self._items += 1
-
     def copy(self) -> Automaton:
-        """An independent automaton in the same state, for a beam."""
+        """An independent automaton in the same state, for a beam; tables and masks are shared."""
         twin = Automaton.__new__(Automaton)
         twin.__dict__.update(self.__dict__)
         return twin

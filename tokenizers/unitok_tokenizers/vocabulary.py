@@ -10,9 +10,9 @@ text pieces or a second codec join a trained model without moving an id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,14 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
+from unitok_tokenizers.streams import StreamInfo
+from unitok_tokenizers.tasks import CONTROLS
 
 CONTROL_SIZE = 512
 LANGUAGE_SIZE = 64
 FORMAT = 1
 
-TASK_NAMES = ("asr tts s2tt s2st mt lm slm ilm chat ger gtr vtts cap se sr tse edit vc sid").split()
-SPAN_NAMES = "text phones units codes lat voice hyp kw tool".split()
-GENERATE_NAMES = "text units codes first".split()
-
-CONTROLS: tuple[str, ...] = (
-    "<bos>", "<eos>", "<pad>", "<mask>",
-    *(f"<{name}>" for name in TASK_NAMES),
-    *(mark for name in SPAN_NAMES for mark in ((f"<{name}s>", f"</{name}s>") if name == "lat" else (f"<{name}>", f"</{name}>"))),
-    "<lat>",
-    *(f"<gen:{name}>" for name in GENERATE_NAMES),
-    "<then>", "<fine>",
-    "<out:units>", "<out:codes>", "<chain>", "<ts>", "<nots>", "<itn>", "<noitn>",
-    "<listen>", "<speak>", "<stop>",
-)  # fmt: skip
-"""Control tokens in the order of their ids; new ones are appended."""
+ROLES = ("bos", "eos", "pad")
 
 
 @dataclass(frozen=True)
@@ -62,41 +50,6 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class StreamInfo:
-    """What a tokenizer says of the stream it makes; saved with shards and models and compared."""
-
-    name: str
-    """Name of the stream: text, units, codes, or that of a further tokenizer."""
-    kind: str
-    """text, units, codes, phones or prosody."""
-    fingerprint: str
-    """Identifies the tokenizer's content."""
-    frame_rate: Fraction | None
-    """Frames a second; None for text."""
-    cardinalities: tuple[int, ...]
-    """Size of each codebook; one entry for text and units."""
-    deduplicated: bool = False
-    """Runs of equal units are stored once, with durations beside them."""
-    views: str | None = None
-    """Name of the codec whose first codebook this stream is; it then owns no ids."""
-
-    def to_json(self) -> dict[str, Any]:
-        rate = None if self.frame_rate is None else str(self.frame_rate)
-        return {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> StreamInfo:
-        rate = value["frame_rate"]
-        return StreamInfo(
-            **{
-                **value,
-                "frame_rate": None if rate is None else Fraction(rate),
-                "cardinalities": tuple(value["cardinalities"]),
-            }
-        )
-
-
-@dataclass(frozen=True)
 class Token:
     """What one id means."""
 
@@ -105,6 +58,7 @@ class Token:
     codebook: int
     local: int
     name: str
+    """As in `Vocabulary.names`; a role's name for an id that plays one."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +86,22 @@ class Vocabulary:
             text: the text stream; its ids are 0 … size-1.
             streams: units, codes and others.
             languages: language codes such as "en".
-            roles: ids for bos, eos and pad that a host model owns; control tokens serve for the others.
+            roles: ids of bos, eos and pad among the text pieces that a host model owns; control tokens serve for the
+                others.
         """
+        if text.name != "text" or text.kind != "text":
+            raise InputError(f"stream {text.name!r} of kind {text.kind!r} stands where text belongs; name it 'text'")
         size = text.cardinalities[0]
-        extents = [
+        for role, value in (roles or {}).items():
+            if role not in ROLES or not 0 <= value < size:
+                raise InputError(f"role {role!r} is id {value}: roles are {', '.join(ROLES)}, ids of the {size} pieces")
+        extents = (
             Extent("text", text.name, 0, 0, 0, size),
             Extent("control", "", 0, 0, size, CONTROL_SIZE),
             Extent("language", "", 0, 0, size + CONTROL_SIZE, LANGUAGE_SIZE),
-        ]
-        own = {role: size + CONTROLS.index(f"<{role}>") for role in ("bos", "eos", "pad")}
-        vocabulary = Vocabulary(tuple(extents), {text.name: text}, (), {**own, **(roles or {})})
+        )
+        own = {role: size + CONTROLS.index(f"<{role}>") for role in ROLES}
+        vocabulary = Vocabulary(extents, {text.name: text}, (), {**own, **(roles or {})})
         for code in sorted(set(languages)):
             vocabulary = vocabulary.append_language(code)
         order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
@@ -152,13 +112,17 @@ class Vocabulary:
     def append_language(self, code: str) -> Vocabulary:
         """The same vocabulary with one more language; no id moves."""
         if code in self.languages:
-            raise InputError(f"language {code!r} is in the vocabulary already")
+            raise InputError(f"language {code!r} is in the vocabulary already; use it as it is")
+        if not re.fullmatch(r"[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*", code):
+            raise InputError(f"{code!r} is no language code; give letters, digits, - or _ such as 'en'")
         if len(self.languages) >= LANGUAGE_SIZE:
-            raise InputError(f"no room for language {code!r}: all {LANGUAGE_SIZE} reserved ids are taken")
+            raise InputError(f"no room for language {code!r}: all {LANGUAGE_SIZE} ids are taken; leave one out")
         return self._with(languages=(*self.languages, code))
 
     def append_text(self, count: int, new_fingerprint: str) -> Vocabulary:
         """The same vocabulary with `count` more text pieces after the present ones."""
+        if count < 1:
+            raise InputError(f"cannot append {count} text pieces; give a positive number")
         text = self.text
         old = text.cardinalities[0]
         grown = StreamInfo(text.name, "text", new_fingerprint, None, (old + count,))
@@ -180,8 +144,9 @@ class Vocabulary:
 
     def _check_view(self, stream: StreamInfo) -> None:
         codec = self.streams.get(stream.views or "")
-        if codec is None or codec.cardinalities[0] != stream.cardinalities[0]:
-            found = "no such stream" if codec is None else f"{codec.cardinalities[0]} codes in its first codebook"
+        missing = codec is None or codec.kind != "codes"
+        if codec is None or missing or codec.cardinalities[0] != stream.cardinalities[0]:
+            found = "no such codec" if codec is None or missing else f"{codec.cardinalities[0]} codes in its codebook 0"
             raise InputError(
                 f"stream {stream.name!r} ({stream.cardinalities[0]} units) views {stream.views!r}: {found}; "
                 "add the codec first and keep the cardinalities equal"
@@ -199,9 +164,14 @@ class Vocabulary:
         return max(extent.start + extent.size for extent in self.extents)
 
     @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the control tokens in the order of their ids."""
+        return CONTROLS
+
+    @property
     def text(self) -> StreamInfo:
         """The text stream."""
-        return next(stream for stream in self.streams.values() if stream.kind == "text")
+        return self.streams["text"]
 
     @property
     def bos(self) -> int:
@@ -240,7 +210,7 @@ class Vocabulary:
     def language(self, code: str) -> int:
         """Id of a language."""
         if code not in self.languages:
-            raise InputError(f"unknown language {code!r}; this model knows {', '.join(self.languages)}")
+            raise InputError(f"unknown language {code!r}; this model knows {', '.join(self.languages) or 'none'}")
         return self._language_start + self.languages.index(code)
 
     @cached_property
@@ -360,6 +330,7 @@ class Vocabulary:
                 )
 
     def to_json(self) -> dict[str, Any]:
+        """What `vocabulary.json` holds."""
         return {
             "format": FORMAT,
             "extents": [extent.__dict__ for extent in self.extents],
@@ -371,8 +342,8 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the whole layout."""
-        return fingerprint(self.to_json())
+        """Identifies the whole layout; control tokens that a later version appends leave it as it is."""
+        return fingerprint({name: value for name, value in self.to_json().items() if name != "controls"})
 
     def save(self, path: Path | str) -> None:
         """Write `vocabulary.json`."""
@@ -386,13 +357,18 @@ class Vocabulary:
             raise InputError(
                 f"{path} is not a vocabulary of format {FORMAT}; convert it with the version that wrote it"
             )
-        known = value["controls"]
+        try:
+            known = list(value["controls"])
+            streams = [StreamInfo.from_json(stream) for stream in value["streams"]]
+            extents = tuple(Extent(**extent) for extent in value["extents"])
+            loaded = Vocabulary(
+                extents, {stream.name: stream for stream in streams}, tuple(value["languages"]), dict(value["roles"])
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise InputError(f"{path} is no valid vocabulary ({error!r}); take it from the model again") from error
         if list(CONTROLS[: len(known)]) != known:
-            raise InputError(f"{path} numbers the control tokens differently; it belongs to another version of unitok")
-        streams = [StreamInfo.from_json(stream) for stream in value["streams"]]
-        return Vocabulary(
-            tuple(Extent(**extent) for extent in value["extents"]),
-            {stream.name: stream for stream in streams},
-            tuple(value["languages"]),
-            dict(value["roles"]),
-        )
+            raise InputError(f"{path} numbers the control tokens differently; use the version of unitok that wrote it")
+        starts = [0, *(extent.start + extent.size for extent in extents)]
+        if [extent.start for extent in extents] != starts[:-1] or extents[0].block != "text":
+            raise InputError(f"{path}: the extents overlap or leave a gap; take it from the model again")
+        return loaded

@@ -1,0 +1,180 @@
+"""From ids back to a plan: the inverse of rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.plan import (
+    MODALITIES,
+    STREAM_OF_KIND,
+    Parsed,
+    Span,
+    check_conditions,
+    check_flags,
+    check_interleaved,
+)
+from unitok_tokenizers.tasks import CONDITION_KINDS, FLAGS, TaskLine, closer, opener, output_kinds, task_line
+from unitok_tokenizers.vocabulary import Vocabulary
+
+
+@dataclass
+class _Reader:
+    """A cursor over ids that names what it stumbles on."""
+
+    ids: np.ndarray
+    vocabulary: Vocabulary
+    at: int = 0
+
+    def more(self) -> bool:
+        return self.at < len(self.ids)
+
+    def name(self) -> str:
+        """What stands here, for messages and for look-ups by name."""
+        return (self.vocabulary.describe(int(self.ids[self.at])).name or "text") if self.more() else "the end"
+
+    def take(self, name: str) -> bool:
+        # By id, not by name: a host model may use one id for several roles.
+        if self.more() and int(self.ids[self.at]) == self.vocabulary.control(name):
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, name: str) -> None:
+        if not self.take(name):
+            raise InputError(f"position {self.at}: expected {name}, found {self.name()}")
+
+    def inside(self, offset: int, stream: str, codebook: int) -> bool:
+        """Whether the id `offset` places on belongs to a codebook of a stream."""
+        at = self.at + offset
+        ranges = self.vocabulary.block_ranges(stream, codebook)
+        return at < len(self.ids) and any(start <= self.ids[at] < stop for start, stop in ranges)
+
+    def run(self, stream: str) -> np.ndarray:
+        """Content of one stream from here on: (N,), or (F, Q) for codes."""
+        info = self.vocabulary.streams[stream]
+        books = len(info.cardinalities)
+        rest = self.ids[self.at :]
+        inside = np.zeros(len(rest), dtype=np.bool_)
+        for q in range(books):
+            for start, stop in self.vocabulary.block_ranges(stream, q):
+                inside[q::books] |= (rest[q::books] >= start) & (rest[q::books] < stop)
+        inside &= ~np.isin(rest, list(self.vocabulary.roles.values()))
+        taken = rest if inside.all() else rest[: int(inside.argmin())]
+        self.at += len(taken)
+        if info.kind != "codes":
+            return self.vocabulary.to_local(stream, taken)
+        if len(taken) % books and self.more():
+            raise InputError(f"position {self.at}: {stream} stop inside a frame of {books} codebooks")
+        frames = taken[: len(taken) // books * books].reshape(-1, books)  # (F, Q)
+        return np.stack([self.vocabulary.to_local(stream, frames[:, q], q) for q in range(books)], axis=1)
+
+
+def parse(ids: np.ndarray | Sequence[int], vocabulary: Vocabulary) -> Parsed:
+    """The plan that ids say; the inverse of `render` (a forced prefix is part of its output).
+
+    Raises:
+        InputError: the ids break the grammar; the message names the position and what stood there. Ids that merely
+            stop early, anywhere after the conditions, give `complete=False`.
+    """
+    reader = _Reader(np.asarray(ids, dtype=np.int64), vocabulary)
+    reader.expect("<bos>")
+    line = task_line(reader.name().strip("<>"))
+    reader.at += 1
+    languages = [_read_language(reader) for _ in range(line.languages)]
+    flags = []
+    while (name := reader.name()) in FLAGS:
+        flags.append(name)
+        reader.at += 1
+    check_flags(line, flags)
+    conditions = []
+    while not line.interleaved and (kind := _take_opener(reader)) is not None:
+        conditions.append(_read_content(reader, kind))
+        reader.expect(closer(kind))
+    check_conditions(line, [span.kind for span in conditions])
+    # Interleaved outputs begin here, others after their first generate mark.
+    start = reader.at if line.interleaved else reader.at + 1 if reader.more() else None
+    outputs, complete = _read_interleaved(reader) if line.interleaved else _read_outputs(reader, line, flags)
+    if complete and reader.more():
+        raise InputError(f"position {reader.at}: {reader.name()} after the end of the sequence")
+    target = languages[1] if line.languages == 2 else None
+    return Parsed(line.name, languages[0], target, tuple(flags), tuple(conditions), tuple(outputs), complete, start)
+
+
+def _read_language(reader: _Reader) -> str:
+    name = reader.name()
+    code = name.removeprefix("<lang:").removesuffix(">")
+    if not name.startswith("<lang:") or code not in reader.vocabulary.languages:
+        raise InputError(f"position {reader.at}: expected a language, found {name}")
+    reader.at += 1
+    return code
+
+
+def _take_opener(reader: _Reader) -> str | None:
+    return next((kind for kind in CONDITION_KINDS if reader.take(opener(kind))), None)
+
+
+def _stream_at(reader: _Reader, kind: str) -> str:
+    """Stream of a span's content: its first id tells, and the kind's usual stream is assumed where there is none."""
+    streams = reader.vocabulary.streams
+    usual = "codes" if kind == "voice" else STREAM_OF_KIND[kind]
+    token = reader.vocabulary.describe(int(reader.ids[reader.at])) if reader.more() else None
+    if token is None or token.tokenizer not in streams or kind in ("text", "hyp", "kw"):
+        return usual
+    info = streams[token.tokenizer]
+    views = [name for name, stream in streams.items() if stream.views == info.name]
+    view = "units" if "units" in views else next(iter(views), None)
+    if view is not None and kind == "units":
+        return view
+    if view is not None and kind == "voice" and len(info.cardinalities) > 1 and not reader.inside(1, info.name, 1):
+        return view  # no second codebook after the first: units, not frames
+    fits = info.kind == kind or (kind == "voice" and info.kind in ("units", "codes"))
+    return info.name if fits else usual
+
+
+def _read_content(reader: _Reader, kind: str) -> Span:
+    if kind == "lat":
+        start = reader.at
+        while reader.take("<lat>"):
+            pass
+        return Span(kind, np.zeros(reader.at - start, dtype=np.int64))
+    stream = _stream_at(reader, kind)
+    if stream not in reader.vocabulary.streams:
+        return Span(kind, np.zeros(0, dtype=np.int64), stream)
+    return Span(kind, reader.run(stream), stream)
+
+
+def _read_outputs(reader: _Reader, line: TaskLine, flags: Sequence[str]) -> tuple[list[Span], bool]:
+    outputs: list[Span] = []
+    for index, kind in enumerate(output_kinds(line.name, flags)):
+        marks = (["<then>"] if index and line.then else []) + [f"<gen:{kind}>"]
+        for mark in marks:
+            if not reader.more():
+                return outputs, False
+            reader.expect(mark)
+        outputs.append(_read_content(reader, kind))
+        if not reader.more():
+            return outputs, False
+        reader.expect(closer(kind))
+    if not reader.more():
+        return outputs, False
+    reader.expect("<eos>")
+    return outputs, True
+
+
+def _read_interleaved(reader: _Reader) -> tuple[list[Span], bool]:
+    outputs: list[Span] = []
+    while reader.more():
+        if outputs and reader.take("<eos>"):
+            check_interleaved(outputs)
+            return outputs, True
+        kind = next((kind for kind in MODALITIES if reader.take(opener(kind))), None)
+        if kind is None:
+            raise InputError(f"position {reader.at}: expected <text>, <units> or <eos>, found {reader.name()}")
+        outputs.append(_read_content(reader, kind))
+    if outputs:
+        check_interleaved(outputs if len(outputs[-1]) else outputs[:-1])
+    return outputs, False
