@@ -108,6 +108,38 @@ def test_translate_speech(model: Model, chain: bool) -> None:
     assert result.audio is not None and len(result.texts) == (2 if chain else 0)
 
 
+def test_language_models_continue_what_they_are_given(model: Model) -> None:
+    text = model.generate("lm", source="en", text="we buy")
+    assert text.text is not None and text.text.startswith("we buy") and text.audio is None
+    assert model.generate("lm", source="en").text is not None
+    longest = "we buy two books now " * 12
+    assert len(model.generate("lm", source="en", text=longest).outputs[0]) > len(model.text_span(longest))
+    units = model.units_of([speech(0.3)])[0]
+    said = model.generate("slm", source="en", audio=speech(0.3))
+    assert said.audio is not None and said.outputs[0].content[: len(units)].tolist() == units.tolist()
+    mixed = model.generate("ilm", source="de", text="das haus", audio=units)
+    assert [span.kind for span in mixed.outputs[:2]] == ["text", "units"]
+
+
+def test_a_spoken_question_is_answered_in_text_and_speech(model: Model) -> None:
+    result = model.generate("chat", source="en", audio=speech(0.3))
+    assert [span.kind for span in result.outputs] == ["text", "text", "units"]
+    assert len(result.texts) == 2 and result.audio is not None
+
+
+def test_generate_refuses_what_the_grammar_lacks(model: Model) -> None:
+    with pytest.raises(InputError, match="unknown task 'sing'"):
+        model.generate("sing", source="en", text="la")
+    with pytest.raises(InputError, match="continues text"):
+        model.generate("lm", source="en", audio=speech(0.3))
+    with pytest.raises(InputError, match="needs text or audio"):
+        model.generate("mt", source="en", target="de")
+    with pytest.raises(InputError, match="language"):
+        model.generate("mt", source="en", text="hello")
+    with pytest.raises(InputError, match="no .units. condition"):
+        model.generate("mt", source="en", target="de", audio=speech(0.3))
+
+
 def test_long_audio_is_cut_and_joined(model: Model) -> None:
     result = model.transcribe(speech(14.0), lang="en")
     assert len(result.trace) == 2

@@ -18,6 +18,7 @@ from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
 from unitok.hf import load_core, save_core
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, split_at_pauses
+from unitok.limits import Limits
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.automaton import Automaton
@@ -34,24 +35,6 @@ Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
 
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long outputs may become, learned from the training data: content items per item of input."""
-
-    text_per_unit: float = 1.0
-    """Text ids per deduplicated unit."""
-    units_per_text: float = 8.0
-    """Deduplicated units per text id."""
-    units_per_unit: float = 2.5
-    """Target units per source unit."""
-    text_per_text: float = 3.0
-    """Target text ids per source text id."""
-    frames_per_unit: float = 3.0
-    """Code frames per deduplicated unit."""
-    floor: int = 12
-    """Items that are always allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,28 +136,6 @@ class Model:
 
     # -- generation ---------------------------------------------------------------------------------------------
 
-    def output_limits(self, plan: Plan) -> list[int]:
-        """Most content items of each output, from the size of the input."""
-        table, sizes = self.limits, {"text": 0, "units": 0}
-        for span in plan.conditions:
-            if span.kind == "units":
-                sizes["units"] = len(span)
-            elif span.kind == "codes":
-                sizes["units"] = len(span)
-            elif span.kind in ("text", "hyp"):
-                sizes["text"] += len(span)
-        limits = []
-        for kind in output_kinds(plan.task, plan.flags):
-            if kind == "text":
-                size = sizes["units"] * table.text_per_unit or sizes["text"] * table.text_per_text or 48
-            elif kind == "units":
-                size = sizes["units"] * table.units_per_unit or sizes["text"] * table.units_per_text or 120
-                sizes["units"] = max(sizes["units"], round(size / 2))
-            else:
-                size = sizes["units"] * table.frames_per_unit or 200
-            limits.append(round(size) + table.floor)
-        return limits
-
     def run(
         self,
         requests: Sequence[Request],
@@ -208,7 +169,7 @@ class Model:
                 raise InputError(
                     f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
                 )
-            outputs = self.output_limits(request.plan)
+            outputs = self.limits.of(request.plan)
             automata.append(Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs))
             limits.append(limit)
         if beams > 1:
@@ -219,7 +180,7 @@ class Model:
     def _token_limit(self, plan: Plan) -> int:
         widths = {"codes": len(self.tokenizers.codes.cardinalities) if self.tokenizers.codes else 1}
         kinds = output_kinds(plan.task, plan.flags)
-        sizes = self.output_limits(plan)
+        sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
     def _search(self, request: Request, prompt: np.ndarray, automaton: Automaton, beams: int) -> Result:
@@ -251,7 +212,7 @@ class Model:
 
     def _finish_reason(self, plan: Plan, outputs: Sequence[Span], made: Generated) -> str:
         """The automaton always closes what it opens: a full output was cut, whatever its last id says."""
-        full = any(len(span) >= limit for span, limit in zip(outputs, self.output_limits(plan)))
+        full = any(len(span) >= limit for span, limit in zip(outputs, self.limits.of(plan)))
         return "length" if full or made.finish_reason == "length" else "eos"
 
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
@@ -333,6 +294,44 @@ class Model:
         own = None if is_tokens(audio) else audio
         vector = self.voice_vector(voice if voice is not None else own)
         return self.run([Request(plan=plan, voice=vector, speak=True)], sampling=sampling)[0]
+
+    def generate(
+        self,
+        task: str,
+        *,
+        source: str,
+        target: str | None = None,
+        text: str | None = None,
+        audio: Audio | None = None,
+        voice: Voice = None,
+        flags: Sequence[str] = (),
+        sampling: Sampling = GREEDY,
+        beams: int = 1,
+        seed: int = 0,
+    ) -> Result:
+        """Any line of the grammar. For lm, slm and ilm, text or speech is a beginning to continue, and may be absent.
+
+        Raises:
+            InputError: a task, language, flag or input that the grammar or this model does not have.
+        """
+        given = [self.text_span(text)] if text is not None else []
+        if audio is not None:
+            given.append(Span("units", self.units_of([audio])[0]))
+        continues = task in ("lm", "slm", "ilm")
+        if continues and task != "ilm" and any(span.kind != output_kinds(task)[0] for span in given):
+            raise InputError(
+                f"task {task!r} continues {output_kinds(task)[0]}; give {'text' if task == 'lm' else 'audio'}"
+            )
+        prompt = self.voice_prompt(voice) if OUT_CODES in flags else ()
+        spans = tuple(given)
+        plan = Plan(
+            task, source, target, tuple(flags), prompt + (() if continues else spans), spans if continues else ()
+        )
+        if not continues and not given:
+            raise InputError(f"task {task!r} needs text or audio to answer")
+        vector = None if OUT_CODES in flags else self.voice_vector(voice)
+        request = Request(plan=plan, voice=vector, speak=self.vocoder is not None)
+        return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
 
     # -- files --------------------------------------------------------------------------------------------------
 

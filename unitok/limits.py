@@ -1,0 +1,47 @@
+"""How long an answer may become, estimated from the length of what was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unitok_tokenizers.grammar import Plan, output_kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long outputs may become, learned from the training data: content items per item of input."""
+
+    text_per_unit: float = 1.0
+    """Text ids per deduplicated unit."""
+    units_per_text: float = 8.0
+    """Deduplicated units per text id."""
+    units_per_unit: float = 2.5
+    """Target units per source unit."""
+    text_per_text: float = 3.0
+    """Target text ids per source text id."""
+    frames_per_unit: float = 3.0
+    """Code frames per deduplicated unit."""
+    floor: int = 12
+    """Items that are always allowed."""
+
+    def of(self, plan: Plan) -> list[int]:
+        """Most content items of each output of a plan; a given beginning comes on top."""
+        units = text = 0
+        for span in plan.conditions:
+            if span.kind in ("units", "codes"):
+                units = len(span)
+            elif span.kind in ("text", "hyp"):
+                text += len(span)
+        limits = []
+        for kind in output_kinds(plan.task, plan.flags):
+            if kind == "text":
+                size = units * self.text_per_unit or text * self.text_per_text or 48
+            elif kind == "units":
+                size = units * self.units_per_unit or text * self.units_per_text or 120
+                units = max(units, round(size / 2))
+            else:
+                size = units * self.frames_per_unit or 200
+            limits.append(round(size) + self.floor)
+        if plan.outputs and limits:
+            limits[0] += len(plan.outputs[0])
+        return limits
