@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.units import UnitTokenizer
@@ -39,17 +40,32 @@ class CodecConfig:
     """Codes of a residual codebook."""
 
 
-class Crops:
-    """Random crops of log-mels with the units of the same frames."""
+SHORTEST_SHARE = 0.2
+"""Share of recordings that may be too short for a crop; where more are, crops become shorter."""
 
-    def __init__(self, mels: Sequence[Tensor], units: Sequence[np.ndarray], length: int) -> None:
-        self.length = length
+
+class Crops:
+    """Random crops of log-mels with the units of the same frames.
+
+    Raises:
+        InputError: no recording is as long as one unit.
+    """
+
+    def __init__(
+        self, mels: Sequence[Tensor], units: Sequence[np.ndarray], length: int, *, stride: int = STRIDE
+    ) -> None:
+        self.stride = stride
         self.units = [torch.from_numpy(one) for one in units]
-        self.mels = [one[: len(frames) * STRIDE] for one, frames in zip(mels, self.units)]
-        usable = [i for i, one in enumerate(self.mels) if len(one) == len(self.units[i]) * STRIDE]
-        self.rows = [i for i in usable if len(self.units[i]) >= length] or usable
-        if self.rows and len(self.units[self.rows[0]]) < length:
-            self.length = min(len(self.units[i]) for i in self.rows)
+        self.mels = [one[: len(frames) * stride] for one, frames in zip(mels, self.units)]
+        usable = [i for i, one in enumerate(self.mels) if len(one) == len(self.units[i]) * stride > 0]
+        if not usable:
+            raise InputError(
+                f"none of {len(mels)} recordings is as long as a unit of {stride} frames; give longer ones"
+            )
+        # A corpus of single words must not be trained on the two that are long enough.
+        lengths = sorted(len(self.units[i]) for i in usable)
+        self.length = min(length, lengths[int(len(lengths) * SHORTEST_SHARE)])
+        self.rows = [i for i in usable if len(self.units[i]) >= self.length]
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Log-mels (B, 4T, M) and units (B, T)."""
@@ -57,7 +73,7 @@ class Crops:
         for row in random.choice(len(self.rows), count):
             index = self.rows[int(row)]
             start = int(random.integers(0, len(self.units[index]) - self.length + 1))
-            mels.append(self.mels[index][start * STRIDE : (start + self.length) * STRIDE])
+            mels.append(self.mels[index][start * self.stride : (start + self.length) * self.stride])
             units.append(self.units[index][start : start + self.length])
         return torch.stack(mels), torch.stack(units)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.units import deduplicate
 from unitok_training.codec_training import Crops
 from unitok_vocoder.losses import mel_loss, stft_loss
@@ -79,6 +80,9 @@ def train_mel_vocoder(
     """Train log-mels → samples with spectral losses, on true and on codec-decoded log-mels."""
     mel = mel or MelConfig()
     hop = mel.hop_length
+    # Silence behind recordings that are shorter than a crop: in a corpus of single words that is most of them.
+    shortest = (config.crop + 8) * hop
+    recordings = [np.pad(one, (0, max(0, shortest - len(one)))) for one in recordings]
     with torch.no_grad():
         true = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
     decoded: list[Tensor | None] = [None] * len(recordings)
@@ -91,10 +95,9 @@ def train_mel_vocoder(
     random = np.random.default_rng(config.seed)
     optimiser = torch.optim.AdamW(vocoder.parameters(), lr=config.learning_rate, betas=(0.8, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
-    rows = [i for i, one in enumerate(true) if len(one) > config.crop + 4]
     for step in range(config.steps):
         mels, waves = [], []
-        for row in random.choice(rows, config.batch):
+        for row in random.choice(len(true), config.batch):
             other = decoded[row]
             chosen = other if other is not None and random.random() < config.decoded_share else true[row]
             start = int(random.integers(0, min(len(chosen), len(true[row])) - config.crop))
@@ -117,6 +120,7 @@ def train_unit_mel(
     cardinality: int,
     config: UnitMelTraining,
     *,
+    stride: int = STRIDE,
     mel: MelConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[UnitMel, dict[str, np.ndarray]]:
@@ -127,6 +131,7 @@ def train_unit_mel(
         units: units of every frame (T,), not deduplicated.
         speakers: a name per recording; empty names are voices of their own.
         cardinality: number of units.
+        stride: mel frames of a unit frame.
 
     Returns:
         The model, and the mean voice vector (E,) of every named speaker.
@@ -134,9 +139,9 @@ def train_unit_mel(
     mel = mel or MelConfig()
     with torch.no_grad():
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
-    crops = Crops(mels, units, config.crop)
+    crops = Crops(mels, units, config.crop, stride=stride)
     torch.manual_seed(config.seed)
-    model = UnitMel(UnitMelConfig(units=cardinality), mel)
+    model = UnitMel(UnitMelConfig(units=cardinality, stride=stride), mel)
     random = np.random.default_rng(config.seed)
     by_speaker: dict[str, list[int]] = {}
     for index, speaker in enumerate(speakers):
@@ -167,10 +172,9 @@ def train_unit_mel(
 
 def _crops_of(crops: Crops, rows: Sequence[int], random: np.random.Generator) -> tuple[Tensor, Tensor]:
     mels, frames = [], []
-    stride = len(crops.mels[rows[0]]) // len(crops.units[rows[0]])
     for row in rows:
         start = int(random.integers(0, len(crops.units[row]) - crops.length + 1))
-        mels.append(crops.mels[row][start * stride : (start + crops.length) * stride])
+        mels.append(crops.mels[row][start * crops.stride : (start + crops.length) * crops.stride])
         frames.append(crops.units[row][start : start + crops.length])
     return torch.stack(mels), torch.stack(frames)
 

@@ -49,7 +49,7 @@ class SpeakerEncoder(nn.Module):
         mask = torch.ones(1, 1, 1, dtype=x.dtype)
         for block in self.blocks:
             x = block(x, mask)
-        return self.out(torch.cat([x.mean(1), x.std(1)], dim=-1))
+        return self.out(torch.cat([x.mean(1), (x.var(1, correction=0) + 1e-6).sqrt()], dim=-1))
 
 
 class UnitMel(nn.Module):

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.audio import resample
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
-from unitok_tokenizers.files import write_json
+from unitok_tokenizers.files import read_json, write_json
 from unitok_vocoder.griffin_lim import griffin_lim
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
@@ -52,15 +53,19 @@ class Vocoder:
     @torch.inference_mode()
     def from_features(self, log_mels: Tensor) -> np.ndarray:
         """Log-mels (F, M) → samples (S,)."""
+        if not len(log_mels):
+            return np.zeros(0, dtype=np.float32)
         if self.mel is None:
             return griffin_lim(log_mels, self.mel_config).numpy()
         return self.mel(log_mels[None])[0].numpy()
 
     def from_codes(self, codes: np.ndarray, codec: AcousticTokenizer) -> np.ndarray:
-        """Codes (F, Q) → samples (S,) at `sample_rate` (a codec with a decoder of its own: at its rate)."""
+        """Codes (F, Q) → samples (S,) at `sample_rate`, whatever the codec's own rate is."""
+        if not len(codes):
+            return np.zeros(0, dtype=np.float32)
         samples = codec.decode(codes)
         if samples is not None:
-            return samples
+            return resample(samples, codec.sample_rate, self.sample_rate)
         features = codec.decode_features(codes)
         assert features is not None, "a codec decodes to samples or to features"
         return self.from_features(torch.from_numpy(features))
@@ -77,6 +82,8 @@ class Vocoder:
         """
         if self.units is None:
             raise InputError("this model has no unit synthesiser; ask for codes (--flag out:codes)")
+        if not len(units):
+            return np.zeros(0, dtype=np.float32)
         vector = torch.from_numpy(self.voice_vector(voice))
         return self.from_features(self.units.synthesise(units, vector, durations))
 
@@ -97,7 +104,9 @@ class Vocoder:
         """Voice vector (E,) of a recording (S,) at `sample_rate`."""
         if self.units is None:
             raise InputError("this model has no speaker encoder: name a known speaker")
-        return self.units.speaker(log_mel(torch.from_numpy(samples), self.mel_config)[None])[0].numpy()
+        least = self.mel_config.n_fft  # less than a window says nothing of a voice, but must not fail either
+        padded = np.pad(np.asarray(samples, dtype=np.float32), (0, max(0, least - len(samples))))
+        return self.units.speaker(log_mel(torch.from_numpy(padded), self.mel_config)[None])[0].numpy()
 
     def save(self, folder: Path | str) -> None:
         from safetensors.numpy import save_file
@@ -116,8 +125,6 @@ class Vocoder:
     @staticmethod
     def load(folder: Path | str) -> Vocoder:
         from safetensors.numpy import load_file
-
-        from unitok_tokenizers.files import read_json
 
         root = Path(folder)
         config = read_json(root / "config.json")
