@@ -237,7 +237,8 @@ class Model:
             return results[0]
         text = " ".join(result.text or "" for result in results).strip()
         trace = tuple(f"{len(piece) / self.sample_rate:.1f} s: {result.text}" for piece, result in zip(pieces, results))
-        return replace(results[0], text=text, trace=trace, score=sum(result.score for result in results))
+        score = sum(result.score for result in results)
+        return replace(results[0], text=text, texts=(text,), trace=trace, score=score)
 
     def transcribe_batch(self, audio: Sequence[Audio], *, lang: str, beams: int = 1) -> list[Result]:
         """`transcribe` for several short recordings."""

@@ -19,6 +19,7 @@ from typing import Any
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_training.pipeline import Pipeline, Stage
+from unitok_training.recipes import load_recipe
 
 STAGES = "unitok_training.demo_stages"
 
@@ -92,6 +93,7 @@ def run_demo(
     Raises:
         InputError: a manifest, recording or setting that cannot be used, naming it and the remedy.
     """
+    load_recipe(config.preset, config.overrides)  # a slip is told now, not after the corpus was spoken
     out.mkdir(parents=True, exist_ok=True)
     stages = demo_stages(config)
     if only is not None:

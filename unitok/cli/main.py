@@ -5,15 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import unitok
 from unitok.cli import data, demo, use
 from unitok_tokenizers.errors import InputError
 
+EXTRAS = {
+    "jiwer": "eval",
+    "sacrebleu": "eval",
+    "transformers": "hf",
+    "tokenizers": "hf",
+    "datasets": "data",
+    "espeakng_loader": "demo",
+}
+"""Optional package → the extra that brings it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = argparse.ArgumentParser(prog="unitok", description="One decoder that reads and writes text and speech.")
+    parser = Parser(prog="unitok", description="One decoder that reads and writes text and speech.")
     parser.add_argument("--version", action="version", version=f"unitok {unitok.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (demo, data, use):
@@ -28,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except InputError as error:
         print(f"unitok {options.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        print(f"unitok {options.command}: needs {error.name}: pip install 'unitok[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)

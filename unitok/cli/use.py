@@ -33,14 +33,24 @@ def add_commands(commands: Any) -> None:
 
     generate = commands.add_parser("generate", help="answer one request")
     generate.add_argument("model")
-    generate.add_argument("input", help="a recording, or text for tts, mt")
-    generate.add_argument("--task", required=True, choices=("asr", "tts", "s2tt", "s2st", "mt"))
-    generate.add_argument("--lang", help="language of asr and tts")
-    generate.add_argument("--source", help="source language of translation")
+    generate.add_argument(
+        "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
+    )
+    generate.add_argument(
+        "--task", required=True, choices=("asr", "tts", "s2tt", "s2st", "mt", "chat", "lm", "slm", "ilm")
+    )
+    generate.add_argument("--lang", "--source", dest="source", help="language of the input, or the only one")
     generate.add_argument("--target", help="target language of translation")
     generate.add_argument("--voice", help="a known speaker or a recording")
+    generate.add_argument(
+        "--output", choices=("codes", "units"), help="what tts speaks through (default: codes, if any)"
+    )
     generate.add_argument("--direct", action="store_true", help="s2st without the texts in between")
-    generate.add_argument("--beams", type=int, default=1)
+    generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
+    generate.add_argument("--top-k", type=int, default=0)
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("-o", "--out", help="file for generated audio")
     generate.set_defaults(run=run_generate)
 
@@ -53,42 +63,72 @@ def add_commands(commands: Any) -> None:
     evaluate.set_defaults(run=run_evaluate)
 
 
-def _need(options: argparse.Namespace, *names: str) -> list[str]:
+SPEAKING = ("tts", "s2st", "slm")
+"""Tasks whose answer is a file."""
+CONTINUING = ("lm", "slm", "ilm")
+"""Tasks that may begin with nothing."""
+
+
+def _check(options: argparse.Namespace) -> None:
+    """InputError for what a task needs and did not get."""
     from unitok_tokenizers.errors import InputError
 
-    values = []
-    for name in names:
-        value = getattr(options, name)
-        if value is None:
-            raise InputError(f"task {options.task} needs --{name}")
-        values.append(value)
-    return values
+    if options.source is None:
+        raise InputError(f"task {options.task} needs --lang (for translation --source and --target)")
+    if options.target is None and options.task in ("s2tt", "s2st", "mt"):
+        raise InputError(f"task {options.task} needs --target")
+    if options.out is None and options.task in SPEAKING:
+        raise InputError(f"task {options.task} needs -o FILE for the audio")
+    if not options.input and options.task not in CONTINUING:
+        raise InputError(f"task {options.task} needs text or a recording")
+    if options.beams < 1:
+        raise InputError(f"--beams is {options.beams}: give 1 or more")
 
 
 def run_generate(options: argparse.Namespace) -> None:
     import unitok
+    from unitok.inputs import names_a_file
+    from unitok.sampling import Sampling
 
+    _check(options)
+    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     model = unitok.load(options.model)
-    match options.task:
-        case "asr":
-            (lang,) = _need(options, "lang")
-            result = model.transcribe(options.input, lang=lang, beams=options.beams)
-        case "tts":
-            (lang, _) = _need(options, "lang", "out")
-            result = model.synthesize(options.input, lang=lang, voice=options.voice)
-        case "s2st":
-            source, target, _ = _need(options, "source", "target", "out")
-            result = model.translate_speech(
-                options.input, source=source, target=target, chain=not options.direct, voice=options.voice
-            )
-        case _:
-            source, target = _need(options, "source", "target")
-            result = model.translate(options.input, source=source, target=target, beams=options.beams)
-    if result.audio is not None:
-        result.save(options.out)
-        print(options.out)
-    if result.text:
-        print(result.text)
+    beams, seed = options.beams, options.seed
+    if options.task == "asr" and not options.temperature:
+        result = model.transcribe(options.input, lang=options.source, beams=beams)
+    elif options.task == "tts":
+        output = options.output or "codes"
+        result = model.synthesize(
+            options.input, lang=options.source, voice=options.voice, output=output, sampling=sampling, seed=seed
+        )
+    elif options.task == "s2st":
+        result = model.translate_speech(
+            options.input,
+            source=options.source,
+            target=options.target,
+            chain=not options.direct,
+            voice=options.voice,
+            sampling=sampling,
+        )
+    else:
+        given = options.input or None
+        spoken = given is not None and (options.task in ("asr", "s2tt", "slm", "chat") or names_a_file(given))
+        result = model.generate(
+            options.task,
+            source=options.source,
+            target=options.target,
+            text=None if spoken else given,
+            audio=given if spoken else None,
+            voice=options.voice,
+            sampling=sampling,
+            beams=beams,
+            seed=seed,
+        )
+    if options.out is not None and (result.audio is not None or options.task in SPEAKING):
+        print(result.save(options.out))
+    for text in result.texts if len(result.texts) > 1 else [result.text]:
+        if text is not None:
+            print(text)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

@@ -1,0 +1,186 @@
+"""The command line: help for everything, answers on a tiny model, and one line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.tiny_model import RATE, model_folder, speech, tokenizers
+from unitok.cli.main import build_parser, main
+from unitok_tokenizers.audio import write_audio
+
+COMMANDS = (
+    "demo",
+    "fit-tokenizers",
+    "prepare",
+    "inspect",
+    "validate",
+    "train",
+    "generate",
+    "evaluate",
+    "export",
+    "import",
+)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(model_folder(tmp_path_factory.mktemp("model") / "m"))
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> str:
+    write_audio(tmp_path / "a.wav", speech(), RATE)
+    return str(tmp_path / "a.wav")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of eight recordings and the tokenizers for it."""
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for index in range(8):
+        write_audio(root / f"{index}.wav", speech(seed=index), RATE)
+        split = "train" if index < 6 else "test"
+        text = "the green house stands here today" if index % 2 else "we buy two books now"
+        rows.append({"audio": f"{index}.wav", "text": text, "lang": "en", "speaker": "anna", "split": split})
+    (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tokenizers().save(root / "tokenizers")
+    return root
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a command that a user got wrong: one line, exit code 2."""
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse stops by itself
+        code = stop.code  # type: ignore[assignment]
+    out, err = capsys.readouterr()
+    quiet = out == "" or arguments[0] == "demo"  # the demo says which stage it is at
+    assert code == 2 and quiet and len(err.strip().splitlines()) == 1, (code, out, err)
+    assert err.startswith("unitok")
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0 and f"unitok {command}" in capsys.readouterr().out
+
+
+def test_no_command_is_untested() -> None:
+    (action,) = [action for action in build_parser()._actions if action.dest == "command"]
+    assert set(action.choices or ()) == set(COMMANDS)
+
+
+def test_version_and_help_of_the_module_outside_the_repository(tmp_path: Path) -> None:
+    paths = ":".join(str(ROOT / folder) for folder in (".", "tokenizers", "training", "vocoder"))
+    command = [sys.executable, "-m", "unitok", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("unitok 0.")
+
+
+def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--source", "en", "--target", "de"]
+    out = str(tmp_path / "out.wav")
+    for arguments in (
+        ["--task", "asr", "--lang", "en", wav],
+        ["--task", "asr", "--lang", "en", "--temperature", "0.8", "--top-p", "0.9", "--seed", "3", wav],
+        ["--task", "s2tt", *both, "--beams", "2", wav],
+        ["--task", "mt", *both, "the green house"],
+        ["--task", "lm", "--lang", "en", "we buy"],
+        ["--task", "lm", "--lang", "en", ""],
+        ["--task", "chat", "--lang", "en", wav],
+        ["--task", "tts", "--lang", "en", "good morning", "--voice", "anna", "-o", out],
+        ["--task", "tts", "--lang", "en", "good morning", "--voice", wav, "--output", "units", "-o", out],
+        ["--task", "s2st", *both, wav, "-o", out],
+        ["--task", "s2st", "--direct", *both, wav, "-o", out],
+        ["--task", "slm", "--lang", "en", wav, "-o", out],
+        ["--task", "ilm", "--lang", "en", "we buy", "-o", out],
+    ):
+        assert main(["generate", model, *arguments]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == "" and (printed.out or arguments[1] in ("asr", "s2tt", "mt", "lm", "ilm"))
+        if "-o" in arguments and arguments[1] != "ilm":
+            assert printed.out.splitlines()[0] == out
+            samples, rate = soundfile.read(out)
+            assert rate == RATE and len(samples) > 100 and np.isfinite(samples).all()
+            Path(out).unlink()
+
+
+def test_generate_says_what_is_missing(
+    model: str, wav: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ("generate", model, "--task")
+    assert "--target" in fails(capsys, *base, "s2tt", "--source", "en", wav)
+    assert "--lang" in fails(capsys, *base, "asr", wav)
+    assert "-o FILE" in fails(capsys, *base, "tts", "--lang", "en", "hello")
+    assert "text or a recording" in fails(capsys, *base, "asr", "--lang", "en", "")
+    assert "'xx'" in fails(capsys, *base, "asr", "--lang", "xx", wav)
+    assert "nowhere.wav" in fails(capsys, *base, "asr", "--lang", "en", "nowhere.wav")
+    assert "bob" in fails(capsys, *base, "tts", "--lang", "en", "hi", "--voice", "bob", "-o", str(tmp_path / "b.wav"))
+    assert "temperature" in fails(capsys, *base, "lm", "--lang", "en", "--temperature", "-1", "")
+    assert "--beams" in fails(capsys, *base, "asr", "--lang", "en", "--beams", "0", wav)
+    assert "unitok.json" in fails(capsys, "generate", str(tmp_path), "--task", "lm", "--lang", "en", "")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF1234")
+    assert "broken.wav" in fails(capsys, *base, "asr", "--lang", "en", str(tmp_path / "broken.wav"))
+
+
+def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--help" in fails(capsys)
+    assert "sing" in fails(capsys, "sing")
+    assert "--task" in fails(capsys, "generate", "m", "--task", "sing")
+    assert "unrecognized" in fails(capsys, "inspect", "x", "--loud")
+
+
+def test_prepare_inspect_and_validate(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = str(corpus / "shards")
+    assert main(["prepare", str(corpus / "m.jsonl"), shards, "--tokenizers", str(corpus / "tokenizers")]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 8
+    assert main(["inspect", shards]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"] == {"test": 2, "train": 6}
+    assert main(["validate", shards]) == 0
+    capsys.readouterr()
+    part = next((corpus / "shards").glob("*.arrow"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(bytes(data))
+    assert part.name in fails(capsys, "validate", shards)
+
+
+def test_data_commands_name_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, bundle = str(corpus / "m.jsonl"), str(corpus / "tokenizers")
+    assert "no manifest" in fails(capsys, "prepare", "no.jsonl", str(tmp_path / "s"), "--tokenizers", bundle)
+    assert "fit-tokenizers" in fails(capsys, "prepare", manifest, str(tmp_path / "s"), "--tokenizers", str(tmp_path))
+    assert "unitok prepare" in fails(capsys, "inspect", str(tmp_path))
+    (tmp_path / "bad.jsonl").write_text('{"audio": "a.wav"}\n{nonsense\n', encoding="utf-8")
+    assert "bad.jsonl:2" in fails(capsys, "fit-tokenizers", str(tmp_path / "bad.jsonl"), str(tmp_path / "t"))
+    assert "NAME=FILE" in fails(
+        capsys, "prepare", manifest, str(tmp_path / "s"), "--tokenizers", bundle, "--stream", "units"
+    )
+
+
+def test_train_names_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rest = ("--shards", str(tmp_path), "--tokenizers", str(corpus / "tokenizers"), "-o", str(tmp_path / "run"))
+    assert "tiny" in fails(capsys, "train", "tny", *rest)
+    assert "train.steps" in fails(capsys, "train", "tiny", "--set", "train.stepps=3", *rest)
+    assert "key=value" in fails(capsys, "train", "tiny", "--set", "steps", *rest)
+    assert "no shards" in fails(capsys, "train", "tiny", *rest)
+
+
+def test_other_commands_name_what_is_wrong(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no shards" in fails(capsys, "evaluate", model, str(tmp_path))
+    assert "unitok.json" in fails(capsys, "export", str(tmp_path), str(tmp_path / "hf"))
+    assert "config.json" in fails(capsys, "import", str(tmp_path), str(tmp_path / "m"))
+    assert "no manifest" in fails(capsys, "demo", "--manifest", "no.jsonl", "-o", str(tmp_path / "run"))
+    assert "'xx'" in fails(capsys, "demo", "--languages", "xx", "-o", str(tmp_path / "run2"))
+    assert "preset" in fails(capsys, "demo", "--preset", "dmo", "-o", str(tmp_path / "run3"))
