@@ -23,8 +23,8 @@ from unitok_training.optim import OptimConfig
 from unitok_training.plans import PlanOptions, PlanSource
 
 EXAMPLES = 8
-CONTINUED = 3
-"""Units or pieces given to tasks that have no condition to tell examples apart."""
+CONTINUED = {"lm": 2, "slm": 3, "ilm": 1 + 3}
+"""Units or pieces given to tasks without a condition, to tell examples apart: fewer than any example has."""
 
 
 def rows_for(key: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def prompt_and_answer(plan: Plan, vocabulary: Any) -> tuple[np.ndarray, np.ndarr
     """What generation is given and the ids it should add; tasks without a condition are given a beginning."""
     ids = render(plan, vocabulary).ids
     prompt = render_prompt(replace(plan, outputs=()), vocabulary)
-    given = len(prompt) + {"lm": CONTINUED, "slm": CONTINUED, "ilm": 1 + CONTINUED}.get(plan.task, 0)
+    given = len(prompt) + CONTINUED.get(plan.task, 0)
     return ids[:given], ids[given:]
 
 
