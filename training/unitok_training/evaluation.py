@@ -6,6 +6,7 @@ metrics and the examples that the report shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,7 +236,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
     if run.judge is None or run.model.vocoder is None:
         return
     pairs = run.pairs(run.split, "units", "text_ids")
-    voices = run.model.voices or [None]
+    voices: list[str | None] = list(run.model.voices) or [None]
     for key, flag in (("s2st_chained", CHAIN), ("s2st", OUT_UNITS)):
         if not pairs:
             return
@@ -324,8 +325,15 @@ def evaluate_text_lm(run: Evaluation) -> None:
     if not test or not train:
         return
     size = run.model.tokenizers.text.size
-    ngram = NgramModel.fit([_ended(run, row, size) for row in train], order=5, size=size + 1)
-    run.put("lm.five_gram_ppl", ngram.perplexity([_ended(run, row, size) for row in test]))
+    nats, count = 0.0, 0
+    for lang in sorted({run.lang(row) for row in test}):
+        ngram = NgramModel.fit(
+            [_ended(run, row, size) for row in train if run.lang(row) == lang], order=5, size=size + 1
+        )
+        sequences = [_ended(run, row, size) for row in test if run.lang(row) == lang]
+        length = sum(map(len, sequences))
+        nats, count = nats + math.log(ngram.perplexity(sequences)) * length, count + length
+    run.put("lm.five_gram_ppl", math.exp(nats / count))
     total, count = 0.0, 0
     for logprobs in _scores(
         run, [Plan("lm", run.lang(row), outputs=(Span("text", run.cell("text_ids", row)),)) for row in test]
@@ -336,7 +344,7 @@ def evaluate_text_lm(run: Evaluation) -> None:
 
 
 def _ended(run: Evaluation, row: int, end: int) -> list[int]:
-    """Language, text ids, end: both models know the language and predict the end. The first is not scored apart."""
+    """Text ids and the end: both models are told the language and predict the end."""
     return [*run.cell("text_ids", row).tolist(), end]
 
 

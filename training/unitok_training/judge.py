@@ -101,7 +101,7 @@ class Judge:
         return {
             "wer": wer(texts, read),
             "control_noise_wer": wer(texts, self.transcribe(noise)),
-            "control_shuffled_wer": wer([texts[index] for index in order], read),
+            "control_shuffled_wer": wer([texts[index] for index in order.tolist()], read),
         }
 
     def save(self, folder: Path) -> None:

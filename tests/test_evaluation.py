@@ -1,0 +1,137 @@
+"""Evaluation on a model of random weights: every figure is there, and the controls behave as controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_model import RATE, speech, tiny_model
+from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders import CtcEncoder
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.shards import Shards
+from unitok_training.evaluation import Evaluation, evaluate
+from unitok_training.judge import Judge, SpeakerClassifier
+
+SENTENCES = {
+    "en": ("the green house stands here today now", "we buy two books here now today", "she sings here now two books"),
+    "de": ("das grüne haus steht heute hier", "haus steht das grüne heute hier", "hier steht heute das grüne haus"),
+}
+KEYS = (
+    "judge.wer judge.control_noise_wer judge.control_shuffled_wer asr.wer asr.by_lang.en.wer asr.by_lang.de.wer "
+    "asr.seen_voices.wer asr.codes.wer mt.bleu mt.chrf s2tt.bleu s2tt.seen_voices.bleu s2tt.by_direction.en-de.bleu "
+    "tts.units.judge_wer tts.codes.judge_wer tts.codes.voice_match s2st_chained.asr_bleu s2st.asr_bleu "
+    "resynthesis.codes.judge_wer resynthesis.units.judge_wer lm.ppl lm.five_gram_ppl slm.order_accuracy "
+    "ilm.cloze_accuracy ilm.cloze_chance"
+).split()
+
+
+def rows(folder: Path) -> list[Row]:
+    """Every sentence in both languages: in training, and in both test splits; four of each in all."""
+    found = []
+    for split in ("train", "test", "test_seen"):
+        for number in range(4):
+            for lang, sentences in SENTENCES.items():
+                text = sentences[number % 3]
+                name = f"{split}{number}{lang}"
+                write_audio(folder / f"{name}.wav", speech(0.8, seed=number), RATE)
+                starts = np.linspace(0, 0.8, len(text.split()) + 1)
+                words = tuple((w, float(a), float(b)) for w, a, b in zip(text.split(), starts, starts[1:]))
+                speaker = "iris" if split == "test" else ("anna", "bob")[number % 2]
+                found.append(
+                    Row(
+                        id=name, group=f"{split}{number}", lang=lang, speaker=speaker, split=split, text=text,
+                        words=words, audio=folder / f"{name}.wav",
+                    )
+                )  # fmt: skip
+    return found
+
+
+def tiny_judge() -> Judge:
+    torch.manual_seed(0)
+    network = CtcNetwork(CtcNetworkConfig(width=16, blocks=1, alphabet=tuple("abcdefgh ")))
+    recordings = [speech(seed=seed) for seed in range(4)]
+    speakers = SpeakerClassifier.train(recordings, ["anna", "bob", "anna", "bob"])
+    return Judge(CtcEncoder(network, MelConfig(), 1), speakers)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    folder = tmp_path_factory.mktemp("corpus")
+    return prepare_shards(rows(folder), tiny_model().tokenizers, folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def found(shards: Shards) -> Evaluation:
+    return evaluate(Evaluation(model=tiny_model(), shards=shards, judge=tiny_judge()))
+
+
+def figure(metrics: dict[str, Any], key: str) -> float:
+    value: Any = metrics
+    for part in key.split("."):
+        value = value[part]
+    return float(value)
+
+
+def test_every_figure_is_there_and_finite(found: Evaluation) -> None:
+    assert {key: np.isfinite(figure(found.metrics, key)) for key in KEYS} == dict.fromkeys(KEYS, True)
+
+
+def test_random_weights_are_not_praised(found: Evaluation) -> None:
+    for key in ("asr.wer", "asr.codes.wer", "tts.units.judge_wer", "resynthesis.codes.judge_wer"):
+        assert figure(found.metrics, key) > 0.8, key
+    for key in ("mt.bleu", "s2tt.bleu", "s2st.asr_bleu", "s2st_chained.asr_bleu"):
+        assert figure(found.metrics, key) < 15, key
+    assert figure(found.metrics, "lm.ppl") > figure(found.metrics, "lm.five_gram_ppl")
+    assert figure(found.metrics, "ilm.cloze_chance") == 0.25
+
+
+def test_examples_of_every_task_are_kept(found: Evaluation) -> None:
+    tasks = {example.task for example in found.examples}
+    assert {"asr", "mt", "s2tt", "tts.units", "tts.codes", "s2st", "s2st_chained"} <= tasks
+    spoken = [example for example in found.examples if example.task == "tts.codes"]
+    assert all(example.audio is not None and example.reference_audio is not None for example in spoken)
+
+
+def test_a_limit_bounds_the_rows_of_a_task(shards: Shards) -> None:
+    run = Evaluation(model=tiny_model(), shards=shards, limit=3)
+    assert len(run.rows("test", "units")) == 3 and len(Evaluation(model=run.model, shards=shards).rows("test")) == 8
+
+
+def test_without_a_judge_only_text_is_scored(shards: Shards) -> None:
+    metrics = evaluate(Evaluation(model=tiny_model(), shards=shards, limit=2)).metrics
+    assert "asr" in metrics and "tts" not in metrics and "judge" not in metrics
+
+
+def test_a_split_that_is_absent_is_named(shards: Shards) -> None:
+    with pytest.raises(InputError, match="no rows of split 'dev'.*test_seen"):
+        evaluate(Evaluation(model=tiny_model(), shards=shards, split="dev"))
+
+
+def test_speakers_are_told_apart_on_reference_audio() -> None:
+    def voice(pitch: float, seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        waves = [np.sin(np.arange(8000) * pitch * k) / k for k in range(1, 6)]
+        return (np.sum(waves, 0) * 0.1 + random.normal(0, 0.01, 8000)).astype(np.float32)
+
+    train = [voice(0.03 + 0.05 * (index % 2), index) for index in range(8)]
+    classifier = SpeakerClassifier.train(train, ["low", "high"] * 4)
+    assert classifier.predict([voice(0.08, 90), voice(0.03, 91)]) == ["high", "low"]
+
+
+def test_a_judge_is_the_same_after_saving(tmp_path: Path) -> None:
+    judge = tiny_judge()
+    judge.save(tmp_path / "judge")
+    again = Judge.load(tmp_path / "judge")
+    recordings = [speech(0.8, seed=5), speech(0.5, seed=6)]
+    assert again.transcribe(recordings) == judge.transcribe(recordings)
+    assert again.speakers is not None and judge.speakers is not None
+    assert again.speakers.predict(recordings) == judge.speakers.predict(recordings)
