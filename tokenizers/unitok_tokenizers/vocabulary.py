@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Vocabulary:
             raise InputError(f"{code!r} is no language code; give letters, digits, - or _ such as 'en'")
         if len(self.languages) >= LANGUAGE_SIZE:
             raise InputError(f"no room for language {code!r}: all {LANGUAGE_SIZE} ids are taken; leave one out")
-        return self._with(languages=(*self.languages, code))
+        return replace(self, languages=(*self.languages, code))
 
     def append_text(self, count: int, new_fingerprint: str) -> Vocabulary:
         """The same vocabulary with `count` more text pieces after the present ones."""
@@ -127,7 +127,7 @@ class Vocabulary:
         old = text.cardinalities[0]
         grown = StreamInfo(text.name, "text", new_fingerprint, None, (old + count,))
         extent = Extent("text", text.name, 0, old, self.size, count)
-        return self._with(extents=(*self.extents, extent), streams={**self.streams, text.name: grown})
+        return replace(self, extents=(*self.extents, extent), streams={**self.streams, text.name: grown})
 
     def append_stream(self, stream: StreamInfo) -> Vocabulary:
         """The same vocabulary with one more tokenizer, one extent per codebook; no id moves."""
@@ -135,26 +135,24 @@ class Vocabulary:
             raise InputError(f"stream {stream.name!r} is in the vocabulary already; give the new one another name")
         if stream.views is not None:
             self._check_view(stream)
-            return self._with(streams={**self.streams, stream.name: stream})
+            return replace(self, streams={**self.streams, stream.name: stream})
         extents, start = list(self.extents), self.size
         for codebook, cardinality in enumerate(stream.cardinalities):
             extents.append(Extent(stream.kind, stream.name, codebook, 0, start, cardinality))
             start += cardinality
-        return self._with(extents=tuple(extents), streams={**self.streams, stream.name: stream})
+        return replace(self, extents=tuple(extents), streams={**self.streams, stream.name: stream})
 
     def _check_view(self, stream: StreamInfo) -> None:
         codec = self.streams.get(stream.views or "")
-        missing = codec is None or codec.kind != "codes"
-        if codec is None or missing or codec.cardinalities[0] != stream.cardinalities[0]:
-            found = "no such codec" if codec is None or missing else f"{codec.cardinalities[0]} codes in its codebook 0"
-            raise InputError(
-                f"stream {stream.name!r} ({stream.cardinalities[0]} units) views {stream.views!r}: {found}; "
-                "add the codec first and keep the cardinalities equal"
-            )
-
-    def _with(self, **changes: Any) -> Vocabulary:
-        fields = {"extents": self.extents, "streams": self.streams, "languages": self.languages, "roles": self.roles}
-        return Vocabulary(**{**fields, **changes})
+        found = "no such codec"
+        if codec is not None and codec.kind == "codes":
+            if codec.cardinalities[0] == stream.cardinalities[0]:
+                return
+            found = f"{codec.cardinalities[0]} codes in its codebook 0"
+        raise InputError(
+            f"stream {stream.name!r} ({stream.cardinalities[0]} units) views {stream.views!r}: {found}; "
+            "add the codec first and keep the cardinalities equal"
+        )
 
     # -- ids ----------------------------------------------------------------------------------------------------
 
@@ -318,9 +316,8 @@ class Vocabulary:
         """Raise InputError naming both sides where `stream` is not the one this vocabulary was made with."""
         own = self.streams.get(stream.name)
         if own is None:
-            raise InputError(
-                f"{where} hold stream {stream.name!r}, which this vocabulary lacks ({', '.join(self.streams)})"
-            )
+            known = ", ".join(self.streams)
+            raise InputError(f"{where} hold stream {stream.name!r}, the vocabulary only {known}; leave that stream out")
         for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
             ours, theirs = getattr(own, part), getattr(stream, part)
             if ours != theirs:
@@ -354,9 +351,7 @@ class Vocabulary:
         """Read `vocabulary.json`; InputError where it is of another format or its control tokens moved."""
         value = read_json(path)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise InputError(
-                f"{path} is not a vocabulary of format {FORMAT}; convert it with the version that wrote it"
-            )
+            raise InputError(f"{path} is no vocabulary of format {FORMAT}; use the version of unitok that wrote it")
         try:
             known = list(value["controls"])
             streams = [StreamInfo.from_json(stream) for stream in value["streams"]]
