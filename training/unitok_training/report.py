@@ -17,6 +17,8 @@ from unitok_training.progress import flatten, read_metrics
 from unitok_training.report_parts import STYLE, bars, curve, player
 
 EXAMPLES_PER_TASK = 5
+SHOWN_AT_ONCE = 2
+"""Examples of a task in plain view; the others unfold."""
 TASK_TITLES = {
     "asr": "Speech to text",
     "s2tt": "Speech to translated text",
@@ -125,7 +127,7 @@ def write_number(value: float, percent: bool = False) -> str:
         return f"{100 * value:.1f} %"
     if abs(value) >= 1e6:
         return f"{value / 1e9:.2f} × 10⁹"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 10) else f"{value:.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +216,10 @@ def example_card(example: Mapping[str, Any], folder: Path) -> str:
     parts = [("source", example.get("source")), ("reference", example.get("reference"))]
     parts += [("output", example.get("output")), ("", example.get("note"))]
     texts = "".join(f"<dt>{name}</dt><dd>{html.escape(str(text))}</dd>" for name, text in parts if text)
+    heard = "given" if str(example["task"]).startswith(("asr", "s2")) else "reference"
     sounds = [
         player(folder / str(example[name]), caption)
-        for name, caption in (("reference_audio", "reference"), ("audio", "generated"))
+        for name, caption in (("reference_audio", heard), ("audio", "generated"))
         if example.get(name) and (folder / str(example[name])).exists()
     ]
     row = f'<div class="sounds">{"".join(sounds)}</div>' if sounds else ""
@@ -233,8 +236,14 @@ def example_sections(run: Path) -> str:
     order = [*TASK_TITLES, *(task for task in by_task if task not in TASK_TITLES)]
     sections = []
     for task in order:
-        if cards := [example_card(example, run / "examples") for example in by_task.get(task, [])[:EXAMPLES_PER_TASK]]:
-            sections.append(f"<h3>{html.escape(TASK_TITLES.get(task, task))}</h3>{''.join(cards)}")
+        chosen = by_task.get(task, [])[:EXAMPLES_PER_TASK]
+        if not chosen:
+            continue
+        cards = [example_card(example, run / "examples") for example in chosen]
+        shown, folded = "".join(cards[:SHOWN_AT_ONCE]), "".join(cards[SHOWN_AT_ONCE:])
+        if folded:
+            shown += f"<details><summary>{len(cards) - SHOWN_AT_ONCE} more</summary>{folded}</details>"
+        sections.append(f"<h3>{html.escape(TASK_TITLES.get(task, task))}</h3>{shown}")
     if not sections:
         return ""
     return (

@@ -150,8 +150,8 @@ figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; margin-bottom
 .example dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .9rem; margin: 0 0 .8rem; }
 .example dt { color: var(--dim); font-size: .88rem; padding-top: .1rem; } .example dd { margin: 0;
   overflow-wrap: anywhere; }
-.sounds { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
+.sounds { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 .sound img { width: 100%; height: 90px; display: block; border-radius: 4px; background: #0b0924; }
 .sound audio { width: 100%; height: 36px; margin-top: .4rem; }
-details { margin-top: 1rem; } summary { cursor: pointer; }
+details { margin: .8rem 0; } summary { cursor: pointer; margin-bottom: .8rem; }
 """
