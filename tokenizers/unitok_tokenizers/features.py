@@ -53,6 +53,7 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept for later callers, who may train with it
 def mel_filters(config: MelConfig) -> Tensor:
     """Triangular filters (N, M), each with unit area over Hz scaled to the bin width."""
     bins = torch.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
@@ -88,6 +89,7 @@ def log_mel(samples: Tensor, config: MelConfig) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _dct(num_mels: int, num: int) -> Tensor:
     """Orthonormal type-II cosine transform (M, num)."""
     position = (torch.arange(num_mels, dtype=torch.float64) + 0.5) * math.pi / num_mels
