@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import tiny_model
 from unitok_tokenizers.audio import read_audio, write_audio
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.encoders import MfccEncoder
@@ -35,7 +36,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     lines = []
     for index, text in enumerate(TEXTS):
-        recording(folder / f"{index}.flac", 0.3 + 0.1 * index, rate=(8000, 16000, 22050, 44100, 48000)[index], seed=index)
+        rate = (8000, 16000, 22050, 44100, 48000)[index]
+        recording(folder / f"{index}.flac", 0.3 + 0.1 * index, rate=rate, seed=index)
         row = {"audio": f"{index}.flac", "text": text, "lang": "de" if "hu" in text else "en", "speaker": "s"}
         lines.append(json.dumps({**row, "split": "test" if index == 4 else "train", "id": f"r{index}"}))
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -66,6 +68,21 @@ def test_shards_hold_what_the_tokenizers_say(corpus: Path, tokenizers: Tokenizer
     flat, lengths = shards.gather("units", np.array([3, 0, 3]))
     wanted = [units[offsets[i] : offsets[i + 1]] for i in (3, 0, 3)]
     assert np.array_equal(flat, np.concatenate(wanted)) and lengths.tolist() == [len(one) for one in wanted]
+
+
+def test_one_pass_gives_units_and_the_codes_that_carry_them(corpus: Path, tmp_path: Path) -> None:
+    bundle = tiny_model.tokenizers()
+    assert bundle.codes_carry_units and bundle.units is not None and bundle.codes is not None
+    rows = read_manifest(corpus / "manifest.jsonl")
+    shards = prepare_shards(rows, bundle, tmp_path / "s")
+    units, offsets = shards.ragged("units")
+    durations = shards.ragged("units_durations")[0]
+    for index, row in enumerate(rows):
+        part = slice(offsets[index], offsets[index + 1])
+        assert np.array_equal(expand(units[part], durations[part]), bundle.units.encode(row.load(16000)))
+        assert np.array_equal(shards.codes(index), bundle.codes.encode(row.load(16000)))
+    other = UnitTokenizer.fit(MfccEncoder(), [row.load(16000) for row in rows], 6, seed=0)
+    assert not TokenizerSet(text=bundle.text, units=other, codes=bundle.codes).codes_carry_units
 
 
 def test_datasets_opens_a_part(corpus: Path, tokenizers: TokenizerSet, tmp_path: Path) -> None:
@@ -197,7 +214,9 @@ def test_the_rows_of_another_tokenizer_are_refused_by_the_vocabulary(tokenizers:
         vocabulary.check(other)
 
 
-@pytest.mark.parametrize("text", ["hello  world", " leading", "trailing ", "naïve 東京 мир 🙂", "<asr> </text>", "a\tb"])
+@pytest.mark.parametrize(
+    "text", ["hello  world", " leading", "trailing ", "naïve 東京 мир 🙂", "<asr> </text>", "a\tb"]
+)
 def test_text_survives_exactly(text: str, tokenizers: TokenizerSet, tmp_path: Path) -> None:
     ids = tokenizers.text.encode(text)
     assert tokenizers.text.decode(ids) == text and max(ids) < tokenizers.text.size

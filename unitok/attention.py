@@ -77,10 +77,12 @@ def torch_varlen_attention(
     from torch.nn.attention.varlen import varlen_attn
 
     window = (-1, 0) if causal else (-1, -1)
-    return varlen_attn(
+    out = varlen_attn(
         q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
         scale=softmax_scale, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
+    assert isinstance(out, Tensor)  # a pair only where auxiliary outputs are asked for
+    return out
 
 
 def split_attention(

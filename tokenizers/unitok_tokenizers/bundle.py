@@ -9,6 +9,7 @@ from pathlib import Path
 from unitok_tokenizers.codec import AcousticTokenizer, load_codec
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory
+from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
@@ -30,6 +31,12 @@ class TokenizerSet:
         """The vocabulary that these tokenizers and languages make."""
         text, *speech = self.streams()
         return Vocabulary.build(text=text, streams=speech, languages=languages, roles=self.text.roles)
+
+    @property
+    def codes_carry_units(self) -> bool:
+        """Whether the first codebook holds these very units, so that one pass over the audio gives both."""
+        carried = self.codes.units if isinstance(self.codes, MelCodec) else None
+        return carried is not None and self.units is not None and carried.fingerprint == self.units.fingerprint
 
     def save(self, folder: Path | str) -> None:
         """Write `text/`, `units/`, `codes/` atomically."""

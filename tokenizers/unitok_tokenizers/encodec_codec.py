@@ -159,7 +159,7 @@ class EncodecCodec:
         from safetensors.torch import load_file
 
         value = read_json(folder / "config.json")
-        sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in value["config"].items()}
+        sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value["config"].items()}
         config = EncodecConfig(**sizes)
         model = build_encodec(config)
         model.load_state_dict(load_file(folder / "model.safetensors"))

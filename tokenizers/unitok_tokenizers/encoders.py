@@ -131,7 +131,8 @@ class CtcEncoder:
         texts = [""] * len(recordings)
         for batch in self._batches(recordings):
             mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
-            found = greedy_text(*self.network(mels, frames), self.network.config.alphabet)
+            log_probabilities, sizes = self.network(mels, frames)
+            found = greedy_text(log_probabilities, sizes, self.network.config.alphabet)
             for index, text in zip(batch, found):
                 texts[index] = text
         return texts

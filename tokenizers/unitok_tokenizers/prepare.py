@@ -188,19 +188,24 @@ def _columns(
         "offset": [row.offset for row in rows],
         "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
     }
+    heard_codes = [] if tokenizers.codes is None else tokenizers.codes.encode_batch(heard)
     if "units" in names:
         units = [np.asarray(row.tokens.get("units", empty)) for row in rows]
         if tokenizers.units is not None:
-            for index, found in zip(with_audio, tokenizers.units.encode_batch(heard)):
+            heard_units = (
+                [codes[:, 0] for codes in heard_codes]
+                if tokenizers.codes_carry_units
+                else tokenizers.units.encode_batch(heard)
+            )
+            for index, found in zip(with_audio, heard_units):
                 units[index] = found
         pairs = [deduplicate(one) for one in units]
         columns["units"] = [pair[0] for pair in pairs]
         columns["units_durations"] = [pair[1] for pair in pairs]
     if "codes" in names:
         codes = [np.asarray(row.tokens.get("codes", empty)) for row in rows]
-        if tokenizers.codes is not None:
-            for index, found in zip(with_audio, tokenizers.codes.encode_batch(heard)):
-                codes[index] = found
+        for index, found in zip(with_audio, heard_codes):
+            codes[index] = found
         columns["codes"] = [one.reshape(-1) for one in codes]
     return columns
 

@@ -114,7 +114,7 @@ class Shards:
         return sorted(set(self.lang.tolist()))
 
     def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """A column of id lists: values (T,) int32 and offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]]."""
+        """A column of id lists: values (T,) int32, offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]]."""
         if name not in self._ragged:
             if name not in self.table.column_names:
                 raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")

@@ -20,7 +20,7 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.codec import load_codec
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import Shards
@@ -29,12 +29,13 @@ from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig
 from unitok_training.evaluation import Evaluation, evaluate
-from unitok_training.fit import FitConfig, fit_codec, fit_text, fit_units, load_recordings, training_rows
+from unitok_training.fit import FitConfig, fit_codec, fit_text, fit_units, load_recordings, some_recorded, training_rows
 from unitok_training.judge import Judge
 from unitok_training.loop import train
 from unitok_training.mixture import Mixture
 from unitok_training.pipeline import StageRecord
 from unitok_training.recipes import Recipe, load_recipe
+from unitok_training.report import write_html
 from unitok_training.vocoder_training import (
     MelVocoderTraining,
     UnitMelTraining,
@@ -142,7 +143,7 @@ def prepare(run: Path, settings: Settings) -> None:
 
 def mel_vocoder(run: Path, settings: Settings) -> None:
     """The spectral vocoder."""
-    recordings = load_recordings(_some(training_rows(demo_rows(run, settings)), 1500, settings["seed"]))
+    recordings = load_recordings(some_recorded(training_rows(demo_rows(run, settings)), 1500, settings["seed"]))
     config = MelVocoderTraining(steps=settings["mel_vocoder_steps"], seed=settings["seed"])
     codec = load_codec(run / "fit" / "codes")
     vocoder = train_mel_vocoder(recordings, codec, config, progress=lambda step, loss: say("vocoder", step, loss))
@@ -152,7 +153,7 @@ def mel_vocoder(run: Path, settings: Settings) -> None:
 
 def unit_mel(run: Path, settings: Settings) -> None:
     """The unit synthesiser with its voices."""
-    rows = _some(training_rows(demo_rows(run, settings)), 4000, settings["seed"])
+    rows = some_recorded(training_rows(demo_rows(run, settings)), 2500, settings["seed"])
     recordings = load_recordings(rows)
     tokenizer = UnitTokenizer.load(run / "fit" / "units")
     model, voices = train_unit_mel(
@@ -164,13 +165,6 @@ def unit_mel(run: Path, settings: Settings) -> None:
         progress=lambda step, loss: say("unit synthesiser", step, loss),
     )
     Vocoder(None, model, voices).save(run / "fit" / "unit_mel")
-
-
-def _some(rows: list[Row], count: int, seed: int) -> list[Row]:
-    """A fixed random choice of rows with audio."""
-    chosen = [row for row in rows if row.audio is not None]
-    order = np.random.default_rng(seed).permutation(len(chosen))[:count]
-    return [chosen[index] for index in sorted(order.tolist())]
 
 
 def demo_recipe(settings: Settings) -> Recipe:
@@ -271,7 +265,8 @@ def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
     if "codes" in shards.streams:
         width = len(shards.streams["codes"].cardinalities)
         values["frames_per_unit"] = np.diff(shards.ragged("codes")[1])[train_rows][both] / width / spoken
-    return Limits(**{name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()})
+    longest: dict[str, Any] = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
+    return Limits(**longest)
 
 
 def evaluate_stage(run: Path, settings: Settings) -> None:
@@ -332,10 +327,6 @@ def save_examples(found: Evaluation, folder: Path) -> None:
 
 def write_report(run: Path, records: Mapping[str, StageRecord]) -> Path:
     """`metrics.json` with seconds and memory added, and `report.html`."""
-    from unitok_tokenizers.files import read_json
-
-    from unitok_training.report import write_html
-
     metrics = read_json(run / "evaluation.json")
     metrics["seconds"] = {name: round(record.seconds, 1) for name, record in records.items()}
     metrics["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)

@@ -38,6 +38,8 @@ class FitConfig:
     """Block of the CTC encoder that is clustered."""
     ctc: CtcConfig = field(default_factory=CtcConfig)
     """Training of the CTC encoder."""
+    codec_recordings: int = 2000
+    """Most recordings that the codec is trained on."""
     codec: CodecConfig | None = field(default_factory=CodecConfig)
     """Training of the codec; None for no codes."""
     seed: int = 0
@@ -55,6 +57,13 @@ def fit_text(rows: Sequence[Row], config: FitConfig) -> SentencePieceText:
     texts = [row.text for row in training_rows(rows) if row.text]
     characters = len({character for text in texts for character in text})
     return SentencePieceText.train(texts, max(config.text_pieces, 258 + characters))
+
+
+def some_recorded(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """A fixed random choice of at most `count` rows with audio, in their order."""
+    chosen = [row for row in rows if row.audio is not None]
+    order = np.random.default_rng(seed).permutation(len(chosen))[:count]
+    return [chosen[index] for index in sorted(order.tolist())]
 
 
 def load_recordings(rows: Sequence[Row], sample_rate: int = 16000) -> list[np.ndarray]:
@@ -84,7 +93,8 @@ def fit_codec(
 ) -> MelCodec:
     """Train the built-in codec on top of the units."""
     assert config.codec is not None
-    recordings = load_recordings([row for row in training_rows(rows) if row.audio is not None])
+    chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
+    recordings = load_recordings(chosen)
     report = None if progress is None else lambda step, loss: progress("codec", step, loss)
     return train_codec(recordings, units, config.codec, progress=report)
 

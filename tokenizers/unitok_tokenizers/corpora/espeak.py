@@ -147,15 +147,16 @@ class _Espeak:
 
 def _words(text: str, starts: Sequence[tuple[int, int, int]], end: float) -> list[list[Any]]:
     """Word events (1-based text position, length, milliseconds) → whole words of the text with start and end."""
-    words, position = [], 0
+    found: list[tuple[str, float | None]] = []
+    position = 0
     for word in text.split():
         position = text.index(word, position)
         times = [ms for at, _, ms in starts if position <= at - 1 < position + len(word)]
-        words.append([word, min(times) / 1000 if times else None])
+        found.append((word, min(times) / 1000 if times else None))
         position += len(word)
-    known = [(index, start) for index, (_, start) in enumerate(words) if start is not None]
-    result = []
-    for index, (word, start) in enumerate(words):
+    known = [(index, start) for index, (_, start) in enumerate(found) if start is not None]
+    result: list[list[Any]] = []
+    for index, (word, start) in enumerate(found):
         # espeak joins some function words to their neighbours: those share the neighbour's time.
         begin = start if start is not None else max([s for i, s in known if i < index], default=0.0)
         following = [s for i, s in known if i > index and s > begin]
