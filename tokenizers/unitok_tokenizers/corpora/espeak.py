@@ -24,7 +24,7 @@ from typing import Any
 from unitok_tokenizers.errors import InputError
 
 SAMPLE_RATE = 16000
-ESPEAK_LANGUAGES = {"en": "en-us", "de": "de", "fr": "fr-fr", "es": "es"}
+ESPEAK_LANGUAGES = {"en": "en-us", "de": "de", "fr": "fr", "es": "es"}
 RATE, PITCH = 1, 3  # espeak_PARAMETER
 SYNCHRONOUS, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x8000
 EVENT_END, EVENT_WORD = 0, 1
@@ -138,6 +138,8 @@ class _Espeak:
             raise InputError(f"espeak-ng has no voice {name!r}")
         self.library.espeak_SetParameter(RATE, job["rate"], 0)
         self.library.espeak_SetParameter(PITCH, job["pitch"], 0)
+        # Some variants (flutter, breath) draw random numbers, which the library seeds with the time of day.
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         text = job["text"].encode()
         self.library.espeak_Synth(text, len(text) + 1, 0, 0, 0, CHARS_UTF8, None, None)
         samples = b"".join(chunks)
