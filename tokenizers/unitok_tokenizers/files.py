@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,57 +37,113 @@ def ensure_writable_parent(path: Path) -> None:
         ) from error
 
 
+def _lock(handle: int) -> None:
+    """Hold a file or folder until it is closed or the process ends; without effect where there are no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        pass
+
+
+def _claim(draft: Path, *, folder: bool) -> int:
+    """Open a draft for this process alone.
+
+    A draft has one fixed name, so that what a killed process left is taken over and nothing piles up; a living
+    process that writes the same draft holds its lock and is waited for.
+    """
+    while True:
+        if folder:
+            draft.mkdir(exist_ok=True)
+        try:
+            handle = os.open(draft, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # another process has just given it its final name
+        _lock(handle)
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(draft)):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+
+
+def draft_of(final: Path) -> Path:
+    """The hidden sibling in which `final` is made."""
+    return final.with_name(f".{final.name}.part")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a folder that is whole until it is gone: it loses its name before it loses its files."""
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():
+        _remove(old)
+    os.rename(path, old)
+    _remove(old)
+
+
 @contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling folder that takes the name `path` when the block ends without an error.
 
-    An existing folder of that name is replaced as a whole; a failure leaves it as it was.
+    An existing folder of that name is replaced as a whole; a failure leaves it as it was. What a killed process left
+    of its own draft is removed.
     """
     final = Path(path)
     ensure_writable_parent(final)
+    draft, old = draft_of(final), final.with_name(f".{final.name}.old")
     try:
-        draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+        handle = _claim(draft, folder=True)
+        for leftover in (*draft.iterdir(), *([old] if old.exists() else [])):
+            _remove(leftover)
     except OSError as error:
         raise InputError(f"cannot write {final}: {error.strerror}; choose a folder that can be written") from error
-    os.chmod(draft, 0o755)
     try:
         yield draft
         for file in draft.rglob("*"):
             if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
-        old = final.with_name(f".{final.name}.old")
-        if old.exists():
-            shutil.rmtree(old)
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
         if final.exists():
             os.rename(final, old)
         os.rename(draft, final)
         sync_folder(final.parent)
         if old.exists():
-            shutil.rmtree(old)
+            _remove(old)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file that is either the old one or the new one, whole, at every moment."""
     final = Path(path)
     ensure_writable_parent(final)
+    draft = draft_of(final)
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
+        handle = _claim(draft, folder=False)
     except OSError as error:
         raise InputError(f"cannot write {final}: {error.strerror}; choose a folder that can be written") from error
     try:
         with os.fdopen(handle, "wb") as file:
+            file.truncate()
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, final)
+            os.replace(draft, final)  # before the lock goes with the handle
         sync_folder(final.parent)
     except OSError as error:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise InputError(f"cannot write {final}: {error.strerror}; make space or choose another folder") from error
 
 

@@ -64,12 +64,12 @@ def prepare_shards(
             skipped[reason] = skipped.get(reason, 0) + count
         if progress is not None:
             progress(min(start + PART_ROWS, len(rows)), len(rows))
-    for stale in (
-        set(root.glob("part-*")) - {root / f["name"] for f in files} - {root / f"{f['name']}.json" for f in files}
-    ):
-        stale.unlink()
     manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": [info.to_json() for info in streams]}
     write_json(root / "manifest.json", manifest)
+    own = {name for file in files for name in (file["name"], f"{file['name']}.json")}
+    for stale in (*root.glob("part-*"), *root.glob(".part-*")):
+        if stale.name not in own:
+            stale.unlink()
     return Shards.open(root)
 
 
@@ -118,6 +118,7 @@ def _part(
     columns, skipped = tokenize_rows(
         rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable
     )
+    (root / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
     _write_arrow(root / name, columns, streams)
     record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
     write_json(note, {**record, "key": own_key})

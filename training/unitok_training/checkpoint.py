@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, read_json, remove_directory, sha256_file, write_json
 
 STATE_FILE = "state.json"
 FORMAT = 1
@@ -114,7 +114,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int, keep: in
         state = {**checkpoint.state, "format": FORMAT, "step": step, "sha256": checksums}
         write_json(temporary / STATE_FILE, state)
     for old in list_checkpoints(folder)[: -max(keep, 1)]:
-        shutil.rmtree(old)
+        remove_directory(old)
+    for leftover in folder.glob(".step_*"):  # of a process that was killed while it wrote or removed one
+        shutil.rmtree(leftover)
     return path
 
 

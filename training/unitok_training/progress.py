@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unitok_tokenizers.files import atomic_write_bytes
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -52,7 +54,7 @@ class Reporter:
             return
         out.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row["step"] <= start] if start else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        atomic_write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
