@@ -17,6 +17,7 @@ from unitok_tokenizers.audio import write_audio
 
 COMMANDS = (
     "demo",
+    "manifest",
     "fit-tokenizers",
     "prepare",
     "inspect",

@@ -1,4 +1,4 @@
-"""Commands about data: `fit-tokenizers`, `prepare`, `inspect`, `validate`."""
+"""Commands about data: `manifest`, `fit-tokenizers`, `prepare`, `inspect`, `validate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from typing import Any
 
 
 def add_commands(commands: Any) -> None:
+    manifest = commands.add_parser("manifest", help="a manifest from a folder of recordings and a transcript file")
+    manifest.add_argument("folder", help="recordings, in subfolders too")
+    manifest.add_argument("transcripts", help="lines of name and text (tab, | or space between), or JSON Lines")
+    manifest.add_argument("-o", "--out", default="manifest.jsonl", help="file to write (default: %(default)s)")
+    manifest.add_argument("--lang", default="en", help="language of rows that name none (default: %(default)s)")
+    manifest.add_argument("--speaker", default="", metavar="REGEX", help="its one group, in the path, is the speaker")
+    manifest.add_argument(
+        "--test-share", type=float, default=0.1, help="held out where no splits are named (default: %(default)s)"
+    )
+    manifest.set_defaults(run=run_manifest)
+
     fit = commands.add_parser("fit-tokenizers", help="text pieces, units and codes from your recordings")
     fit.add_argument("manifest")
     fit.add_argument("out")
@@ -35,6 +46,21 @@ def add_commands(commands: Any) -> None:
         parser = commands.add_parser(name, help=text)
         parser.add_argument("shards")
         parser.set_defaults(run=inspect if name == "inspect" else validate)
+
+
+def run_manifest(options: argparse.Namespace) -> None:
+    from unitok_tokenizers.transcripts import ManifestOptions, write_manifest
+
+    wanted = ManifestOptions(lang=options.lang, speaker=options.speaker, test_share=options.test_share)
+    report = write_manifest(options.folder, options.transcripts, options.out, wanted)
+    for what, names in (
+        ("recordings have no transcript", report.without_transcript),
+        ("transcripts have no recording", report.without_recording),
+    ):
+        if names:
+            print(f"{len(names)} {what}, such as {names[0]}", file=sys.stderr)
+    print(json.dumps({"rows": report.rows, "splits": dict(report.splits), "speakers": report.speakers}))
+    print(report.path)
 
 
 def fit_tokenizers(options: argparse.Namespace) -> None:
