@@ -155,6 +155,7 @@ class FeedForward(nn.Module):
         self.down = nn.Parameter(torch.empty(config.width, config.ffn_dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(T, D) → (T, D)."""
         return swiglu(x, self.norm, self.gate_up, self.down, self.eps)
 
 
@@ -180,6 +181,7 @@ class Block(nn.Module):
         """Seam for gated cross-attention: (layer, x (T, C)) → (T, C), called after attention."""
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
+        """(T, C) → (T, C); `attend` mixes positions, by packed documents or against the cache."""
         config = self.config
         norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
         q, k, v = pieces.before(

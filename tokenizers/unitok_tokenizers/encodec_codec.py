@@ -121,6 +121,7 @@ class EncodecCodec:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         values = (value.numpy() for value in self.model.state_dict().values())
         return fingerprint(["encodec", asdict(self.config), array_fingerprint(*values)])
 
@@ -145,9 +146,11 @@ class EncodecCodec:
         return None
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return codes_info(self)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +159,7 @@ class EncodecCodec:
 
     @staticmethod
     def load(folder: Path) -> EncodecCodec:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         value = read_json(folder / "config.json")

@@ -70,9 +70,11 @@ class MfccEncoder:
 
     @property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         return fingerprint({"class": "mfcc", **asdict(self.mel)})
 
     def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(S,) float32 each → (F, D) float32 each."""
         return [self._encode_one(samples) for samples in recordings]
 
     def _encode_one(self, samples: np.ndarray) -> np.ndarray:
@@ -86,10 +88,12 @@ class MfccEncoder:
         return windows.reshape(len(features), -1).numpy()
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         write_json(folder / "config.json", {"class": "mfcc", "mel": asdict(self.mel)})
 
     @staticmethod
     def load(folder: Path) -> MfccEncoder:
+        """Read what `save` wrote."""
         return MfccEncoder(MelConfig(**read_json(folder / "config.json")["mel"]))
 
 
@@ -109,6 +113,7 @@ class CtcEncoder:
 
     @property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
         return fingerprint({"class": "ctc", "layer": self.layer, "weights": weights, **asdict(self.mel)})
 
@@ -141,6 +146,7 @@ class CtcEncoder:
         return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +156,7 @@ class CtcEncoder:
 
     @staticmethod
     def load(folder: Path) -> CtcEncoder:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         config = read_json(folder / "config.json")

@@ -49,6 +49,7 @@ def hz_to_mel(hz: Tensor) -> Tensor:
 
 
 def mel_to_hz(mel: Tensor) -> Tensor:
+    """The inverse of `hz_to_mel`."""
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 

@@ -110,6 +110,7 @@ class MelCodec:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
         return fingerprint(["mel_rvq", weights, self.units.fingerprint, asdict(self.mel)])
 
@@ -148,9 +149,11 @@ class MelCodec:
         return self.network.synthesise(latents, mask)[0].numpy()
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return codes_info(self)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         self.units.save(folder / "units")
@@ -160,6 +163,7 @@ class MelCodec:
 
     @staticmethod
     def load(folder: Path) -> MelCodec:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         config = read_json(folder / "config.json")

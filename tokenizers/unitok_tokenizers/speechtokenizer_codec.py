@@ -77,6 +77,7 @@ class SpeechTokenizerCodec:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         values = (value.numpy() for value in self.model.state_dict().values())
         return fingerprint(["speechtokenizer", self.config, array_fingerprint(*values)])
 
@@ -101,9 +102,11 @@ class SpeechTokenizerCodec:
         return None
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return codes_info(self)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +115,7 @@ class SpeechTokenizerCodec:
 
     @staticmethod
     def load(folder: Path) -> SpeechTokenizerCodec:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         value = read_json(folder / "config.json")

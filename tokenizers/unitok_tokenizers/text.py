@@ -104,25 +104,32 @@ class SentencePieceText:
 
     @property
     def roles(self) -> Mapping[str, int]:
+        """None: control tokens serve as bos, eos and pad."""
         return {}
 
     @cached_property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         return fingerprint(["sentencepiece", self.pieces()])
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text, none of them special."""
         return self.processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that form no character become U+FFFD."""
         return self.processor.decode([int(token) for token in ids])
 
     def pieces(self) -> list[str]:
+        """The surface of every id."""
         return [self.processor.id_to_piece(index) for index in range(self.size)]
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return _info(self)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(folder / MODEL_FILE, self.model)
         write_json(folder / "config.json", {"class": "sentencepiece"})
@@ -169,25 +176,32 @@ class HostText:
 
     @property
     def roles(self) -> Mapping[str, int]:
+        """bos, eos and pad that the host model owns."""
         return self._roles
 
     @cached_property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         return fingerprint(["host", self.pieces()])
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text, none of them special."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that form no character become U+FFFD."""
         return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def pieces(self) -> list[str]:
+        """The surface of every id."""
         return [self.tokenizer.id_to_token(index) or "" for index in range(self.size)]
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return _info(self)
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
         write_json(folder / "config.json", {"class": "host", "roles": self._roles})

@@ -57,6 +57,7 @@ class UnitTokenizer:
 
     @property
     def fingerprint(self) -> str:
+        """Identifies the content."""
         return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.numpy())])
 
     @staticmethod
@@ -78,6 +79,7 @@ class UnitTokenizer:
         return self.encode_batch([samples])[0]
 
     def info(self) -> StreamInfo:
+        """The stream that it makes."""
         return StreamInfo(
             name=self.name,
             kind="units",
@@ -88,6 +90,7 @@ class UnitTokenizer:
         )
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         self.encoder.save(folder / "encoder")
@@ -96,6 +99,7 @@ class UnitTokenizer:
 
     @staticmethod
     def load(folder: Path) -> UnitTokenizer:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         centroids = load_file(folder / "centroids.safetensors")["centroids"]

@@ -76,12 +76,15 @@ class Columns:
         return json.loads(self._words[row])
 
     def text(self, row: int) -> Span:
+        """Text ids of a row."""
         return Span("text", self.get("text_ids", row))
 
     def units(self, row: int) -> Span:
+        """Deduplicated units of a row."""
         return Span("units", self.get("units", row), "units")
 
     def codes(self, row: int) -> Span:
+        """Codes (F, Q) of a row."""
         return Span("codes", self.get("codes", row).reshape(-1, self.codebooks), "codes")
 
 

@@ -76,9 +76,11 @@ class Evaluation:
         return values[offsets[row] : offsets[row + 1]]
 
     def text(self, row: int) -> str:
+        """Transcript of a row."""
         return self.shards.text[row] or ""
 
     def lang(self, row: int) -> str:
+        """Language code of a row."""
         return str(self.shards.lang[row])
 
     def audio(self, row: int) -> np.ndarray:

@@ -105,6 +105,7 @@ class Judge:
         }
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         self.recogniser.save(folder)
@@ -116,6 +117,7 @@ class Judge:
 
     @staticmethod
     def load(folder: Path) -> Judge:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         speakers = None

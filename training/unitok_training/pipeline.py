@@ -64,6 +64,7 @@ def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) 
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
+    """What a finished stage left behind, or None."""
     path = run / "stages" / f"{name}.json"
     return StageRecord(**read_json(path)) if path.exists() else None
 

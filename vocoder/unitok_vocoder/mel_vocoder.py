@@ -61,6 +61,7 @@ class MelVocoder(nn.Module):
         self.head = IstftHead(config.width, config.n_fft, mel.hop_length)
 
     def forward(self, log_mels: Tensor) -> Tensor:
+        """Log-mels (B, F, M) → samples (B, F · hop_length)."""
         x = self.norm_in(self.front((log_mels.transpose(1, 2) + 5.0) / 2.5).transpose(1, 2))  # (B, F, C)
         mask = torch.ones(1, 1, 1, dtype=x.dtype)
         for block in self.blocks:
@@ -68,6 +69,7 @@ class MelVocoder(nn.Module):
         return self.head(self.norm_out(x))
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +78,7 @@ class MelVocoder(nn.Module):
 
     @staticmethod
     def load(folder: Path) -> MelVocoder:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         config = read_json(folder / "config.json")

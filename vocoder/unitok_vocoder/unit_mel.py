@@ -101,6 +101,7 @@ class UnitMel(nn.Module):
         return self.mels(frames, voice[None], torch.ones(1, frames.shape[1], 1))[0]
 
     def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,7 @@ class UnitMel(nn.Module):
 
     @staticmethod
     def load(folder: Path) -> UnitMel:
+        """Read what `save` wrote."""
         from safetensors.torch import load_file
 
         config = read_json(folder / "config.json")

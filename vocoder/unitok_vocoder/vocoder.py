@@ -109,6 +109,7 @@ class Vocoder:
         return self.units.speaker(log_mel(torch.from_numpy(padded), self.mel_config)[None])[0].numpy()
 
     def save(self, folder: Path | str) -> None:
+        """Write the folder that `load` reads."""
         from safetensors.numpy import save_file
 
         root = Path(folder)
@@ -124,6 +125,7 @@ class Vocoder:
 
     @staticmethod
     def load(folder: Path | str) -> Vocoder:
+        """Read what `save` wrote."""
         from safetensors.numpy import load_file
 
         root = Path(folder)

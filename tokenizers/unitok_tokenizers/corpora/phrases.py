@@ -53,6 +53,7 @@ class Choice:
     words: dict[str, int]
 
     def subject(self, lang: int, slot: str = "subject") -> str:
+        """The subject in language number `lang`."""
         return SUBJECTS[self.words[slot]][lang]
 
     def person(self, slot: str = "subject") -> int:
@@ -60,9 +61,11 @@ class Choice:
         return PERSONS[SUBJECTS[self.words[slot]][4]]
 
     def verb(self, lang: int) -> tuple[str, ...]:
+        """The verb's forms in language number `lang`."""
         return VERBS[self.words["verb"]][lang]
 
     def phrase(self, table: Sequence[tuple[str, ...]], slot: str, lang: int) -> str:
+        """The entry of a table that a slot chooses, in language number `lang`."""
         return table[self.words[slot]][lang]
 
     def object(self, lang: int, *, nominative: bool = False) -> str:
@@ -81,6 +84,7 @@ class Choice:
         return f"{articles[gender]} {singular} {forms[gender == 'f']}"
 
     def plural(self, lang: int) -> str:
+        """The noun's plural in language number `lang`."""
         return NOUNS[self.words["noun"]][lang][1]
 
 
