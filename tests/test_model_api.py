@@ -9,7 +9,6 @@ import pytest
 
 import unitok
 from tests.tiny_model import RATE, model_folder, speech, tiny_model
-from unitok.inputs import split_at_pauses
 from unitok.model import Model
 from unitok.sampling import Sampling
 from unitok_tokenizers.audio import write_audio
@@ -143,14 +142,6 @@ def test_generate_refuses_what_the_grammar_lacks(model: Model) -> None:
 def test_long_audio_is_cut_and_joined(model: Model) -> None:
     result = model.transcribe(speech(14.0), lang="en")
     assert len(result.trace) == 2
-
-
-def test_pieces_add_up_and_are_cut_where_it_is_quiet() -> None:
-    samples = np.ones(30 * 1000, np.float32)
-    samples[10_000:10_600] = 0.0
-    pieces = split_at_pauses(samples, 1000)
-    assert np.array_equal(np.concatenate(pieces), samples)
-    assert 10_000 <= len(pieces[0]) <= 10_600 and max(map(len, pieces)) <= 12_000
 
 
 def test_bad_input_is_named(model: Model, tmp_path: Path) -> None:

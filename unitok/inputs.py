@@ -5,11 +5,12 @@ S samples, N units, F frames, Q codebooks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.audio import read_audio, resample
+from unitok_tokenizers.audio import LOUDEST, RATES, read_blocks, resample
 from unitok_tokenizers.errors import InputError
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
@@ -36,25 +37,33 @@ def names_a_file(value: Audio) -> bool:
         return False
 
 
-def read_samples(audio: Audio, rate: int) -> np.ndarray:
-    """(S,) float32 samples at `rate` Hz.
+def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
+    """(S,) float32 blocks at `rate` Hz; a file is read as they are taken, whatever its length.
 
     Raises:
         InputError: an unreadable file, or samples that are empty, not finite, or not one-dimensional.
     """
     if isinstance(audio, str | Path):
-        return read_audio(audio, sample_rate=rate)
+        yield from read_blocks(audio, sample_rate=rate)
+        return
     samples, own_rate = audio if isinstance(audio, tuple) else (audio, rate)
     samples = np.asarray(samples)
     if samples.dtype.kind != "f":
         raise InputError(f"samples are {samples.dtype}: give float samples within [-1, 1], or a path")
     if samples.ndim != 1 or not len(samples):
         raise InputError(f"samples have shape {samples.shape}: give one channel (S,) with at least one sample")
+    if not RATES[0] <= own_rate <= RATES[1]:
+        raise InputError(f"the sample rate is {own_rate}: give it in Hz, {RATES[0]} to {RATES[1]}")
     if not np.isfinite(samples).all():
         raise InputError("samples hold values that are not finite; mend the recording")
-    if own_rate <= 0:
-        raise InputError(f"the sample rate is {own_rate}: give it in Hz")
-    return resample(np.ascontiguousarray(samples, dtype=np.float32), own_rate, rate)
+    if np.abs(samples).max() > LOUDEST:
+        raise InputError(f"samples hold the value {np.abs(samples).max():.3g}; scale them to [-1, 1]")
+    yield resample(np.ascontiguousarray(samples, dtype=np.float32), own_rate, rate)
+
+
+def read_samples(audio: Audio, rate: int) -> np.ndarray:
+    """(S,) float32 samples at `rate` Hz, all at once; errors as `sample_blocks`."""
+    return np.concatenate(list(sample_blocks(audio, rate)))
 
 
 def check_tokens(tokens: np.ndarray, cardinalities: tuple[int, ...], name: str) -> np.ndarray:
@@ -66,17 +75,3 @@ def check_tokens(tokens: np.ndarray, cardinalities: tuple[int, ...], name: str) 
     if table.shape[1] != len(cardinalities) or (table < 0).any() or (table >= np.asarray(cardinalities)).any():
         raise InputError(f"{name} of shape {tokens.shape} do not fit {wanted} with ids below {cardinalities}")
     return tokens.astype(np.int64)
-
-
-def split_at_pauses(samples: np.ndarray, rate: int, *, longest: float = 12.0, search: float = 4.0) -> list[np.ndarray]:
-    """Cut (S,) samples into pieces of at most `longest` seconds, each at the quietest moment of its last seconds."""
-    pieces, start = [], 0
-    limit, window, hop = round(longest * rate), round(search * rate), rate // 50
-    while len(samples) - start > limit:
-        tail = samples[start + limit - window : start + limit]
-        frames = tail[: len(tail) // hop * hop].reshape(-1, hop)
-        smooth = np.convolve((frames**2).mean(1), np.ones(7) / 7, mode="same")
-        cut = start + limit - window + int(np.argmin(smooth)) * hop + hop // 2
-        pieces.append(samples[start:cut])
-        start = cut
-    return [*pieces, samples[start:]]

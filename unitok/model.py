@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from unitok.beam import beam_search
 from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
 from unitok.hf import load_core, save_core
-from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, split_at_pauses
+from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
 from unitok.limits import Limits
+from unitok.long_audio import Piece, Transcript, cut, is_silent
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.automaton import Automaton
@@ -34,6 +36,8 @@ FORMAT = 1
 Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
 
+PIECES_AT_ONCE = 8
+"""Pieces of a long recording that are transcribed together."""
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 
 
@@ -227,18 +231,40 @@ class Model:
     # -- the tasks ----------------------------------------------------------------------------------------------
 
     def transcribe(self, audio: Audio, *, lang: str, beams: int = 1) -> Result:
-        """Speech to its text. Long recordings are cut at pauses."""
+        """Speech to its text, of any length: long recordings are cut at pauses, or overlap where there is none.
+
+        Memory does not grow with the length of a file. Silence gives an empty text.
+        """
         if is_tokens(audio):
             return self.transcribe_batch([audio], lang=lang, beams=beams)[0]
-        samples = self.samples(audio)
-        pieces = split_at_pauses(samples, self.sample_rate)
-        results = self.transcribe_batch(pieces, lang=lang, beams=beams)
+        self.vocabulary.language(lang)  # an unknown language is told even of silence
+        transcript, results = Transcript(self.sample_rate), list[Result]()
+        pieces = cut(sample_blocks(audio, self.sample_rate), self.sample_rate)
+        while group := list(islice(pieces, PIECES_AT_ONCE)):
+            heard = self._transcribe_pieces(group, lang, beams)
+            for piece, result in zip(group, heard):
+                transcript.add(piece, result.text or "")
+            results += heard
         if len(results) == 1:
             return results[0]
-        text = " ".join(result.text or "" for result in results).strip()
-        trace = tuple(f"{len(piece) / self.sample_rate:.1f} s: {result.text}" for piece, result in zip(pieces, results))
-        score = sum(result.score for result in results)
-        return replace(results[0], text=text, texts=(text,), trace=trace, score=score)
+        return replace(
+            results[0],
+            text=transcript.text,
+            texts=(transcript.text,),
+            trace=tuple(transcript.trace),
+            nbest=(),
+            ids=np.concatenate([result.ids for result in results]),
+            outputs=tuple(span for result in results for span in result.outputs),
+            score=sum(result.score for result in results),
+            finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
+        )
+
+    def _transcribe_pieces(self, pieces: Sequence[Piece], lang: str, beams: int) -> list[Result]:
+        """A result per piece; silent ones are not worth asking, and a decoder would make words up."""
+        heard = [not is_silent(piece.samples, self.sample_rate) for piece in pieces]
+        spoken = [piece.samples for piece, loud in zip(pieces, heard) if loud]
+        answers = iter(self.transcribe_batch(spoken, lang=lang, beams=beams))
+        return [next(answers) if loud else Result(text="", texts=("",)) for loud in heard]
 
     def transcribe_batch(self, audio: Sequence[Audio], *, lang: str, beams: int = 1) -> list[Result]:
         """`transcribe` for several short recordings."""

@@ -6,11 +6,22 @@ Shape legend: S samples, C channels.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+
+BLOCK_FRAMES = 1 << 18
+RATES = (1_000, 768_000)
+"""Sample rates in Hz that a recording may have: outside them a header is damaged, and its length would be absurd."""
+LOUDEST = 1e5
+"""Largest value of float samples: integers that nobody scaled pass, garbage that overflows features does not."""
+OVERSHOOT_SECONDS = 0.5
+"""How far a part may reach beyond its recording (Kaldi's --max-overshoot): alignments are not exact."""
+UNKNOWN_SIZE = 0x7FFF0000
+"""A WAV whose data claims this many bytes or more was written to a pipe, its length never filled in."""
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -20,6 +31,86 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     import soxr
 
     return soxr.resample(samples, from_rate, to_rate).astype(np.float32)
+
+
+def cut_short(path: Path | str) -> bool:
+    """Whether a WAV or OGG file ends before its own end, which libsndfile overlooks."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        magic = file.read(12)
+        if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
+            while len(chunk := file.read(8)) == 8:
+                length = int.from_bytes(chunk[4:], "little")
+                if chunk[:4] == b"data":
+                    return length < UNKNOWN_SIZE and file.tell() + length > size
+                file.seek(length + length % 2, os.SEEK_CUR)
+        if magic[:4] == b"OggS":
+            # RFC 3533, section 6: the last page, of at most 65,307 bytes, is flagged 4; byte 26 counts its segments
+            file.seek(max(0, size - 65_536))
+            page = file.read()
+            page = page[max(0, page.rfind(b"OggS")) :]
+            segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+            return len(page) < 27 + len(segments) + sum(segments) or not page[5] & 4
+    return False
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without the path that our own message names."""
+    return str(error).rpartition("': ")[2].strip(" .") or type(error).__name__
+
+
+def _checked(data: np.ndarray, path: Path | str) -> np.ndarray:
+    """(S, C) as mono (S,); InputError where values are no samples."""
+    block = np.ascontiguousarray(data.mean(axis=1) if data.shape[1] > 1 else data[:, 0])
+    if not np.isfinite(block).all():
+        raise InputError(f"audio {path} holds values that are not finite; mend the file")
+    if np.abs(block).max() > LOUDEST:
+        raise InputError(f"audio {path} holds the value {np.abs(block).max():.3g}; scale it to [-1, 1]")
+    return block
+
+
+def read_blocks(
+    path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None
+) -> Iterator[np.ndarray]:
+    """Read a recording as `read_audio` does, block by block: memory does not grow with its length.
+
+    Yields:
+        (S,) float32 blocks whose concatenation is what `read_audio` returns.
+
+    Raises:
+        InputError: as `read_audio`, when the trouble is met.
+    """
+    import soundfile
+    import soxr
+
+    if not os.path.isfile(path):
+        raise InputError(f"no audio file {path}; check the path in the manifest or command")
+    given = 0
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                raise InputError(f"audio {path} has a sample rate of {rate} Hz; give {RATES[0]} to {RATES[1]} Hz")
+            start = round(offset * rate)
+            left = file.frames - start if seconds is None else round(seconds * rate)
+            file.seek(min(start, file.frames))
+            resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+            while left > 0 and len(data := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
+                left -= len(data)
+                given += len(data)
+                block = _checked(data, path)
+                yield block if resampler is None else resampler.resample_chunk(block)
+        truncated = left > (0 if seconds is None else OVERSHOOT_SECONDS * rate) or (seconds is None and cut_short(path))
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise InputError(f"cannot read audio {path}: {_reason(error)}; convert it to WAV or FLAC") from error
+    if not given:
+        raise InputError(f"audio {path} holds no samples at {offset:.2f} s; remove the row or mend the file")
+    if truncated:
+        raise InputError(
+            f"audio {path} is cut short: {given / rate:.2f} s can be read at {offset:.2f} s; copy the file again"
+        )
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:
@@ -37,27 +128,7 @@ def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, secon
     Raises:
         InputError: the file is missing, unreadable, cut short, empty, or holds values that are not finite.
     """
-    import soundfile
-
-    if not os.path.exists(path):
-        raise InputError(f"no audio file {path}; check the path in the manifest or command")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, expected = file.samplerate, file.frames
-            start = round(offset * rate)
-            file.seek(min(start, expected))
-            count = expected - start if seconds is None else round(seconds * rate)
-            data = file.read(max(count, 0), dtype="float32", always_2d=True)  # (S, C)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise InputError(f"cannot read audio {path}: {error}; convert it to WAV or FLAC") from error
-    if seconds is None and len(data) < expected - start:
-        raise InputError(f"audio {path} is cut short: {len(data)} of {expected - start} samples; copy the file again")
-    if not len(data):
-        raise InputError(f"audio {path} holds no samples at {offset:.2f} s; remove the row or mend the file")
-    samples = data.mean(axis=1) if data.shape[1] > 1 else data[:, 0]  # (S,)
-    if not np.isfinite(samples).all():
-        raise InputError(f"audio {path} holds values that are not finite; mend the file")
-    return resample(np.ascontiguousarray(samples), rate, sample_rate)
+    return np.concatenate(list(read_blocks(path, sample_rate=sample_rate, offset=offset, seconds=seconds)))
 
 
 def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None:
@@ -84,4 +155,4 @@ def audio_seconds(path: Path | str) -> float:
     try:
         return float(soundfile.info(str(path)).duration)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"cannot read audio {path}: {error}; convert it to WAV or FLAC") from error
+        raise InputError(f"cannot read audio {path}: {_reason(error)}; convert it to WAV or FLAC") from error
