@@ -26,13 +26,15 @@ from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, read_json, write_json
+from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1
+PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.safetensors", "unitok.json")
+"""What a model directory may hold."""
 Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
 
@@ -367,7 +369,7 @@ class Model:
         from safetensors.numpy import save_file
 
         roles = self.vocabulary
-        with atomic_directory(folder) as draft:
+        with atomic_directory(folder, may_drop=PARTS) as draft:
             save_core(self.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
             roles.save(draft / "vocabulary.json")
             self.tokenizers.save(draft / "tokenizers")
@@ -384,16 +386,22 @@ class Model:
         Raises:
             InputError: no such directory, another format, or parts that do not belong together.
         """
-        from safetensors.numpy import load_file
-
         root = Path(folder)
         if not (root / "unitok.json").exists():
             raise InputError(
                 f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one"
             )
         config: Mapping[str, Any] = read_json(root / "unitok.json")
-        if config.get("format") != FORMAT:
-            raise InputError(f"{root}: model format {config.get('format')!r}, this version reads {FORMAT}")
+        found = config.get("format") if isinstance(config, dict) else None
+        if found != FORMAT:
+            raise InputError(
+                f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it"
+            )
+        with intact(root, "copy the folder again, or train the model again"):
+            return Model._read(root, config, dtype)
+
+    @staticmethod
+    def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
         vocabulary = Vocabulary.load(root / "vocabulary.json")
         tokenizers = TokenizerSet.load(root / "tokenizers")
         for stream in tokenizers.streams():
@@ -401,14 +409,16 @@ class Model:
         decoder = load_core(root / "core", dtype=dtype)
         if decoder.config.vocab_size != vocabulary.size:
             raise InputError(
-                f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids"
+                f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
+                "their files are of different models, copy the folder again"
             )
+        prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
         return Model(
             decoder=decoder,
             vocabulary=vocabulary,
             tokenizers=tokenizers,
             vocoder=Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
-            prompts=load_file(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {},
+            prompts={name: value.numpy() for name, value in prompts.items()},
             limits=Limits(**config["limits"]),
             info=dict(config["info"]),
         )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from unitok_tokenizers.codec import AcousticTokenizer, load_codec
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory
+from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+
+PARTS = ("text", "units", "codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class TokenizerSet:
 
     def save(self, folder: Path | str) -> None:
         """Write `text/`, `units/`, `codes/` atomically."""
-        with atomic_directory(folder) as draft:
+        with atomic_directory(folder, may_drop=PARTS) as draft:
             self.text.save(draft / "text")
             if self.units is not None:
                 self.units.save(draft / "units")
@@ -49,12 +51,13 @@ class TokenizerSet:
 
     @staticmethod
     def load(folder: Path | str) -> TokenizerSet:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; InputError where a part is missing or damaged."""
         root = Path(folder)
         if not (root / "text").is_dir():
             raise InputError(f"{root} holds no tokenizers; make them with `unitok fit-tokenizers MANIFEST {root}`")
-        return TokenizerSet(
-            text=load_text_tokenizer(root / "text"),
-            units=UnitTokenizer.load(root / "units") if (root / "units").is_dir() else None,
-            codes=load_codec(root / "codes") if (root / "codes").is_dir() else None,
-        )
+        with intact(root, f"copy it again, or make it with `unitok fit-tokenizers MANIFEST {root}`"):
+            return TokenizerSet(
+                text=load_text_tokenizer(root / "text"),
+                units=UnitTokenizer.load(root / "units") if (root / "units").is_dir() else None,
+                codes=load_codec(root / "codes") if (root / "codes").is_dir() else None,
+            )

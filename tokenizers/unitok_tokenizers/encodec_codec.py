@@ -26,7 +26,7 @@ import torch
 
 from unitok_tokenizers.codec import codes_info
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.vocabulary import StreamInfo
 
 
@@ -160,13 +160,11 @@ class EncodecCodec:
     @staticmethod
     def load(folder: Path) -> EncodecCodec:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         value = read_json(folder / "config.json")
         sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value["config"].items()}
         config = EncodecConfig(**sizes)
         model = build_encodec(config)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(read_tensors(folder / "model.safetensors"))
         return EncodecCodec(model, config, value["name"])
 
 

@@ -19,7 +19,7 @@ import torch
 from unitok_tokenizers.ctc_network import STRIDE, CtcNetwork, CtcNetworkConfig, greedy_text
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 
 ENCODERS = {
     "mfcc": "unitok_tokenizers.encoders:MfccEncoder",
@@ -157,12 +157,10 @@ class CtcEncoder:
     @staticmethod
     def load(folder: Path) -> CtcEncoder:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         config = read_json(folder / "config.json")
         sizes = {**config["network"], "alphabet": tuple(config["network"]["alphabet"])}
         network = CtcNetwork(CtcNetworkConfig(**sizes))
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network.load_state_dict(read_tensors(folder / "model.safetensors"))
         return CtcEncoder(network, MelConfig(**config["mel"]), config["layer"])
 
 

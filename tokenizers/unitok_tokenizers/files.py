@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 HASH_BLOCK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk, a quota or a file is full."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What it says where somebody may not write."""
 
 
 def sync_folder(path: Path) -> None:
@@ -27,14 +35,95 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def cannot_write(path: Path | str, error: Exception) -> InputError:
+    """What the operating system said about writing `path`, as one message with its remedy."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    full = number in FULL or "No space left" in reason or "File too large" in reason
+    remedy = "make space and repeat the command" if full else "choose another place that can be written"
+    return InputError(f"cannot write {path}: {reason}; {remedy}")
+
+
+def cannot_use(error: OSError) -> InputError:
+    """An `OSError` that nothing closer to its cause has explained, as one message with its remedy."""
+    if error.errno in FULL or error.errno in REFUSED:
+        return cannot_write(error.filename or "a file", error)
+    named = f"{error.filename}: " if error.filename else ""
+    return InputError(f"{named}{error.strerror or error}; check that the path exists, can be read, and is of its kind")
+
+
 def ensure_writable_parent(path: Path) -> None:
     """Create the folder above `path`; InputError where that is impossible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise cannot_write(path, error) from error
+
+
+def ensure_folder(path: Path | str, *, holds: Collection[str] = ()) -> None:
+    """InputError where a folder `path` cannot be made, written, or replaced; for before long work is begun.
+
+    A folder that exists may only hold names in `holds`; with none given, anything.
+    """
+    final = Path(path)
+    ensure_writable_parent(final)
+    try:
+        if final.exists() and not final.is_dir():
+            raise InputError(f"cannot write {final}: it is a file; choose the name of a folder")
+        if holds and final.exists():
+            check_replaceable(final, holds)
+        probe = draft_of(final.with_name(f"{final.name}.probe"))
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise cannot_write(final, error) from error
+
+
+def check_replaceable(folder: Path, holds: Collection[str]) -> None:
+    """InputError where replacing `folder` would delete what was never written by the same command."""
+    if not folder.is_dir():
+        raise InputError(f"cannot write {folder}: it is a file; choose the name of a folder")
+    lost = sorted(entry.name for entry in folder.iterdir() if entry.name not in holds)
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise InputError(f"cannot replace {folder}: {lost[0]}{more} in it would be lost; choose a new folder")
+
+
+@contextmanager
+def intact(where: Path | str, remedy: str) -> Iterator[None]:
+    """Turn what a damaged file makes its reader raise into one message; for the bodies of loaders only."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeError,
+        OSError,
+        SafetensorError,
+    ) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = f"no {first}" if isinstance(error, KeyError) else first
+        raise InputError(f"{where} is damaged or incomplete ({reason}); {remedy}") from error
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file by name; InputError where it is missing or cut short. Nothing is unpickled."""
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise InputError(f"no weights {path}; copy the folder again, or make it with the command that wrote it")
+    with intact(path, "copy the file again, or make it with the command that wrote it"):
+        return load_file(path)
 
 
 def _lock(handle: int) -> None:
@@ -57,7 +146,8 @@ def _claim(draft: Path, *, folder: bool) -> int:
         if folder:
             draft.mkdir(exist_ok=True)
         try:
-            handle = os.open(draft, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
+            # a link would lead the writing, and the clearing away, out of this folder
+            handle = os.open(draft, os.O_NOFOLLOW | (os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT), 0o666)
         except FileNotFoundError:
             continue  # another process has just given it its final name
         _lock(handle)
@@ -91,12 +181,18 @@ def remove_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path | str) -> Iterator[Path]:
+def atomic_directory(path: Path | str, *, may_drop: Collection[str] = ()) -> Iterator[Path]:
     """Yield a temporary sibling folder that takes the name `path` when the block ends without an error.
 
     An existing folder of that name is replaced as a whole; a failure leaves it as it was. What a killed process left
     of its own draft is removed.
+
+    Raises:
+        InputError: the folder cannot be written, the disk is full, or the folder that would be replaced holds names
+            that are neither in the new one nor in `may_drop` (what another version of it may have held).
     """
+    from safetensors import SafetensorError
+
     final = Path(path)
     ensure_writable_parent(final)
     draft, old = draft_of(final), final.with_name(f".{final.name}.old")
@@ -104,8 +200,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         handle = _claim(draft, folder=True)
         for leftover in (*draft.iterdir(), *([old] if old.exists() else [])):
             _remove(leftover)
-    except OSError as error:
-        raise InputError(f"cannot write {final}: {error.strerror}; choose a folder that can be written") from error
+    except (OSError, ValueError) as error:
+        raise cannot_write(final, error) from error
     try:
         yield draft
         for file in draft.rglob("*"):
@@ -113,13 +209,16 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
         if final.exists():
+            check_replaceable(final, {*may_drop, *(entry.name for entry in draft.iterdir())})
             os.rename(final, old)
         os.rename(draft, final)
         sync_folder(final.parent)
         if old.exists():
             _remove(old)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError):  # safetensors wraps what the system says about writing
+            raise cannot_write(final, error) from error
         raise
     finally:
         os.close(handle)
@@ -132,8 +231,8 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
     draft = draft_of(final)
     try:
         handle = _claim(draft, folder=False)
-    except OSError as error:
-        raise InputError(f"cannot write {final}: {error.strerror}; choose a folder that can be written") from error
+    except (OSError, ValueError) as error:
+        raise cannot_write(final, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.truncate()
@@ -144,7 +243,7 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
         sync_folder(final.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InputError(f"cannot write {final}: {error.strerror}; make space or choose another folder") from error
+        raise cannot_write(final, error) from error
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -159,7 +258,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no file {path}; check the path") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not readable JSON ({error}); write it again with the command that made it"
         ) from error

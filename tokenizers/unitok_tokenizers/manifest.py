@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,14 @@ import numpy as np
 
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.vocabulary import LANGUAGE_CODE
 
 KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
 STREAM_COLUMNS = ("units", "codes")
+HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that UTF-8 cannot hold unless another half follows."""
+LARGEST_ID = 2**31 - 1
+"""Ids are stored in 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +54,12 @@ class Row:
     """Anything else that a task may use (n-best lists, keywords)."""
 
     def load(self, sample_rate: int) -> np.ndarray:
-        """The utterance's samples (S,) at `sample_rate`."""
+        """The utterance's samples (S,) at `sample_rate`; InputError, naming the row, where they cannot be read."""
         assert self.audio is not None, f"row {self.id} has no audio"
-        return read_audio(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=self.seconds)
+        try:
+            return read_audio(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=self.seconds)
+        except InputError as error:
+            raise InputError(f"row {self.id}: {error}") from error
 
 
 def read_manifest(path: Path | str, *, default_lang: str = "en") -> list[Row]:
@@ -93,27 +102,41 @@ def _records(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read manifest {source}: {error}; save it as UTF-8 text") from error
     lines = text.split("\n")
-    if source.suffix == ".tsv":
-        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    yield from (_tsv_records if source.suffix == ".tsv" else _json_records)(source, lines)
+
+
+def _tsv_records(source: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
         for record in reader:
             if None in record or None in record.values():
                 raise InputError(f"{source}:{reader.line_num}: {_tsv_trouble(record)}")
             yield reader.line_num, {key: value for key, value in record.items() if value != ""}
-        return
+    except csv.Error as error:
+        raise InputError(
+            f"{source}:{reader.line_num}: {error}; write one row a line, its fields between tabs"
+        ) from None
+
+
+def _json_records(source: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{source}:{number}: not JSON ({error}); write one JSON object a line") from None
+            if HALF_SURROGATE.search(line):
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except (ValueError, RecursionError) as error:
+            reason = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error)
+            raise InputError(f"{source}:{number}: not JSON ({reason}); write one JSON object a line") from None
         if not isinstance(value, dict):
-            raise InputError(f"{source}:{number}: a {type(value).__name__} where a JSON object is expected")
+            raise InputError(f"{source}:{number}: a {type(value).__name__}, not a JSON object; write {{…}} a line")
         yield number, value
 
 
 def _tsv_trouble(record: Mapping[Any, Any]) -> str:
-    return "more fields than the header names" if None in record else "fewer fields than the header names"
+    found = "more fields" if None in record else "fewer fields"
+    return f"{found} than the header names; write every row with the header's columns, separated by tabs"
 
 
 def _text_field(value: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str | None:
@@ -121,7 +144,7 @@ def _text_field(value: Mapping[str, Any], key: str, where: str, default: str | N
     if found is None:
         return None
     if isinstance(found, bool | list | dict):
-        raise InputError(f"{where}: {key} is {found!r}; write a string")
+        raise InputError(f"{where}: {key} is {repr(found)[:60]}; write a string")
     return str(found)
 
 
@@ -131,10 +154,10 @@ def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | Non
         return None
     try:
         number = float(found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not 0 <= number < 1e9:
-        raise InputError(f"{where}: {key} is {found!r}; write a number of seconds, 0 or more")
+    if isinstance(found, bool) or not 0 <= number < 1e9:
+        raise InputError(f"{where}: {key} is {repr(found)[:60]}; write a number of seconds, 0 or more")
     return number
 
 
@@ -147,13 +170,16 @@ def _row(value: dict[str, Any], source: Path, line: int, default_lang: str) -> R
     if audio and "\x00" in audio:
         raise InputError(f"{where}: audio path {audio!r} holds a null character; write a plain path")
     row_id = _text_field(value, "id", where) or f"{line:07d}"
+    lang = _text_field(value, "lang", where) or default_lang
+    if not LANGUAGE_CODE.fullmatch(lang):
+        raise InputError(f"{where}: lang is {lang[:60]!r}; write a code of letters, digits, - or _ such as 'en'")
     extras = value.get("extras") or {}
     if not isinstance(extras, dict):
-        raise InputError(f"{where}: extras is a {type(extras).__name__}; write a JSON object")
+        raise InputError(f"{where}: extras is {repr(extras)[:60]}; write a JSON object")
     return Row(
         id=row_id,
         group=_text_field(value, "group", where) or row_id,
-        lang=_text_field(value, "lang", where) or default_lang,
+        lang=lang,
         speaker=_text_field(value, "speaker", where) or "",
         split=_text_field(value, "split", where) or "train",
         text=text,
@@ -170,10 +196,13 @@ def _row(value: dict[str, Any], source: Path, line: int, default_lang: str) -> R
 def _tokens(value: Any, name: str, where: str) -> np.ndarray:
     try:
         array = np.asarray(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         array = np.zeros(0)
-    if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or array.size == 0 or array.min() < 0:
-        raise InputError(f"{where}: {name} must be a list of ids (or of frames of ids), none negative or missing")
+    plain = array.dtype.kind in "iu" and array.ndim in (1, 2) and array.size > 0
+    if not plain or array.min() < 0 or array.max() > LARGEST_ID:
+        raise InputError(
+            f"{where}: {name} is {repr(value)[:60]}: write ids (or frames of ids), none negative or missing"
+        )
     return array.astype(np.int64)
 
 
@@ -182,6 +211,10 @@ def _words(value: Any, where: str) -> tuple[tuple[str, float, float], ...]:
         return ()
     try:
         words = tuple((str(word), float(start), float(end)) for word, start, end in value)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: words must be a list of [word, start, end] in seconds") from None
+        if not all(0 <= start <= end < 1e9 for _, start, end in words):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"{where}: words is {repr(value)[:60]}: write a list of [word, start, end] in rising seconds"
+        ) from None
     return words

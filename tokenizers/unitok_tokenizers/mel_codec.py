@@ -24,7 +24,7 @@ from unitok_tokenizers.codec import codes_info
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.encoders import batches_by_length, padded_mels
 from unitok_tokenizers.features import MelConfig
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.rvq import ResidualVq
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo
@@ -82,7 +82,9 @@ class MelCodecNetwork(nn.Module):
         for block in self.encoder:
             x = block(x, mask)
         expected = self.expected(units, mask)
-        return self.to_latent(x) - expected, expected
+        # Of unit deviation: latents that may grow run away from codebooks that follow them by moving averages.
+        latents = functional.layer_norm(self.to_latent(x), (self.config.latent,))
+        return latents - expected, expected
 
     def synthesise(self, latents: Tensor, mask: Tensor) -> Tensor:
         """Latents (B, T, D) → log-mels (B, 4T, M)."""
@@ -164,12 +166,10 @@ class MelCodec:
     @staticmethod
     def load(folder: Path) -> MelCodec:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         config = read_json(folder / "config.json")
         mel = MelConfig(**config["mel"])
         network = MelCodecNetwork(MelCodecConfig(**config["network"]), mel.num_mels)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network.load_state_dict(read_tensors(folder / "model.safetensors"))
         return MelCodec(network, UnitTokenizer.load(folder / "units"), mel)
 
 

@@ -16,7 +16,15 @@ import numpy as np
 
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import ensure_writable_parent, fingerprint, read_json, sha256_file, sync_folder, write_json
+from unitok_tokenizers.files import (
+    cannot_write,
+    ensure_folder,
+    fingerprint,
+    read_json,
+    sha256_file,
+    sync_folder,
+    write_json,
+)
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.shards import FORMAT, Shards
 from unitok_tokenizers.units import deduplicate
@@ -52,7 +60,8 @@ def prepare_shards(
         InputError: a recording that cannot be read, tokens without a description, or a folder that cannot be written.
     """
     root = Path(out)
-    ensure_writable_parent(root / "manifest.json")
+    ensure_folder(root)
+    root.mkdir(exist_ok=True)
     streams = _streams(rows, tokenizers, external or {})
     key = fingerprint([FORMAT, PART_ROWS, max_seconds, [stream.to_json() for stream in streams]])
     files, skipped = [], dict[str, int]()
@@ -89,8 +98,8 @@ def _part_key(rows: Sequence[Row], key: str) -> str:
     described = []
     for row in rows:
         stamp: list[int] = []
-        if row.audio is not None and row.audio.exists():
-            status = row.audio.stat()
+        if row.audio is not None and os.path.exists(row.audio):
+            status = os.stat(row.audio)
             stamp = [status.st_size, status.st_mtime_ns]
         tokens = {name: np.asarray(value).tolist() for name, value in row.tokens.items()}
         plain = [row.id, row.group, row.lang, row.speaker, row.split, row.text, row.words, str(row.audio), row.offset]
@@ -111,10 +120,10 @@ def _part(
     name = f"part-{number:05d}.arrow"
     own_key = _part_key(rows, key)
     note = root / f"{name}.json"
-    if note.exists() and (root / name).exists():
-        record = read_json(note)
-        if record["key"] == own_key and record["sha256"] == sha256_file(root / name):
-            return record
+    if note.is_file() and (root / name).is_file():
+        record = _record(note)
+        if record.get("key") == own_key and record.get("sha256") == sha256_file(root / name):
+            return {**record, "name": name}
     columns, skipped = tokenize_rows(
         rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable
     )
@@ -123,6 +132,15 @@ def _part(
     record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
     write_json(note, {**record, "key": own_key})
     return record
+
+
+def _record(note: Path) -> dict[str, Any]:
+    """What was noted of a finished part; nothing where the note is damaged: the part is then made again."""
+    try:
+        record = read_json(note)
+    except InputError:
+        return {}
+    return record if isinstance(record, dict) and record.keys() >= {"rows", "skipped"} else {}
 
 
 def tokenize_rows(
@@ -231,6 +249,4 @@ def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence
         sync_folder(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; make space or choose another folder"
-        ) from error
+        raise cannot_write(path, error) from error

@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json, sha256_file
+from unitok_tokenizers.files import intact, read_json, sha256_file
 from unitok_tokenizers.vocabulary import StreamInfo
 
 FORMAT = 1
 RAGGED = ("text_ids", "units", "units_durations", "codes")
 """Columns of id lists; codes are stored frame by frame, all codebooks of a frame together."""
+
+
+COLUMNS = {
+    **dict.fromkeys(("id", "group", "lang", "speaker", "split", "text", "words", "audio", "extras"), "string"),
+    **dict.fromkeys(("seconds", "offset"), "double"),
+}
+"""Columns of every shard and their Arrow types."""
 
 
 class Shards:
@@ -41,17 +48,21 @@ class Shards:
         if not (root / "manifest.json").exists():
             raise InputError(f"{root} holds no shards (no manifest.json); make them with `unitok prepare`")
         manifest = read_json(root / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError(
-                f"{root}: shards of format {manifest.get('format')!r}, this version reads {FORMAT}; prepare again"
-            )
-        for part in manifest["files"]:
-            path = root / part["name"]
-            if not path.exists():
-                raise InputError(f"{root}: file {part['name']} is missing; run `unitok prepare` again")
-            if check and sha256_file(path) != part["sha256"]:
-                raise InputError(f"{path}: checksum differs from the manifest; prepare this folder again")
-        return Shards(root, manifest)
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != FORMAT:
+            raise InputError(f"{root}: shards of format {found!r}, this version reads {FORMAT}; prepare again")
+        with intact(root / "manifest.json", "prepare this folder again"):
+            for part in manifest["files"]:
+                path = root / part["name"]
+                if Path(part["name"]).name != part["name"]:
+                    raise InputError(f"{root}: file name {part['name']!r} leaves the folder; do not trust these shards")
+                if not path.is_file():
+                    raise InputError(f"{root}: file {part['name']} is missing; run `unitok prepare` again")
+                if check and sha256_file(path) != part["sha256"]:
+                    raise InputError(f"{path}: checksum differs from the manifest; prepare this folder again")
+                if not isinstance(part["rows"], int) or not isinstance(manifest["skipped"], dict):
+                    raise TypeError("rows and skipped are counts")
+            return Shards(root, manifest)
 
     @cached_property
     def table(self) -> Any:
@@ -63,9 +74,26 @@ class Shards:
             with pyarrow.memory_map(str(self.folder / part["name"])) as source:
                 try:
                     tables.append(pyarrow.ipc.open_stream(source).read_all())
-                except (pyarrow.ArrowInvalid, OSError) as error:
-                    raise InputError(f"{self.folder / part['name']}: not readable ({error}); prepare again") from error
+                except (pyarrow.ArrowException, OSError) as error:
+                    reason = " ".join(str(error).split())
+                    raise InputError(f"{self.folder / part['name']}: not readable ({reason}); prepare again") from error
+        if not tables:
+            raise InputError(f"{self.folder} holds no file of rows; prepare again")
+        for found, part in zip(tables, self.manifest["files"]):
+            self._check_schema(found.schema, part["name"])
         return pyarrow.concat_tables(tables)
+
+    def _check_schema(self, schema: Any, name: str) -> None:
+        """InputError where a file lacks a column, or has it in another type."""
+        kinds = {
+            **COLUMNS,
+            **{column: "list<item: int32>" for column in RAGGED if column.split("_")[0] in self.streams},
+        }
+        for column, kind in kinds.items():
+            index = schema.get_field_index(column)
+            found = str(schema.field(index).type) if index >= 0 else "missing"
+            if found != kind:
+                raise InputError(f"{self.folder / name}: column {column!r} is {found}, not {kind}; prepare again")
 
     def __len__(self) -> int:
         return sum(part["rows"] for part in self.manifest["files"])

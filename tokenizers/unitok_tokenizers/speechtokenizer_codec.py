@@ -26,7 +26,7 @@ import torch
 from unitok_tokenizers.codec import codes_info
 from unitok_tokenizers.encodec_codec import load_plain_state
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.vocabulary import StreamInfo
 
 
@@ -116,9 +116,7 @@ class SpeechTokenizerCodec:
     @staticmethod
     def load(folder: Path) -> SpeechTokenizerCodec:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         value = read_json(folder / "config.json")
         model = build_speechtokenizer(value["config"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(read_tensors(folder / "model.safetensors"))
         return SpeechTokenizerCodec(model, value["config"], value["name"])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unitok_tokenizers.encoders import SpeechEncoder, load_encoder
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.kmeans import assign, fit_kmeans
 from unitok_tokenizers.vocabulary import StreamInfo
 
@@ -100,7 +100,5 @@ class UnitTokenizer:
     @staticmethod
     def load(folder: Path) -> UnitTokenizer:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
-        centroids = load_file(folder / "centroids.safetensors")["centroids"]
+        centroids = read_tensors(folder / "centroids.safetensors")["centroids"]
         return UnitTokenizer(load_encoder(folder / "encoder"), centroids, read_json(folder / "config.json")["name"])

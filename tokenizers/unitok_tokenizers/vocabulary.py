@@ -26,6 +26,7 @@ from unitok_tokenizers.tasks import CONTROLS
 
 CONTROL_SIZE = 512
 LANGUAGE_SIZE = 64
+LANGUAGE_CODE = re.compile(r"[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*")
 FORMAT = 1
 
 ROLES = ("bos", "eos", "pad")
@@ -113,7 +114,7 @@ class Vocabulary:
         """The same vocabulary with one more language; no id moves."""
         if code in self.languages:
             raise InputError(f"language {code!r} is in the vocabulary already; use it as it is")
-        if not re.fullmatch(r"[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*", code):
+        if not LANGUAGE_CODE.fullmatch(code):
             raise InputError(f"{code!r} is no language code; give letters, digits, - or _ such as 'en'")
         if len(self.languages) >= LANGUAGE_SIZE:
             raise InputError(f"no room for language {code!r}: all {LANGUAGE_SIZE} ids are taken; leave one out")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import write_json
+from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_training.pipeline import Pipeline, Stage
 from unitok_training.recipes import load_recipe
 
@@ -104,7 +104,8 @@ def run_demo(
         InputError: a manifest, recording or setting that cannot be used, naming it and the remedy.
     """
     load_recipe(config.preset, config.overrides)  # a slip is told now, not after the corpus was spoken
-    out.mkdir(parents=True, exist_ok=True)
+    ensure_folder(out)
+    out.mkdir(exist_ok=True)
     stages = demo_stages(config)
     if only is not None:
         stages = _with_needs(stages, only)

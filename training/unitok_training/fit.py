@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.bundle import PARTS, TokenizerSet
 from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.text import SentencePieceText
@@ -102,7 +103,8 @@ def fit_codec(
 def fit_tokenizers(
     rows: Sequence[Row], out: Path | str, config: FitConfig, progress: Progress | None = None
 ) -> TokenizerSet:
-    """Fit everything that the rows allow and save it in `out`."""
+    """Fit everything that the rows allow and save it in `out`, which is refused before the work begins, not after."""
+    ensure_folder(out, holds=PARTS)
     text = fit_text(rows, config)
     units = codec = None
     if any(row.audio is not None for row in rows):

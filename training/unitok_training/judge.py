@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from unitok_tokenizers.encoders import CtcEncoder
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
-from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_training.ctc import CtcConfig, train_ctc
 from unitok_training.scores import wer
 
@@ -118,10 +119,11 @@ class Judge:
     @staticmethod
     def load(folder: Path) -> Judge:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
-        speakers = None
-        if (folder / "speakers.json").exists():
-            tensors = load_file(folder / "speakers.safetensors")
-            speakers = SpeakerClassifier(read_json(folder / "speakers.json"), **tensors)
-        return Judge(CtcEncoder.load(folder), speakers)
+        if not folder.is_dir():
+            raise InputError(f"{folder} holds no judge; `unitok demo` makes one in its run folder")
+        with intact(folder, "copy it again, or make it with `unitok demo`"):
+            speakers = None
+            if (folder / "speakers.json").exists():
+                tensors = read_tensors(folder / "speakers.safetensors")
+                speakers = SpeakerClassifier(read_json(folder / "speakers.json"), **tensors)
+            return Judge(CtcEncoder.load(folder), speakers)

@@ -51,8 +51,13 @@ class OptimConfig:
             raise InputError(f"optim.name is {self.name!r}: choose from {', '.join(OPTIMIZERS)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"optim.learning_rate is {self.learning_rate}: it must be above 0")
-        if not 0 <= self.min_ratio <= 1:
-            raise InputError(f"optim.min_ratio is {self.min_ratio}: it lies between 0 and 1")
+        for name in ("min_ratio", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"optim.{name} is {getattr(self, name)}: it lies between 0 and 1")
+        if not all(0 <= value < 1 for value in (*self.betas, self.momentum)):
+            raise InputError(f"optim.betas are {self.betas}, momentum {self.momentum}: each lies in [0, 1)")
+        if not 0 < self.epsilon < 1:
+            raise InputError(f"optim.epsilon is {self.epsilon}: it lies between 0 and 1")
 
 
 def rate(step: int, *, steps: int, config: OptimConfig) -> float:

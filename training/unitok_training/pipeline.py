@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import fingerprint, read_json, write_json
+from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
 from unitok_training.resources import TreeMemory, tree_bytes
 
 INPUT_ERROR_EXIT = 2
@@ -65,8 +64,12 @@ def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
     """What a finished stage left behind, or None."""
+    """What a finished stage left; nothing where it is damaged: the stage then runs again."""
     path = run / "stages" / f"{name}.json"
-    return StageRecord(**read_json(path)) if path.exists() else None
+    try:
+        return StageRecord(**read_json(path)) if path.exists() else None
+    except (InputError, TypeError):
+        return None
 
 
 class Pipeline:
@@ -188,8 +191,9 @@ def main(arguments: Sequence[str]) -> int:
     _die_with_parent()
     try:
         run_stage(arguments[0], Path(arguments[1]))
-    except InputError as error:
-        print(json.dumps(str(error))[1:-1], file=sys.stderr)
+    except (InputError, OSError) as error:
+        found = cannot_use(error) if isinstance(error, OSError) else error
+        print(" ".join(str(found).split()), file=sys.stderr)
         return INPUT_ERROR_EXIT
     return 0
 

@@ -63,6 +63,9 @@ class PlanOptions:
                 f"plans.voice_min_seconds is {self.voice_min_seconds} and voice_max_seconds {self.voice_max_seconds}: "
                 "they must rise and be above 0"
             )
+        for name in ("interleave_words", "interleave_sentences"):
+            if getattr(self, name) < 1:
+                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("voice_share", "condition_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")

@@ -11,6 +11,7 @@ mixture: {asr: 2, mt: 0}
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from unitok_training.loop import TrainConfig
 from unitok_training.mixture import LINES, Mixture, parse_key
 from unitok_training.optim import OptimConfig
 from unitok_training.plans import PlanOptions
+
+MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,18 @@ class Shape:
     max_positions: int = 4096
     """Longest document, in tokens."""
 
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "kv_heads", "max_positions", "head_size", "ffn"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"decoder.{name} is {value}: it must be 1 or more")
+        if self.layers > MOST_LAYERS:
+            raise InputError(f"decoder.layers is {self.layers}: at most {MOST_LAYERS} can be built")
+        for name in ("rope_theta", "norm_eps"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"decoder.{name} is {getattr(self, name)}: it must be above 0")
+        self.config(1)  # what does not fit together is told before any data is opened
+
     def config(self, vocab_size: int) -> DecoderConfig:
         """The decoder's configuration for a vocabulary."""
         return DecoderConfig(vocab_size=vocab_size, **asdict(self))
@@ -85,8 +100,13 @@ class Recipe:
     @staticmethod
     def load(path: Path) -> Recipe:
         """Read a resolved recipe."""
-        data = dict(read_json(path))
-        return apply(Recipe(name=data.pop("name", path.stem)), data)
+        data = read_json(path)
+        if not isinstance(data, dict):
+            raise InputError(
+                f"recipe {path} holds a {type(data).__name__}, not an object; give the recipe.json of a run"
+            )
+        name = coerce(data.pop("name", path.stem), str, "name")
+        return apply(Recipe(name=name), data)
 
 
 def demo() -> Recipe:
@@ -139,6 +159,9 @@ def tiny() -> Recipe:
     )
 
 
+LARGEST = 2**31 - 1
+"""No number of a recipe is negative or larger."""
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 PRESETS: Mapping[str, typing.Callable[[], Recipe]] = {"demo": demo, "tiny": tiny}
 
 
@@ -171,21 +194,27 @@ def read_recipe(path: Path) -> Recipe:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"recipe {path} cannot be read: {error}; give a preset ({', '.join(PRESETS)}) or a file"
+        ) from error
+    except YAML_TROUBLE as error:
+        raise InputError(f"recipe {path} is not YAML: {' '.join(str(error).split())}; correct the line") from error
     if not isinstance(data, dict) or not isinstance(data.get("preset"), str):
         raise InputError(f"recipe {path} names no preset: begin with `preset: demo` (known: {', '.join(PRESETS)})")
     base = preset(data.pop("preset"))
     return apply(base, data)
 
 
+YAML_TROUBLE = (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError)
+"""What `yaml.safe_load` raises: impossible dates, unhashable keys and deep nesting are no `YAMLError`."""
+
+
 def parse_value(text: str) -> Any:
     """A value as YAML reads it, so that lists, true, null and quoted strings work on the command line."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set value {text!r} cannot be read: {' '.join(str(error).split())}") from error
+    except YAML_TROUBLE as error:
+        raise InputError(f"--set value {text!r} is not YAML: {' '.join(str(error).split())}; quote it") from error
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
@@ -213,7 +242,7 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
     known = {item.name for item in fields(target)}
     changes: dict[str, Any] = {}
     for key, value in data.items():
-        path = f"{prefix}{key}"
+        path = f"{prefix}{str(key)[:60]}"
         if key not in known:
             guess = nearest(str(key), known)
             raise InputError(
@@ -225,7 +254,7 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
         elif is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise InputError(
-                    f"{path} is {value!r}: it is a group of keys, such as {path}.{fields(current)[0].name}"
+                    f"{path} is {repr(value)[:60]}: it is a group of keys, such as {path}.{fields(current)[0].name}"
                 )
             changes[key] = _apply(current, value, f"{path}.")
         else:
@@ -236,10 +265,14 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
 def _mix(current: Mixture, value: Any, path: str) -> Mixture:
     """Weights by task key; those not named stay. `{"only": {…}}` replaces them all."""
     if not isinstance(value, Mapping):
-        raise InputError(f"{path} is {value!r}: give weights by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})")
+        raise InputError(
+            f"{path} is {repr(value)[:60]}: give weights by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})"
+        )
     tasks = dict(current.tasks)
     if set(value) == {"only"}:
         value, tasks = value["only"], {}
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path}.only is {repr(value)[:60]}: give weights by task, such as {{asr: 1}}")
     for key, weight in value.items():
         parse_key(str(key))
         tasks[str(key)] = coerce(weight, float, f"{path}.{key}")
@@ -257,19 +290,22 @@ def coerce(value: Any, kind: Any, path: str) -> Any:
     if origin is tuple:
         if isinstance(value, list | tuple) and len(value) == len(arguments):
             return tuple(coerce(part, inner, path) for part, inner in zip(value, arguments))
-        raise InputError(
-            f"{path} is {value!r}: it takes {len(arguments)} values, such as [{', '.join('0' for _ in arguments)}]"
-        )
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        example = ", ".join("0" for _ in arguments)
+        raise InputError(f"{path} is {repr(value)[:60]}: it takes {len(arguments)} values, such as [{example}]")
+    if kind in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is int and isinstance(value, int | float) and not isinstance(value, bool) and int(value) == value:
-        return int(value)
+            number = float(value)  # YAML reads 1e-3 as a string
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isnan(number) and not 0 <= number <= LARGEST:
+            raise InputError(f"{path} is {value!r}: it takes a number from 0 to {LARGEST}")
+        if kind is float and not math.isnan(number):
+            return number
+        if kind is int and not isinstance(value, str) and number == int(number if number == number else -1):
+            return int(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    raise InputError(f"{path} is {value!r}: it takes a value of type {getattr(kind, '__name__', kind)}")
+    raise InputError(f"{path} is {repr(value)[:60]}: it takes {KINDS.get(kind, kind)}")
 
 
 def defaults(kind: type) -> dict[str, Any]:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder import Decoder, DecoderConfig
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.shards import Shards
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import train
 from unitok_training.recipes import Recipe
+
+
+def check_memory(config: DecoderConfig, device: torch.device) -> None:
+    """InputError where weights, gradients and moments alone exceed the memory of this machine (or of the GPU)."""
+    projections = config.head_dim * (2 * config.heads + 2 * config.kv_heads)
+    weights = config.layers * config.width * (projections + 3 * config.ffn_dim)
+    weights += config.vocab_size * config.width * (1 if config.tied else 2)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 16 * weights > memory:
+        raise InputError(
+            f"the decoder has {weights / 1e6:.0f} M parameters, which take {16 * weights / 1e9:.0f} GB to train, and "
+            f"there are {memory / 1e9:.0f} GB: lower decoder.width, decoder.ffn or decoder.layers"
+        )
 
 
 def train_model(
@@ -37,10 +55,12 @@ def train_model(
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
     """
-    data, bundle = Shards.open(shards), TokenizerSet.load(tokenizers)
+    data, bundle = Shards.open(shards, check=True), TokenizerSet.load(tokenizers)
     vocabulary = bundle.vocabulary(data.languages)
     run = Path(out)
+    ensure_folder(run)
     with world_from_environment() as world:
+        check_memory(recipe.decoder.config(vocabulary.size), world.device)
         generator = torch.Generator().manual_seed(recipe.train.seed)
         decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=generator)
         base: Model | None = None

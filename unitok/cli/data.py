@@ -119,7 +119,7 @@ def run_prepare(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     from unitok_tokenizers.shards import Shards, summary
 
-    print(json.dumps(summary(Shards.open(options.shards)), indent=2))
+    print(json.dumps(summary(Shards.open(options.shards, check=True)), indent=2))
 
 
 def validate(options: argparse.Namespace) -> None:

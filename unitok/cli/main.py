@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -10,6 +11,7 @@ from typing import NoReturn
 import unitok
 from unitok.cli import data, demo, use
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import cannot_use
 
 EXTRAS = {
     "jiwer": "eval",
@@ -52,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         print(f"unitok {options.command}: needs {error.name}: pip install 'unitok[{extra}]'", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `unitok inspect … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"unitok {options.command}: {cannot_use(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)

@@ -139,7 +139,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
     run = Evaluation(
         model=unitok.load(options.model),
-        shards=Shards.open(options.shards),
+        shards=Shards.open(options.shards, check=True),
         judge=Judge.load(Path(options.judge)) if options.judge else None,
         split=options.split,
         limit=options.limit,

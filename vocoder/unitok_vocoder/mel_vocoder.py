@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.features import MelConfig
-from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,7 @@ class MelVocoder(nn.Module):
     @staticmethod
     def load(folder: Path) -> MelVocoder:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         config = read_json(folder / "config.json")
         vocoder = MelVocoder(MelVocoderConfig(**config["config"]), MelConfig(**config["mel"]))
-        vocoder.load_state_dict(load_file(folder / "model.safetensors"))
+        vocoder.load_state_dict(read_tensors(folder / "model.safetensors"))
         return vocoder.eval()

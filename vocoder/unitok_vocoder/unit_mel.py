@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.features import MelConfig
-from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,7 @@ class UnitMel(nn.Module):
     @staticmethod
     def load(folder: Path) -> UnitMel:
         """Read what `save` wrote."""
-        from safetensors.torch import load_file
-
         config = read_json(folder / "config.json")
         model = UnitMel(UnitMelConfig(**config["config"]), MelConfig(**config["mel"]))
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(read_tensors(folder / "model.safetensors"))
         return model.eval()

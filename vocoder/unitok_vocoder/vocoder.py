@@ -16,7 +16,7 @@ from unitok_tokenizers.audio import resample
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
-from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_vocoder.griffin_lim import griffin_lim
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
@@ -126,13 +126,13 @@ class Vocoder:
     @staticmethod
     def load(folder: Path | str) -> Vocoder:
         """Read what `save` wrote."""
-        from safetensors.numpy import load_file
-
         root = Path(folder)
-        config = read_json(root / "config.json")
-        return Vocoder(
-            MelVocoder.load(root / "mel") if (root / "mel").is_dir() else None,
-            UnitMel.load(root / "units") if (root / "units").is_dir() else None,
-            load_file(root / "voices.safetensors") if config["voices"] else {},
-            MelConfig(**config["mel"]),
-        )
+        with intact(root, "copy the folder again, or make it with the command that wrote it"):
+            config = read_json(root / "config.json")
+            voices = read_tensors(root / "voices.safetensors") if config["voices"] else {}
+            return Vocoder(
+                MelVocoder.load(root / "mel") if (root / "mel").is_dir() else None,
+                UnitMel.load(root / "units") if (root / "units").is_dir() else None,
+                {name: value.numpy() for name, value in voices.items()},
+                MelConfig(**config["mel"]),
+            )
