@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from unitok.hf import expand_vocabulary, hf_tokenizer_json, load_core
+from unitok.hf import expand_vocabulary, load_core, save_core
+from unitok.hf_tokenizer import tokenizer_config, tokenizer_json
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
@@ -17,9 +18,17 @@ from unitok_tokenizers.files import atomic_directory, read_json, write_json
 from unitok_tokenizers.text import HostText, SentencePieceText
 from unitok_tokenizers.vocabulary import Vocabulary
 
+OWN = "unitok"
+"""Folder of an export that holds what Hugging Face has no place for."""
+CORE = ("config.json", "generation_config.json", "model.safetensors")
+PARTS = ("unitok.json", "vocabulary.json", "voices.safetensors", "tokenizers", "vocoder", "modules")
+"""Files and folders of a model directory beside `core/`."""
+
 
 def export_hf(model_dir: Path | str, out: Path | str) -> Path:
     """Write a folder for `AutoModelForCausalLM` and `AutoTokenizer`, without remote code.
+
+    `unitok/` inside it holds the rest of the model, so that `import_hf` brings back the same model directory.
 
     Raises:
         InputError: not a model directory, or `out` cannot be written.
@@ -28,45 +37,17 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
     if not (root / "unitok.json").exists():
         raise InputError(f"{root} is no model directory (no unitok.json); give one that `unitok` wrote")
     vocabulary = Vocabulary.load(root / "vocabulary.json")
-    tokenizers = TokenizerSet.load(root / "tokenizers")
+    text = TokenizerSet.load(root / "tokenizers").text
+    positions = read_json(root / "core/config.json")["max_position_embeddings"]
     with atomic_directory(target) as draft:
-        for file in sorted((root / "core").iterdir()):
-            shutil.copyfile(file, draft / file.name)
-        (draft / "tokenizer.json").write_text(_tokenizer_json(tokenizers, vocabulary), encoding="utf-8")
-        write_json(draft / "tokenizer_config.json", _tokenizer_config(tokenizers, vocabulary))
-        shutil.copyfile(root / "vocabulary.json", draft / "vocabulary.json")
+        for name in CORE:
+            shutil.copyfile(root / "core" / name, draft / name)
+        (draft / "tokenizer.json").write_text(tokenizer_json(text, vocabulary), encoding="utf-8")
+        write_json(draft / "tokenizer_config.json", tokenizer_config(text, vocabulary, max_positions=positions))
+        if isinstance(text, SentencePieceText):
+            (draft / "tokenizer.model").write_bytes(text.model)
+        _copy_parts(root, draft / OWN)
     return target
-
-
-def token_names(vocabulary: Vocabulary) -> list[str]:
-    """Names of all ids; roles by their own names, whoever owns them."""
-    return vocabulary.names()
-
-
-def _tokenizer_json(tokenizers: TokenizerSet, vocabulary: Vocabulary) -> str:
-    names = token_names(vocabulary)
-    text = tokenizers.text
-    if isinstance(text, SentencePieceText):
-        processor = text.processor
-        pieces = [(piece, float(processor.get_score(index))) for index, piece in enumerate(text.pieces())]
-        return hf_tokenizer_json(pieces, names, text.size, processor.unk_id())
-    assert isinstance(text, HostText)
-    value = json.loads(text.json)
-    value["added_tokens"] += [
-        {"id": index, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-        for index, name in enumerate(names)
-        if index >= text.size
-    ]  # fmt: skip
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _tokenizer_config(tokenizers: TokenizerSet, vocabulary: Vocabulary) -> dict[str, object]:
-    pieces = tokenizers.text.pieces()
-    config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    for role in ("bos", "eos", "pad"):
-        index = vocabulary.roles[role]
-        config[f"{role}_token"] = pieces[index] if index < len(pieces) else f"<{role}>"
-    return config
 
 
 def import_hf(
@@ -78,6 +59,9 @@ def import_hf(
     seed: int = 0,
 ) -> Path:
     """Read a Hugging Face folder and expand its vocabulary by control tokens, languages, units and codes.
+
+    A folder that `export_hf` wrote, or one of the same model with `unitok/` copied into it after fine-tuning, becomes
+    that model again: its vocabulary and tokenizers are kept, `languages` and `seed` have nothing to do.
 
     Args:
         folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`.
@@ -92,15 +76,51 @@ def import_hf(
     root = Path(folder)
     if not (root / "config.json").exists():
         raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder")
+    if (root / OWN / "unitok.json").exists():
+        if tokenizers is not None:
+            raise InputError(f"{root}/{OWN} holds this model's tokenizers already; leave {tokenizers} out")
+        return _restore(root, Path(out))
     host = HostText.from_folder(root)
     speech = TokenizerSet.load(tokenizers) if tokenizers is not None else None
     joined = TokenizerSet(text=host, units=speech.units if speech else None, codes=speech.codes if speech else None)
     decoder = load_core(root)
     if host.size > decoder.config.vocab_size:
-        raise InputError(f"{root}: the tokenizer has {host.size} ids, the model only {decoder.config.vocab_size} rows")
+        raise InputError(
+            f"{root}: the tokenizer has {host.size} ids, the model only {decoder.config.vocab_size} rows; "
+            "give the tokenizer that belongs to the model"
+        )
     vocabulary = joined.vocabulary(languages)
+    tokenizer_json(host, vocabulary)  # a clash of names is to be known before anything is trained
     generator = torch.Generator().manual_seed(seed)
     grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator)
-    info = {"imported_from": read_json(root / "config.json").get("model_type")}
+    info: dict[str, Any] = {"imported_from": read_json(root / "config.json").get("model_type")}
     Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
     return Path(out)
+
+
+def _restore(root: Path, out: Path) -> Path:
+    """The model directory that an export came from, with the weights that the folder holds now."""
+    vocabulary = Vocabulary.load(root / OWN / "vocabulary.json")
+    for stream in TokenizerSet.load(root / OWN / "tokenizers").streams():
+        vocabulary.check(stream, f"{root / OWN}/tokenizers")
+    decoder = load_core(root)
+    rows = decoder.config.vocab_size
+    if rows < vocabulary.size:
+        raise InputError(
+            f"{root}: {rows} rows, {OWN}/vocabulary.json {vocabulary.size} ids; they do not belong together"
+        )
+    if rows > vocabulary.size:  # training elsewhere may pad the embedding
+        decoder = expand_vocabulary(decoder, vocabulary.size, vocabulary.size, generator=torch.Generator())
+    with atomic_directory(out) as draft:
+        save_core(decoder, draft / "core", bos=vocabulary.bos, eos=vocabulary.eos, pad=vocabulary.pad)
+        _copy_parts(root / OWN, draft)
+    return out
+
+
+def _copy_parts(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for name in PARTS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).exists():
+            shutil.copyfile(source / name, target / name)

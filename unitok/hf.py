@@ -5,8 +5,8 @@ The name map is explicit and works both ways; a key that it does not know is an 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,50 @@ ARCHITECTURES = {
 }
 
 
-def to_hf_config(config: DecoderConfig, *, bos: int, eos: int, pad: int, dtype: str = "float32") -> dict[str, Any]:
-    """`config.json` of the stock class that computes the same function."""
-    kind = "qwen3" if config.qk_norm else "qwen2" if config.attention_bias else "llama"
+# What the stock classes assume where `config.json` leaves a key out.
+COMMON_DEFAULTS: Mapping[str, Any] = {
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "rope_theta": 10000.0,
+}
+FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
+    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+}
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def stock_class(config: DecoderConfig, *, output_bias: bool = False) -> str:
+    """The model type that computes the same function as a decoder of this shape."""
+    if config.qk_norm:
+        return "qwen3"
+    if config.attention_bias and not output_bias:
+        return "qwen2"
+    # Stock Llama refuses a width that is no multiple of the heads; Mistral is the same function without that check.
+    return "mistral" if config.width % config.heads and not config.attention_bias else "llama"
+
+
+def to_hf_config(
+    config: DecoderConfig, *, bos: int, eos: int, pad: int, dtype: str = "float32", output_bias: bool = False
+) -> dict[str, Any]:
+    """`config.json` of the stock class that computes the same function.
+
+    Args:
+        config: the decoder's shape.
+        bos: id of the beginning of a sequence; eos and pad likewise.
+        dtype: type of the weights beside it.
+        output_bias: whether the attention's output has a bias, as in a Llama with `attention_bias`.
+    """
+    kind = stock_class(config, output_bias=output_bias)
+    scaling = {"rope_type": "default", **(config.rope_scaling or {})}
     value: dict[str, Any] = {
         "model_type": kind,
         "architectures": [ARCHITECTURES[kind]],
@@ -39,7 +80,7 @@ def to_hf_config(config: DecoderConfig, *, bos: int, eos: int, pad: int, dtype: 
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
         "intermediate_size": config.ffn_dim,
-        "rope_parameters": {"rope_theta": config.rope_theta, "rope_type": "default", **dict(config.rope_scaling or {})},
+        "rope_parameters": {"rope_theta": config.rope_theta, **scaling},
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied,
         "max_position_embeddings": config.max_positions,
@@ -49,61 +90,95 @@ def to_hf_config(config: DecoderConfig, *, bos: int, eos: int, pad: int, dtype: 
         "pad_token_id": pad,
         "dtype": dtype,
     }
-    if kind != "qwen2":
+    if kind in ("llama", "qwen3"):
         value["attention_bias"] = config.attention_bias
+    if kind == "mistral":
+        value["sliding_window"] = None
     return value
 
 
 def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
-    """The shape that a `config.json` describes.
+    """The shape that a `config.json` describes, in the keys of transformers 4 or 5.
 
     Raises:
-        InputError: a model type or option that the decoder does not compute.
+        InputError: a model type or option that the decoder does not compute, or a size that is missing.
     """
     kind = value.get("model_type")
     if kind not in MODEL_TYPES:
         raise InputError(f"{where}: model_type is {kind!r}; {', '.join(MODEL_TYPES)} can be imported")
-    if value.get("hidden_act", "silu") != "silu" or value.get("mlp_bias"):
-        raise InputError(
-            f"{where}: hidden_act {value.get('hidden_act')!r} or mlp_bias is not supported (silu, no bias)"
-        )
-    sliding = value.get("sliding_window") if value.get("use_sliding_window", kind == "mistral") else None
-    positions = int(value.get("max_position_embeddings", 4096))
-    if sliding is not None and sliding < positions:
-        positions = int(sliding)  # within one window, windowed attention is plain causal attention
-    rope = dict(value.get("rope_parameters") or {})
-    old = value.get("rope_scaling")
-    theta = rope.pop("rope_theta", value.get("rope_theta", 10000.0))
-    scaling = dict(old) if old else rope
-    if scaling.get("rope_type", scaling.get("type", "default")) == "default":
-        scaling = {}
-    heads = int(value["num_attention_heads"])
+    full = {**COMMON_DEFAULTS, **FAMILY_DEFAULTS[kind], **value}
+    _check_options(full, where)
+    heads = int(full["num_attention_heads"])
+    theta, scaling = _rope(full, where)
+    window = full.get("sliding_window") if kind == "mistral" or full.get("use_sliding_window") else None
+    positions = int(full["max_position_embeddings"])
     return DecoderConfig(
-        vocab_size=int(value["vocab_size"]),
-        width=int(value["hidden_size"]),
-        layers=int(value["num_hidden_layers"]),
+        vocab_size=int(full["vocab_size"]),
+        width=int(full["hidden_size"]),
+        layers=int(full["num_hidden_layers"]),
         heads=heads,
-        kv_heads=int(value.get("num_key_value_heads") or heads),
-        head_size=value.get("head_dim"),
-        ffn=int(value["intermediate_size"]),
-        rope_theta=float(theta),
-        rope_scaling=scaling or None,
-        norm_eps=float(value["rms_norm_eps"]),
+        kv_heads=int(full.get("num_key_value_heads") or heads),
+        head_size=full.get("head_dim"),
+        ffn=int(full["intermediate_size"]),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        norm_eps=float(full["rms_norm_eps"]),
         qk_norm=kind == "qwen3",
-        attention_bias=kind == "qwen2" or bool(value.get("attention_bias")),
-        tied=bool(value.get("tie_word_embeddings", kind != "mistral" and kind != "llama")),
-        max_positions=positions,
+        attention_bias=kind == "qwen2" or (kind != "mistral" and bool(full["attention_bias"])),
+        tied=bool(full["tie_word_embeddings"]),
+        # within one window, windowed attention is plain causal attention
+        max_positions=positions if window is None else min(positions, int(window)),
     )
+
+
+def _check_options(full: Mapping[str, Any], where: Path) -> None:
+    for key in SIZES:
+        if not isinstance(full.get(key), int) or full[key] < 1:
+            raise InputError(f"{where}: {key} is {full.get(key)!r} in config.json; give the whole file of the model")
+    if full.get("quantization_config"):
+        raise InputError(f"{where}: the weights are quantised; give the folder of the unquantised model")
+    if full["hidden_act"] != "silu" or full.get("mlp_bias"):
+        raise InputError(
+            f"{where}: hidden_act {full['hidden_act']!r} or mlp_bias is not supported (silu, no bias); "
+            "give a model without them"
+        )
+
+
+def _rope(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any] | None]:
+    """Base and scaling of the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old files."""
+    rope = dict(full.get("rope_scaling") or full.get("rope_parameters") or {})
+    theta = float(rope.pop("rope_theta", full["rope_theta"]))
+    legacy = rope.pop("type", "default")
+    kind = rope.pop("rope_type", legacy)
+    partial = rope.pop("partial_rotary_factor", full.get("partial_rotary_factor")) or 1.0
+    if partial != 1.0:
+        raise InputError(f"{where}: partial_rotary_factor {partial} is not supported; give a model that rotates all")
+    if kind == "default":
+        return theta, None
+    if kind not in ROPE_KEYS:
+        raise InputError(
+            f"{where}: rope scaling {kind!r} is not supported; default, {' and '.join(ROPE_KEYS)} are: "
+            "give a model that uses one of them"
+        )
+    missing = [key for key in ROPE_KEYS[kind] if rope.get(key) is None]
+    if missing:
+        raise InputError(f"{where}: rope scaling {kind!r} lacks {', '.join(missing)}; take config.json again")
+    return theta, {"rope_type": kind, **{key: rope[key] for key in ROPE_KEYS[kind]}}
+
+
+def _blocks(decoder: Decoder) -> list[Any]:
+    """The blocks; torch types the items of a list of modules as plain modules."""
+    return list(decoder.blocks)
 
 
 def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
     """Weights under the stock names: the joined matrices split."""
     config = decoder.config
     head, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    state = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.norm}
+    state: dict[str, Tensor] = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.norm}
     if decoder.head is not None:
         state["lm_head.weight"] = decoder.head
-    for index, block in enumerate(decoder.blocks):
+    for index, block in enumerate(_blocks(decoder)):
         prefix = f"model.layers.{index}"
         attention = f"{prefix}.self_attn"
         state[f"{prefix}.input_layernorm.weight"] = block.norm
@@ -115,7 +190,7 @@ def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
             for name, part in zip("qkv", block.qkv_bias.split([head, group, group])):
                 state[f"{attention}.{name}_proj.bias"] = part
             if config.qk_norm or block.out_bias is not None:  # Qwen2 has no output bias, the others have one
-                bias = block.out_bias if block.out_bias is not None else torch.zeros(config.width)
+                bias = block.out_bias if block.out_bias is not None else block.out.new_zeros(config.width)
                 state[f"{attention}.o_proj.bias"] = bias
         if block.q_norm is not None:
             state[f"{attention}.q_norm.weight"] = block.q_norm
@@ -137,7 +212,7 @@ def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | s
     rest = {name: value for name, value in state.items() if not name.endswith("rotary_emb.inv_freq")}
     if decoder.config.tied:
         rest.pop("lm_head.weight", None)
-    for index, block in enumerate(decoder.blocks):
+    for index, block in enumerate(_blocks(decoder)):
         if f"model.layers.{index}.self_attn.o_proj.bias" in rest and block.out_bias is None:
             block.out_bias = torch.nn.Parameter(torch.zeros(decoder.config.width))
     wanted = to_hf_state(decoder)
@@ -161,7 +236,7 @@ def _copy(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
     decoder.norm.copy_(state["model.norm.weight"])
     if decoder.head is not None:
         decoder.head.copy_(state["lm_head.weight"])
-    for index, block in enumerate(decoder.blocks):
+    for index, block in enumerate(_blocks(decoder)):
         prefix = f"model.layers.{index}"
         attention = f"{prefix}.self_attn"
         block.norm.copy_(state[f"{prefix}.input_layernorm.weight"])
@@ -205,7 +280,9 @@ def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int) -
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", to_hf_config(decoder.config, bos=bos, eos=eos, pad=pad))
+    output_bias = any(block.out_bias is not None for block in _blocks(decoder))
+    value = to_hf_config(decoder.config, bos=bos, eos=eos, pad=pad, output_bias=output_bias)
+    write_json(folder / "config.json", value)
     save_file(to_hf_state(decoder), folder / "model.safetensors", metadata={"format": "pt"})
     generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad, "do_sample": False}
     write_json(folder / "generation_config.json", generation)
@@ -224,52 +301,18 @@ def expand_vocabulary(decoder: Decoder, size: int, old_size: int, *, generator: 
 
     `old_size` is the length of the host's tokenizer; rows behind it are padding of its embedding and are dropped.
     """
-    values = {**decoder.config.__dict__, "vocab_size": size}
-    grown = Decoder(DecoderConfig(**values), generator=generator)
-    for (_, new), (name, old) in zip(grown.named_parameters(), decoder.named_parameters()):
+    grown = Decoder(replace(decoder.config, vocab_size=size), generator=generator)
+    for block, old_block in zip(_blocks(grown), _blocks(decoder)):
+        if old_block.out_bias is not None:
+            block.out_bias = torch.nn.Parameter(torch.zeros(decoder.config.width))
+    old_parameters = dict(decoder.named_parameters())
+    for name, new in grown.named_parameters():
+        old = old_parameters.pop(name)
         if name in ("embedding", "head"):
             kept = old[:old_size]
             new[:old_size].copy_(kept)
             new[old_size:].normal_(0.0, 1.0, generator=generator).mul_(kept.std()).add_(kept.mean(0))
         else:
             new.copy_(old)
-    return grown.eval()
-
-
-def hf_tokenizer_json(pieces: list[tuple[str, float]], names: list[str], text_size: int, unk: int) -> str:
-    """`tokenizer.json` of unigram pieces with byte fallback and our tokens added behind them.
-
-    Every added token is one id and is matched as a whole; the pieces reproduce sentencepiece without a dummy prefix.
-    """
-    added = [
-        {
-            "id": index,
-            "content": name,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": False,
-        }
-        for index, name in enumerate(names)
-        if index >= text_size
-    ]
-    value = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-            ],
-        },
-        "model": {"type": "Unigram", "unk_id": unk, "vocab": pieces, "byte_fallback": True},
-    }
-    return json.dumps(value, ensure_ascii=False)
+    assert not old_parameters, f"not carried over: {list(old_parameters)}"
+    return grown.to(decoder.embedding.dtype).eval()

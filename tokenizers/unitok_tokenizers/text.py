@@ -7,6 +7,7 @@ into a control id.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, 
 from unitok_tokenizers.vocabulary import StreamInfo
 
 MODEL_FILE = "text.model"
+SCORE_GRID = 256
+"""Steps per nat: exact up to a sum of 65,536 nats, some 9,000 pieces."""
 
 
 class TextTokenizer(Protocol):
@@ -61,6 +64,8 @@ class SentencePieceText:
     def __init__(self, model: bytes) -> None:
         import sentencepiece
 
+        if not model:
+            raise InputError("the sentencepiece model is empty; copy the folder again, or fit the tokenizers again")
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.size = int(self.processor.get_piece_size())
@@ -100,7 +105,7 @@ class SentencePieceText:
             raise InputError(
                 f"cannot train {vocab_size} text pieces: {error}; ask for more pieces or give more text"
             ) from error
-        return SentencePieceText(writer.getvalue())
+        return SentencePieceText(_on_grid(writer.getvalue()))
 
     @property
     def roles(self) -> Mapping[str, int]:
@@ -135,6 +140,26 @@ class SentencePieceText:
         write_json(folder / "config.json", {"class": "sentencepiece"})
 
 
+def read_proto(model: bytes) -> Any:
+    """sentencepiece's own message, which holds what its processor does not tell."""
+    from sentencepiece import sentencepiece_model_pb2 as messages
+
+    return messages.ModelProto.FromString(model)  # type: ignore[attr-defined]
+
+
+def _on_grid(model: bytes) -> bytes:
+    """The same model with scores that float32 adds without rounding.
+
+    Two ways to cut a text often score the same, and a sum's rounding would decide between them: differently here and
+    in Hugging Face's implementation, which adds in float64. Exact sums leave the decision to the order of the search,
+    which is the same.
+    """
+    proto = read_proto(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score * SCORE_GRID) / SCORE_GRID
+    return bytes(proto.SerializeToString())
+
+
 class HostText:
     """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced."""
 
@@ -143,9 +168,12 @@ class HostText:
     def __init__(self, tokenizer_json: str, roles: Mapping[str, int]) -> None:
         from tokenizers import Tokenizer
 
-        self.json = tokenizer_json
-        self.tokenizer = Tokenizer.from_str(tokenizer_json)
-        # Text that looks like an added token is to be read as text: without their table nothing matches it.
+        try:
+            self.json = _all_special(tokenizer_json)
+            self.tokenizer = Tokenizer.from_str(self.json)
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"tokenizer.json is not readable ({error}); copy it from the model again") from error
+        # Text that looks like a special token is read as text.
         self.tokenizer.encode_special_tokens = True
         self._roles = dict(roles)
         self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -170,6 +198,8 @@ class HostText:
                 value = value[0] if value else None
             if value is None and isinstance(token, str):
                 value = host.tokenizer.token_to_id(token)
+            if value is None:  # a token of that very name would clash with ours if it did not play the role
+                value = host.tokenizer.token_to_id(f"<{role}>")
             if isinstance(value, int) and value >= 0:
                 host._roles[role] = value
         return host
@@ -205,6 +235,14 @@ class HostText:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
         write_json(folder / "config.json", {"class": "host", "roles": self._roles})
+
+
+def _all_special(tokenizer_json: str) -> str:
+    """The same tokenizer with every added token special, such as Qwen's `<think>`; runs of spaces stay text."""
+    value = json.loads(tokenizer_json)
+    for token in value.get("added_tokens") or []:
+        token["special"] = token["special"] or bool(token["content"].strip())
+    return json.dumps(value, ensure_ascii=False)
 
 
 def load_text_tokenizer(folder: Path | str) -> TextTokenizer:
