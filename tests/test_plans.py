@@ -319,3 +319,19 @@ def test_documents_are_made_fast_enough() -> None:
         tokens = sum(len(plans.document(index).ids) for index in range(trial * 1000, (trial + 1) * 1000))
         best = max(best, tokens / (time.perf_counter() - begin))
     assert best > 100_000, f"{best:.0f} tokens/s"
+
+
+def test_text_and_codes_can_weigh_more_or_less_than_units() -> None:
+    weights = {"asr": 1.0, "tts.codes": 1.0, "s2st.chain": 1.0}
+    plain, weighted = source(weights), source(weights, text_weight=3.0, codes_weight=0.25)
+    seen = set()
+    for index in range(60):
+        before, after = plain.document(index), weighted.document(index)
+        assert np.array_equal(before.ids, after.ids)
+        for token, old, new in zip(before.ids.tolist(), before.loss_weight.tolist(), after.loss_weight.tolist()):
+            block = plain.vocabulary.describe(token).block
+            seen.add((block, new))
+            assert new == old * {"text": 3.0, "codes": 0.25}.get(block, 1.0)
+    assert {("text", 0.0), ("text", 3.0), ("codes", 0.25), ("units", 1.0)} <= seen
+    with pytest.raises(InputError, match="plans.text_weight is 0.0"):
+        source(weights, text_weight=0.0)

@@ -215,7 +215,7 @@ def test_overrides_reach_their_fields() -> None:
         ("train.stpes=1", r"unknown key train.stpes; did you mean train.steps\?"),
         ("trian.steps=1", r"unknown key trian; did you mean train\?"),
         ("mixture.tts.code=1", r"did you mean 'tts.codes'"),
-        ("train.steps=many", r"train.steps is 'many': it takes a value of type int"),
+        ("train.steps=many", r"train.steps is 'many': it takes a whole number"),
         ("train.steps=1.5", r"train.steps is 1.5"),
         ("train.steps", r"write key=value"),
         ("train=3", r"it is a group of keys"),

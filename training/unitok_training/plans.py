@@ -9,6 +9,7 @@ says the target, which second is the voice prompt, where text turns into speech)
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -47,6 +48,10 @@ class PlanOptions:
     one) or "fixed" (always the first in the shards)."""
     condition_noise: float = 0.0
     """Share of the source units that are dropped or replaced at random: makes reading them robust."""
+    text_weight: float = 1.0
+    """Weight of the loss of text ids, of which an utterance has far fewer than of units or codes."""
+    codes_weight: float = 1.0
+    """Weight of the loss of acoustic codes."""
     interleave_words: float = 3.0
     """Mean length of a stretch of one modality in `ilm`, in words."""
     interleave_sentences: int = 3
@@ -66,6 +71,9 @@ class PlanOptions:
         for name in ("interleave_words", "interleave_sentences"):
             if getattr(self, name) < 1:
                 raise InputError(f"plans.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("text_weight", "codes_weight"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be above 0")
         for name in ("voice_share", "condition_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")
@@ -100,6 +108,7 @@ class PlanSource:
         self.skipped: list[Skipped] = []
         self.items = [self._select(key, parsed) for key, parsed in zip(self.keys, self.parsed)]
         self.word_start = None if pieces is None else word_pieces(pieces)
+        self.id_weights = self._id_weights()
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
         self._makers: dict[str, Callable[[TaskKey, int, int, np.random.Generator], Plan]] = {
             "asr": self._read,
@@ -228,6 +237,16 @@ class PlanSource:
         names, starts = np.unique(columns.speaker[rows], return_index=True)
         return {str(name): part for name, part in zip(names, np.split(rows, starts[1:]))}
 
+    def _id_weights(self) -> np.ndarray | None:
+        """(V,) float32 loss weight of every id as a label; None where all weigh the same."""
+        by_block = {"text": self.options.text_weight, "codes": self.options.codes_weight}
+        if set(by_block.values()) == {1.0}:
+            return None
+        weights = np.ones(self.vocabulary.size, dtype=np.float32)
+        for extent in self.vocabulary.extents:
+            weights[extent.start : extent.start + extent.size] = by_block.get(extent.block, 1.0)
+        return weights
+
     # ---- drawing
 
     def plan(self, index: int) -> Plan:
@@ -241,7 +260,10 @@ class PlanSource:
         plan, task, source = self._draw(index)
         rendered = render(plan, self.vocabulary)
         name = f"{self.keys[task]} example from row {self.columns.ids[source]}"
-        return Document(ids=rendered.ids, loss_weight=rendered.loss_weight, task=task, name=name)
+        weights = rendered.loss_weight
+        if self.id_weights is not None:
+            weights = weights * self.id_weights[rendered.ids]
+        return Document(ids=rendered.ids, loss_weight=weights, task=task, name=name)
 
     def _draw(self, index: int) -> tuple[Plan, int, int]:
         """(plan, task, source row)."""
