@@ -1,4 +1,4 @@
-"""Long recordings: cuts cover every sample once and lie in pauses; joined transcripts neither double nor lose a word."""
+"""Long recordings: cuts cover every sample once and lie in pauses; joined transcripts neither double nor lose words."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def noisy_recordings(draw: st.DrawFn) -> tuple[np.ndarray, list[tuple[int, int]]
     return np.concatenate(parts).astype(np.float32), pauses, below
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(noisy_recordings())
 def test_cuts_cover_all_samples_and_never_fall_into_speech_where_a_pause_is_near(
     made: tuple[np.ndarray, list[tuple[int, int]], float],
@@ -96,7 +96,7 @@ def test_a_pause_is_found_in_its_middle_and_the_longer_one_wins() -> None:
     level[400:420] = -50.0
     assert find_pause(level, 200, Cutting()) == 410
     assert find_pause(level, 430, Cutting()) is None  # nothing is quiet there
-    level[550:554] = -60.0  # 80 ms: a closure
+    level[550:553] = -60.0  # 60 ms: a closure
     assert find_pause(level, 430, Cutting()) is None
 
 
@@ -179,16 +179,26 @@ def test_toy_speech_is_read_without_doubled_or_lost_words(pause: float) -> None:
     assert heard == text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.4, 0.0])
-def test_forty_minutes_of_toy_speech(pause: float) -> None:
-    """Every word of 40 minutes, with pauses between the sentences and without any."""
-    samples, text, _ = spoken_stream(1050 if pause else 1250, pause, seed=1)
-    assert len(samples) / SAMPLE_RATE > 2400
-    heard, overlaps = heard_by_oracle(samples, Cutting())
-    assert any(overlaps) == (pause == 0.0)
-    wrong = sum(a != b for a, b in zip(heard.split(), text.split()))
-    assert (len(heard.split()), wrong) == (len(text.split()), 0)
+def test_every_word_of_forty_minutes_is_kept_once(pause: float) -> None:
+    """The transcript of a piece is made from the known times of words; one that an edge cuts is misread."""
+    samples, _, spoken = spoken_stream(60, pause, seed=1)
+    words, position = [], 0
+    gap = round(pause * SAMPLE_RATE)
+    for one in spoken:
+        words += [(word, position / SAMPLE_RATE + a, position / SAMPLE_RATE + b) for word, a, b in one.words]
+        position += len(one.samples) + gap
+    length, rounds = len(samples) / SAMPLE_RATE, int(2400 * SAMPLE_RATE / len(samples)) + 1
+    every = [(word, a + turn * length, b + turn * length) for turn in range(rounds) for word, a, b in words]
+    assert rounds * length > 2400
+    transcript, cuts, overlaps = Transcript(SAMPLE_RATE), 0, 0
+    for piece in cut((samples for _ in range(rounds)), SAMPLE_RATE):
+        begin, end = piece.start / SAMPLE_RATE, (piece.start + len(piece.samples)) / SAMPLE_RATE
+        inside = [(word, a >= begin and b <= end) for word, a, b in every if b > begin and a < end]
+        transcript.add(piece, " ".join(word if whole else word[1:] for word, whole in inside))
+        cuts, overlaps = cuts + 1, overlaps + bool(piece.overlap)
+    assert cuts > 200 and (overlaps == 0 if pause else overlaps > 0.8 * cuts)
+    assert transcript.text.split() == [word for word, _, _ in every]
 
 
 # -- the model ----------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ CONTRAST_DB = 12.0
 """A pause is at least this much below the loud parts around it."""
 RANGE_DB = 40.0
 """Everything further below the loud parts counts as equally quiet."""
-QUIET_SHARE = 0.25
-"""A frame is quiet in the lowest quarter of the range between the quietest and the loud frames."""
+QUIET_SHARE = 1 / 3
+"""A frame is quiet in the lowest third of the range between the quietest and the loud frames."""
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Scripts without spaces between words; each character counts as a word."""
 TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
@@ -70,6 +70,11 @@ def levels(samples: np.ndarray, rate: int) -> np.ndarray:
     return 10.0 * np.log10(np.mean(frames.astype(np.float64) ** 2, axis=1) + 1e-12)
 
 
+def smoothed(level: np.ndarray) -> np.ndarray:
+    """(F,) mean of each level and its two neighbours; the ends are their own."""
+    return np.convolve(np.pad(level, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+
+
 def is_silent(samples: np.ndarray, rate: int) -> bool:
     """Whether no moment of (S,) samples can be heard."""
     found = levels(samples, rate)
@@ -78,6 +83,7 @@ def is_silent(samples: np.ndarray, rate: int) -> bool:
 
 def find_pause(level: np.ndarray, begin: int, cutting: Cutting) -> int | None:
     """The middle frame of the best pause at or after frame `begin` of (F,) levels, or None."""
+    level = smoothed(level)  # noise that flickers would cut a pause into pieces
     loud = float(np.quantile(level, 0.95))
     floor = max(float(level[begin:].min(initial=loud)), loud - RANGE_DB)
     if loud > SILENCE_DB and loud - floor < CONTRAST_DB:
@@ -123,8 +129,7 @@ def _next_cut(samples: np.ndarray, rate: int, cutting: Cutting) -> tuple[int, in
     if pause is not None:
         return pause * hop + hop // 2, pause * hop + hop // 2
     leeway = frames(cutting.leeway)
-    smooth = np.convolve(level, np.ones(3) / 3, mode="same")
-    smooth[[0, -1]] = np.inf  # the ends lack a neighbour
+    smooth = smoothed(level)
     last = len(level) - 2 * leeway
     end = last + int(np.argmin(smooth[last:]))
     centre = max(1 + leeway, end - frames(cutting.overlap))
