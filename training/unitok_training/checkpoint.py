@@ -113,11 +113,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int, keep: in
             checksums[file.name] = sha256_file(file)
         state = {**checkpoint.state, "format": FORMAT, "step": step, "sha256": checksums}
         write_json(temporary / STATE_FILE, state)
+    prune_checkpoints(folder, keep)
+    return path
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep`, and what a process that was killed while it wrote or removed one has left."""
     for old in list_checkpoints(folder)[: -max(keep, 1)]:
         remove_directory(old)
-    for leftover in folder.glob(".step_*"):  # of a process that was killed while it wrote or removed one
+    for leftover in folder.glob(".step_*"):
         shutil.rmtree(leftover)
-    return path
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -31,6 +31,7 @@ from unitok_training.checkpoint import (
     latest_checkpoint,
     load_module,
     module_tensors,
+    prune_checkpoints,
     random_states,
     save_checkpoint,
     set_random_states,
@@ -244,6 +245,8 @@ class Trainer:
         for name, old, new in differences(found.state["environment"], self._environment()):
             self.messages.append(f"{name} is {new!r} and was {old!r}: the run continues, but not bit for bit")
         self.load(found)
+        if self.world.is_main:
+            prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         self.messages.append(f"continues at step {self.step} from {found.path}")
         return True
 

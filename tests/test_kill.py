@@ -1,0 +1,23 @@
+"""Killed at any moment, a repeat ends where an undisturbed run does. `make soak` does the same, more often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak import Workshop, soak
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("soak") / "workshop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["fit-tokenizers", "prepare", "train", "export"])
+def test_a_repeat_after_sigkill_gives_identical_files(command: str, workshop: Workshop, tmp_path: Path) -> None:
+    report = soak(workshop.jobs()[command](), tmp_path / "rounds", rounds=ROUNDS, seed=1)
+    assert report.kills >= ROUNDS - 1, f"of {report.moments} only {report.kills} came before the command's end"
