@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "import",
+    "plan",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

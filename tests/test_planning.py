@@ -1,0 +1,156 @@
+"""The plan before a run: predicted memory against measured, alternatives that fit, refusals that name one."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from unitok.cli.main import main
+from unitok.decoder import Decoder, DecoderConfig
+from unitok_tokenizers.errors import InputError
+from unitok_training import planning
+from unitok_training.batch import Document, collate
+from unitok_training.devices import GPUS, Device, named_device
+from unitok_training.loop import pack_losses, supervised_positions
+from unitok_training.optim import Masters, OptimConfig, Optimizer, clip_gradients
+from unitok_training.planning import Setup, block_parameters, memory, options, parameters, peak_bytes
+from unitok_training.recipes import preset
+
+NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
+WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
+SETUP = Setup(config=NARROW, pack_size=1024, document=128)
+
+
+def measured_peak(setup: Setup) -> int:
+    """Bytes at the peak of a real update, the second one: weights, optimizer state and everything in between."""
+    model = Decoder(setup.config, generator=torch.Generator().manual_seed(0))
+    random = np.random.default_rng(0)
+    weight = np.zeros(setup.document, np.float32)
+    weight[-round(setup.supervised_share * setup.document) :] = 1.0
+    documents = [
+        Document(ids=random.integers(0, setup.config.vocab_size, setup.document), loss_weight=weight, task=0)
+        for _ in range(setup.pack_size // setup.document)
+    ]
+    pack = collate(documents, capacity=setup.pack_size, pad=0)
+    index = supervised_positions(pack)
+    masters = Masters(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
+    optimizer = Optimizer(masters.named, OptimConfig())
+    if setup.compiled:
+        model.compile_blocks()
+
+    def update() -> None:
+        for _ in range(setup.packs):
+            automatic = torch.autocast("cpu", dtype=torch.bfloat16)
+            with automatic if setup.precision == "bf16" else nullcontext():
+                losses = pack_losses(model, pack, index, chunk=setup.loss_chunk)
+            (losses.total / len(index)).backward()
+            masters.collect()
+        clip_gradients(masters.gradients(), 1.0)
+        optimizer.step(1.0)
+        masters.publish()
+        masters.zero_grad()
+
+    update()
+    held = [*model.parameters(), *optimizer.tensors().values(), *(masters.named.values() if masters.separate else ())]
+    return sum(value.numel() * value.element_size() for value in held) + peak_bytes(update)
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        SETUP,
+        replace(SETUP, precision="fp32"),
+        replace(SETUP, precision="bf16-pure"),
+        replace(SETUP, packs=2, loss_chunk=128),
+        replace(SETUP, document=512),
+        replace(SETUP, config=WIDE, pack_size=512),
+        replace(SETUP, config=replace(NARROW, qk_norm=True), precision="fp32"),
+    ],
+    ids=["bf16", "fp32", "bf16-pure", "two packs, small chunks", "long documents", "wide, many ids", "qk_norm, fp32"],
+)
+def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(setup: Setup) -> None:
+    assert memory(setup).peak == pytest.approx(measured_peak(setup), rel=0.10)
+
+
+def test_peak_bytes_counts_what_is_alive_at_once() -> None:
+    def work() -> None:
+        for _ in range(3):
+            first = torch.zeros(1 << 20)
+            second = first + 1
+            del first, second
+
+    assert peak_bytes(work) == pytest.approx(2 * 4 * (1 << 20), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [NARROW, WIDE, replace(NARROW, attention_bias=True, tied=False, head_size=8)],
+    ids=["llama", "qwen3", "odd"],
+)
+def test_parameters_are_those_of_the_decoder(config: DecoderConfig) -> None:
+    model = Decoder(config)
+    assert parameters(config) == sum(value.numel() for value in model.parameters())
+    assert block_parameters(config) == sum(value.numel() for value in model.blocks[0].parameters())
+
+
+def test_flops_are_those_that_torch_counts_for_the_products() -> None:
+    """One document, float32, all positions supervised: torch's counter sees the products of the same step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    setup = Setup(config=NARROW, pack_size=64, document=64, precision="fp32", supervised_share=1.0)
+    model = Decoder(NARROW)
+    documents = [Document(ids=np.arange(64), loss_weight=np.ones(64, np.float32), task=0)]
+    pack = collate(documents, capacity=64, pad=0)
+    with FlopCounterMode(display=False) as counter:
+        pack_losses(model, pack, supervised_positions(pack)).total.backward()
+    assert planning.step_flops(setup) == pytest.approx(counter.get_total_flops(), rel=0.12)
+
+
+def test_what_does_not_fit_is_refused_with_the_nearest_that_does() -> None:
+    setup = replace(SETUP, pack_size=8192, precision="bf16-pure")
+    need = memory(setup).peak
+    room = Device(name="small", memory_bytes=round(0.6 * need), flops=1e12, bandwidth=1e10, link=1e9)
+    with pytest.raises(InputError, match=r"needs .* GB at its peak and small has .* it fits with "):
+        planning.check_fits(setup, room)
+    first, *rest = options(setup, room)
+    assert not first.fits and rest and all(option.fits for option in rest)
+    assert all(option.memory.peak <= 0.92 * room.memory_bytes for option in rest)
+    with pytest.raises(InputError, match="nothing tried fits"):
+        planning.check_fits(setup, replace(room, memory_bytes=1000))
+    assert planning.check_fits(setup, replace(room, memory_bytes=2 * need)).change == ""
+
+
+def test_each_change_saves_memory() -> None:
+    setup = replace(SETUP, config=replace(WIDE, layers=12), pack_size=4096)
+    whole = memory(setup).peak
+    for change in ({"checkpointing": True}, {"loss_chunk": 256}, {"shards": 8}, {"lora_rank": 8}, {"pack_size": 2048}):
+        assert memory(replace(setup, **change)).peak < whole, change
+    assert planning.step_flops(replace(setup, checkpointing=True)) > planning.step_flops(setup)
+
+
+def test_recipes_become_setups() -> None:
+    setup = planning.setup_of(preset("demo"), 3000)
+    assert setup.pack_size == 4096 and setup.packs == 1 and setup.precision == "bf16" and setup.compiled
+    assert planning.check_fits(setup, GPUS["h200"]).memory.peak < 10e9
+
+
+def test_devices_by_name() -> None:
+    assert named_device("H200").memory_bytes > named_device("a10g").memory_bytes
+    with pytest.raises(InputError, match="did you mean 'h100'"):
+        named_device("h1000")
+
+
+def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "demo", "--device", "h200"]) == 0
+    assert "demo: fits, peak" in capsys.readouterr().out
+    large = ["--set", "decoder.width=8192", "--set", "decoder.layers=40", "--set", "decoder.heads=64"]
+    large += ["--set", "decoder.kv_heads=8"]
+    assert main(["plan", "demo", "--device", "rtx4090", *large]) == 2
+    captured = capsys.readouterr()
+    assert "does not fit" in captured.out and captured.err.count("\n") == 1 and "rtx4090 has" in captured.err
+    assert main(["plan", "demo", "--device", "h1000"]) == 2
+    assert main(["plan", "demo", "--document", "0"]) == 2
