@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # One thread a worker: two busy OpenMP threads on a loaded two-core machine are slower than one.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install demo test test-unit check soak format clean
+.PHONY: install demo test test-unit check bench soak format clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST) -n 2 --dist loadfile
+
+# Needs a quiet machine: refuses where other work takes a sixth of it. `BENCH="--force"` measures all the same.
+bench: install
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Kills every command 20 times and more, at random moments, and compares what a repeat makes.
 soak: install

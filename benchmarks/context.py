@@ -1,0 +1,21 @@
+"""What a subject is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """How a subject is to run."""
+
+    folder: Path
+    """Scratch files: shards, exported checkpoints."""
+    rounds: int
+    """Times that every arm runs."""
+    quick: bool
+    """Sizes so small that only the plumbing is tried; figures mean nothing."""
+    report: Callable[[str], None] = print
+    """Takes one line of progress."""

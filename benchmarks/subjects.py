@@ -1,0 +1,19 @@
+"""The subjects by name, in the order in which they run: cheap ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks import checkpoint, data, loss, train
+from benchmarks.context import Context
+from benchmarks.results import Outcome
+
+SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
+    "loss": loss.run,
+    "data": data.run,
+    "checkpoint": checkpoint.run,
+    "train": train.run,
+}
+"""Name → function; the name is the prefix of its arms."""
+TIMED = frozenset(SUBJECTS) - {"loss"}
+"""Subjects whose figures depend on a quiet machine."""
