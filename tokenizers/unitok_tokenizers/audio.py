@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,11 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
         soundfile.write(draft, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")
         os.replace(draft, target)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a draft that could not be made cannot be removed either
+            draft.unlink()
+        reason = getattr(error, "strerror", None) or _reason(error)
         raise InputError(
-            f"cannot write audio {path}: {error}; use a writable folder and a .wav or .flac name"
+            f"cannot write audio {path}: {reason}; use a writable folder with free space and a .wav or .flac name"
         ) from error
 
 

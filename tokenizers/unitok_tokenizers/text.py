@@ -251,7 +251,9 @@ def load_text_tokenizer(folder: Path | str) -> TextTokenizer:
     config = read_json(root / "config.json")
     match config.get("class"):
         case "sentencepiece":
-            return SentencePieceText((root / MODEL_FILE).read_bytes())
+            if not (model := (root / MODEL_FILE).read_bytes()):
+                raise InputError(f"{root / MODEL_FILE} is empty; copy the folder again, or fit the tokenizers again")
+            return SentencePieceText(model)
         case "host":
             return HostText((root / "tokenizer.json").read_text(encoding="utf-8"), config["roles"])
         case other:

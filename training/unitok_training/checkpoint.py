@@ -28,6 +28,7 @@ from unitok_tokenizers.files import atomic_directory, read_json, remove_director
 
 STATE_FILE = "state.json"
 FORMAT = 1
+REMEDY = "copy the checkpoint again, or remove it and use an older one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,16 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = module_tensors(module)
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
-        raise InputError(f"checkpoint does not fit the model: lacks {missing[:5]}, has unknown {unknown[:5]}")
+        raise InputError(
+            f"checkpoint does not fit the model: lacks {missing[:5]}, has unknown {unknown[:5]}; "
+            "take the recipe that trained it"
+        )
     with torch.no_grad():
         for name, value in own.items():
             if value.shape != tensors[name].shape:
                 raise InputError(
                     f"checkpoint does not fit the model: {name} is {tuple(tensors[name].shape)} in the file and "
-                    f"{tuple(value.shape)} in the model"
+                    f"{tuple(value.shape)} in the model; take the recipe and the tokenizers that trained it"
                 )
             value.copy_(tensors[name])
 
@@ -138,14 +142,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path} holds no checkpoint: {STATE_FILE} is missing; name a step_XXXXXXXX directory")
     state = read_json(path / STATE_FILE)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{path / STATE_FILE} is not a checkpoint of format {FORMAT}")
+        raise InputError(f"{path / STATE_FILE} is not a checkpoint of format {FORMAT}; {REMEDY}")
     parts = {}
     for name in ("model", "optimizer", "rng"):
         file = path / f"{name}.safetensors"
         if not file.is_file():
-            raise InputError(f"{path} is incomplete: {file.name} is missing")
+            raise InputError(f"{path} is incomplete: {file.name} is missing; {REMEDY}")
         if sha256_file(file) != state["sha256"].get(file.name):
-            raise InputError(f"{file} is damaged: its checksum differs from the one in {STATE_FILE}")
+            raise InputError(f"{file} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
         parts[name] = load_file(file)
     return Checkpoint(**parts, state=state, path=path)
 

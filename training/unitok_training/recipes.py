@@ -14,7 +14,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ class Recipe:
             raise InputError(
                 f"recipe {path} holds a {type(data).__name__}, not an object; give the recipe.json of a run"
             )
-        name = coerce(data.pop("name", path.stem), str, "name")
-        return apply(Recipe(name=name), data)
+        with in_file(path):
+            name = coerce(data.pop("name", path.stem), str, "name")
+            return apply(Recipe(name=name), data)
 
 
 def demo() -> Recipe:
@@ -202,7 +204,17 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(data, dict) or not isinstance(data.get("preset"), str):
         raise InputError(f"recipe {path} names no preset: begin with `preset: demo` (known: {', '.join(PRESETS)})")
     base = preset(data.pop("preset"))
-    return apply(base, data)
+    with in_file(path):
+        return apply(base, data)
+
+
+@contextmanager
+def in_file(path: Path) -> Iterator[None]:
+    """Begin the message of what is refused with the recipe's name."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"recipe {path}: {error}") from error
 
 
 YAML_TROUBLE = (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError)
