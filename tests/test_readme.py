@@ -1,0 +1,187 @@
+"""The documents do what they say: every shell and Python block runs, links lead somewhere, the file tree is true.
+
+Quick blocks run here, in a folder that holds what the documents name, with tiny settings. Blocks marked
+`<!-- slow -->` run literally with `make docs-check` (UNITOK_DOCS=literal), in the order of their document.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
+from tests.file_tree import HEADING, file_tree, first_sentence, repository_files, tree_names
+from tests.tiny_model import RATE, model_folder, speech, tokenizers
+from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.manifest import read_manifest
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_training.ctc import CtcConfig
+from unitok_training.judge import Judge
+
+LITERAL = os.environ.get("UNITOK_DOCS") == "literal"
+DATA = ROOT.parent / "shared" / "data"
+SENTENCES = {
+    "en": ("the green house stands here today", "we buy two books now", "she sings here today", "the house sings"),
+    "de": ("heute steht das grüne haus hier", "wir kaufen jetzt zwei bücher", "sie singt heute hier", "das haus singt"),
+}
+
+
+def write_recordings(root: Path) -> None:
+    """A bilingual manifest with audio, splits and words, and the same recordings with a plain transcript file."""
+    rows, lines = [], []
+    for index in range(24):
+        for lang, texts in SENTENCES.items():
+            text, name = texts[index % 4], f"{lang}{index}.wav"
+            sound = speech(1.2, seed=index)
+            write_audio(root / "audio" / name, sound, RATE)
+            words = text.split()
+            edges = np.linspace(0, 1.2, len(words) + 1).round(3).tolist()
+            split = "test" if index % 6 == 5 else "test_seen" if index % 6 == 4 else "train"
+            rows.append(
+                {"id": name, "audio": f"audio/{name}", "text": text, "lang": lang, "speaker": "anna", "split": split,
+                 "group": f"g{index}", "words": [list(one) for one in zip(words, edges, edges[1:])]}
+            )  # fmt: skip
+            lines.append(f"{name}\t{text}\n")
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (root.parent / "transcripts.txt").write_text("".join(lines), encoding="utf-8")
+    (root.parent / "recordings").symlink_to(root / "audio")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of somebody who has run the demo and has recordings: what the documents' commands refer to."""
+    place = tmp_path_factory.mktemp("stranger")
+    folder = place / "work"
+    (folder / "my").mkdir(parents=True)
+    if DATA.is_dir():
+        (place / "shared").symlink_to(DATA.parent)
+    write_recordings(folder / "my")
+    if LITERAL:
+        return folder
+    for name in ("a.wav", "p.wav"):
+        write_audio(folder / name, speech(), RATE)
+    model_folder(folder / "runs/demo/model")
+    rows = read_manifest(folder / "my/metadata.jsonl")
+    prepare_shards(rows, tokenizers(), folder / "runs/demo/shards")
+    tokenizers().save(folder / "runs/demo/tokenizers")
+    chosen = [row for row in rows if row.split == "train"][:8]
+    judge = Judge.train(
+        [row.load(RATE) for row in chosen],
+        [row.text or "" for row in chosen],
+        [row.speaker for row in chosen],
+        CtcConfig(steps=2),
+    )
+    (folder / "runs/demo/judge").mkdir()
+    judge.save(folder / "runs/demo/judge")
+    return folder
+
+
+ALL = [block for path in documents() for block in blocks(path)]
+RUN = [block for block in ALL if block.language in ("sh", "python") and block.mark != "shown"]
+
+
+def needs_data(block: Block) -> bool:
+    return "../shared/data" in (ROOT / block.document).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted({block.document for block in RUN}))
+def test_quick_blocks_run(name: str, desk: Path) -> None:
+    """In the order of the document: later blocks use what earlier ones made."""
+    if LITERAL:
+        pytest.skip("the literal run has a test of its own")
+    chosen = [block for block in RUN if block.document == name and block.mark != "slow"]
+    if chosen and needs_data(chosen[0]) and not DATA.is_dir():
+        pytest.skip("the small real data is not beside the repository")
+    for block in chosen:
+        run_block(block, desk, tiny=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LITERAL, reason="hours on two cores: `make docs-check`")
+@pytest.mark.parametrize("name", sorted({block.document for block in RUN}))
+def test_every_block_runs_as_it_stands(name: str, desk: Path) -> None:
+    for block in RUN:
+        if block.document == name:
+            print(run_block(block, desk, tiny=False))
+
+
+def test_slow_commands_parse() -> None:
+    """What is too slow to run here at least names commands, options and files that exist."""
+    from unitok.cli.main import build_parser
+
+    for block in RUN:
+        if block.mark == "slow" and block.language == "sh":
+            for words in commands(block.text):
+                if words[0] == "unitok":
+                    build_parser().parse_args(words[1:])
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language in ("json", "yaml")], ids=str)
+def test_shown_data_is_well_formed(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.text)
+    else:
+        yaml.safe_load(block.text)
+
+
+def test_no_block_is_left_out() -> None:
+    """Whatever is indented or fenced is run, is data, or is marked as shown; only the file tree is none of them."""
+    allowed = {"sh", "python", "json", "yaml", "jsonl", "tsv"}
+    left = [str(block) for block in ALL if block.language not in allowed and block.mark != "shown"]
+    tree_line = (ROOT / "README.md").read_text(encoding="utf-8").split(HEADING)[0].count("\n") + 1
+    assert [one for one in left if not (one.startswith("README.md:") and int(one.split(":")[1]) > tree_line)] == []
+
+
+@pytest.mark.parametrize("path", [*documents(), ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_file_tree_lists_what_is_there() -> None:
+    """Nothing that is gone, and nearly everything there is: files of the last hours come in with `make tree`."""
+    try:
+        names = repository_files()
+    except FileNotFoundError:
+        pytest.skip("not a git checkout")
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition(HEADING)[2]
+    listed = tree_names(tree)
+    gone = [name for name in listed if not (ROOT / name).exists()]
+    assert gone == [], "run `make tree`"
+    assert len(set(names) - set(listed)) <= 0.2 * len(names), "run `make tree`"
+    assert tree_names(file_tree(names)) == [name for name in tree_names(file_tree(names)) if name in names]
+    assert set(tree_names(file_tree(names))) == set(names)
+
+
+def test_sentences_and_blocks_are_told_apart(tmp_path: Path) -> None:
+    assert first_sentence("Of Défossez et al. 2022: it works. Not more.") == "Of Défossez et al. 2022: it works"
+    assert first_sentence("One line\ngoes on:\n\n    code") == "One line goes on"
+    assert guess("unitok a\n# comment\nunitok b") == "sh" and guess("import unitok") == "python"
+    assert guess("some words here") == "text"
+    assert commands("unitok a \\\n  --b 'c d'  # why\n.venv/bin/unitok e && make f") == [
+        ["unitok", "a", "--b", "c d"],
+        ["unitok", "e"],
+        ["make", "f"],
+    ]
+    text = "Text\n\n<!-- slow -->\n\n    unitok x\n\nmore\n\n```python\nimport y\n```\n\n    nothing known\n"
+    (tmp_path / "d.md").write_text(text, encoding="utf-8")
+    found = blocks(tmp_path / "d.md")
+    assert [(block.language, block.mark) for block in found] == [("sh", "slow"), ("python", ""), ("text", "")]
+    assert {"sh", "python"} <= {*SHELL, *PYTHON}
+
+
+@pytest.mark.parametrize(
+    "text", ["unitok no-such-command", "unitok inspect nowhere", "make no-such-target", "pip install q"]
+)
+def test_a_wrong_command_fails(text: str, tmp_path: Path) -> None:
+    block = Block("d.md", 1, "sh", text, "")
+    with pytest.raises(AssertionError):
+        run_block(block, tmp_path, tiny=True)
