@@ -62,12 +62,12 @@ def _reason(error: Exception) -> str:
 
 def _checked(data: np.ndarray, path: Path | str) -> np.ndarray:
     """(S, C) as mono (S,); InputError where values are no samples."""
-    block = np.ascontiguousarray(data.mean(axis=1) if data.shape[1] > 1 else data[:, 0])
-    if not np.isfinite(block).all():
+    loudest = np.abs(data).max()  # before the mean, in which large values overflow
+    if not np.isfinite(loudest):
         raise InputError(f"audio {path} holds values that are not finite; mend the file")
-    if np.abs(block).max() > LOUDEST:
-        raise InputError(f"audio {path} holds the value {np.abs(block).max():.3g}; scale it to [-1, 1]")
-    return block
+    if loudest > LOUDEST:
+        raise InputError(f"audio {path} holds the value {loudest:.3g}; scale it to [-1, 1]")
+    return np.ascontiguousarray(data.mean(axis=1) if data.shape[1] > 1 else data[:, 0])
 
 
 def read_blocks(
