@@ -219,6 +219,8 @@ def atomic_directory(path: Path | str, *, may_drop: Collection[str] = ()) -> Ite
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError | SafetensorError):  # safetensors wraps what the system says about writing
             raise cannot_write(final, error) from error
+        if isinstance(error, InputError) and str(draft) in str(error):
+            raise InputError(str(error).replace(str(draft), str(final))) from error  # the name that the user gave
         raise
     finally:
         os.close(handle)
