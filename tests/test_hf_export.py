@@ -159,22 +159,39 @@ def test_an_export_means_the_same_where_only_transformers_is_installed(
     check_answer(model, ask_reader(model, folders[1], tmp_path / "place"), "LlamaForCausalLM")
 
 
-SHAPES = {
-    "Qwen3ForCausalLM": {"qk_norm": True, "head_size": 24, "tied": False},
-    "Qwen2ForCausalLM": {"attention_bias": True, "heads": 4},
-    "MistralForCausalLM": {"heads": 3, "kv_heads": 3, "head_size": 16, "tied": False},
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3": ("Qwen3ForCausalLM", {"qk_norm": True, "head_size": 24, "tied": False}),
+    "biased qwen3": ("Qwen3ForCausalLM", {"qk_norm": True, "attention_bias": True}),
+    # stock transformers takes no tokenizer but Qwen's for model type qwen2
+    "qwen2": ("LlamaForCausalLM", {"attention_bias": True, "heads": 4}),
+    "mistral": ("MistralForCausalLM", {"heads": 3, "kv_heads": 3, "head_size": 16, "tied": False}),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SHAPES)
-def test_every_shape_has_a_stock_class(model: Model, tmp_path: Path, kind: str) -> None:
-    sizes = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, **SHAPES[kind]}
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_has_a_stock_class(model: Model, tmp_path: Path, name: str) -> None:
+    kind, changes = SHAPES[name]
+    sizes: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, **changes}
     shaped = DecoderConfig(vocab_size=model.vocabulary.size, **sizes)
     other = replace(model, decoder=lively(Decoder(shaped, generator=torch.Generator().manual_seed(3)).eval()))
     other.save(tmp_path / "model")
     export_hf(tmp_path / "model", tmp_path / "hf")
     check_answer(other, ask_reader(other, tmp_path / "hf", tmp_path / "place"), kind)
+    import_hf(tmp_path / "hf", tmp_path / "back")
+    assert files(tmp_path / "back") == files(tmp_path / "model")
+    export_hf(tmp_path / "back", tmp_path / "again")
+    assert files(tmp_path / "again") == files(tmp_path / "hf")
+
+
+def test_a_shape_without_a_stock_class_is_said(model: Model, tmp_path: Path) -> None:
+    sizes = DecoderConfig(
+        vocab_size=model.vocabulary.size, width=32, layers=1, heads=3, kv_heads=3, head_size=8, attention_bias=True
+    )
+    replace(model, decoder=Decoder(sizes)).save(tmp_path / "model")
+    with pytest.raises(InputError, match="no multiple of the heads"):
+        export_hf(tmp_path / "model", tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
 
 
 @pytest.fixture(scope="module", params=["unigram", "bpe"])

@@ -31,17 +31,21 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
     `unitok/` inside it holds the rest of the model, so that `import_hf` brings back the same model directory.
 
     Raises:
-        InputError: not a model directory, or `out` cannot be written.
+        InputError: not a model directory, no stock class fits, or `out` cannot be written.
     """
     root, target = Path(model_dir), Path(out)
     if not (root / "unitok.json").exists():
         raise InputError(f"{root} is no model directory (no unitok.json); give one that `unitok` wrote")
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     text = TokenizerSet.load(root / "tokenizers").text
-    positions = read_json(root / "core/config.json")["max_position_embeddings"]
+    config = read_json(root / "core/config.json")
+    positions = config["max_position_embeddings"]
     with atomic_directory(target) as draft:
-        for name in CORE:
-            shutil.copyfile(root / "core" / name, draft / name)
+        if config["model_type"] == "qwen2":
+            _export_as_llama(root / "core", draft, vocabulary)
+        else:
+            for name in CORE:
+                shutil.copyfile(root / "core" / name, draft / name)
         (draft / "tokenizer.json").write_text(tokenizer_json(text, vocabulary), encoding="utf-8")
         write_json(draft / "tokenizer_config.json", tokenizer_config(text, vocabulary, max_positions=positions))
         if isinstance(text, SentencePieceText):
@@ -96,6 +100,21 @@ def import_hf(
     info: dict[str, Any] = {"imported_from": read_json(root / "config.json").get("model_type")}
     Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
     return Path(out)
+
+
+def _export_as_llama(core: Path, draft: Path, vocabulary: Vocabulary) -> None:
+    """A Qwen2 as the Llama that computes the same, with an output bias of zeros.
+
+    For model type qwen2 stock transformers builds a tokenizer of its own, whatever `tokenizer_config.json` says.
+    """
+    decoder = load_core(core)
+    if decoder.config.width % decoder.config.heads:
+        raise InputError(
+            f"{core}: attention biases with a width ({decoder.config.width}) that is no multiple of the heads "
+            f"({decoder.config.heads}) fit no stock class whose tokenizer is free; train without attention_bias"
+        )
+    roles = vocabulary
+    save_core(decoder, draft, bos=roles.bos, eos=roles.eos, pad=roles.pad, output_bias=True)
 
 
 def _restore(root: Path, out: Path) -> Path:

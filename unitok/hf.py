@@ -171,8 +171,11 @@ def _blocks(decoder: Decoder) -> list[Any]:
     return list(decoder.blocks)
 
 
-def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
-    """Weights under the stock names: the joined matrices split."""
+def to_hf_state(decoder: Decoder, *, output_bias: bool = False) -> dict[str, Tensor]:
+    """Weights under the stock names: the joined matrices split.
+
+    `output_bias` gives the attention's output a bias of zeros where the decoder has none, for classes that want one.
+    """
     config = decoder.config
     head, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
     state: dict[str, Tensor] = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.norm}
@@ -189,7 +192,8 @@ def to_hf_state(decoder: Decoder) -> dict[str, Tensor]:
         if block.qkv_bias is not None:
             for name, part in zip("qkv", block.qkv_bias.split([head, group, group])):
                 state[f"{attention}.{name}_proj.bias"] = part
-            if config.qk_norm or block.out_bias is not None:  # Qwen2 has no output bias, the others have one
+            # Qwen2 has no output bias, the others have one.
+            if config.qk_norm or output_bias or block.out_bias is not None:
                 bias = block.out_bias if block.out_bias is not None else block.out.new_zeros(config.width)
                 state[f"{attention}.o_proj.bias"] = bias
         if block.q_norm is not None:
@@ -212,10 +216,11 @@ def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | s
     rest = {name: value for name, value in state.items() if not name.endswith("rotary_emb.inv_freq")}
     if decoder.config.tied:
         rest.pop("lm_head.weight", None)
-    for index, block in enumerate(_blocks(decoder)):
-        if f"model.layers.{index}.self_attn.o_proj.bias" in rest and block.out_bias is None:
+    output_biases = [value for name, value in rest.items() if name.endswith(".self_attn.o_proj.bias")]
+    if any(value.any() for value in output_biases):  # zeros are what a class wants that the decoder does without
+        for block in _blocks(decoder):
             block.out_bias = torch.nn.Parameter(torch.zeros(decoder.config.width))
-    wanted = to_hf_state(decoder)
+    wanted = to_hf_state(decoder, output_bias=bool(output_biases))
     for name in wanted:
         if name not in rest:
             raise InputError(
@@ -228,7 +233,7 @@ def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | s
             raise InputError(
                 f"{where}: {name!r} is {tuple(value.shape)}, config.json means {tuple(wanted[name].shape)}"
             )
-    _copy(decoder, {name: value for name, value in rest.items()})
+    _copy(decoder, rest)
 
 
 def _copy(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
@@ -245,7 +250,7 @@ def _copy(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
         block.out.copy_(state[f"{attention}.o_proj.weight"])
         if block.qkv_bias is not None:
             block.qkv_bias.copy_(torch.cat([state[f"{attention}.{name}_proj.bias"] for name in "qkv"]))
-        if block.out_bias is not None and f"{attention}.o_proj.bias" in state:
+        if block.out_bias is not None:
             block.out_bias.copy_(state[f"{attention}.o_proj.bias"])
         if block.q_norm is not None and block.k_norm is not None:
             block.q_norm.copy_(state[f"{attention}.q_norm.weight"])
@@ -275,15 +280,15 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int) -> None:
-    """Write a folder that `AutoModelForCausalLM.from_pretrained` opens."""
+def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int, output_bias: bool = False) -> None:
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` opens; `output_bias` as in `to_hf_state`."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    output_bias = any(block.out_bias is not None for block in _blocks(decoder))
+    output_bias = output_bias or any(block.out_bias is not None for block in _blocks(decoder))
     value = to_hf_config(decoder.config, bos=bos, eos=eos, pad=pad, output_bias=output_bias)
     write_json(folder / "config.json", value)
-    save_file(to_hf_state(decoder), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(to_hf_state(decoder, output_bias=output_bias), folder / "model.safetensors", metadata={"format": "pt"})
     generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad, "do_sample": False}
     write_json(folder / "generation_config.json", generation)
 
@@ -311,7 +316,7 @@ def expand_vocabulary(decoder: Decoder, size: int, old_size: int, *, generator: 
         if name in ("embedding", "head"):
             kept = old[:old_size]
             new[:old_size].copy_(kept)
-            new[old_size:].normal_(0.0, 1.0, generator=generator).mul_(kept.std()).add_(kept.mean(0))
+            new[old_size:].normal_(0.0, 1.0, generator=generator).mul_(kept.std(0)).add_(kept.mean(0))
         else:
             new.copy_(old)
     assert not old_parameters, f"not carried over: {list(old_parameters)}"
