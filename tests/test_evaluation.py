@@ -20,6 +20,8 @@ from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import Shards
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.judge import Judge, SpeakerClassifier
+from unitok_vocoder.vocoder import Vocoder
+from unitok_vocoder.vocoder import Vocoder
 
 SENTENCES = {
     "en": ("the green house stands here today now", "we buy two books here now today", "she sings here now two books"),
@@ -104,6 +106,21 @@ def test_examples_of_every_task_are_kept(found: Evaluation) -> None:
 def test_a_limit_bounds_the_rows_of_a_task(shards: Shards) -> None:
     run = Evaluation(model=tiny_model(), shards=shards, limit=3)
     assert len(run.rows("test", "units")) == 3 and len(Evaluation(model=run.model, shards=shards).rows("test")) == 8
+
+
+def test_a_limit_leaves_whole_pairs(shards: Shards) -> None:
+    run = Evaluation(model=tiny_model(), shards=shards, limit=3)
+    pairs = run.pairs("test", "units", "text_ids")
+    assert len(pairs) == 3 and all(shards.group[a] == shards.group[b] for a, b in pairs)
+
+
+def test_what_cannot_be_spoken_or_chosen_from_is_left_out(tmp_path: Path) -> None:
+    """A vocoder for codes only, and a language with fewer test rows than the cloze test has choices."""
+    few = [row for row in rows(tmp_path) if row.lang == "en" or row.group.endswith(("0", "1"))]
+    model = tiny_model(vocoder=Vocoder(None), prompts={})
+    data = prepare_shards(few, model.tokenizers, tmp_path / "shards")
+    metrics = evaluate(Evaluation(model=model, shards=data, judge=tiny_judge())).metrics
+    assert set(metrics["tts"]) == {"codes"} and "s2st" not in metrics and metrics["ilm"]["count"] == 4
 
 
 def test_without_a_judge_only_text_is_scored(shards: Shards) -> None:

@@ -27,8 +27,18 @@ from unitok_training.judge import Judge
 LITERAL = os.environ.get("UNITOK_DOCS") == "literal"
 DATA = ROOT.parent / "shared" / "data"
 SENTENCES = {
-    "en": ("the green house stands here today", "we buy two books now", "she sings here today", "the house sings"),
-    "de": ("heute steht das grüne haus hier", "wir kaufen jetzt zwei bücher", "sie singt heute hier", "das haus singt"),
+    "en": (
+        "the green house stands here today",
+        "we buy two books here now today",
+        "she sings here today now the green",
+        "the house sings here today now",
+    ),
+    "de": (
+        "heute steht das grüne haus hier",
+        "wir kaufen hier heute jetzt zwei bücher",
+        "sie singt heute hier jetzt das grüne",
+        "das haus singt heute hier jetzt",
+    ),
 }
 
 

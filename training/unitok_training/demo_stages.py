@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unitok.decoder import Decoder
-from unitok.model import Limits, Model
+from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.codec import load_codec
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
@@ -31,6 +31,7 @@ from unitok_training.ctc import CtcConfig
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.fit import FitConfig, fit_codec, fit_text, fit_units, load_recordings, some_recorded, training_rows
 from unitok_training.judge import Judge
+from unitok_training.known import learned_limits, voice_prompts
 from unitok_training.loop import train
 from unitok_training.mixture import Mixture
 from unitok_training.pipeline import StageRecord
@@ -47,7 +48,6 @@ from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 
 Settings = Mapping[str, Any]
-VOICE_SECONDS = 1.5
 
 
 def say(what: str, step: int, loss: float) -> None:
@@ -238,35 +238,6 @@ def model(run: Path, settings: Settings) -> None:
         limits=learned_limits(shards),
         info={"tasks": list(recipe.mixture.tasks), "preset": recipe.name},
     ).save(run / "model")
-
-
-def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
-    """Codes of the beginning of one training utterance of every speaker."""
-    if "codes" not in shards.streams:
-        return {}
-    prompts = {}
-    frames = round(VOICE_SECONDS * float(shards.streams["codes"].frame_rate or 1))
-    for speaker in sorted(set(shards.speaker[shards.split == "train"].tolist()) - {""}):
-        rows = np.flatnonzero((shards.speaker == speaker) & (shards.split == "train"))
-        row = int(rows[np.argsort(shards.seconds[rows])[len(rows) // 2]])
-        prompts[speaker] = shards.codes(row)[:frames].astype(np.int32)
-    return prompts
-
-
-def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
-    """Length limits: the largest ratios that training shows, with a margin."""
-    train_rows = np.flatnonzero(shards.split == "train")
-    size = {name: np.diff(shards.ragged(name)[1])[train_rows] for name in ("text_ids", "units")}
-    both = (size["text_ids"] > 2) & (size["units"] > 2)
-    if not both.any():
-        return Limits()
-    text, spoken = size["text_ids"][both], size["units"][both]
-    values = {"text_per_unit": text / spoken, "units_per_text": spoken / text}
-    if "codes" in shards.streams:
-        width = len(shards.streams["codes"].cardinalities)
-        values["frames_per_unit"] = np.diff(shards.ragged("codes")[1])[train_rows][both] / width / spoken
-    longest: dict[str, Any] = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
-    return Limits(**longest)
 
 
 def evaluate_stage(run: Path, settings: Settings) -> None:

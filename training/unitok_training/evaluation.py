@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from unitok_training.ngram import NgramModel
 from unitok_training.scores import bleu, cer, chrf, wer
 
 Metrics = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -58,17 +59,24 @@ class Evaluation:
     metrics: Metrics = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
-    def rows(self, split: str, *columns: str) -> list[int]:
+    def all_rows(self, split: str, *columns: str) -> list[int]:
         """Rows of a split in which these ragged columns hold something."""
         mask = self.shards.split == split
         for name in columns:
             if name not in self.shards.table.column_names:
                 return []
             mask &= np.diff(self.shards.ragged(name)[1]) > 0
-        found = np.flatnonzero(mask).tolist()
-        if self.limit and len(found) > self.limit:
-            found = [found[index] for index in np.linspace(0, len(found) - 1, self.limit).astype(int)]
-        return found
+        return np.flatnonzero(mask).tolist()
+
+    def rows(self, split: str, *columns: str) -> list[int]:
+        """The same, at most `limit` of them, spread evenly."""
+        return self.limited(self.all_rows(split, *columns))
+
+    def limited(self, items: Sequence[T]) -> list[T]:
+        """At most `limit` items, spread evenly."""
+        if self.limit and len(items) > self.limit:
+            return [items[index] for index in np.linspace(0, len(items) - 1, self.limit).astype(int)]
+        return list(items)
 
     def cell(self, name: str, row: int) -> np.ndarray:
         """Local ids of one row of a ragged column."""
@@ -93,9 +101,10 @@ class Evaluation:
     def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
         """(source row, target row) of the same group in two languages."""
         by_group: dict[str, list[int]] = {}
-        for row in self.rows(split, *columns):
+        for row in self.all_rows(split, *columns):
             by_group.setdefault(str(self.shards.group[row]), []).append(row)
-        return [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
+        found = [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
+        return self.limited(found)
 
     def rows_of_training(self, *columns: str) -> list[int]:
         """All training rows in which these columns hold something."""
@@ -199,9 +208,8 @@ def evaluate_speech(run: Evaluation) -> None:
         return
     rows = run.rows(run.split, "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
-    for output in ("units", "codes"):
-        if output == "codes" and run.model.tokenizers.codes is None:
-            continue
+    speakable = {"units": run.model.vocoder.units is not None, "codes": run.model.tokenizers.codes is not None}
+    for output in [name for name, possible in speakable.items() if possible]:
         asked = [voices[index % len(voices)] for index in range(len(rows))]
         requests = [
             run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
@@ -235,7 +243,7 @@ def evaluate_speech(run: Evaluation) -> None:
 
 def evaluate_speech_translation(run: Evaluation) -> None:
     """Speech to speech, chained and direct; the judge's reading is scored (ASR-BLEU)."""
-    if run.judge is None or run.model.vocoder is None:
+    if run.judge is None or run.model.vocoder is None or run.model.vocoder.units is None:
         return
     pairs = run.pairs(run.split, "units", "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
@@ -402,7 +410,9 @@ def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
         for row in run.rows(run.split, "units", "units_durations", "text_ids")
         if len(run.shards.row(row)["words"]) > 5
     ]
-    if len(rows) < choices:
+    langs = [run.lang(row) for row in rows]
+    rows = [row for row, lang in zip(rows, langs) if langs.count(lang) >= choices]  # the others have too few to choose
+    if not rows:
         return
     random = np.random.default_rng(run.seed)
     halves = {row: _halves(run, row) for row in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.distributed import world_from_environment
+from unitok_training.known import learned_limits, voice_prompts, wider_limits
 from unitok_training.loop import train
-from unitok_training.recipes import Recipe
+from unitok_training.recipes import Recipe, Shape
+from unitok_vocoder.vocoder import Vocoder
 
 
 def check_memory(config: DecoderConfig, device: torch.device) -> None:
@@ -39,7 +43,7 @@ def train_model(
     recipe: Recipe,
     *,
     shards: Path | str,
-    tokenizers: Path | str,
+    tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
 ) -> Path | None:
@@ -48,32 +52,26 @@ def train_model(
     Args:
         recipe: what to train.
         shards: token shards.
-        tokenizers: the tokenizers that made them.
+        tokenizers: the tokenizers that made them; those of the model `start` where None.
         out: run folder; a repeat continues from its newest checkpoint.
-        start: a model directory or a run's checkpoints to take the weights from.
+        start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
+            recipe's `decoder` is not used), vocabulary (languages of the shards join it), vocoder, voices and limits.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
     """
-    data, bundle = Shards.open(shards, check=True), TokenizerSet.load(tokenizers)
-    vocabulary = bundle.vocabulary(data.languages)
+    data = Shards.open(shards, check=True)
+    base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
+    bundle = _tokenizers(tokenizers, base)
+    vocabulary = _vocabulary(bundle, data, base, str(start), str(tokenizers))
+    if base is not None:
+        recipe = replace(recipe, decoder=_shape(base.decoder.config))
     run = Path(out)
     ensure_folder(run)
     with world_from_environment() as world:
-        check_memory(recipe.decoder.config(vocabulary.size), world.device)
-        generator = torch.Generator().manual_seed(recipe.train.seed)
-        decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=generator)
-        base: Model | None = None
-        if start is not None:
-            if (Path(start) / "unitok.json").exists():
-                base = Model.load(start)
-                if base.vocabulary.fingerprint != vocabulary.fingerprint:
-                    raise InputError(
-                        f"{start}: its vocabulary is not that of {tokenizers}; prepare with its tokenizers"
-                    )
-                decoder = base.decoder
-            else:
-                load_module(decoder, open_checkpoint(Path(start)).model)
+        config = base.decoder.config if base is not None else recipe.decoder.config(vocabulary.size)
+        check_memory(config, world.device)
+        decoder = base.decoder if base is not None else _new_decoder(config, recipe.train.seed, start)
         if world.is_main:
             run.mkdir(parents=True, exist_ok=True)
             recipe.save(run / "recipe.json")
@@ -90,13 +88,63 @@ def train_model(
         )
         if not world.is_main:
             return None
-        model = Model(
-            decoder=decoder.cpu().float().eval(),
-            vocabulary=vocabulary,
-            tokenizers=bundle,
-            vocoder=base.vocoder if base else None,
-            prompts=base.prompts if base else {},
-            info={"tasks": list(recipe.mixture.tasks), "preset": recipe.name},
-        )
-        model.save(run / "model")
+        trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
+        trained.save(run / "model")
         return run / "model"
+
+
+def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
+    if folder is not None:
+        return TokenizerSet.load(folder)
+    if base is None:
+        raise InputError("no tokenizers: give --tokenizers DIR, or --start with a model directory that holds them")
+    return base.tokenizers
+
+
+def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, start: str, folder: str) -> Vocabulary:
+    """The start's vocabulary with the languages of the shards, whose ids are reserved; else one of its own."""
+    if base is None:
+        return bundle.vocabulary(data.languages)
+    vocabulary = base.vocabulary
+    own = {stream.name: stream for stream in bundle.streams()}
+    if own != vocabulary.streams:
+        raise InputError(f"{start}: its vocabulary is not that of {folder}; prepare with {start}/tokenizers")
+    for code in data.languages:
+        if code not in vocabulary.languages:
+            vocabulary = vocabulary.append_language(code)
+    return vocabulary
+
+
+def _shape(config: DecoderConfig) -> Shape:
+    """What a recipe says of a decoder's shape."""
+    return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
+
+
+def _new_decoder(config: DecoderConfig, seed: int, start: Path | str | None) -> Decoder:
+    """Random weights, or those of a checkpoint."""
+    decoder = Decoder(config, generator=torch.Generator().manual_seed(seed))
+    if start is not None:
+        load_module(decoder, open_checkpoint(Path(start)).model)
+    return decoder
+
+
+def _finished(
+    decoder: Decoder, vocabulary: Vocabulary, bundle: TokenizerSet, recipe: Recipe, data: Shards, base: Model | None
+) -> Model:
+    """The model directory's other parts: those of the start, and what these shards add."""
+    prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)
+    # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
+    vocoder = Vocoder(None) if bundle.codes is not None else None
+    if base is not None:
+        prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
+        tasks = list(dict.fromkeys([*base.info.get("tasks", []), *tasks]))
+        vocoder = base.vocoder or vocoder
+    return Model(
+        decoder=decoder,
+        vocabulary=vocabulary,
+        tokenizers=bundle,
+        vocoder=vocoder,
+        prompts=prompts,
+        limits=limits,
+        info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
+    )
