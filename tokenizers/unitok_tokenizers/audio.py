@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent
 
 BLOCK_FRAMES = 1 << 18
 RATES = (1_000, 768_000)
@@ -133,22 +135,29 @@ def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, secon
 
 
 def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None:
-    """Write (S,) float samples as 16-bit audio in the format of the suffix; louder than full scale is clipped."""
+    """Write (S,) float samples as 16-bit audio in the format of the suffix; louder than full scale is clipped.
+
+    Raises:
+        InputError: a suffix that names no 16-bit format, or a place that cannot be written.
+    """
     import soundfile
 
     target = Path(path)
-    draft = target.with_name(f".{target.stem}.part{target.suffix or '.wav'}")
+    encoded = BytesIO()  # libsndfile does not tell why the system refuses a file
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(draft, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")
+        name = target.suffix[1:].upper() or "WAV"
+        soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format=name)
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise InputError(f"cannot write audio {path}: {_reason(error)}; use a .wav or .flac name") from error
+    ensure_writable_parent(target)
+    draft = draft_of(target)
+    try:
+        draft.write_bytes(encoded.getbuffer())
         os.replace(draft, target)
-    except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
-        with suppress(OSError):  # a draft that could not be made cannot be removed either
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):  # a draft that could not be made cannot be removed either
             draft.unlink()
-        reason = getattr(error, "strerror", None) or _reason(error)
-        raise InputError(
-            f"cannot write audio {path}: {reason}; use a writable folder with free space and a .wav or .flac name"
-        ) from error
+        raise cannot_write(target, error) from error
 
 
 def audio_seconds(path: Path | str) -> float:
