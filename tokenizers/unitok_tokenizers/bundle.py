@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitok_tokenizers.codec import AcousticTokenizer, load_codec
@@ -26,8 +26,12 @@ class TokenizerSet:
     codes: AcousticTokenizer | None = None
 
     def streams(self) -> list[StreamInfo]:
-        """Descriptions of all streams, text first."""
-        return [tokenizer.info() for tokenizer in (self.text, self.units, self.codes) if tokenizer is not None]
+        """Descriptions of all streams, text first. Units that the first codebook holds share its ids."""
+        found = [tokenizer.info() for tokenizer in (self.text, self.units, self.codes) if tokenizer is not None]
+        if not self.codes_carry_units:
+            return found
+        text, units, codes = found
+        return [text, replace(units, views=codes.name), codes]
 
     def vocabulary(self, languages: Sequence[str]) -> Vocabulary:
         """The vocabulary that these tokenizers and languages make."""
