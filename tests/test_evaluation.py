@@ -21,7 +21,6 @@ from unitok_tokenizers.shards import Shards
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.judge import Judge, SpeakerClassifier
 from unitok_vocoder.vocoder import Vocoder
-from unitok_vocoder.vocoder import Vocoder
 
 SENTENCES = {
     "en": ("the green house stands here today now", "we buy two books here now today", "she sings here now two books"),
