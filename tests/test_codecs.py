@@ -17,6 +17,7 @@ from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.units import UnitTokenizer
+from unitok_training.codec_training import CodecConfig, train_codec
 
 SPEECHTOKENIZER = {
     "n_filters": 4, "strides": [8, 5, 4, 2], "dimension": 16, "semantic_dimension": 12, "bidirectional": True,
@@ -139,3 +140,13 @@ def test_the_packages_leave_no_placeholder_behind() -> None:
 
     encodec()
     assert "torchaudio" not in sys.modules
+
+
+def test_a_corpus_of_single_words_suffices_for_the_codebooks() -> None:
+    """Recordings of a third of a second: one batch holds fewer frames than a codebook has codes."""
+    encoder = MfccEncoder(MelConfig(hop_length=640))
+    words = [tone(mel_rvq(), 0.32) * scale for scale in np.linspace(0.2, 1, 12)]
+    units = UnitTokenizer.fit(encoder, words, 4, seed=0)
+    fitted = train_codec(words, units, CodecConfig(steps=2, batch=2, codebooks=1, cardinality=32))
+    codes = fitted.encode(words[0])
+    assert codes.shape == (8, 2) and codes[:, 1].max() < 32

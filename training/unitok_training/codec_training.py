@@ -40,6 +40,8 @@ class CodecConfig:
     """Codes of a residual codebook."""
 
 
+FRAMES_PER_CODE = 3
+"""Frames that the codebooks are first placed by: more than codes, or there is nothing to cluster."""
 SHORTEST_SHARE = 0.2
 """Share of recordings that may be too short for a crop; where more are, crops become shorter."""
 
@@ -78,6 +80,20 @@ class Crops:
         return torch.stack(mels), torch.stack(units)
 
 
+@torch.no_grad()
+def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: CodecConfig) -> Tensor:
+    """Residual frames (N, D) with N at least `FRAMES_PER_CODE` a code: where crops are short, of further batches."""
+    found, count = [frames], len(frames)
+    random = np.random.default_rng([config.seed, 1])
+    while count < FRAMES_PER_CODE * config.cardinality:
+        batch, units = crops.draw(config.batch, random)
+        with torch.autocast("cpu", torch.bfloat16):
+            residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1))
+        found.append(residual.float().flatten(0, 1))
+        count += len(found[-1])
+    return torch.cat(found)
+
+
 def train_codec(
     recordings: Sequence[np.ndarray],
     units: UnitTokenizer,
@@ -107,7 +123,7 @@ def train_codec(
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()
         if step == warm:
-            network.quantiser.initialise(residual.detach().flatten(0, 1), config.seed)
+            network.quantiser.initialise(_enough(residual.detach().flatten(0, 1), crops, network, config), config.seed)
         commitment = residual.new_zeros(())
         latents = expected + residual
         if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
