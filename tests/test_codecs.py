@@ -145,7 +145,7 @@ def test_the_packages_leave_no_placeholder_behind() -> None:
 def test_a_corpus_of_single_words_suffices_for_the_codebooks() -> None:
     """Recordings of a third of a second: one batch holds fewer frames than a codebook has codes."""
     encoder = MfccEncoder(MelConfig(hop_length=640))
-    words = [tone(mel_rvq(), 0.32) * scale for scale in np.linspace(0.2, 1, 12)]
+    words = [tone(mel_rvq(), 0.32) * np.float32(scale) for scale in np.linspace(0.2, 1, 12)]
     units = UnitTokenizer.fit(encoder, words, 4, seed=0)
     fitted = train_codec(words, units, CodecConfig(steps=2, batch=2, codebooks=1, cardinality=32))
     codes = fitted.encode(words[0])
