@@ -54,6 +54,11 @@ class Request:
     """Turn the units or codes into a waveform."""
 
 
+def _batch_seed(seed: int, start: int) -> int:
+    """Seed of the batch that begins at request `start`: equal requests in two batches are drawn apart."""
+    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0]) if start else seed
+
+
 @dataclass
 class Model:
     """A decoder with its vocabulary, tokenizers, vocoder and known voices."""
@@ -162,15 +167,14 @@ class Model:
         """
         results: list[Result] = []
         for start in range(0, len(requests), batch):
-            results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
+            results += self._run_batch(requests[start : start + batch], sampling, beams, _batch_seed(seed, start))
         return results
 
     def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
         prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
         automata, limits = [], []
         for request, prompt in zip(requests, prompts):
-            limit = self._token_limit(request.plan)
-            limit = min(limit, self.decoder.config.max_positions - len(prompt))
+            limit = min(self.token_limit(request.plan), self.decoder.config.max_positions - len(prompt))
             if limit < 8:
                 raise InputError(
                     f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
@@ -181,9 +185,10 @@ class Model:
         if beams > 1:
             return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
         made = generate(self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed)
-        return [self._result(request, prompt, one) for request, prompt, one in zip(requests, prompts, made)]
+        return [self._result(*one) for one in zip(requests, prompts, made, automata)]
 
-    def _token_limit(self, plan: Plan) -> int:
+    def token_limit(self, plan: Plan) -> int:
+        """Most ids that an answer to a plan may take, marks and the end of sequence included."""
         widths = {"codes": len(self.tokenizers.codes.cardinalities) if self.tokenizers.codes else 1}
         kinds = output_kinds(plan.task, plan.flags)
         sizes = self.limits.of(plan)
@@ -193,14 +198,17 @@ class Model:
         found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams)
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
-        result = self._result(request, prompt, made)
+        for token in best.ids.tolist():
+            automaton.advance(token)  # the search followed copies
+        result = self._result(request, prompt, made, automaton)
         texts = [self._texts(parse(np.concatenate([prompt, one.ids]), self.vocabulary).outputs) for one in found]
         return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
 
     def _texts(self, outputs: Sequence[Span]) -> list[str]:
         return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
 
-    def _result(self, request: Request, prompt: np.ndarray, made: Generated) -> Result:
+    def _result(self, request: Request, prompt: np.ndarray, made: Generated, automaton: Automaton) -> Result:
+        """`automaton` has followed the ids: it closes what a limit cuts, so that their last id says nothing of it."""
         parsed = parse(np.concatenate([prompt, made.ids]), self.vocabulary)
         texts = self._texts(parsed.outputs)
         audio = self.speak(parsed.outputs, request.voice) if request.speak else None
@@ -211,15 +219,10 @@ class Model:
             sample_rate=rate,
             ids=made.ids,
             score=made.score,
-            finish_reason=self._finish_reason(request.plan, parsed.outputs, made),
+            finish_reason="length" if automaton.cut else made.finish_reason,
             outputs=parsed.outputs,
             texts=tuple(texts),
         )
-
-    def _finish_reason(self, plan: Plan, outputs: Sequence[Span], made: Generated) -> str:
-        """The automaton always closes what it opens: a full output was cut, whatever its last id says."""
-        full = any(len(span) >= limit for span, limit in zip(outputs, self.limits.of(plan)))
-        return "length" if full or made.finish_reason == "length" else "eos"
 
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
         """Waveform (S,) of the last speech among outputs, or None."""

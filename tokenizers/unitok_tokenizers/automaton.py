@@ -103,6 +103,8 @@ class Automaton:
         """Ids that may still be generated."""
         self.finished = False
         """The end of sequence was taken."""
+        self.cut = False
+        """A limit closed an output that could have gone on."""
         self._masks: dict[tuple[Ranges, int], np.ndarray] = {}
         self._items = self._codebook = 0
         self._least = 1
@@ -227,8 +229,16 @@ class Automaton:
     def advance(self, token: int) -> None:
         """Take the next id, which must be an allowed one."""
         assert any(start <= token < stop for start, stop in self.allowed()), f"id {token} is not allowed here"
+        self.cut = self.cut or self._must_close()
         self.remaining -= 1
         self._take(token)
+
+    def _must_close(self) -> bool:
+        """Whether a limit withdraws the content that the grammar would allow here."""
+        if self._interleaved:
+            return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
+        slot = self._slots[self._at]
+        return isinstance(slot, _Content) and self.allowed() == (_single(slot.close),)
 
     def _take(self, token: int) -> None:
         if self._interleaved:

@@ -60,6 +60,14 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument("--judge", help="judge folder; without it generated audio is not scored")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--limit", type=int, default=0, help="most rows per task")
+    evaluate.add_argument(
+        "--safety",
+        type=int,
+        nargs="?",
+        const=1000,
+        metavar="N",
+        help="instead of scores: how N freely sampled outputs per task end (default N: 1000)",
+    )
     evaluate.set_defaults(run=run_evaluate)
 
 
@@ -137,6 +145,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from unitok_training.evaluation import Evaluation, evaluate
     from unitok_training.judge import Judge
 
+    if options.safety is not None:
+        report_safety(options)
+        return
     run = Evaluation(
         model=unitok.load(options.model),
         shards=Shards.open(options.shards, check=True),
@@ -145,6 +156,24 @@ def run_evaluate(options: argparse.Namespace) -> None:
         limit=options.limit,
     )
     print(json.dumps(evaluate(run).metrics, indent=2))
+
+
+def report_safety(options: argparse.Namespace) -> None:
+    """`evaluate --safety`."""
+    import sys
+
+    import unitok
+    from unitok_tokenizers.shards import Shards
+    from unitok_training.safety import check_safety
+
+    found = check_safety(
+        unitok.load(options.model),
+        Shards.open(options.shards, check=True),
+        samples=options.safety,
+        split=options.split,
+        progress=lambda task: print(f"sampling {task}", file=sys.stderr),
+    )
+    print(json.dumps(found, indent=2))
 
 
 def run_train(options: argparse.Namespace) -> None:
