@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from unitok.decoder import Decoder
-from unitok.generation import MaskTable, decode_step, masked_log_softmax, prefill
+from unitok.generation import MaskTable, decode_step, masked_log_softmax, prefill, stepper_of
+from unitok.stepping import Stepper
 from unitok_tokenizers.automaton import Automaton
 
 
@@ -43,6 +44,7 @@ def beam_search(
     beams: int = 5,
     n_best: int = 1,
     length_penalty: float = 1.0,
+    stepper: Stepper | None = None,
 ) -> list[Hypothesis]:
     """The `n_best` highest-scoring outputs that the search found, best first.
 
@@ -50,12 +52,14 @@ def beam_search(
     """
     capacity = len(prompt) + automaton.remaining
     cache, hidden = prefill(decoder, [prompt], capacity)
+    stepper = stepper or stepper_of(decoder)
     masks = MaskTable(decoder.config.vocab_size, hidden.device)
     alive = [_Beam([], 0.0, automaton.copy())]
     finished: list[Hypothesis] = []
     longest = len(prompt)
     while alive:
-        logprobs = masked_log_softmax(decoder.logits(hidden), masks([beam.automaton for beam in alive]))
+        logits = decoder.logits(hidden) if stepper is None else stepper.logits(hidden)
+        logprobs = masked_log_softmax(logits, masks([beam.automaton for beam in alive]))
         sums = logprobs.double() + torch.tensor([beam.logprob for beam in alive], dtype=torch.float64)[:, None]
         # Twice as many candidates as beams: however many of them end, enough are left to go on with.
         values, flat = sums.flatten().topk(min(2 * beams, sums.numel()))
@@ -79,7 +83,7 @@ def beam_search(
             break
         cache.select(torch.tensor(parents))
         longest += 1
-        hidden = decode_step(decoder, torch.tensor([beam.ids[-1] for beam in alive]), cache, longest)
+        hidden = decode_step(decoder, torch.tensor([beam.ids[-1] for beam in alive]), cache, longest, stepper)
     return finished[:n_best]
 
 

@@ -1,6 +1,7 @@
 """The key/value cache: preallocated, for sequences of different lengths.
 
-B sequences, S cache positions, T packed positions, L layers, H query heads, G key/value heads, D head size.
+B sequences, S cache positions, T packed positions, P positions of a shared prefix, L layers, H query heads,
+G key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from unitok.decoder import DecoderConfig
 
 
 class KVCache:
-    """Keys and values of B sequences, (L, B, G, S, D) each; `lengths` (B,) says how much of a row is filled."""
+    """Keys and values of B sequences; `lengths` (B,) says how much of a row is filled.
+
+    They lie in one tensor (L, B, 2G, S, D), keys before values, so that a step writes both at once.
+    """
 
     def __init__(
         self,
@@ -25,48 +29,97 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (config.layers, batch, config.kv_heads, capacity, config.head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.kv_heads, self.capacity = config.kv_heads, capacity
+        self._all = torch.zeros(config.layers, batch, 2 * config.kv_heads, capacity, config.head_dim, dtype=dtype,
+                                device=device)  # fmt: skip
+        self.columns = torch.arange(capacity, device=device)
+        self._use(self._all, torch.zeros(batch, dtype=torch.int64, device=device))
+
+    def _use(self, kv: Tensor, lengths: Tensor) -> None:
+        self.kv, self.lengths = kv, lengths
+        self.k, self.v = kv[:, :, : self.kv_heads], kv[:, :, self.kv_heads :]
+        self.layers = kv.unbind(0)
+        self.rows = torch.arange(len(lengths), device=lengths.device)
+
+    def mask(self, longest: int, dtype: torch.dtype) -> Tensor:
+        """(B, 1, 1, `longest`) added to scores of one new position each: -inf behind a sequence's end."""
+        behind = self.columns[:longest] > self.lengths[:, None]
+        return torch.zeros(behind.shape, dtype=dtype, device=behind.device).masked_fill_(behind, -torch.inf)[
+            :, None, None
+        ]
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows (in this order, repeats allowed): finished sequences leave, beams are reordered."""
-        self.k = self.k.index_select(1, rows)
-        self.v = self.v.index_select(1, rows)
-        self.lengths = self.lengths.index_select(0, rows)
+        """Keep these rows, in this order, repeats allowed: beams are reordered. Copies what is filled."""
+        filled = int(self.lengths.max())
+        kv = torch.zeros(self.kv.shape[0], len(rows), *self.kv.shape[2:], dtype=self.kv.dtype, device=self.kv.device)
+        kv[:, :, :, :filled] = self.kv[:, :, :, :filled].index_select(1, rows)
+        self._use(kv, self.lengths.index_select(0, rows))
+
+    def drop(self, rows: list[int]) -> list[int]:
+        """Let finished rows go: the last rows take their places, so that only these are copied.
+
+        Returns the order (B',) of the rows that are left, as indices into the rows before.
+        """
+        gone = set(rows)
+        order = list(range(len(self.lengths)))
+        for row in sorted(gone, reverse=True):
+            last = order.pop()
+            if row < len(order):
+                self.kv[:, row] = self.kv[:, len(order)]
+                self.lengths[row] = self.lengths[len(order)]
+                order[row] = last
+        self._use(self.kv[:, : len(order)], self.lengths[: len(order)])
+        return order
 
 
 class PrefillAttend:
-    """Packed causal attention over prompts that also fills the cache."""
+    """Packed causal attention over prompts that also fills the cache, behind a prefix that is in it already.
 
-    def __init__(self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int) -> None:
-        self.cache, self.cu_seqlens, self.max_seqlen = cache, cu_seqlens, max_seqlen
+    With a prefix of P positions, the same for all, the packed positions are what follows it.
+    """
+
+    def __init__(self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int, prefix: int = 0) -> None:
+        self.cache, self.cu_seqlens, self.max_seqlen, self.prefix = cache, cu_seqlens, max_seqlen, prefix
         lengths = cu_seqlens.diff().long()
+        steps = torch.arange(int(cu_seqlens[-1]), device=lengths.device)
         self.row = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (T,)
-        self.column = torch.arange(len(self.row), device=lengths.device) - cu_seqlens[:-1].long()[self.row]
-        cache.lengths.copy_(lengths)
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.cache.k[layer][self.row, :, self.column] = k.to(self.cache.k.dtype)
-        self.cache.v[layer][self.row, :, self.column] = v.to(self.cache.v.dtype)
-        bounds, longest = self.cu_seqlens, self.max_seqlen
-        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=True)
-
-
-class StepAttend:
-    """One new position per sequence against the cache, which grows by it. `longest` bounds what is read."""
-
-    def __init__(self, cache: KVCache, longest: int) -> None:
-        self.cache, self.longest = cache, longest
-        self.rows = torch.arange(len(cache.lengths), device=cache.lengths.device)
-        columns = torch.arange(longest, device=cache.lengths.device)
-        self.mask = (columns <= cache.lengths[:, None])[:, None, None]  # (B, 1, 1, S)
+        self.column = steps - cu_seqlens[:-1].long()[self.row] + prefix
+        cache.lengths.copy_(lengths + prefix)
+        self.bounds = cu_seqlens
+        if prefix:
+            documents = torch.arange(len(cu_seqlens), device=lengths.device)
+            self.bounds = (cu_seqlens + prefix * documents).to(cu_seqlens.dtype)
+            whole = lengths + prefix
+            self.key_row = torch.repeat_interleave(documents[:-1], whole)  # (T + N · P,)
+            self.key_column = (
+                torch.arange(len(self.key_row), device=lengths.device) - self.bounds[:-1].long()[self.key_row]
+            )
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        keys[self.rows, :, self.cache.lengths] = k.to(keys.dtype)
-        values[self.rows, :, self.cache.lengths] = v.to(values.dtype)
+        keys[self.row, :, self.column] = k.to(keys.dtype)
+        values[self.row, :, self.column] = v.to(values.dtype)
+        if self.prefix:
+            k = keys[self.key_row, :, self.key_column].to(k.dtype)
+            v = values[self.key_row, :, self.key_column].to(v.dtype)
+        own, longest = self.cu_seqlens, self.max_seqlen
+        return varlen_attention(q, k, v, own, self.bounds, longest, longest + self.prefix, causal=True)
+
+
+class StepAttend:
+    """One new position per sequence against the cache, which grows by it. `longest` bounds what is read.
+
+    The general way, through `Decoder.run`; decoders without hooks go through `unitok.stepping`.
+    """
+
+    def __init__(self, cache: KVCache, longest: int) -> None:
+        self.cache, self.longest = cache, longest
+        self.mask = cache.columns[:longest] <= cache.lengths[:, None]  # (B, S)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = self.cache.k[layer], self.cache.v[layer]
+        keys[self.cache.rows, :, self.cache.lengths] = k.to(keys.dtype)
+        values[self.cache.rows, :, self.cache.lengths] = v.to(values.dtype)
         repeat = q.shape[1] // k.shape[1]
         # Query heads of one key/value head become query positions: no key is copied for grouped heads.
         grouped = q.unflatten(1, (k.shape[1], repeat))  # (B, G, R, D)
@@ -74,6 +127,6 @@ class StepAttend:
             grouped,
             keys[:, :, : self.longest].to(q.dtype),
             values[:, :, : self.longest].to(q.dtype),
-            attn_mask=self.mask,
+            attn_mask=self.mask[:, None, None],
         )  # (B, G, R, D)
         return out.flatten(1, 2)  # (B, H, D)

@@ -15,8 +15,12 @@ from torch import Tensor
 from unitok.cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder import Decoder, pack_documents
 from unitok.sampling import GREEDY, Sampling, sample
+from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
+
+LEAST_SHARED = 16
+"""Positions that prompts must have in common before they are computed once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class MaskTable:
         self.table = torch.zeros(0, size, dtype=torch.bool, device=device)
 
     def __call__(self, automata: Sequence[Automaton]) -> Tensor:
-        """(B, V) bool, True where an id is allowed."""
+        """(B, V) bool (or (1, V), the same for all), True where an id is allowed."""
         fresh = []
         index = []
         for automaton in automata:
@@ -56,6 +60,8 @@ class MaskTable:
             index.append(self.rows[key])
         if fresh:
             self.table = torch.cat([self.table, torch.stack(fresh).to(self.device)])
+        if min(index) == max(index):
+            return self.table[index[0] : index[0] + 1]
         return self.table[torch.tensor(index, device=self.device)]
 
 
@@ -67,18 +73,106 @@ def masked_log_softmax(logits: Tensor, allowed: Tensor | None) -> Tensor:
     return logits.log_softmax(-1)
 
 
-class _Batch:
-    """The sequences that still run, and where they came from."""
+class Generation:
+    """A batch on its way: `step` gives one id to every sequence that still runs.
 
-    def __init__(self, count: int, seed: int) -> None:
+    Arguments and errors are those of `generate`.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[np.ndarray],
+        *,
+        automata: Sequence[Automaton] | None = None,
+        sampling: Sampling = GREEDY,
+        max_new_tokens: int | Sequence[int],
+        seed: int = 0,
+        eos: int | None = None,
+        stepper: Stepper | None = None,
+    ) -> None:
+        count = len(prompts)
+        self.limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        capacity = max(len(prompt) + limit for prompt, limit in zip(prompts, self.limits))
+        if capacity > decoder.config.max_positions:
+            raise InputError(
+                f"prompt and output take up to {capacity} positions, the model has {decoder.config.max_positions}; "
+                "shorten the input or max_new_tokens"
+            )
+        self.decoder, self.automata, self.sampling, self.eos = decoder, automata, sampling, eos
+        self.stepper = stepper or stepper_of(decoder)
+        self.masks = MaskTable(decoder.config.vocab_size, decoder.embedding.device)
         self.alive = list(range(count))
+        """Sequences that still run, in the order of the cache's rows."""
         self.ids: list[list[int]] = [[] for _ in range(count)]
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
         self.random = [np.random.default_rng([seed, index]) for index in range(count)]
+        self.cache, self.hidden = prefill(decoder, prompts, capacity)
+        self.prompts = [len(prompt) for prompt in prompts]
+        self.longest = max(self.prompts)
+        """Largest length in the cache."""
+        self._next: Tensor | None = None
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, int]]:
+        """(sequence, id) of every sequence that runs; empty when all have ended.
+
+        The ids of the step before enter the decoder only now: whoever streams has them while this is computed.
+        """
+        if not self.alive:
+            return []
+        if self._next is not None:
+            self.longest += 1
+            self.hidden = decode_step(self.decoder, self._next, self.cache, self.longest, self.stepper)
+        allowed = None if self.automata is None else self.masks([self.automata[index] for index in self.alive])
+        logits = self.decoder.logits(self.hidden) if self.stepper is None else self.stepper.logits(self.hidden)
+        logprobs = masked_log_softmax(logits, allowed)
+        uniform = None
+        if self.sampling.temperature > 0:
+            uniform = torch.from_numpy(np.stack([self.random[index].random(2) for index in self.alive]))
+            uniform = uniform.to(logprobs.device)
+        ids = sample(logprobs, self.sampling, uniform, [self.ids[index] for index in self.alive])
+        chosen = logprobs.gather(1, ids[:, None])[:, 0]
+        made = list(zip(self.alive, ids.tolist()))
+        ended = self._record(made, chosen.tolist())
+        if ended and len(ended) < len(self.alive):
+            order = self.cache.drop(ended)
+            ids = ids[torch.tensor(order, device=ids.device)]
+            self.alive = [self.alive[row] for row in order]
+            # What is read shrinks with the longest; a single row's length is taken from this number.
+            self.longest = max(self.prompts[index] + len(self.ids[index]) for index in self.alive) - 1
+        elif ended:
+            self.alive = []
+        self._next = ids
+        return made
+
+    def _record(self, made: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> list[int]:
+        """Append one id per running sequence; returns the rows that have ended."""
+        ended = []
+        for row, ((index, token), logprob) in enumerate(zip(made, logprobs)):
+            self.ids[index].append(token)
+            self.logprobs[index].append(logprob)
+            if self.automata is not None:
+                self.automata[index].advance(token)
+                done = self.automata[index].finished
+            else:
+                done = token == self.eos
+            if done:
+                self.reasons[index] = "eos"
+            if done or len(self.ids[index]) >= self.limits[index]:
+                ended.append(row)
+        return ended
+
+    def results(self) -> list[Generated]:
+        """What every sequence has produced so far."""
+        return [
+            Generated(np.asarray(ids, dtype=np.int64), np.asarray(logprobs, dtype=np.float32), reason)
+            for ids, logprobs, reason in zip(self.ids, self.logprobs, self.reasons)
+        ]
 
 
-@torch.inference_mode()
 def generate(
     decoder: Decoder,
     prompts: Sequence[np.ndarray],
@@ -88,93 +182,68 @@ def generate(
     max_new_tokens: int | Sequence[int],
     seed: int = 0,
     eos: int | None = None,
+    stepper: Stepper | None = None,
 ) -> list[Generated]:
     """Continue prompts; each result is the same alone as in a batch.
 
     Args:
         decoder: the model; its weights' type is the precision.
-        prompts: ids, (T_i,) each.
+        prompts: ids, (T_i,) each; what all of them begin with is computed once.
         automata: one per prompt; None leaves every id allowed.
         sampling: how ids are chosen.
         max_new_tokens: most ids per sequence.
         seed: with the sequence's index, seeds its draws.
         eos: id that ends a sequence where there is no automaton.
+        stepper: takes the steps, for instance with int8 weights; made from the decoder where None.
 
     Raises:
         InputError: a prompt with its limit does not fit the decoder's positions.
     """
     if not prompts:
         return []
-    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    capacity = max(len(prompt) + limit for prompt, limit in zip(prompts, limits))
-    if capacity > decoder.config.max_positions:
-        raise InputError(
-            f"prompt and output take up to {capacity} positions, the model has {decoder.config.max_positions}; "
-            "shorten the input or max_new_tokens"
-        )
-    device = decoder.embedding.device
-    masks = MaskTable(decoder.config.vocab_size, device)
-    running = list(automata) if automata is not None else None
-    batch = _Batch(len(prompts), seed)
-    cache, hidden = prefill(decoder, prompts, capacity)
-    longest = max(len(prompt) for prompt in prompts)
-    while True:
-        allowed = None if running is None else masks([running[index] for index in batch.alive])
-        logprobs = masked_log_softmax(decoder.logits(hidden), allowed)
-        uniform = torch.from_numpy(np.stack([batch.random[index].random(2) for index in batch.alive]))
-        ids = sample(logprobs, sampling, uniform.to(device), [batch.ids[index] for index in batch.alive])
-        chosen = logprobs.gather(1, ids[:, None])[:, 0]
-        kept = _record(batch, ids.tolist(), chosen.tolist(), running, limits, eos)
-        if not kept:
-            break
-        if len(kept) < len(batch.alive):
-            rows = torch.tensor(kept, device=device)
-            cache.select(rows)
-            ids = ids[rows]
-            batch.alive = [batch.alive[row] for row in kept]
-        longest += 1
-        hidden = decode_step(decoder, ids, cache, longest)
-    return [
-        Generated(np.asarray(ids, dtype=np.int64), np.asarray(logprobs, dtype=np.float32), reason)
-        for ids, logprobs, reason in zip(batch.ids, batch.logprobs, batch.reasons)
-    ]
+    running = Generation(
+        decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=max_new_tokens, seed=seed, eos=eos,
+        stepper=stepper,
+    )  # fmt: skip
+    while running.step():
+        pass
+    return running.results()
 
 
-def _record(
-    batch: _Batch,
-    ids: Sequence[int],
-    logprobs: Sequence[float],
-    automata: Sequence[Automaton] | None,
-    limits: Sequence[int],
-    eos: int | None,
-) -> list[int]:
-    """Append one id per running sequence; returns the rows that go on."""
-    kept = []
-    for row, (index, token, logprob) in enumerate(zip(batch.alive, ids, logprobs)):
-        batch.ids[index].append(token)
-        batch.logprobs[index].append(logprob)
-        if automata is not None:
-            automata[index].advance(token)
-        done = automata[index].finished if automata is not None else token == eos
-        if done:
-            batch.reasons[index] = "eos"
-        elif len(batch.ids[index]) < limits[index]:
-            kept.append(row)
-    return kept
+def stepper_of(decoder: Decoder) -> Stepper | None:
+    """The quick way to take steps, or None where a decoder has parts that only `Decoder.run` knows."""
+    return Stepper(decoder) if steppable(decoder) else None
+
+
+def shared_prefix(prompts: Sequence[np.ndarray]) -> int:
+    """Positions that all prompts begin with, if it pays to compute them once; one of each is left to end on."""
+    if len(prompts) < 2:
+        return 0
+    most = min(len(prompt) for prompt in prompts) - 1
+    first = np.asarray(prompts[0])[:most]
+    same = np.logical_and.reduce([np.asarray(prompt)[:most] == first for prompt in prompts[1:]])
+    shared = most if same.all() else int(same.argmin())
+    return shared if shared >= LEAST_SHARED else 0
 
 
 def prefill(decoder: Decoder, prompts: Sequence[np.ndarray], capacity: int) -> tuple[KVCache, Tensor]:
     """Run prompts once; returns the filled cache and the last hidden state (B, C) of each."""
     device, dtype = decoder.embedding.device, decoder.embedding.dtype
     cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
-    packed = pack_documents(list(prompts), device)
-    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen)
-    hidden = decoder.run(decoder.embed(packed.ids), packed.positions, attend)
+    shared = shared_prefix(prompts)
+    if shared:
+        first, _ = prefill(decoder, [prompts[0][:shared]], shared)
+        cache.kv[:, :, :, :shared] = first.kv
+    packed = pack_documents([prompt[shared:] for prompt in prompts], device)
+    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared)
+    hidden = decoder.run(decoder.embed(packed.ids), packed.positions + shared, attend)
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
 
 
-def decode_step(decoder: Decoder, ids: Tensor, cache: KVCache, longest: int) -> Tensor:
+def decode_step(decoder: Decoder, ids: Tensor, cache: KVCache, longest: int, stepper: Stepper | None = None) -> Tensor:
     """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C)."""
+    if stepper is not None:
+        return stepper(ids, cache, longest)
     hidden = decoder.run(decoder.embed(ids), cache.lengths, StepAttend(cache, longest))
     cache.lengths += 1
     return hidden

@@ -65,17 +65,19 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return ids.clamp(max=logits.shape[-1] - 1)
 
 
-def sample(logits: Tensor, sampling: Sampling, uniform: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+def sample(logits: Tensor, sampling: Sampling, uniform: Tensor | None, history: Sequence[Sequence[int]]) -> Tensor:
     """Next ids (B,).
 
     Args:
         logits: (B, V) float, -inf where an id is not allowed.
         sampling: how to choose.
-        uniform: (B, 2) in [0, 1): the first number draws, the second draws again where a repetition was found.
+        uniform: (B, 2) in [0, 1): the first number draws, the second draws again where a repetition was found; None
+            where nothing is drawn, at temperature 0.
         history: generated ids of each sequence so far.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
+    assert uniform is not None
     ids = draw(filter_logits(logits, sampling), uniform[:, 0])
     if not sampling.repetition_window:
         return ids

@@ -1,0 +1,156 @@
+"""Decoding steps with as few operations as a step needs: what `Decoder.run` computes, one position per sequence.
+
+B sequences, C width, H query heads, G key/value heads, R = H / G, D head size, S cache positions.
+
+A step of one small sequence is bound by the cost of starting operations, and one of a large decoder by reading the
+weights. So: queries and keys are rotated together and in place, keys and values are written to the cache together, no
+operation has a twin per head group, and weights may be int8 with a scale per row (a quarter of float32's bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unitok.cache import KVCache
+from unitok.decoder import Block, Decoder, FeedForward
+from unitok_tokenizers.errors import InputError
+
+Linear = Callable[[Tensor], Tensor]
+
+
+def plain_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """x (B, I) → (B, O) with a weight (O, I)."""
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def int8_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """The same with the weight rounded to int8, one scale per row; activations stay bfloat16 or float32."""
+    quantised, scales = quantise_rows(weight)
+
+    def apply(x: Tensor) -> Tensor:
+        out = torch._weight_int8pack_mm(x, quantised, scales)
+        return out if bias is None else out + bias
+
+    return apply
+
+
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(O, I) → (O, I) int8 and (O,) scales in the weight's dtype, weight ≈ int8 · scale; symmetric, nearest."""
+    wide = weight.detach().float()
+    scales = (wide.abs().amax(1) / 127).clamp_min(1e-12).to(weight.dtype)
+    return (wide / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
+
+
+@dataclass(frozen=True)
+class _Layer:
+    norm: Tensor
+    qkv: Linear
+    qk_norms: tuple[Tensor, Tensor] | None
+    out: Linear
+    feed_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class Stepper:
+    """The decoder's step, ready to be called many times.
+
+    Plain weights are the decoder's own, so that a step always follows them; int8 weights are made once, here.
+    """
+
+    def __init__(self, decoder: Decoder, *, int8: bool = False) -> None:
+        assert steppable(decoder)
+        if int8 and decoder.embedding.device.type != "cpu":
+            raise InputError("int8 weights speed up decoding on processors only; leave them out on this device")
+        make = int8_linear if int8 else plain_linear
+        self.config, self.embedding, self.norm = decoder.config, decoder.embedding.detach(), decoder.norm.detach()
+        self.layers = [_layer(block, make) for block in decoder.blocks]  # type: ignore[arg-type]
+        self.head = make(decoder.head_weight.detach())
+        self.frequencies = decoder.frequencies
+        self.cosine = self.sine = torch.zeros(0, 1, decoder.config.head_dim)
+
+    def _rotations(self, capacity: int) -> None:
+        """Tables of cosines and sines, (S, 1, D); the first half of the sines is negated, as `rotate` pairs halves."""
+        if len(self.cosine) >= capacity:
+            return
+        angles = torch.arange(capacity, device=self.frequencies.device).float()[:, None] * self.frequencies
+        cosine, sine = angles.cos(), angles.sin()
+        dtype = self.embedding.dtype
+        self.cosine = torch.cat([cosine, cosine], -1)[:, None].to(dtype)
+        self.sine = torch.cat([-sine, sine], -1)[:, None].to(dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(B, C) → (B, V)."""
+        return self.head(hidden)
+
+    def __call__(self, ids: Tensor, cache: KVCache, longest: int) -> Tensor:
+        """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
+
+        `longest` is the largest length after this step. The cache's lengths grow by one.
+        """
+        config, size = self.config, self.config.head_dim
+        self._rotations(cache.capacity)
+        heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
+        alone, last = len(ids) == 1, longest - 1
+        positions = slice(last, longest) if alone else cache.lengths
+        cosine, sine = self.cosine[positions], self.sine[positions]  # (B, 1, D)
+        rows, mask = (None, None) if alone else (cache.rows, cache.mask(longest, self.embedding.dtype))
+        x = functional.embedding(ids, self.embedding)
+        for layer, own in zip(self.layers, cache.layers):
+            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(ids), -1, size)
+            qk = joint[:, :turned]
+            if layer.qk_norms is not None:
+                _norm_heads(joint, layer.qk_norms, heads, turned, eps)
+            halves = qk.roll(size // 2, -1)
+            qk.mul_(cosine).addcmul_(halves, sine)
+            if rows is None:
+                own[0, :, last] = joint[0, heads:]
+            else:
+                own[rows, :, cache.lengths] = joint[:, heads:]
+            mixed = functional.scaled_dot_product_attention(
+                joint[:, :heads].view(len(ids), config.kv_heads, -1, size),  # query heads of one key head: positions
+                own[:, : config.kv_heads, :longest],
+                own[:, config.kv_heads :, :longest],
+                attn_mask=mask,
+            )
+            x = x + layer.out(mixed.reshape(len(ids), -1))
+            gate, up = layer.gate_up(functional.rms_norm(x, (width,), layer.feed_norm, eps)).chunk(2, -1)
+            x = x + layer.down(functional.silu(gate).mul_(up))
+        cache.lengths += 1
+        return functional.rms_norm(x, (width,), self.norm, eps)
+
+
+def _norm_heads(joint: Tensor, norms: tuple[Tensor, Tensor], heads: int, turned: int, eps: float) -> None:
+    size = joint.shape[-1:]
+    for part, weight in ((joint[:, :heads], norms[0]), (joint[:, heads:turned], norms[1])):
+        part.copy_(functional.rms_norm(part, size, weight, eps))
+
+
+def steppable(decoder: Decoder) -> bool:
+    """Whether a decoder has nothing but what a `Stepper` computes: no hooks, no other feed-forward, one dtype."""
+    blocks = [block for block in decoder.blocks if isinstance(block, Block)]
+    plain = all(block.after_hook is None and isinstance(block.feed_forward, FeedForward) for block in blocks)
+    return plain and len({value.dtype for value in decoder.parameters()}) == 1
+
+
+def _layer(block: Block, make: Callable[..., Linear]) -> _Layer:
+    def own(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.detach()
+
+    feed = block.feed_forward
+    assert isinstance(feed, FeedForward)
+    norms = None if block.q_norm is None or block.k_norm is None else (block.q_norm.detach(), block.k_norm.detach())
+    return _Layer(
+        norm=block.norm.detach(),
+        qkv=make(block.qkv.detach(), own(block.qkv_bias)),
+        qk_norms=norms,
+        out=make(block.out.detach(), own(block.out_bias)),
+        feed_norm=feed.norm.detach(),
+        gate_up=make(feed.gate_up.detach()),
+        down=make(feed.down.detach()),
+    )
