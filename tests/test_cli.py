@@ -28,6 +28,7 @@ COMMANDS = (
     "export",
     "import",
     "plan",
+    "doctor",
 )
 ROOT = Path(__file__).resolve().parents[1]
 
