@@ -55,9 +55,9 @@ def check_refusal(ended: Ended, *needles: object) -> str:
     return message
 
 
-def refused(*arguments: object, saying: tuple[object, ...] | str = ()) -> str:
+def refused(*arguments: object, saying: object = ()) -> str:
     """The message with which a command is refused."""
-    return check_refusal(unitok(*arguments), *((saying,) if isinstance(saying, str) else saying))
+    return check_refusal(unitok(*arguments), *(saying if isinstance(saying, tuple) else (saying,)))
 
 
 def works(*arguments: object) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent
+from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent, open_draft
 
 BLOCK_FRAMES = 1 << 18
 RATES = (1_000, 768_000)
@@ -152,7 +152,8 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
     ensure_writable_parent(target)
     draft = draft_of(target)
     try:
-        draft.write_bytes(encoded.getbuffer())
+        with open_draft(draft) as file:
+            file.write(encoded.getbuffer())
         os.replace(draft, target)
     except (OSError, ValueError) as error:
         with suppress(OSError, ValueError):  # a draft that could not be made cannot be removed either

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -162,6 +162,11 @@ def _claim(draft: Path, *, folder: bool) -> int:
 def draft_of(final: Path) -> Path:
     """The hidden sibling in which `final` is made."""
     return final.with_name(f".{final.name}.part")
+
+
+def open_draft(draft: Path) -> BinaryIO:
+    """Open a draft for writing; OSError where a link stands in its place, which would lead the writing elsewhere."""
+    return os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666), "wb")
 
 
 def _remove(path: Path) -> None:

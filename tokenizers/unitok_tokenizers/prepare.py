@@ -18,8 +18,10 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
     cannot_write,
+    draft_of,
     ensure_folder,
     fingerprint,
+    open_draft,
     read_json,
     sha256_file,
     sync_folder,
@@ -238,9 +240,9 @@ def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence
         types[name] = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
     table = pyarrow.table(dict(columns), schema=schema)
-    draft = path.with_name(f".{path.name}.part")
+    draft = draft_of(path)
     try:
-        with open(draft, "wb") as sink:
+        with open_draft(draft) as sink:
             with pyarrow.ipc.new_stream(sink, schema) as writer:
                 writer.write_table(table)
             sink.flush()
