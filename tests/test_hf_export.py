@@ -79,8 +79,10 @@ def own_logits(decoder: Decoder, ids: np.ndarray) -> torch.Tensor:
 
 def prompts(model: Model) -> tuple[list[np.ndarray], list[str]]:
     """Prompts of several tasks, as ids and as somebody would type them."""
-    units = "".join(f"<u:{unit}>" for unit in (3, 1, 4, 1, 5, 9))
+    names = model.vocabulary.names()
     speech = Span("units", np.array([3, 1, 4, 1, 5, 9]))
+    spoken = model.vocabulary.to_ids("units", speech.content).tolist()
+    units = "".join(names[token] for token in spoken)
     text = model.text_span("das haus  steht")
     plans = [
         Plan("mt", "de", "en", (), (text,)),
@@ -88,11 +90,10 @@ def prompts(model: Model) -> tuple[list[np.ndarray], list[str]]:
         Plan("lm", "de", None, (), (), (model.text_span("heute"),)),
     ]
     ids = [render_prompt(plan, model.vocabulary) for plan in plans]
-    names = model.vocabulary.names()
     typed = []
     for one, spelled in zip(ids, ("das haus  steht", units, "heute")):
         marks = [names[token] for token in one]
-        inside = [i for i, token in enumerate(one) if token < model.tokenizers.text.size or names[token][:3] == "<u:"]
+        inside = [i for i, token in enumerate(one) if token < model.tokenizers.text.size or token in spoken]
         typed.append("".join([*marks[: inside[0]], spelled, *marks[inside[-1] + 1 :]]))
     return ids, typed
 
