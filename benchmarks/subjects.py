@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, loss, train
+from benchmarks import checkpoint, data, decode, loss, train
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -12,6 +12,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "loss": loss.run,
     "data": data.run,
     "checkpoint": checkpoint.run,
+    "decode": decode.run,
     "train": train.run,
 }
 """Name → function; the name is the prefix of its arms."""

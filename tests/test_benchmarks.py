@@ -68,6 +68,17 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="generate is the peer")
+    assert main(["decode", "--quick", "--rounds", "1", "-o", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert found["ratios"]["decode.vs_generate"] > 0 and found["ratios"]["decode_b64.vs_generate"] > 0
+    assert found["notes"]["decode.generate.28m.default.ids"].startswith("100.0%")
+    missing = found["ratios"]["decode.vs_llamacpp"] is None
+    assert missing == ("llama-cpp-python" in found["notes"]["decode.vs_llamacpp"]), found["notes"]
+
+
+@pytest.mark.slow
 def test_training_learns_the_same_as_the_trainer(tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the Trainer needs it")
     assert main(["train", "--quick", "--rounds", "1", "-o", str(tmp_path)]) == 0
