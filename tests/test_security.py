@@ -189,10 +189,11 @@ def test_a_folder_cannot_name_the_class_that_reads_it(value: str, shop: Workshop
         config = read_json(path)
         if "class" in config:
             write_json(path, {**config, "class": value})
-            refused("generate", model, shop.root / "0.wav", "--task", "asr", "--lang", "en", saying=model)
+            ended = unitok("generate", model, shop.root / "0.wav", "--task", "asr", "--lang", "en")
+            assert ended.code in (0, 2), ended  # 0: where only one class is possible, its name is not read
             write_json(path, config)
-            found += 1
-    assert found >= 3
+            found += ended.code == 2
+    assert found >= 2
 
 
 # -- paths ----------------------------------------------------------------------------------------------------------
