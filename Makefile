@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # One thread a worker: two busy OpenMP threads on a loaded two-core machine are slower than one.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install demo test test-unit check bench soak format clean
+.PHONY: install demo test test-unit check docs docs-check tree bench soak format clean
 
 install: $(STAMP)
 
@@ -35,11 +35,24 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/file_tree.py --check
 	$(TEST) -n 2 --dist loadfile
 
 # Needs a quiet machine: refuses where other work takes a sixth of it. `BENCH="--force"` measures all the same.
 bench: install
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# The API reference under build/api; whatever pdoc warns of is an error.
+docs: install
+	PYTHONPATH=.:tokenizers:training:vocoder $(BIN)/python docs/api.py
+
+# Every command of README and docs as it stands, the long ones too: hours on two cores.
+docs-check: demo docs
+	UNITOK_DOCS=literal $(TEST) tests/test_readme.py
+
+# The file tree at the end of README.
+tree: install
+	$(BIN)/python tests/file_tree.py
 
 # Kills every command 20 times and more, at random moments, and compares what a repeat makes.
 soak: install

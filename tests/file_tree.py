@@ -1,6 +1,7 @@
 """The file tree at the end of README: every file with its gloss, the first sentence of its module docstring.
 
-python tests/file_tree.py      writes it anew
+python tests/file_tree.py              writes it anew
+python tests/file_tree.py --check      fails where it is out of date
 """
 
 from __future__ import annotations
@@ -113,7 +114,12 @@ def main() -> int:
     readme = ROOT / "README.md"
     head, found, _ = readme.read_text(encoding="utf-8").partition(HEADING)
     assert found, f"README.md has no heading {HEADING.strip()!r}"
-    readme.write_text(f"{head}{HEADING}\n{file_tree(repository_files())}", encoding="utf-8")
+    text = f"{head}{HEADING}\n{file_tree(repository_files())}"
+    if "--check" in sys.argv[1:]:
+        fresh = text == readme.read_text(encoding="utf-8")
+        print("the file tree of README.md is as it should be" if fresh else "README.md: run `make tree`")
+        return 0 if fresh else 1
+    readme.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -73,6 +73,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "shared").symlink_to(DATA.parent)
     write_recordings(folder / "my")
     if LITERAL:
+        demo = ROOT / "runs" / "demo"
+        assert (demo / "report.html").exists(), "`make docs-check` runs the demo first"
+        (folder / "runs").mkdir()
+        (folder / "runs/demo").symlink_to(demo)
+        for name, row in zip(("a.wav", "p.wav"), read_manifest(demo / "corpus/manifest.jsonl")):
+            write_audio(folder / name, row.load(RATE), RATE)
         return folder
     for name in ("a.wav", "p.wav"):
         write_audio(folder / name, speech(), RATE)
@@ -100,6 +106,7 @@ def needs_data(block: Block) -> bool:
     return "../shared/data" in (ROOT / block.document).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({block.document for block in RUN}))
 def test_quick_blocks_run(name: str, desk: Path) -> None:
     """In the order of the document: later blocks use what earlier ones made."""

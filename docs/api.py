@@ -1,0 +1,37 @@
+"""The API reference: python docs/api.py [FOLDER] writes it as HTML, and fails on anything that pdoc warns of."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+
+PACKAGES = ("unitok_tokenizers", "unitok_vocoder", "unitok_training")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(folder: Path) -> int:
+    """Build the reference of every public module."""
+    import pdoc
+    import pdoc.render
+
+    unitok = importlib.import_module("unitok")
+    for name in unitok.__all__:  # they are imported when first used, which pdoc does not try
+        setattr(unitok, name, getattr(unitok, name))
+    pdoc.render.configure(docformat="google")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # swig types of sentencepiece and protobuf warn on import
+        warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
+        # `unitok.__all__` names no modules, so that pdoc would leave them out; the command line has `--help`
+        own = [f"unitok.{module.name}" for module in pkgutil.iter_modules(unitok.__path__)]
+        own = [name for name in own if name not in ("unitok.cli", "unitok.__main__")]
+        pdoc.pdoc("unitok", *own, *PACKAGES, output_directory=folder)
+    print(folder / "index.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "api"))
