@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -187,3 +188,18 @@ def test_other_commands_name_what_is_wrong(model: str, tmp_path: Path, capsys: p
     assert "no manifest" in fails(capsys, "demo", "--manifest", "no.jsonl", "-o", str(tmp_path / "run"))
     assert "'xx'" in fails(capsys, "demo", "--languages", "xx", "-o", str(tmp_path / "run2"))
     assert "preset" in fails(capsys, "demo", "--preset", "dmo", "-o", str(tmp_path / "run3"))
+
+
+def test_every_argument_says_what_it_is_and_the_same_everywhere() -> None:
+    """Help for each; options of one name have one kind of value in all commands."""
+    from unitok.cli.main import build_parser
+
+    (commands,) = [one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    values: dict[str, set[tuple[object, object]]] = {}
+    for name, parser in commands.choices.items():
+        assert parser.format_help().startswith(f"usage: unitok {name}")
+        for action in parser._actions:
+            assert action.help, f"unitok {name}: {action.option_strings or action.dest} has no help"
+            for option in action.option_strings:
+                values.setdefault(option, set()).add((action.type, action.nargs))
+    assert {option: kinds for option, kinds in values.items() if len(kinds) > 1} == {}

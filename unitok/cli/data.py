@@ -21,30 +21,36 @@ def add_commands(commands: Any) -> None:
     manifest.set_defaults(run=run_manifest)
 
     fit = commands.add_parser("fit-tokenizers", help="text pieces, units and codes from your recordings")
-    fit.add_argument("manifest")
-    fit.add_argument("out")
-    fit.add_argument("--text-pieces", type=int, default=500)
-    fit.add_argument("--clusters", type=int, default=384, help="number of units")
-    fit.add_argument("--encoder", choices=("ctc", "mfcc"), default="ctc")
-    fit.add_argument("--encoder-steps", type=int, default=700)
-    fit.add_argument("--codec-steps", type=int, default=1000, help="0 for no codes")
-    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("manifest", help="JSON Lines or TSV")
+    fit.add_argument("out", help="folder to write")
+    fit.add_argument("--text-pieces", type=int, default=500, help="most text pieces (default: %(default)s)")
+    fit.add_argument("--clusters", type=int, default=384, help="number of units (default: %(default)s)")
+    fit.add_argument(
+        "--encoder", choices=("ctc", "mfcc"), default="ctc", help="behind the units (default: %(default)s)"
+    )
+    fit.add_argument("--encoder-steps", type=int, default=700, help="training steps (default: %(default)s)")
+    fit.add_argument(
+        "--codec-steps", type=int, default=1000, help="training steps, 0 for no codes (default: %(default)s)"
+    )
+    fit.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     fit.set_defaults(run=fit_tokenizers)
 
     prepare = commands.add_parser("prepare", help="write token shards")
-    prepare.add_argument("manifest")
-    prepare.add_argument("out")
-    prepare.add_argument("--tokenizers", required=True, metavar="DIR")
+    prepare.add_argument("manifest", help="JSON Lines or TSV")
+    prepare.add_argument("out", help="folder to write")
+    prepare.add_argument("--tokenizers", required=True, metavar="DIR", help="what fit-tokenizers wrote")
     prepare.add_argument(
         "--stream", action="append", default=[], metavar="NAME=FILE", help="describes tokens made elsewhere"
     )
-    prepare.add_argument("--max-seconds", type=float, default=60.0)
+    prepare.add_argument(
+        "--max-seconds", type=float, default=60.0, help="longer ones are skipped (default: %(default)s)"
+    )
     prepare.add_argument("--keep-going", action="store_true", help="skip and count unreadable recordings")
     prepare.set_defaults(run=run_prepare)
 
     for name, text in (("inspect", "what shards hold"), ("validate", "check shards completely")):
         parser = commands.add_parser(name, help=text)
-        parser.add_argument("shards")
+        parser.add_argument("shards", help="what prepare wrote")
         parser.set_defaults(run=inspect if name == "inspect" else validate)
 
 

@@ -13,7 +13,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--manifest", help="your recordings (JSON Lines or TSV) instead of the phrase corpus")
     parser.add_argument("-o", "--out", default="runs/demo", help="run folder (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--preset", default="demo", help="recipe preset or file of the decoder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")

@@ -15,7 +15,7 @@ def add_commands(commands: Any) -> None:
     plan.add_argument("--vocabulary", type=int, default=8192, help="ids of the vocabulary (default: 8192)")
     plan.add_argument("--document", type=int, default=256, help="mean length of a document in tokens (default: 256)")
     plan.add_argument("--processes", type=int, default=1, help="processes that share the packs of a step")
-    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     plan.set_defaults(run=run_plan)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 def add_commands(commands: Any) -> None:
     train = commands.add_parser("train", help="train a decoder on shards (torchrun for several processes)")
     train.add_argument("recipe", help="a preset, a YAML file, or a resolved JSON")
-    train.add_argument("--shards", required=True)
+    train.add_argument("--shards", required=True, metavar="DIR", help="what prepare wrote")
     train.add_argument("--tokenizers", metavar="DIR", help="what made the shards (default: those of --start MODEL)")
     train.add_argument("-o", "--out", default="runs/train", help="run folder (default: %(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
@@ -19,25 +19,28 @@ def add_commands(commands: Any) -> None:
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
-    export.add_argument("model")
-    export.add_argument("out")
+    export.add_argument("model", help="model directory")
+    export.add_argument("out", help="folder to write")
     export.set_defaults(run=run_export)
 
     bring = commands.add_parser("import", help="read a Llama, Mistral, Qwen2 or Qwen3 folder and expand its vocabulary")
-    bring.add_argument("hf")
-    bring.add_argument("out")
+    bring.add_argument("hf", help="local folder")
+    bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
-    bring.add_argument("--languages", nargs="+", default=["en"])
-    bring.add_argument("--seed", type=int, default=0)
+    bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
+    bring.add_argument("--seed", type=int, default=0, help="of the new rows (default: %(default)s)")
     bring.set_defaults(run=run_import)
 
     generate = commands.add_parser("generate", help="answer one request")
-    generate.add_argument("model")
+    generate.add_argument("model", help="model directory")
     generate.add_argument(
         "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
     )
     generate.add_argument(
-        "--task", required=True, choices=("asr", "tts", "s2tt", "s2st", "mt", "chat", "lm", "slm", "ilm")
+        "--task",
+        required=True,
+        choices=("asr", "tts", "s2tt", "s2st", "mt", "chat", "lm", "slm", "ilm"),
+        help="what to do with it",
     )
     generate.add_argument("--lang", "--source", dest="source", help="language of the input, or the only one")
     generate.add_argument("--target", help="target language of translation")
@@ -48,17 +51,17 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--direct", action="store_true", help="s2st without the texts in between")
     generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
     generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
-    generate.add_argument("--top-k", type=int, default=0)
-    generate.add_argument("--top-p", type=float, default=1.0)
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
+    generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
+    generate.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     generate.add_argument("-o", "--out", help="file for generated audio")
     generate.set_defaults(run=run_generate)
 
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
-    evaluate.add_argument("model")
-    evaluate.add_argument("shards")
+    evaluate.add_argument("model", help="model directory")
+    evaluate.add_argument("shards", help="what prepare wrote")
     evaluate.add_argument("--judge", help="judge folder; without it generated audio is not scored")
-    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     evaluate.add_argument("--limit", type=int, default=0, help="most rows per task")
     evaluate.add_argument(
         "--safety",
