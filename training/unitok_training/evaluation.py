@@ -7,6 +7,7 @@ metrics and the examples that the report shows.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -69,13 +70,14 @@ class Evaluation:
         return np.flatnonzero(mask).tolist()
 
     def rows(self, split: str, *columns: str) -> list[int]:
-        """The same, at most `limit` of them, spread evenly."""
+        """The same, at most `limit` of them."""
         return self.limited(self.all_rows(split, *columns))
 
     def limited(self, items: Sequence[T]) -> list[T]:
-        """At most `limit` items, spread evenly."""
+        """At most `limit` items, drawn at random: rows alternate between languages, and even steps would take one."""
         if self.limit and len(items) > self.limit:
-            return [items[index] for index in np.linspace(0, len(items) - 1, self.limit).astype(int)]
+            drawn = np.random.default_rng(self.seed).permutation(len(items))[: self.limit]
+            return [items[index] for index in np.sort(drawn)]
         return list(items)
 
     def cell(self, name: str, row: int) -> np.ndarray:
@@ -469,7 +471,8 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")
     for task in TASKS:
-        if progress is not None:
-            progress(task.__name__)
+        begin = time.perf_counter()
         task(run)
+        if progress is not None:
+            progress(f"{task.__name__}: {time.perf_counter() - begin:.1f} s")
     return run

@@ -238,9 +238,10 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """(B, R, C) → nearly orthogonal matrices with the same singular vectors; bfloat16 inside, input's dtype out."""
     x = matrices.bfloat16()
     if tall := x.shape[1] > x.shape[2]:
-        x = x.mT
+        x = x.mT.contiguous()  # the short side first: the products with it are the small ones
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        gram = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, gram, x, beta=3.4445)
     return (x.mT if tall else x).to(matrices.dtype)
