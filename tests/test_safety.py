@@ -63,9 +63,9 @@ def test_the_automaton_knows_what_it_cut(line: tuple[str, tuple[str, ...]]) -> N
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_result_says_why_it_stopped(beams: int) -> None:
     plan = Plan("asr", "en", conditions=(Span("units", np.arange(6)),))
-    narrow = tiny_model(limits=Limits(text_per_unit=0.01, floor=1))
+    narrow = tiny_model(limits=Limits(text_per_unit=0.01, floor=4))
     (cut,) = narrow.run([Request(plan=plan)], beams=beams)
-    assert cut.finish_reason == "length" and len(cut.outputs[0]) == 1
+    assert cut.finish_reason == "length" and len(cut.outputs[0]) == 4
     wide = tiny_model(limits=Limits(text_per_unit=100.0))
     found = wide.run([Request(plan=plan)] * 20, sampling=Sampling(temperature=1.0))
     assert {"eos"} <= {one.finish_reason for one in found}

@@ -174,6 +174,9 @@ def _read_interleaved(reader: _Reader) -> tuple[list[Span], bool]:
         kind = next((kind for kind in MODALITIES if reader.take(opener(kind))), None)
         if kind is None:
             raise InputError(f"position {reader.at}: expected <text>, <units> or <eos>, found {reader.name()}")
+        if outputs and outputs[-1].kind == kind:
+            place = f"position {reader.at - 1}"
+            raise InputError(f"{place}: an interleaved sequence alternates text and units; {kind} follows {kind}")
         outputs.append(_read_content(reader, kind))
     if outputs:
         check_interleaved(outputs if len(outputs[-1]) else outputs[:-1])
