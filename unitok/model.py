@@ -5,7 +5,7 @@ S samples, N units, F frames, Q codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from unitok.limits import Limits
 from unitok.long_audio import Piece, Transcript, cut, is_silent
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
@@ -170,7 +171,8 @@ class Model:
             results += self._run_batch(requests[start : start + batch], sampling, beams, _batch_seed(seed, start))
         return results
 
-    def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+    def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
+        """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""
         prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
         automata, limits = [], []
         for request, prompt in zip(requests, prompts):
@@ -182,10 +184,14 @@ class Model:
             outputs = self.limits.of(request.plan)
             automata.append(Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs))
             limits.append(limit)
+        return prompts, automata, limits
+
+    def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+        prompts, automata, limits = self.prepare(requests)
         if beams > 1:
             return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
         made = generate(self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed)
-        return [self._result(*one) for one in zip(requests, prompts, made, automata)]
+        return [self.result(*one) for one in zip(requests, prompts, made, automata)]
 
     def token_limit(self, plan: Plan) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
@@ -200,15 +206,18 @@ class Model:
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():
             automaton.advance(token)  # the search followed copies
-        result = self._result(request, prompt, made, automaton)
+        result = self.result(request, prompt, made, automaton)
         texts = [self._texts(parse(np.concatenate([prompt, one.ids]), self.vocabulary).outputs) for one in found]
         return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
 
     def _texts(self, outputs: Sequence[Span]) -> list[str]:
         return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
 
-    def _result(self, request: Request, prompt: np.ndarray, made: Generated, automaton: Automaton) -> Result:
-        """`automaton` has followed the ids: it closes what a limit cuts, so that their last id says nothing of it."""
+    def result(self, request: Request, prompt: np.ndarray, made: Generated, automaton: Automaton) -> Result:
+        """What generated ids mean.
+
+        `automaton` has followed them: it closes what a limit cuts, so that their last id says nothing of it.
+        """
         parsed = parse(np.concatenate([prompt, made.ids]), self.vocabulary)
         texts = self._texts(parsed.outputs)
         audio = self.speak(parsed.outputs, request.voice) if request.speak else None
@@ -346,6 +355,42 @@ class Model:
         Raises:
             InputError: a task, language, flag or input that the grammar or this model does not have.
         """
+        request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
+        return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
+
+    def stream(
+        self,
+        task: str,
+        *,
+        source: str,
+        target: str | None = None,
+        text: str | None = None,
+        audio: Audio | None = None,
+        voice: Voice = None,
+        flags: Sequence[str] = (),
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> Iterator[Chunk]:
+        """`generate` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
+
+        Raises:
+            InputError: as `generate`, when it is called.
+        """
+        request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
+        return stream_request(self, request, sampling=sampling, seed=seed)
+
+    def request(
+        self,
+        task: str,
+        *,
+        source: str,
+        target: str | None = None,
+        text: str | None = None,
+        audio: Audio | None = None,
+        voice: Voice = None,
+        flags: Sequence[str] = (),
+    ) -> Request:
+        """The request behind `generate` and `stream`; InputError as there."""
         given = [self.text_span(text)] if text is not None else []
         if audio is not None:
             given.append(Span("units", self.units_of([audio])[0]))
@@ -362,8 +407,7 @@ class Model:
         if not continues and not given:
             raise InputError(f"task {task!r} needs text or audio to answer")
         vector = None if OUT_CODES in flags else self.voice_vector(voice)
-        request = Request(plan=plan, voice=vector, speak=self.vocoder is not None)
-        return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
+        return Request(plan=plan, voice=vector, speak=self.vocoder is not None)
 
     # -- files --------------------------------------------------------------------------------------------------
 

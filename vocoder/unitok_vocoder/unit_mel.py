@@ -87,14 +87,17 @@ class UnitMel(nn.Module):
             x = block(x, long_mask)
         return self.out(x) * 2.5 - 5.0
 
+    def durations(self, units: Tensor, voice: Tensor) -> Tensor:
+        """Deduplicated units (1, N), voice (E,) → frames (N,) of each, at least one."""
+        logs = self.log_durations(units, voice[None], torch.ones(1, units.shape[1], 1))[0]
+        return logs.exp().round().clamp(1, 25).long()
+
     @torch.inference_mode()
     def synthesise(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None = None) -> Tensor:
         """Deduplicated units (N,), voice (E,), optional durations (N,) in frames → log-mels (F, M)."""
         table = torch.as_tensor(np.asarray(units, dtype=np.int64))[None]
-        ones = torch.ones(1, table.shape[1], 1)
         if durations is None:
-            predicted = self.log_durations(table, voice[None], ones)[0].exp().round().clamp(1, 25)
-            counts = predicted.long()
+            counts = self.durations(table, voice)
         else:
             counts = torch.as_tensor(np.asarray(durations, dtype=np.int64))
         frames = torch.repeat_interleave(table[0], counts)[None]

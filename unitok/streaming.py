@@ -1,0 +1,147 @@
+"""Answers as they come: text as soon as its characters are known, speech as soon as its samples are.
+
+All chunks of an output, joined, are that output of `Model.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unitok.generation import Generation
+from unitok.results import Result
+from unitok.sampling import Sampling
+from unitok_tokenizers.grammar import output_kinds
+from unitok_tokenizers.text import TextTokenizer
+from unitok_vocoder.streaming import UnitStream
+
+if TYPE_CHECKING:
+    from unitok.model import Model, Request
+
+UNITS_AT_ONCE = 8
+"""Units that are collected before the vocoder is asked."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunk:
+    """A piece of an answer."""
+
+    text: str = ""
+    """Characters that follow what came before."""
+    output: int = 0
+    """Which text of the answer they belong to: a chain gives its transcript first, then the translation."""
+    audio: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32), repr=False)
+    """(S,) float32 samples that follow what came before."""
+    sample_rate: int | None = None
+    """Hz of `audio`; None without any."""
+    result: Result | None = None
+    """The whole answer, with the last chunk only."""
+
+
+class TextStream:
+    """Ids of one text in, characters out; bytes of an unfinished character wait."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.said = ""
+
+    def push(self, ids: Sequence[int]) -> str:
+        """Take the next local ids; returns the characters that they complete."""
+        self.ids.extend(ids)
+        return self._say(self.tokenizer.decode(self.ids).rstrip("\N{REPLACEMENT CHARACTER}"))
+
+    def finish(self) -> str:
+        """The rest, unfinished characters included."""
+        return self._say(self.tokenizer.decode(self.ids))
+
+    def _say(self, text: str) -> str:
+        if not text.startswith(self.said):
+            return ""
+        fresh = text[len(self.said) :]
+        self.said = text
+        return fresh
+
+
+class _Answer:
+    """Sorts generated ids into texts and speech."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.model, self.vocabulary = model, model.vocabulary
+        self.text: TextStream | None = None
+        self.texts = 0
+        kinds = output_kinds(request.plan.task, request.plan.flags)
+        # Only the last speech of an answer is spoken; in interleaved text and speech it is known at the end.
+        speaks = request.speak and model.vocoder is not None and model.vocoder.units is not None
+        live = [kind for kind in kinds if kind in ("units", "codes")] == ["units"] and request.plan.task != "ilm"
+        self.speech: UnitStream | None = None
+        if live and speaks and model.vocoder is not None:
+            self.speech = UnitStream(model.vocoder, voice=request.voice)
+        self.waiting: list[int] = []
+        for span in request.plan.outputs:  # a beginning to continue is part of the answer
+            if span.kind == "text":
+                self.text = self.text or TextStream(model.tokenizers.text)
+                self.text.ids.extend(span.content.tolist())
+            elif span.kind == "units":
+                self.waiting.extend(span.content.tolist())
+
+    def push(self, token: int) -> Chunk | None:
+        """Take one id; returns what it adds, if anything can be told yet."""
+        meaning = self.vocabulary.describe(token)
+        if meaning.block == "text":
+            self.text = self.text or TextStream(self.model.tokenizers.text)
+            fresh = self.text.push([meaning.local])
+            return Chunk(text=fresh, output=self.texts) if fresh else None
+        # Where codes carry the units, those are the first codebook's ids.
+        if self.speech is not None and meaning.block in ("units", "codes") and meaning.codebook == 0:
+            self.waiting.append(meaning.local)
+            return self._speak() if len(self.waiting) >= UNITS_AT_ONCE else None
+        return self._end_text()
+
+    def _end_text(self) -> Chunk | None:
+        if self.text is None:
+            return None
+        rest, output = self.text.finish(), self.texts
+        self.text, self.texts = None, self.texts + 1
+        return Chunk(text=rest, output=output) if rest else None
+
+    def _speak(self) -> Chunk | None:
+        assert self.speech is not None
+        samples = self.speech.push(self.waiting)
+        self.waiting = []
+        return self._audio(samples)
+
+    def _audio(self, samples: np.ndarray) -> Chunk | None:
+        assert self.model.vocoder is not None
+        return Chunk(audio=samples, sample_rate=self.model.vocoder.sample_rate) if len(samples) else None
+
+    def finish(self, result: Result) -> Iterator[Chunk]:
+        """What is left, and the result."""
+        if (chunk := self._end_text()) is not None:
+            yield chunk
+        if self.speech is not None:
+            for part in (self._speak(), self._audio(self.speech.finish())):
+                if part is not None:
+                    yield part
+        elif result.audio is not None:
+            yield Chunk(audio=result.audio, sample_rate=result.sample_rate)
+        yield Chunk(result=result, output=max(self.texts - 1, 0))
+
+
+def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+    """Answer one request in chunks; InputError as `Model.run`, at the first one.
+
+    Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end.
+    """
+    (prompt,), (automaton,), limits = model.prepare([request])
+    running = Generation(
+        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits, seed=seed
+    )
+    answer = _Answer(model, request)
+    while made := running.step():
+        if (chunk := answer.push(made[0][1])) is not None:
+            yield chunk
+    yield from answer.finish(model.result(request, prompt, running.results()[0], automaton))

@@ -1,0 +1,93 @@
+"""Speech from units as they come, equal to what all of them give at once.
+
+All networks behind the units are convolutions, so that a sample depends on a bounded neighbourhood: it is said as soon
+as that is known. N units, T frames at the units' rate, F mel frames, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitok_tokenizers.convolution import ConvBlock
+from unitok_vocoder.vocoder import Vocoder
+
+LEAST = 16
+"""Mel frames that are worth a call of the networks."""
+
+
+def reach(blocks: Iterable[torch.nn.Module]) -> int:
+    """Neighbours on either side that a stack of blocks looks at."""
+    return sum(block.depthwise.kernel_size[0] // 2 for block in blocks if isinstance(block, ConvBlock))
+
+
+class UnitStream:
+    """Deduplicated units in, samples out. Without a mel vocoder (Griffin-Lim needs all frames) all come at the end."""
+
+    def __init__(self, vocoder: Vocoder, *, voice: str | np.ndarray | None = None) -> None:
+        self.vocoder = vocoder
+        self.voice_name = voice
+        self.units: list[int] = []
+        self.durations: list[int] = []
+        """Frames of the units whose neighbours are known."""
+        self.frames_said = 0
+        """Mel frames whose samples were given out."""
+        self.live = vocoder.mel is not None and vocoder.units is not None
+        if self.live:
+            assert vocoder.mel is not None and vocoder.units is not None
+            synthesiser, mel = vocoder.units, vocoder.mel
+            self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32))
+            self.hop, self.stride = mel.mel.hop_length, synthesiser.config.stride
+            self.duration_reach = reach(synthesiser.duration)
+            windows = -(-mel.config.n_fft // (2 * self.hop)) + 1
+            self.mel_reach = (
+                self.stride * (reach(synthesiser.encoder) + 1) + reach(synthesiser.decoder)
+                + mel.front.kernel_size[0] // 2 + reach(mel.blocks) + windows
+            )  # fmt: skip
+
+    def push(self, units: Sequence[int]) -> np.ndarray:
+        """Take the next units (N,); returns the samples (S,) that can no longer change, perhaps none."""
+        self.units.extend(int(unit) for unit in units)
+        return self._say(ended=False) if self.live else np.zeros(0, dtype=np.float32)
+
+    def finish(self) -> np.ndarray:
+        """The remaining samples (S,)."""
+        if not self.units:
+            return np.zeros(0, dtype=np.float32)
+        if not self.live:
+            return self.vocoder.from_units(np.asarray(self.units), voice=self.voice_name)
+        return self._say(ended=True)
+
+    @torch.inference_mode()
+    def _say(self, *, ended: bool) -> np.ndarray:
+        assert self.vocoder.mel is not None and self.vocoder.units is not None
+        self._predict_durations(ended)
+        known = self.durations
+        total = self.stride * sum(known)
+        final = total if ended else total - self.mel_reach
+        if final <= self.frames_said or not ended and final - self.frames_said < LEAST:
+            return np.zeros(0, dtype=np.float32)
+        frames = torch.repeat_interleave(torch.tensor(self.units[: len(known)]), torch.tensor(known))  # (T,)
+        begin = max(0, (self.frames_said - self.mel_reach) // self.stride)
+        window = frames[begin:][None]
+        log_mels = self.vocoder.units.mels(window, self.voice[None], torch.ones(1, window.shape[1], 1))
+        samples = self.vocoder.mel(log_mels)[0]  # (S,)
+        first = (self.frames_said - begin * self.stride) * self.hop
+        last = (final - begin * self.stride) * self.hop
+        self.frames_said = final
+        return samples[first:last].numpy()
+
+    def _predict_durations(self, ended: bool) -> None:
+        """Durations of the units that have all their neighbours; each is decided once."""
+        assert self.vocoder.units is not None
+        done, side = len(self.durations), self.duration_reach
+        until = len(self.units) if ended else len(self.units) - side
+        if until <= done:
+            return
+        begin = max(0, done - side)
+        window: Tensor = torch.tensor(self.units[begin:])[None]
+        predicted = self.vocoder.units.durations(window, self.voice)
+        self.durations += predicted[done - begin : until - begin].tolist()
