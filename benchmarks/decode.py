@@ -26,7 +26,7 @@ from unitok.stepping import Stepper
 TINY = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1}
 PRECISIONS = ("fp32", "bf16", "int8")
 SHARPER = 6.0
-"""Random matrices are scaled up: near-ties of a random network's logits would differ by rounding alone."""
+"""The blocks' random matrices are scaled up: else the network repeats its last id, whatever it computes."""
 
 
 class Subject:
@@ -38,7 +38,8 @@ class Subject:
         self.name, self.requests, self.counts = name, requests, counts
         self.model = material.decoder(shape)
         with torch.no_grad():
-            self.model.embedding.mul_(SHARPER)
+            for value in self.model.blocks.parameters():
+                value.mul_(SHARPER if value.ndim == 2 else 1.0)
         self.folder = context.folder / f"decode-{name}"
         roles = material.vocabulary()
         self.pad = roles.pad

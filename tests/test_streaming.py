@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +104,15 @@ def test_chunks_joined_are_the_answer(model: Model, task: str, given: dict, samp
 def test_mistakes_are_told_at_the_call(model: Model) -> None:
     with pytest.raises(InputError, match="needs text or audio"):
         model.stream("asr", source="en")
+
+
+def test_int8_steps_are_an_option_of_loading(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    plain = Model.load(tmp_path / "model", dtype=torch.bfloat16)
+    quick = Model.load(tmp_path / "model", dtype=torch.bfloat16, int8=True)
+    assert plain.stepper is None and quick.stepper is not None
+    prefixes = [one.transcribe(speech(), lang="en") for one in (plain, quick)]
+    assert all(one.text is not None for one in prefixes)
+    assert prefixes[0].score != prefixes[1].score, "int8 weights took the steps"
+    (chunk,) = [one for one in quick.stream("asr", source="en", audio=speech()) if one.result is not None]
+    assert chunk.result is not None and chunk.result.score == prefixes[1].score

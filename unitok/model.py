@@ -23,6 +23,7 @@ from unitok.limits import Limits
 from unitok.long_audio import Piece, Transcript, cut, is_silent
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok.stepping import Stepper
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
@@ -73,6 +74,8 @@ class Model:
     limits: Limits = field(default_factory=Limits)
     info: dict[str, Any] = field(default_factory=dict)
     """What training recorded: tasks, checkpoint hash."""
+    stepper: Stepper | None = None
+    """Takes the decoding steps, for instance with int8 weights; made from the decoder where None."""
 
     # -- what it knows ------------------------------------------------------------------------------------------
 
@@ -190,7 +193,10 @@ class Model:
         prompts, automata, limits = self.prepare(requests)
         if beams > 1:
             return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
-        made = generate(self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed)
+        made = generate(
+            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
+            stepper=self.stepper,
+        )  # fmt: skip
         return [self.result(*one) for one in zip(requests, prompts, made, automata)]
 
     def token_limit(self, plan: Plan) -> int:
@@ -201,7 +207,7 @@ class Model:
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
     def _search(self, request: Request, prompt: np.ndarray, automaton: Automaton, beams: int) -> Result:
-        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams)
+        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.stepper)
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():
@@ -427,8 +433,11 @@ class Model:
             write_json(draft / "unitok.json", {"format": FORMAT, "limits": self.limits.__dict__, "info": self.info})
 
     @staticmethod
-    def load(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Model:
+    def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, int8: bool = False) -> Model:
         """Read a model directory.
+
+        `int8` rounds the weights of decoding steps to int8, one scale per row: the quickest on a processor, and not
+        quite the same model. Prompts are read with the weights of `dtype`; bfloat16 goes well with it.
 
         Raises:
             InputError: no such directory, another format, or parts that do not belong together.
@@ -445,7 +454,10 @@ class Model:
                 f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it"
             )
         with intact(root, "copy the folder again, or train the model again"):
-            return Model._read(root, config, dtype)
+            model = Model._read(root, config, dtype)
+        if int8:
+            model.stepper = Stepper(model.decoder, int8=True)
+        return model
 
     @staticmethod
     def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:

@@ -138,8 +138,9 @@ def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: 
     """
     (prompt,), (automaton,), limits = model.prepare([request])
     running = Generation(
-        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits, seed=seed
-    )
+        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits, seed=seed,
+        stepper=model.stepper,
+    )  # fmt: skip
     answer = _Answer(model, request)
     while made := running.step():
         if (chunk := answer.push(made[0][1])) is not None:
