@@ -308,3 +308,40 @@ def test_a_prompt_without_its_generate_mark_is_refused() -> None:
     prompt = render_prompt(Plan("lm", "en"), own())[:-1]
     with pytest.raises(InputError, match="stops before its generate mark"):
         Automaton(own(), prompt, max_new_tokens=9)
+
+
+def spoken(vocabulary: Vocabulary, outputs: tuple[Span, ...] = ()) -> np.ndarray:
+    plan = Plan("tts", "en", None, ("<out:codes>",), (Span("text", np.asarray([5, 6])),), outputs)
+    return render(plan, vocabulary).ids[:-1] if outputs else render_prompt(plan, vocabulary)
+
+
+@given(st.integers(0, 10**9))
+@PROPERTY
+def test_aligned_codes_say_the_units_before_them(seed: int) -> None:
+    vocabulary, rng = VOCABULARIES["viewing"], np.random.default_rng(seed)
+    automaton = Automaton(vocabulary, spoken(vocabulary), max_new_tokens=400, output_limits=[9, 40], aligned=True)
+    ids = walk(automaton, rng)
+    units, codes = parse(np.concatenate([spoken(vocabulary), ids]), vocabulary).outputs
+    heard = codes.content[:, 0]
+    heard = heard[np.insert(np.diff(heard) != 0, 0, True)].tolist()
+    said = units.content[np.insert(np.diff(units.content) != 0, 0, True)].tolist()
+    assert heard == said[: len(heard)] and (len(heard) == len(said) or len(codes.content) == 40)
+
+
+def test_aligned_codes_are_closed_by_limits_and_need_units_of_their_codebook() -> None:
+    for name, aligned in (("viewing", True), ("viewing", False), ("own", True)):
+        vocabulary = VOCABULARIES[name]
+        units = Span("units", np.asarray([1, 3, 1]))
+        frames = np.asarray([[1, 0, 0]] * 2)[:, : len(vocabulary.streams["codes"].cardinalities)]
+        prompt = spoken(vocabulary, (units, Span("codes", frames)))
+        prompt = prompt[:-1]  # the closer: the second frame is complete, and the codes go on
+        automaton = Automaton(vocabulary, prompt, max_new_tokens=60, output_limits=[3, 5], aligned=aligned)
+        first = vocabulary.block_ranges("codes", 0)[0][0]
+        follows = name == "viewing" and aligned
+        assert (allowed_ids(automaton) == [first + 1, first + 3]) == follows
+        if follows:
+            said = [vocabulary.describe(token).local for token in walk(automaton, np.random.default_rng(0))]
+            assert automaton.finished and len(said) <= 3 * frames.shape[1] + 2
+        lost = np.concatenate([prompt, [first + 2], prompt[-frames.shape[1] + 1 :]])
+        free = Automaton(vocabulary, lost, max_new_tokens=60, output_limits=[3, 9], aligned=aligned)
+        assert len(allowed_ids(free)) > 3, "codes that left their units in the prompt are not held to them"

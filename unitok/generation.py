@@ -46,7 +46,7 @@ class MaskTable:
     def __init__(self, size: int, device: torch.device) -> None:
         self.size, self.device = size, device
         self.rows: dict[object, int] = {}
-        self.table = torch.zeros(0, size, dtype=torch.bool, device=device)
+        self.table = torch.zeros(64, size, dtype=torch.bool, device=device)
 
     def __call__(self, automata: Sequence[Automaton]) -> Tensor:
         """(B, V) bool (or (1, V), the same for all), True where an id is allowed."""
@@ -59,7 +59,9 @@ class MaskTable:
                 fresh.append(torch.from_numpy(automaton.mask(self.size)))
             index.append(self.rows[key])
         if fresh:
-            self.table = torch.cat([self.table, torch.stack(fresh).to(self.device)])
+            while len(self.rows) > len(self.table):
+                self.table = torch.cat([self.table, torch.zeros_like(self.table)])
+            self.table[len(self.rows) - len(fresh) : len(self.rows)] = torch.stack(fresh).to(self.device)
         if min(index) == max(index):
             return self.table[index[0] : index[0] + 1]
         return self.table[torch.tensor(index, device=self.device)]

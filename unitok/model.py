@@ -23,7 +23,7 @@ from unitok.limits import Limits
 from unitok.long_audio import Piece, Transcript, cut, is_silent
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
-from unitok.stepping import Stepper
+from unitok.stepping import Stepper, steppable
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
@@ -75,7 +75,7 @@ class Model:
     info: dict[str, Any] = field(default_factory=dict)
     """What training recorded: tasks, checkpoint hash."""
     stepper: Stepper | None = None
-    """Takes the decoding steps, for instance with int8 weights; made from the decoder where None."""
+    """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
 
     # -- what it knows ------------------------------------------------------------------------------------------
 
@@ -174,6 +174,14 @@ class Model:
             results += self._run_batch(requests[start : start + batch], sampling, beams, _batch_seed(seed, start))
         return results
 
+    def steps(self) -> Stepper | None:
+        """What takes the decoding steps: made once, and again if the weights have changed since."""
+        if self.stepper is not None and self.stepper.fits(self.decoder):
+            return self.stepper
+        int8 = self.stepper is not None and self.stepper.int8
+        self.stepper = Stepper(self.decoder, packed=True, int8=int8) if steppable(self.decoder) else None
+        return self.stepper
+
     def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
         """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""
         prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
@@ -185,7 +193,8 @@ class Model:
                     f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
                 )
             outputs = self.limits.of(request.plan)
-            automata.append(Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs))
+            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+            automata.append(automaton)
             limits.append(limit)
         return prompts, automata, limits
 
@@ -195,7 +204,7 @@ class Model:
             return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
         made = generate(
             self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
-            stepper=self.stepper,
+            stepper=self.steps(),
         )  # fmt: skip
         return [self.result(*one) for one in zip(requests, prompts, made, automata)]
 
@@ -207,7 +216,7 @@ class Model:
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
     def _search(self, request: Request, prompt: np.ndarray, automaton: Automaton, beams: int) -> Result:
-        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.stepper)
+        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.steps())
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():

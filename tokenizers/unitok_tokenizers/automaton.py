@@ -8,7 +8,7 @@ for it. States with equal choices share one key, so that a decoder masks a whole
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class _Content:
     close: int
     limit: int
     """Most items; further ones are not allowed."""
+    heard: bool = False
+    """These are units whose order the codes after them keep."""
+    follows: bool = False
+    """These are codes whose first codebook says the units before them, each for a frame or more, in their order."""
 
     @property
     def shortest(self) -> int:
@@ -81,6 +85,9 @@ class Automaton:
         max_new_tokens: most ids to generate, the end of sequence included.
         output_limits: most content items per output (frames for codes), those in the prompt counted; one item is
             always allowed. None, or too few of them, leaves outputs to `max_new_tokens`.
+        aligned: codes that come after units which are their first codebook's must say those units, in their order, each
+            for one frame or more. The grammar does not ask for it, but training never shows anything else, and a model
+            that loses its place swallows words.
 
     Every output holds at least one item. A prefix that the prompt leaves open gets at least one more, unless its limit
     is reached.
@@ -97,6 +104,7 @@ class Automaton:
         *,
         max_new_tokens: int,
         output_limits: Sequence[int] | None = None,
+        aligned: bool = False,
     ) -> None:
         self.vocabulary = vocabulary
         self.remaining = max_new_tokens
@@ -108,6 +116,8 @@ class Automaton:
         self._masks: dict[tuple[Ranges, int], np.ndarray] = {}
         self._items = self._codebook = 0
         self._least = 1
+        self._said: tuple[int, ...] = ()
+        self._place: int | None = None
         prompt = parse(prompt_ids, vocabulary)
         if prompt.start is None:
             raise InputError("the prompt stops before its generate mark; make it with render_prompt")
@@ -115,7 +125,7 @@ class Automaton:
         if self._interleaved:
             self._start_interleaved()
         else:
-            self._start(prompt, output_limits or ())
+            self._start(prompt, output_limits or (), aligned)
         for token in np.asarray(prompt_ids)[prompt.start :].tolist():
             self._take(token)
         self._ask_for_more()
@@ -127,13 +137,19 @@ class Automaton:
 
     # -- construction -------------------------------------------------------------------------------------------
 
-    def _start(self, prompt: Parsed, limits: Sequence[int]) -> None:
+    def _start(self, prompt: Parsed, limits: Sequence[int], aligned: bool) -> None:
         slots: list[_Mark | _Content] = []
-        for index, kind in enumerate(output_kinds(prompt.task, prompt.flags)):
+        kinds = output_kinds(prompt.task, prompt.flags)
+        for index, kind in enumerate(kinds):
             if index:
                 marks = (["<then>"] if task_line(prompt.task).then else []) + [f"<gen:{kind}>"]
                 slots += [_Mark(self.vocabulary.control(mark)) for mark in marks]
-            slots.append(self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED))
+            content = self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED)
+            if aligned and kinds[index : index + 2] == ("units", "codes") and self._carried():
+                content = replace(content, heard=True)
+            elif index and aligned and kinds[index - 1 : index + 1] == ("units", "codes") and self._carried():
+                content = replace(content, follows=True)
+            slots.append(content)
         slots.append(_Mark(self.vocabulary.eos))
         self._slots = slots
         self._tail = np.cumsum([slot.shortest for slot in slots][::-1])[::-1].tolist() + [0]
@@ -148,6 +164,10 @@ class Automaton:
         ranges = tuple(_without(_merge(self.vocabulary.block_ranges(kind, q)), roles) for q in books)
         close = self.vocabulary.control(closer(kind))
         return _Content(ranges, _merge([*ranges[0], _single(close)]), close, limit)
+
+    def _carried(self) -> bool:
+        """Whether the units are the codec's first codebook."""
+        return self.vocabulary.streams["units"].views == "codes"
 
     def _start_interleaved(self) -> None:
         self._runs = {kind: self._content(kind, UNLIMITED).codebooks[0] for kind in MODALITIES}
@@ -192,11 +212,24 @@ class Automaton:
         slot = self._slots[self._at]
         if isinstance(slot, _Mark):
             return (_single(slot.id),)
+        if slot.follows and self._place is not None and not self._codebook:
+            return self._allowed_following(slot, self._place)
         if self._codebook or self._items < self._least:
             return slot.codebooks[self._codebook]
         # Here the shortest completion closes at once: a further item must fit beside it.
         room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
         return slot.choice if room and self._items < slot.limit else (_single(slot.close),)
+
+    def _allowed_following(self, slot: _Content, place: int) -> Ranges:
+        """The unit that is being said, the next one, and the end where all were said or the limit is reached."""
+        last = place == len(self._said) - 1
+        ids = self._said[max(place, 0) : place + 2]
+        if self._items < self._least:
+            return _merge([_single(token) for token in ids])
+        room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
+        if not room or self._items >= slot.limit:
+            return (_single(slot.close),)
+        return _merge([_single(token) for token in (*ids, *((slot.close,) if last else ()))])
 
     def _allowed_interleaved(self) -> Ranges:
         if self._kind is not None and not self._items:
@@ -251,13 +284,25 @@ class Automaton:
             return
         slot = self._slots[self._at]
         if isinstance(slot, _Mark) or token == slot.close:
+            if isinstance(slot, _Content) and slot.heard:
+                self._place = -1
             self._at += 1
             self._items = self._codebook = 0
             self._least = 1
             self.finished = self._at == len(self._slots)
             return
+        if slot.heard and self._said[-1:] != (token,):
+            self._said = (*self._said, token)
+        elif slot.follows and not self._codebook and self._place is not None:
+            self._place = self._follow(self._place, token)
         self._codebook = (self._codebook + 1) % len(slot.codebooks)
         self._items += self._codebook == 0
+
+    def _follow(self, place: int, token: int) -> int | None:
+        """The place of a frame among the units said; None for good where a prompt's codes have left them."""
+        if place >= 0 and token == self._said[place]:
+            return place
+        return place + 1 if self._said[place + 1 : place + 2] == (token,) else None
 
     def copy(self) -> Automaton:
         """An independent automaton in the same state, for a beam; tables and masks are shared."""
