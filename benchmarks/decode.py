@@ -60,7 +60,7 @@ class Subject:
             decoder = Decoder(self.model.config)
             decoder.load_state_dict(self.model.state_dict())
             decoder = decoder.to(torch.float32 if precision == "fp32" else torch.bfloat16).eval()
-            return decoder, Stepper(decoder, int8=precision == "int8")
+            return decoder, Stepper(decoder, packed=True, int8=precision == "int8")
 
         def run() -> float:
             decoder, stepper = self._once(name, build)

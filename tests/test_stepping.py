@@ -41,11 +41,12 @@ def ragged(*lengths: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("config", list(SHAPES.values()), ids=list(SHAPES))
 @pytest.mark.parametrize("lengths", [(7,), (3, 9, 5)], ids=["alone", "ragged"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @torch.inference_mode()
-def test_a_step_is_the_decoders(config: DecoderConfig, lengths: tuple[int, ...]) -> None:
+def test_a_step_is_the_decoders(config: DecoderConfig, lengths: tuple[int, ...], packed: bool) -> None:
     decoder = made(config)
     quick, slow = (prefill(decoder, ragged(*lengths), 16)[0] for _ in range(2))
-    stepper = Stepper(decoder)
+    stepper = Stepper(decoder, packed=packed)
     for step in range(4):
         ids = torch.arange(len(lengths)) * 5 + step
         longest = max(lengths) + 1 + step
@@ -151,3 +152,12 @@ def test_beams_follow_their_parents_in_the_cache() -> None:
     decoder.blocks[0].after_hook = lambda layer, x: x  # type: ignore[assignment]
     slow = beam_search(decoder, prompt, automata([prompt])[0], beams=4, n_best=4)
     assert [one.ids.tolist() for one in quick] == [one.ids.tolist() for one in slow]
+
+
+def test_packed_weights_are_made_again_when_the_decoder_has_changed() -> None:
+    decoder = made()
+    stepper = Stepper(decoder, packed=True)
+    assert stepper.fits(decoder) and not stepper.fits(made(seed=1))
+    with torch.no_grad():
+        decoder.blocks[1].qkv.mul_(2)
+    assert not stepper.fits(decoder) and Stepper(decoder).fits(decoder)
