@@ -29,7 +29,16 @@ from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig
 from unitok_training.evaluation import Evaluation, evaluate
-from unitok_training.fit import FitConfig, fit_codec, fit_text, fit_units, load_recordings, some_recorded, training_rows
+from unitok_training.fit import (
+    FitConfig,
+    RowAudio,
+    fit_codec,
+    fit_text,
+    fit_units,
+    load_recordings,
+    some_recorded,
+    training_rows,
+)
 from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, voice_prompts
 from unitok_training.loop import train
@@ -112,7 +121,7 @@ def judge(run: Path, settings: Settings) -> None:
     chosen = [row for row in training_rows(demo_rows(run, settings)) if row.audio is not None and row.text]
     config = CtcConfig(steps=settings["judge_steps"], seed=settings["seed"])
     found = Judge.train(
-        load_recordings(chosen),
+        RowAudio(chosen),
         [row.text or "" for row in chosen],
         [row.speaker for row in chosen],
         config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -72,21 +73,42 @@ def load_recordings(rows: Sequence[Row], sample_rate: int = 16000) -> list[np.nd
     return [row.load(sample_rate) for row in rows]
 
 
+class RowAudio(Sequence[np.ndarray]):
+    """Samples of rows that have audio, read each time they are asked for: an hour of them takes 230 MB."""
+
+    def __init__(self, rows: Sequence[Row], sample_rate: int = 16000) -> None:
+        self.rows, self.sample_rate = rows, sample_rate
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> RowAudio: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | RowAudio:
+        if isinstance(index, slice):
+            return RowAudio(self.rows[index], self.sample_rate)
+        return self.rows[index].load(self.sample_rate)
+
+
 def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None = None) -> UnitTokenizer:
     """Train the encoder (or take MFCC where there is no text) and cluster its frames."""
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
-    recordings = load_recordings(chosen)
     encoder: SpeechEncoder = MfccEncoder()
-    with_text = [index for index, row in enumerate(chosen) if row.text]
+    with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:
-        texts = [chosen[index].text or "" for index in with_text]
+        texts = [row.text or "" for row in with_text]
         report = None if progress is None else lambda step, loss: progress("encoder", step, loss)
-        network = train_ctc([recordings[index] for index in with_text], texts, config.ctc, progress=report)
+        network = train_ctc(RowAudio(with_text), texts, config.ctc, progress=report)
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
-    picks = np.random.default_rng(config.seed).permutation(len(recordings))[: config.cluster_recordings]
-    return UnitTokenizer.fit(encoder, [recordings[index] for index in picks], config.clusters, seed=config.seed)
+    picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
+    recordings = load_recordings([chosen[index] for index in picks])
+    return UnitTokenizer.fit(encoder, recordings, config.clusters, seed=config.seed)
 
 
 def fit_codec(

@@ -19,6 +19,9 @@ from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_training.ctc import CtcConfig, train_ctc
 from unitok_training.scores import wer
 
+SPEAKER_RECORDINGS = 1500
+"""Most recordings that the speaker classifier is fitted to; its features are a few numbers a recording."""
+
 
 class SpeakerClassifier:
     """Multinomial regression on the mean and deviation of each mel bin."""
@@ -84,6 +87,8 @@ class Judge:
         """Train both on reference audio. The judge's seed differs from the unit encoder's, whatever was configured."""
         network = train_ctc(recordings, texts, replace(config, seed=config.seed + 1000), progress=progress)
         known = [index for index, name in enumerate(speakers) if name]
+        if len(known) > SPEAKER_RECORDINGS:
+            known = np.random.default_rng(config.seed).permutation(known)[:SPEAKER_RECORDINGS].tolist()
         classifier = None
         if len({speakers[index] for index in known}) > 1:
             classifier = SpeakerClassifier.train([recordings[i] for i in known], [speakers[i] for i in known])
