@@ -33,7 +33,6 @@ from unitok_training.checkpoint import (
     module_tensors,
     prune_checkpoints,
     random_states,
-    save_checkpoint,
     set_random_states,
 )
 from unitok_training.distributed import World
@@ -44,6 +43,7 @@ from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanOptions, PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
+from unitok_training.saving import BackgroundSaver
 
 PRECISIONS = ("fp32", "bf16", "bf16-pure")
 FREE_TO_CHANGE = (
@@ -208,6 +208,7 @@ class Trainer:
         names, table = stream_table(source.vocabulary)
         self.losses = LossTable(source.keys, names, table, world.device)
         self.step = 0
+        self.saver = BackgroundSaver()
         self.data = DataState()
         self.messages: list[str] = source.report()
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
@@ -262,7 +263,7 @@ class Trainer:
         self.data = DataState(**checkpoint.state["data"])
 
     def save(self) -> Path:
-        """Write a checkpoint; all processes call it, the first one writes."""
+        """Write a checkpoint beside training; all processes call it, the first one writes. `finish_saving` waits."""
         path = self.checkpoints / f"step_{self.step:08d}"
         if self.world.is_main:
             masters = {name: value.detach() for name, value in self.masters.named.items()}
@@ -272,9 +273,14 @@ class Trainer:
                 rng=random_states(),
                 state={"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()},
             )
-            save_checkpoint(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
+            self.saver.save(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
         self.world.barrier()
         return path
+
+    def finish_saving(self) -> None:
+        """Return when the last checkpoint is on disk, for all processes."""
+        self.saver.wait()
+        self.world.barrier()
 
     def _environment(self) -> dict[str, Any]:
         return environment(compile=self.compiled, world_size=self.world.size, device=self.world.device.type)
@@ -311,8 +317,10 @@ class Trainer:
         finally:
             feed.close()
             reporter.close()
+            self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
         if saved != self.step:
             self.save()
+        self.finish_saving()
         self.masters.restore()
         return self.checkpoints / f"step_{self.step:08d}"
 
