@@ -66,7 +66,7 @@ def write_tokenizer(folder: Path, kind: str) -> int:
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         tokenizer.decoder = decoders.Sequence(steps)
         special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-        names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        names: dict[str, str | None] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     else:  # bytes, as in Llama 3 and Qwen
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.NFC() if kind.startswith("qwen") else None

@@ -128,12 +128,7 @@ def test_expansion_keeps_text_logits_in_half_precision(tmp_path: Path) -> None:
         assert torch.equal(own_logits(after, ids)[:, :length], own_logits(before, ids)[:, :length])
 
 
-def change(folder: Path, file: str, **values: Any) -> None:
-    value = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**value, **values}))
-
-
-REFUSED = {
+REFUSED: dict[str, dict[str, Any]] = {
     "model_type is 'gemma'": {"model_type": "gemma"},
     "rope scaling 'yarn'": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
     "hidden_act 'gelu'": {"hidden_act": "gelu"},
