@@ -44,9 +44,9 @@ class MelCodecConfig:
     """Channels of the convolutions."""
     latent: int = 64
     """D."""
-    codebooks: int = 3
+    codebooks: int = 2
     """Residual codebooks behind the semantic one."""
-    cardinality: int = 256
+    cardinality: int = 512
     """Codes of a residual codebook."""
     units: int = 384
     """Codes of the semantic codebook."""

@@ -32,11 +32,13 @@ class CodecConfig:
     """Peak of the one-cycle schedule."""
     commitment: float = 0.25
     """Weight of the commitment loss."""
+    foresight: float = 0.1
+    """Weight of the squared residual as the units see it: what they can say of the latents takes no codes to repeat."""
     seed: int = 0
     """Seed of initial weights and crops."""
-    codebooks: int = 3
+    codebooks: int = 2
     """Residual codebooks."""
-    cardinality: int = 256
+    cardinality: int = 512
     """Codes of a residual codebook."""
 
 
@@ -122,6 +124,7 @@ def train_codec(
         with torch.autocast("cpu", torch.bfloat16):
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()
+        true = (expected + residual).detach()
         if step == warm:
             network.quantiser.initialise(_enough(residual.detach().flatten(0, 1), crops, network, config), config.seed)
         commitment = residual.new_zeros(())
@@ -131,7 +134,8 @@ def train_codec(
             latents = expected + flat.view_as(residual)
         with torch.autocast("cpu", torch.bfloat16):
             made = network.synthesise(latents, mask)
-        loss = (made.float() - batch).abs().mean() + config.commitment * commitment
+        unforeseen = (expected - true).pow(2).mean()
+        loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

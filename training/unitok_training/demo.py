@@ -44,7 +44,7 @@ class DemoConfig:
     """Number of units."""
     encoder_steps: int = 500
     """Optimiser steps of the speech encoder behind the units."""
-    codec_steps: int = 700
+    codec_steps: int = 800
     """Optimiser steps of the codec."""
     judge_steps: int = 550
     """Optimiser steps of the judge."""
