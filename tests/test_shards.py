@@ -239,3 +239,20 @@ def test_a_failing_block_leaves_the_old_folder(tmp_path: Path) -> None:
     write("new", fail=False)
     assert (tmp_path / "d" / "f").read_text(encoding="utf-8") == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["d"]
+
+
+def test_recordings_are_found_from_any_folder(
+    tokenizers: TokenizerSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths start at the shards' folder: the corpus and its shards can be moved together."""
+    home = tmp_path / "home"
+    (home / "corpus").mkdir(parents=True)
+    recording(home / "corpus" / "a.flac", 0.5)
+    row = {"audio": "a.flac", "text": "hello", "lang": "en"}
+    (home / "corpus" / "m.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    monkeypatch.chdir(home)
+    prepare_shards(read_manifest("corpus/m.jsonl"), tokenizers, Path("runs") / "shards")
+    monkeypatch.chdir(tmp_path)
+    home.rename(tmp_path / "moved")
+    shards = Shards.open(tmp_path / "moved" / "runs" / "shards")
+    assert shards.row(0)["audio"] == "../../corpus/a.flac" and (shards.folder / shards.row(0)["audio"]).exists()

@@ -129,11 +129,17 @@ def _part(
     columns, skipped = tokenize_rows(
         rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable
     )
+    columns["audio"] = [_reference(path, root) for path in columns["audio"]]
     (root / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
     _write_arrow(root / name, columns, streams)
     record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
     write_json(note, {**record, "key": own_key})
     return record
+
+
+def _reference(audio: str, root: Path) -> str:
+    """A recording's path from the shards' folder, so that both can be moved together and used from any folder."""
+    return audio if not audio or os.path.isabs(audio) else Path(os.path.relpath(audio, root)).as_posix()
 
 
 def _record(note: Path) -> dict[str, Any]:

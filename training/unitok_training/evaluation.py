@@ -97,7 +97,10 @@ class Evaluation:
         """Reference samples of a row, at the judge's rate."""
         values = self.shards.row(row)
         return read_audio(
-            values["audio"], sample_rate=self.model.sample_rate, offset=values["offset"], seconds=values["seconds"]
+            self.shards.folder / values["audio"],
+            sample_rate=self.model.sample_rate,
+            offset=values["offset"],
+            seconds=values["seconds"],
         )
 
     def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
