@@ -23,10 +23,11 @@ from unitok.decoder import Decoder
 from unitok.hf import save_core
 from unitok_training.batch import Document
 from unitok_training.distributed import World
-from unitok_training.loop import TrainConfig, Trainer
+from unitok_training.loop import Trainer
 from unitok_training.optim import OptimConfig
 from unitok_training.planning import training_flops
 from unitok_training.plans import PlanSource
+from unitok_training.train_config import TrainConfig
 
 WARM_UP = 3
 LEARNING_RATE = 1e-4

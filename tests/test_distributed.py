@@ -26,7 +26,8 @@ import torch
 from tests import toy_shards
 from unitok.decoder import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
-from unitok_training.loop import TrainConfig, train
+from unitok_training.loop import train
+from unitok_training.train_config import TrainConfig
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 

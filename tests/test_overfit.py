@@ -17,10 +17,11 @@ from unitok.generation import generate
 from unitok.sampling import Sampling
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.grammar import Plan, render, render_prompt
-from unitok_training.loop import TrainConfig, train
+from unitok_training.loop import train
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.train_config import TrainConfig
 
 EXAMPLES = 8
 CONTINUED = {"lm": 2, "slm": 3, "ilm": 1 + 3}

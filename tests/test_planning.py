@@ -39,6 +39,7 @@ def measured_peak(setup: Setup) -> int:
     index = supervised_positions(pack)
     masters = Masters(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
     optimizer = Optimizer(masters.named, OptimConfig())
+    model.recompute_blocks(setup.recompute_blocks)
     if setup.compiled:
         model.compile_blocks()
 
@@ -67,10 +68,22 @@ def measured_peak(setup: Setup) -> int:
         replace(SETUP, precision="bf16-pure"),
         replace(SETUP, packs=2, loss_chunk=128),
         replace(SETUP, document=512),
+        replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=6),
+        replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=3, precision="fp32"),
         replace(SETUP, config=WIDE, pack_size=512),
         replace(SETUP, config=replace(NARROW, qk_norm=True), precision="fp32"),
     ],
-    ids=["bf16", "fp32", "bf16-pure", "two packs, small chunks", "long documents", "wide, many ids", "qk_norm, fp32"],
+    ids=[
+        "bf16",
+        "fp32",
+        "bf16-pure",
+        "two packs, small chunks",
+        "long documents",
+        "recomputed",
+        "half recomputed",
+        "wide, many ids",
+        "qk_norm, fp32",
+    ],
 )
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(setup: Setup) -> None:
     assert memory(setup).peak == pytest.approx(measured_peak(setup), rel=0.10)
@@ -119,6 +132,7 @@ def test_what_does_not_fit_is_refused_with_the_nearest_that_does() -> None:
     first, *rest = options(setup, room)
     assert not first.fits and rest and all(option.fits for option in rest)
     assert all(option.memory.peak <= 0.92 * room.memory_bytes for option in rest)
+    assert any("train.recompute_blocks=3" in option.change for option in rest), "a key that a recipe takes"
     with pytest.raises(InputError, match="nothing tried fits"):
         planning.check_fits(setup, replace(room, memory_bytes=1000))
     assert planning.check_fits(setup, replace(room, memory_bytes=2 * need)).change == ""
@@ -127,9 +141,9 @@ def test_what_does_not_fit_is_refused_with_the_nearest_that_does() -> None:
 def test_each_change_saves_memory() -> None:
     setup = replace(SETUP, config=replace(WIDE, layers=12), pack_size=4096)
     whole = memory(setup).peak
-    for change in ({"checkpointing": True}, {"loss_chunk": 256}, {"shards": 8}, {"lora_rank": 8}, {"pack_size": 2048}):
+    for change in ({"recompute_blocks": 12}, {"loss_chunk": 256}, {"shards": 8}, {"lora_rank": 8}, {"pack_size": 2048}):
         assert memory(replace(setup, **change)).peak < whole, change
-    assert planning.step_flops(replace(setup, checkpointing=True)) > planning.step_flops(setup)
+    assert planning.step_flops(replace(setup, recompute_blocks=12)) > planning.step_flops(setup)
 
 
 def test_recipes_become_setups() -> None:

@@ -44,9 +44,9 @@ def test_more_gpus_need_less_memory_and_time_and_send_more_in_all() -> None:
 
 
 def test_smaller_memory_computes_blocks_again_and_what_cannot_fit_is_refused() -> None:
-    assert not large_run(8).setup.checkpointing
+    assert not large_run(8).setup.recompute_blocks
     small = replace(GPUS["h100"], memory_bytes=60 << 30)
-    assert large_run(8, device=small).setup.checkpointing
+    assert large_run(8, device=small).setup.recompute_blocks
     huge = DecoderConfig(vocab_size=160_000, width=16384, layers=126, heads=128, kv_heads=8, ffn=53248)
     with pytest.raises(InputError, match="h200 has"):
         large_run(8, config=huge)

@@ -17,7 +17,6 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
 from unitok_training.loop import (
     NonFiniteLoss,
-    TrainConfig,
     has_compiler,
     mean_losses,
     pack_losses,
@@ -31,6 +30,7 @@ from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanSource
 from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.recipes import Recipe, load_recipe, preset
+from unitok_training.train_config import TrainConfig
 
 MIXTURE = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
 CONFIG = TrainConfig(
@@ -124,6 +124,37 @@ def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_blocks_have_equal_gradients_and_keep_less(precision: str) -> None:
+    shards: Any = ToyShards(toy_shards.corpus())
+    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    (pack,), _ = next(stream.steps(DataState(), packs_per_step=1))
+    index = supervised_positions(pack)
+    found = []
+    for count in (0, 1, 2):
+        model, kept = decoder(), 0
+        model.recompute_blocks(count)
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                losses = pack_losses(model, pack, index)
+        losses.total.backward()
+        found.append((kept, losses.total.item(), [parameter.grad for parameter in model.parameters()]))
+    assert found[0][0] > found[1][0] > found[2][0]
+    for _, loss, grads in found[1:]:
+        assert loss == found[0][1]
+        for one, other in zip(grads, found[0][2], strict=True):
+            assert one is not None and other is not None and torch.equal(one, other)
+    with pytest.raises(InputError, match="train.recompute_blocks is 3: the decoder has 2 blocks"):
+        decoder().recompute_blocks(3)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:

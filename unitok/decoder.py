@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from unitok.attention import varlen_attention
 from unitok_tokenizers.errors import InputError
@@ -179,9 +180,20 @@ class Block(nn.Module):
         self.feed_forward = make_feed_forward(config)
         self.after_hook: Callable[[int, Tensor], Tensor] | None = None
         """Seam for gated cross-attention: (layer, x (T, C)) → (T, C), called after attention."""
+        self.recompute = False
+        """Keep only the input for the backward pass, which computes the block again."""
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
         """(T, C) → (T, C); `attend` mixes positions, by packed documents or against the cache."""
+        if self.recompute and torch.is_grad_enabled():
+            # Nothing in a block is random, so that there is no random state to put back.
+            kept: Tensor = checkpoint(
+                self._compute, x, cosine, sine, attend, pieces, use_reentrant=False, preserve_rng_state=False
+            )
+            return kept
+        return self._compute(x, cosine, sine, attend, pieces)
+
+    def _compute(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
         config = self.config
         norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
         q, k, v = pieces.before(
@@ -249,6 +261,17 @@ class Decoder(nn.Module):
     def compile_blocks(self) -> None:
         """Compile the two pieces of a block, once for all layers; pack sizes must stay fixed to avoid recompiling."""
         self.pieces = Pieces(torch.compile(before_attention, dynamic=False), torch.compile(finish_block, dynamic=False))
+
+    def recompute_blocks(self, count: int) -> None:
+        """Let the first `count` blocks keep only their inputs and compute the rest again in the backward pass.
+
+        InputError where there are fewer.
+        """
+        if count > len(self.blocks):
+            raise InputError(f"train.recompute_blocks is {count}: the decoder has {len(self.blocks)} blocks")
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            block.recompute = index < count
 
     def embed(self, ids: Tensor, vectors: Tensor | None = None, vector_index: Tensor | None = None) -> Tensor:
         """Embedding rows (T, C) of ids (T,), `vectors` (N, C) standing in at the positions `vector_index` (N,)."""

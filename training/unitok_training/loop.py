@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,68 +38,17 @@ from unitok_training.checkpoint import (
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.mixture import Mixture
-from unitok_training.optim import Masters, OptimConfig, Optimizer, clip_gradients, rate
+from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanOptions, PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.saving import BackgroundSaver
-
-PRECISIONS = ("fp32", "bf16", "bf16-pure")
-FREE_TO_CHANGE = (
-    "train.steps",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.prefetch",
-)
+from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, differences
 
 
 class NonFiniteLoss(InputError):
     """A loss or gradient that is not a number; raised before it reaches the weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a decoder is trained."""
-
-    steps: int = 1000
-    """Updates."""
-    pack_size: int = 4096
-    """Positions of a pack, in tokens."""
-    packs_per_step: int = 2
-    """Packs of one update over all processes; a multiple of their number."""
-    window: int = 16384
-    """Examples that are packed together; larger windows waste less and take longer to render."""
-    seed: int = 0
-    """Seed of every draw."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimizer, learning rate and clipping."""
-    label_smoothing: float = 0.0
-    """Probability spread over the whole vocabulary."""
-    precision: str = "bf16"
-    """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
-    compile: bool = False
-    """Compile the decoder's blocks, where there is a compiler."""
-    loss_chunk: int = 4096
-    """Supervised positions whose logits are held at once."""
-    log_every: int = 20
-    """Steps between two rows of metrics."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints; the last step always writes one."""
-    keep_checkpoints: int = 2
-    """Checkpoints that are kept."""
-    prefetch: int = 4
-    """Steps whose packs are made ahead."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
 
 
 def has_compiler(device: torch.device) -> bool:
@@ -214,6 +163,7 @@ class Trainer:
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
         self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
         self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
+        decoder.recompute_blocks(config.recompute_blocks)
         self.compiled = config.compile and has_compiler(world.device)
         if self.compiled:
             decoder.compile_blocks()
@@ -426,17 +376,3 @@ class Interval:
         self.used += sum(pack.used for pack in packs)
         self.positions += sum(pack.size for pack in packs)
         self.supervised += sum(pack.supervised for pack in packs)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted name, old value, new value) where two nested configurations differ; JSON's lists equal tuples."""
-    found: list[tuple[str, Any, Any]] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-            continue
-        after_plain = list(after) if isinstance(after, tuple) else after
-        if before != after_plain and before != after:
-            found.append((f"{prefix}{key}", before, after))
-    return found

@@ -17,8 +17,8 @@ from unitok.decoder import DecoderConfig
 from unitok.padded_attention import GROUP_SCORES, LONGEST
 from unitok_tokenizers.errors import InputError
 from unitok_training.devices import Device
-from unitok_training.loop import PRECISIONS
 from unitok_training.recipes import Recipe
+from unitok_training.train_config import PRECISIONS
 
 RESERVE = 0.08
 """Share of a device's memory that is left to the allocator, the driver and the libraries."""
@@ -48,8 +48,8 @@ class Setup:
     """Positions of a document, on average."""
     flash: bool = False
     """Attention by a kernel that keeps no scores (GPUs, documents of more than LONGEST positions, float32)."""
-    checkpointing: bool = False
-    """Blocks keep only their input and are computed again in the backward pass."""
+    recompute_blocks: int = 0
+    """Blocks that keep only their input and are computed again in the backward pass."""
     lora_rank: int = 0
     """Rank of low-rank additions to frozen bfloat16 matrices; 0 trains all weights."""
     shards: int = 1
@@ -75,6 +75,7 @@ def setup_of(recipe: Recipe, vocab_size: int, *, flash: bool = False, processes:
         precision=train.precision,
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
+        recompute_blocks=min(train.recompute_blocks, recipe.decoder.layers),
         flash=flash,
     )
 
@@ -119,14 +120,14 @@ def training_flops(config: DecoderConfig, *, lengths: Sequence[int], supervised:
 
 
 def step_flops(setup: Setup) -> float:
-    """FLOPs of one process's packs in one update; checkpointing computes the forward pass twice."""
+    """FLOPs of one process's packs in one update; recomputed blocks have a second forward pass."""
     documents = max(setup.pack_size // setup.document, 1)
     needed = training_flops(
         setup.config,
         lengths=[setup.pack_size // documents] * documents,
         supervised=round(setup.supervised_share * setup.pack_size),
     )
-    return setup.packs * needed * (4 / 3 if setup.checkpointing else 1.0)
+    return setup.packs * needed * (1 + setup.recompute_blocks / setup.config.layers / 3)
 
 
 # ---- memory
@@ -178,10 +179,9 @@ def activations(setup: Setup) -> int:
     each = block_activations(setup)
     stream = 2 if setup.precision == "bf16-pure" else 4
     ends = setup.pack_size * setup.config.width * (3 * stream + 4)
-    if setup.checkpointing:
-        kept = setup.config.layers * setup.pack_size * setup.config.width * stream
-        return kept + each + ends
-    return setup.config.layers * each + ends
+    inputs = setup.recompute_blocks * setup.pack_size * setup.config.width * stream
+    whole = max(setup.config.layers - setup.recompute_blocks, 1)  # the backward pass makes one whole at a time
+    return whole * each + inputs + ends
 
 
 def loss_bytes(setup: Setup) -> int:
@@ -317,17 +317,26 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
         size, packs = size // 2, packs * 2
         change = f"train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}"
         yield change, replace(small, pack_size=size, packs=packs)
-    yield f"activation checkpointing, train.loss_chunk={chunk}", replace(small, checkpointing=True)
+    layers = setup.config.layers
+    for count in dict.fromkeys((layers // 2, layers)):
+        if count > setup.recompute_blocks:
+            yield (
+                f"train.recompute_blocks={count} train.loss_chunk={chunk}",
+                replace(small, recompute_blocks=count),
+            )
     yield (
-        f"activation checkpointing, train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}",
-        replace(small, checkpointing=True, pack_size=size, packs=packs),
+        f"train.recompute_blocks={layers} train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}",
+        replace(small, recompute_blocks=layers, pack_size=size, packs=packs),
     )
     for count in (2, 4, 8, 16, 32, 64):
         yield f"sharding over {count} devices", replace(setup, shards=count)
-        yield f"sharding over {count} devices, checkpointing", replace(small, shards=count, checkpointing=True)
+        yield (
+            f"sharding over {count} devices, train.recompute_blocks={layers}",
+            replace(small, shards=count, recompute_blocks=layers),
+        )
     yield (
-        "LoRA of rank 64 with checkpointing (other weights stay as they are)",
-        replace(small, lora_rank=64, checkpointing=True, pack_size=size, packs=packs),
+        f"LoRA of rank 64 and train.recompute_blocks={layers} (other weights stay as they are)",
+        replace(small, lora_rank=64, recompute_blocks=layers, pack_size=size, packs=packs),
     )
 
 

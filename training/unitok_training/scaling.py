@@ -201,7 +201,7 @@ def large_run(gpus: int, *, device: Device = GPUS["h200"], config: DecoderConfig
         config=config, pack_size=pack_size, packs=update // gpus, precision="bf16", compiled=True, flash=True,
         document=round(10 * (50 * 0.6 + 3.5) + 6), shards=gpus,
     )  # fmt: skip
-    for option in (setup, replace(setup, checkpointing=True)):
+    for option in (setup, replace(setup, recompute_blocks=config.layers)):
         if planning.evaluate(option, device).fits:
             return Run(corpus=Corpus(), setup=option, device=device)
     planning.check_fits(setup, device)
@@ -228,7 +228,7 @@ def page() -> str:
     first = next(iter(runs.values()))
     corpus, device = first.corpus, first.device
     kept = "; ".join(
-        f"{name}: {'blocks computed again in the backward pass' if run.setup.checkpointing else 'all activations kept'}"
+        f"{name}: {'blocks computed again in the backward pass' if run.setup.recompute_blocks else 'all activations kept'}"
         for name, run in runs.items()
     )
     text = [

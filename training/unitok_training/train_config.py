@@ -1,0 +1,79 @@
+"""How a run is configured, and what may change when it continues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+from unitok_training.optim import OptimConfig
+
+PRECISIONS = ("fp32", "bf16", "bf16-pure")
+FREE_TO_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.prefetch",
+    "train.recompute_blocks",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a decoder is trained."""
+
+    steps: int = 1000
+    """Updates."""
+    pack_size: int = 4096
+    """Positions of a pack, in tokens."""
+    packs_per_step: int = 2
+    """Packs of one update over all processes; a multiple of their number."""
+    window: int = 16384
+    """Examples that are packed together; larger windows waste less and take longer to render."""
+    seed: int = 0
+    """Seed of every draw."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, learning rate and clipping."""
+    label_smoothing: float = 0.0
+    """Probability spread over the whole vocabulary."""
+    precision: str = "bf16"
+    """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
+    compile: bool = False
+    """Compile the decoder's blocks, where there is a compiler."""
+    recompute_blocks: int = 0
+    """Blocks, counted from the input, that keep only their input and are computed again in the backward pass: less
+    memory, up to a third more time, the same gradients."""
+    loss_chunk: int = 4096
+    """Supervised positions whose logits are held at once."""
+    log_every: int = 20
+    """Steps between two rows of metrics."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; the last step always writes one."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept."""
+    prefetch: int = 4
+    """Steps whose packs are made ahead."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) where two nested configurations differ; JSON's lists equal tuples."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+            continue
+        after_plain = list(after) if isinstance(after, tuple) else after
+        if before != after_plain and before != after:
+            found.append((f"{prefix}{key}", before, after))
+    return found
