@@ -1,0 +1,161 @@
+"""What an adapter is, the registry of adapters, and the pieces that several share.
+
+B batch, T frames, D width of the frames, N vectors, C width of the decoder, V labels of the CTC head, blank included.
+A new adapter is one file and one line in `ADAPTERS`; `tests/test_adapters.py` then tests it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitok_tokenizers.attention_layers import inside
+from unitok_tokenizers.errors import InputError
+
+ADAPTERS = {
+    "linear": "unitok.adapters.linear:LinearAdapter",
+    "stacking": "unitok.adapters.stacking:StackingAdapter",
+    "convolution": "unitok.adapters.convolution:ConvolutionAdapter",
+    "fully_connected": "unitok.adapters.fully_connected:FullyConnectedAdapter",
+    "transformer": "unitok.adapters.transformer:TransformerAdapter",
+    "cross_attention": "unitok.adapters.cross_attention:CrossAttentionAdapter",
+    "blank_removal": "unitok.adapters.blank_removal:BlankRemovalAdapter",
+    "frame_averaging": "unitok.adapters.frame_averaging:FrameAveragingAdapter",
+    "blank_probability": "unitok.adapters.blank_probability:BlankProbabilityAdapter",
+    "qformer": "unitok.adapters.qformer:QFormerAdapter",
+    "window_qformer": "unitok.adapters.window_qformer:WindowQFormerAdapter",
+    "random_downsampling": "unitok.adapters.random_downsampling:RandomDownsamplingAdapter",
+    "token_mapping": "unitok.adapters.token_mapping:TokenMappingAdapter",
+    "pooling": "unitok.adapters.pooling:PoolingAdapter",
+}
+"""Name in a configuration → `module:class`."""
+BLANK = 0
+"""Label of the CTC head that says nothing; label i + 1 is text piece i."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSizes:
+    """What an adapter stands between."""
+
+    frames: int
+    """D, width of the encoder's frames."""
+    vectors: int
+    """C, width of the decoder."""
+    labels: int = 0
+    """V, labels of the encoder's CTC head; 0 where it has none."""
+
+
+class Adapter(nn.Module):
+    """Frames → vectors. A subclass says `name`, `Config`, `length` and `adapt`.
+
+    Vectors behind a row's end are zero, and a row gives the same alone as in a batch. Where `rms` is not 0, every
+    vector is scaled to that root mean square: that of the text's embedding rows, so that both are equally loud.
+    """
+
+    name: ClassVar[str]
+    """Entry in `ADAPTERS`."""
+    Config: ClassVar[type[Any]]
+    """Dataclass of its options."""
+    by_content: ClassVar[bool] = False
+    """How many vectors there are depends on what was said; `length` is then the most."""
+    needs_labels: ClassVar[bool] = False
+    """It reads the encoder's CTC head."""
+
+    def __init__(self, config: Any, sizes: AdapterSizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.register_buffer("rms", torch.zeros(()))
+        self.rms: Tensor
+        if self.needs_labels and not sizes.labels:
+            raise InputError(f"the adapter {self.name!r} needs an encoder with a CTC head; take conformer, transformer")
+
+    def length(self, frames: int) -> int:
+        """Vectors of so many frames (≥ 1); the most of them where `by_content`."""
+        raise NotImplementedError
+
+    def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`forward` before scaling; what stands behind the rows' ends does not matter."""
+        raise NotImplementedError
+
+    def initialise(self, embedding: Tensor) -> None:
+        """Called once with the decoder's embedding (V', C) before training; most adapters have no use for it."""
+
+    def match_scale(self, embedding: Tensor) -> None:
+        """Scale every vector to the root mean square of the rows of an embedding (V', C) from now on."""
+        self.rms.copy_(embedding.detach().float().pow(2).mean().sqrt())
+
+    def forward(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """frames (B, T, D), lengths (B,), ctc (B, T, V) log-probabilities → vectors (B, N, C), lengths (B,)."""
+        assert int(lengths.min()) > 0, "every recording has a frame"
+        frames = frames * inside(lengths, frames.shape[1])[..., None]
+        vectors, sizes = self.adapt(frames, lengths, ctc)
+        wide = vectors.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-8) * self.rms
+        vectors = torch.where(self.rms > 0, scaled, wide).to(vectors.dtype)
+        return vectors * inside(sizes, vectors.shape[1])[..., None], sizes
+
+    def to_json(self) -> dict[str, Any]:
+        """What `adapter_from_json` reads."""
+        return {"class": self.name, "config": asdict(self.config), "sizes": asdict(self.sizes)}
+
+
+def adapter_class(name: str) -> type[Adapter]:
+    """A registered class; InputError where there is none."""
+    if name not in ADAPTERS:
+        raise InputError(f"unknown adapter {name!r}; known: {', '.join(ADAPTERS)}")
+    module, _, attribute = ADAPTERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_adapter(name: str, sizes: AdapterSizes, options: Mapping[str, Any] | None = None) -> Adapter:
+    """A new adapter with options of its `Config`; InputError for an unknown one."""
+    kind = adapter_class(name)
+    known = kind.Config.__dataclass_fields__
+    for option in options or {}:
+        if option not in known:
+            raise InputError(f"the adapter {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return kind(kind.Config(**(options or {})), sizes)
+
+
+def adapter_from_json(value: Mapping[str, Any]) -> Adapter:
+    """The inverse of `to_json`, with fresh weights."""
+    return make_adapter(value["class"], AdapterSizes(**value["sizes"]), value["config"])
+
+
+def check_positive(name: str, value: float) -> None:
+    """InputError where an option is below 1."""
+    if value < 1:
+        raise InputError(f"adapter.{name} is {value}: it must be 1 or more")
+
+
+def stack(frames: Tensor, count: int) -> Tensor:
+    """(B, T, D) → (B, ⌈T / count⌉, count · D): each `count` frames side by side, the last ones filled with zeros."""
+    missing = -frames.shape[1] % count
+    return functional.pad(frames, (0, 0, 0, missing)).unflatten(1, (-1, count)).flatten(2)
+
+
+def shorter(lengths: Tensor, stride: int) -> Tensor:
+    """⌈lengths / stride⌉."""
+    return torch.div(lengths + stride - 1, stride, rounding_mode="floor")
+
+
+def compact(frames: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Kept frames moved to the front: frames (B, T, D), keep (B, T) bool → (B, N, D), lengths (B,)."""
+    lengths = keep.sum(1)
+    order = torch.argsort((~keep).to(torch.uint8), dim=1, stable=True)[:, : int(lengths.max())]
+    return frames.gather(1, order[..., None].expand(-1, -1, frames.shape[2])), lengths
+
+
+def at_least_one(keep: Tensor, score: Tensor, lengths: Tensor) -> Tensor:
+    """`keep` (B, T) with the frame of the largest score (B, T) kept where a row would lose all."""
+    valid = inside(lengths, keep.shape[1])
+    keep = keep & valid
+    best = functional.one_hot(score.masked_fill(~valid, -math.inf).argmax(1), keep.shape[1]).bool()
+    return torch.where(keep.any(1, keepdim=True), keep, best)
