@@ -10,7 +10,7 @@ import numpy as np
 from unitok.limits import Limits
 from unitok_tokenizers.shards import Shards
 
-VOICE_SECONDS = 1.5
+VOICE_SECONDS = 1.0
 
 
 def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
