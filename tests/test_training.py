@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.toy_shards import ToyShards
 from unitok.decoder import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
+from unitok_training.collector import controlled_collection
 from unitok_training.loop import (
     NonFiniteLoss,
     has_compiler,
@@ -214,6 +217,42 @@ def test_a_compiled_run_resumes_bit_for_bit_too(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=5)
     assert equal(whole, run(tmp_path / "parts", config, decoder(seed=5)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="needs a C++ compiler")
+@pytest.mark.parametrize("recomputed", [0, 1])
+def test_packs_of_one_size_compile_once(tmp_path: Path, recomputed: int) -> None:
+    """However documents lie in them, and whether blocks are recomputed: nothing is traced after the first step."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    traced: list[int] = []
+    config = replace(CONFIG, compile=True, precision="bf16", steps=12, log_every=1, recompute_blocks=recomputed)
+    run(tmp_path, config, on_row=lambda row: traced.append(counters["stats"]["unique_graphs"]))
+    assert len(traced) == 12 and traced[0] >= 2, "the two pieces of a block"
+    assert set(traced) == {traced[0]} and not counters["recompile_limit"] and not counters["graph_break"]
+
+
+def test_only_the_loop_says_when_garbage_is_collected() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+    found: list[int] = []
+    with controlled_collection(every=3) as collect:
+        gc.callbacks.append(lambda phase, info: found.append(info["generation"]))
+        for step in range(1, 7):
+            waste = [Cycle() for _ in range(3000)]
+            weakly = weakref.ref(waste[0])
+            del waste
+            assert not gc.isenabled() and weakly() is not None
+            collect(step)
+            assert (weakly() is None) == (step % 3 == 0)
+        gc.callbacks.pop()
+    assert found == [1, 1] * 2 and gc.isenabled() and not gc.get_freeze_count()
 
 
 def test_every_id_belongs_to_a_stream() -> None:

@@ -227,10 +227,8 @@ def page() -> str:
     runs = {f"{gpus} GPUs": large_run(gpus) for gpus in (8, 512)}
     first = next(iter(runs.values()))
     corpus, device = first.corpus, first.device
-    kept = "; ".join(
-        f"{name}: {'blocks computed again in the backward pass' if run.setup.recompute_blocks else 'all activations kept'}"
-        for name, run in runs.items()
-    )
+    ways = ("all activations kept", "blocks computed again in the backward pass")
+    kept = "; ".join(f"{name}: {ways[run.setup.recompute_blocks > 0]}" for name, run in runs.items())
     text = [
         "# What a large run takes",
         "",
