@@ -1,0 +1,193 @@
+"""Frame encoders: one conformance test for all, and parity of what comes from transformers.
+
+Run alone with `pytest tests/test_frame_encoders.py`. The weights of transformers' models are random and tiny, written
+by the test itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.frame_encoders.base import FRAME_ENCODERS, FrameEncoder, frame_encoder_from_json
+from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.frame_encoders.filterbank import FILTERBANK, FilterbankEncoder
+from unitok_tokenizers.frame_encoders.hf import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
+from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
+
+HAS_HF = importlib.util.find_spec("transformers") is not None
+needs_hf = pytest.mark.skipif(not HAS_HF, reason="transformers is not installed (extra hf)")
+SMALL = TrunkConfig(width=16, layers=2, heads=2, inner=24, labels=7)
+SIZES: dict[str, Any] = dict(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(8,) * 7,
+    num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+)  # fmt: skip
+
+
+def hf_model(kind: str) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    if kind == "whisper":
+        sizes = dict(d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=24, vocab_size=60,
+                     decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=24, num_mel_bins=80,
+                     pad_token_id=1, bos_token_id=2, eos_token_id=3, decoder_start_token_id=4)  # fmt: skip
+        return transformers.WhisperModel(transformers.WhisperConfig(**sizes)).eval()
+    prefix = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}[kind]
+    config = getattr(transformers, f"{prefix}Config")(**SIZES)
+    return getattr(transformers, f"{prefix}Model")(config).eval()
+
+
+MAKERS: dict[str, Callable[[], FrameEncoder]] = {
+    "filterbank": FilterbankEncoder,
+    "transformer": lambda: TransformerEncoder(SMALL),
+    "conformer": lambda: ConformerEncoder(SMALL),
+    "layer_mix": lambda: LayerMix(TransformerEncoder(SMALL)),
+    "side_by_side": lambda: SideBySide(ConformerEncoder(SMALL), FilterbankEncoder()),
+    "speech_model": lambda: SpeechModelEncoder(hf_model("wav2vec2"), normalise=True),
+    "whisper": lambda: WhisperEncoder(hf_model("whisper").encoder),
+}
+
+
+def made(name: str) -> FrameEncoder:
+    if name in ("speech_model", "whisper") and not HAS_HF:
+        pytest.skip("transformers is not installed (extra hf)")
+    torch.manual_seed(0)
+    return MAKERS[name]().eval()
+
+
+def recordings() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.normal(0, 0.1, size).astype(np.float32) for size in (9000, 100, 16000, 12345)]
+
+
+def test_every_encoder_is_tested() -> None:
+    assert set(MAKERS) == set(FRAME_ENCODERS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_frames_have_the_promised_shape_and_none_depends_on_its_neighbours(name: str, tmp_path: Path) -> None:
+    encoder, given = made(name), recordings()
+    with torch.no_grad():
+        found = encoder.encode(given)
+        again = frame_encoder_from_json(json.loads(json.dumps(encoder.to_json()))).eval()
+        again.load_state_dict(encoder.state_dict())
+        assert torch.equal(again.encode(given).hidden, found.hidden)
+        assert found.hidden.shape == (len(given), int(found.lengths.max()), encoder.width)
+        assert len(found.layers) == encoder.depth and (found.ctc is not None) == bool(encoder.labels)
+        for row, samples in enumerate(given):
+            size = int(found.lengths[row])
+            assert size == encoder.frames_of(len(samples))
+            assert (
+                abs(size - len(samples) / encoder.sample_rate * encoder.frame_rate) < 2
+            )  # convolutions without padding
+            alone = encoder.encode([samples])
+            torch.testing.assert_close(found.hidden[row, :size], alone.hidden[0], atol=2e-5, rtol=1e-4)
+            if found.ctc is not None and alone.ctc is not None:
+                assert found.ctc.shape[2] == encoder.labels
+                torch.testing.assert_close(found.ctc[row, :size], alone.ctc[0], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["transformer", "conformer", "layer_mix", "side_by_side"])
+def test_gradients_reach_every_weight(name: str) -> None:
+    encoder = made(name).train()
+    found = encoder.encode(recordings()[:2])
+    weight = torch.randn(found.hidden.shape, generator=torch.Generator().manual_seed(0))
+    assert found.ctc is not None
+    ((found.hidden * weight).sum() + found.ctc[..., 1].sum()).backward()
+    for key, parameter in encoder.named_parameters():
+        # The mix does not read the final norm; the bias of keys moves all scores alike.
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0 or key.endswith("k_proj.bias"), key
+
+
+def test_filterbanks_match_a_reference_and_shift_with_the_sound() -> None:
+    encoder = FilterbankEncoder()
+    samples = recordings()[2]
+    (mels,) = encoder.inputs(samples)
+    padded = np.pad(samples.astype(np.float64), FILTERBANK.n_fft // 2, mode="reflect")
+    window = np.zeros(FILTERBANK.n_fft)
+    window[56:456] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    from unitok_tokenizers.features import mel_filters
+
+    for frame in (0, 7, 50):
+        part = padded[frame * 160 : frame * 160 + 512] * window
+        reference = np.log(np.maximum(np.abs(np.fft.rfft(part)) @ mel_filters(FILTERBANK).double().numpy(), 1e-5))
+        np.testing.assert_allclose(mels[frame].numpy(), reference, atol=1e-4)
+    (shifted,) = encoder.inputs(np.concatenate([np.zeros(160, np.float32), samples]))
+    torch.testing.assert_close(shifted[4:90], mels[3:89], atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_is_chosen_or_learned() -> None:
+    inner = TransformerEncoder(SMALL).eval()
+    found = inner.encode(recordings()[:2])
+    for layer in range(inner.depth):
+        assert torch.equal(LayerMix(inner, layer).encode(recordings()[:2]).hidden, found.layers[layer])
+    mix = LayerMix(inner)
+    assert float(mix.weights.sum().detach()) == pytest.approx(1.0)
+    mean = torch.stack(found.layers).mean(0)
+    torch.testing.assert_close(mix.encode(recordings()[:2]).hidden, mean, atol=1e-5, rtol=1e-5)
+    assert mix.scores is not None
+    mix.encode(recordings()[:2]).hidden.pow(2).mean().backward()
+    assert mix.scores.grad is not None and mix.scores.grad.abs().sum() > 0
+    with pytest.raises(InputError, match="layers 0 to 2"):
+        LayerMix(inner, 3)
+
+
+def test_two_encoders_stand_side_by_side_in_time() -> None:
+    first, second = ConformerEncoder(SMALL).eval(), FilterbankEncoder()
+    both = SideBySide(first, second).encode(recordings())
+    one, two = first.encode(recordings()), second.encode(recordings())
+    for row, size in enumerate(both.lengths.tolist()):
+        torch.testing.assert_close(both.hidden[row, :size, :16], one.hidden[row, :size])
+        places = torch.arange(size).mul(4).clamp(max=int(two.lengths[row]) - 1)
+        assert torch.equal(both.hidden[row, :size, 16:], two.hidden[row, places])
+
+
+@needs_hf
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm", "whisper"])
+def test_local_weights_give_what_transformers_gives(kind: str, tmp_path: Path) -> None:
+    model = hf_model(kind)
+    model.save_pretrained(tmp_path)
+    encoder = pretrained_encoder(tmp_path).eval()
+    samples = recordings()[2]
+    with torch.no_grad():
+        found = encoder.encode([samples, samples[:7000]])
+        if kind == "whisper":
+            from transformers import WhisperFeatureExtractor
+
+            mels = WhisperFeatureExtractor()(samples, sampling_rate=16000, return_tensors="pt").input_features
+            reference = model.encoder(mels).last_hidden_state[:, :50]
+        else:
+            wave = torch.from_numpy((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7))[None]
+            reference = model(wave).last_hidden_state
+    torch.testing.assert_close(found.hidden[:1, : int(found.lengths[0])], reference, atol=1e-5, rtol=1e-5)
+    assert encoder.frame_rate == 50
+    for name, value in pretrained_encoder(tmp_path).state_dict().items():
+        assert torch.equal(value, encoder.state_dict()[name]), name
+
+
+@needs_hf
+def test_whisper_reads_windows_of_thirty_seconds_one_after_another() -> None:
+    encoder = made("whisper")
+    samples = np.random.default_rng(1).normal(0, 0.1, 31 * 16000).astype(np.float32)
+    with torch.no_grad():
+        found, first = encoder.encode([samples]), encoder.encode([samples[: 30 * 16000]])
+    assert found.lengths.tolist() == [1550]
+    torch.testing.assert_close(found.hidden[:, :1500], first.hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(InputError, match="bert"):
+        pretrained_encoder(tmp_path)
+    with pytest.raises(InputError, match="unknown frame encoder"):
+        frame_encoder_from_json({"class": "ear"})

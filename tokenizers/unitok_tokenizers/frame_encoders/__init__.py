@@ -1,0 +1,1 @@
+"""Speech encoders whose frames a decoder reads as vectors: torch modules behind one interface."""

@@ -1,0 +1,71 @@
+"""Filterbanks as an encoder: log-mels at 100 Hz, normalised per recording, with nothing to train.
+
+F frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unitok_tokenizers.ctc_network import normalise
+from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
+
+FILTERBANK = MelConfig(n_fft=512, win_length=400)
+"""80 bins, windows of 25 ms, a frame every 10 ms."""
+
+
+def mel_inputs(samples: np.ndarray, mel: MelConfig, least: int = 1) -> Inputs:
+    """Log-mels (F, M) of samples (S,), of at least `least` frames."""
+    short = max(0, least * mel.hop_length - len(samples))
+    with torch.no_grad():
+        return (log_mel(torch.from_numpy(np.pad(samples, (0, short)).astype(np.float32)), mel),)
+
+
+def padded(batch: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
+    """First inputs of a batch: (B, F, M) padded with zeros, and their lengths (B,)."""
+    mels = [inputs[0] for inputs in batch]
+    lengths = torch.tensor([len(one) for one in mels], device=mels[0].device)
+    return pad_sequence(mels, batch_first=True), lengths
+
+
+class FilterbankEncoder(FrameEncoder):
+    """The features themselves."""
+
+    name = "filterbank"
+
+    def __init__(self, mel: MelConfig = FILTERBANK) -> None:
+        super().__init__()
+        self.mel = mel
+        self.sample_rate, self.frame_rate = mel.sample_rate, mel.frame_rate
+        self.width, self.depth = mel.num_mels, 1
+
+    def inputs(self, samples: np.ndarray) -> Inputs:
+        """(S,) → log-mels (F, M)."""
+        return mel_inputs(samples, self.mel)
+
+    def frames_of(self, samples: int) -> int:
+        """One per hop."""
+        return max(1, samples // self.mel.hop_length)
+
+    def forward(self, batch: Sequence[Inputs]) -> Frames:
+        """See `FrameEncoder.forward`."""
+        mels, lengths = padded(batch)
+        hidden = normalise(mels, lengths)
+        return Frames(hidden, lengths, (hidden,))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `FrameEncoder.to_json`."""
+        return {"class": self.name, "mel": asdict(self.mel)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FilterbankEncoder:
+        """See `FrameEncoder.from_json`."""
+        return cls(MelConfig(**value["mel"]))
