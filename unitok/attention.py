@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -32,6 +33,7 @@ def varlen_attention(
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
+    prefix: Prefix | None = None,
 ) -> Tensor:
     """Attention within documents.
 
@@ -42,12 +44,61 @@ def varlen_attention(
         dropout_p: dropout of the weights.
         softmax_scale: D ** -0.5 by default.
         causal: positions see themselves and what comes before, aligned at the documents' ends.
+        prefix: beginnings of the documents that see each other in both directions; for `causal` attention of
+            documents to themselves.
 
     Returns:
         (T, H, D) in q's dtype.
     """
+    if prefix is not None:
+        assert causal and cu_seqlens_q is cu_seqlens_k and dropout_p == 0.0
+        return prefix_attention(q, k, v, cu_seqlens_q, max_seqlen_q, prefix, softmax_scale)
     kernel = resolve(q.device.type)
     return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Beginnings of packed documents whose positions see each other in both directions; the rest stays causal."""
+
+    lengths: Tensor
+    """(N,) positions of each document's beginning, 0 for none."""
+    inside: Tensor
+    """(T, 1, 1) bool, True within a beginning."""
+    bounds: Tensor
+    """(2N + 1,) int32 like `cu_seqlens`, each document cut where its beginning ends."""
+
+    @staticmethod
+    def of(cu_seqlens: Tensor, lengths: Tensor, positions: int) -> Prefix:
+        """From `cu_seqlens` (N + 1,), `lengths` (N,) and the number of packed positions, without waiting for a GPU."""
+        assert len(cu_seqlens) == len(lengths) + 1
+        ends = cu_seqlens[:-1] + lengths.to(cu_seqlens.dtype)
+        bounds = torch.cat([torch.stack([cu_seqlens[:-1], ends], 1).flatten(), cu_seqlens[-1:]])
+        steps = torch.arange(positions, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+        document = torch.searchsorted(cu_seqlens[1:].contiguous(), steps, right=True)
+        return Prefix(lengths, (steps < ends[document])[:, None, None], bounds)
+
+
+def prefix_attention(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int, prefix: Prefix, scale: float | None = None
+) -> Tensor:
+    """Causal attention of documents to themselves, both ways within their beginnings.
+
+    Any kernel does it in two calls: over the documents, causal, and over their two parts, both ways; a position takes
+    the one that it belongs to. Training on short documents on a processor is one call of dense scores.
+    """
+    if q.device.type == "cpu" and _dense_pays(q, longest):
+        return padded_attention(
+            q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True, prefix_lengths=prefix.lengths
+        )
+    kernel = resolve(q.device.type)
+    after = kernel(q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True)
+    among = kernel(q, k, v, prefix.bounds, prefix.bounds, longest, longest, 0.0, scale, False)
+    return torch.where(prefix.inside, among, after)
+
+
+def _dense_pays(q: Tensor, longest: int) -> bool:
+    return q.requires_grad and q.dtype == torch.bfloat16 and longest <= LONGEST
 
 
 @lru_cache(maxsize=4)
@@ -101,8 +152,8 @@ def split_attention(
 
     Training on short documents in bfloat16 goes through `padded_attention`, which is twice as fast there.
     """
-    training = causal and dropout_p == 0.0 and q.requires_grad and q.dtype == torch.bfloat16
-    if training and cu_seqlens_q is cu_seqlens_k and max_seqlen_q <= LONGEST:
+    itself = causal and dropout_p == 0.0 and cu_seqlens_q is cu_seqlens_k
+    if itself and _dense_pays(q, max_seqlen_q):
         return padded_attention(
             q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
         )
@@ -111,6 +162,8 @@ def split_attention(
     gqa = q.shape[1] != k.shape[1]
     outputs = []
     for one_q, one_k, one_v in zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths)):
+        if not len(one_q):
+            continue
         square = len(one_q) == len(one_k)
         mask = None if square or not causal else _bottom_right(len(one_q), len(one_k), q.device)
         out = functional.scaled_dot_product_attention(
@@ -143,6 +196,7 @@ def reference_varlen_attention(
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
+    prefix: Prefix | None = None,
 ) -> Tensor:
     """The oracle: asserts the contract and computes one dense masked softmax. Slow; for tests only."""
     assert q.ndim == k.ndim == v.ndim == 3 and k.shape == v.shape, (q.shape, k.shape, v.shape)
@@ -155,7 +209,11 @@ def reference_varlen_attention(
     documents_k, ends_k = _documents(cu_seqlens_k)
     allowed = documents_q[:, None] == documents_k[None, :]
     if causal:
-        allowed &= ends_k[None, :] >= ends_q[:, None]
+        before = ends_k[None, :] >= ends_q[:, None]
+        if prefix is not None:  # written anew from the lengths: nothing that `Prefix` derives is trusted here
+            last = (cu_seqlens_k.diff() - prefix.lengths)[documents_k]  # remaining positions where the beginning ends
+            before |= (ends_k > last)[None, :]
+        allowed &= before
     repeat = q.shape[1] // k.shape[1]
     scores = torch.einsum("qhd,khd->hqk", q.float(), k.float().repeat_interleave(repeat, 1))
     scores = scores * (softmax_scale or 1.0 / math.sqrt(q.shape[2]))

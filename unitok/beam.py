@@ -51,7 +51,7 @@ def beam_search(
     The automaton's limit bounds the length, so every hypothesis is well formed and finished.
     """
     capacity = len(prompt) + automaton.remaining
-    cache, hidden = prefill(decoder, [prompt], capacity)
+    cache, hidden = prefill(decoder, [prompt], capacity, [automaton.given])
     stepper = stepper or stepper_of(decoder)
     masks = MaskTable(decoder.config.vocab_size, hidden.device)
     alive = [_Beam([], 0.0, automaton.copy())]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.attention import varlen_attention
+from unitok.attention import Prefix, varlen_attention
 from unitok.decoder import DecoderConfig
 
 
@@ -75,11 +75,16 @@ class KVCache:
 class PrefillAttend:
     """Packed causal attention over prompts that also fills the cache, behind a prefix that is in it already.
 
-    With a prefix of P positions, the same for all, the packed positions are what follows it.
+    With a prefix of P positions, the same for all, the packed positions are what follows it. `both_ways` are beginnings
+    of the prompts that see each other in both directions; then there is no shared prefix.
     """
 
-    def __init__(self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int, prefix: int = 0) -> None:
+    def __init__(
+        self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int, prefix: int = 0, both_ways: Prefix | None = None
+    ) -> None:
+        assert both_ways is None or not prefix
         self.cache, self.cu_seqlens, self.max_seqlen, self.prefix = cache, cu_seqlens, max_seqlen, prefix
+        self.both_ways = both_ways
         lengths = cu_seqlens.diff().long()
         steps = torch.arange(int(cu_seqlens[-1]), device=lengths.device)
         self.row = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (T,)
@@ -103,7 +108,9 @@ class PrefillAttend:
             k = keys[self.key_row, :, self.key_column].to(k.dtype)
             v = values[self.key_row, :, self.key_column].to(v.dtype)
         own, longest = self.cu_seqlens, self.max_seqlen
-        return varlen_attention(q, k, v, own, self.bounds, longest, longest + self.prefix, causal=True)
+        return varlen_attention(
+            q, k, v, own, self.bounds, longest, longest + self.prefix, causal=True, prefix=self.both_ways
+        )
 
 
 class StepAttend:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from unitok.attention import varlen_attention
+from unitok.attention import Prefix, varlen_attention
 from unitok_tokenizers.errors import InputError
 
 INITIAL_SCALE = 0.02
@@ -58,6 +58,8 @@ class DecoderConfig:
     """One matrix for embedding and head."""
     max_positions: int = 4096
     """Longest document."""
+    prefix_lm: bool = False
+    """What is given (header and conditions) sees each other in both directions."""
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -87,14 +89,15 @@ class Attend(Protocol):
 
 @dataclass(frozen=True)
 class PackedAttend:
-    """Causal attention within packed documents."""
+    """Causal attention within packed documents, both ways in their `prefix`."""
 
     cu_seqlens: Tensor
     max_seqlen: int
+    prefix: Prefix | None = None
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         bounds, longest = self.cu_seqlens, self.max_seqlen
-        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=True)
+        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=True, prefix=self.prefix)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -297,11 +300,24 @@ class Decoder(nn.Module):
         cu_seqlens: Tensor,
         max_seqlen: int,
         *,
+        prefix_lengths: Tensor | None = None,
         vectors: Tensor | None = None,
         vector_index: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states (T, C) of packed documents: ids (T,), positions (T,) within documents, cu_seqlens (N + 1,)."""
-        return self.run(self.embed(ids, vectors, vector_index), positions, PackedAttend(cu_seqlens, max_seqlen))
+        """Hidden states (T, C) of packed documents: ids (T,), positions (T,) within documents, cu_seqlens (N + 1,).
+
+        `prefix_lengths` (N,) count where the configuration says `prefix_lm`.
+        """
+        prefix = self.prefix(cu_seqlens, prefix_lengths, len(ids))
+        attend = PackedAttend(cu_seqlens, max_seqlen, prefix)
+        return self.run(self.embed(ids, vectors, vector_index), positions, attend)
+
+    def prefix(self, cu_seqlens: Tensor, lengths: Tensor | None, positions: int) -> Prefix | None:
+        """Who sees what comes later: None unless the configuration says `prefix_lm`, which takes `lengths` (N,)."""
+        if not self.config.prefix_lm:
+            return None
+        assert lengths is not None, "a decoder with prefix_lm is told what is given"
+        return Prefix.of(cu_seqlens, lengths, positions)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(T, C) → (T, V)."""

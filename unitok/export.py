@@ -39,6 +39,11 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     text = TokenizerSet.load(root / "tokenizers").text
     config = read_json(root / "core/config.json")
+    if config.get("prefix_lm"):
+        raise InputError(
+            f"{root} reads what is given in both directions (decoder.prefix_lm), which no stock class does; "
+            "train it without prefix_lm to export it"
+        )
     positions = config["max_position_embeddings"]
     with atomic_directory(target) as draft:
         if config["model_type"] == "qwen2":

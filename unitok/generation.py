@@ -111,7 +111,7 @@ class Generation:
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
         self.random = [np.random.default_rng([seed, index]) for index in range(count)]
-        self.cache, self.hidden = prefill(decoder, prompts, capacity)
+        self.cache, self.hidden = prefill(decoder, prompts, capacity, given_lengths(prompts, automata))
         self.prompts = [len(prompt) for prompt in prompts]
         self.longest = max(self.prompts)
         """Largest length in the cache."""
@@ -228,16 +228,30 @@ def shared_prefix(prompts: Sequence[np.ndarray]) -> int:
     return shared if shared >= LEAST_SHARED else 0
 
 
-def prefill(decoder: Decoder, prompts: Sequence[np.ndarray], capacity: int) -> tuple[KVCache, Tensor]:
-    """Run prompts once; returns the filled cache and the last hidden state (B, C) of each."""
+def given_lengths(prompts: Sequence[np.ndarray], automata: Sequence[Automaton] | None) -> list[int]:
+    """Positions of each prompt that a decoder with `prefix_lm` reads both ways: not the beginning of an answer.
+
+    Without automata nothing is known of such a beginning, and the whole prompt is meant.
+    """
+    return [len(prompt) for prompt in prompts] if automata is None else [automaton.given for automaton in automata]
+
+
+def prefill(
+    decoder: Decoder, prompts: Sequence[np.ndarray], capacity: int, given: Sequence[int] | None = None
+) -> tuple[KVCache, Tensor]:
+    """Run prompts once; returns the filled cache and the last hidden state (B, C) of each.
+
+    `given` are their leading positions that see each other where the decoder has `prefix_lm`, all where None.
+    """
     device, dtype = decoder.embedding.device, decoder.embedding.dtype
     cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
-    shared = shared_prefix(prompts)
+    shared = 0 if decoder.config.prefix_lm else shared_prefix(prompts)  # else it would see what follows it
     if shared:
         first, _ = prefill(decoder, [prompts[0][:shared]], shared)
         cache.kv[:, :, :, :shared] = first.kv
     packed = pack_documents([prompt[shared:] for prompt in prompts], device)
-    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared)
+    both_ways = decoder.prefix(packed.cu_seqlens, torch.tensor(given or given_lengths(prompts, None), device=device), len(packed.ids))
+    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared, both_ways)
     hidden = decoder.run(decoder.embed(packed.ids), packed.positions + shared, attend)
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
 
@@ -258,14 +272,16 @@ def score(
     continuations: Sequence[np.ndarray],
     *,
     automata: Sequence[Automaton] | None = None,
+    given: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
     """Teacher-forced log-probability of each id of each continuation, (N_i,) float32.
 
-    With automata, among the ids that each state allows: what generation reports as `logprobs`.
+    With automata, among the ids that each state allows: what generation reports as `logprobs`. `given` as in `prefill`.
     """
     documents = [np.concatenate([prompt, rest]) for prompt, rest in zip(prompts, continuations)]
     packed = pack_documents(documents, decoder.embedding.device)
-    hidden = decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen)
+    lengths = torch.tensor(given or given_lengths(prompts, automata), device=packed.ids.device)
+    hidden = decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen, prefix_lengths=lengths)
     results = []
     start = 0
     for row, (prompt, rest) in enumerate(zip(prompts, continuations)):

@@ -94,6 +94,8 @@ def to_hf_config(
         value["attention_bias"] = config.attention_bias
     if kind == "mistral":
         value["sliding_window"] = None
+    if config.prefix_lm:
+        value["prefix_lm"] = True  # no stock class knows it: `export_hf` refuses such a model
     return value
 
 
@@ -128,6 +130,7 @@ def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
         tied=bool(full["tie_word_embeddings"]),
         # within one window, windowed attention is plain causal attention
         max_positions=positions if window is None else min(positions, int(window)),
+        prefix_lm=bool(value.get("prefix_lm")),
     )
 
 

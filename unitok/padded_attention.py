@@ -31,11 +31,12 @@ class Group:
     cells: Tensor
     """(P,) cell of the flattened (B, L) that each of them lies in."""
     future: Tensor
-    """(L, L) bool, True where a key comes after the query."""
+    """(1, 1, L, L) bool, True where a key comes after the query; (B, 1, L, L) where documents have prefixes."""
 
 
-def group_documents(cu_seqlens: Tensor, heads: int) -> list[Group]:
+def group_documents(cu_seqlens: Tensor, heads: int, prefix_lengths: Tensor | None = None) -> list[Group]:
     """Documents by length, longest first, in groups that waste little on padding."""
+    prefixes = None if prefix_lengths is None else prefix_lengths.tolist()
     starts = cu_seqlens[:-1].tolist()
     lengths = cu_seqlens.diff().tolist()
     groups: list[list[int]] = []
@@ -46,16 +47,25 @@ def group_documents(cu_seqlens: Tensor, heads: int) -> list[Group]:
             groups[-1].append(document)
         else:
             groups.append([document])
-    return [_group([starts[i] for i in members], [lengths[i] for i in members]) for members in groups]
+    return [
+        _group(
+            [starts[i] for i in members],
+            [lengths[i] for i in members],
+            None if prefixes is None else [prefixes[i] for i in members],
+        )
+        for members in groups
+    ]
 
 
-def _group(starts: list[int], lengths: list[int]) -> Group:
+def _group(starts: list[int], lengths: list[int], prefixes: list[int] | None) -> Group:
     steps = torch.arange(lengths[0])
     inside = steps < torch.tensor(lengths)[:, None]  # (B, L)
     first = torch.tensor(starts)[:, None]
     index = torch.where(inside, first + steps, first)
     cells = inside.reshape(-1).nonzero().squeeze(-1)
-    future = torch.ones(lengths[0], lengths[0], dtype=torch.bool).triu(1)
+    future = torch.ones(lengths[0], lengths[0], dtype=torch.bool).triu(1)[None, None]
+    if prefixes is not None:  # a query before a key of the prefix lies in the prefix itself
+        future = future & (steps >= torch.tensor(prefixes)[:, None])[:, None, None]
     return Group(index, index.reshape(-1)[cells], cells, future)
 
 
@@ -83,7 +93,7 @@ class _PaddedAttention(torch.autograd.Function):
             queries = _queries(q[group.index], kv_heads)  # (B · G, R · L, D)
             keys, values = _queries(k[group.index], kv_heads), _queries(v[group.index], kv_heads)  # (B · G, L, D)
             scores = torch.bmm(queries, keys.mT).float().mul_(scale)
-            blocks = scores.view(len(scores), -1, longest, longest).masked_fill_(group.future, -torch.inf)
+            blocks = scores.view(documents, -1, longest, longest).masked_fill_(group.future, -torch.inf)
             weights = blocks.softmax(-1).view_as(scores).to(q.dtype)  # (B · G, R · L, L)
             mixed = _positions(torch.bmm(weights, values), documents, longest, kv_heads)
             out[group.packed] = mixed[group.cells]
@@ -128,9 +138,14 @@ def padded_attention(
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
+    *,
+    prefix_lengths: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention of documents to themselves, none longer than LONGEST; the signature of the other kernels."""
+    """Causal attention of documents to themselves, none longer than LONGEST; the signature of the other kernels.
+
+    The first `prefix_lengths` (N,) positions of each document see each other in both directions.
+    """
     assert causal and dropout_p == 0.0 and max_seqlen_q == max_seqlen_k <= LONGEST
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    groups = group_documents(cu_seqlens_q, q.shape[1])
+    groups = group_documents(cu_seqlens_q, q.shape[1], prefix_lengths)
     return _PaddedAttention.apply(q, k, v, groups, scale)  # type: ignore[no-any-return]

@@ -126,6 +126,8 @@ class Automaton:
             self._start_interleaved()
         else:
             self._start(prompt, output_limits or (), aligned)
+        self.given = prompt.start
+        """Ids of the prompt that are given: what follows is the beginning of an answer."""
         for token in np.asarray(prompt_ids)[prompt.start :].tolist():
             self._take(token)
         self._ask_for_more()

@@ -112,11 +112,12 @@ def render(plan: Plan, vocabulary: Vocabulary) -> Rendered:
     ids = np.concatenate([*given, *(piece for output in outputs for piece in output), _ids(vocabulary.eos)])
     weight = np.ones(len(ids), dtype=np.float32)
     start = sum(len(piece) for piece in given)
+    prefix = start if line.interleaved else start + 1
     if plan.forced or not line.interleaved:
         width = len(outputs[0][1]) // max(len(plan.outputs[0]), 1)  # ids of one item
         start += 1 + plan.forced * width
     weight[:start] = 0.0
-    return Rendered(ids, weight)
+    return Rendered(ids, weight, prefix)
 
 
 def render_prompt(plan: Plan, vocabulary: Vocabulary) -> np.ndarray:

@@ -79,6 +79,8 @@ class Rendered:
     """(T,) int64."""
     loss_weight: np.ndarray
     """(T,) float32: the weight of predicting each id; the first is 0."""
+    prefix_length: int = 0
+    """Leading ids that are given whatever is answered; a decoder with `prefix_lm` lets them see each other."""
 
 
 @dataclass(frozen=True)

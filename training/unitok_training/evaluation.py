@@ -20,7 +20,7 @@ from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar import Plan, Span, parse, render, render_prompt
 from unitok_tokenizers.shards import Shards
 from unitok_training.judge import Judge
 from unitok_training.ngram import NgramModel
@@ -434,7 +434,9 @@ def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     scores: list[float] = []
     for start in range(0, len(values), 64):
         part = values[start : start + 64]
-        scores += [float(one.mean()) for one in score(run.model.decoder, [p for p, _ in part], [r for _, r in part])]
+        prompts = [prompt for prompt, _ in part]
+        given = [parse(prompt, run.model.vocabulary).start or 0 for prompt in prompts]
+        scores += [float(one.mean()) for one in score(run.model.decoder, prompts, [r for _, r in part], given=given)]
     table = np.asarray(scores).reshape(-1, choices)
     run.put("ilm.cloze_accuracy", float((table.argmax(1) == 0).mean()))
     run.put("ilm.cloze_chance", 1.0 / choices)

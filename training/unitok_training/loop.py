@@ -35,6 +35,7 @@ from unitok_training.checkpoint import (
     random_states,
     set_random_states,
 )
+from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.mixture import Mixture
@@ -79,7 +80,8 @@ def pack_losses(
     decoder: Decoder, pack: Pack, index: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
 ) -> TokenLosses:
     """Forward one pack that is on the decoder's device. `index` (N,) are its supervised positions."""
-    hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen)  # (T, C)
+    lengths = pack.prefix_lengths[: pack.num_sequences]
+    hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
     return supervised_losses(
         hidden,
         decoder.head_weight,
@@ -174,12 +176,13 @@ class Trainer:
 
     def settings(self) -> dict[str, Any]:
         """What a continued run must have in common with the one that stopped."""
-        return {
+        found = {
             "train": asdict(self.config),
             "plans": asdict(self.source.options),
             "mixture": {key: float(self.source.schedule.counts[i]) for i, key in enumerate(self.source.keys)},
             "vocabulary": self.source.vocabulary.fingerprint,
         }
+        return {**found, "prefix_lm": True} if self.decoder.config.prefix_lm else found
 
     def resume(self) -> bool:
         """Take over the newest whole checkpoint of the run's folder; False where there is none."""
@@ -249,21 +252,23 @@ class Trainer:
         interval = Interval()
         self.decoder.train()
         try:
-            while self.step < last:
-                packs, after = next(feed)
-                self._update(packs)
-                interval.add([pack for pack, _ in packs])
-                self.step, self.data = self.step + 1, after
-                if self.step % config.log_every == 0 or self.step == last:
-                    row = self._row(interval)
-                    reporter.row(row)
-                    interval = Interval()
-                    if on_row is not None:
-                        on_row(row)
-                if self.step % config.checkpoint_every == 0 or self.step == last:
-                    self._stop_on_bad()
-                    self.save()
-                    saved = self.step
+            with controlled_collection() as collect:
+                while self.step < last:
+                    packs, after = next(feed)
+                    self._update(packs)
+                    interval.add([pack for pack, _ in packs])
+                    self.step, self.data = self.step + 1, after
+                    collect(self.step)
+                    if self.step % config.log_every == 0 or self.step == last:
+                        row = self._row(interval)
+                        reporter.row(row)
+                        interval = Interval()
+                        if on_row is not None:
+                            on_row(row)
+                    if self.step % config.checkpoint_every == 0 or self.step == last:
+                        self._stop_on_bad()
+                        self.save()
+                        saved = self.step
         finally:
             feed.close()
             reporter.close()
@@ -295,7 +300,8 @@ class Trainer:
     def _update(self, packs: list[tuple[Pack, Tensor]]) -> None:
         """One step: gradients of all packs, summed over the processes, clipped, and applied if all is finite."""
         device, config = self.world.device, self.config
-        count = torch.tensor(float(sum(pack.supervised for pack, _ in packs)), device=device)
+        # Filled on the device: a copy from the host would wait for all that the device has yet to do.
+        count = torch.full((), float(sum(pack.supervised for pack, _ in packs)), device=device)
         self.world.sum_([count])
         objective = torch.zeros((), dtype=torch.float32, device=device)
         for pack, index in packs:

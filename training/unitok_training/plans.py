@@ -263,7 +263,9 @@ class PlanSource:
         weights = rendered.loss_weight
         if self.id_weights is not None:
             weights = weights * self.id_weights[rendered.ids]
-        return Document(ids=rendered.ids, loss_weight=weights, task=task, name=name)
+        return Document(
+            ids=rendered.ids, loss_weight=weights, task=task, name=name, prefix_length=rendered.prefix_length
+        )
 
     def _draw(self, index: int) -> tuple[Plan, int, int]:
         """(plan, task, source row)."""

@@ -61,6 +61,8 @@ class Shape:
     """One matrix for embedding and head."""
     max_positions: int = 4096
     """Longest document, in tokens."""
+    prefix_lm: bool = False
+    """Header and conditions see each other in both directions; answers stay causal."""
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "kv_heads", "max_positions", "head_size", "ffn"):
