@@ -1,0 +1,96 @@
+"""The latent front end: a speech encoder and an adapter, from recordings to vectors at `<lat>` positions.
+
+B recordings, S samples, T frames, N vectors, C width of the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unitok.adapters.base import Adapter, adapter_from_json
+from unitok.lora import LoraConfig, add_lora, lora_config, lora_json
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, read_tensors, write_json
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs, frame_encoder_from_json
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded recordings."""
+
+    vectors: Tensor
+    """(N, C) of all recordings, one after another: no padding is left."""
+    lengths: list[int]
+    """Vectors of each recording."""
+    frames: Frames
+    """What the encoder gave, for losses on it."""
+
+
+class LatentFrontEnd(nn.Module):
+    """Recordings → vectors."""
+
+    def __init__(self, encoder: FrameEncoder, adapter: Adapter) -> None:
+        super().__init__()
+        if encoder.width != adapter.sizes.frames:
+            raise InputError(
+                f"the encoder gives frames of width {encoder.width}, the adapter takes {adapter.sizes.frames}; "
+                "make the adapter for this encoder"
+            )
+        self.encoder, self.adapter = encoder, adapter
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it takes."""
+        return self.encoder.sample_rate
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.adapter.sizes.vectors
+
+    def max_length(self, samples: int) -> int:
+        """Most vectors of so many samples; exactly as many unless the adapter goes by content."""
+        return self.adapter.length(self.encoder.frames_of(samples))
+
+    def forward(self, batch: Sequence[Inputs]) -> Latents:
+        """Encode what `FrameEncoder.inputs` made of recordings."""
+        frames = self.encoder(batch)
+        vectors, sizes = self.adapter(frames.hidden, frames.lengths, frames.ctc)
+        lengths = sizes.tolist()
+        return Latents(torch.cat([row[:size] for row, size in zip(vectors, lengths)]), lengths, frames)
+
+    @torch.inference_mode()
+    def encode(self, recordings: Sequence[np.ndarray]) -> list[Tensor]:
+        """(S,) float32 at `sample_rate` each → (N, C) each."""
+        device = self.adapter.rms.device
+        batch = [tuple(part.to(device) for part in self.encoder.inputs(samples)) for samples in recordings]
+        found = self(batch)
+        return list(found.vectors.split(found.lengths))
+
+    def save(self, folder: Path) -> None:
+        """Write `latent.json` and `latent.safetensors` into a folder."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lora = lora_config(self.encoder)
+        value = {"encoder": self.encoder.to_json(), "adapter": self.adapter.to_json()}
+        write_json(folder / "latent.json", {**value, "encoder_lora": None if lora is None else lora_json(lora)})
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "latent.safetensors")
+
+    @staticmethod
+    def load(folder: Path) -> LatentFrontEnd:
+        """Read what `save` wrote."""
+        value = read_json(folder / "latent.json")
+        front = LatentFrontEnd(frame_encoder_from_json(value["encoder"]), adapter_from_json(value["adapter"]))
+        if value["encoder_lora"] is not None:
+            lora = value["encoder_lora"]
+            add_lora(front.encoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
+        front.load_state_dict(read_tensors(folder / "latent.safetensors"))
+        return front.eval()

@@ -1,0 +1,185 @@
+"""Low-rank updates of weights (Hu et al. 2022): W + (α / r) · B A, with B = 0 at the start.
+
+Unusual: an update is a parametrisation of the weight itself, so that the decoder's joined matrices, its compiled
+pieces, the stepper and transformers' fused attention all read the updated weight without knowing of it. Updates can be
+switched off, which gives the first weights bit for bit, and merged, which can be undone bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from unitok.decoder import Block, FeedForward
+from unitok_tokenizers.errors import InputError
+
+TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Which weights get updates, of which rank."""
+
+    rank: int = 8
+    """r, inner size of an update."""
+    alpha: float = 32.0
+    """An update counts α ÷ r."""
+    targets: tuple[str, ...] = ("q", "v")
+    """Matrices that get one: q, k, v, out (attention), gate, up, down (the decoder's feed-forward)."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"lora.rank is {self.rank}: it must be 1 or more")
+        unknown = [name for name in self.targets if name not in TARGETS]
+        if unknown or not self.targets:
+            raise InputError(f"lora.targets are {', '.join(self.targets)}: choose from {', '.join(TARGETS)}")
+
+
+class LowRank(nn.Module):
+    """The updates of one matrix (R, I): of some of its bands of rows, each with factors of its own."""
+
+    def __init__(self, bands: Sequence[tuple[str, int]], width: int, config: LoraConfig) -> None:
+        super().__init__()
+        self.bands, self.scale, self.on = list(bands), config.alpha / config.rank, True
+        chosen = [(name, rows) for name, rows in bands if name in config.targets]
+        self.a = nn.ParameterDict({name: torch.empty(config.rank, width) for name, _ in chosen})
+        self.b = nn.ParameterDict({name: torch.zeros(rows, config.rank) for name, rows in chosen})
+        for value in self.a.values():
+            nn.init.kaiming_uniform_(value, a=5**0.5)  # what peft does
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(R, I) → (R, I)."""
+        if not self.on:
+            return weight
+        deltas = [
+            (self.b[name] @ self.a[name]).to(weight.dtype) * self.scale
+            if name in self.a
+            else weight.new_zeros(rows, weight.shape[1])
+            for name, rows in self.bands
+        ]
+        return weight + (deltas[0] if len(deltas) == 1 else torch.cat(deltas))
+
+
+def _sites(module: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, int]]]]:
+    """(module, parameter's name, bands of its rows) of every matrix that could get updates."""
+    for name, part in module.named_modules():
+        if isinstance(part, Block):
+            config = part.config
+            queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+            yield part, "qkv", [("q", queries), ("k", keys), ("v", keys)]
+            yield part, "out", [("out", config.width)]
+        elif isinstance(part, FeedForward):
+            rows = part.gate_up.shape[0] // 2
+            yield part, "gate_up", [("gate", rows), ("up", rows)]
+            yield part, "down", [("down", part.down.shape[0])]
+        elif isinstance(part, nn.Linear) and (short := name.rpartition(".")[2].removesuffix("_proj")) in TARGETS:
+            yield part, "weight", [(short, part.out_features)]
+
+
+def add_lora(module: nn.Module, config: LoraConfig) -> None:
+    """Give a decoder's blocks, or an encoder's attention (linear layers called `q_proj` …), updates; freeze the rest.
+
+    InputError where there is nothing of that name.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    found = 0
+    for part, matrix, bands in list(_sites(module)):
+        if any(name in config.targets for name, _ in bands):
+            weight = getattr(part, matrix)
+            update = LowRank(bands, weight.shape[1], config).to(weight.device)
+            parametrize.register_parametrization(part, matrix, update)
+            found += 1
+    if not found:
+        raise InputError(f"lora.targets are {', '.join(config.targets)}: this part has no such matrices")
+
+
+def updates(module: nn.Module) -> dict[str, LowRank]:
+    """Every update by the name of its matrix; empty without any."""
+    found = {}
+    for name, part in module.named_modules():
+        if parametrize.is_parametrized(part):
+            for parameter, chain in part.parametrizations.items():  # type: ignore[operator,union-attr]
+                found.update({f"{name}.{parameter}": one for one in chain if isinstance(one, LowRank)})
+    return found
+
+
+def lora_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All factors by name."""
+    parts = ((name, one.state_dict()) for name, one in updates(module).items())
+    return {f"{name}.{key}": value.detach() for name, state in parts for key, value in state.items()}
+
+
+def load_lora(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `lora_tensors`. InputError where they do not fit."""
+    own = lora_tensors(module)
+    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+        raise InputError("these low-rank updates are of another model or rank; take the files of one model")
+    for name, value in own.items():
+        value.copy_(tensors[name])
+
+
+@contextmanager
+def without_lora(module: nn.Module) -> Iterator[None]:
+    """Switch all updates off meanwhile: the weights are then the first ones, bit for bit."""
+    found = updates(module).values()
+    for one in found:
+        one.on = False
+    try:
+        yield
+    finally:
+        for one in found:
+            one.on = True
+
+
+class Merged:
+    """Updates that were added into the weights for good, and what takes to undo that."""
+
+    def __init__(self, config: LoraConfig, tensors: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+        self.config, self.tensors, self.weights = config, tensors, weights
+
+    @torch.no_grad()
+    def undo(self, module: nn.Module) -> None:
+        """Put the first weights and the updates back, both bit for bit."""
+        parameters = dict(module.named_parameters())
+        for name, value in self.weights.items():
+            parameters[name].copy_(value)
+        add_lora(module, self.config)
+        load_lora(module, self.tensors)
+
+
+@torch.no_grad()
+def merge_lora(module: nn.Module, config: LoraConfig) -> Merged:
+    """Add the updates into the weights; the module is then as it was before `add_lora`, with other values."""
+    tensors = {name: value.clone() for name, value in lora_tensors(module).items()}
+    weights = {}
+    for path in updates(module):
+        owner, _, parameter = path.rpartition(".")
+        part = module.get_submodule(owner)
+        merged = getattr(part, parameter).detach().clone()
+        parametrize.remove_parametrizations(part, parameter, leave_parametrized=False)
+        weight = getattr(part, parameter)
+        weights[path] = weight.detach().clone()
+        weight.copy_(merged)
+    return Merged(config, tensors, weights)
+
+
+def lora_config(module: nn.Module) -> LoraConfig | None:
+    """Rank, α and targets of the updates that a module has; None without any."""
+    found = list(updates(module).values())
+    if not found:
+        return None
+    rank = next(iter(found[0].a.values())).shape[0]
+    names = {name for one in found for name in one.a}
+    return LoraConfig(rank=rank, alpha=found[0].scale * rank, targets=tuple(n for n in TARGETS if n in names))
+
+
+def lora_json(config: LoraConfig) -> dict[str, Any]:
+    """A configuration as JSON; `LoraConfig(**…)` with the targets as a tuple reads it."""
+    return {**asdict(config), "targets": list(config.targets)}
