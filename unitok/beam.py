@@ -12,6 +12,7 @@ import torch
 
 from unitok.decoder import Decoder
 from unitok.generation import MaskTable, decode_step, masked_log_softmax, prefill, stepper_of
+from unitok.prompt_vectors import PromptVectors
 from unitok.stepping import Stepper
 from unitok_tokenizers.automaton import Automaton
 
@@ -45,13 +46,15 @@ def beam_search(
     n_best: int = 1,
     length_penalty: float = 1.0,
     stepper: Stepper | None = None,
+    vectors: PromptVectors | None = None,
 ) -> list[Hypothesis]:
     """The `n_best` highest-scoring outputs that the search found, best first.
 
-    The automaton's limit bounds the length, so every hypothesis is well formed and finished.
+    The automaton's limit bounds the length, so every hypothesis is well formed and finished. `vectors` stand in for
+    embedding rows in the prompt.
     """
     capacity = len(prompt) + automaton.remaining
-    cache, hidden = prefill(decoder, [prompt], capacity, [automaton.given])
+    cache, hidden = prefill(decoder, [prompt], capacity, [automaton.given], [vectors])
     stepper = stepper or stepper_of(decoder)
     masks = MaskTable(decoder.config.vocab_size, hidden.device)
     alive = [_Beam([], 0.0, automaton.copy())]

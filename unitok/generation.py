@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unitok.cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder import Decoder, pack_documents
+from unitok.prompt_vectors import PromptVectors, first_place, joined
 from unitok.sampling import GREEDY, Sampling, sample
 from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.automaton import Automaton
@@ -93,6 +94,7 @@ class Generation:
         seed: int = 0,
         eos: int | None = None,
         stepper: Stepper | None = None,
+        vectors: Sequence[PromptVectors | None] | None = None,
     ) -> None:
         count = len(prompts)
         self.limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -111,7 +113,7 @@ class Generation:
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
         self.random = [np.random.default_rng([seed, index]) for index in range(count)]
-        self.cache, self.hidden = prefill(decoder, prompts, capacity, given_lengths(prompts, automata))
+        self.cache, self.hidden = prefill(decoder, prompts, capacity, given_lengths(prompts, automata), vectors)
         self.prompts = [len(prompt) for prompt in prompts]
         self.longest = max(self.prompts)
         """Largest length in the cache."""
@@ -185,6 +187,7 @@ def generate(
     seed: int = 0,
     eos: int | None = None,
     stepper: Stepper | None = None,
+    vectors: Sequence[PromptVectors | None] | None = None,
 ) -> list[Generated]:
     """Continue prompts; each result is the same alone as in a batch.
 
@@ -197,6 +200,7 @@ def generate(
         seed: with the sequence's index, seeds its draws.
         eos: id that ends a sequence where there is no automaton.
         stepper: takes the steps, for instance with int8 weights; made from the decoder where None.
+        vectors: those that stand in for embedding rows in each prompt.
 
     Raises:
         InputError: a prompt with its limit does not fit the decoder's positions.
@@ -205,7 +209,7 @@ def generate(
         return []
     running = Generation(
         decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=max_new_tokens, seed=seed, eos=eos,
-        stepper=stepper,
+        stepper=stepper, vectors=vectors,
     )  # fmt: skip
     while running.step():
         pass
@@ -237,22 +241,34 @@ def given_lengths(prompts: Sequence[np.ndarray], automata: Sequence[Automaton] |
 
 
 def prefill(
-    decoder: Decoder, prompts: Sequence[np.ndarray], capacity: int, given: Sequence[int] | None = None
+    decoder: Decoder,
+    prompts: Sequence[np.ndarray],
+    capacity: int,
+    given: Sequence[int] | None = None,
+    vectors: Sequence[PromptVectors | None] | None = None,
 ) -> tuple[KVCache, Tensor]:
     """Run prompts once; returns the filled cache and the last hidden state (B, C) of each.
 
-    `given` are their leading positions that see each other where the decoder has `prefix_lm`, all where None.
+    `given` are their leading positions that see each other where the decoder has `prefix_lm`, all where None; `vectors`
+    stand in for embedding rows.
     """
     device, dtype = decoder.embedding.device, decoder.embedding.dtype
     cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
     shared = 0 if decoder.config.prefix_lm else shared_prefix(prompts)  # else it would see what follows it
+    before = first_place(vectors)
+    if before is not None and shared > before:
+        shared = before if before >= LEAST_SHARED else 0  # equal placeholders hold different vectors
     if shared:
         first, _ = prefill(decoder, [prompts[0][:shared]], shared)
         cache.kv[:, :, :, :shared] = first.kv
     packed = pack_documents([prompt[shared:] for prompt in prompts], device)
-    both_ways = decoder.prefix(packed.cu_seqlens, torch.tensor(given or given_lengths(prompts, None), device=device), len(packed.ids))
+    both_ways = decoder.prefix(
+        packed.cu_seqlens, torch.tensor(given or given_lengths(prompts, None), device=device), len(packed.ids)
+    )
     attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared, both_ways)
-    hidden = decoder.run(decoder.embed(packed.ids), packed.positions + shared, attend)
+    starts = [start - shared for start in packed.cu_seqlens[:-1].tolist()]
+    x = decoder.embed(packed.ids, *joined(vectors, starts, device))
+    hidden = decoder.run(x, packed.positions + shared, attend)
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
 
 

@@ -17,6 +17,8 @@ class Limits:
     """Deduplicated units per text id."""
     units_per_unit: float = 2.5
     """Target units per source unit."""
+    text_per_vector: float = 1.5
+    """Text ids per vector of a latent front end."""
     text_per_text: float = 3.0
     """Target text ids per source text id."""
     frames_per_unit: float = 3.0
@@ -26,16 +28,20 @@ class Limits:
 
     def of(self, plan: Plan) -> list[int]:
         """Most content items of each output of a plan; a given beginning comes on top."""
-        units = text = 0
+        units = text = vectors = 0
         for span in plan.conditions:
             if span.kind in ("units", "codes"):
                 units = len(span)
+            elif span.kind == "lat":
+                vectors += len(span)
             elif span.kind in ("text", "hyp"):
                 text += len(span)
         limits = []
         for kind in output_kinds(plan.task, plan.flags):
             if kind == "text":
-                size = units * self.text_per_unit or text * self.text_per_text or 48
+                size = units * self.text_per_unit or vectors * self.text_per_vector or text * self.text_per_text or 48
+            elif kind == "tool":
+                size = text or 12  # a name and what it is called with, which may repeat the request
             elif kind == "units":
                 size = units * self.units_per_unit or text * self.units_per_text or 120
                 units = max(units, round(size / 2))

@@ -19,8 +19,11 @@ from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
 from unitok.hf import load_core, save_core
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
+from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.long_audio import Piece, Transcript, cut, is_silent
+from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
+from unitok.prompt_vectors import PromptVectors, placed
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.stepping import Stepper, steppable
@@ -54,6 +57,8 @@ class Request:
     """Voice of the unit vocoder: a known speaker or a voice vector."""
     speak: bool = False
     """Turn the units or codes into a waveform."""
+    vectors: torch.Tensor | None = None
+    """(N, C) of the plan's `lat` spans, in their order."""
 
 
 def _batch_seed(seed: int, start: int) -> int:
@@ -74,6 +79,8 @@ class Model:
     limits: Limits = field(default_factory=Limits)
     info: dict[str, Any] = field(default_factory=dict)
     """What training recorded: tasks, checkpoint hash."""
+    latent: LatentFrontEnd | None = None
+    """Reads recordings as vectors instead of units."""
     stepper: Stepper | None = None
     """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
 
@@ -95,6 +102,8 @@ class Model:
         for tokenizer in (self.tokenizers.units, self.tokenizers.codes):
             if tokenizer is not None:
                 return tokenizer.sample_rate
+        if self.latent is not None:
+            return self.latent.sample_rate
         raise InputError("this model has no speech tokenizer: it reads text only")
 
     # -- reading input ------------------------------------------------------------------------------------------
@@ -116,6 +125,23 @@ class Model:
             for one, tokens in zip(audio, given)
         ]
         return [deduplicate(one)[0] for one in frames]
+
+    def heard(self, audio: Sequence[Audio], front_end: str | None = None) -> list[tuple[Span, torch.Tensor | None]]:
+        """(condition, its vectors (N, C) where it is `lat`) of recordings, or of units that were made elsewhere.
+
+        `front_end` is "tokens" or "latent"; None takes tokens where the model has units. InputError for another one.
+        """
+        chosen = front_end or ("latent" if self.tokenizers.units is None and self.latent is not None else "tokens")
+        if chosen == "tokens":
+            return [(Span("units", units), None) for units in self.units_of(audio)]
+        if chosen != "latent":
+            raise InputError(f"front_end is {front_end!r}; choose tokens or latent")
+        if self.latent is None:
+            raise InputError("this model has no latent front end; train one with `unitok train-latent`")
+        if any(is_tokens(one) for one in audio):
+            raise InputError("units are given to a latent front end; give recordings, or front_end='tokens'")
+        samples = [read_samples(one, self.latent.sample_rate) for one in audio]
+        return [(Span("lat", np.zeros(len(found))), found) for found in self.latent.encode(samples)]
 
     def text_span(self, text: str) -> Span:
         """A text condition; InputError where there is nothing in it."""
@@ -198,13 +224,26 @@ class Model:
             limits.append(limit)
         return prompts, automata, limits
 
+    def vectors_of(
+        self, requests: Sequence[Request], prompts: Sequence[np.ndarray]
+    ) -> list[PromptVectors | None] | None:
+        """What stands in for embedding rows in each prompt; None where nothing does."""
+        if all(request.vectors is None for request in requests):
+            return None
+        hole = self.vocabulary.control("<lat>")
+        return [
+            None if request.vectors is None else placed(prompt, hole, request.vectors)
+            for request, prompt in zip(requests, prompts)
+        ]
+
     def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
         prompts, automata, limits = self.prepare(requests)
         if beams > 1:
-            return [self._search(r, p, a, beams) for r, p, a in zip(requests, prompts, automata)]
+            vectors = self.vectors_of(requests, prompts) or [None] * len(requests)
+            return [self._search(*one, beams) for one in zip(requests, prompts, automata, vectors)]
         made = generate(
             self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
-            stepper=self.steps(),
+            stepper=self.steps(), vectors=self.vectors_of(requests, prompts),
         )  # fmt: skip
         return [self.result(*one) for one in zip(requests, prompts, made, automata)]
 
@@ -215,8 +254,12 @@ class Model:
         sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
-    def _search(self, request: Request, prompt: np.ndarray, automaton: Automaton, beams: int) -> Result:
-        found = beam_search(self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.steps())
+    def _search(
+        self, request: Request, prompt: np.ndarray, automaton: Automaton, vectors: PromptVectors | None, beams: int
+    ) -> Result:
+        found = beam_search(
+            self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.steps(), vectors=vectors
+        )
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():
@@ -259,18 +302,18 @@ class Model:
 
     # -- the tasks ----------------------------------------------------------------------------------------------
 
-    def transcribe(self, audio: Audio, *, lang: str, beams: int = 1) -> Result:
+    def transcribe(self, audio: Audio, *, lang: str, beams: int = 1, front_end: str | None = None) -> Result:
         """Speech to its text, of any length: long recordings are cut at pauses, or overlap where there is none.
 
-        Memory does not grow with the length of a file. Silence gives an empty text.
+        Memory does not grow with the length of a file. Silence gives an empty text. `front_end` as in `heard`.
         """
         if is_tokens(audio):
-            return self.transcribe_batch([audio], lang=lang, beams=beams)[0]
+            return self.transcribe_batch([audio], lang=lang, beams=beams, front_end=front_end)[0]
         self.vocabulary.language(lang)  # an unknown language is told even of silence
         transcript, results = Transcript(self.sample_rate), list[Result]()
         pieces = cut(sample_blocks(audio, self.sample_rate), self.sample_rate)
         while group := list(islice(pieces, PIECES_AT_ONCE)):
-            heard = self._transcribe_pieces(group, lang, beams)
+            heard = self._transcribe_pieces(group, lang, beams, front_end)
             for piece, result in zip(group, heard):
                 transcript.add(piece, result.text or "")
             results += heard
@@ -288,25 +331,38 @@ class Model:
             finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
         )
 
-    def _transcribe_pieces(self, pieces: Sequence[Piece], lang: str, beams: int) -> list[Result]:
+    def _transcribe_pieces(self, pieces: Sequence[Piece], lang: str, beams: int, front_end: str | None) -> list[Result]:
         """A result per piece; silent ones are not worth asking, and a decoder would make words up."""
         heard = [not is_silent(piece.samples, self.sample_rate) for piece in pieces]
-        spoken = [piece.samples for piece, loud in zip(pieces, heard) if loud]
-        answers = iter(self.transcribe_batch(spoken, lang=lang, beams=beams))
+        spoken = [(piece.samples, self.sample_rate) for piece, loud in zip(pieces, heard) if loud]
+        answers = iter(self.transcribe_batch(spoken, lang=lang, beams=beams, front_end=front_end))
         return [next(answers) if loud else Result(text="", texts=("",)) for loud in heard]
 
-    def transcribe_batch(self, audio: Sequence[Audio], *, lang: str, beams: int = 1) -> list[Result]:
+    def transcribe_batch(
+        self, audio: Sequence[Audio], *, lang: str, beams: int = 1, front_end: str | None = None
+    ) -> list[Result]:
         """`transcribe` for several short recordings."""
-        plans = [Plan("asr", lang, conditions=(Span("units", units),)) for units in self.units_of(audio)]
-        return self.run([Request(plan=plan) for plan in plans], beams=beams)
+        return self.run(
+            [
+                Request(plan=Plan("asr", lang, conditions=(span,)), vectors=vectors)
+                for span, vectors in self.heard(audio, front_end)
+            ],
+            beams=beams,
+        )
 
-    def translate(self, source_input: Audio, *, source: str, target: str, beams: int = 1) -> Result:
-        """Speech (a recording or units), or text (a string that names no file), to text in another language."""
+    def translate(
+        self, source_input: Audio, *, source: str, target: str, beams: int = 1, front_end: str | None = None
+    ) -> Result:
+        """Speech (a recording or units), or text (a string that names no file), to text in another language.
+
+        `front_end` as in `heard`; it says how speech is read.
+        """
         if isinstance(source_input, str) and not names_a_file(source_input):
-            plan = Plan("mt", source, target, conditions=(self.text_span(source_input),))
+            request = Request(plan=Plan("mt", source, target, conditions=(self.text_span(source_input),)))
         else:
-            plan = Plan("s2tt", source, target, conditions=(Span("units", self.units_of([source_input])[0]),))
-        return self.run([Request(plan=plan)], beams=beams)[0]
+            span, vectors = self.heard([source_input], front_end)[0]
+            request = Request(plan=Plan("s2tt", source, target, conditions=(span,)), vectors=vectors)
+        return self.run([request], beams=beams)[0]
 
     def synthesize(
         self,
@@ -429,10 +485,19 @@ class Model:
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""
         from safetensors.numpy import save_file
+        from safetensors.torch import save_file as save_tensors
 
         roles = self.vocabulary
         with atomic_directory(folder, may_drop=PARTS) as draft:
-            save_core(self.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+            with without_lora(self.decoder):
+                save_core(self.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+            lora = lora_config(self.decoder)
+            if self.latent is not None:
+                self.latent.save(draft / "modules")
+            if lora is not None:
+                (draft / "modules").mkdir(exist_ok=True)
+                write_json(draft / "modules/lora.json", lora_json(lora))
+                save_tensors(lora_tensors(self.decoder), draft / "modules/lora.safetensors")
             roles.save(draft / "vocabulary.json")
             self.tokenizers.save(draft / "tokenizers")
             if self.vocoder is not None:
@@ -480,6 +545,10 @@ class Model:
                 f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
                 "their files are of different models, copy the folder again"
             )
+        if (root / "modules/lora.json").exists():
+            lora = read_json(root / "modules/lora.json")
+            add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
+            load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
         prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
         return Model(
             decoder=decoder,
@@ -488,5 +557,6 @@ class Model:
             vocoder=Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
             prompts={name: value.numpy() for name, value in prompts.items()},
             limits=Limits(**config["limits"]),
+            latent=LatentFrontEnd.load(root / "modules") if (root / "modules/latent.json").exists() else None,
             info=dict(config["info"]),
         )
