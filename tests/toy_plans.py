@@ -67,7 +67,7 @@ def random_span(kind: str, vocabulary: Vocabulary, rng: np.random.Generator) -> 
     count = int(rng.integers(1, 6))
     if kind == "lat":
         return Span(kind, np.zeros(count))
-    usual = {"hyp": "text", "kw": "text", "voice": str(rng.choice(["units", "codes"]))}.get(kind, kind)
+    usual = {"hyp": "text", "kw": "text", "tool": "text", "voice": str(rng.choice(["units", "codes"]))}.get(kind, kind)
     choices = [usual, *(name for name, info in vocabulary.streams.items() if info.kind == kind and kind != "text")]
     info = vocabulary.streams[str(rng.choice(choices))]
     if info.kind == "codes":

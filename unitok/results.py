@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """One call of a cascade."""
+
+    name: str
+    """Name of its result in the plan."""
+    tool: str
+    """Tool that was called."""
+    output: Any
+    """What it gave: a text, or speech."""
+    seconds: float
+    """How long it took."""
+
+    def __str__(self) -> str:
+        shown = self.output if isinstance(self.output, str) else type(self.output).__name__
+        return f"{self.name} ({self.tool}, {self.seconds:.3f} s): {shown}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +47,8 @@ class Result:
     """Sum of the ids' log-probabilities among the allowed ones."""
     nbest: tuple[tuple[str, float], ...] = ()
     """(text, score) of the beam search's list, best first; empty without a search."""
-    trace: tuple[str, ...] = ()
-    """How the answer came about, for people: one line per piece of a long recording."""
+    trace: tuple[str | Stage, ...] = ()
+    """How the answer came about: a line per piece of a long recording, or the stages of a cascade with their times."""
     finish_reason: str = "eos"
     """eos, or length where a limit ended an output."""
     outputs: tuple[Span, ...] = field(default=(), repr=False)

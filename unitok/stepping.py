@@ -96,8 +96,8 @@ class Stepper:
         self.cosine = self.sine = torch.zeros(0, 1, decoder.config.head_dim)
 
     def fits(self, decoder: Decoder) -> bool:
-        """Whether the weights are still those of the decoder."""
-        return self.made_from is None or self.made_from == fingerprint(decoder)
+        """Whether the decoder is still what this computes: no hook was set since, and the weights are the same."""
+        return steppable(decoder) and (self.made_from is None or self.made_from == fingerprint(decoder))
 
     def _rotations(self, capacity: int) -> None:
         """Tables of cosines and sines, (S, 1, D); the first half of the sines is negated, as `rotate` pairs halves."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.parsing import parse
-from unitok_tokenizers.plan import MODALITIES, Parsed
+from unitok_tokenizers.plan import MODALITIES, STREAM_OF_KIND, Parsed
 from unitok_tokenizers.tasks import closer, opener, output_kinds, task_line
 from unitok_tokenizers.vocabulary import Vocabulary
 
@@ -158,12 +158,13 @@ class Automaton:
         self._at = 0
 
     def _content(self, kind: str, limit: int) -> _Content:
-        stream = self.vocabulary.streams.get(kind)
+        name = STREAM_OF_KIND[kind]
+        stream = self.vocabulary.streams.get(name)
         if stream is None:
-            raise InputError(f"this model has no {kind}; its streams are {', '.join(self.vocabulary.streams)}")
+            raise InputError(f"this model has no {name}; its streams are {', '.join(self.vocabulary.streams)}")
         roles = list(self.vocabulary.roles.values())
         books = range(len(stream.cardinalities))
-        ranges = tuple(_without(_merge(self.vocabulary.block_ranges(kind, q)), roles) for q in books)
+        ranges = tuple(_without(_merge(self.vocabulary.block_ranges(name, q)), roles) for q in books)
         close = self.vocabulary.control(closer(kind))
         return _Content(ranges, _merge([*ranges[0], _single(close)]), close, limit)
 

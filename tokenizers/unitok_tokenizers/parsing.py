@@ -122,7 +122,7 @@ def _stream_at(reader: _Reader, kind: str) -> str:
     streams = reader.vocabulary.streams
     usual = "codes" if kind == "voice" else STREAM_OF_KIND[kind]
     token = reader.vocabulary.describe(int(reader.ids[reader.at])) if reader.more() else None
-    if token is None or token.tokenizer not in streams or kind in ("text", "hyp", "kw"):
+    if token is None or token.tokenizer not in streams or kind in ("text", "hyp", "kw", "tool"):
         return usual
     info = streams[token.tokenizer]
     views = [name for name, stream in streams.items() if stream.views == info.name]

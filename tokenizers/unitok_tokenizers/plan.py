@@ -10,7 +10,10 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.tasks import CONDITION_KINDS, TaskLine, output_kinds, task_line
 
-STREAM_OF_KIND = {"text": "text", "phones": "phones", "units": "units", "codes": "codes", "hyp": "text", "kw": "text"}
+STREAM_OF_KIND = {
+    **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},
+    **{"hyp": "text", "kw": "text", "tool": "text"},
+}
 """Stream of a span that names none."""
 MODALITIES = ("text", "units")
 """Kinds that an interleaved sequence alternates between."""
@@ -21,15 +24,15 @@ class Span:
     """Local ids of one kind."""
 
     kind: str
-    """text, phones, units, codes, lat, voice, hyp or kw."""
+    """text, phones, units, codes, lat, voice, hyp, kw or tool."""
     content: np.ndarray
     """(N,) int64; codes (F, Q). Of `lat` only the length counts: how many vectors stand there."""
     stream: str | None = None
     """Stream that the ids belong to; None for the usual one of the kind."""
 
     def __post_init__(self) -> None:
-        if self.kind not in CONDITION_KINDS:
-            raise InputError(f"unknown span kind {self.kind!r}; known: {', '.join(CONDITION_KINDS)}")
+        if self.kind not in (*CONDITION_KINDS, "tool"):
+            raise InputError(f"unknown span kind {self.kind!r}; known: {', '.join(CONDITION_KINDS)}, tool")
         content = np.asarray(self.content, dtype=np.int64)
         stream = self.stream
         if self.kind == "lat":

@@ -42,6 +42,7 @@ CONTROLS: tuple[str, ...] = (
     *OUTPUT_FLAGS,
     *STYLE_FLAGS,
     *("<listen>", "<speak>", "<stop>"),
+    *("<route>", "<gen:tool>"),
 )
 """Control tokens in the order of their ids."""
 
@@ -129,10 +130,25 @@ _ROWS = (
         description="spoken question to its text, the answer's text, the spoken answer",
     ),
     TaskLine(
-        name="ger", languages=1, conditions=("hyp",), outputs=("text",), description="correction of an n-best list"
+        name="ger",
+        languages=1,
+        conditions=("hyp", "lat"),
+        outputs=("text",),
+        description="correction of an n-best list",
     ),
     TaskLine(
-        name="gtr", languages=2, conditions=("hyp",), outputs=("text",), description="translation of an n-best list"
+        name="gtr",
+        languages=2,
+        conditions=("hyp", "lat"),
+        outputs=("text",),
+        description="translation of an n-best list",
+    ),
+    TaskLine(
+        name="route",
+        languages=1,
+        conditions=("text", "units", "lat"),
+        outputs=("tool",),
+        description="request to the name and arguments of the tool that answers it",
     ),
     TaskLine(name="ilm", languages=1, interleaved=True, description="text and units interleaved"),
 )

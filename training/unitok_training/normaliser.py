@@ -1,14 +1,5 @@
 """The text normaliser that every error rate and BLEU here is computed after."""
 
-from __future__ import annotations
+from unitok_tokenizers.normaliser import NAME, basic
 
-import unicodedata
-
-NAME = "basic"
-
-
-def basic(text: str) -> str:
-    """NFKC, lower case, punctuation to spaces (apostrophes inside words stay), single spaces."""
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    return " ".join(word.strip("'") for word in kept.split() if word.strip("'"))
+__all__ = ["NAME", "basic"]

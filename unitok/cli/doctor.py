@@ -28,6 +28,7 @@ PACKAGES: Mapping[str, str] = {
     "sacrebleu": "eval",
     "matplotlib": "eval",
     "espeakng-loader": "demo",
+    "pocketsphinx": "cascade",
     "einops": "codec",
     "scipy": "codec",
     "flash-attn": "flash",

@@ -1,0 +1,170 @@
+"""Recognisers and synthesisers behind their two interfaces: unitok's, transformers', pocketsphinx, espeak, functions.
+
+Run alone with `pytest tests/test_backends.py`. What is not installed is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.backends.choose import recogniser_of, synthesiser_of
+from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
+from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.generation import score
+from unitok.model import Request
+from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
+
+
+def test_unitok_recognises_as_the_model_transcribes() -> None:
+    model = tiny_model()
+    recogniser = UnitokRecogniser(model)
+    assert isinstance(recogniser, Recogniser) and recogniser.sample_rate == RATE
+    sounds = [speech(seed=seed) for seed in (0, 1)]
+    found = recogniser.recognise(sounds, lang="en")
+    assert [one[0].text for one in found] == [model.transcribe(sound, lang="en").text for sound in sounds]
+    assert all(one[0].logprob < 0 for one in found)
+
+
+def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_it() -> None:
+    model = tiny_model()
+    sound = speech()
+    (heard,) = UnitokRecogniser(model).recognise([sound], lang="en", n_best=4)
+    assert 1 < len(heard) <= 4
+    assert len({" ".join(one.text.split()) for one in heard}) == len(heard)
+    assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
+    plan = Plan("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
+    (prompt,), (automaton,), _ = model.prepare([Request(plan=plan)])
+    from unitok.beam import beam_search
+
+    found = beam_search(model.decoder, prompt, automaton, beams=4, n_best=4, length_penalty=0.0)
+    again = score(model.decoder, [prompt], [found[0].ids], automata=[automaton])[0]
+    assert abs(float(again.sum()) - heard[0].logprob) < 1e-4 and heard[0].tokens == len(found[0].ids)
+
+
+def test_unitok_translates_and_speaks() -> None:
+    model = tiny_model()
+    assert UnitokTranslator(model)("", "en", "de") == ""
+    assert isinstance(UnitokTranslator(model)("the green house", "en", "de"), str)
+    synthesiser = UnitokSynthesiser(model)
+    assert isinstance(synthesiser, Synthesiser)
+    (spoken,) = synthesiser.speak(["the green house"], lang="en", voice="anna")
+    assert spoken.samples.dtype == np.float32 and len(spoken.samples) and spoken.sample_rate == RATE
+    model.vocoder = None
+    with pytest.raises(InputError, match="vocoder"):
+        synthesiser.speak(["the green house"], lang="en")
+
+
+def test_any_function_is_a_backend_and_must_return_what_it_promises() -> None:
+    recogniser = FunctionRecogniser(function=lambda samples, lang: [f"{len(samples)} {lang}", "b", "b"])
+    assert recogniser.recognise([np.zeros(5, np.float32)], lang="en", n_best=3) == [
+        [Heard(text="5 en"), Heard(text="b")]
+    ]
+    with pytest.raises(InputError, match="best first"):
+        FunctionRecogniser(function=lambda samples, lang: []).recognise([np.zeros(5)], lang="en")
+    synthesiser = FunctionSynthesiser(function=lambda text, lang, voice: np.full(len(text), 0.5))
+    assert len(synthesiser.speak(["four"], lang="en")[0].samples) == 4
+    with pytest.raises(InputError, match="float samples"):
+        FunctionSynthesiser(function=lambda *_: np.zeros(3, np.int16)).speak(["four"], lang="en")
+
+
+def test_backends_by_name(tmp_path: Path) -> None:
+    model = tiny_model()
+    assert recogniser_of("unitok", model).sample_rate == RATE
+    folder = str(model_folder(tmp_path / "m"))
+    assert isinstance(recogniser_of(folder, model), UnitokRecogniser)
+    assert isinstance(synthesiser_of(folder, model), UnitokSynthesiser)
+    with pytest.raises(InputError, match="pocketsphinx"):
+        recogniser_of("openai/whisper-tiny", model)  # never looked up
+    with pytest.raises(InputError, match="espeak"):
+        synthesiser_of("nobody", model)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"config\.json"):
+        recogniser_of(str(tmp_path / "empty"), model)
+
+
+def ctc_folder(folder: Path) -> Path:
+    """A wav2vec 2.0 recogniser of random weights."""
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    folder.mkdir()
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abc"]
+    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(letters)}))
+    config = Wav2Vec2Config(
+        vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        conv_dim=(8, 8), conv_stride=(20, 16), conv_kernel=(20, 16), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, pad_token_id=0,
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).eval().save_pretrained(folder)
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(folder)
+    return folder
+
+
+def vits_folder(folder: Path) -> Path:
+    """A VITS synthesiser of random weights."""
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate("_ abcdefgh")}))
+    config = VitsConfig(
+        vocab_size=11, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16,
+        spectrogram_bins=17, upsample_initial_channel=32, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
+        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]], posterior_encoder_num_wavenet_layers=1,
+        prior_encoder_num_wavenet_layers=1, wavenet_dilation_rate=1, prior_encoder_num_flows=1,
+    )  # fmt: skip
+    VitsModel(config).eval().save_pretrained(folder)
+    VitsTokenizer(str(folder / "vocab.json"), phonemize=False, normalize=True, add_blank=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_pipelines_of_local_folders(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
+    model = tiny_model()
+    recogniser = recogniser_of(str(ctc_folder(tmp_path / "ctc")), model)
+    assert recogniser.sample_rate == RATE
+    (heard,) = recogniser.recognise([speech()], lang="en")
+    assert set(heard[0].text) <= set("abc <>unks/")
+    spoken = synthesiser_of(str(vits_folder(tmp_path / "vits")), model).speak(["bad cab"], lang="en")[0]
+    assert len(spoken.samples) > 100 and np.abs(spoken.samples).max() <= 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="pocketsphinx is missing (extra cascade)")
+def test_pocketsphinx_hears_english() -> None:
+    from unitok.backends.sphinx import SphinxRecogniser
+
+    if not CLIPS.exists():
+        pytest.skip("no ../shared/data/clips")
+    recogniser = SphinxRecogniser()
+    audio = read_audio(CLIPS / "audio/jfk.flac", sample_rate=recogniser.sample_rate)
+    (heard,) = recogniser.recognise([audio], lang="en", n_best=3)
+    assert "what your country can do for you" in heard[0].text and 1 < len(heard) <= 3
+    assert heard[0].logprob == max(one.logprob for one in heard)
+    with pytest.raises(InputError, match="English"):
+        recogniser.recognise([audio], lang="de")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is not None, reason="pocketsphinx is there")
+def test_a_missing_recogniser_says_how_to_get_it() -> None:
+    with pytest.raises(InputError, match=r"unitok\[cascade\]"):
+        recogniser_of("pocketsphinx", tiny_model())
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("espeakng_loader") is None, reason="espeakng-loader is missing (extra demo)"
+)
+def test_espeak_speaks_and_repeats_itself() -> None:
+    synthesiser = synthesiser_of("espeak", tiny_model())
+    one, other = (synthesiser.speak(["good morning", "guten Tag"], lang="de") for _ in range(2))
+    assert len(one) == 2 and all(len(spoken.samples) > RATE / 4 for spoken in one)
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other))

@@ -1,0 +1,50 @@
+"""Backends by the name that a user gives: unitok, pocketsphinx, espeak, or a folder of a transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unitok.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
+from unitok.backends.interfaces import Recogniser, Synthesiser
+from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
+from unitok.model import Model
+from unitok_tokenizers.errors import InputError
+
+
+def _sphinx(model: Model) -> Recogniser:
+    from unitok.backends.sphinx import SphinxRecogniser
+
+    return SphinxRecogniser()
+
+
+def _espeak(model: Model) -> Synthesiser:
+    from unitok.backends.espeak import EspeakSynthesiser
+
+    return EspeakSynthesiser()
+
+
+RECOGNISERS: Mapping[str, Callable[[Model], Recogniser]] = {"unitok": UnitokRecogniser, "pocketsphinx": _sphinx}
+SYNTHESISERS: Mapping[str, Callable[[Model], Synthesiser]] = {"unitok": UnitokSynthesiser, "espeak": _espeak}
+
+
+def recogniser_of(name: str, model: Model) -> Recogniser:
+    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a local transformers folder."""
+    if name in RECOGNISERS:
+        return RECOGNISERS[name](model)
+    if not Path(name).is_dir():
+        raise InputError(f"unknown recogniser {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
+    if (Path(name) / "unitok.json").exists():
+        return UnitokRecogniser(Model.load(name))
+    return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name))
+
+
+def synthesiser_of(name: str, model: Model) -> Synthesiser:
+    """The synthesiser of a name: unitok (of `model`), espeak, or a local transformers folder."""
+    if name in SYNTHESISERS:
+        return SYNTHESISERS[name](model)
+    if not Path(name).is_dir():
+        raise InputError(f"unknown synthesiser {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
+    if (Path(name) / "unitok.json").exists():
+        return UnitokSynthesiser(Model.load(name))
+    return PipelineSynthesiser(local_pipeline("text-to-speech", name))

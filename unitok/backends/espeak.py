@@ -1,0 +1,48 @@
+"""espeak-ng as synthesiser, spoken by a helper process that repeats itself bit for bit (extra `demo`)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitok.backends.interfaces import Spoken
+from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.corpora.espeak import SAMPLE_RATE, Utterance, Voice, speak_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class EspeakSynthesiser:
+    """espeak-ng with one speed and pitch; a voice is an espeak variant such as `f2` or `m3`."""
+
+    variant: str = "m3"
+    """Variant where no voice is asked for."""
+    rate: int = 160
+    """Words a minute."""
+    pitch: int = 50
+    """espeak's pitch, 0 to 99."""
+
+    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+        """As `Synthesiser.speak`.
+
+        Raises:
+            InputError: espeak-ng is not installed, or refuses the voice.
+        """
+        chosen = Voice(voice or self.variant, voice or self.variant, self.pitch)
+        jobs = [
+            Utterance(
+                id=str(index), group=str(index), lang=lang, split="test", text=text, voice=chosen, rate=self.rate,
+                pitch=self.pitch,
+            )
+            for index, text in enumerate(texts)
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            speak_all(jobs, Path(folder), workers=1)
+            return [
+                Spoken(
+                    samples=read_audio(Path(folder) / f"{job.id}.flac", sample_rate=SAMPLE_RATE),
+                    sample_rate=SAMPLE_RATE,
+                )
+                for job in jobs
+            ]

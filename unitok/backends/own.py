@@ -1,0 +1,92 @@
+"""unitok's own model as recogniser, translator and synthesiser of a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unitok.backends.interfaces import Heard, Spoken
+from unitok.beam import beam_search
+from unitok.model import Model, Request
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, parse
+
+
+def n_best_of(model: Model, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:
+    """Distinct texts that answer a plan with one text output, the most probable first.
+
+    The list is ordered by the sum of log-probabilities, as rescoring wants it: with λ = 0 its first entry wins.
+    Hypotheses with the same text (other pieces, same letters) are one: the most probable.
+    """
+    (prompt,), (automaton,), _ = model.prepare([Request(plan=plan)])
+    found = beam_search(
+        model.decoder, prompt, automaton, beams=beams, n_best=beams, length_penalty=0.0, stepper=model.steps()
+    )
+    heard: dict[str, Heard] = {}
+    for one in sorted(found, key=lambda one: -one.logprob):
+        outputs = parse(np.concatenate([prompt, one.ids]), model.vocabulary).outputs
+        text = model.tokenizers.text.decode(outputs[-1].content.tolist()).strip()
+        heard.setdefault(" ".join(text.split()), Heard(text=text, logprob=one.logprob, tokens=len(one.ids)))
+    return list(heard.values())[:n_best]
+
+
+@dataclass
+class UnitokRecogniser:
+    """The `<asr>` line of a model, greedy for one hypothesis and by beam search for several."""
+
+    model: Model
+    beams: int | None = None
+    """Beams of the search; as many as hypotheses are asked for by default."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that the model takes."""
+        return self.model.sample_rate
+
+    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recogniser.recognise`; long recordings are cut where one hypothesis is asked for."""
+        if n_best == 1 and self.beams is None:
+            results = [self.model.transcribe(samples, lang=lang) for samples in audio]
+            return [[Heard(text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1))] for one in results]
+        plans = [Plan("asr", lang, conditions=(Span("units", units),)) for units in self.model.units_of(audio)]
+        return [n_best_of(self.model, plan, beams=self.beams or n_best, n_best=n_best) for plan in plans]
+
+
+@dataclass
+class UnitokTranslator:
+    """The `<mt>` line of a model."""
+
+    model: Model
+    beams: int = 1
+    """More than 1 searches."""
+
+    def __call__(self, text: str, source: str, target: str) -> str:
+        """Text in `source` → text in `target`; an empty text stays empty."""
+        if not text.strip():
+            return ""
+        plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
+        return self.model.run([Request(plan=plan)], beams=self.beams)[0].text or ""
+
+
+@dataclass
+class UnitokSynthesiser:
+    """The `<tts>` line of a model with its vocoder."""
+
+    model: Model
+    output: str = "units"
+    """What it speaks through: units or codes."""
+
+    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+        """As `Synthesiser.speak`; a voice is a known speaker or the path of a recording."""
+        if self.model.vocoder is None:
+            raise InputError("this model has no vocoder; it cannot speak")
+        requests = [self.model.synthesis_request(text, lang=lang, voice=voice, output=self.output) for text in texts]
+        return [_spoken(result.audio, result.sample_rate) for result in self.model.run(requests)]
+
+
+def _spoken(samples: np.ndarray | None, rate: int | None) -> Spoken:
+    if samples is None or rate is None:
+        raise InputError("this model's vocoder cannot speak that output; choose units or codes")
+    return Spoken(samples=samples, sample_rate=rate)

@@ -1,0 +1,140 @@
+"""Cascades: recogniser → translation → synthesiser as one call, every intermediate text and time in the trace.
+
+What the survey calls text-based integration. Errors add up from stage to stage and so do times; `Result.trace` shows
+where. The parts are any backends; by default all three are lines of one unitok model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from unitok.backends.interfaces import Recogniser, Spoken, Synthesiser
+from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.inputs import Audio, is_tokens, read_samples
+from unitok.model import Model
+from unitok.results import Result, Stage
+from unitok.tools import Registry, Step, Tool, ToolPlan, Use
+from unitok_tokenizers.errors import InputError
+
+Translate = Callable[[str, str, str], str]
+"""(text, source language, target language) → text."""
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Recognise, translate, speak."""
+
+    recogniser: Recogniser
+    """Speech to text."""
+    translate: Translate
+    """Text to text."""
+    synthesiser: Synthesiser | None = None
+    """Text to speech; None where only text is wanted."""
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The three stages as tools, for plans of your own."""
+        tools = [
+            Tool(
+                name="recognise",
+                description="what is said in a recording",
+                inputs={"audio": "audio", "lang": "word"},
+                output="text",
+                function=self._recognise,
+            ),
+            Tool(
+                name="translate",
+                description="a text in another language",
+                inputs={"text": "text", "source": "word", "target": "word"},
+                output="text",
+                function=self.translate,
+            ),
+        ]
+        if self.synthesiser is not None:
+            speak = Tool(
+                name="speak",
+                description="a text as speech",
+                inputs={"text": "text", "lang": "word", "voice": "word"},
+                output="audio",
+                function=self._speak,
+            )
+            tools.append(speak)
+        return Registry(tools)
+
+    def _recognise(self, audio: Audio, lang: str) -> str:
+        if is_tokens(audio):
+            raise InputError("a cascade begins with sound; units or codes are for front_end='tokens'")
+        samples = read_samples(audio, self.recogniser.sample_rate)
+        return self.recogniser.recognise([samples], lang=lang)[0][0].text
+
+    def _speak(self, text: str, lang: str, voice: str | None) -> Spoken:
+        assert self.synthesiser is not None
+        if not text.strip():  # nothing was understood, so nothing is said
+            return Spoken(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recogniser.sample_rate)
+        return self.synthesiser.speak([text], lang=lang, voice=voice)[0]
+
+    def translate_text(self, audio: Audio, *, source: str, target: str) -> Result:
+        """Speech to text in another language (S2TT)."""
+        steps = [
+            Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
+            Step(
+                id="translation",
+                tool="translate",
+                inputs={"text": Use("transcript"), "source": source, "target": target},
+            ),
+        ]
+        return self._run(steps, audio)
+
+    def translate_speech(self, audio: Audio, *, source: str, target: str, voice: str | None = None) -> Result:
+        """Speech to speech in another language (S2ST)."""
+        if self.synthesiser is None:
+            raise InputError("this cascade has no synthesiser; give one to translate into speech")
+        steps = [
+            Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
+            Step(
+                id="translation",
+                tool="translate",
+                inputs={"text": Use("transcript"), "source": source, "target": target},
+            ),
+            Step(id="speech", tool="speak", inputs={"text": Use("translation"), "lang": target, "voice": voice}),
+        ]
+        return self._run(steps, audio)
+
+    def _run(self, steps: list[Step], audio: Audio) -> Result:
+        return result_of(ToolPlan(steps, self.registry, {"audio": "audio"}).run({"audio": audio}))
+
+
+def result_of(stages: tuple[Stage, ...]) -> Result:
+    """What a run of tools says: its texts in order, the last speech, and the stages as trace."""
+    texts = tuple(stage.output for stage in stages if isinstance(stage.output, str))
+    result = Result(text=texts[-1] if texts else None, texts=texts, trace=stages)
+    for stage in reversed(stages):
+        if isinstance(stage.output, Spoken):
+            return replace(result, audio=stage.output.samples, sample_rate=stage.output.sample_rate)
+    return result
+
+
+def cascade_of(model: Model, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
+    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`unitok.backends.choose`).
+
+    A model without a vocoder translates into text only.
+    """
+    from unitok.backends.choose import recogniser_of, synthesiser_of
+
+    mute = synthesiser == "unitok" and model.vocoder is None
+    hears = UnitokRecogniser(model) if recogniser == "unitok" else recogniser_of(recogniser, model)
+    if synthesiser == "unitok":
+        speaks: Synthesiser | None = None if mute else UnitokSynthesiser(model, output=_own_output(model))
+    else:
+        speaks = synthesiser_of(synthesiser, model)
+    return Cascade(hears, UnitokTranslator(model), speaks)
+
+
+def _own_output(model: Model) -> str:
+    """Units where the vocoder speaks them: half the steps of codes."""
+    assert model.vocoder is not None
+    return "units" if model.vocoder.units is not None else "codes"
