@@ -40,6 +40,7 @@ check: install
 
 # Needs a quiet machine: refuses where other work takes a sixth of it. `BENCH="--force"` measures all the same.
 bench: install
+	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
 # The API reference under build/api; whatever pdoc warns of is an error.
