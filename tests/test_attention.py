@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unitok.attention import reference_varlen_attention, split_attention, torch_varlen_attention, varlen_attention
+from unitok.attention import (
+    VarlenAttention,
+    reference_varlen_attention,
+    resolve,
+    split_attention,
+    torch_varlen_attention,
+    varlen_attention,
+)
 
 LENGTHS = [5, 1, 9, 3]
 
@@ -71,6 +78,26 @@ def test_the_oracle_asserts_the_contract() -> None:
         reference_varlen_attention(q, k, v, bounds.long(), bounds.long(), 9, 9, causal=True)
     with pytest.raises(AssertionError):
         reference_varlen_attention(q, k, v, bounds, bounds, 4, 9, causal=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "kernel", "message"),
+    [
+        (torch.float32, 64, split_attention, "half precision, not torch.float32; one call per document is used"),
+        (torch.bfloat16, 12, split_attention, "no variable-length kernel has heads of 12; one call per document"),
+        (torch.bfloat16, 512, split_attention, "no variable-length kernel has heads of 512"),
+        (torch.bfloat16, 64, torch_varlen_attention, "flash-attn is not installed; torch's own variable-length kernel"),
+    ],
+)
+def test_what_cannot_be_used_is_named_once_with_what_is_used_instead(
+    dtype: torch.dtype, size: int, kernel: VarlenAttention, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    resolve.cache_clear()
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert resolve("cuda", dtype, size) is kernel is resolve("cuda", dtype, size)
+    assert len(caught) == 1 and resolve("cpu", dtype, size) is split_attention
+    resolve.cache_clear()
 
 
 @pytest.mark.gpu

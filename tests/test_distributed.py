@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from unitok_training.checkpoint import read_checkpoint
-from unitok_training.distributed import World, buckets
+from unitok_training.distributed import World, buckets, world_from_environment
 from unitok_training.progress import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,13 +46,17 @@ with world_from_environment("cpu") as world:
 """
 
 
-def launch(script: Path, out: Path, processes: int, stop: int = 6) -> None:
+def torchrun(script: Path, out: Path, processes: int, argument: int) -> subprocess.CompletedProcess[str]:
     paths = [str(ROOT), *(str(ROOT / folder) for folder in ("tokenizers", "training", "vocoder"))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [*command, str(script), str(out), str(stop)], env=environment, capture_output=True, text=True, timeout=300
+    return subprocess.run(
+        [*command, str(script), str(out), str(argument)], env=environment, capture_output=True, text=True, timeout=300
     )
+
+
+def launch(script: Path, out: Path, processes: int, stop: int = 6) -> None:
+    done = torchrun(script, out, processes, stop)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -86,6 +91,69 @@ def test_a_run_continues_with_another_number_of_processes(tmp_path: Path) -> Non
     one, mixed = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "mixed"))
     assert [row["step"] for row in mixed] == [1, 2, 3, 4, 5, 6]
     assert mixed[-1]["objective"] == pytest.approx(one[-1]["objective"], rel=1e-4)
+
+
+DYING = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from tests import toy_shards
+from unitok.decoder import Decoder, DecoderConfig
+from unitok_training.distributed import world_from_environment
+from unitok_training.loop import Trainer
+from unitok_training.mixture import Mixture
+from unitok_training.plans import PlanSource
+from unitok_training.train_config import TrainConfig
+
+
+class Fragile(Trainer):
+    def _update(self, packs):
+        if self.step == 3 and self.world.rank == 1:
+            self.world.barrier()  # the other one waits for this one's gradients by now
+            if sys.argv[2] == "9":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the second process has had enough")
+        if self.step == 3:
+            self.saver.wait()
+            self.world.barrier()
+        super()._update(packs)
+
+
+torch.set_num_threads(1)
+config = TrainConfig(steps=60, pack_size=256, packs_per_step=2, window=64, precision="fp32", checkpoint_every=2)
+vocabulary = toy_shards.vocabulary()
+with world_from_environment("cpu") as world:
+    decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=32, layers=1, heads=2, kv_heads=1))
+    source = PlanSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, Mixture(tasks={"asr": 1.0}), seed=0)
+    Fragile(config, decoder, source, Path(sys.argv[1]), world=world).run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cause", "said"), [(9, "SIGKILL"), (0, "the second process has had enough")])
+def test_a_process_that_dies_ends_the_others_and_leaves_the_last_checkpoint(
+    cause: int, said: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(DYING, encoding="utf-8")
+    begin = time.monotonic()
+    done = torchrun(script, tmp_path / "run", 2, cause)
+    assert done.returncode != 0 and said in done.stderr, done.stderr[-2000:]
+    assert time.monotonic() - begin < 120, "a minute, and the start of two processes on a busy machine"
+    assert read_checkpoint(tmp_path / "run/checkpoints/step_00000002").state["step"] == 2
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000002"]
+
+
+def test_a_missing_gpu_is_told_and_done_without() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.warns(UserWarning, match="no GPU that torch can use: the processor is used instead"):
+        with world_from_environment("cuda") as world:
+            assert world.device.type == "cpu"
 
 
 def test_buckets_keep_order_and_dtypes_apart() -> None:

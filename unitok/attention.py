@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,8 @@ from torch.nn import functional
 from unitok.padded_attention import LONGEST, padded_attention
 
 VarlenAttention = Callable[..., Tensor]
+LARGEST_HEAD = 256
+"""Largest head size of the variable-length kernels, which take multiples of 8."""
 
 
 def varlen_attention(
@@ -53,7 +56,7 @@ def varlen_attention(
     if prefix is not None:
         assert causal and cu_seqlens_q is cu_seqlens_k and dropout_p == 0.0
         return prefix_attention(q, k, v, cu_seqlens_q, max_seqlen_q, prefix, softmax_scale)
-    kernel = resolve(q.device.type)
+    kernel = resolve(q.device.type, q.dtype, q.shape[-1])
     return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
 
 
@@ -91,7 +94,7 @@ def prefix_attention(
         return padded_attention(
             q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True, prefix_lengths=prefix.lengths
         )
-    kernel = resolve(q.device.type)
+    kernel = resolve(q.device.type, q.dtype, q.shape[-1])
     after = kernel(q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True)
     among = kernel(q, k, v, prefix.bounds, prefix.bounds, longest, longest, 0.0, scale, False)
     return torch.where(prefix.inside, among, after)
@@ -101,14 +104,29 @@ def _dense_pays(q: Tensor, longest: int) -> bool:
     return q.requires_grad and q.dtype == torch.bfloat16 and longest <= LONGEST
 
 
-@lru_cache(maxsize=4)
-def resolve(device_type: str) -> VarlenAttention:
-    """The kernel for a device: flash-attention where installed, torch's varlen kernel on CUDA, per-document SDPA."""
-    if device_type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
-        from flash_attn import flash_attn_varlen_func
+@lru_cache(maxsize=64)
+def resolve(device_type: str, dtype: torch.dtype = torch.bfloat16, head_size: int = 64) -> VarlenAttention:
+    """The kernel for a device: flash-attention where installed, torch's varlen kernel on CUDA, per-document SDPA.
 
-        return flash_attn_varlen_func
-    return torch_varlen_attention if device_type == "cuda" else split_attention
+    What falls back to another one says so, once for a dtype and head size.
+    """
+    if device_type != "cuda":
+        return split_attention
+    if dtype not in (torch.bfloat16, torch.float16):
+        return _instead(split_attention, f"the variable-length kernels of GPUs compute in half precision, not {dtype}")
+    if head_size % 8 or head_size > LARGEST_HEAD:
+        return _instead(split_attention, f"no variable-length kernel has heads of {head_size}")
+    if importlib.util.find_spec("flash_attn") is None:
+        return _instead(torch_varlen_attention, "flash-attn is not installed")
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func
+
+
+def _instead(kernel: VarlenAttention, reason: str) -> VarlenAttention:
+    used = {torch_varlen_attention: "torch's own variable-length kernel", split_attention: "one call per document"}
+    warnings.warn(f"attention: {reason}; {used[kernel]} is used instead", stacklevel=4)
+    return kernel
 
 
 def torch_varlen_attention(

@@ -4,6 +4,7 @@ checkpoints/step_00001000/
     model.safetensors        parameters by name in float32, tied ones once
     optimizer.safetensors    optimizer state by `parameter|key`
     rng.safetensors          torch's random states
+    shards/                  in place of the two above: a file per process of a sharded run
     state.json               step, data state, configuration, environment, and a checksum per file
 """
 
@@ -13,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, remove_directory, sha256_file, write_json
 
 STATE_FILE = "state.json"
+SHARDS = "shards"
+"""Folder of a checkpoint that was written by several processes, in place of the model's and the optimizer's files."""
 FORMAT = 1
 REMEDY = "copy the checkpoint again, or remove it and use an older one"
 
@@ -143,6 +147,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = read_json(path / STATE_FILE)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path / STATE_FILE} is not a checkpoint of format {FORMAT}; {REMEDY}")
+    if (path / SHARDS).is_dir():
+        return _read_shards(path, state)
     parts = {}
     for name in ("model", "optimizer", "rng"):
         file = path / f"{name}.safetensors"
@@ -152,6 +158,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise InputError(f"{file} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
         parts[name] = load_file(file)
     return Checkpoint(**parts, state=state, path=path)
+
+
+def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
+    """The whole tensors of a checkpoint that several processes have written, however many there are now."""
+    import torch.distributed.checkpoint as dcp
+
+    for name, wanted in state["sha256"].items():
+        if not (path / name).is_file():
+            raise InputError(f"{path} is incomplete: {name} is missing; {REMEDY}")
+        if sha256_file(path / name) != wanted:
+            raise InputError(f"{path / name} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
+    reader = dcp.HuggingFaceStorageReader(str(path / SHARDS))
+    found: dict[str, Tensor] = {
+        name: torch.empty(item.size, dtype=item.properties.dtype)
+        for name, item in reader.read_metadata().state_dict_metadata.items()
+    }
+    with warnings.catch_warnings(action="ignore"):  # that one process reads alone is meant
+        dcp.load(found, storage_reader=reader, no_dist=True)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    for full, value in found.items():
+        part, _, name = full.partition("|")
+        parts[part][name] = value
+    return Checkpoint(**parts, rng=load_file(path / "rng.safetensors"), state=state, path=path)
 
 
 def latest_checkpoint(folder: Path, *, report: Callable[[str], None] = print) -> Checkpoint | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,14 +70,22 @@ def buckets(tensors: Sequence[Tensor], limit: int = BUCKET) -> Iterator[list[Ten
         yield group
 
 
+def local_processes() -> int:
+    """Processes that torchrun started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def world_from_environment(device: str | None = None) -> Iterator[World]:
     """The world that torchrun describes in the environment, or a single process.
 
-    `device` is "cpu", "cuda" or None (cuda where there is one). gloo connects CPUs, nccl GPUs. The group is closed at
-    the end.
+    `device` is "cpu", "cuda" (with one warning where there is none, and the processor instead) or None (cuda where
+    there is one). gloo connects CPUs, nccl GPUs. The group is closed at the end.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        warnings.warn("there is no GPU that torch can use: the processor is used instead", stacklevel=3)
+        kind = "cpu"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)

@@ -45,6 +45,8 @@ from unitok_training.plans import PlanOptions, PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.saving import BackgroundSaver
+from unitok_training.shard_files import save_shards
+from unitok_training.sharding import ShardedMasters, distributed_state, shard_decoder, total_norm
 from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, differences
 
 
@@ -153,8 +155,14 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         world.broadcast_([parameter.data for parameter in decoder.parameters()])
-        pure = config.precision == "bf16-pure"
-        self.masters = Masters(decoder, torch.bfloat16 if pure else torch.float32)
+        decoder.recompute_blocks(config.recompute_blocks)
+        self.masters: Masters
+        self.sharded = config.shard and world.size > 1
+        if self.sharded:
+            self.decoder = shard_decoder(decoder, config, world)
+            self.masters = ShardedMasters(self.decoder, decoder, world)
+        else:
+            self.masters = Masters(decoder, torch.bfloat16 if config.precision == "bf16-pure" else torch.float32)
         self.optimizer = Optimizer(self.masters.named, config.optim)
         names, table = stream_table(source.vocabulary)
         self.losses = LossTable(source.keys, names, table, world.device)
@@ -165,10 +173,9 @@ class Trainer:
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
         self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
         self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
-        decoder.recompute_blocks(config.recompute_blocks)
         self.compiled = config.compile and has_compiler(world.device)
         if self.compiled:
-            decoder.compile_blocks()
+            self.decoder.compile_blocks()
         elif config.compile:
             self.messages.append("train.compile has no effect: no C++ compiler found (g++, clang++ or $CXX)")
 
@@ -206,11 +213,13 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over weights, optimizer, random states and the place in the data."""
-        load_module(self.decoder, checkpoint.model)
+        masters = self.masters
+        load_module(masters.original if isinstance(masters, ShardedMasters) else self.decoder, checkpoint.model)
         with torch.no_grad():
-            for name, value in self.masters.named.items():
-                value.copy_(checkpoint.model[name])
-        self.optimizer.load(checkpoint.optimizer)
+            for name, value in masters.named.items():
+                value.copy_(masters.part(name, checkpoint.model[name]))
+        parts = {full: masters.part(full.rpartition("|")[0], value) for full, value in checkpoint.optimizer.items()}
+        self.optimizer.load(parts)
         set_random_states(checkpoint.rng)
         self.step = int(checkpoint.state["step"])
         self.data = DataState(**checkpoint.state["data"])
@@ -218,13 +227,19 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint beside training; all processes call it, the first one writes. `finish_saving` waits."""
         path = self.checkpoints / f"step_{self.step:08d}"
-        if self.world.is_main:
+        state = {"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()}
+        if isinstance(self.masters, ShardedMasters):
+            tensors = distributed_state(self.masters, self.optimizer.tensors())
+            save_shards(path, tensors, random_states(), state, step=self.step, world=self.world)
+            if self.world.is_main:
+                prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+        elif self.world.is_main:
             masters = {name: value.detach() for name, value in self.masters.named.items()}
             checkpoint = Checkpoint(
                 model={**module_tensors(self.decoder), **masters},
                 optimizer=self.optimizer.tensors(),
                 rng=random_states(),
-                state={"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()},
+                state=state,
             )
             self.saver.save(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
         self.world.barrier()
@@ -316,8 +331,8 @@ class Trainer:
             objective += total.detach()
             self.losses.add(losses)
         grads = self.masters.gradients()
-        self.world.sum_([*grads, objective])
-        norm = clip_gradients(grads, config.optim.clip)
+        self.world.sum_([objective] if self.sharded else [*grads, objective])
+        norm = clip_gradients(grads, config.optim.clip, total_norm(grads, self.world) if self.sharded else None)
         self._bad = torch.maximum(self._bad, 1.0 - torch.isfinite(norm + objective).float())
         self._objective, self._norm = objective, norm
         if device.type == "cpu":

@@ -75,9 +75,12 @@ def rate(step: int, *, steps: int, config: OptimConfig) -> float:
     return config.min_ratio + (1 - config.min_ratio) * max(shape, 0.0)
 
 
-def clip_gradients(grads: list[Tensor], limit: float) -> Tensor:
-    """Scale gradients in place to a norm of at most `limit` (0: no limit); returns the norm before, ()."""
-    norm = torch.nn.utils.get_total_norm(grads)
+def clip_gradients(grads: list[Tensor], limit: float, norm: Tensor | None = None) -> Tensor:
+    """Scale gradients in place to a norm of at most `limit` (0: no limit); returns the norm before, ().
+
+    `norm` is given where these are slices of what all processes hold.
+    """
+    norm = torch.nn.utils.get_total_norm(grads) if norm is None else norm
     if limit:
         torch._foreach_mul_(grads, torch.clamp(limit / (norm + 1e-6), max=1.0))
     return norm
@@ -122,6 +125,10 @@ class Masters:
         """After an update: write the masters, rounded, into the module."""
         if self.separate:
             torch._foreach_copy_(list(self.module.values()), list(self.named.values()))
+
+    def part(self, name: str, full: Tensor) -> Tensor:
+        """What this process holds of a weight `name`, or of a tensor that belongs to it: all."""
+        return full
 
     def restore(self) -> None:
         """Give the module its float32 weights back."""

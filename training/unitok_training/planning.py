@@ -76,6 +76,7 @@ def setup_of(recipe: Recipe, vocab_size: int, *, flash: bool = False, processes:
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
         recompute_blocks=min(train.recompute_blocks, recipe.decoder.layers),
+        shards=processes if train.shard else 1,
         flash=flash,
     )
 
@@ -329,9 +330,11 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
         replace(small, recompute_blocks=layers, pack_size=size, packs=packs),
     )
     for count in (2, 4, 8, 16, 32, 64):
-        yield f"sharding over {count} devices", replace(setup, shards=count)
+        if count <= setup.shards:
+            continue
+        yield f"train.shard=true over {count} devices", replace(setup, shards=count)
         yield (
-            f"sharding over {count} devices, train.recompute_blocks={layers}",
+            f"train.shard=true over {count} devices and train.recompute_blocks={layers}",
             replace(small, shards=count, recompute_blocks=layers),
         )
     yield (
@@ -354,5 +357,9 @@ def check_fits(setup: Setup, device: Device) -> Option:
     if first.fits:
         return first
     need, room = first.memory.peak / 1e9, device.memory_bytes * (1 - RESERVE) / 1e9
-    remedy = f"it fits with {rest[0].change}" if rest else "nothing tried fits: choose a smaller decoder"
+    remedy = (
+        f"it fits with {rest[0].change}"
+        if rest
+        else "nothing tried fits: lower decoder.width, decoder.ffn or decoder.layers"
+    )
     raise InputError(f"the recipe needs {need:.1f} GB at its peak and {device.name} has {room:.1f} GB to use: {remedy}")

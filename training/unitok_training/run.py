@@ -15,28 +15,29 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_training import planning
 from unitok_training.checkpoint import load_module, open_checkpoint
-from unitok_training.distributed import world_from_environment
+from unitok_training.devices import Device
+from unitok_training.distributed import World, local_processes, world_from_environment
 from unitok_training.known import learned_limits, voice_prompts, wider_limits
 from unitok_training.loop import train
 from unitok_training.recipes import Recipe, Shape
 from unitok_vocoder.vocoder import Vocoder
 
 
-def check_memory(config: DecoderConfig, device: torch.device) -> None:
-    """InputError where weights, gradients and moments alone exceed the memory of this machine (or of the GPU)."""
-    projections = config.head_dim * (2 * config.heads + 2 * config.kv_heads)
-    weights = config.layers * config.width * (projections + 3 * config.ffn_dim)
-    weights += config.vocab_size * config.width * (1 if config.tied else 2)
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 16 * weights > memory:
-        raise InputError(
-            f"the decoder has {weights / 1e6:.0f} M parameters, which take {16 * weights / 1e9:.0f} GB to train, and "
-            f"there are {memory / 1e9:.0f} GB: lower decoder.width, decoder.ffn or decoder.layers"
-        )
+def check_memory(recipe: Recipe, vocab_size: int, world: World) -> None:
+    """InputError, with the nearest that fits, where a recipe needs more memory than this process's device has."""
+    on_gpu = world.device.type == "cuda"
+    if on_gpu:
+        memory, sharers = torch.cuda.get_device_properties(world.device).total_memory, 1
+    else:  # the processes of one machine share its memory
+        memory, sharers = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), local_processes()
+    place = Device(
+        name="this GPU" if on_gpu else "this machine" if sharers == 1 else f"a process of {sharers} here",
+        memory_bytes=memory // sharers, flops=1e12, bandwidth=1e12, link=0.0,
+    )  # fmt: skip
+    setup = planning.setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
+    planning.check_fits(setup, place)
 
 
 def train_model(
@@ -70,7 +71,7 @@ def train_model(
     ensure_folder(run)
     with world_from_environment() as world:
         config = base.decoder.config if base is not None else recipe.decoder.config(vocabulary.size)
-        check_memory(config, world.device)
+        check_memory(recipe, config.vocab_size, world)
         decoder = base.decoder if base is not None else _new_decoder(config, recipe.train.seed, start)
         if world.is_main:
             run.mkdir(parents=True, exist_ok=True)

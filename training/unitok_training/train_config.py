@@ -16,6 +16,7 @@ FREE_TO_CHANGE = (
     "train.keep_checkpoints",
     "train.prefetch",
     "train.recompute_blocks",
+    "train.shard",
 )
 
 
@@ -41,6 +42,8 @@ class TrainConfig:
     """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
     compile: bool = False
     """Compile the decoder's blocks, where there is a compiler."""
+    shard: bool = False
+    """Split weights, gradients and optimizer state over all processes (FSDP2), instead of a copy in each."""
     recompute_blocks: int = 0
     """Blocks, counted from the input, that keep only their input and are computed again in the backward pass: less
     memory, up to a third more time, the same gradients."""
