@@ -252,6 +252,14 @@ def apply(recipe: Recipe, data: Mapping[str, Any]) -> Recipe:
     return result
 
 
+Configuration = typing.TypeVar("Configuration")
+
+
+def replaced(target: Configuration, data: Mapping[str, Any]) -> Configuration:
+    """`apply` for any nested configuration."""
+    return typing.cast(Configuration, _apply(target, data, ""))
+
+
 def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(type(target))
     known = {item.name for item in fields(target)}

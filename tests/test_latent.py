@@ -1,0 +1,251 @@
+"""Latent models: vectors in prompts, training of each part, and a tiny model from recordings to answers.
+
+Run alone with `pytest tests/test_latent.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.tiny_model import RATE, speech, tiny_model
+from unitok.adapters.base import ADAPTERS
+from unitok.beam import beam_search
+from unitok.generation import generate
+from unitok.model import Model
+from unitok.prompt_vectors import PromptVectors
+from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, render_prompt
+from unitok_tokenizers.manifest import read_manifest
+from unitok_training.latent import LatentTrainer
+from unitok_training.latent_data import LatentSource
+from unitok_training.latent_recipes import (
+    FROZEN,
+    LATENT_PRESETS,
+    AdapterChoice,
+    LatentRecipe,
+    PartTuning,
+    Tuning,
+    load_latent_recipe,
+    tiny,
+)
+from unitok_training.latent_run import make_front_end, train_latent
+from unitok_training.mixture import Mixture
+
+SENTENCES = {
+    "en": ("the green house", "we buy two books", "she sings now", "today here stands"),
+    "de": ("das grüne haus", "wir kaufen zwei bücher", "sie singt jetzt", "heute steht hier"),
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four recordings in English and four in German, pairs of one meaning; each its own train and test row."""
+    root = tmp_path_factory.mktemp("latent")
+    rows = []
+    for lang, sentences in SENTENCES.items():
+        for index, text in enumerate(sentences):
+            name = f"{lang}{index}"
+            write_audio(root / f"{name}.wav", speech(0.8 + 0.1 * index, seed=index + 10 * (lang == "de")), RATE)
+            base = {"audio": f"{name}.wav", "text": text, "lang": lang, "group": f"g{index}"}
+            rows += [{**base, "id": name, "split": "train"}, {**base, "id": f"{name}t", "split": "test"}]
+    (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return root / "m.jsonl"
+
+
+def bytes_of(module: nn.Module) -> dict[str, bytes]:
+    return {name: value.detach().cpu().numpy().tobytes() for name, value in module.state_dict().items()}
+
+
+def trainer(recipe: LatentRecipe, manifest: Path, out: Path) -> LatentTrainer:
+    """A trainer over a model of random weights."""
+    model = tiny_model()
+    torch.manual_seed(0)
+    front = make_front_end(recipe, model.decoder, model.vocabulary.streams["text"].cardinalities[0])
+    rows = [row for row in read_manifest(manifest) if row.split == "train"]
+    source = LatentSource(
+        rows, recipe.mixture, model.tokenizers.text, model.vocabulary, front, seed=0, augmented=recipe.train.augment
+    )
+    return LatentTrainer(recipe.train, recipe.tuning, front, model.decoder, source, out)
+
+
+def steps(recipe: LatentRecipe, count: int, **changes: Any) -> LatentRecipe:
+    return replace(recipe, train=replace(recipe.train, steps=count, log_every=count, **changes))
+
+
+def test_vectors_that_are_embedding_rows_say_the_same_as_ids() -> None:
+    model = tiny_model()
+    words = np.asarray(model.tokenizers.text.encode("the green house stands"))
+    plans = [Plan("mt", "en", "de", conditions=(Span("text", part),)) for part in (words, words[:3], words[::-1])]
+    prompts = [render_prompt(plan, model.vocabulary) for plan in plans]
+    rows = model.decoder.embedding.detach()
+    given, holes = [], []
+    for prompt, plan in zip(prompts, plans):
+        places = np.arange(5, 5 + len(plan.conditions[0]))
+        given.append(PromptVectors(rows[torch.from_numpy(prompt[places])], places))
+        hidden = prompt.copy()
+        hidden[places] = model.vocabulary.control("<lat>")
+        holes.append(hidden)
+
+    def automata() -> list[Automaton]:
+        return [Automaton(model.vocabulary, prompt, max_new_tokens=12) for prompt in prompts]
+
+    by_ids = generate(model.decoder, prompts, automata=automata(), max_new_tokens=12)
+    by_vectors = generate(model.decoder, holes, automata=automata(), max_new_tokens=12, vectors=given)
+    for one, other in zip(by_ids, by_vectors):
+        assert one.ids.tolist() == other.ids.tolist()
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+    searched = beam_search(model.decoder, holes[0], automata()[0], beams=2, vectors=given[0])
+    assert searched[0].ids.tolist() == beam_search(model.decoder, prompts[0], automata()[0], beams=2)[0].ids.tolist()
+
+
+def test_prompts_with_equal_holes_share_nothing_behind_them() -> None:
+    """A common beginning is computed once, but placeholders are equal where vectors are not."""
+    model = tiny_model()
+    prompt = render_prompt(Plan("asr", "en", conditions=(Span("lat", np.zeros(30)),)), model.vocabulary)
+    places = np.flatnonzero(prompt == model.vocabulary.control("<lat>"))
+    random = torch.Generator().manual_seed(0)
+    given = [PromptVectors(torch.randn(30, 32, generator=random), places) for _ in range(3)]
+    together = generate(model.decoder, [prompt] * 3, max_new_tokens=5, vectors=given)
+    for vectors, one in zip(given, together):
+        alone = generate(model.decoder, [prompt], max_new_tokens=5, vectors=[vectors])[0]
+        assert alone.ids.tolist() == one.ids.tolist()
+        np.testing.assert_allclose(alone.logprobs, one.logprobs, atol=1e-5)
+    assert len({round(float(one.score), 3) for one in together}) == 3
+
+
+@pytest.mark.slow
+def test_a_tiny_model_learns_its_recordings_by_heart(manifest: Path, tmp_path: Path) -> None:
+    recipe = replace(steps(tiny(), 140), mixture=Mixture(tasks={"asr": 1.0, "s2tt": 1.0}))
+    done = train_latent(recipe, manifest, tmp_path / "run")
+    assert done.scores["asr"] == {"wer": 0.0, "rows": 8} and done.scores["s2tt"]["bleu"] > 95
+    model = Model.load(done.folder)
+    for lang, sentences in SENTENCES.items():
+        for index, text in enumerate(sentences):
+            path = manifest.parent / f"{lang}{index}.wav"
+            assert model.transcribe(path, lang=lang, front_end="latent").text == text
+            assert model.transcribe(path, lang=lang, beams=3).text == text  # without units latent is what there is
+            other = "de" if lang == "en" else "en"
+            assert model.translate(path, source=lang, target=other).text == SENTENCES[other][index]
+    with pytest.raises(InputError, match="no units"):
+        model.transcribe(path, lang="en", front_end="tokens")
+    with pytest.raises(InputError, match="choose tokens or latent"):
+        model.transcribe(path, lang="en", front_end="ears")
+    again = train_latent(recipe, manifest, tmp_path / "run")  # finished: nothing is trained again
+    assert bytes_of(again.model.decoder) == bytes_of(done.model.decoder)
+
+
+@pytest.mark.parametrize("moving", ["encoder", "adapter", "decoder"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_what_is_frozen_stays_byte_for_byte(moving: str, rank: int, manifest: Path, tmp_path: Path) -> None:
+    if moving == "adapter" and rank:
+        pytest.skip("an adapter is small and trained wholly")
+    part = PartTuning(full=not rank, lora_rank=rank, learning_rate=1e-2)
+    tuning = replace(Tuning(encoder=FROZEN, adapter=FROZEN, decoder=FROZEN), **{moving: part})
+    run = trainer(replace(steps(tiny(), 3), tuning=tuning), manifest, tmp_path)
+    before = {name: bytes_of(module) for name, module in run.modules.items()}
+    run.run()
+    for name, module in run.modules.items():
+        after = bytes_of(module)
+        changed = {key for key in after if after[key] != before[name][key]}
+        if name != moving:
+            assert not changed, name
+        elif rank:
+            assert changed and all(".a." in key or ".b." in key for key in changed)
+        else:
+            assert changed
+
+
+def test_a_part_that_starts_later_waits(manifest: Path, tmp_path: Path) -> None:
+    late = PartTuning(full=False, lora_rank=2, learning_rate=1e-2, start_step=2)
+    run = trainer(replace(steps(tiny(), 4), tuning=replace(tiny().tuning, decoder=late)), manifest, tmp_path)
+    before = bytes_of(run.decoder)
+    run.run(stop_after=2)
+    assert bytes_of(run.decoder) == before
+    run.run()
+    assert bytes_of(run.decoder) != before
+
+
+def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path: Path) -> None:
+    recipe = steps(tiny(), 4, checkpoint_every=2, augment=True)
+    whole = trainer(recipe, manifest, tmp_path / "whole")
+    whole.run()
+    first = trainer(recipe, manifest, tmp_path / "parts")
+    first.run(stop_after=2)
+    second = trainer(recipe, manifest, tmp_path / "parts")
+    assert second.resume() and second.step == 2
+    second.run()
+    for name, module in whole.modules.items():
+        assert bytes_of(module) == bytes_of(second.modules[name]), name
+    other = trainer(replace(recipe, tuning=Tuning(encoder=FROZEN)), manifest, tmp_path / "parts")
+    with pytest.raises(InputError, match="tuning"):
+        other.resume()
+
+
+def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_path: Path) -> None:
+    update = PartTuning(full=False, lora_rank=2, learning_rate=1e-2)
+    recipe = replace(steps(tiny(), 2), tuning=Tuning(encoder=update, decoder=update))
+    base = tiny_model()
+    base.save(tmp_path / "base")
+    done = train_latent(recipe, manifest, tmp_path / "run", start=tmp_path / "base", limit=2)
+    core = "core/model.safetensors"
+    assert (done.folder / core).read_bytes() == (tmp_path / "base" / core).read_bytes()
+    model = Model.load(done.folder)
+    samples = speech(seed=3)
+    told = [one.transcribe(samples, lang="en", front_end="latent") for one in (done.model, model)]
+    assert told[0].ids.tolist() == told[1].ids.tolist() and told[0].score == pytest.approx(told[1].score, abs=1e-4)
+    assert model.transcribe(samples, lang="en").text == model.transcribe(samples, lang="en", front_end="tokens").text
+    chunks = list(model.stream("asr", source="en", audio=samples))
+    assert chunks[-1].result is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_adapter_halves_the_loss_with_all_else_frozen(kind: str, manifest: Path, tmp_path: Path) -> None:
+    """Encoder and decoder are random and frozen: only the adapter can make the decoder say the texts."""
+    choice = AdapterChoice(kind=kind, queries=8 if "former" in kind or kind == "cross_attention" else None)
+    tuning = Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-2), decoder=FROZEN)
+    recipe = replace(steps(tiny(), 1000, augment=False), adapter=choice, tuning=tuning)
+    run = trainer(replace(recipe, train=replace(recipe.train, log_every=10)), manifest, tmp_path)
+    rows: list[float] = []
+
+    class Enough(Exception):
+        pass
+
+    def watch(row: dict[str, Any]) -> None:
+        rows.append(row["loss"])
+        if row["loss"] < rows[0] / 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        run.run(on_row=watch)
+
+
+def test_presets_resolve_and_name_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
+    for name in LATENT_PRESETS:
+        recipe = load_latent_recipe(name)
+        recipe.save(tmp_path / f"{name}.json")
+        assert load_latent_recipe(tmp_path / f"{name}.json") == recipe and recipe.name == name
+        assert recipe.adapter.kind in ADAPTERS
+    changed = load_latent_recipe("slam_asr", ["adapter.stride=3", "tuning.decoder.full=true"])
+    assert changed.adapter.stride == 3 and changed.tuning.decoder.full
+    with pytest.raises(InputError, match="slam_asr"):
+        load_latent_recipe("slam-asr")
+    with pytest.raises(InputError, match=r"adapter\.stride"):
+        load_latent_recipe("latent", ["adapter.strid=3"])
+    with pytest.raises(InputError, match="latent models are trained on"):
+        load_latent_recipe("latent", ["mixture.tts=1"])
+    with pytest.raises(InputError, match=r"encoder\.folder"):
+        train_latent(load_latent_recipe("slam_asr"), manifest, tmp_path / "run")
+    frozen = replace(tiny(), tuning=Tuning(encoder=FROZEN, adapter=FROZEN, decoder=FROZEN))
+    with pytest.raises(InputError, match="all frozen"):
+        trainer(frozen, manifest, tmp_path)

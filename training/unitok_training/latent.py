@@ -1,0 +1,322 @@
+"""Train a latent model: encoder, adapter and decoder, each wholly, by low-rank updates, or not at all.
+
+B recordings, T packed positions, N vectors, C width. One process; on a GPU or a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitok.decoder import Decoder
+from unitok.latent import LatentFrontEnd, Latents
+from unitok.lora import LoraConfig, add_lora, updates
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.frame_encoders.base import Inputs
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_training.batch import Document, collate
+from unitok_training.checkpoint import (
+    Checkpoint,
+    environment,
+    latest_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
+from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
+from unitok_training.loop import NonFiniteLoss, differences, stream_table
+from unitok_training.loss import LossTable, TokenLosses, supervised_losses
+from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, rate
+from unitok_training.packing import DataState, PackStream
+from unitok_training.prefetch import Prefetcher
+from unitok_training.progress import Reporter
+
+PARTS = ("encoder", "adapter", "decoder")
+FREE_TO_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.prefetch",
+)
+ROUND = 64
+"""Packs are filled up to a multiple of this, so that shapes repeat."""
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """What one step reads, on the host."""
+
+    documents: list[LatentDocument]
+    inputs: list[Inputs]
+    """Of the documents that are heard, in their order."""
+    labels: list[Tensor]
+    """CTC labels of the same."""
+
+
+def tune(module: nn.Module, tuning: PartTuning) -> dict[str, nn.Parameter]:
+    """Set what moves in a part; returns it by name. Updates that are there already are kept."""
+    if tuning.lora_rank and not updates(module):
+        add_lora(module, LoraConfig(rank=tuning.lora_rank, alpha=tuning.lora_alpha))
+    factors = {id(value) for one in updates(module).values() for value in one.parameters()}
+    for value in module.parameters():
+        value.requires_grad_(tuning.full or (id(value) in factors and not tuning.frozen))
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+class LatentTrainer:
+    """The state of a run: three parts, an optimizer for each that moves, the place in the data, the step."""
+
+    def __init__(
+        self,
+        config: LatentTrainConfig,
+        tuning: Tuning,
+        front_end: LatentFrontEnd,
+        decoder: Decoder,
+        source: LatentSource,
+        out: Path,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.tuning, self.source, self.out = config, tuning, source, out
+        self.device = torch.device(device)
+        self.front_end, self.decoder = front_end.to(self.device), decoder.to(self.device)
+        self.vocabulary: Vocabulary = source.vocabulary
+        self.hole = self.vocabulary.control("<lat>")
+        torch.manual_seed(config.seed)
+        self.modules: dict[str, nn.Module] = {
+            "encoder": front_end.encoder, "adapter": front_end.adapter, "decoder": decoder,
+        }  # fmt: skip
+        self.tunings: dict[str, PartTuning] = {name: getattr(tuning, name) for name in PARTS}
+        self.moving = {name: tune(module, self.tunings[name]) for name, module in self.modules.items()}
+        if not any(self.moving.values()):
+            raise InputError("tuning: encoder, adapter and decoder are all frozen; let one of them move")
+        self.optimizers = {name: Optimizer(moving, self._optim(name)) for name, moving in self.moving.items() if moving}
+        names, table = stream_table(self.vocabulary)
+        self.losses = LossTable(source.keys, names, table, self.device)
+        self.stream = PackStream(
+            source.document, capacity=config.pack_size, window=config.window, seed=config.seed, pad=self.vocabulary.pad
+        )
+        self.step, self.data = 0, DataState()
+        self.ctc_sum = torch.zeros(2, device=self.device)
+
+    def _optim(self, name: str) -> OptimConfig:
+        return replace(self.config.optim, learning_rate=self.tunings[name].learning_rate)
+
+    # ---- continuing
+
+    def settings(self) -> dict[str, Any]:
+        """What a continued run must have in common with the one that stopped."""
+        return {
+            "train": asdict(self.config),
+            "tuning": asdict(self.tuning),
+            "encoder": self.front_end.encoder.to_json(),
+            "adapter": self.front_end.adapter.to_json(),
+            "mixture": {key: float(count) for key, count in zip(self.source.keys, self.source.schedule.counts)},
+            "vocabulary": self.vocabulary.fingerprint,
+        }
+
+    def save(self) -> Path:
+        """Write a checkpoint of what moves; frozen parts are those of the start."""
+        tensors = {f"{part}|{name}": value.detach() for part, one in self.moving.items() for name, value in one.items()}
+        state = {
+            f"{part}|{name}": value for part, one in self.optimizers.items() for name, value in one.tensors().items()
+        }
+        extra = environment(device=self.device.type)
+        checkpoint = Checkpoint(
+            model=tensors,
+            optimizer=state,
+            rng=random_states(),
+            state={"data": asdict(self.data), "settings": self.settings(), "environment": extra},
+        )
+        return save_checkpoint(self.out / "checkpoints", checkpoint, step=self.step, keep=self.config.keep_checkpoints)
+
+    @torch.no_grad()
+    def resume(self) -> bool:
+        """Take over the newest whole checkpoint of the run's folder; False where there is none."""
+        found = latest_checkpoint(self.out / "checkpoints")
+        if found is None:
+            return False
+        for name, old, new in differences(found.state["settings"], self.settings()):
+            if name not in FREE_TO_CHANGE:
+                raise InputError(
+                    f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "
+                    "choose another output folder, or the same settings to continue"
+                )
+        for part, moving in self.moving.items():
+            for name, value in moving.items():
+                value.copy_(found.model[f"{part}|{name}"])
+        for part, optimizer in self.optimizers.items():
+            own = {k.partition("|")[2]: v for k, v in found.optimizer.items() if k.startswith(f"{part}|")}
+            optimizer.load(own)
+        set_random_states(found.rng)
+        self.step, self.data = int(found.state["step"]), DataState(**found.state["data"])
+        return True
+
+    # ---- running
+
+    def _feed(self) -> Iterator[tuple[list[LatentBatch], DataState]]:
+        state = self.data
+        while True:
+            batches: list[LatentBatch] = []
+            window, place = state.window, state.pack
+            while len(batches) < self.config.packs_per_step:
+                packs = self.stream.packs(window)
+                if place >= len(packs):
+                    window, place = window + 1, 0
+                    continue
+                batches.append(self.batch(packs[place]))
+                place += 1
+            state = DataState(window=window, pack=place)
+            yield batches, state
+
+    def batch(self, documents: list[Any]) -> LatentBatch:
+        """Read the recordings of a pack's documents."""
+        heard = [document for document in documents if document.row >= 0]
+        return LatentBatch(
+            documents, [self.source.inputs(one) for one in heard], [self.source.labels(one) for one in heard]
+        )
+
+    def run(self, *, stop_after: int | None = None, on_row: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Run to the last step, or to `stop_after` without changing the schedule."""
+        config = self.config
+        last = config.steps if stop_after is None else min(stop_after, config.steps)
+        reporter = Reporter(self.out, steps=config.steps, start=self.step, active=True)
+        feed = Prefetcher(self._feed(), config.prefetch)
+        started, positions = time.monotonic(), 0
+        try:
+            while self.step < last:
+                batches, after = next(feed)
+                objective, norm, used = self.update(batches)
+                self.step, self.data, positions = self.step + 1, after, positions + used
+                if self.step % config.log_every == 0 or self.step == last:
+                    row = self._row(objective, norm, positions, time.monotonic() - started)
+                    reporter.row(row)
+                    started, positions = time.monotonic(), 0
+                    if on_row is not None:
+                        on_row(row)
+                if self.step % config.checkpoint_every == 0 or self.step == last:
+                    self.save()
+        finally:
+            feed.close()
+            reporter.close()
+
+    def _set_modes(self) -> None:
+        """A part moves from its step on; until then, and where frozen, it is neither dropped out nor differentiated."""
+        for name, module in self.modules.items():
+            moves = bool(self.moving[name]) and self.step >= self.tunings[name].start_step
+            module.train(moves and self.tunings[name].full)
+            for value in self.moving[name].values():
+                value.requires_grad_(moves)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def losses_of(self, batch: LatentBatch) -> tuple[TokenLosses, Tensor, int, int]:
+        """(losses, sum of the CTC losses (), CTC labels, positions) of one batch."""
+        inputs = [tuple(part.to(self.device) for part in one) for one in batch.inputs]
+        documents: list[Document] = list(batch.documents)
+        latents = self.front_end(inputs) if inputs else None
+        if latents is not None:
+            lengths = iter(latents.lengths)
+            documents = [
+                with_vectors(one, next(lengths), self.vocabulary) if one.row >= 0 else one for one in batch.documents
+            ]
+        used = sum(len(one.ids) for one in documents)
+        pack = collate(documents, capacity=-(-used // ROUND) * ROUND, pad=self.vocabulary.pad).to(self.device)
+        ids = pack.ids[:, 0]
+        places = None if latents is None else (ids == self.hole).nonzero()[:, 0]
+        hidden = self.decoder(
+            ids, pack.positions, pack.sequences, pack.max_seqlen,
+            prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
+            vectors=None if latents is None else latents.vectors, vector_index=places,
+        )  # fmt: skip
+        losses = supervised_losses(
+            hidden, self.decoder.head_weight, labels=pack.labels[:, 0], loss_weight=pack.loss_weight[:, 0],
+            task_ids=pack.task_ids,
+        )  # fmt: skip
+        ctc, count = ctc_loss(latents, batch.labels, self.device)
+        return losses, ctc, count, used
+
+    def update(self, batches: list[LatentBatch]) -> tuple[float, float, int]:
+        """One step; returns (objective, norm of the gradient, positions)."""
+        self._set_modes()
+        total = 0.0
+        used = 0
+        weight = self.config.ctc_weight
+        for batch in batches:
+            with self._autocast():
+                losses, ctc, count, size = self.losses_of(batch)
+            objective = losses.total / max(len(losses.labels), 1)
+            if count and weight:
+                objective = objective + weight * ctc / count
+                self.ctc_sum += torch.stack([ctc.detach(), ctc.new_tensor(float(count))])
+            objective = objective / len(batches)
+            if objective.requires_grad:  # a pack of text alone moves nothing where the decoder is frozen
+                objective.backward()
+            total, used = total + float(objective.detach()), used + size
+            self.losses.add(losses)
+        values = [value for moving in self.moving.values() for value in moving.values()]
+        grads = [value.grad for value in values if value.grad is not None]
+        norm = float(clip_gradients(grads, self.config.optim.clip)) if grads else 0.0
+        if not (torch.isfinite(torch.tensor(norm)) and torch.isfinite(torch.tensor(total))):
+            raise NonFiniteLoss(
+                f"loss {total} with gradient norm {norm} at step {self.step + 1}; the weights were not updated with "
+                "it: lower the learning rates under tuning, or use train.precision=fp32"
+            )
+        for name, optimizer in self.optimizers.items():
+            begun = self.step - self.tunings[name].start_step
+            if begun >= 0:  # a late part warms up from its own first step
+                warm = min(1.0, (begun + 1) / max(self.config.optim.warmup_steps, 1))
+                optimizer.step(min(warm, rate(self.step, steps=self.config.steps, config=self.config.optim)))
+        for value in values:
+            value.grad = None
+        return total, norm, used
+
+    def _row(self, objective: float, norm: float, positions: int, seconds: float) -> dict[str, Any]:
+        table = self.losses.read()
+        self.losses.reset()
+        tokens = sum(table["task_tokens"].values())
+        ctc, count = self.ctc_sum.tolist()
+        self.ctc_sum.zero_()
+        factor = rate(self.step - 1, steps=self.config.steps, config=self.config.optim)
+        return {
+            "step": self.step,
+            "loss": sum(table["task"][name] * n for name, n in table["task_tokens"].items()) / max(tokens, 1),
+            "objective": objective,
+            "loss_by_task": table["task"],
+            "loss_by_stream": table["stream"],
+            "ctc_loss": ctc / count if count else 0.0,
+            "learning_rate": {name: self.tunings[name].learning_rate * factor for name in self.optimizers},
+            "gradient_norm": norm,
+            "tokens": positions,
+            "seconds": seconds,
+            "tokens_per_second": positions / max(seconds, 1e-9),
+        }
+
+
+def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> tuple[Tensor, int]:
+    """(sum over a batch, number of labels) of the CTC loss (Graves et al. 2006) of an encoder with such a head."""
+    count = sum(len(one) for one in labels)
+    if latents is None or latents.frames.ctc is None or not count:
+        return torch.zeros((), device=device), 0
+    loss = functional.ctc_loss(
+        latents.frames.ctc.float().transpose(0, 1),
+        torch.cat(labels).to(device),
+        latents.frames.lengths,
+        torch.tensor([len(one) for one in labels], device=device),
+        reduction="sum",
+        zero_infinity=True,  # more pieces than frames: nothing to learn from
+    )
+    return loss, count

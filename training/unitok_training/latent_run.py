@@ -1,0 +1,222 @@
+"""A latent run from a manifest to a model directory: what `unitok train-latent` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.decoder import Decoder
+from unitok.latent import LatentFrontEnd
+from unitok.model import Model, Request
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.frame_encoders.base import FrameEncoder
+from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
+from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_training.fit import FitConfig, fit_text, training_rows
+from unitok_training.latent import LatentTrainer
+from unitok_training.latent_data import LatentSource
+from unitok_training.latent_recipes import EncoderChoice, LatentRecipe
+
+AT_ONCE = 16
+"""Recordings that are scored together."""
+MARGIN = 1.5
+"""Answers may be so much longer, in pieces per vector, than any of the training."""
+
+
+def make_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
+    """The encoder that a recipe names. `labels` are those of a CTC head, blank included."""
+    encoder = _plain_encoder(choice, labels)
+    if choice.mix or choice.layer is not None:
+        encoder = LayerMix(encoder, None if choice.mix else choice.layer)
+    if choice.beside:
+        other = FilterbankEncoder() if choice.beside == "filterbank" else pretrained_encoder(choice.beside)
+        encoder = SideBySide(encoder, other)
+    return encoder
+
+
+def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
+    if choice.kind == "filterbank":
+        return FilterbankEncoder()
+    if choice.kind == "pretrained":
+        if not choice.folder:
+            raise InputError(
+                "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
+            )
+        return pretrained_encoder(choice.folder)
+    trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
+    if choice.kind not in trunks:
+        raise InputError(f"encoder.kind is {choice.kind!r}: choose conformer, transformer, filterbank or pretrained")
+    sizes = {name: getattr(choice, name) for name in ("width", "layers", "heads", "inner", "dropout")}
+    return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
+
+
+def make_front_end(recipe: LatentRecipe, decoder: Decoder, pieces: int) -> LatentFrontEnd:
+    """A new front end for a decoder. `pieces` text pieces are what a CTC head tells apart."""
+    torch.manual_seed(recipe.train.seed)
+    encoder = make_encoder(recipe.encoder, pieces + 1)
+    sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
+    adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
+    rows = decoder.embedding.detach()[:pieces]
+    adapter.initialise(rows)
+    if recipe.adapter.match_scale:
+        adapter.match_scale(rows)
+    return LatentFrontEnd(encoder, adapter)
+
+
+@dataclass(frozen=True)
+class LatentRun:
+    """What a run trained."""
+
+    model: Model
+    folder: Path
+    """Its model directory."""
+    scores: dict[str, Any]
+    """WER of asr and BLEU of s2tt on held-out rows, and how many there were."""
+
+
+def train_latent(
+    recipe: LatentRecipe,
+    manifest: Path | str | Sequence[Row],
+    out: Path | str,
+    *,
+    start: Path | str | None = None,
+    device: torch.device | str | None = None,
+    split: str = "test",
+    limit: int = 200,
+) -> LatentRun:
+    """Train a recipe on a manifest and write `out`/model and `out`/scores.json.
+
+    Args:
+        recipe: what to train.
+        manifest: rows with audio and text; rows of one group are translations of each other.
+        out: run folder; a repeat continues from its newest checkpoint.
+        start: a model directory whose decoder, vocabulary, tokenizers and, where it has one, front end are taken over.
+        device: where to train; a GPU where there is one.
+        split: rows that are scored at the end; none where the manifest has none of it.
+        limit: most rows of a task that are scored.
+
+    Raises:
+        InputError: a recipe, start and manifest that do not fit together.
+    """
+    rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+    run = Path(out)
+    ensure_folder(run)
+    run.mkdir(parents=True, exist_ok=True)
+    model = _start(recipe, rows, start)
+    recipe.save(run / "recipe.json")
+    assert model.latent is not None
+    source = LatentSource(
+        training_rows(rows), recipe.mixture, model.tokenizers.text, model.vocabulary, model.latent,
+        seed=recipe.train.seed, augmented=recipe.train.augment,
+    )  # fmt: skip
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = LatentTrainer(recipe.train, recipe.tuning, model.latent, model.decoder, source, run, device=place)
+    trainer.resume()
+    trainer.run()
+    model.decoder.cpu().eval()
+    model.latent.cpu().eval()
+    model.limits = replace(model.limits, text_per_vector=_text_per_vector(source))
+    model.save(run / "model")
+    scores = score_latent(model, [row for row in rows if row.split == split], recipe.mixture.keys, limit)
+    scores["trainable_parameters"] = {
+        name: sum(value.numel() for value in moving.values()) for name, moving in trainer.moving.items()
+    }
+    write_json(run / "scores.json", scores)
+    return LatentRun(model, run / "model", scores)
+
+
+def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> Model:
+    """The model before training: from a directory, or new."""
+    languages = sorted({row.lang for row in rows})
+    if start is not None:
+        model = Model.load(start)
+        for code in languages:
+            if code not in model.vocabulary.languages:
+                model.vocabulary = model.vocabulary.append_language(code)
+    else:
+        text = fit_text(rows, FitConfig(text_pieces=recipe.text_pieces, seed=recipe.train.seed))
+        bundle = TokenizerSet(text=text)
+        vocabulary = bundle.vocabulary(languages)
+        seeded = torch.Generator().manual_seed(recipe.train.seed)
+        decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=seeded)
+        model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
+    if model.latent is None:
+        model.latent = make_front_end(recipe, model.decoder, _pieces(model.vocabulary))
+    tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
+    model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
+    return model
+
+
+def _pieces(vocabulary: Vocabulary) -> int:
+    return vocabulary.streams["text"].cardinalities[0]
+
+
+def _text_per_vector(source: LatentSource) -> float:
+    """The largest share of answer pieces to vectors among the training rows, with a margin."""
+    shares = [
+        len(source.texts[answer]) / source.most_vectors(given)
+        for key, items in zip(source.keys, source.items)
+        if key in ("asr", "s2tt")
+        for given, answer in items[:2000]
+    ]
+    return MARGIN * max(shares, default=1.0)
+
+
+def score_latent(model: Model, rows: Sequence[Row], tasks: Sequence[str], limit: int) -> dict[str, Any]:
+    """WER of asr, BLEU of s2tt through the latent front end, on rows spread over all that there are."""
+    from unitok_training.scores import bleu, wer
+
+    def some(items: list[Any]) -> list[Any]:
+        return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(limit, len(items))).astype(int))]
+
+    scores: dict[str, Any] = {}
+    spoken = some([row for row in rows if row.audio is not None and row.text])
+    if "asr" in tasks and spoken:
+        outputs = [text for text, _ in _answers(model, [(row, None) for row in spoken])]
+        scores["asr"] = {"wer": wer([row.text or "" for row in spoken], outputs), "rows": len(spoken)}
+    texts = {(row.group, row.lang): row.text for row in rows if row.text}
+    pairs = some([
+        (row, lang)
+        for row in rows
+        if row.audio is not None
+        for lang in model.languages
+        if lang != row.lang and (row.group, lang) in texts
+    ])  # fmt: skip
+    if "s2tt" in tasks and pairs:
+        outputs = [text for text, _ in _answers(model, pairs)]
+        scores["s2tt"] = {
+            "bleu": bleu([texts[row.group, lang] or "" for row, lang in pairs], outputs),
+            "rows": len(pairs),
+        }
+    return scores
+
+
+def _answers(model: Model, items: Sequence[tuple[Row, str | None]]) -> list[tuple[str, float]]:
+    """(text, score) of each (row, target language or None for its transcript)."""
+    found: list[tuple[str, float]] = []
+    for begin in range(0, len(items), AT_ONCE):
+        part = items[begin : begin + AT_ONCE]
+        assert model.latent is not None
+        rate = model.latent.sample_rate
+        heard = model.heard([(row.load(rate), rate) for row, _ in part], "latent")
+        requests = [
+            Request(
+                plan=Plan("asr" if target is None else "s2tt", row.lang, target, conditions=(span,)), vectors=vectors
+            )
+            for (row, target), (span, vectors) in zip(part, heard)
+        ]
+        found += [(result.text or "", result.score) for result in model.run(requests)]
+    return found

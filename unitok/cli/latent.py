@@ -1,0 +1,33 @@
+"""Commands about latent models: `train-latent`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    train = commands.add_parser(
+        "train-latent", help="train a speech encoder and an adapter with a decoder, from a manifest"
+    )
+    train.add_argument("recipe", help="a preset such as latent or slam_asr, a YAML file, or a resolved JSON")
+    train.add_argument("manifest", help="JSON Lines or TSV")
+    train.add_argument("-o", "--out", default="runs/latent", help="run folder (default: %(default)s)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    train.add_argument("--start", metavar="MODEL", help="model directory whose decoder and tokenizers are taken over")
+    train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
+    train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
+    train.set_defaults(run=run_train)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    from unitok_training.latent_recipes import load_latent_recipe
+    from unitok_training.latent_run import train_latent
+
+    recipe = load_latent_recipe(options.recipe, options.set)
+    done = train_latent(
+        recipe, options.manifest, options.out, start=options.start, split=options.split, limit=options.limit
+    )
+    print(json.dumps(done.scores, indent=2))
+    print(done.folder)
