@@ -128,7 +128,10 @@ class Subject:
         return self.made[name]
 
     def agreement(self) -> dict[str, str]:
-        """How far every arm's ids agree with our float32 ones. AssertionError where another float32 arm's do not."""
+        """How far every arm's ids agree with our float32 ones. AssertionError where `generate`'s in float32 do not.
+
+        llama.cpp keeps keys and values in float16 whatever the weights are, so its float32 row may part from ours.
+        """
         reference = self.ids.get(f"unitok.{self.name}.fp32")
         if reference is None:
             return {}
@@ -136,7 +139,7 @@ class Subject:
         for name, ids in self.ids.items():
             same = [_same_start(one, other) for one, other in zip(ids, reference)]
             share = sum(same) / self.total
-            exact = name.endswith((".fp32", ".default"))
+            exact = name.endswith(".default")
             assert not exact or share > 0.98, f"{name}: only {share:.1%} of its ids are those of our float32 arm"
             notes[f"decode.{name}.ids"] = f"{share:.1%} of the greedy ids, up to the first that differs, are float32's"
         return notes
