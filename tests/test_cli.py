@@ -25,6 +25,7 @@ COMMANDS = (
     "validate",
     "train",
     "train-latent",
+    "probe",
     "generate",
     "evaluate",
     "export",
@@ -207,3 +208,34 @@ def test_every_argument_says_what_it_is_and_the_same_everywhere() -> None:
             for option in action.option_strings:
                 values.setdefault(option, set()).add((action.type, action.nargs))
     assert {option: kinds for option, kinds in values.items() if len(kinds) > 1} == {}
+
+
+def test_a_cascade_answers_with_its_stages(model: str, wav: str, capsys: pytest.CaptureFixture[str]) -> None:
+    languages = ["--source", "en", "--target", "de", "--front-end", "cascade"]
+    assert main(["generate", model, "--task", "s2tt", *languages, wav]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "transcript (recognise" in err and "translation (translate" in err
+    assert "cascade" in fails(capsys, "generate", model, "--task", "lm", "--lang", "en", "--front-end", "cascade", "")
+    unknown = ["--recogniser", "nobody"]
+    assert "nobody" in fails(capsys, "generate", model, "--task", "s2tt", *languages, *unknown, wav)
+    assert "latent" in fails(capsys, "generate", model, "--task", "asr", "--lang", "en", "--front-end", "latent", wav)
+
+
+def test_lists_are_made_rescored_and_corrected(
+    model: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists, manifest = str(tmp_path / "l.jsonl"), str(corpus / "m.jsonl")
+    made = ["nbest", model, manifest, "-o", lists, "--size", "2", "--beams", "2", "--snr", "10,0", "--limit", "2"]
+    assert main(made) == 0
+    assert capsys.readouterr().out == "4\n"
+    assert main(["rescore", model, lists, "--dev", "train"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["oracle"]["wer"] <= found["first_pass"]["wer"] and 0 <= found["rescoring"]["lambda"] <= 1
+    assert main(["correct", model, lists, "--steps", "2", "-o", str(tmp_path / "m")]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[: out.rindex("}") + 1])["ger_constrained"]["outside_list_share"] == 0
+    assert (tmp_path / "m/unitok.json").exists()
+    assert "--snr" in fails(capsys, "nbest", model, manifest, "-o", lists, "--snr", "loud")
+    assert "'dev'" in fails(capsys, "nbest", model, manifest, "-o", lists, "--split", "dev")
+    assert "split 'dev'" in fails(capsys, "rescore", model, lists)
+    assert "unitok nbest" in fails(capsys, "correct", model, str(tmp_path / "none.jsonl"))

@@ -118,6 +118,14 @@ WORKED = {
         Plan("gtr", DE, EN, conditions=(hyp(5), hyp(6)), outputs=(text(20),)),
         "<bos> <gtr> <lang:de> <lang:en> <hyp> 5 </hyp> <hyp> 6 </hyp> <gen:text> | 20 </text> <eos>",
     ),
+    "ger behind noise vectors": (
+        Plan("ger", EN, conditions=(Span("lat", np.zeros(2)), hyp(5)), outputs=(text(20),)),
+        "<bos> <ger> <lang:en> <lats> <lat> <lat> </lats> <hyp> 5 </hyp> <gen:text> | 20 </text> <eos>",
+    ),
+    "route": (
+        Plan("route", EN, conditions=(text(5, 6),), outputs=(Span("tool", np.array([20, 21])),)),
+        "<bos> <route> <lang:en> <text> 5 6 </text> <gen:tool> | 20 21 </tool> <eos>",
+    ),
     "ilm": (
         Plan("ilm", EN, outputs=(text(20, 21), units(1, 8), text(22))),
         "<bos> <ilm> <lang:en> | <text> 20 21 <units> <u:1> <u:8> <text> 22 <eos>",

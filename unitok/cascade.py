@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from unitok.backends.interfaces import Recogniser, Spoken, Synthesiser
+from unitok.backends.interfaces import Recogniser, Spoken, Synthesiser, Voice
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.inputs import Audio, is_tokens, read_samples
 from unitok.model import Model
@@ -71,7 +71,7 @@ class Cascade:
         samples = read_samples(audio, self.recogniser.sample_rate)
         return self.recogniser.recognise([samples], lang=lang)[0][0].text
 
-    def _speak(self, text: str, lang: str, voice: str | None) -> Spoken:
+    def _speak(self, text: str, lang: str, voice: Voice) -> Spoken:
         assert self.synthesiser is not None
         if not text.strip():  # nothing was understood, so nothing is said
             return Spoken(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recogniser.sample_rate)
@@ -89,7 +89,7 @@ class Cascade:
         ]
         return self._run(steps, audio)
 
-    def translate_speech(self, audio: Audio, *, source: str, target: str, voice: str | None = None) -> Result:
+    def translate_speech(self, audio: Audio, *, source: str, target: str, voice: Voice = None) -> Result:
         """Speech to speech in another language (S2ST)."""
         if self.synthesiser is None:
             raise InputError("this cascade has no synthesiser; give one to translate into speech")

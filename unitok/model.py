@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_pr
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
+
+if TYPE_CHECKING:
+    from unitok.cascade import Cascade
 
 FORMAT = 1
 PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.safetensors", "unitok.json")
@@ -355,11 +358,13 @@ class Model:
     ) -> Result:
         """Speech (a recording or units), or text (a string that names no file), to text in another language.
 
-        `front_end` as in `heard`; it says how speech is read.
+        `front_end` as in `heard`, or "cascade" (recognise, then translate the text); it says how speech is read.
         """
         if isinstance(source_input, str) and not names_a_file(source_input):
             request = Request(plan=Plan("mt", source, target, conditions=(self.text_span(source_input),)))
         else:
+            if front_end == "cascade":
+                return self.cascade().translate_text(source_input, source=source, target=target)
             span, vectors = self.heard([source_input], front_end)[0]
             request = Request(plan=Plan("s2tt", source, target, conditions=(span,)), vectors=vectors)
         return self.run([request], beams=beams)[0]
@@ -399,13 +404,26 @@ class Model:
         chain: bool = True,
         voice: Voice = None,
         sampling: Sampling = GREEDY,
+        front_end: str | None = None,
     ) -> Result:
-        """Speech to speech in another language, through both texts (`chain=True`) or directly."""
+        """Speech to speech in another language, through both texts (`chain=True`) or directly.
+
+        `front_end` as in `heard`, or "cascade": three requests, whose texts and times are the result's trace.
+        """
+        if front_end == "cascade":
+            return self.cascade().translate_speech(audio, source=source, target=target, voice=voice)
         flags = (CHAIN,) if chain else (OUT_UNITS,)
-        plan = Plan("s2st", source, target, flags=flags, conditions=(Span("units", self.units_of([audio])[0]),))
+        span, vectors = self.heard([audio], front_end)[0]
+        plan = Plan("s2st", source, target, flags=flags, conditions=(span,))
         own = None if is_tokens(audio) else audio
         vector = self.voice_vector(voice if voice is not None else own)
-        return self.run([Request(plan=plan, voice=vector, speak=True)], sampling=sampling)[0]
+        return self.run([Request(plan=plan, voice=vector, speak=True, vectors=vectors)], sampling=sampling)[0]
+
+    def cascade(self, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
+        """This model's lines one after another, or other backends by name around its translation."""
+        from unitok.cascade import cascade_of
+
+        return cascade_of(self, recogniser=recogniser, synthesiser=synthesiser)
 
     def generate(
         self,

@@ -309,6 +309,6 @@ class Automaton:
 
     def copy(self) -> Automaton:
         """An independent automaton in the same state, for a beam; tables and masks are shared."""
-        twin = Automaton.__new__(Automaton)
+        twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitok.backends import interfaces
 from unitok.backends.interfaces import Spoken
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.corpora.espeak import SAMPLE_RATE, Utterance, Voice, speak_all
+from unitok_tokenizers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +25,14 @@ class EspeakSynthesiser:
     pitch: int = 50
     """espeak's pitch, 0 to 99."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: interfaces.Voice = None) -> list[Spoken]:
         """As `Synthesiser.speak`.
 
         Raises:
             InputError: espeak-ng is not installed, or refuses the voice.
         """
+        if voice is not None and not isinstance(voice, str):
+            raise InputError("espeak-ng imitates no recording; name a variant such as f2 or m3")
         chosen = Voice(voice or self.variant, voice or self.variant, self.pitch)
         jobs = [
             Utterance(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard, Spoken
+from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok_tokenizers.errors import InputError
 
 LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}
@@ -80,7 +80,7 @@ class PipelineSynthesiser:
     pipeline: Any
     """`local_pipeline("text-to-speech", FOLDER)` makes one."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
         """As `Synthesiser.speak`; the folder decides language and voice."""
         spoken = []
         for text in texts:

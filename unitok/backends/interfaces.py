@@ -11,7 +11,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from unitok.inputs import Audio
 from unitok_tokenizers.errors import InputError
+
+Voice = Audio | None
+"""A name that a synthesiser knows, or a recording; None for its usual voice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,8 @@ class Recogniser(Protocol):
 class Synthesiser(Protocol):
     """Text to speech."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
-        """Texts → what they sound like; `voice` is a name that this synthesiser knows, None for its usual one."""
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
+        """Texts → what they sound like; `voice` is a name that it knows, or a recording where it can imitate one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +83,12 @@ class FunctionRecogniser:
 class FunctionSynthesiser:
     """Any function from a text, a language and a voice to samples."""
 
-    function: Callable[[str, str, str | None], np.ndarray]
+    function: Callable[[str, str, Voice], np.ndarray]
     """(text, language, voice) → samples (S,) within [-1, 1]."""
     sample_rate: int = 16000
     """Hz of what the function returns."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
         """As `Synthesiser.speak`."""
         return [self._spoken(self.function(text, lang, voice)) for text in texts]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard, Spoken
+from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.beam import beam_search
 from unitok.model import Model, Request
 from unitok_tokenizers.errors import InputError
@@ -78,7 +78,7 @@ class UnitokSynthesiser:
     output: str = "units"
     """What it speaks through: units or codes."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: str | None = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
         """As `Synthesiser.speak`; a voice is a known speaker or the path of a recording."""
         if self.model.vocoder is None:
             raise InputError("this model has no vocoder; it cannot speak")

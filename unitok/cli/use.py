@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unitok.model import Model
+    from unitok.results import Result
 
 
 def add_commands(commands: Any) -> None:
@@ -49,6 +53,13 @@ def add_commands(commands: Any) -> None:
         "--output", choices=("codes", "units"), help="what tts speaks through (default: codes, if any)"
     )
     generate.add_argument("--direct", action="store_true", help="s2st without the texts in between")
+    generate.add_argument(
+        "--front-end",
+        choices=("tokens", "latent", "cascade"),
+        help="how speech is read: units, vectors, or one task after another (default: what the model has)",
+    )
+    generate.add_argument("--recogniser", default="unitok", help="of a cascade: unitok, pocketsphinx or a local folder")
+    generate.add_argument("--synthesiser", default="unitok", help="of a cascade: unitok, espeak or a local folder")
     generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
     generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
     generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
@@ -92,6 +103,10 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"task {options.task} needs -o FILE for the audio")
     if not options.input and options.task not in CONTINUING:
         raise InputError(f"task {options.task} needs text or a recording")
+    if options.front_end == "cascade" and options.task not in ("s2tt", "s2st"):
+        raise InputError(f"--front-end cascade translates speech (s2tt, s2st); the task is {options.task}")
+    if options.front_end == "latent" and options.task not in ("asr", "s2tt", "s2st"):
+        raise InputError(f"--front-end latent reads speech for asr, s2tt and s2st; the task is {options.task}")
     if options.beams < 1:
         raise InputError(f"--beams is {options.beams}: give 1 or more")
 
@@ -105,8 +120,14 @@ def run_generate(options: argparse.Namespace) -> None:
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     model = unitok.load(options.model)
     beams, seed = options.beams, options.seed
-    if options.task == "asr" and not options.temperature:
-        result = model.transcribe(options.input, lang=options.source, beams=beams)
+    if options.front_end == "cascade":
+        result = run_cascade(model, options)
+    elif options.task == "asr" and not options.temperature:
+        result = model.transcribe(options.input, lang=options.source, beams=beams, front_end=options.front_end)
+    elif options.task == "s2tt" and options.front_end == "latent":
+        result = model.translate(
+            options.input, source=options.source, target=options.target, beams=beams, front_end=options.front_end
+        )
     elif options.task == "tts":
         output = options.output or "codes"
         result = model.synthesize(
@@ -120,6 +141,7 @@ def run_generate(options: argparse.Namespace) -> None:
             chain=not options.direct,
             voice=options.voice,
             sampling=sampling,
+            front_end=options.front_end,
         )
     else:
         given = options.input or None
@@ -140,6 +162,21 @@ def run_generate(options: argparse.Namespace) -> None:
     for text in result.texts if len(result.texts) > 1 else [result.text]:
         if text is not None:
             print(text)
+
+
+def run_cascade(model: Model, options: argparse.Namespace) -> Result:
+    """`generate --front-end cascade`: every stage with its time goes to the error output."""
+    import sys
+
+    cascade = model.cascade(recogniser=options.recogniser, synthesiser=options.synthesiser)
+    languages = {"source": options.source, "target": options.target}
+    if options.task == "s2st":
+        result = cascade.translate_speech(options.input, voice=options.voice, **languages)
+    else:
+        result = cascade.translate_text(options.input, **languages)
+    for stage in result.trace:
+        print(stage, file=sys.stderr)
+    return result
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

@@ -1,0 +1,165 @@
+"""Fine-tuning on n-best lists: the `<ger>` line (HyPoradise's H2T-ft) and the `<gtr>` line (GenTranslate).
+
+Also what may stand beside the hypotheses while it learns: RobustGER's noise vectors, or a recording's frames through
+gated cross-attention (Whispering-LLaMA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unitok.correction import VectorsOf, correction_plan
+from unitok.cross_attention import CrossAttentionAdapter
+from unitok.decoder import Decoder
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.noise_vector import NoiseVector, differences
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_training.batch import Document, Pack
+from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, permuted
+
+
+def teachable(lists: Sequence[NBest]) -> list[NBest]:
+    """Lists with a reference and at least one hypothesis that says something; InputError where there is none."""
+    found = [one for one in lists if (one.reference or "").strip() and any(text.strip() for text in one.texts)]
+    if not found:
+        raise InputError(f"none of {len(lists)} n-best lists has a reference and a hypothesis to learn from")
+    return found
+
+
+@dataclass(frozen=True)
+class CorrectionDocuments:
+    """Example index → rendered list with its reference as the answer."""
+
+    model: Model
+    lists: Sequence[NBest]
+    """Lists with references (see `teachable`)."""
+    most: int = 5
+    """Hypotheses of a list that are read."""
+    vectors: int = 0
+    """Places for vectors before the hypotheses."""
+    seed: int = 0
+    """Of the order."""
+    task_of: Callable[[NBest], int] = lambda one: 0
+    """Number of the task that a list belongs to, where experts are told."""
+
+    def item(self, index: int) -> NBest:
+        """The list behind an example."""
+        return self.lists[permuted(len(self.lists), index, self.seed)]
+
+    def plan(self, one: NBest) -> Plan:
+        """A list with its answer."""
+        encode = self.model.tokenizers.text.encode
+        texts = [encode(text) for text in one.texts[: self.most]]
+        plan = correction_plan(texts, lang=one.lang, target=one.target, vectors=self.vectors)
+        return replace(plan, outputs=(Span("text", np.asarray(encode(one.reference or ""))),))
+
+    def __call__(self, index: int) -> Document:
+        one = self.item(index)
+        rendered = render(self.plan(one), self.model.vocabulary)
+        return Document(
+            ids=rendered.ids,
+            loss_weight=rendered.loss_weight,
+            task=self.task_of(one),
+            name=f"list {one.id}",
+            prefix_length=rendered.prefix_length,
+        )
+
+
+def train_corrector(
+    model: Model,
+    lists: Sequence[NBest],
+    config: FinetuneConfig,
+    *,
+    most: int = 5,
+    parameters: Sequence[nn.Parameter] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Teach a model to correct lists, in place; returns the loss of every step.
+
+    `parameters` are what moves: all of the decoder by default, those of LoRA where it was added.
+    """
+    documents = CorrectionDocuments(model, teachable(lists), most=most, seed=config.seed)
+    losses = finetune(
+        model.decoder, documents, config, pad=model.vocabulary.pad, parameters=parameters, progress=progress
+    )
+    tasks = list(model.info.get("tasks", []))
+    model.info = {**model.info, "tasks": list(dict.fromkeys([*tasks, *(_task(one) for one in documents.lists)]))}
+    return losses
+
+
+def _task(one: NBest) -> str:
+    return "ger" if one.target is None else "gtr"
+
+
+# -- noise vectors ------------------------------------------------------------------------------------------------
+
+
+def list_differences(model: Model, one: NBest, most: int) -> Tensor:
+    """(2 C,) how a list's hypotheses differ."""
+    encode, to_ids = model.tokenizers.text.encode, model.vocabulary.to_ids
+    return differences(model.decoder, [to_ids("text", np.asarray(encode(text))) for text in one.texts[:most]])
+
+
+def noise_vectors_of(
+    model: Model, adapter: NoiseVector, *, most: int = 5, shuffle_seed: int | None = None
+) -> VectorsOf:
+    """What a `Corrector` takes as `vectors_of`; with a `shuffle_seed` every list gets another one's vectors."""
+
+    @torch.inference_mode()
+    def vectors(lists: Sequence[NBest]) -> list[Tensor]:
+        found = torch.stack([list_differences(model, one, most) for one in lists])
+        if shuffle_seed is not None:
+            found = found[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(found)))]
+        return list(adapter(found))
+
+    return vectors
+
+
+def train_noise_corrector(
+    model: Model, adapter: NoiseVector, lists: Sequence[NBest], config: FinetuneConfig, *, most: int = 5
+) -> list[float]:
+    """Teach a model and its noise adapter to correct lists together, in place."""
+    chosen = teachable(lists)
+    documents = CorrectionDocuments(model, chosen, most=most, vectors=adapter.config.vectors, seed=config.seed)
+    hole = model.vocabulary.control("<lat>")
+    table = {one.id: list_differences(model, one, most) for one in chosen}
+
+    def hidden(pack: Pack, indices: Sequence[int]) -> Tensor:
+        vectors = adapter(torch.stack([table[documents.item(index).id] for index in indices]))  # (D, N, C)
+        places = (pack.ids[:, 0] == hole).nonzero().squeeze(-1)
+        return model.decoder(
+            pack.ids[:, 0],
+            pack.positions,
+            pack.sequences,
+            pack.max_seqlen,
+            vectors=vectors.flatten(0, 1),
+            vector_index=places,
+            prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
+        )
+
+    moving = [*model.decoder.parameters(), *adapter.parameters()]
+    return finetune(model.decoder, documents, config, pad=model.vocabulary.pad, parameters=moving, hidden_of=hidden)
+
+
+# -- recordings beside the list -----------------------------------------------------------------------------------
+
+
+def hidden_with_frames(
+    decoder: Decoder, adapter: CrossAttentionAdapter, frames_of: Callable[[int], Tensor]
+) -> HiddenOf:
+    """The decoder while every document looks at its recording; `frames_of` gives (F, E) of an example's index."""
+
+    def run(pack: Pack, indices: Sequence[int]) -> Tensor:
+        lengths = pack.sequences.diff().tolist()
+        with adapter.attend(decoder, [frames_of(index) for index in indices], lengths):
+            given = pack.prefix_lengths[: pack.num_sequences]
+            return decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=given)
+
+    return run

@@ -1,0 +1,155 @@
+"""A small training loop over rendered documents, for parts that learn from lists and not from shards.
+
+The big loop (`unitok_training.loop`) draws from shards and writes checkpoints; here an example is a function of its
+index, a step lays documents into one pack, and whoever calls says how hidden states come about: with vectors, with
+hooks, with experts. T positions, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unitok.decoder import Decoder
+from unitok_tokenizers.errors import InputError
+from unitok_training.batch import Document, Pack, collate
+from unitok_training.loss import supervised_losses
+from unitok_training.optim import OptimConfig, rate
+
+HiddenOf = Callable[[Pack, Sequence[int]], Tensor]
+"""(pack, indices of the examples in it) → hidden states (T, C)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How long and how fast."""
+
+    steps: int = 200
+    """Updates."""
+    positions: int = 2048
+    """Most positions of a step's pack; a single longer document is a step of its own."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=5e-4, warmup_steps=20))
+    """Learning rate, its course and clipping; AdamW."""
+    seed: int = 0
+    """Of every draw."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.positions < 1:
+            raise InputError(f"steps is {self.steps} and positions {self.positions}: each must be 1 or more")
+
+
+def permuted(count: int, index: int, seed: int) -> int:
+    """The item of the n-th example: every epoch is a permutation of all items, drawn from (seed, epoch)."""
+    epoch, place = divmod(index, count)
+    return int(np.random.default_rng([seed, epoch]).permutation(count)[place])
+
+
+def packs(document: Callable[[int], Document], config: FinetuneConfig, *, pad: int) -> Iterator[tuple[Pack, list[int]]]:
+    """(pack, indices of its examples) without end; the examples come in the order of their indices."""
+    index = 0
+    waiting: Document | None = None
+    while True:
+        taken: list[Document] = []
+        indices: list[int] = []
+        used = 0
+        while True:
+            one = waiting or document(index)
+            if taken and used + len(one.ids) > config.positions:
+                waiting = one
+                break
+            waiting = None
+            taken.append(one)
+            indices.append(index)
+            used += len(one.ids)
+            index += 1
+        yield collate(taken, capacity=used, pad=pad), indices
+
+
+def plain_hidden(decoder: Decoder) -> HiddenOf:
+    """The decoder as it is."""
+
+    def run(pack: Pack, indices: Sequence[int]) -> Tensor:
+        lengths = pack.prefix_lengths[: pack.num_sequences]
+        return decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)
+
+    return run
+
+
+def finetune(
+    decoder: Decoder,
+    document: Callable[[int], Document],
+    config: FinetuneConfig,
+    *,
+    pad: int,
+    parameters: Iterable[nn.Parameter] | None = None,
+    hidden_of: HiddenOf | None = None,
+    extra: Callable[[], Tensor] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train in place; returns the mean loss of every step, in nats per supervised id.
+
+    Args:
+        decoder: whose head gives the logits.
+        document: example of an index.
+        config: how long and how fast.
+        pad: padding id (no pack holds any).
+        parameters: what moves; the whole decoder where None. Everything else is frozen while this runs.
+        hidden_of: the forward; the plain decoder where None.
+        extra: one more loss of the forward just done, such as load balancing.
+        progress: called with (step, loss).
+
+    Raises:
+        InputError: a loss that is not finite; the weights were not updated with it.
+    """
+    moving = list(decoder.parameters() if parameters is None else parameters)
+    run = hidden_of or plain_hidden(decoder)
+    optimizer = torch.optim.AdamW(
+        moving, lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay
+    )
+    losses = []
+    with only_these_move(decoder, moving):
+        for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
+            hidden = run(pack, indices)
+            found = supervised_losses(
+                hidden,
+                decoder.head_weight,
+                labels=pack.labels[:, 0],
+                loss_weight=pack.loss_weight[:, 0],
+                task_ids=pack.task_ids,
+            )
+            mean = found.total / max(pack.supervised, 1)
+            total = mean + extra() if extra is not None else mean
+            if not torch.isfinite(total):
+                raise InputError(f"loss {float(total)} at step {step + 1}; lower the learning rate")
+            optimizer.zero_grad()
+            total.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)
+            for group in optimizer.param_groups:
+                group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+            optimizer.step()
+            losses.append(float(mean.detach()))
+            if progress is not None:
+                progress(step + 1, losses[-1])
+    return losses
+
+
+class only_these_move:
+    """While this lasts, gradients are computed for these parameters alone, among them and a decoder's."""
+
+    def __init__(self, decoder: nn.Module, moving: Sequence[nn.Parameter]) -> None:
+        chosen = {id(one) for one in moving}
+        self.before = [(one, one.requires_grad) for one in [*decoder.parameters(), *moving]]
+        self.chosen = chosen
+
+    def __enter__(self) -> None:
+        for parameter, _ in self.before:
+            parameter.requires_grad_(id(parameter) in self.chosen)
+
+    def __exit__(self, *error: object) -> None:
+        for parameter, wanted in self.before:
+            parameter.requires_grad_(wanted)
+            parameter.grad = None

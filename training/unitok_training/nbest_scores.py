@@ -1,0 +1,134 @@
+"""What n-best lists are worth: word errors, the oracle that picks, the oracle that composes, and what rescoring gains.
+
+All after the normaliser. H hypotheses of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unitok.correction import edits
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.rescoring import Features, best, combine, rescore, tune
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.normaliser import basic
+
+Slot = dict[str | None, None]
+"""Words that may stand at a place, in the order they came; None is no word."""
+
+
+def list_errors(one: NBest) -> np.ndarray:
+    """(H,) word errors of every hypothesis."""
+    reference = _reference(one)
+    return np.asarray([edits(reference, basic(text).split()) for text in one.texts], dtype=np.float64)
+
+
+def _reference(one: NBest) -> list[str]:
+    if one.reference is None:
+        raise InputError(f"list {one.id!r} has no reference; scores need one")
+    return basic(one.reference).split()
+
+
+def network(texts: Sequence[str]) -> list[Slot]:
+    """A confusion network of texts (Fiscus 1997, ROVER): aligned one after another, every text is a path of it."""
+    slots: list[Slot] = []
+    for number, text in enumerate(texts):
+        words = basic(text).split()
+        slots = _merge(slots, words, first=number == 0)
+    return slots
+
+
+def _merge(slots: list[Slot], words: Sequence[str], *, first: bool) -> list[Slot]:
+    """The network with one more path, aligned with the fewest new words."""
+    rows, columns = len(slots), len(words)
+    cost = np.zeros((rows + 1, columns + 1))
+    cost[0] = np.arange(columns + 1)
+    for i in range(1, rows + 1):
+        skip = 0.0 if None in slots[i - 1] else 1.0
+        cost[i, 0] = cost[i - 1, 0] + skip
+        for j in range(1, columns + 1):
+            same = 0.0 if words[j - 1] in slots[i - 1] else 1.0
+            cost[i, j] = min(cost[i - 1, j - 1] + same, cost[i - 1, j] + skip, cost[i, j - 1] + 1.0)
+    merged: list[Slot] = []
+    i, j = rows, columns
+    while i or j:
+        slot = dict(slots[i - 1]) if i else {}
+        skip = 0.0 if None in slot else 1.0
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + (0.0 if words[j - 1] in slot else 1.0):
+            merged.append({**slot, words[j - 1]: None})
+            i, j = i - 1, j - 1
+        elif i and cost[i, j] == cost[i - 1, j] + skip:
+            merged.append({**slot, None: None})
+            i -= 1
+        else:
+            merged.append({words[j - 1]: None} if first else {None: None, words[j - 1]: None})
+            j -= 1
+    return merged[::-1]
+
+
+def network_errors(reference: Sequence[str], slots: Sequence[Slot]) -> int:
+    """Fewest word edits from a reference to any path of a network."""
+    row = np.arange(len(reference) + 1, dtype=np.float64)
+    for slot in slots:
+        skip = 0.0 if None in slot else 1.0
+        fresh = row + skip
+        for j, word in enumerate(reference, 1):
+            fresh[j] = min(fresh[j], row[j - 1] + (0.0 if word in slot else 1.0), fresh[j - 1] + 1.0)
+        row = fresh
+    return int(row[-1])
+
+
+def oracle_scores(lists: Sequence[NBest]) -> dict[str, Any]:
+    """WER of the first hypothesis, of the best one (o_nb), by list size, and of the best composition (o_cp)."""
+    if not lists:
+        raise InputError("there are no lists to score")
+    errors = [list_errors(one) for one in lists]
+    words = max(sum(len(_reference(one)) for one in lists), 1)
+    longest = max(map(len, errors))
+    composed = sum(network_errors(_reference(one), network(one.texts)) for one in lists)
+    return {
+        "first_pass": {"wer": sum(one[0] for one in errors) / words},
+        "oracle": {
+            "wer": sum(one.min() for one in errors) / words,
+            "by_size": {str(n): sum(one[:n].min() for one in errors) / words for n in range(1, longest + 1)},
+        },
+        "compositional": {"wer": composed / words},
+        "lists": len(lists),
+        "words": words,
+        "hypotheses_per_list": float(np.mean([len(one) for one in errors])),
+    }
+
+
+def rescoring_scores(
+    lists: Sequence[NBest], features: Sequence[Features], dev: Sequence[NBest], dev_features: Sequence[Features]
+) -> dict[str, Any]:
+    """WER after rescoring with the λ that a development set chose, and at λ = 1; errors of both sets by λ."""
+    tuned = tune(dev_features, [list_errors(one) for one in dev])
+    errors = [list_errors(one) for one in lists]
+    words = max(sum(len(_reference(one)) for one in lists), 1)
+    picked = [best(combine(one, tuned.weights)) for one in features]
+    alone = [int(np.argmax(one.lm)) for one in features]
+    return {
+        "wer": sum(one[index] for one, index in zip(errors, picked)) / words,
+        "lambda": tuned.weights.lm,
+        "lm_alone_wer": sum(one[index] for one, index in zip(errors, alone)) / words,
+        "dev_errors_by_lambda": {f"{lam:.2f}": count for lam, count in tuned.curve},
+    }
+
+
+def correction_scores(lists: Sequence[NBest], answers: Sequence[str]) -> dict[str, Any]:
+    """WER of corrected texts, and the share of them that no hypothesis says."""
+    words = max(sum(len(_reference(one)) for one in lists), 1)
+    wrong = sum(edits(_reference(one), basic(text).split()) for one, text in zip(lists, answers))
+    outside = [basic(text) not in {basic(own) for own in one.texts} for one, text in zip(lists, answers)]
+    return {"wer": wrong / words, "outside_list_share": float(np.mean(outside))}
+
+
+def rescored(model: Model, lists: Sequence[NBest], dev: Sequence[NBest]) -> dict[str, Any]:
+    """All scores of lists that a model's `<lm>` line rescores, λ chosen on `dev`."""
+    found = oracle_scores(lists)
+    return {**found, "rescoring": rescoring_scores(lists, rescore(model, lists), dev, rescore(model, dev))}

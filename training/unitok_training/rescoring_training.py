@@ -1,0 +1,128 @@
+"""Training what rescores: a head with the minimum word error rate loss, and a decoder that fills in masked text.
+
+H hypotheses of a list, C width, N texts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unitok.masked import cloze, hidden_both_ways
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.rescoring import Features
+from unitok.rescoring_head import RescoringHead, last_states
+from unitok_tokenizers.errors import InputError
+from unitok_training.finetune import FinetuneConfig, permuted
+from unitok_training.optim import rate
+
+
+def mwer_loss(scores: Tensor, errors: Tensor) -> Tensor:
+    """Expected word errors of a list, less their mean: Σ_i softmax(scores)_i · (errors_i − mean errors).
+
+    scores (H,), errors (H,) → (). Minimum word error rate training (Prabhavalkar et al. 2018, eq. 4).
+    """
+    return (scores.softmax(-1) * (errors - errors.mean())).sum()
+
+
+def train_head(
+    model: Model,
+    head: RescoringHead,
+    lists: Sequence[NBest],
+    features: Sequence[Features],
+    errors: Sequence[np.ndarray],
+    config: FinetuneConfig,
+) -> list[float]:
+    """Fit a head on lists, in place; the decoder stays as it is. Returns the loss of every step.
+
+    A step takes `config.positions` ÷ 64 lists, at least one. `features` and `errors` are those of the lists.
+    """
+    if not lists or not len(lists) == len(features) == len(errors):
+        raise InputError(f"{len(lists)} lists, {len(features)} features, {len(errors)} errors: give as many of each")
+    states = [last_states(model, one.texts, lang=one.target or one.lang) for one in lists]
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.optim.learning_rate)
+    size = max(1, config.positions // 64)
+    losses = []
+    for step in range(config.steps):
+        rows = [permuted(len(lists), step * size + place, config.seed) for place in range(size)]
+        loss = torch.stack(
+            [
+                mwer_loss(
+                    torch.from_numpy(features[row].am).float() + head(states[row], _tensor(features[row].lm)),
+                    _tensor(errors[row]),
+                )
+                for row in rows
+            ]
+        ).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@torch.no_grad()
+def head_scores(model: Model, head: RescoringHead, one: NBest, found: Features) -> np.ndarray:
+    """(H,) log p_AM plus the head's score."""
+    states = last_states(model, one.texts, lang=one.target or one.lang)
+    return found.am + head(states, _tensor(found.lm)).double().numpy()
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def train_masked(
+    model: Model, texts: Sequence[tuple[str, str]], config: FinetuneConfig, *, share: float = 0.3
+) -> tuple[Model, list[float]]:
+    """A copy of a model that fills in `<mask>`, reading both ways; for `pseudo_logprobs`.
+
+    Args:
+        model: left as it is.
+        texts: (text, language).
+        config: how long and how fast; `positions` are ids in a step.
+        share: of a text's ids that are masked, at least one.
+    """
+    chosen = [(text, lang) for text, lang in texts if text.strip()]
+    if not chosen:
+        raise InputError("there is no text to learn from")
+    made = replace(model, decoder=copy.deepcopy(model.decoder), stepper=None)
+    mask = model.vocabulary.control("<mask>")
+    random = np.random.default_rng(config.seed)
+    optimizer = torch.optim.AdamW(made.decoder.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
+    losses, index = [], 0
+    for step in range(config.steps):
+        documents: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        used = 0
+        while not documents or used < config.positions:
+            ids, places = cloze(made, *chosen[permuted(len(chosen), index, config.seed)])
+            count = max(1, round(share * len(places)))
+            hidden_places = random.permutation(places)[:count]
+            masked = ids.copy()
+            masked[hidden_places] = mask
+            documents.append(masked)
+            rows.append(hidden_places + used)
+            labels.append(ids[hidden_places])
+            used, index = used + len(ids), index + 1
+        hidden = hidden_both_ways(made.decoder, documents)
+        logits = made.decoder.logits(hidden[torch.from_numpy(np.concatenate(rows))])
+        loss = functional.cross_entropy(logits.float(), torch.from_numpy(np.concatenate(labels)))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(made.decoder.parameters(), config.optim.clip or torch.inf)
+        for group in optimizer.param_groups:
+            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return made, losses

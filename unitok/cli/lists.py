@@ -1,0 +1,115 @@
+"""Commands about n-best lists: `nbest`, `rescore`, `correct`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    nbest = commands.add_parser("nbest", help="n-best lists of recordings, clean or with noise")
+    nbest.add_argument("model", help="model directory")
+    nbest.add_argument("source", help="shards or a manifest")
+    nbest.add_argument("-o", "--out", default="lists.jsonl", help="file to write (default: %(default)s)")
+    nbest.add_argument("--split", default="", help="only rows of these splits, with commas between (default: all)")
+    nbest.add_argument("--limit", type=int, default=0, help="most rows of each split (default: all)")
+    nbest.add_argument("--snr", default="", help="noise, in dB below the speech; several, with commas, in turn")
+    nbest.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
+    nbest.add_argument("--beams", type=int, default=8, help="of the search (default: %(default)s)")
+    nbest.add_argument("--temperature", type=float, default=0.0, help="above 0 draws instead of searching")
+    nbest.add_argument("--target", help="translate into this language, for lists of translations")
+    nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx or a local folder (transformers)")
+    nbest.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    nbest.set_defaults(run=run_nbest)
+
+    rescore = commands.add_parser("rescore", help="rescore lists with a model's text line, λ chosen on a dev split")
+    rescore.add_argument("model", help="model directory whose text line scores")
+    rescore.add_argument("lists", help="what nbest wrote, with references")
+    rescore.add_argument("--dev", default="dev", help="split that λ is chosen on (default: %(default)s)")
+    rescore.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
+    rescore.set_defaults(run=run_rescore)
+
+    correct = commands.add_parser("correct", help="teach a model to correct lists, and score it on others")
+    correct.add_argument("model", help="model directory to start from")
+    correct.add_argument("lists", help="what nbest wrote, with references")
+    correct.add_argument("-o", "--out", help="model directory to write")
+    correct.add_argument("--steps", type=int, default=200, help="of training, 0 for none (default: %(default)s)")
+    correct.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
+    correct.add_argument("--train-split", default="train", help="split that is learnt from (default: %(default)s)")
+    correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
+    correct.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
+    correct.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    correct.set_defaults(run=run_correct)
+
+
+def run_nbest(options: argparse.Namespace) -> None:
+    import unitok
+    from unitok.backends.choose import recogniser_of
+    from unitok.nbest import ListOptions, write_lists
+    from unitok.nbest_making import MakingOptions, make_lists, utterances
+    from unitok_tokenizers.errors import InputError
+
+    try:
+        snr = tuple(float(part) for part in options.snr.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"--snr is {options.snr!r}: write numbers of dB with commas between, such as 10,5,0") from None
+    wanted = MakingOptions(
+        splits=tuple(part for part in options.split.split(",") if part),
+        limit=options.limit,
+        snr=snr,
+        task="asr" if options.target is None else "s2tt",
+        target=options.target,
+        lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
+        seed=options.seed,
+    )
+    model = unitok.load(options.model)
+    other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model)
+
+    def progress(done: int, total: int) -> None:
+        if done % 50 == 0 or done == total:
+            print(f"{done} of {total} lists", file=sys.stderr)
+
+    found = utterances(options.source)
+    print(write_lists(options.out, make_lists(model, found, wanted, recogniser=other, progress=progress)))
+
+
+def run_rescore(options: argparse.Namespace) -> None:
+    import unitok
+    from unitok.nbest import read_lists
+    from unitok_training.nbest_scores import rescored
+
+    dev, test = (read_lists(options.lists, split=split) for split in (options.dev, options.split))
+    print(json.dumps(rescored(unitok.load(options.model), test, dev), indent=2))
+
+
+def run_correct(options: argparse.Namespace) -> None:
+    import unitok
+    from unitok.correction import Corrector
+    from unitok.nbest import read_lists
+    from unitok_training.correction_training import train_corrector
+    from unitok_training.finetune import FinetuneConfig
+    from unitok_training.nbest_scores import correction_scores, oracle_scores
+    from unitok_training.optim import OptimConfig
+
+    test = read_lists(options.lists, split=options.split)
+    learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
+    model = unitok.load(options.model)
+
+    def progress(step: int, loss: float) -> None:
+        if step % 20 == 0:
+            print(f"step {step}, loss {loss:.3f}", file=sys.stderr)
+
+    if learnt:
+        optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
+        config = FinetuneConfig(steps=options.steps, optim=optim, seed=options.seed)
+        train_corrector(model, learnt, config, most=options.size, progress=progress)
+    found = oracle_scores(test)
+    for name, held in (("ger", False), ("ger_constrained", True)):
+        answers = Corrector(model, constrained=held, most=options.size).correct(test)
+        found[name] = correction_scores(test, answers)
+    print(json.dumps(found, indent=2))
+    if options.out is not None:
+        model.save(options.out)
+        print(options.out)

@@ -1,0 +1,122 @@
+"""Generative error correction: an n-best list in, one text out, by the `<ger>` and `<gtr>` lines of a model.
+
+Hypotheses-to-transcription (HyPoradise) where the text is in the recording's language, GenTranslate where the list
+holds translations. Held to the list, a correction is a choice (Ma et al. 2023); free, it may beat every hypothesis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unitok.generation import generate
+from unitok.model import Model, Request
+from unitok.nbest import NBest
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt
+from unitok_tokenizers.listed import ListedAutomaton
+from unitok_tokenizers.normaliser import basic
+
+VectorsOf = Callable[[Sequence[NBest]], list[Any]]
+"""Lists → vectors (N, C) of each that stand before its hypotheses, such as a noise vector; None for none."""
+
+
+def correction_plan(
+    text_ids: Sequence[Sequence[int]], *, lang: str, target: str | None = None, vectors: int = 0
+) -> Plan:
+    """The plan of a list: `<ger>`, or `<gtr>` with a target language; `vectors` places stand before the hypotheses.
+
+    Hypotheses without a single id are left out; where none is left, InputError.
+    """
+    spans = tuple(Span("hyp", np.asarray(ids)) for ids in text_ids if len(ids))
+    if not spans:
+        raise InputError("every hypothesis of the list is empty; there is nothing to correct")
+    before = (Span("lat", np.zeros(vectors)),) if vectors else ()
+    return Plan("ger" if target is None else "gtr", lang, target, conditions=(*before, *spans))
+
+
+@dataclass
+class Corrector:
+    """A model with a trained `<ger>` or `<gtr>` line."""
+
+    model: Model
+    constrained: bool = False
+    """Only texts of the list may come out."""
+    closest: bool = False
+    """Answer with the hypothesis that is nearest to what was generated."""
+    most: int = 5
+    """Hypotheses of a list that are read."""
+    vectors_of: VectorsOf | None = None
+    """Vectors that stand before the hypotheses."""
+    batch: int = 32
+    """Lists that are corrected together."""
+
+    def correct(self, lists: Sequence[NBest]) -> list[str]:
+        """A text per list. A list of nothing but empty texts stays empty."""
+        worth = [index for index, one in enumerate(lists) if any(basic(text) for text in one.texts)]
+        answers = [""] * len(lists)
+        for start in range(0, len(worth), self.batch):
+            rows = worth[start : start + self.batch]
+            part = [lists[row] for row in rows]
+            texts = self._choose(part) if self.constrained else self._write(part)
+            for row, one, text in zip(rows, part, texts):
+                answers[row] = nearest(text, one.texts[: self.most]) if self.closest else text
+        return answers
+
+    def _ids(self, one: NBest) -> list[list[int]]:
+        return [self.model.tokenizers.text.encode(text) for text in one.texts[: self.most]]
+
+    def _requests(self, lists: Sequence[NBest]) -> list[Request]:
+        given = self.vectors_of(lists) if self.vectors_of is not None else [None] * len(lists)
+        return [
+            Request(
+                plan=correction_plan(
+                    self._ids(one), lang=one.lang, target=one.target, vectors=0 if rows is None else len(rows)
+                ),
+                vectors=rows,
+            )
+            for one, rows in zip(lists, given)
+        ]
+
+    def _write(self, lists: Sequence[NBest]) -> list[str]:
+        return [result.text or "" for result in self.model.run(self._requests(lists))]
+
+    def _choose(self, lists: Sequence[NBest]) -> list[str]:
+        vocabulary, requests = self.model.vocabulary, self._requests(lists)
+        prompts = [render_prompt(request.plan, vocabulary) for request in requests]
+        choices = [[ids for ids in self._ids(one) if ids] for one in lists]
+        automata = [ListedAutomaton(vocabulary, prompt, ids) for prompt, ids in zip(prompts, choices)]
+        made = generate(
+            self.model.decoder, prompts, automata=automata, max_new_tokens=[one.remaining for one in automata],
+            stepper=self.model.steps(), vectors=self.model.vectors_of(requests, prompts),
+        )  # fmt: skip
+        found = [parse(np.concatenate([p, one.ids]), vocabulary).outputs[0].content for p, one in zip(prompts, made)]
+        by_ids = [{tuple(ids): text for text, ids in zip(one.texts, self._ids(one)) if ids} for one in lists]
+        return [table[tuple(ids.tolist())] for table, ids in zip(by_ids, found)]
+
+
+def nearest(text: str, candidates: Sequence[str]) -> str:
+    """The candidate with the fewest word edits to a text; the first of equal ones."""
+    words = basic(text).split()
+    return min(candidates, key=lambda one: edits(words, basic(one).split()))
+
+
+def edits(one: Sequence[str], other: Sequence[str]) -> int:
+    """Levenshtein distance: fewest insertions, deletions and substitutions."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def majority(one: NBest) -> str:
+    """The hypothesis with the fewest word edits to all others together (minimum Bayes risk, equal weights)."""
+    texts = one.texts
+    words = [basic(text).split() for text in texts]
+    totals = [sum(edits(a, b) for b in words) for a in words]
+    return texts[int(np.argmin(totals))]

@@ -1,0 +1,77 @@
+"""Pseudo-log-likelihood: how well every token fits what stands on both sides of it.
+
+PLL(Y) = Σ_t log P(y_t | Y without t) (Salazar et al. 2020), for a decoder that was trained to fill in `<mask>` with
+attention in both directions. One forward per token, many of them packed together.
+
+T packed positions, N tokens of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitok.attention import varlen_attention
+from unitok.decoder import Decoder, pack_documents
+from unitok.model import Model
+from unitok_tokenizers.grammar import Plan, Span, render
+
+PACK = 4096
+"""Positions that are computed together."""
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Every position of a document sees the whole document."""
+
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (T, H, D), k and v (T, G, D) → (T, H, D)."""
+        bounds, longest = self.cu_seqlens, self.max_seqlen
+        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=False)
+
+
+def hidden_both_ways(decoder: Decoder, documents: Sequence[np.ndarray]) -> Tensor:
+    """Hidden states (T, C) of documents laid one after another, attention in both directions."""
+    packed = pack_documents(list(documents), decoder.embedding.device)
+    return decoder.run(decoder.embed(packed.ids), packed.positions, BothWays(packed.cu_seqlens, packed.max_seqlen))
+
+
+def cloze(model: Model, text: str, lang: str) -> tuple[np.ndarray, np.ndarray]:
+    """(ids of the `<lm>` line, (N,) places of its text ids), as `<mask>` models read it."""
+    span = Span("text", np.asarray(model.tokenizers.text.encode(text)))
+    ids = render(Plan("lm", lang, outputs=(span,)), model.vocabulary).ids
+    return ids, np.arange(len(ids) - 2 - len(span), len(ids) - 2)  # the closer and the end follow
+
+
+@torch.inference_mode()
+def pseudo_logprobs(model: Model, texts: Sequence[str], *, lang: str) -> list[tuple[float, int]]:
+    """(PLL, tokens) of texts; 0 of an empty one."""
+    mask = model.vocabulary.control("<mask>")
+    jobs: list[tuple[int, np.ndarray, int, int]] = []
+    for index, text in enumerate(texts):
+        ids, places = cloze(model, text, lang)
+        for place in places.tolist():
+            masked = ids.copy()
+            masked[place] = mask
+            jobs.append((index, masked, place, int(ids[place])))
+    sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
+    start = 0
+    while start < len(jobs):
+        stop = start + max(1, PACK // max(len(jobs[start][1]), 1))
+        part = jobs[start:stop]
+        hidden = hidden_both_ways(model.decoder, [masked for _, masked, _, _ in part])
+        lengths = np.asarray([len(masked) for _, masked, _, _ in part])
+        rows = np.cumsum(lengths) - lengths + np.asarray([place for _, _, place, _ in part])
+        logprobs = model.decoder.logits(hidden[torch.from_numpy(rows)]).float().log_softmax(-1)
+        for (index, _, _, token), values in zip(part, logprobs):
+            sums[index] += float(values[token])
+            counts[index] += 1
+        start = stop
+    return list(zip(sums.tolist(), counts.tolist()))

@@ -1,0 +1,157 @@
+"""N-best lists: what a first pass heard, with its scores, made here or elsewhere, as JSON Lines.
+
+    {"id": "a1", "lang": "en", "reference": "the cat", "hypotheses": [{"text": "a cat", "logprob": -3.1, "tokens": 4}]}
+
+Hypotheses are distinct after the normaliser and the most probable comes first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitok.backends.interfaces import Heard
+from unitok.backends.own import n_best_of
+from unitok.model import Model, Request
+from unitok.sampling import Sampling
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.normaliser import basic
+
+
+@dataclass(frozen=True, kw_only=True)
+class NBest:
+    """The list of one utterance."""
+
+    id: str
+    """Name of the utterance."""
+    lang: str
+    """Language of the recording."""
+    hypotheses: tuple[Heard, ...]
+    """Distinct texts, the most probable first."""
+    target: str | None = None
+    """Language of the hypotheses where they are translations."""
+    reference: str | None = None
+    """What was truly said (or its translation), where that is known."""
+    split: str = "test"
+    """train, dev or test."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The hypotheses' texts."""
+        return [one.text for one in self.hypotheses]
+
+
+def distinct(hypotheses: Iterable[Heard]) -> tuple[Heard, ...]:
+    """Hypotheses by falling log-probability, one of each text after the normaliser; equal ones keep their order."""
+    kept: dict[str, Heard] = {}
+    for one in sorted(hypotheses, key=lambda one: -one.logprob):
+        kept.setdefault(basic(one.text), one)
+    return tuple(kept.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """How lists are made."""
+
+    size: int = 5
+    """Most hypotheses of a list."""
+    beams: int = 8
+    """Beams of the search."""
+    temperature: float = 0.0
+    """Above 0, hypotheses are drawn at this temperature instead of searched for."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.beams:
+            raise InputError(
+                f"a list of {self.size} from {self.beams} beams: give 1 or more, and at least as many beams"
+            )
+        if self.temperature < 0:
+            raise InputError(f"temperature is {self.temperature}: give 0 to search, more to draw")
+
+
+def list_of(model: Model, plan: Plan, options: ListOptions) -> tuple[Heard, ...]:
+    """The hypotheses of a plan with one text output."""
+    if not options.temperature:
+        return distinct(n_best_of(model, plan, beams=options.beams, n_best=options.beams))[: options.size]
+    sampling = Sampling(temperature=options.temperature)
+    results = model.run([Request(plan=plan)] * options.beams, sampling=sampling, seed=options.seed)
+    drawn = [Heard(text=(one.text or "").strip(), logprob=one.score, tokens=len(one.ids)) for one in results]
+    return distinct(drawn)[: options.size]
+
+
+def write_lists(path: Path | str, lists: Iterable[NBest]) -> int:
+    """Write lists as JSON Lines, atomically; returns how many."""
+    lines = [json.dumps(to_json(one), ensure_ascii=False) for one in lists]
+    atomic_write_bytes(Path(path), "".join(line + "\n" for line in lines).encode())
+    return len(lines)
+
+
+def to_json(one: NBest) -> dict[str, Any]:
+    """A list as it is stored."""
+    return {
+        "id": one.id,
+        "lang": one.lang,
+        "target": one.target,
+        "split": one.split,
+        "reference": one.reference,
+        "hypotheses": [{"text": h.text, "logprob": round(h.logprob, 5), "tokens": h.tokens} for h in one.hypotheses],
+    }
+
+
+def read_lists(path: Path | str, *, split: str | None = None) -> list[NBest]:
+    """Lists of a file, or those of a split.
+
+    Raises:
+        InputError: missing, empty or malformed; the message names file and line.
+    """
+    source = Path(path)
+    try:
+        lines = source.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read n-best lists {source}: {error}; make them with `unitok nbest`") from error
+    lists = [one for one in _read(source, lines) if split in (None, one.split)]
+    if not lists:
+        what = f"no list of split {split!r}" if split else "no list"
+        raise InputError(f"{source} holds {what}; make some with `unitok nbest`")
+    return lists
+
+
+def _read(source: Path, lines: Sequence[str]) -> Iterator[NBest]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield _from_json(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                raise InputError(
+                    f"{source}:{number}: no n-best list ({type(error).__name__}: {error}); write one JSON object a line"
+                ) from None
+
+
+def _from_json(value: dict[str, Any]) -> NBest:
+    heard = []
+    for one in value["hypotheses"]:
+        plain = {"text": one} if isinstance(one, str) else one
+        logprob, tokens = float(plain.get("logprob", 0.0)), int(plain.get("tokens", 1))
+        if not np.isfinite(logprob) or tokens < 1:
+            raise ValueError("logprob is finite and tokens 1 or more")
+        heard.append(Heard(text=str(plain["text"]), logprob=logprob, tokens=tokens))
+    if not heard:
+        raise ValueError("hypotheses is empty")
+    reference, target = value.get("reference"), value.get("target")
+    return NBest(
+        id=str(value["id"]),
+        lang=str(value["lang"]),
+        hypotheses=distinct(heard),
+        target=None if target is None else str(target),
+        reference=None if reference is None else str(reference),
+        split=str(value.get("split") or "test"),
+    )

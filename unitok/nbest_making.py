@@ -1,0 +1,159 @@
+"""Lists from recordings: the first pass of rescoring and correction, on clean or noisy audio.
+
+    unitok nbest MODEL SHARDS -o lists.jsonl --snr 5
+
+reads utterances from shards or a manifest, adds noise, recognises (or translates) them, and keeps what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from unitok.backends.interfaces import Recogniser
+from unitok.model import Model
+from unitok.nbest import ListOptions, NBest, distinct, list_of
+from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.manifest import read_manifest
+from unitok_tokenizers.noise import add_noise
+from unitok_tokenizers.shards import Shards
+
+TASKS = ("asr", "s2tt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One recording with what is known of it."""
+
+    id: str
+    """Name."""
+    group: str
+    """Utterances that say the same share it."""
+    lang: str
+    """Language code."""
+    split: str
+    """train, dev or test."""
+    text: str | None
+    """Transcript."""
+    load: Callable[[int], np.ndarray] = field(repr=False)
+    """Rate in Hz → samples (S,)."""
+
+
+def utterances(source: Path | str) -> list[Utterance]:
+    """The recordings of shards (a folder) or of a manifest (a file); rows without sound are left out.
+
+    Raises:
+        InputError: neither, or nothing with sound in it.
+    """
+    found = list(_of_shards(Path(source)) if Path(source).is_dir() else _of_manifest(Path(source)))
+    if not found:
+        raise InputError(f"{source} names no recordings; n-best lists are made from sound")
+    return found
+
+
+def _of_shards(folder: Path) -> Iterator[Utterance]:
+    shards = Shards.open(folder)
+    for row in range(len(shards)):
+        values = shards.row(row)
+        if values["audio"]:
+            yield Utterance(
+                id=str(values["id"]),
+                group=str(values["group"]),
+                lang=str(values["lang"]),
+                split=str(values["split"]),
+                text=values["text"],
+                load=_reader(folder / values["audio"], values["offset"], values["seconds"]),
+            )
+
+
+def _reader(path: Path, offset: float, seconds: float) -> Callable[[int], np.ndarray]:
+    return lambda rate: read_audio(path, sample_rate=rate, offset=offset, seconds=seconds)
+
+
+def _of_manifest(path: Path) -> Iterator[Utterance]:
+    for row in read_manifest(path):
+        if row.audio is not None:
+            yield Utterance(
+                id=row.id, group=row.group, lang=row.lang, split=row.split, text=row.text, load=row.load
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakingOptions:
+    """Which utterances, how noisy, and what is asked of the model."""
+
+    splits: tuple[str, ...] = ()
+    """Splits to take; all where empty."""
+    limit: int = 0
+    """Most utterances of each split, drawn at random; 0 for all."""
+    snr: tuple[float, ...] = ()
+    """Signal-to-noise ratios in dB, taken in turn; clean where empty."""
+    task: str = "asr"
+    """asr, or s2tt for lists of translations."""
+    target: str | None = None
+    """Language of the translations."""
+    lists: ListOptions = field(default_factory=ListOptions)
+    """How a list is made."""
+    seed: int = 0
+    """Of the noise and of the choice of utterances."""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"task is {self.task!r}: lists are made for {', '.join(TASKS)}")
+        if (self.task == "s2tt") != (self.target is not None):
+            raise InputError("a target language belongs to task s2tt, which needs one")
+
+
+def chosen(found: Sequence[Utterance], options: MakingOptions) -> list[tuple[Utterance, str | None]]:
+    """(utterance, reference): those of the splits, at most `limit` each; for s2tt with a translation in their group."""
+    names = options.splits or tuple(dict.fromkeys(one.split for one in found))
+    known = {one.split for one in found}
+    if absent := [name for name in names if name not in known]:
+        raise InputError(f"no utterances of split {absent[0]!r}; there are {', '.join(sorted(known))}")
+    said = {(one.group, one.lang): one.text for one in found if one.text}
+    picked: list[tuple[Utterance, str | None]] = []
+    for name in names:
+        rows = [one for one in found if one.split == name]
+        if options.target is not None:
+            rows = [one for one in rows if one.lang != options.target and (one.group, options.target) in said]
+        if options.limit and len(rows) > options.limit:
+            order = np.sort(np.random.default_rng(options.seed).permutation(len(rows))[: options.limit])
+            rows = [rows[index] for index in order]
+        picked += [(one, one.text if options.target is None else said[one.group, options.target]) for one in rows]
+    if not picked:
+        raise InputError(f"no utterance of splits {', '.join(names)} has a translation into {options.target!r}")
+    return picked
+
+
+def make_lists(
+    model: Model,
+    found: Sequence[Utterance],
+    options: MakingOptions,
+    *,
+    recogniser: Recogniser | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[NBest]:
+    """A list per utterance, as they are made; `recogniser` listens in place of the model."""
+    picked = chosen(found, options)
+    for number, (one, reference) in enumerate(picked):
+        rate = model.sample_rate if recogniser is None else recogniser.sample_rate
+        samples = one.load(rate)
+        if options.snr:
+            snr = options.snr[number % len(options.snr)]
+            samples = add_noise(samples, snr, seed=options.seed, name=one.id)
+        if recogniser is not None:
+            heard = distinct(recogniser.recognise([samples], lang=one.lang, n_best=options.lists.size)[0])
+        else:
+            condition = Span("units", model.units_of([samples])[0])
+            plan = Plan(options.task, one.lang, options.target, conditions=(condition,))
+            heard = list_of(model, plan, replace(options.lists, seed=options.lists.seed + number))
+        yield NBest(
+            id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split
+        )
+        if progress is not None:
+            progress(number + 1, len(picked))
