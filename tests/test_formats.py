@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from tokenizers.models import WordLevel
 
 from tests.test_readme import write_recordings
 from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
+from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.latent import LatentFrontEnd
+from unitok.lora import LoraConfig, add_lora
 from unitok.model import Model
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import write_json
+from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import COLUMNS, Shards
@@ -213,6 +217,17 @@ def test_model_directory(root: Path) -> None:
     sizes = dict(V=trained.vocab_size, C=64, H=2, G=1, D=trained.head_dim, I=trained.ffn_dim)
     compare_tensors("core/model.safetensors", root / "run/model/core/model.safetensors", sizes)
     compare_tensors("voices.safetensors", model / "voices.safetensors", {"F": 10, "Q": 3})
+
+
+def test_latent_modules(tmp_path: Path) -> None:
+    model = tiny_model()
+    encoder = ConformerEncoder(TrunkConfig(width=16, layers=1, heads=2, inner=16))
+    add_lora(encoder, LoraConfig(rank=2))
+    sizes = AdapterSizes(frames=16, vectors=32)
+    add_lora(model.decoder, LoraConfig(rank=2))
+    replace(model, latent=LatentFrontEnd(encoder, make_adapter("stacking", sizes))).save(tmp_path / "model")
+    for name in ("modules/latent.json", "modules/lora.json"):
+        compare(name, {key for key in json_keys(tmp_path / "model" / name) if not key.startswith("encoder_lora.")})
 
 
 def test_vocoder_and_judge(root: Path) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from tests.tiny_model import RATE, speech, tiny_model
 from unitok.adapters.base import ADAPTERS
 from unitok.beam import beam_search
+from unitok.cli.main import main
 from unitok.generation import generate
 from unitok.model import Model
 from unitok.prompt_vectors import PromptVectors
@@ -40,6 +41,7 @@ from unitok_training.latent_recipes import (
 )
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.mixture import Mixture
+from unitok_training.probe import Prompt, language_of, probe
 
 SENTENCES = {
     "en": ("the green house", "we buy two books", "she sings now", "today here stands"),
@@ -249,3 +251,24 @@ def test_presets_resolve_and_name_what_is_wrong(manifest: Path, tmp_path: Path) 
     frozen = replace(tiny(), tuning=Tuning(encoder=FROZEN, adapter=FROZEN, decoder=FROZEN))
     with pytest.raises(InputError, match="all frozen"):
         trainer(frozen, manifest, tmp_path)
+
+
+def test_the_probe_measures_what_prompts_change(manifest: Path, tmp_path: Path) -> None:
+    base = tiny_model()
+    base.save(tmp_path / "base")
+    done = train_latent(steps(tiny(), 2), manifest, tmp_path / "run", start=tmp_path / "base", limit=1)
+    rows = read_manifest(manifest)
+    figures = probe(done.model, rows, limit=2)
+    assert set(figures["following"]) == {*figures["kl"], "asr"} and figures["recordings"] == 2
+    assert all(0 <= share <= 1 for share in figures["following"].values())
+    assert all(value > 0 for value in figures["kl"].values())
+    assert sum(figures["attention"].values()) == pytest.approx(1.0, abs=1e-4)
+    same = probe(done.model, rows, prompts=[Prompt("a", "asr"), Prompt("b", "asr")], limit=1)
+    assert same["kl"] == {"b": pytest.approx(0.0, abs=1e-6)}
+    done.model.decoder.embedding.data.mul_(0.5)
+    assert probe(done.model, rows, limit=1)["norm_ratio"] > 1.5 * figures["norm_ratio"]
+    assert language_of("das haus steht", {"en": {"house"}, "de": {"haus", "das"}}) == "de"
+    assert main(["probe", str(done.folder), str(manifest), "-o", str(tmp_path / "probe"), "--limit", "1"]) == 0
+    assert json.loads((tmp_path / "probe/probe.json").read_text(encoding="utf-8"))["recordings"] == 1
+    with pytest.raises(InputError, match="no latent front end"):
+        probe(base, rows)

@@ -46,7 +46,9 @@ class LatentDocument(Document):
 
 def with_vectors(document: LatentDocument, count: int, vocabulary: Vocabulary) -> Document:
     """The document with a hole for exactly `count` vectors."""
-    plan = replace(document.plan, conditions=(Span("lat", np.zeros(count)),))
+    given = document.plan.conditions
+    filled = tuple(Span("lat", np.zeros(count)) if span.kind == "lat" else span for span in given)
+    plan = replace(document.plan, conditions=filled)
     return rendered(plan, document.task, document.name, vocabulary)
 
 

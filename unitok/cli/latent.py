@@ -1,4 +1,4 @@
-"""Commands about latent models: `train-latent`."""
+"""Commands about latent models: `train-latent`, `probe`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
     train.set_defaults(run=run_train)
 
+    probe = commands.add_parser("probe", help="does a latent model follow its prompt, or only the speech behind it?")
+    probe.add_argument("model", help="model directory")
+    probe.add_argument("manifest", help="JSON Lines or TSV")
+    probe.add_argument("-o", "--out", default="runs/probe", help="folder for figures and plot (default: %(default)s)")
+    probe.add_argument("--split", default="test", help="rows to ask about (default: %(default)s)")
+    probe.add_argument("--limit", type=int, default=20, help="most rows (default: %(default)s)")
+    probe.set_defaults(run=run_probe)
+
 
 def run_train(options: argparse.Namespace) -> None:
     from unitok_training.latent_recipes import load_latent_recipe
@@ -31,3 +39,16 @@ def run_train(options: argparse.Namespace) -> None:
     )
     print(json.dumps(done.scores, indent=2))
     print(done.folder)
+
+
+def run_probe(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    import unitok
+    from unitok_tokenizers.manifest import read_manifest
+    from unitok_training.probe import probe, write_probe
+
+    rows = [row for row in read_manifest(options.manifest) if row.split == options.split]
+    figures = probe(unitok.load(options.model), rows, limit=options.limit)
+    write_probe(figures, Path(options.out))
+    print(json.dumps(figures, indent=2))
