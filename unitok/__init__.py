@@ -37,6 +37,7 @@ _EXPORTS = {
     "Shards": "unitok_tokenizers.shards",
     "InputError": "unitok_tokenizers.errors",
     "Vocoder": "unitok_vocoder.vocoder",
+    "Cascade": "unitok.cascade",
 }
 
 __all__ = ["__version__", "load", *_EXPORTS]
