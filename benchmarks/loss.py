@@ -13,7 +13,7 @@ from unitok_training.loss import linear_cross_entropy
 from unitok_training.planning import peak_bytes
 
 WIDTH, IDS = 512, 150_000
-CHUNK = 512
+CHUNK = 64
 """Supervised positions whose logits are held at once; `train.loss_chunk` of a recipe with such a vocabulary."""
 
 

@@ -52,8 +52,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for begin in range(0, labels.shape[0], chunk):
             part = slice(begin, begin + chunk)
             logs = (hidden[part] @ cast_head.t()).float().log_softmax(-1)  # (N', V)
-            rows = torch.arange(logs.shape[0], device=logs.device)
-            losses[part] = -logs[rows, labels[part]]
+            here = torch.arange(logs.shape[0], device=logs.device)
+            losses[part] = -logs[here, labels[part]]
             objective = losses[part]
             if smoothing:
                 objective = (1 - smoothing) * objective - smoothing * logs.mean(-1)
@@ -61,14 +61,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is None and grad_head is None:
                 continue
             slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normaliser
-            slope[rows, labels[part]] -= 1 - smoothing
+            slope[here, labels[part]] -= 1 - smoothing
             if smoothing:
                 slope -= smoothing / slope.shape[1]
             slope = slope.mul_(weights[part, None]).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ cast_head
             if grad_head is not None:
-                grad_head += slope.t() @ hidden[part]
+                for rows in head_rows(grad_head):  # adding in another dtype copies what is added
+                    grad_head[rows] += slope[:, rows].t() @ hidden[part]
         ctx.save_for_backward(*(t for t in (grad_hidden, grad_head) if t is not None))
         ctx.layout = (grad_hidden is not None, grad_head is not None, head.dtype)  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(losses)
@@ -84,8 +85,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if with_hidden:
             grad_hidden = saved.pop(0)
             grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
-        grad_head = (saved.pop(0) * scale).to(dtype) if with_head else None
+        grad_head = _scaled(saved.pop(0), scale, dtype) if with_head else None
         return grad_hidden, grad_head, None, None, None, None
+
+
+def head_rows(head: Tensor, count: int = 16384) -> list[slice]:
+    """The rows of a table (V, C), `count` at a time: a large vocabulary's gradient is never held twice in float32."""
+    return [slice(begin, begin + count) for begin in range(0, head.shape[0], count)]
+
+
+def _scaled(table: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """(V, C) float32 × () in another dtype."""
+    out = torch.empty_like(table, dtype=dtype)
+    for rows in head_rows(table):
+        out[rows] = table[rows] * scale
+    return out
 
 
 def linear_cross_entropy(
