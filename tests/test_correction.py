@@ -161,9 +161,9 @@ def test_a_frozen_model_answers_in_context_and_never_sees_the_answer() -> None:
 
 def test_noise_vectors_say_how_a_list_disagrees_and_learn_with_the_model() -> None:
     model, lists = tiny_model(), wrong_lists()
-    agreed = NBest(id="a", lang="en", hypotheses=(Heard(text="now"), Heard(text="now ")), reference="now")
+    agreed = NBest(id="a", lang="en", hypotheses=(Heard(text="now"), Heard(text="now")), reference="now")
     assert not list_differences(model, replace(agreed, hypotheses=agreed.hypotheses[:1]), 5).any()
-    assert not list_differences(model, agreed, 5)[: model.decoder.config.width].any() or agreed.texts[1] != "now"
+    assert not list_differences(model, agreed, 5).any()
     assert list_differences(model, lists[0], 5).norm() > 0
     torch.manual_seed(0)
     adapter = NoiseVector(NoiseVectorConfig(width=model.decoder.config.width, vectors=2))
@@ -236,10 +236,11 @@ def test_only_the_adapter_learns_and_what_it_hears_decides() -> None:
     train_corrector(model, lists, QUICK)
     adapter = adapter_of(model)
     documents = CorrectionDocuments(model, lists)
-    frames = {"0": torch.randn(7, 6), "1": torch.randn(5, 6)}
+    frames = {"0": torch.randn(7, 6) + 1, "1": torch.randn(5, 6) - 1}
     before = {name: value.clone() for name, value in model.decoder.state_dict().items()}
+    slower = replace(QUICK, steps=100, optim=OptimConfig(learning_rate=4e-3, warmup_steps=5))
     losses = finetune(
-        model.decoder, documents, replace(QUICK, steps=80), pad=model.vocabulary.pad,
+        model.decoder, documents, slower, pad=model.vocabulary.pad,
         parameters=list(adapter.parameters()),
         hidden_of=hidden_with_frames(model.decoder, adapter, lambda index: frames[documents.item(index).id]),
     )  # fmt: skip

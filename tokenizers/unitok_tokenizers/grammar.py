@@ -39,7 +39,7 @@ __all__ = [
     "task_line",
 ]
 
-_STREAM_KINDS = {"hyp": ("text",), "kw": ("text",), "voice": ("units", "codes")}
+_STREAM_KINDS = {"hyp": ("text",), "kw": ("text",), "tool": ("text",), "voice": ("units", "codes")}
 """Kinds of streams that a span may hold, where that is not its own kind."""
 
 
