@@ -51,7 +51,7 @@ def run(context: Context) -> Outcome:
         arms=found,
         ratios={"checkpoint.stall_vs_copy": ratio(found, "background", "copy")},
         notes={
-            "checkpoint.stall_vs_copy": f"{size / 1e6:.0f} MB of weights and moments; a thread writes the copy",
+            "checkpoint.stall_vs_copy": f"{size / 1e6:.0f} MB of weights and moments; another process writes the copy",
             **{f"checkpoint.{name}": reason for name, reason in failed.items()},
         },
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.soak import digest
 from unitok_tokenizers.errors import InputError
-from unitok_training import saving
-from unitok_training.checkpoint import Checkpoint, list_checkpoints, random_states, read_checkpoint
+from unitok_training.checkpoint import Checkpoint, list_checkpoints, random_states, read_checkpoint, save_checkpoint
 from unitok_training.saving import BackgroundSaver
 
 
@@ -19,25 +19,53 @@ def checkpoint(value: torch.Tensor) -> Checkpoint:
     return Checkpoint(model={"w": value}, optimizer={"w|m": value * 2}, rng=random_states(), state={"data": {}})
 
 
-def test_a_checkpoint_holds_the_moment_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, write = threading.Event(), saving.save_checkpoint
-
-    def late(*given: object, **named: object) -> object:
-        assert gate.wait(30)
-        return write(*given, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(saving, "save_checkpoint", late)
+def test_a_checkpoint_holds_the_moment_of_the_call(tmp_path: Path) -> None:
     saver, weights = BackgroundSaver(), torch.ones(1000)
-    begin = time.perf_counter()
     saver.save(tmp_path, checkpoint(weights), step=1, keep=5)
-    assert time.perf_counter() - begin < 20 and not list_checkpoints(tmp_path), "the write has not begun"
-    weights.fill_(7)  # training goes on
-    gate.set()
-    saver.save(tmp_path, checkpoint(weights), step=2, keep=5)
     saver.wait()
-    first, second = (read_checkpoint(path) for path in list_checkpoints(tmp_path))
-    assert first.model["w"].eq(1).all() and first.optimizer["w|m"].eq(2).all()
-    assert second.model["w"].eq(7).all() and second.state["step"] == 2
+    assert saver.process is not None and saver.process.pid != os.getpid()
+    os.kill(saver.process.pid, signal.SIGSTOP)
+    weights.fill_(3)
+    saver.save(tmp_path, checkpoint(weights), step=2, keep=5)
+    assert len(list_checkpoints(tmp_path)) == 1, "training does not wait for a process that stands still"
+    weights.fill_(7)  # training goes on
+    os.kill(saver.process.pid, signal.SIGCONT)
+    saver.save(tmp_path, checkpoint(weights), step=3, keep=5)
+    saver.wait()
+    saver.close()
+    found = [read_checkpoint(path) for path in list_checkpoints(tmp_path)]
+    assert [float(one.model["w"][0]) for one in found] == [1, 3, 7]
+    assert found[1].optimizer["w|m"].eq(6).all() and found[2].state["step"] == 3
+
+
+def test_the_process_writes_the_files_that_a_plain_save_does(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 5).bfloat16(), "b": torch.tensor(4.0), "c": torch.arange(7), "d": torch.zeros(0, 4)}
+    given = Checkpoint(model=tensors, optimizer={}, rng=random_states(), state={"data": {"window": 1}})
+    saver = BackgroundSaver()
+    saver.save(tmp_path / "beside", given, step=1, keep=1)
+    saver.wait()
+    saver.close()
+    save_checkpoint(tmp_path / "plain", given, step=1)
+    assert digest(tmp_path / "beside") == digest(tmp_path / "plain")
+    again = read_checkpoint(tmp_path / "beside/step_00000001")
+    assert all(torch.equal(again.model[name], value) for name, value in tensors.items())
+
+
+def test_a_writer_that_is_killed_is_told_and_replaced(tmp_path: Path) -> None:
+    saver = BackgroundSaver()
+    saver.save(tmp_path, checkpoint(torch.ones(3)), step=1, keep=5)
+    saver.wait()
+    assert saver.process is not None
+    os.kill(saver.process.pid, signal.SIGSTOP)
+    saver.save(tmp_path, checkpoint(torch.ones(3)), step=2, keep=5)
+    saver.process.kill()
+    with pytest.raises(InputError, match="ended with code -9; the one before is whole"):
+        saver.wait()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000001"]
+    saver.save(tmp_path, checkpoint(torch.ones(3)), step=2, keep=5)
+    saver.wait()
+    saver.close()
+    assert len(list_checkpoints(tmp_path)) == 2
 
 
 def test_an_error_of_a_write_comes_with_the_next_call(tmp_path: Path) -> None:
@@ -50,4 +78,5 @@ def test_an_error_of_a_write_comes_with_the_next_call(tmp_path: Path) -> None:
     saver.wait()
     saver.save(tmp_path / "good", checkpoint(torch.ones(2)), step=1, keep=1)
     saver.wait()
+    saver.close()
     assert len(list_checkpoints(tmp_path / "good")) == 1

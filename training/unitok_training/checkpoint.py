@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,16 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, read_json, remove_directory, sha256_file, write_json
+from unitok_tokenizers.files import read_json, sha256_file
+from unitok_training.checkpoint_files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
 
-STATE_FILE = "state.json"
 SHARDS = "shards"
 """Folder of a checkpoint that was written by several processes, in place of the model's and the optimizer's files."""
-FORMAT = 1
 REMEDY = "copy the checkpoint again, or remove it and use an older one"
 
 
@@ -110,34 +107,14 @@ def environment(**extra: Any) -> dict[str, Any]:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int, keep: int = 2) -> Path:
     """Write `folder`/step_XXXXXXXX and remove all but the newest `keep` others. Returns its path."""
-    path = folder / f"step_{step:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(path) as temporary:
-        parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
-        checksums = {}
-        for name, tensors in parts.items():
-            file = temporary / f"{name}.safetensors"
-            save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, file)
-            checksums[file.name] = sha256_file(file)
-        state = {**checkpoint.state, "format": FORMAT, "step": step, "sha256": checksums}
-        write_json(temporary / STATE_FILE, state)
-    prune_checkpoints(folder, keep)
-    return path
+    parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
+    plain = {part: {name: _plain(value) for name, value in tensors.items()} for part, tensors in parts.items()}
+    return write_checkpoint(folder, plain, checkpoint.state, step=step, keep=keep)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep`, and what a process that was killed while it wrote or removed one has left."""
-    for old in list_checkpoints(folder)[: -max(keep, 1)]:
-        remove_directory(old)
-    for leftover in folder.glob(".step_*"):
-        shutil.rmtree(leftover)
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint directories, oldest first, whole or not."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"step_\d{8,}", path.name))
+def _plain(value: Tensor) -> Plain:
+    data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return Plain(str(value.dtype).removeprefix("torch."), list(value.shape), data)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -31,10 +31,10 @@ from unitok_training.checkpoint import (
     latest_checkpoint,
     load_module,
     module_tensors,
-    prune_checkpoints,
     random_states,
     set_random_states,
 )
+from unitok_training.checkpoint_files import prune_checkpoints
 from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
@@ -169,7 +169,7 @@ class Trainer:
         self.step = 0
         self.saver = BackgroundSaver()
         self.data = DataState()
-        self.messages: list[str] = source.report()
+        self.messages: list[str] = [*world.notes(), *source.report()]
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
         self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
         self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
@@ -248,6 +248,7 @@ class Trainer:
     def finish_saving(self) -> None:
         """Return when the last checkpoint is on disk, for all processes."""
         self.saver.wait()
+        self.saver.close()
         self.world.barrier()
 
     def _environment(self) -> dict[str, Any]:

@@ -1,70 +1,145 @@
-"""Checkpoints written beside training: a step waits for a copy of the tensors, not for the disk."""
+"""Checkpoints written beside training by another process: a step waits for a copy of the tensors, not for the disk."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from dataclasses import replace
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unitok_training.checkpoint import Checkpoint, save_checkpoint
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import cannot_write
+from unitok_training.checkpoint import Checkpoint
+
+ALIGN = 64
+"""Bytes that every tensor's place in the shared memory is a multiple of."""
 
 
 class BackgroundSaver:
-    """Writes one checkpoint at a time in a thread; copies are kept and used again.
+    """Writes one checkpoint at a time in a process of its own; the memory shared with it is kept and used again.
 
-    An error of a write is raised by the next `save` or `wait`. A process that is killed meanwhile leaves the checkpoint
-    before, as `save_checkpoint` does.
+    An error of a write is raised by the next `save` or `wait`. A training process that is killed meanwhile takes the
+    other one with it and leaves the checkpoint before whole.
     """
 
     def __init__(self) -> None:
-        self._copies: dict[str, Tensor] = {}
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self.process: subprocess.Popen[str] | None = None
+        """The process that writes, from the first `save` to `close`."""
+        self._finalizer: weakref.finalize[..., BackgroundSaver] | None = None
+        self._file: Any = None
+        self._memory: mmap.mmap | None = None
+        self._layout: list[tuple[str, str, torch.dtype, tuple[int, ...], int, int]] = []
+        self._places: list[Tensor] = []
+        self._busy: Path | None = None
 
     def save(self, folder: Path, checkpoint: Checkpoint, *, step: int, keep: int) -> None:
         """Copy what is to be saved and return; the write of the checkpoint before has ended by then."""
         self.wait()
-        copied = replace(
-            checkpoint,
-            model=self._copy("model", checkpoint.model),
-            optimizer=self._copy("optimizer", checkpoint.optimizer),
-            rng={name: value.clone() for name, value in checkpoint.rng.items()},
-        )
-        self._thread = threading.Thread(
-            target=self._write, args=(folder, copied, step, keep), name="checkpoint", daemon=False
-        )
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Return when nothing is being written; raises what the write raised."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    @torch.no_grad()
-    def _copy(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        copies: dict[str, Tensor] = {}
-        for name, value in tensors.items():
-            key = f"{part}/{name}"
-            held = self._copies.get(key)
-            if held is None or held.shape != value.shape or held.dtype != value.dtype:
-                pinned = value.device.type == "cuda"
-                held = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=pinned)
-                self._copies[key] = held
-            copies[name] = held.copy_(value, non_blocking=True)
+        parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
+        tensors = [(part, name, value) for part, named in parts.items() for name, value in named.items()]
+        try:
+            self._place(tensors)
+        except OSError as error:
+            self.close()
+            raise cannot_write(folder, error) from error
+        with torch.no_grad():
+            for place, (_, _, value) in zip(self._places, tensors, strict=True):
+                place.copy_(value, non_blocking=True)
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.synchronize()
-        return copies
+        table: dict[str, list[Any]] = {part: [] for part in parts}
+        for part, name, dtype, shape, start, end in self._layout:
+            table[part].append((name, str(dtype).removeprefix("torch."), shape, start, end))
+        assert self._memory is not None
+        request = {"folder": str(folder.absolute()), "state": dict(checkpoint.state), "step": step, "keep": keep}
+        self._ask({**request, "parts": table, "size": len(self._memory)}, folder)
 
-    def _write(self, folder: Path, checkpoint: Checkpoint, step: int, keep: int) -> None:
+    def wait(self) -> None:
+        """Return when nothing is being written; raises what the write met."""
+        if self._busy is None:
+            return
+        assert self.process is not None and self.process.stdout is not None
+        folder, self._busy = self._busy, None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.close()
+            raise InputError(
+                f"the process that writes checkpoints to {folder} ended with code {code}; the one before is whole: "
+                "make memory free and repeat the command"
+            )
+        answer = json.loads(line)
+        if answer.get("defect"):
+            raise RuntimeError(answer["defect"])
+        if answer["error"]:
+            raise InputError(answer["error"])
+
+    def close(self) -> None:
+        """End the process when it has written; `save` may be called again."""
+        if self._finalizer is not None:
+            self._finalizer()
+        elif self._file is not None:
+            self._file.close()
+        self.process = self._finalizer = None
+        self._file, self._memory, self._layout, self._places = None, None, [], []
+
+    def _place(self, tensors: list[tuple[str, str, Tensor]]) -> None:
+        """Shared memory with a place for every tensor, made anew only where their shapes change."""
+        layout, at = [], 0
+        for part, name, value in tensors:
+            end = at + value.numel() * value.element_size()
+            layout.append((part, name, value.dtype, tuple(value.shape), at, end))
+            at = (end + ALIGN - 1) // ALIGN * ALIGN
+        if layout == self._layout:
+            return
+        self._layout, self._places = [], []
+        if self._file is None:
+            # Memory without a name: nothing is left of it when both processes have ended, however they do.
+            anonymous = hasattr(os, "memfd_create")
+            self._file = os.fdopen(os.memfd_create("checkpoint"), "w+b") if anonymous else tempfile.TemporaryFile()
+        self._file.truncate(max(at, mmap.PAGESIZE))
+        self._memory = mmap.mmap(self._file.fileno(), max(at, mmap.PAGESIZE))
+        whole = torch.frombuffer(self._memory, dtype=torch.uint8)
+        if any(value.device.type == "cuda" for _, _, value in tensors):
+            torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), len(self._memory), 0)  # page-locked: quicker to fill
+        for _, _, dtype, shape, start, end in layout:
+            self._places.append(whole[start:end].view(dtype).view(shape))
+        self._layout = layout
+
+    def _ask(self, request: dict[str, Any], folder: Path) -> None:
+        if self.process is None:
+            handle = self._file.fileno()
+            command = [sys.executable, "-m", "unitok_training.checkpoint_files", str(handle), str(os.getpid())]
+            paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(handle,), env=paths
+            )
+            self._finalizer = weakref.finalize(self, _end, self.process, self._file)
+        assert self.process.stdin is not None
+        self._busy = folder
         try:
-            save_checkpoint(folder, checkpoint, step=step, keep=keep)
-        except BaseException as error:  # raised where the caller next looks
-            self._error = error
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # it has ended: the next `wait` says so
+            pass
+
+
+def _end(process: subprocess.Popen[str], file: Any) -> None:
+    """Let the process end with its input, and the shared memory with it."""
+    file.close()
+    if process.stdin is not None and not process.stdin.closed:
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
