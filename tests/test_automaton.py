@@ -13,6 +13,7 @@ from tests.toy_plans import LINES, PROPERTY, TEXT, VOCABULARIES, line_name, own,
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
+from unitok_tokenizers.plan import STREAM_OF_KIND
 from unitok_tokenizers.vocabulary import Vocabulary
 
 GENERATIONS = 1000
@@ -63,7 +64,7 @@ def shortest(line: Line, vocabulary: Vocabulary) -> int:
     if TASKS[task].interleaved:
         return 3
     kinds = output_kinds(task, flags)
-    items = sum(len(vocabulary.streams[kind].cardinalities) for kind in kinds)
+    items = sum(len(vocabulary.streams[STREAM_OF_KIND[kind]].cardinalities) for kind in kinds)
     return items + len(kinds) + (len(kinds) - 1) * (2 if TASKS[task].then else 1) + 1
 
 
@@ -108,7 +109,7 @@ def test_a_model_that_never_stops_is_stopped_in_time(line: Line, name: str) -> N
     for limit in range(shortest(line, vocabulary), LONGEST):
         ids = walk(Automaton(vocabulary, prompt, max_new_tokens=limit), rng, content_first)
         check_whole(prompt, ids, line, vocabulary)
-        frame = len(vocabulary.streams[(output_kinds(*line) or ("text",))[0]].cardinalities)
+        frame = len(vocabulary.streams[STREAM_OF_KIND[(output_kinds(*line) or ("text",))[0]]].cardinalities)
         assert limit - frame < len(ids) <= limit, "all the room is used"
 
 
@@ -172,14 +173,16 @@ def test_nothing_else_is_allowed(line: Line, seed: int) -> None:
     mask = automaton.mask(vocabulary.size)
     for token in (*rng.integers(vocabulary.size, size=10).tolist(), *rng.choice(np.flatnonzero(mask), 3).tolist()):
         sequence = np.concatenate([prompt, ids, [token]]).astype(np.int64)
-        assert mask[token] == grammatical(sequence, vocabulary)
+        assert mask[token] == grammatical(sequence, vocabulary, parse(prompt, vocabulary).flags)
 
 
-def grammatical(sequence: np.ndarray, vocabulary: Vocabulary) -> bool:
-    """Whether ids begin a sequence whose outputs all hold something."""
+def grammatical(sequence: np.ndarray, vocabulary: Vocabulary, flags: tuple[str, ...]) -> bool:
+    """Whether ids begin a sequence with the prompt's flags whose outputs all hold something."""
     try:
         parsed = parse(sequence, vocabulary)
     except InputError:
+        return False
+    if parsed.flags != flags:  # an interleaved prompt ends where a further flag would still parse
         return False
     last = vocabulary.describe(int(sequence[-1])).name
     ends_empty = parsed.outputs and not len(parsed.outputs[-1]) and last.startswith(("</", "<eos"))

@@ -52,7 +52,9 @@ class MixtureFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) → (T, C), residual included."""
-        logits = functional.linear(rms_norm(x, self.experts[0].norm, self.eps).float(), self.router.float())
+        norm = self.experts[0].norm
+        assert isinstance(norm, Tensor)
+        logits = functional.linear(rms_norm(x, norm, self.eps).float(), self.router.float())
         probabilities = logits.softmax(-1)
         rank = probabilities
         if self.forced is not None:

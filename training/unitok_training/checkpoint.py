@@ -140,6 +140,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
     """The whole tensors of a checkpoint that several processes have written, however many there are now."""
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     for name, wanted in state["sha256"].items():
         if not (path / name).is_file():
@@ -150,6 +151,7 @@ def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
     found: dict[str, Tensor] = {
         name: torch.empty(item.size, dtype=item.properties.dtype)
         for name, item in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(item, TensorStorageMetadata)
     }
     with warnings.catch_warnings(action="ignore"):  # that one process reads alone is meant
         dcp.load(found, storage_reader=reader, no_dist=True)

@@ -124,7 +124,7 @@ def finetune(
             mean = found.total / max(pack.supervised, 1)
             total = mean + extra() if extra is not None else mean
             if not torch.isfinite(total):
-                raise InputError(f"loss {float(total)} at step {step + 1}; lower the learning rate")
+                raise InputError(f"loss {float(total.detach())} at step {step + 1}; lower the learning rate")
             optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)

@@ -43,7 +43,7 @@ def local_pipeline(task: str, folder: Path | str) -> Any:
 
     try:
         with offline():
-            return pipeline(task, model=str(root))
+            return pipeline(task, model=str(root))  # type: ignore[call-overload]
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{folder} does not load as a {task} pipeline: {' '.join(str(error).split())[:200]}; use a folder that has "

@@ -44,8 +44,9 @@ class Spoken:
 class Recogniser(Protocol):
     """Speech to text."""
 
-    sample_rate: int
-    """Hz of the samples that it takes."""
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it takes."""
 
     def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
         """Recordings (S,) each, at `sample_rate` → up to `n_best` distinct hypotheses of each, best first."""
