@@ -238,13 +238,13 @@ def test_only_the_adapter_learns_and_what_it_hears_decides() -> None:
     documents = CorrectionDocuments(model, lists)
     frames = {"0": torch.randn(7, 6) + 1, "1": torch.randn(5, 6) - 1}
     before = {name: value.clone() for name, value in model.decoder.state_dict().items()}
-    slower = replace(QUICK, steps=100, optim=OptimConfig(learning_rate=4e-3, warmup_steps=5))
+    slower = replace(QUICK, steps=80, optim=OptimConfig(learning_rate=1e-2, warmup_steps=5))
     losses = finetune(
         model.decoder, documents, slower, pad=model.vocabulary.pad,
         parameters=list(adapter.parameters()),
         hidden_of=hidden_with_frames(model.decoder, adapter, lambda index: frames[documents.item(index).id]),
     )  # fmt: skip
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.85 * losses[0]  # all but the first word is known without listening
     assert all(torch.equal(value, before[name]) for name, value in model.decoder.state_dict().items())
     for one in lists:
         with adapter.attend(model.decoder, [frames[one.id]]):
