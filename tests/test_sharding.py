@@ -95,7 +95,7 @@ def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str
             assert torch.equal(value, whole.model[name]) and value.dtype == torch.float32
             assert all(torch.equal(value, other[name]) for other in weights[1:])
         first = stop
-    (seen,) = (json.loads((tmp_path / "alone/seen_0_0.json").read_text()),)
+    seen = json.loads((tmp_path / "alone/seen_0_0.json").read_text())
     assert found == [one for step in seen for one in step], "the packs, in their order"
     close = {"rel": 1e-5, "abs": 1e-5} if precision == "fp32" else {"rel": 2e-2}
     one, many = (read_metrics(folder / METRICS_FILE) for folder in (tmp_path / "alone", out))

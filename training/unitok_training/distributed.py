@@ -101,5 +101,6 @@ def world_from_environment(device: str | None = None) -> Iterator[World]:
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(minutes=10))
     try:
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
+        dist.barrier()  # no process takes its connections down while another one still uses them
     finally:
         dist.destroy_process_group()
