@@ -97,7 +97,17 @@ def test_import_unitok_is_light(tmp_path: Path) -> None:
 
 def test_every_module_imports_with_the_minimal_dependencies(tmp_path: Path) -> None:
     """Optional packages are hidden; a module that needs one may only import it inside a function."""
-    optional = (*HEAVY, "tokenizers", "espeakng_loader", "pocketsphinx", "scipy", "einops", "peft", "pandas", "flash_attn")
+    optional = (
+        *HEAVY,
+        "tokenizers",
+        "espeakng_loader",
+        "pocketsphinx",
+        "scipy",
+        "einops",
+        "peft",
+        "pandas",
+        "flash_attn",
+    )
     code = PATHS + (
         "import importlib\n"
         "class Hide:\n"

@@ -103,7 +103,7 @@ def test_what_prompts_share_is_computed_once_with_the_same_result() -> None:
     assert shared_prefix([common, common]) == 19, "one position of each is left to end on"
     seen: list[int] = []
     embed = decoder.embed
-    decoder.embed = lambda ids: seen.append(len(ids)) or embed(ids)  # type: ignore[func-returns-value, method-assign]
+    decoder.embed = lambda ids, *vectors: seen.append(len(ids)) or embed(ids, *vectors)  # type: ignore[func-returns-value, method-assign]
     cache, hidden = prefill(decoder, prompts, 30)
     assert sum(seen) == 20 + sum(map(len, ends))
     for row, prompt in enumerate(prompts):

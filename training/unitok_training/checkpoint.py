@@ -114,7 +114,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int, keep: in
 
 def _plain(value: Tensor) -> Plain:
     data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return Plain(str(value.dtype).removeprefix("torch."), list(value.shape), data)
+    return Plain(str(value.dtype).removeprefix("torch."), tuple(value.shape), data)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class Plain(NamedTuple):
 
     dtype: str
     """Such as "bfloat16"."""
-    shape: Sequence[int]
+    shape: tuple[int, ...]
     data: np.ndarray
     """(N,) uint8: its bytes, row by row."""
 
