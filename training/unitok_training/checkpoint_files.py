@@ -16,8 +16,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ PARENT_DIES = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 
 
-class Plain(NamedTuple):
+@dataclass(frozen=True)
+class Plain:
     """A tensor without torch."""
 
     dtype: str
