@@ -33,7 +33,7 @@ class BackgroundSaver:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         """The process that writes, from the first `save` to `close`."""
-        self._finalizer: weakref.finalize[..., BackgroundSaver] | None = None
+        self._finalizer: weakref.finalize | None = None
         self._file: Any = None
         self._memory: mmap.mmap | None = None
         self._layout: list[tuple[str, str, torch.dtype, tuple[int, ...], int, int]] = []
