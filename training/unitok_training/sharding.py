@@ -50,7 +50,8 @@ class ShardedMasters(Masters):
 
         self.original, self.world, self.separate = original, world, False
         self.module = {name: value for name, value in module.named_parameters() if value.requires_grad}
-        self.sharded: dict[str, DTensor] = {}
+        sharded: dict[str, DTensor] = {}
+        self.sharded = sharded
         for name, value in self.module.items():
             assert isinstance(value.data, DTensor)
             self.sharded[name] = value.data
