@@ -282,7 +282,7 @@ def training_summary(folder: Path) -> dict[str, Any]:
         "steps": last.get("step"),
         "loss": last.get("loss"),
         "padding_share": float(np.mean([row["padding_share"] for row in rows if "padding_share" in row])),
-        "dropped_share": 0.0,  # a document that does not fit is refused before training starts
+        "dropped_share": max(row["dropped_share"] for row in rows if "dropped_share" in row),
         "tokens_per_second": float(np.median(speed)) if speed else None,
     }
 
