@@ -5,7 +5,7 @@ S samples, N units, F frames, Q codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,10 @@ import torch
 from unitok.beam import beam_search
 from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
-from unitok.hf import load_core, save_core
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
 from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.long_audio import Piece, Transcript, cut, is_silent
-from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
 from unitok.prompt_vectors import PromptVectors, placed
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
@@ -31,7 +29,6 @@ from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -40,9 +37,6 @@ from unitok_vocoder.vocoder import Vocoder
 if TYPE_CHECKING:
     from unitok.cascade import Cascade
 
-FORMAT = 1
-PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.safetensors", "unitok.json")
-"""What a model directory may hold."""
 Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
 
@@ -502,27 +496,9 @@ class Model:
 
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""
-        from safetensors.numpy import save_file
-        from safetensors.torch import save_file as save_tensors
+        from unitok.model_files import write_model
 
-        roles = self.vocabulary
-        with atomic_directory(folder, may_drop=PARTS) as draft:
-            with without_lora(self.decoder):
-                save_core(self.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
-            lora = lora_config(self.decoder)
-            if self.latent is not None:
-                self.latent.save(draft / "modules")
-            if lora is not None:
-                (draft / "modules").mkdir(exist_ok=True)
-                write_json(draft / "modules/lora.json", lora_json(lora))
-                save_tensors(lora_tensors(self.decoder), draft / "modules/lora.safetensors")
-            roles.save(draft / "vocabulary.json")
-            self.tokenizers.save(draft / "tokenizers")
-            if self.vocoder is not None:
-                self.vocoder.save(draft / "vocoder")
-            if self.prompts:
-                save_file({k: np.ascontiguousarray(v) for k, v in self.prompts.items()}, draft / "voices.safetensors")
-            write_json(draft / "unitok.json", {"format": FORMAT, "limits": self.limits.__dict__, "info": self.info})
+        write_model(self, folder)
 
     @staticmethod
     def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, int8: bool = False) -> Model:
@@ -534,47 +510,9 @@ class Model:
         Raises:
             InputError: no such directory, another format, or parts that do not belong together.
         """
-        root = Path(folder)
-        if not (root / "unitok.json").exists():
-            raise InputError(
-                f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one"
-            )
-        config: Mapping[str, Any] = read_json(root / "unitok.json")
-        found = config.get("format") if isinstance(config, dict) else None
-        if found != FORMAT:
-            raise InputError(
-                f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it"
-            )
-        with intact(root, "copy the folder again, or train the model again"):
-            model = Model._read(root, config, dtype)
+        from unitok.model_files import read_model
+
+        model = read_model(Path(folder), dtype)
         if int8:
             model.stepper = Stepper(model.decoder, int8=True)
         return model
-
-    @staticmethod
-    def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
-        vocabulary = Vocabulary.load(root / "vocabulary.json")
-        tokenizers = TokenizerSet.load(root / "tokenizers")
-        for stream in tokenizers.streams():
-            vocabulary.check(stream, f"{root}/tokenizers")
-        decoder = load_core(root / "core", dtype=dtype)
-        if decoder.config.vocab_size != vocabulary.size:
-            raise InputError(
-                f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
-                "their files are of different models, copy the folder again"
-            )
-        if (root / "modules/lora.json").exists():
-            lora = read_json(root / "modules/lora.json")
-            add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
-            load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
-        prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
-        return Model(
-            decoder=decoder,
-            vocabulary=vocabulary,
-            tokenizers=tokenizers,
-            vocoder=Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
-            prompts={name: value.numpy() for name, value in prompts.items()},
-            limits=Limits(**config["limits"]),
-            latent=LatentFrontEnd.load(root / "modules") if (root / "modules/latent.json").exists() else None,
-            info=dict(config["info"]),
-        )

@@ -1,0 +1,90 @@
+"""The files of a model directory: what `Model.save` writes and `Model.load` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.hf import load_core, save_core
+from unitok.latent import LatentFrontEnd
+from unitok.limits import Limits
+from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
+from unitok.model import Model
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_vocoder.vocoder import Vocoder
+
+FORMAT = 1
+PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.safetensors", "unitok.json")
+"""What a model directory may hold."""
+
+
+def write_model(model: Model, folder: Path | str) -> None:
+    """Write a model directory atomically."""
+    from safetensors.numpy import save_file
+    from safetensors.torch import save_file as save_tensors
+
+    roles = model.vocabulary
+    with atomic_directory(folder, may_drop=PARTS) as draft:
+        with without_lora(model.decoder):
+            save_core(model.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+        lora = lora_config(model.decoder)
+        if model.latent is not None:
+            model.latent.save(draft / "modules")
+        if lora is not None:
+            (draft / "modules").mkdir(exist_ok=True)
+            write_json(draft / "modules/lora.json", lora_json(lora))
+            save_tensors(lora_tensors(model.decoder), draft / "modules/lora.safetensors")
+        roles.save(draft / "vocabulary.json")
+        model.tokenizers.save(draft / "tokenizers")
+        if model.vocoder is not None:
+            model.vocoder.save(draft / "vocoder")
+        if model.prompts:
+            save_file({k: np.ascontiguousarray(v) for k, v in model.prompts.items()}, draft / "voices.safetensors")
+        write_json(draft / "unitok.json", {"format": FORMAT, "limits": model.limits.__dict__, "info": model.info})
+
+
+def read_model(root: Path, dtype: torch.dtype) -> Model:
+    """Read a model directory; InputError as `Model.load`."""
+    if not (root / "unitok.json").exists():
+        raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+    config: Mapping[str, Any] = read_json(root / "unitok.json")
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise InputError(f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it")
+    with intact(root, "copy the folder again, or train the model again"):
+        return _read(root, config, dtype)
+
+
+def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
+    vocabulary = Vocabulary.load(root / "vocabulary.json")
+    tokenizers = TokenizerSet.load(root / "tokenizers")
+    for stream in tokenizers.streams():
+        vocabulary.check(stream, f"{root}/tokenizers")
+    decoder = load_core(root / "core", dtype=dtype)
+    if decoder.config.vocab_size != vocabulary.size:
+        raise InputError(
+            f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
+            "their files are of different models, copy the folder again"
+        )
+    if (root / "modules/lora.json").exists():
+        lora = read_json(root / "modules/lora.json")
+        add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
+        load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
+    prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
+    return Model(
+        decoder=decoder,
+        vocabulary=vocabulary,
+        tokenizers=tokenizers,
+        vocoder=Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
+        prompts={name: value.numpy() for name, value in prompts.items()},
+        limits=Limits(**config["limits"]),
+        latent=LatentFrontEnd.load(root / "modules") if (root / "modules/latent.json").exists() else None,
+        info=dict(config["info"]),
+    )
