@@ -126,6 +126,27 @@ WORKED = {
         Plan("route", EN, conditions=(text(5, 6),), outputs=(Span("tool", np.array([20, 21])),)),
         "<bos> <route> <lang:en> <text> 5 6 </text> <gen:tool> | 20 21 </tool> <eos>",
     ),
+    "sid": (
+        Plan("sid", EN, conditions=(Span("lat", np.zeros(2)),), outputs=(text(20),)),
+        "<bos> <sid> <lang:en> <lats> <lat> <lat> </lats> <gen:text> | 20 </text> <eos>",
+    ),
+    "prosody": (
+        Plan("prosody", EN, conditions=(units(3, 1),), outputs=(text(20),)),
+        "<bos> <prosody> <lang:en> <units> <u:3> <u:1> </units> <gen:text> | 20 </text> <eos>",
+    ),
+    "cap": (
+        Plan("cap", EN, conditions=(Span("lat", np.zeros(1)),), outputs=(text(20, 21),)),
+        "<bos> <cap> <lang:en> <lats> <lat> </lats> <gen:text> | 20 21 </text> <eos>",
+    ),
+    "ask": (
+        Plan("ask", EN, conditions=(Span("lat", np.zeros(1)), text(9)), outputs=(text(20),)),
+        "<bos> <ask> <lang:en> <lats> <lat> </lats> <text> 9 </text> <gen:text> | 20 </text> <eos>",
+    ),
+    "asr of the second of two recordings, the first with its text": (
+        Plan("asr", EN, conditions=(Span("lat", np.zeros(1)), text(9), Span("lat", np.zeros(2))), outputs=(text(20),)),
+        "<bos> <asr> <lang:en> <lats> <lat> </lats> <text> 9 </text> <lats> <lat> <lat> </lats> "
+        "<gen:text> | 20 </text> <eos>",
+    ),
     "ilm": (
         Plan("ilm", EN, outputs=(text(20, 21), units(1, 8), text(22))),
         "<bos> <ilm> <lang:en> | <text> 20 21 <units> <u:1> <u:8> <text> 22 <eos>",

@@ -43,6 +43,7 @@ CONTROLS: tuple[str, ...] = (
     *STYLE_FLAGS,
     *("<listen>", "<speak>", "<stop>"),
     *("<route>", "<gen:tool>"),
+    *("<prosody>", "<ask>"),
 )
 """Control tokens in the order of their ids."""
 
@@ -80,6 +81,8 @@ _CHAINED = (
     (("<chain>",), ("text", "text", "units")),
 )
 
+_HEARD = ("units", "codes", "lat", "text")
+
 _ROWS = (
     TaskLine(
         name="asr",
@@ -111,8 +114,20 @@ _ROWS = (
         by_flag=(*_CHAINED, *_SPOKEN),
         description="speech to translated speech, direct or as a chain through both texts",
     ),
-    TaskLine(name="mt", languages=2, conditions=("text",), outputs=("text",), description="text to translated text"),
-    TaskLine(name="lm", languages=1, outputs=("text",), description="text continuation"),
+    TaskLine(
+        name="mt",
+        languages=2,
+        conditions=("text", "lat"),
+        outputs=("text",),
+        description="text to translated text; vectors may stand for the text",
+    ),
+    TaskLine(
+        name="lm",
+        languages=1,
+        conditions=("text", "lat"),
+        outputs=("text",),
+        description="text continuation, of nothing or of what is given",
+    ),
     TaskLine(
         name="slm",
         languages=1,
@@ -142,6 +157,34 @@ _ROWS = (
         conditions=("hyp", "lat"),
         outputs=("text",),
         description="translation of an n-best list",
+    ),
+    TaskLine(
+        name="sid",
+        languages=1,
+        conditions=_HEARD,
+        outputs=("text",),
+        description="speech to the name of its speaker",
+    ),
+    TaskLine(
+        name="prosody",
+        languages=1,
+        conditions=_HEARD,
+        outputs=("text",),
+        description="speech to the name of its prosody class, an emotion or a contour",
+    ),
+    TaskLine(
+        name="cap",
+        languages=1,
+        conditions=_HEARD,
+        outputs=("text",),
+        description="speech to a description of it: who speaks, how, and what is said",
+    ),
+    TaskLine(
+        name="ask",
+        languages=1,
+        conditions=_HEARD,
+        outputs=("text",),
+        description="speech and a question in words to the answer",
     ),
     TaskLine(
         name="route",
