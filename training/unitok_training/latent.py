@@ -58,7 +58,7 @@ class LatentBatch:
 
     documents: list[LatentDocument]
     inputs: list[Inputs]
-    """Of the documents that are heard, in their order."""
+    """Of the recordings that the documents hear, in their order."""
     labels: list[Tensor]
     """CTC labels of the same."""
 
@@ -181,9 +181,10 @@ class LatentTrainer:
 
     def batch(self, documents: list[Any]) -> LatentBatch:
         """Read the recordings of a pack's documents."""
-        heard = [document for document in documents if document.row >= 0]
         return LatentBatch(
-            documents, [self.source.inputs(one) for one in heard], [self.source.labels(one) for one in heard]
+            documents,
+            [inputs for one in documents for inputs in self.source.inputs(one)],
+            [labels for one in documents for labels in self.source.labels(one)],
         )
 
     def run(self, *, stop_after: int | None = None, on_row: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -231,7 +232,8 @@ class LatentTrainer:
         if latents is not None:
             lengths = iter(latents.lengths)
             documents = [
-                with_vectors(one, next(lengths), self.vocabulary) if one.row >= 0 else one for one in batch.documents
+                with_vectors(one, [next(lengths) for _ in one.heard], self.vocabulary) if one.heard else one
+                for one in batch.documents
             ]
         used = sum(len(one.ids) for one in documents)
         pack = collate(documents, capacity=-(-used // ROUND) * ROUND, pad=self.vocabulary.pad).to(self.device)

@@ -23,13 +23,15 @@ from unitok_tokenizers.text import TextTokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.batch import Document
 from unitok_training.ctc import CtcConfig, augment
+from unitok_training.latent_lines import LATENT_LINES, Item, RowTexts, asked_items
 from unitok_training.mixture import Mixture, Schedule
 
 CACHE_BYTES = 1 << 30
 """Most memory that inputs of recordings are kept in; what does not fit is read again."""
 ROWS = 0x1A7E
 AUGMENT = 0x1A7F
-"""Separate the random streams that order rows and that augment recordings from the others made of the same seed."""
+TOLD = 0x1A80
+"""Separate the random streams that order rows, that augment recordings and that draw what is told from each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +40,22 @@ class LatentDocument(Document):
 
     plan: Plan
     """What it says; a `lat` condition holds the most vectors."""
-    row: int = -1
-    """Row of the manifest that is heard; -1 for text alone."""
+    heard: tuple[int, ...] = ()
+    """Rows of the manifest whose recordings its `lat` conditions are; none for text alone."""
     index: int = 0
     """Number of the example, which seeds its augmentation."""
 
 
-def with_vectors(document: LatentDocument, count: int, vocabulary: Vocabulary) -> Document:
-    """The document with a hole for exactly `count` vectors."""
-    given = document.plan.conditions
-    filled = tuple(Span("lat", np.zeros(count)) if span.kind == "lat" else span for span in given)
-    plan = replace(document.plan, conditions=filled)
-    return rendered(plan, document.task, document.name, vocabulary)
+def with_vectors(document: LatentDocument, counts: Sequence[int], vocabulary: Vocabulary) -> Document:
+    """The document with holes for exactly so many vectors, one count for each recording."""
+    return rendered(filled(document.plan, counts), document.task, document.name, vocabulary)
+
+
+def filled(plan: Plan, counts: Sequence[int]) -> Plan:
+    """A plan whose `lat` conditions hold so many vectors, in their order."""
+    sizes = iter(counts)
+    given = (Span("lat", np.zeros(next(sizes))) if span.kind == "lat" else span for span in plan.conditions)
+    return replace(plan, conditions=tuple(given))
 
 
 def rendered(plan: Plan, task: int, name: str, vocabulary: Vocabulary) -> Document:
@@ -65,7 +71,8 @@ class LatentSource:
 
     Args:
         rows: the training rows.
-        mixture: asr and s2tt (rows with audio and, for s2tt, a text of the same group in another language), mt, lm.
+        mixture: keys of `latent_lines.LATENT_LINES`, each with the rows that fit it; s2tt and mt pair a row with a text
+            of its group in another language.
         text: the text tokenizer.
         vocabulary: the model's.
         front_end: says how many vectors a recording gives at most.
@@ -88,41 +95,17 @@ class LatentSource:
     ) -> None:
         self.rows, self.vocabulary, self.front_end, self.seed = list(rows), vocabulary, front_end, seed
         self.augmented = augmented
-        self.texts = [np.asarray(text.encode(row.text)) if row.text else np.zeros(0, np.int64) for row in self.rows]
+        self.table = RowTexts(self.rows, text)
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
-        groups: dict[str, list[int]] = {}
-        for index, row in enumerate(self.rows):
-            groups.setdefault(row.group, []).append(index)
-        self.items = [self._items(key, groups) for key in self.keys]
+        self.lines = [LATENT_LINES[key] for key in self.keys]
+        self.items = [asked_items(line, self.rows) for line in self.lines]
         for key, items in zip(self.keys, self.items):
             if not items:
                 raise InputError(f"mixture.{key}: no row of the manifest fits it; leave it out or add rows")
         self._order: dict[int, tuple[int, np.ndarray]] = {}
         self._inputs: dict[int, Inputs] = {}
         self._held = 0
-
-    def _items(self, key: str, groups: dict[str, list[int]]) -> list[tuple[int, int]]:
-        """(row that is given, row whose text is the answer) of a task."""
-        if key in ("asr", "lm"):
-            spoken = key == "asr"
-            return [
-                (index, index)
-                for index, row in enumerate(self.rows)
-                if len(self.texts[index]) and (row.audio is not None or not spoken)
-            ]
-        found = []
-        for members in groups.values():
-            for given in members:
-                row, seen = self.rows[given], set[tuple[str, str]]()
-                if row.audio is None if key == "s2tt" else not len(self.texts[given]):
-                    continue
-                for other in members:
-                    pair = (self.rows[other].lang, self.rows[other].text or "")
-                    if pair[0] != row.lang and len(self.texts[other]) and pair not in seen:
-                        seen.add(pair)  # the same text in several voices is one answer
-                        found.append((given, other))
-        return found
 
     def document(self, index: int) -> LatentDocument:
         """The example of an index."""
@@ -132,21 +115,25 @@ class LatentSource:
         if self._order.get(task, (-1,))[0] != epoch:
             order = np.random.default_rng([self.seed, ROWS, task, epoch]).permutation(len(items))
             self._order[task] = (epoch, order)
-        given, answer = items[int(self._order[task][1][place])]
-        return self._document(index, task, given, answer)
+        return self._document(index, task, items[int(self._order[task][1][place])])
 
-    def _document(self, index: int, task: int, given: int, answer: int) -> LatentDocument:
-        key, row = self.keys[task], self.rows[given]
-        heard = key in ("asr", "s2tt")
-        conditions: tuple[Span, ...] = ()
-        if heard:
-            conditions = (Span("lat", np.zeros(self.most_vectors(given))),)
-        elif key == "mt":
-            conditions = (Span("text", self.texts[given]),)
-        target = self.rows[answer].lang if key in ("s2tt", "mt") else None
-        plan = Plan(key, row.lang, target, conditions=conditions, outputs=(Span("text", self.texts[answer]),))
-        found = rendered(plan, task, f"{key} {row.id}", self.vocabulary)
-        return LatentDocument(**found.__dict__, plan=plan, row=given if heard else -1, index=index)
+    def _document(self, index: int, task: int, item: Item) -> LatentDocument:
+        line = self.lines[task]
+        told = line.tell(self.table, item.given, np.random.default_rng([self.seed, TOLD, index]))
+        plan = line.plan(self.table, item.given, item.target, item.question, item.answer, told)
+        plan = filled(plan, [self.most_vectors(row) for row in told.heard])
+        found = rendered(plan, task, f"{self.keys[task]} {self.rows[item.given].id}", self.vocabulary)
+        return LatentDocument(**found.__dict__, plan=plan, heard=told.heard, index=index)
+
+    def text_per_vector(self) -> float:
+        """The largest share of answer pieces to vectors of one recording among the rows that are heard."""
+        shares = [
+            len(self.table.pieces(item.answer)) / self.most_vectors(item.given)
+            for line, items in zip(self.lines, self.items)
+            if "audio" in line.needs
+            for item in items[:2000]
+        ]
+        return max(shares, default=1.0)
 
     def most_vectors(self, row: int) -> int:
         """Vectors of a row's recording, slowed down as far as augmentation goes."""
@@ -156,21 +143,30 @@ class LatentSource:
         slower = 1 + CtcConfig().tempo if self.augmented else 1.0
         return self.front_end.max_length(int(seconds * slower * self.front_end.sample_rate) + 1)
 
-    def inputs(self, document: LatentDocument) -> Inputs:
-        """What the encoder takes of a document's recording, augmented anew for every example."""
-        found = self._inputs.get(document.row)
-        if found is None:
-            samples = self.rows[document.row].load(self.front_end.sample_rate)
-            found = self.front_end.encoder.inputs(samples)
-            self._held += sum(part.numel() * part.element_size() for part in found)
-            if self._held < CACHE_BYTES:
-                self._inputs[document.row] = found
+    def inputs(self, document: LatentDocument) -> list[Inputs]:
+        """What the encoder takes of a document's recordings, augmented anew for every example."""
+        found = [self._read(row) for row in document.heard]
         if not self.augmented:
             return found
         random = np.random.default_rng([self.seed, AUGMENT, document.index])
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
-        return tuple(augment(part, random, CtcConfig()) if part.ndim == 2 else part for part in found)
+        return [
+            tuple(augment(part, random, CtcConfig()) if part.ndim == 2 else part for part in inputs) for inputs in found
+        ]
 
-    def labels(self, document: LatentDocument) -> Tensor:
-        """CTC labels of what is said in a document's recording: its text pieces behind the blank; may be empty."""
-        return torch.from_numpy(self.texts[document.row].astype(np.int64)) + 1
+    def _read(self, row: int) -> Inputs:
+        found = self._inputs.get(row)
+        if found is None:
+            found = self.front_end.encoder.inputs(self.rows[row].load(self.front_end.sample_rate))
+            self._held += sum(part.numel() * part.element_size() for part in found)
+            if self._held < CACHE_BYTES:
+                self._inputs[row] = found
+        return found
+
+    def labels(self, document: LatentDocument) -> list[Tensor]:
+        """CTC labels of what is said in a document's recordings: text pieces behind the blank; may be empty."""
+        texts = [self.rows[row].text for row in document.heard]
+        return [
+            torch.from_numpy(self.table.pieces(text)) + 1 if text else torch.zeros(0, dtype=torch.int64)
+            for text in texts
+        ]

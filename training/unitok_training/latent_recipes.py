@@ -15,11 +15,11 @@ import yaml
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
+from unitok_training.latent_lines import LATENT_LINES
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import YAML_TROUBLE, Shape, in_file, nearest, nest, parse_value, replaced
 
-LATENT_TASKS = ("asr", "s2tt", "mt", "lm")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -191,14 +191,14 @@ class LatentRecipe:
     tuning: Tuning = field(default_factory=Tuning)
     """What moves, and how fast."""
     mixture: Mixture = field(default_factory=lambda: Mixture(tasks={"asr": 1.0}))
-    """Tasks and their weights: asr, s2tt (from speech), mt, lm (text alone)."""
+    """Lines of `latent_lines.LATENT_LINES` and their weights."""
     train: LatentTrainConfig = field(default_factory=LatentTrainConfig)
     """Steps, packs, losses."""
 
     def __post_init__(self) -> None:
-        unknown = [key for key in self.mixture.keys if key not in LATENT_TASKS]
+        unknown = [key for key in self.mixture.keys if key not in LATENT_LINES]
         if unknown:
-            raise InputError(f"mixture.{unknown[0]}: latent models are trained on {', '.join(LATENT_TASKS)}")
+            raise InputError(f"mixture.{unknown[0]}: latent models are trained on {', '.join(LATENT_LINES)}")
 
     def save(self, path: Path) -> None:
         """Write the resolved recipe as JSON."""

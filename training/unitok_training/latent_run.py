@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from unitok.adapters.base import AdapterSizes, make_adapter
 from unitok.decoder import Decoder
 from unitok.latent import LatentFrontEnd
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
@@ -22,16 +21,14 @@ from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
-from unitok_tokenizers.grammar import Plan
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.fit import FitConfig, fit_text, training_rows
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import EncoderChoice, LatentRecipe
+from unitok_training.latent_scores import score_lines
 
-AT_ONCE = 16
-"""Recordings that are scored together."""
 MARGIN = 1.5
 """Answers may be so much longer, in pieces per vector, than any of the training."""
 
@@ -84,7 +81,7 @@ class LatentRun:
     folder: Path
     """Its model directory."""
     scores: dict[str, Any]
-    """WER of asr and BLEU of s2tt on held-out rows, and how many there were."""
+    """What `score_lines` gives on held-out rows, and the parameters that moved."""
 
 
 def train_latent(
@@ -128,9 +125,9 @@ def train_latent(
     trainer.run()
     model.decoder.cpu().eval()
     model.latent.cpu().eval()
-    model.limits = replace(model.limits, text_per_vector=_text_per_vector(source))
+    model.limits = replace(model.limits, text_per_vector=MARGIN * source.text_per_vector())
     model.save(run / "model")
-    scores = score_latent(model, [row for row in rows if row.split == split], recipe.mixture.keys, limit)
+    scores: dict[str, Any] = score_lines(model, [row for row in rows if row.split == split], recipe.mixture.keys, limit)
     scores["trainable_parameters"] = {
         name: sum(value.numel() for value in moving.values()) for name, moving in trainer.moving.items()
     }
@@ -162,61 +159,3 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
 
 def _pieces(vocabulary: Vocabulary) -> int:
     return vocabulary.streams["text"].cardinalities[0]
-
-
-def _text_per_vector(source: LatentSource) -> float:
-    """The largest share of answer pieces to vectors among the training rows, with a margin."""
-    shares = [
-        len(source.texts[answer]) / source.most_vectors(given)
-        for key, items in zip(source.keys, source.items)
-        if key in ("asr", "s2tt")
-        for given, answer in items[:2000]
-    ]
-    return MARGIN * max(shares, default=1.0)
-
-
-def score_latent(model: Model, rows: Sequence[Row], tasks: Sequence[str], limit: int) -> dict[str, Any]:
-    """WER of asr, BLEU of s2tt through the latent front end, on rows spread over all that there are."""
-    from unitok_training.scores import bleu, wer
-
-    def some(items: list[Any]) -> list[Any]:
-        return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(limit, len(items))).astype(int))]
-
-    scores: dict[str, Any] = {}
-    spoken = some([row for row in rows if row.audio is not None and row.text])
-    if "asr" in tasks and spoken:
-        outputs = [text for text, _ in _answers(model, [(row, None) for row in spoken])]
-        scores["asr"] = {"wer": wer([row.text or "" for row in spoken], outputs), "rows": len(spoken)}
-    texts = {(row.group, row.lang): row.text for row in rows if row.text}
-    pairs = some([
-        (row, lang)
-        for row in rows
-        if row.audio is not None
-        for lang in model.languages
-        if lang != row.lang and (row.group, lang) in texts
-    ])  # fmt: skip
-    if "s2tt" in tasks and pairs:
-        outputs = [text for text, _ in _answers(model, pairs)]
-        scores["s2tt"] = {
-            "bleu": bleu([texts[row.group, lang] or "" for row, lang in pairs], outputs),
-            "rows": len(pairs),
-        }
-    return scores
-
-
-def _answers(model: Model, items: Sequence[tuple[Row, str | None]]) -> list[tuple[str, float]]:
-    """(text, score) of each (row, target language or None for its transcript)."""
-    found: list[tuple[str, float]] = []
-    for begin in range(0, len(items), AT_ONCE):
-        part = items[begin : begin + AT_ONCE]
-        assert model.latent is not None
-        rate = model.latent.sample_rate
-        heard = model.heard([(row.load(rate), rate) for row, _ in part], "latent")
-        requests = [
-            Request(
-                plan=Plan("asr" if target is None else "s2tt", row.lang, target, conditions=(span,)), vectors=vectors
-            )
-            for (row, target), (span, vectors) in zip(part, heard)
-        ]
-        found += [(result.text or "", result.score) for result in model.run(requests)]
-    return found

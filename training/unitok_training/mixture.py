@@ -36,6 +36,23 @@ LINES: Mapping[str, str] = {
     "ilm": "text and units in turn",
     "chat": "spoken question (units) → its text, the answer's text, the answer's units",
 }
+LATENT_KEYS: Mapping[str, str] = {
+    "asr.plain": "speech → text as it is spoken",
+    "asr.formatted": "speech → text as it is written",
+    "asr.mixed": "speech → text in one of the two forms, without a tag that says which",
+    "asr.times": "speech → text with the start of every word",
+    "asr.keywords": "keywords, speech → text",
+    "asr.example": "speech and its text, speech → text",
+    "sid": "speech → name of its speaker",
+    "prosody": "speech → name of its prosody class",
+    "prosody.text": "text → name of the prosody class in which it was said",
+    "prosody.units": "units → name of their prosody class",
+    "cap": "speech → description",
+    "ask": "speech, question → answer",
+    "lm.text": "text → its continuation",
+    "lm.speech": "speech → continuation of what is said",
+}
+"""Keys that only latent recipes take: `latent_lines.LATENT_LINES` says what each is."""
 ALIASES: Mapping[str, str] = {
     "asr.units": "asr",
     "tts": "tts.units",
@@ -49,7 +66,7 @@ class TaskKey:
     """A key of the mixture taken apart: `line[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`."""
 
     line: str
-    """Key of LINES."""
+    """Key of LINES or LATENT_KEYS."""
     source: str | None = None
     """Only rows in this language, or None for all."""
     target: str | None = None
@@ -70,7 +87,7 @@ def parse_key(key: str) -> TaskKey:
     """Read one key. InputError with the nearest known one where it names no line."""
     line, _, languages = key.partition("@")
     line = ALIASES.get(line, line)
-    if line not in LINES:
+    if line not in LINES and line not in LATENT_KEYS:
         known = difflib.get_close_matches(line, [*LINES, *ALIASES], n=1, cutoff=0.0)
         raise InputError(f"mixture.{key}: no such task; did you mean {known[0]!r}? Known: {', '.join(LINES)}")
     source, _, target = languages.partition("-")

@@ -126,6 +126,8 @@ class PlanSource:
 
     def _select(self, key: str, parsed: TaskKey) -> Items:
         """Usable items of a task; what is left out is counted in `skipped`."""
+        if parsed.line not in NEEDS:
+            raise InputError(f"mixture.{key}: only `unitok train-latent` takes it; remove it with mixture.{key}=0")
         columns = self.columns
         source_needs, target_needs = NEEDS[parsed.line]
         usable = columns.split.copy()

@@ -21,6 +21,14 @@ def wer(references: Sequence[str], outputs: Sequence[str]) -> float:
     return float(jiwer.wer(*_pairs(references, outputs)))
 
 
+def formatted_wer(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Word errors ÷ reference words with case and punctuation as they stand."""
+    import jiwer
+
+    _pairs(references, outputs)
+    return float(jiwer.wer(list(references), list(outputs)))
+
+
 def cer(references: Sequence[str], outputs: Sequence[str]) -> float:
     """Character errors ÷ reference characters, pooled over the corpus."""
     import jiwer

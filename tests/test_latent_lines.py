@@ -1,0 +1,125 @@
+"""Lines of latent mixtures: what a row is asked, what stands before the answer, and how answers are scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_model import speech, tiny_model
+from unitok.model import Model
+from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Span, render
+from unitok_tokenizers.manifest import Row
+from unitok_training.latent_data import LatentSource
+from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items, questions
+from unitok_training.latent_recipes import tiny
+from unitok_training.latent_run import make_front_end
+from unitok_training.latent_scores import answers, question, score, score_lines, without_recordings
+from unitok_training.mixture import LATENT_KEYS, LINES, Mixture
+from unitok_training.recipes import load_recipe
+
+ONE = Row(
+    id="a", group="g", lang="en", speaker="anna", text="we buy two books", words=(("we", 0.12, 0.3), ("buy", 0.3, 0.5)),
+    extras={"prosody": "rise", "keywords": ["books"], "formatted": "We buy 2 books.", "continuation": "she sings",
+            "mixed": "We buy 2 books."},
+    tokens={"units": np.array([3, 1, 4])},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    folder = tmp_path_factory.mktemp("rows")
+    found = []
+    for number, (lang, text) in enumerate(
+        (("en", ONE.text), ("de", "wir kaufen zwei bücher"), ("en", "she sings now"))
+    ):
+        path = folder / f"{number}.wav"
+        write_audio(path, speech(0.5 + 0.2 * number, seed=number), 16000)
+        group = "g" if number < 2 else "h"
+        found.append(replace(ONE, id=str(number), group=group, lang=lang, text=text, audio=path))
+    return [*found[:2], replace(found[2], extras={**ONE.extras, "keywords": ["now"]})]
+
+
+def source(rows: list[Row], key: str, model: Model) -> LatentSource:
+    front = make_front_end(tiny(), model.decoder, model.vocabulary.streams["text"].cardinalities[0])
+    return LatentSource(
+        rows, Mixture(tasks={key: 1.0}), model.tokenizers.text, model.vocabulary, front, seed=0, augmented=False
+    )
+
+
+def test_every_key_is_a_line() -> None:
+    assert {*LATENT_KEYS, "asr", "s2tt", "mt", "lm"} == set(LATENT_LINES) and not set(LATENT_KEYS) & set(LINES)
+
+
+@pytest.mark.parametrize("key", LATENT_LINES)
+def test_a_document_says_its_plan_and_reads_its_recordings(key: str, rows: list[Row]) -> None:
+    model = tiny_model()
+    found = source(rows, key, model)
+    model.latent = found.front_end.eval()
+    for index in range(20):
+        one = found.document(index)
+        assert np.array_equal(one.ids, render(one.plan, model.vocabulary).ids)
+        holes = [len(span) for span in one.plan.conditions if span.kind == "lat"]
+        assert holes == [found.most_vectors(row) for row in one.heard]
+        assert len(found.inputs(one)) == len(one.heard) == len(found.labels(one))
+        assert one.plan == found.document(index).plan
+    scores = score_lines(model, rows, [key], 3)
+    assert set(scores) == (set() if key == "lm" else {key})
+    assert all(0 <= figures.get("accuracy", 0) <= 1 and figures["rows"] for figures in scores.values())
+
+
+def test_what_a_row_is_asked() -> None:
+    answer = {key: LATENT_LINES[key].answers(ONE)[0][1] for key in LATENT_LINES}
+    assert answer["asr.formatted"] == "We buy 2 books." and answer["asr.plain"] == ONE.text
+    assert answer["asr.times"] == "1 we 3 buy" and answer["sid"] == "anna" and answer["prosody"] == "rise"
+    assert answer["cap"] == "anna says with rise tone: we buy two books"
+    told = dict(questions(ONE))
+    assert told["how many words"] == "4" and told["which word is first and with which tone"] == "we rise"
+    assert not questions(Row(id="b", group="b", lang="en")) and not LATENT_LINES["asr.times"].answers(
+        replace(ONE, words=())
+    )
+
+
+def test_keywords_and_examples_stand_before_the_speech(rows: list[Row]) -> None:
+    model = tiny_model()
+    table = RowTexts(rows, model.tokenizers.text)
+    random = np.random.default_rng(0)
+    drawn = [LATENT_LINES["asr.keywords"].tell(table, 0, random).spans for _ in range(60)]
+    texts = [model.tokenizers.text.decode(spans[0].content.tolist()).split() for spans in drawn if len(spans) == 2]
+    assert all(set(words) <= {"books", "now"} for words in texts) and any(words == ["now"] for words in texts)
+    assert sum("books" in words for words in texts) > 30 and any(len(spans) == 1 for spans in drawn)
+    shown = [LATENT_LINES["asr.example"].tell(table, 0, random) for _ in range(20)]
+    assert {one.heard for one in shown} == {(0,), (2, 0)}  # the same voice and language, another text
+    (pair,) = {tuple(span.kind for span in one.spans) for one in shown if len(one.heard) == 2}
+    assert pair == ("lat", "text", "lat")
+
+
+def test_across_languages_a_text_in_several_voices_is_one_answer(rows: list[Row]) -> None:
+    items = asked_items(LATENT_LINES["s2tt"], [*rows, replace(rows[1], id="again")])
+    assert sorted((item.given, item.target) for item in items) == [(0, "de"), (1, "en"), (3, "en")]
+
+
+def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[Row]) -> None:
+    figures = score("asr.formatted", ["We buy 2 books."], ["we buy 2 books"])
+    assert figures == {"accuracy": 0.0, "wer": 0.0, "formatted_wer": 0.5}
+    model = tiny_model()
+    table = RowTexts(rows, model.tokenizers.text)
+    line = LATENT_LINES["ask"]
+    asked = question(line, table, asked_items(line, rows)[0], np.random.default_rng(0))
+    assert not without_recordings(asked).heard and [span.kind for span in asked.plan.conditions] == ["lat", "text"]
+    assert isinstance(answers(model, [without_recordings(asked)])[0], str) and isinstance(
+        asked.plan.conditions[0], Span
+    )
+
+
+def test_a_recipe_over_units_refuses_latent_keys(tmp_path: Path) -> None:
+    from tests.toy_shards import ToyShards, row, vocabulary
+    from unitok_training.plans import PlanSource
+
+    recipe = load_recipe("tiny", ["mixture.prosody=1"])
+    with pytest.raises(InputError, match=r"mixture\.prosody: only"):
+        PlanSource(ToyShards([row(0, "en", "a")]), vocabulary(), recipe.mixture, seed=0)  # type: ignore[arg-type]

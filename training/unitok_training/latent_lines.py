@@ -1,0 +1,254 @@
+"""Lines of a latent mixture: what a row is asked, and what it answers.
+
+A key of the mixture names a line: `asr`, `asr.times`, `prosody`, `ask`. A line says what is given (the recording as
+vectors or units, or its text), which question goes with it, and which fact of the row is the answer. A new one is an
+entry in `LATENT_LINES` and, where a key is new, in `mixture.LATENT_KEYS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.text import TextTokenizer
+
+Asked = Sequence[tuple[str, str]]
+"""(question in words, or nothing; answer) of a row; empty where it has no answer."""
+KEYWORDS_AT_MOST = 12
+"""Distractors that are drawn beside a row's own keywords in training."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What stands before the answer."""
+
+    spans: tuple[Span, ...]
+    """In their order; a recording is a `lat` span without vectors."""
+    heard: tuple[int, ...]
+    """Rows whose recordings the `lat` spans are."""
+
+
+class RowTexts:
+    """Rows with what a line asks of them more than once: pieces of texts, and what other rows offer."""
+
+    def __init__(self, rows: Sequence[Row], text: TextTokenizer) -> None:
+        self.rows, self.text = list(rows), text
+        self._pieces: dict[str, np.ndarray] = {}
+        self.keywords = sorted({word for row in self.rows for word in keywords_of(row)})
+        """Keywords of all rows: what distractors are drawn from."""
+        self.partners: dict[tuple[str, str], list[int]] = {}
+        """(speaker, language) → rows with audio and text: what examples in a prompt are drawn from."""
+        for index, row in enumerate(self.rows):
+            if row.audio is not None and row.text:
+                self.partners.setdefault((row.speaker, row.lang), []).append(index)
+
+    def pieces(self, text: str) -> np.ndarray:
+        """(N,) text ids."""
+        if text not in self._pieces:
+            self._pieces[text] = np.asarray(self.text.encode(text), dtype=np.int64)
+        return self._pieces[text]
+
+
+def keywords_of(row: Row) -> tuple[str, ...]:
+    """Keywords that a row's `extras` name."""
+    return tuple(str(word) for word in row.extras.get("keywords", ()))
+
+
+# -- what is given ------------------------------------------------------------------------------------------------
+
+Tell = Callable[[RowTexts, int, np.random.Generator], Told]
+LAT = Span("lat", np.zeros(0))
+
+
+def by_ear(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """The recording."""
+    return Told((LAT,), (row,))
+
+
+def in_writing(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """The row's text."""
+    return Told((Span("text", table.pieces(table.rows[row].text or "")),), ())
+
+
+def as_units(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """The row's units, which its manifest must hold."""
+    return Told((Span("units", table.rows[row].tokens["units"]),), ())
+
+
+def nothing(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """Not even the row."""
+    return Told((), ())
+
+
+def keyword_span(table: RowTexts, words: Sequence[str]) -> tuple[Span, ...]:
+    """The `<kw>` condition of a list of words; nothing where it is empty."""
+    return (Span("kw", table.pieces(" ".join(words))),) if words else ()
+
+
+def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """MaLa-ASR: the row's keywords among those of other rows, or now and then no list or only foreign ones."""
+    own = list(keywords_of(table.rows[row]))
+    drawn = int(random.integers(0, KEYWORDS_AT_MOST + 1))
+    others = [table.keywords[i] for i in random.permutation(len(table.keywords))[:drawn]]
+    listed = sorted({*others, *(own if random.random() < 0.8 else ())}, key=lambda word: random.random())
+    return Told((*keyword_span(table, listed), LAT), (row,))
+
+
+def with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """COSMIC: another recording of the same speaker and its text first; now and then no example."""
+    one = table.rows[row]
+    others = [index for index in table.partners.get((one.speaker, one.lang), ()) if table.rows[index].text != one.text]
+    if not others or random.random() < 0.2:
+        return by_ear(table, row, random)
+    shown = others[int(random.integers(len(others)))]
+    return Told((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
+
+
+# -- what is answered ---------------------------------------------------------------------------------------------
+
+
+def transcript(row: Row) -> Asked:
+    """What is said."""
+    return [("", row.text)] if row.text else []
+
+
+def fact(name: str) -> Callable[[Row], Asked]:
+    """An entry of the row's `extras`."""
+
+    def answers(row: Row) -> Asked:
+        found = row.extras.get(name)
+        return [("", str(found))] if found else []
+
+    return answers
+
+
+def speaker(row: Row) -> Asked:
+    """Who speaks."""
+    return [("", row.speaker)] if row.speaker else []
+
+
+def timed(row: Row) -> Asked:
+    """What is said, each word behind its start in tenths of a second: `3 the 5 green 9 house`."""
+    return [("", " ".join(f"{round(10 * start)} {word}" for word, start, _ in row.words))] if row.words else []
+
+
+def description(row: Row) -> Asked:
+    """DeSTA: who speaks, how, and what is said, as one sentence; `extras.caption` where there is one."""
+    if row.extras.get("caption"):
+        return [("", str(row.extras["caption"]))]
+    manner = row.extras.get("prosody")
+    if not (row.text and row.speaker and manner):
+        return []
+    return [("", f"{row.speaker} says with {manner} tone: {row.text}")]
+
+
+def questions(row: Row) -> Asked:
+    """Questions whose answers a row knows, the last ones across tasks; `extras.asks` adds (question, answer) pairs."""
+    found: list[tuple[str, str]] = [(str(question), str(answer)) for question, answer in row.extras.get("asks", ())]
+    words, manner = (row.text or "").split(), str(row.extras.get("prosody", ""))
+    if row.speaker:
+        found.append(("who speaks", row.speaker))
+    if manner:
+        found.append(("with which tone", manner))
+    if words:
+        found += [("how many words", str(len(words))), ("which word is last", words[-1])]
+    if words and manner:
+        found.append(("which word is first and with which tone", f"{words[0]} {manner}"))
+    if row.speaker and row.words:
+        found.append(("who speaks and which word is first", f"{row.speaker} {row.words[0][0]}"))
+    return found
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentLine:
+    """How rows become examples of a key."""
+
+    task: str
+    """Task of the grammar."""
+    flags: tuple[str, ...] = ()
+    """Its flags: the tags that say in which form the answer is wanted."""
+    tell: Tell = by_ear
+    """What is given."""
+    answers: Callable[[Row], Asked] = transcript
+    """What may be asked of a row."""
+    across: bool = False
+    """The answer is that of a row of the same group in another language."""
+    needs: tuple[str, ...] = ("audio",)
+    """Of audio, text, units: what the row that is given must have."""
+
+    def usable(self, row: Row) -> bool:
+        """Whether a row has what is given."""
+        has = {"audio": row.audio is not None, "text": bool(row.text), "units": "units" in row.tokens}
+        return all(has[name] for name in self.needs)
+
+    def plan(
+        self, table: RowTexts, given: int, target: str | None, question: str, answer: str | None, told: Told
+    ) -> Plan:
+        """A row's example; without an answer its prompt."""
+        asked = (Span("text", table.pieces(question)),) if question else ()
+        outputs = () if answer is None else (Span("text", table.pieces(answer)),)
+        return Plan(
+            self.task, table.rows[given].lang, target, self.flags, conditions=(*told.spans, *asked), outputs=outputs
+        )
+
+
+LATENT_LINES: Mapping[str, LatentLine] = {
+    "asr": LatentLine(task="asr"),
+    "s2tt": LatentLine(task="s2tt", across=True),
+    "mt": LatentLine(task="mt", tell=in_writing, across=True, needs=("text",)),
+    "lm": LatentLine(task="lm", tell=nothing, needs=()),
+    "asr.plain": LatentLine(task="asr", flags=("<noitn>",)),
+    "asr.formatted": LatentLine(task="asr", flags=("<itn>",), answers=fact("formatted")),
+    "asr.mixed": LatentLine(task="asr", answers=fact("mixed")),
+    "asr.times": LatentLine(task="asr", flags=("<ts>",), answers=timed),
+    "asr.keywords": LatentLine(task="asr", tell=with_keywords),
+    "asr.example": LatentLine(task="asr", tell=with_example),
+    "sid": LatentLine(task="sid", answers=speaker),
+    "prosody": LatentLine(task="prosody", answers=fact("prosody")),
+    "prosody.text": LatentLine(task="prosody", tell=in_writing, answers=fact("prosody"), needs=("text",)),
+    "prosody.units": LatentLine(task="prosody", tell=as_units, answers=fact("prosody"), needs=("units",)),
+    "cap": LatentLine(task="cap", answers=description),
+    "ask": LatentLine(task="ask", answers=questions),
+    "lm.text": LatentLine(task="lm", tell=in_writing, answers=fact("continuation"), needs=("text",)),
+    "lm.speech": LatentLine(task="lm", answers=fact("continuation")),
+}
+"""Key of a latent mixture → line."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that is asked of one row."""
+
+    given: int
+    """Row that is given."""
+    target: str | None
+    """Language of the answer, for tasks with two."""
+    question: str
+    """In words, or nothing."""
+    answer: str
+
+
+def asked_items(line: LatentLine, rows: Sequence[Row]) -> list[Item]:
+    """Everything that a line asks of rows."""
+    usable = [index for index, row in enumerate(rows) if line.usable(row)]
+    if not line.across:
+        return [
+            Item(index, None, question, answer) for index in usable for question, answer in line.answers(rows[index])
+        ]
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(index)
+    found: dict[tuple[int, str, str], Item] = {}  # the same text in several voices is one answer
+    for given in usable:
+        for other in groups[rows[given].group]:
+            if rows[other].lang != rows[given].lang:
+                for question, answer in line.answers(rows[other]):
+                    found.setdefault((given, rows[other].lang, answer), Item(given, rows[other].lang, question, answer))
+    return list(found.values())

@@ -1,0 +1,103 @@
+"""What a latent model answers on held-out rows: any line of a latent mixture, asked as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.model import Model, Request
+from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.manifest import Row
+from unitok_training.latent_data import filled
+from unitok_training.latent_lines import LATENT_LINES, Item, LatentLine, RowTexts, asked_items
+from unitok_training.scores import bleu, formatted_wer, wer
+
+AT_ONCE = 16
+"""Requests that are answered together."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of recordings, and the answer that is right."""
+
+    plan: Plan
+    """A prompt; its `lat` conditions hold no vectors yet."""
+    heard: tuple[Row, ...]
+    """Rows whose recordings the `lat` conditions are."""
+    answer: str
+
+
+def question(line: LatentLine, table: RowTexts, item: Item, random: np.random.Generator) -> Question:
+    """An item as it is asked in training."""
+    told = line.tell(table, item.given, random)
+    plan = line.plan(table, item.given, item.target, item.question, None, told)
+    return Question(plan, tuple(table.rows[row] for row in told.heard), item.answer)
+
+
+def answers(model: Model, asked: Sequence[Question]) -> list[str]:
+    """The model's answers, greedily."""
+    found: list[str] = []
+    for begin in range(0, len(asked), AT_ONCE):
+        part = asked[begin : begin + AT_ONCE]
+        recordings = [row for one in part for row in one.heard]
+        rate = model.latent.sample_rate if model.latent is not None else model.sample_rate
+        heard = iter(model.heard([(row.load(rate), rate) for row in recordings], "latent") if recordings else [])
+        requests = []
+        for one in part:
+            vectors = [given for _, given in (next(heard) for _ in one.heard) if given is not None]
+            plan = filled(one.plan, [len(given) for given in vectors])
+            requests.append(Request(plan=plan, vectors=torch.cat(vectors) if vectors else None))
+        found += [result.text or "" for result in model.run(requests)]
+    return found
+
+
+def spread(items: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` items, spread over all that there are."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(limit, len(items))).astype(int))]
+
+
+def score_lines(
+    model: Model, rows: Sequence[Row], keys: Sequence[str], limit: int = 200, *, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Scores of each key that the rows fit.
+
+    Returns:
+        `wer` of asr, `bleu` of s2tt and mt; of other lines `accuracy` (whole answers), and of those that transcribe
+        `wer` and `formatted_wer` too; `rows`, how many were asked. A line of text alone without a question has none.
+    """
+    table = RowTexts(rows, model.tokenizers.text)
+    scores: dict[str, dict[str, float]] = {}
+    for key in keys:
+        line = LATENT_LINES[key]
+        items = [
+            item for item in asked_items(line, rows) if item.target is None or item.target in model.languages
+        ] if key != "lm" else []  # fmt: skip
+        if not items:
+            continue
+        random = np.random.default_rng(seed)
+        asked = [question(line, table, item, random) for item in spread(items, limit)]
+        scores[key] = {**score(key, [one.answer for one in asked], answers(model, asked)), "rows": len(asked)}
+    return scores
+
+
+def score(key: str, wanted: Sequence[str], found: Sequence[str]) -> dict[str, float]:
+    """The figures that a line is judged by."""
+    task = key.split(".")[0]
+    if task in ("s2tt", "mt"):
+        return {"bleu": bleu(wanted, found)}
+    if key == "asr":
+        return {"wer": wer(wanted, found)}
+    exact = {"accuracy": sum(a == b for a, b in zip(wanted, found)) / len(wanted)}
+    if task in ("asr", "cap"):
+        return {**exact, "wer": wer(wanted, found), "formatted_wer": formatted_wer(wanted, found)}
+    return exact
+
+
+def without_recordings(one: Question) -> Question:
+    """The same question with the recordings' places taken out."""
+    spans: tuple[Span, ...] = tuple(span for span in one.plan.conditions if span.kind != "lat")
+    return replace(one, plan=replace(one.plan, conditions=spans), heard=())
