@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from unitok_training.batch import NO_LABEL, Document
+from unitok_training.batch import NO_LABEL
+from unitok_training.documents import Document
 
 Step = Sequence[Document]
 

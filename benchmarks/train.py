@@ -21,8 +21,8 @@ from benchmarks.context import Context
 from benchmarks.results import Outcome
 from unitok.decoder import Decoder
 from unitok.hf import save_core
-from unitok_training.batch import Document
 from unitok_training.distributed import World
+from unitok_training.documents import Document
 from unitok_training.loop import Trainer
 from unitok_training.optim import OptimConfig
 from unitok_training.planning import training_flops
@@ -63,7 +63,9 @@ class Subject:
         )  # fmt: skip
         trainer = self._trainer(self.config, Path(context.folder / "train-look"))
         packs = trainer.stream.packs(0)
-        self.documents: list[Sequence[Document]] = [packs[i] for i in range(self.steps)]
+        self.documents: list[Sequence[Document]] = [
+            [self.source.document(index) for index in packs[place].tolist()] for place in range(self.steps)
+        ]
         self.tokens = [sum(len(document.ids) for document in step) for step in self.documents]
         self.curves: dict[str, list[float]] = {}
 

@@ -34,7 +34,6 @@ from unitok.routing import Call, Router
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
 from unitok_tokenizers.listed import ListedAutomaton
-from unitok_training.batch import Document
 from unitok_training.correction_training import (
     CorrectionDocuments,
     hidden_with_frames,
@@ -43,6 +42,7 @@ from unitok_training.correction_training import (
     train_corrector,
     train_noise_corrector,
 )
+from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, packs
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
 from unitok_training.nbest_scores import correction_scores, oracle_scores

@@ -12,7 +12,7 @@ from tests import toy_shards
 from tests.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToyShards
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, parse
+from unitok_tokenizers.grammar import Plan, parse, render
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.text import SentencePieceText
@@ -75,6 +75,9 @@ def test_every_line_renders_to_what_parses_back(key: str) -> None:
         assert (parsed.source, parsed.target) == (plan.source, plan.target)
         for ours, theirs in zip((*plan.conditions, *plan.outputs), (*parsed.conditions, *parsed.outputs), strict=True):
             assert ours.kind == theirs.kind and np.array_equal(ours.content, theirs.content)
+        again = render(plan, plans.vocabulary)
+        assert np.array_equal(again.ids, document.ids) and np.array_equal(again.loss_weight, document.loss_weight)
+        assert again.prefix_length == document.prefix_length
         assert document.loss_weight.sum() > 0 and document.loss_weight[0] == 0
         assert key in document.name
 
@@ -221,14 +224,13 @@ def test_units_alone_are_enough_for_what_needs_units_alone() -> None:
 
 def test_an_example_longer_than_a_pack_is_refused_before_training() -> None:
     plans = source({key: 1.0 for key in LINES}, ROWS, pieces=PIECES)
-    longest = max(len(plans.document(index).ids) for index in range(3000))
+    longest = int(plans.documents(np.arange(3000)).lengths.max())
     plans.check(longest + 100)
     with pytest.raises(InputError, match=r"an example from row \d+-\w\w-\w can have \d+ tokens, a pack holds 40"):
         plans.check(40)
     for key in LINES:  # the bound holds for what is drawn
         plans = source({key: 1.0}, ROWS, pieces=PIECES)
-        (bounds,) = (plans._bounds(parsed, items) for parsed, items in zip(plans.parsed, plans.items))
-        assert max(len(plans.document(index).ids) for index in range(300)) <= bounds.max()
+        assert plans.documents(np.arange(300)).lengths.max() <= plans.most_ids(0).max()
 
 
 def test_interleaving_changes_at_words_where_they_are_aligned() -> None:
@@ -259,12 +261,10 @@ def test_cuts() -> None:
     assert unit_cuts(np.array([3, 1, 5, 2]), [0.0, 0.34, 0.8], 10.0).tolist() == [0, 1, 3, 4]
     rng = np.random.default_rng(0)
     words = [("a", 0.0, 0.3), ("b", 0.34, 0.7), ("c", 0.8, 1.0)]
-    ids, units = np.array([0, 2, 0]), np.array([5, 6, 7, 8])
-    spans = interleave(
-        ids, units, np.array([3, 1, 5, 2]), words, word_start=starts, frame_rate=10.0, mean_words=1.0, rng=rng
-    )
-    assert spans is not None and [len(span.content) for span in spans] in ([1, 2, 1], [1, 1, 1])
-    short = interleave(ids[:2], units, None, words, word_start=starts, frame_rate=10.0, mean_words=1.0, rng=rng)
+    ids, durations = np.array([0, 2, 0]), np.array([3, 1, 5, 2])
+    parts = interleave(ids, durations, words, word_start=starts, frame_rate=10.0, mean_words=1.0, rng=rng)
+    assert parts is not None and [end - begin for _, begin, end in parts] in ([1, 2, 1], [1, 1, 1])
+    short = interleave(ids[:2], durations, words, word_start=starts, frame_rate=10.0, mean_words=1.0, rng=rng)
     assert short is None, "text and alignment count different words"
 
 
@@ -305,7 +305,7 @@ def test_segment_maximum() -> None:
 
 
 def test_documents_are_made_fast_enough() -> None:
-    """The slowest of several short measurements must pass; the target is 100 thousand tokens a second a process."""
+    """The best of several short measurements: `benchmarks/` holds the figure, this finds a loop in Python."""
     import time
 
     rows = toy_shards.corpus()
@@ -316,9 +316,10 @@ def test_documents_are_made_fast_enough() -> None:
     best = 0.0
     for trial in range(3):
         begin = time.perf_counter()
-        tokens = sum(len(plans.document(index).ids) for index in range(trial * 1000, (trial + 1) * 1000))
+        chosen = np.arange(trial * 1000, (trial + 1) * 1000)
+        tokens = len(plans.documents(chosen).rendered(np.arange(1000))[0])
         best = max(best, tokens / (time.perf_counter() - begin))
-    assert best > 100_000, f"{best:.0f} tokens/s"
+    assert best > 5_000_000, f"{best:.0f} tokens/s"
 
 
 def test_text_and_codes_can_weigh_more_or_less_than_units() -> None:

@@ -116,7 +116,7 @@ def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
     """The loss of a step is divided by its tokens, so that repeating its packs changes no gradient."""
     shards: Any = ToyShards(toy_shards.corpus())
     plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
-    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     gradients = []
     for repeated in (packs, packs * 2):
@@ -133,7 +133,7 @@ def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
 def test_recomputed_blocks_have_equal_gradients_and_keep_less(precision: str) -> None:
     shards: Any = ToyShards(toy_shards.corpus())
     plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
-    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     (pack,), _ = next(stream.steps(DataState(), packs_per_step=1))
     index = supervised_positions(pack)
     found = []
@@ -192,7 +192,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
 def test_held_out_losses_are_reported_by_task_and_stream() -> None:
     shards: Any = ToyShards(toy_shards.corpus())
     plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
-    stream = PackStream(plans.document, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
+    stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     found = mean_losses(decoder(), packs, plans.keys, plans.vocabulary)
     assert sum(found["task_tokens"].values()) == sum(pack.supervised for pack in packs)

@@ -49,6 +49,10 @@ class ToyShards:
         parts = [np.asarray(row.get(name, ()), np.int32).reshape(-1) for row in self.rows]
         return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
+    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
+        values, offsets = self.ragged(name)
+        return [values], offsets
+
     @property
     def table(self) -> Any:
         columns = {name: [json.dumps(row[name]) for row in self.rows] for name in ("words", "extras")}

@@ -141,16 +141,22 @@ class Shards:
         """Language codes that occur, sorted."""
         return sorted(set(self.lang.tolist()))
 
+    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
+        """A column of id lists as it is mapped: each file's values, and offsets (N + 1,) int64 into all of them."""
+        if name not in self.table.column_names:
+            raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")
+        chunks = self.table[name].chunks
+        lengths = [np.diff(np.asarray(chunk.offsets)) for chunk in chunks]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        return [np.asarray(chunk.flatten()) for chunk in chunks], offsets
+
     def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """A column of id lists: values (T,) int32, offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]]."""
+        """A column of id lists: values (T,) int32, offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]].
+
+        Shards of several files are joined in memory; `parts` leaves them where they are.
+        """
         if name not in self._ragged:
-            if name not in self.table.column_names:
-                raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")
-            column = self.table[name].combine_chunks()
-            chunks = column.chunks if hasattr(column, "chunks") else [column]
-            values = [np.asarray(chunk.flatten()) for chunk in chunks]
-            lengths = [np.diff(np.asarray(chunk.offsets)) for chunk in chunks]
-            offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+            values, offsets = self.parts(name)
             self._ragged[name] = (values[0] if len(values) == 1 else np.concatenate(values), offsets)
         return self._ragged[name]
 

@@ -12,24 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_training.documents import Document, Documents, ListedDocuments
+
 NO_LABEL = -100
 NO_TASK = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """One rendered example."""
-
-    ids: np.ndarray
-    """(N,) int64 global ids."""
-    loss_weight: np.ndarray
-    """(N,) float32; weight of predicting ids[t] from what stands before it, 0 where it is given."""
-    task: int
-    """Index of the mixture's task line that made it."""
-    name: str = ""
-    """What it was made from (task and row names), for messages."""
-    prefix_length: int = 0
-    """Leading positions that attend in both directions; 0 for a purely causal document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,47 +80,73 @@ class Pack:
         return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
-def collate(documents: Sequence[Document], *, capacity: int, pad: int, cells: int | None = None) -> Pack:
-    """Lay documents into one pack of `capacity` positions with one stream.
+def collate_packs(
+    documents: Documents, order: np.ndarray, bounds: np.ndarray, *, capacity: int, pad: int, cells: int
+) -> list[Pack]:
+    """Lay documents into packs of `capacity` positions with one stream, all packs at once.
 
-    `cells` is the length of `cu_seqlens` (default: as short as the documents allow). Nothing is truncated: what does
-    not fit is a defect of the packer.
+    Args:
+        documents: D of them.
+        order: (N,) numbers of the documents, those of one pack side by side in the order in which they are laid.
+        bounds: (P + 1,) where each pack begins in `order`, and N.
+        cells: length of `cu_seqlens`.
+
+    The packs are views of arrays that they share. Nothing is truncated: what does not fit is a defect of the packer.
     """
-    lengths = [len(document.ids) for document in documents]
-    used = sum(lengths)
-    assert documents and min(lengths) > 0, "a pack holds documents with ids"
-    assert used <= capacity, f"{used} positions do not fit {capacity}"
-    ids = np.full(capacity, pad, np.int64)
-    weight = np.zeros(capacity, np.float32)
-    ids[:used] = np.concatenate([document.ids for document in documents])
-    weight[:used] = np.concatenate([document.loss_weight for document in documents])
-    bounds = np.cumsum([0, *lengths, *([capacity - used] if used < capacity else [])]).astype(np.int32)
-    weight[bounds[:-1]] = 0.0  # nothing stands before the first id of a document
-    sizes = np.diff(bounds)
-    supervised = weight > 0
-    labels = np.full(capacity, NO_LABEL, np.int64)
-    shifted = np.zeros(capacity, np.float32)
-    labels[:-1] = np.where(supervised[1:], ids[1:], NO_LABEL)
-    shifted[:-1] = weight[1:]
-    task_ids = np.full(capacity, NO_TASK, np.int64)
-    task_ids[:used] = np.repeat([document.task for document in documents], lengths)
-    cells = len(bounds) if cells is None else cells
-    assert cells >= len(bounds), f"{len(bounds)} cells do not fit {cells}"
-    cu_seqlens = np.full(cells, capacity, np.int32)
-    cu_seqlens[: len(bounds)] = bounds
-    prefix = np.zeros(cells - 1, np.int32)
-    prefix[: len(documents)] = [document.prefix_length for document in documents]
-    return Pack(
-        ids=torch.from_numpy(ids)[:, None],
-        labels=torch.from_numpy(labels)[:, None],
-        loss_weight=torch.from_numpy(shifted)[:, None],
-        positions=torch.from_numpy(np.arange(capacity) - np.repeat(bounds[:-1].astype(np.int64), sizes)),
-        cu_seqlens=torch.from_numpy(cu_seqlens),
-        prefix_lengths=torch.from_numpy(prefix),
-        task_ids=torch.from_numpy(task_ids),
-        num_documents=len(documents),
-        num_sequences=len(sizes),
-        max_seqlen=int(sizes.max()),
-        used=used,
-        supervised=int(supervised.sum()),
-    )
+    packs, lengths = len(bounds) - 1, documents.lengths[order]
+    assert packs and (np.diff(bounds) > 0).all() and lengths.min() > 0, "a pack holds documents with ids"
+    used = np.add.reduceat(lengths, bounds[:-1])
+    assert used.max() <= capacity, f"{used.max()} positions do not fit {capacity}"
+    ids, weight = np.full((packs, capacity), pad, np.int64), np.zeros((packs, capacity), np.float32)
+    found_ids, found_weight = documents.rendered(order)
+    begin = 0
+    for pack, size in enumerate(used.tolist()):  # whole packs are copied, which costs less than an index would
+        ids[pack, :size], weight[pack, :size] = (one[begin : begin + size] for one in (found_ids, found_weight))
+        begin += size
+
+    # Sequences: the documents of each pack, and one of padding where it is not full.
+    padded = np.flatnonzero(used < capacity)
+    place = bounds[1:][padded]
+    sizes = np.insert(lengths, place, capacity - used[padded])
+    starts = np.cumsum(sizes) - sizes
+    tasks = np.insert(documents.tasks[order], place, NO_TASK)
+    first = bounds[:-1] + np.searchsorted(padded, np.arange(packs))  # (P,) the first sequence of each pack
+    sequences = np.diff(np.append(first, len(sizes)))
+    row = np.repeat(np.arange(packs), sequences)
+    column = np.arange(len(sizes)) - np.repeat(first, sequences)
+    assert sequences.max() < cells, f"{sequences.max() + 1} cells do not fit {cells}"
+    cu_seqlens = np.full((packs, cells), capacity, np.int32)
+    cu_seqlens[row, column] = starts - row * capacity
+    prefix = np.zeros((packs, cells - 1), np.int32)
+    prefix[row, column] = np.insert(documents.prefix_lengths[order], place, 0)
+
+    # Labels: what stands one position on, never across the beginning of a sequence.
+    flat_ids, flat_weight = ids.reshape(-1), weight.reshape(-1)
+    flat_weight[starts] = 0.0
+    labels, shifted = np.full(ids.shape, NO_LABEL, np.int64), np.zeros(ids.shape, np.float32)
+    np.copyto(labels.reshape(-1)[:-1], flat_ids[1:], where=flat_weight[1:] > 0)
+    shifted.reshape(-1)[:-1] = flat_weight[1:]
+    positions = np.arange(packs * capacity) - np.repeat(starts, sizes)
+    arrays = (
+        ids[..., None], labels[..., None], shifted[..., None], positions.reshape(ids.shape), cu_seqlens, prefix,
+        np.repeat(tasks, sizes).reshape(ids.shape),
+    )  # fmt: skip
+    counts = (np.diff(bounds), sequences, np.maximum.reduceat(sizes, first), used, np.count_nonzero(shifted, axis=1))
+    tensors = zip(*(torch.from_numpy(array).unbind(0) for array in arrays))
+    return [
+        Pack(
+            ids=t[0], labels=t[1], loss_weight=t[2], positions=t[3], cu_seqlens=t[4], prefix_lengths=t[5],
+            task_ids=t[6], num_documents=n[0], num_sequences=n[1], max_seqlen=n[2], used=n[3], supervised=n[4],
+        )
+        for t, n in zip(tensors, zip(*(count.tolist() for count in counts)))
+    ]  # fmt: skip
+
+
+def collate(documents: Sequence[Document], *, capacity: int, pad: int, cells: int | None = None) -> Pack:
+    """Lay documents into one pack. `cells` is the length of `cu_seqlens`; default: as short as the documents allow."""
+    assert documents, "a pack holds documents with ids"
+    number, used = len(documents), sum(len(one.ids) for one in documents)
+    cells = number + 1 + (used < capacity) if cells is None else cells
+    whole = ListedDocuments(documents)
+    (pack,) = collate_packs(whole, np.arange(number), np.array([0, number]), capacity=capacity, pad=pad, cells=cells)
+    return pack

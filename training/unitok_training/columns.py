@@ -1,17 +1,18 @@
 """The columns of shards that plans are drawn from, and what a task needs of them.
 
-R rows, I items of a task.
+R rows, I items of a task, S stretches of a column, N values, Q codebooks.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from unitok_tokenizers.grammar import Span
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
 
@@ -28,39 +29,131 @@ class Skipped:
     """How many."""
 
 
+def spread(start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """(sum of lengths,) int64: start[i], start[i] + 1, … for each of the (S,) stretches, one after another."""
+    ends = np.cumsum(length)
+    found = np.repeat(start - (ends - length), length)
+    found += np.arange(len(found))
+    return found
+
+
+class Column:
+    """Local ids of one stream, row after row, and what they are in the vocabulary.
+
+    Args:
+        name: the stream.
+        parts: (N_i,) int32 values of each file, as they are mapped.
+        vocabulary: turns them into global ids.
+        where: the shards, for messages.
+    """
+
+    def __init__(self, name: str, parts: Sequence[np.ndarray], vocabulary: Vocabulary, where: str) -> None:
+        self.name, self.parts, self.vocabulary, self.where = name, list(parts), vocabulary, where
+        self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        sizes = vocabulary.streams[name].cardinalities
+        self.books, self.width = len(sizes), max(sizes)
+        table = np.full((self.books, self.width), -1, np.int64)  # (Q, size); -1 marks what must not occur
+        for book, size in enumerate(sizes):
+            table[book, :size] = vocabulary.to_ids(name, np.arange(size), book)
+        if vocabulary.streams[name].kind == "text":
+            table[np.isin(table, list(vocabulary.roles.values()))] = -1
+        self.table = table.reshape(-1)
+
+    def local(self, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """(N,) int32 local ids of stretches, of which none crosses from one file into the next."""
+        if len(self.parts) == 1:
+            return self.parts[0].take(spread(start, length))
+        found = np.empty(int(length.sum()), np.int32)
+        place = np.cumsum(length) - length
+        file = np.searchsorted(self.starts, start, side="right") - 1
+        for number in np.unique(file):
+            of = np.flatnonzero(file == number)
+            values = self.parts[number].take(spread(start[of] - self.starts[number], length[of]))
+            found[spread(place[of], length[of])] = values
+        return found
+
+    def ids(self, start: np.ndarray, length: np.ndarray, out: np.ndarray) -> None:
+        """Global ids of stretches into `out` (N,) int64; InputError where they are none that the tokenizer makes."""
+        values = self.local(start, length)
+        outside = len(values) and int(values.view(np.uint32).max()) >= self.width  # a negative id reads as a huge one
+        if not outside:
+            places = values if self.books == 1 else values + np.tile(self._offsets, len(values) // self.books)
+            self.table.take(places, out=out, mode="clip")  # checked above, and faster than checking each
+            if not len(out) or int(out.min()) >= 0:
+                return
+        raise self._wrong(values)
+
+    @property
+    def _offsets(self) -> np.ndarray:
+        return np.arange(self.books, dtype=np.int32) * self.width
+
+    def _wrong(self, values: np.ndarray) -> InputError:
+        table = self.table.reshape(self.books, self.width)
+        frames = values.reshape(-1, self.books)
+        for book in range(self.books):
+            column = frames[:, book]
+            known = (column >= 0) & (column < self.width)
+            bad = ~known | (table[book][np.where(known, column, 0)] < 0)
+            if bad.any():
+                return InputError(
+                    f"{self.where}: stream {self.name!r} codebook {book} holds id {column[bad][0]}, which its "
+                    "tokenizer does not make (or which is bos, eos or pad); check with `unitok validate`, prepare again"
+                )
+        raise AssertionError("an id was refused that is known")
+
+
 class Columns:
-    """The shards' columns as plain arrays, with a cheap look-up of one row."""
+    """The shards' columns as arrays: names of each row in memory, ids as the files are mapped."""
 
     def __init__(self, shards: Shards, vocabulary: Vocabulary, split: str) -> None:
-        self.shards = shards
+        self.shards, self.vocabulary = shards, vocabulary
         self.ids = shards.id
-        self.lang = np.asarray(shards.lang)
         self.speaker = np.asarray(shards.speaker)
         self.group = np.asarray(shards.group)
         self.split = np.asarray(shards.split) == split
-        self.known_language = np.isin(self.lang, list(vocabulary.languages))
+        lang = np.asarray(shards.lang)
+        self.known_language = np.isin(lang, list(vocabulary.languages))
+        self.languages = sorted(set(lang.tolist()))
+        self.language = np.searchsorted(self.languages, lang)  # (R,) index of the row's language
         self.codebooks = len(shards.streams["codes"].cardinalities) if "codes" in shards.streams else 1
-        self._ragged: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
+        self._parts: dict[str, tuple[list[np.ndarray], np.ndarray] | None] = {}
 
-    def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """(values, offsets) of a column, None where the shards have no such stream."""
-        if name not in self._ragged:
-            stream = {"text_ids": "text", "units_durations": "units"}.get(name, name)
-            found = self.shards.ragged(name) if stream in self.shards.streams else None
-            self._ragged[name] = None if found is None else (np.asarray(found[0]), np.asarray(found[1]))
-        return self._ragged[name]
+    def __len__(self) -> int:
+        return len(self.language)
+
+    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray] | None:
+        """(values of each file, (R + 1,) offsets) of a column, None where the shards have no such stream."""
+        if name not in self._parts:
+            found = self.shards.parts(name) if STREAM_OF_COLUMN[name] in self.shards.streams else None
+            self._parts[name] = found
+        return self._parts[name]
+
+    def offsets(self, name: str) -> np.ndarray:
+        """(R + 1,) where each row's values begin."""
+        found = self.parts(name)
+        return np.zeros(len(self) + 1, np.int64) if found is None else found[1]
 
     def lengths(self, name: str) -> np.ndarray:
         """(R,) values of each row; 0 where the column is absent."""
-        found = self.ragged(name)
-        return np.zeros(len(self.lang), np.int64) if found is None else np.diff(found[1])
+        return np.diff(self.offsets(name))
+
+    def column(self, name: str) -> Column | None:
+        """A column of ids, None where the shards or the model have no such stream."""
+        found, stream = self.parts(name), STREAM_OF_COLUMN[name]
+        if found is None or stream not in self.vocabulary.streams:
+            return None
+        return Column(stream, found[0], self.vocabulary, str(getattr(self.shards, "folder", "shards")))
 
     def get(self, name: str, row: int) -> np.ndarray:
         """Values of one row."""
-        found = self.ragged(name)
+        found = self.parts(name)
         assert found is not None, f"column {name} is absent"
-        values, offsets = found
-        return values[offsets[row] : offsets[row + 1]]
+        start, stop = found[1][row], found[1][row + 1]
+        for part in found[0]:
+            if start < len(part):
+                return part[start:stop]
+            start, stop = start - len(part), stop - len(part)
+        return np.zeros(0, np.int32)
 
     @cached_property
     def _words(self) -> list[str]:
@@ -75,17 +168,8 @@ class Columns:
         """(word, start, end) in seconds; empty where a row's words are not aligned."""
         return json.loads(self._words[row])
 
-    def text(self, row: int) -> Span:
-        """Text ids of a row."""
-        return Span("text", self.get("text_ids", row))
 
-    def units(self, row: int) -> Span:
-        """Deduplicated units of a row."""
-        return Span("units", self.get("units", row), "units")
-
-    def codes(self, row: int) -> Span:
-        """Codes (F, Q) of a row."""
-        return Span("codes", self.get("codes", row).reshape(-1, self.codebooks), "codes")
+STREAM_OF_COLUMN = {"text_ids": "text", "units": "units", "units_durations": "units", "codes": "codes"}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, differences
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render
-from unitok_training.batch import Document, Pack
+from unitok_training.batch import Pack
+from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, permuted
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from unitok.decoder import Decoder
 from unitok_tokenizers.errors import InputError
-from unitok_training.batch import Document, Pack, collate
+from unitok_training.batch import Pack, collate
+from unitok_training.documents import Document
 from unitok_training.loss import supervised_losses
 from unitok_training.optim import OptimConfig, rate
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitok_tokenizers.grammar import Span
-
 WORD_MARKS = ("▁", "Ġ", " ")
 
 
@@ -40,35 +38,34 @@ def unit_cuts(durations: np.ndarray, starts: Sequence[float], frame_rate: float)
 
 def interleave(
     text_ids: np.ndarray,
-    units: np.ndarray,
-    durations: np.ndarray | None,
+    durations: np.ndarray,
     words: Sequence[tuple[str, float, float]],
     *,
     word_start: np.ndarray,
     frame_rate: float,
     mean_words: float,
     rng: np.random.Generator,
-) -> list[Span] | None:
-    """Alternating spans of one utterance. None where text and alignment disagree or leave no place to change.
+) -> list[tuple[str, int, int]] | None:
+    """Alternating ("text" or "units", begin, end) parts of one utterance, in items of its text and of its units.
 
-    Stretches have geometrically distributed lengths with `mean_words`; which modality comes first is a coin's toss.
+    `durations` are the units', in frames. None where text and alignment disagree or leave no place to change. Stretches
+    have geometrically distributed lengths with `mean_words`; which modality comes first is a coin's toss.
     """
     in_text = text_cuts(text_ids, word_start)
     if len(in_text) != len(words) + 1 or len(words) < 2:
         return None
-    frames = np.ones(len(units), np.int64) if durations is None else durations
-    in_units = unit_cuts(frames, [start for _, start, _ in words], frame_rate)
+    in_units = unit_cuts(durations, [start for _, start, _ in words], frame_rate)
     change = rng.random(len(words) - 1) < 1.0 / max(mean_words, 1.0)
     if not change.any():
         change[rng.integers(len(change))] = True
     bounds = np.concatenate([[0], np.flatnonzero(change) + 1, [len(words)]])
     textual = bool(rng.integers(2))
-    spans = []
-    for begin, end in zip(bounds[:-1], bounds[1:]):
-        cuts, values = (in_text, text_ids) if textual else (in_units, units)
-        content = values[cuts[begin] : cuts[end]]
-        if len(content) == 0:  # a word shorter than a unit: this utterance cannot be cut here
+    parts = []
+    for first, last in zip(bounds[:-1], bounds[1:]):
+        cuts = in_text if textual else in_units
+        begin, end = int(cuts[first]), int(cuts[last])
+        if begin == end:  # a word shorter than a unit: this utterance cannot be cut here
             return None
-        spans.append(Span("text", content) if textual else Span("units", content, "units"))
+        parts.append(("text" if textual else "units", begin, end))
         textual = not textual
-    return spans
+    return parts

@@ -22,7 +22,7 @@ from unitok.lora import LoraConfig, add_lora, updates
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.vocabulary import Vocabulary
-from unitok_training.batch import Document, collate
+from unitok_training.batch import collate
 from unitok_training.checkpoint import (
     Checkpoint,
     environment,
@@ -31,6 +31,7 @@ from unitok_training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
+from unitok_training.documents import Document, ListedDocuments, listed
 from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.loop import NonFiniteLoss, differences, stream_table
@@ -104,7 +105,11 @@ class LatentTrainer:
         names, table = stream_table(self.vocabulary)
         self.losses = LossTable(source.keys, names, table, self.device)
         self.stream = PackStream(
-            source.document, capacity=config.pack_size, window=config.window, seed=config.seed, pad=self.vocabulary.pad
+            listed(source.document),
+            capacity=config.pack_size,
+            window=config.window,
+            seed=config.seed,
+            pad=self.vocabulary.pad,
         )
         self.step, self.data = 0, DataState()
         self.ctc_sum = torch.zeros(2, device=self.device)
@@ -174,7 +179,8 @@ class LatentTrainer:
                 if place >= len(packs):
                     window, place = window + 1, 0
                     continue
-                batches.append(self.batch(packs[place]))
+                assert isinstance(packs.documents, ListedDocuments)
+                batches.append(self.batch([packs.documents.documents[one] for one in packs[place]]))
                 place += 1
             state = DataState(window=window, pack=place)
             yield batches, state

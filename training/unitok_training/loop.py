@@ -147,7 +147,7 @@ class Trainer:
         self.config, self.decoder, self.source, self.out, self.world = config, decoder, source, out, world
         self.checkpoints = out / "checkpoints"
         self.stream = PackStream(
-            source.document,
+            source.documents,
             capacity=config.pack_size,
             window=config.window,
             seed=config.seed,

@@ -128,11 +128,21 @@ class Schedule:
 
     def draw(self, index: int) -> tuple[int, int]:
         """(task as an index into `keys`, how many examples of that task have a smaller index)."""
-        block, place = divmod(index, BLOCK)
-        if self._cached is None or self._cached[0] != block:
-            self._cached = (block, *self._block(block))
-        _, tasks, before = self._cached
-        return int(tasks[place]), int(before[place])
+        tasks, before = self.draw_all(np.array([index]))
+        return int(tasks[0]), int(before[0])
+
+    def draw_all(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`draw` for indices (D,): tasks (D,) and how many came before (D,), int64."""
+        tasks, before = np.empty(len(indices), np.int64), np.empty(len(indices), np.int64)
+        block, place = np.divmod(indices, BLOCK)
+        edges = np.flatnonzero(np.diff(block)) + 1  # indices in a row have their blocks in a row
+        for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(block)]):
+            if stop > start:
+                if self._cached is None or self._cached[0] != block[start]:
+                    self._cached = (int(block[start]), *self._block(int(block[start])))
+                of = place[start:stop]
+                tasks[start:stop], before[start:stop] = self._cached[1][of], self._cached[2][of]
+        return tasks, before
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, SCHEDULE, block])

@@ -7,7 +7,6 @@ therefore two integers, the window and the next pack in it, and no document is s
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,51 +14,90 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.batch import Document, Pack, collate
+from unitok_training.batch import Pack, collate_packs
+from unitok_training.documents import Documents
 
 PACK_ORDER = 0x9AC4
 """Separates the random stream that shuffles packs from those that draw examples."""
+LAID_OUT = 1 << 18
+"""Positions that are laid out at once: enough to forget the cost of a call, few enough to stay in the cache."""
+HELD_BACK = 6
+"""One document in so many is held back from the dealing, to fill the room that is left."""
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: indices per pack; every index in exactly one pack, no pack above `capacity`."""
-    packs: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (room left, pack), sorted
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = lengths[index]
-        assert 0 < length <= capacity, f"document {index} has {length} positions, a pack {capacity}"
+def pack_lengths(lengths: Sequence[int] | np.ndarray, capacity: int) -> np.ndarray:
+    """(D,) number of the pack of each document, 0 … P - 1; no pack above `capacity`.
+
+    Most documents are dealt like cards, longest first, each round's longest to the emptiest pack; the others fill what
+    room is left by best fit. Dealing costs next to nothing, and every pack then holds long and short documents, hence a
+    mix of tasks: best fit alone gives packs of one kind, which makes the gradient of a step with few packs lopsided.
+    Best fit over all needs fewer packs now and then, where windows are small: the better of the two is taken.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    assert len(sizes) and sizes.min() > 0 and sizes.max() <= capacity, f"lengths lie in 1 … {capacity}"
+    order = np.argsort(-sizes, kind="stable")
+    least = -(-int(sizes.sum()) // capacity)
+    pack, load = _deal(sizes, np.delete(order, np.s_[::HELD_BACK]), capacity, least)
+    count = _fill(sizes, order, pack, load, capacity)
+    if count > least and len(sizes) <= FEW:
+        alone = np.full(len(sizes), -1)
+        if _fill(sizes, order, alone, np.zeros(0, np.int64), capacity) < count:
+            return alone
+    return pack
+
+
+FEW = 4096
+"""Documents up to which packing twice costs nothing that matters."""
+
+
+def _deal(sizes: np.ndarray, order: np.ndarray, capacity: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pack of each document or -1, (count,) load), dealing in rounds until one does not fit."""
+    pack, load = np.full(len(sizes), -1), np.zeros(count, np.int64)
+    for start in range(0, len(order), count):
+        dealt = order[start : start + count]
+        emptiest = np.argsort(load, kind="stable")[: len(dealt)]
+        filled = load[emptiest] + sizes[dealt]
+        if filled.max() > capacity:
+            break
+        load[emptiest] = filled
+        pack[dealt] = emptiest
+    return pack, load
+
+
+def _fill(sizes: np.ndarray, order: np.ndarray, pack: np.ndarray, load: np.ndarray, capacity: int) -> int:
+    """Place what has no pack yet, in order, each where it leaves the least room; returns the number of packs."""
+    free = sorted((capacity - filled, number) for number, filled in enumerate(load.tolist()))  # (room, pack)
+    count = len(load)
+    for document in order[pack[order] < 0].tolist():
+        length = int(sizes[document])
         place = bisect_left(free, (length, -1))
         if place == len(free):
-            packs.append([index])
-            insort(free, (capacity - length, len(packs) - 1))
-            continue
-        room, pack = free.pop(place)
-        packs[pack].append(index)
-        insort(free, (room - length, pack))
-    return packs
+            room, chosen = capacity, count
+            count += 1
+        else:
+            room, chosen = free.pop(place)
+        pack[document] = chosen
+        insort(free, (room - length, chosen))
+    return count
 
 
-def spread_fit(lengths: Sequence[int], capacity: int, count: int) -> list[list[int]] | None:
-    """Longest document first, each into the emptiest of `count` packs; None where that does not fit.
+@dataclass(frozen=True)
+class Window:
+    """The packs of a window of examples."""
 
-    Every pack then holds long and short documents, hence a mix of tasks, and all are filled about equally: best fit
-    alone gives packs of one kind of document, which makes the gradient of a step with few packs lopsided.
-    """
-    packs: list[list[int]] = [[] for _ in range(count)]
-    load = [(0, pack) for pack in range(count)]
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        filled, pack = load[0]
-        if filled + lengths[index] > capacity:
-            return None
-        packs[pack].append(index)
-        heapq.heapreplace(load, (filled + lengths[index], pack))
-    return packs
+    documents: Documents
+    """Its examples."""
+    order: np.ndarray
+    """(D,) documents, those of a pack side by side."""
+    bounds: np.ndarray
+    """(P + 1,) where each pack begins in `order`."""
 
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
 
-def pack_lengths(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """As few packs as best fit needs, spread evenly where that is possible."""
-    packs = best_fit(lengths, capacity)
-    return spread_fit(lengths, capacity, len(packs)) or packs
+    def __getitem__(self, place: int) -> np.ndarray:
+        """Documents of a pack."""
+        return self.order[self.bounds[place] : self.bounds[place + 1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +111,14 @@ class DataState:
 
 
 class PackStream:
-    """The endless stream of packs made from `document(index)`, a pure function of the example's index.
+    """The endless stream of packs made from `documents(indices)`, a pure function of the examples' indices.
 
-    It must also be pure in the seed; `document` may be called in any order and more than once.
+    It must also be pure in the seed; `documents` may be called in any order and more than once.
     """
 
     def __init__(
         self,
-        document: Callable[[int], Document],
+        documents: Callable[[np.ndarray], Documents],
         *,
         capacity: int,
         window: int,
@@ -91,36 +129,37 @@ class PackStream:
             raise InputError(f"train.pack_size is {capacity}: a pack needs at least two positions")
         if window < 1:
             raise InputError(f"train.window is {window}: a window holds at least one example")
-        self.document, self.capacity, self.window, self.seed, self.pad = document, capacity, window, seed, pad
+        self.documents, self.capacity, self.window, self.seed, self.pad = documents, capacity, window, seed, pad
         self.drawn = self.placed = 0
-        self._cached: tuple[int, list[list[Document]]] | None = None
+        self._cached: tuple[int, Window] | None = None
 
     @property
     def dropped_share(self) -> float:
         """Examples drawn so far that are in no pack ÷ all drawn: 0 by construction, and counted all the same."""
         return 1.0 - self.placed / self.drawn if self.drawn else 0.0
 
-    def packs(self, window: int) -> list[list[Document]]:
-        """Documents of every pack of a window, in the order in which they are read."""
+    def packs(self, window: int) -> Window:
+        """The packs of a window, in the order in which they are read."""
         if self._cached is None or self._cached[0] != window:
             self._cached = (window, self._pack(window))
         return self._cached[1]
 
-    def _pack(self, window: int) -> list[list[Document]]:
-        first = window * self.window
-        documents = [self.document(index) for index in range(first, first + self.window)]
-        lengths = [len(document.ids) for document in documents]
-        for document, length in zip(documents, lengths):
-            if length > self.capacity:
-                raise InputError(
-                    f"{document.name or 'an example'} has {length} tokens, a pack holds {self.capacity}: "
-                    f"raise train.pack_size, or leave the row out of the shards (prepare --max-seconds)"
-                )
-        packs = pack_lengths(lengths, self.capacity)
-        self.drawn += len(documents)
-        self.placed += len({index for pack in packs for index in pack})
-        order = np.random.default_rng([self.seed, PACK_ORDER, window]).permutation(len(packs))
-        return [[documents[i] for i in sorted(packs[place])] for place in order]
+    def _pack(self, window: int) -> Window:
+        documents = self.documents(np.arange(window * self.window, (window + 1) * self.window))
+        longest = int(np.argmax(documents.lengths))
+        if documents.lengths[longest] > self.capacity:
+            raise InputError(
+                f"{documents.name(longest) or 'an example'} has {documents.lengths[longest]} tokens, a pack holds "
+                f"{self.capacity}: raise train.pack_size, or leave the row out of the shards (prepare --max-seconds)"
+            )
+        pack = pack_lengths(documents.lengths, self.capacity)
+        sizes = np.bincount(pack)
+        place = np.random.default_rng([self.seed, PACK_ORDER, window]).permutation(len(sizes))
+        read = np.argsort(place)  # pack `read[i]` is the i-th
+        order = np.lexsort((np.arange(len(pack)), place[pack]))
+        self.drawn += self.window
+        self.placed += int(np.count_nonzero(np.bincount(order)))
+        return Window(documents, order, np.cumsum([0, *sizes[read]]))
 
     def steps(
         self, state: DataState, *, packs_per_step: int, rank: int = 0, world_size: int = 1
@@ -139,29 +178,39 @@ class PackStream:
         window, place = state.window, state.pack
         while True:
             packs = self.packs(window)
+            laid = self._laid_out(packs, range(place + (rank - number) % world_size, len(packs), world_size))
             while place < len(packs):
                 if number % world_size == rank:
-                    mine.append(self.collate(packs[place]))
+                    mine.append(next(laid))
                 number, place = number + 1, place + 1
                 if number % packs_per_step == 0:
                     yield mine, DataState(window=window, pack=place)
                     mine = []
             window, place = window + 1, 0
 
-    def collate(self, documents: Sequence[Document]) -> Pack:
-        """One pack. The number of cells grows in powers of two, so that shapes repeat for a compiled step."""
-        cells = 1 << (len(documents) + 1).bit_length()
-        return collate(documents, capacity=self.capacity, pad=self.pad, cells=cells)
+    def _laid_out(self, packs: Window, places: range) -> Iterator[Pack]:
+        """Packs of a window, a few hundred thousand positions at a time.
+
+        The number of cells is one power of two for the whole window, so that shapes repeat for a compiled step.
+        """
+        cells = 1 << (int(np.diff(packs.bounds).max()) + 1).bit_length()
+        together = max(LAID_OUT // self.capacity, 1)
+        for start in range(0, len(places), together):
+            chosen = [packs[place] for place in places[start : start + together]]
+            bounds = np.cumsum([0, *map(len, chosen)])
+            yield from collate_packs(
+                packs.documents, np.concatenate(chosen), bounds, capacity=self.capacity, pad=self.pad, cells=cells
+            )
 
     def statistics(self, window: int) -> PackStatistics:
         """How well one window fills its packs."""
         packs = self.packs(window)
-        used = sum(len(document.ids) for pack in packs for document in pack)
+        used = int(packs.documents.lengths[packs.order].sum())
         return PackStatistics(
             packs=len(packs),
-            documents=sum(map(len, packs)),
+            documents=len(packs.order),
             padding_share=1.0 - used / (len(packs) * self.capacity),
-            dropped_share=1.0 - sum(map(len, packs)) / self.window,
+            dropped_share=1.0 - np.count_nonzero(np.bincount(packs.order)) / self.window,
         )
 
 

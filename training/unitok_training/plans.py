@@ -1,14 +1,15 @@
-"""Draw what a model is shown: for every example index a task, rows of the shards, and the plan that renders them.
+"""Draw what a model is shown: for every example index a task, rows of the shards, and the document made of them.
 
 Everything is a pure function of (seed, index): the schedule names the task and how many of its examples came before;
 that number walks through a permutation of the task's items, a new one per epoch; whatever else is drawn (which voice
-says the target, which second is the voice prompt, where text turns into speech) comes from a generator seeded with
-(seed, task, number). Each task says which rows it cannot use and why.
+says the target, which second is the voice prompt, where text turns into speech) is a function of (seed, task, number).
+Many examples are drawn at once, as segments of the shards' columns; the plan of one is what its ids parse to.
+
+D documents drawn together.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections import Counter
@@ -19,16 +20,30 @@ from functools import cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.grammar import Plan, parse
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
-from unitok_training.batch import Document
-from unitok_training.columns import COLUMN_NAMES, NEEDS, Columns, Items, Skipped, segment_maximum
+from unitok_training.columns import Column, Columns, Items, spread
+from unitok_training.documents import Document
+from unitok_training.draws import below, uniform
 from unitok_training.interleave import interleave, word_pieces
 from unitok_training.mixture import Mixture, Schedule, TaskKey, parse_key
+from unitok_training.segments import (
+    DrawnDocuments,
+    Marks,
+    Segments,
+    Stretches,
+    compose,
+    compose_interleaved,
+)
+from unitok_training.selection import Selection, Voices, most_ids
 
 TARGET_CHOICES = ("any", "same-speaker", "fixed")
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
+TEXT, UNITS, CODES = 1, 2, 3
+"""Columns of a batch of documents; 0 are the control ids, noisy units come behind."""
+TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
+"""Names of what is drawn for an example."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +94,24 @@ class PlanOptions:
                 raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Examples of one task line."""
+
+    key: TaskKey
+    """The line."""
+    task: int
+    """Its index in the mixture."""
+    number: np.ndarray
+    """(D,) how many examples of the task came before."""
+    source: np.ndarray
+    """(D,) row that is given."""
+    target: np.ndarray
+    """(D,) row of the answer; the source itself where there is no other."""
+
+
 class PlanSource:
-    """Plans and documents by example index.
+    """Documents and plans by example index.
 
     `pieces` are the text tokenizer's, needed only to cut `ilm` examples at words. InputError where a task of the
     mixture has no row at all, or the shards' streams are not the vocabulary's.
@@ -98,19 +129,21 @@ class PlanSource:
     ) -> None:
         for stream in shards.streams.values():
             vocabulary.check(stream)
-        self.vocabulary = vocabulary
-        self.seed = seed
+        self.vocabulary, self.seed = vocabulary, seed
         self.options = options or PlanOptions()
         self.columns = Columns(shards, vocabulary, self.options.split)
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
         self.parsed = [parse_key(key) for key in self.keys]
-        self.skipped: list[Skipped] = []
-        self.items = [self._select(key, parsed) for key, parsed in zip(self.keys, self.parsed)]
+        selection = Selection(self.columns, self.options.split)
+        self.items = [selection.items(key, parsed) for key, parsed in zip(self.keys, self.parsed)]
+        self.skipped = selection.skipped
+        self.marks = Marks(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
         self.id_weights = self._id_weights()
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}
-        self._makers: dict[str, Callable[[TaskKey, int, int, np.random.Generator], Plan]] = {
+        self._banks = [self.columns.column(name) for name in ("text_ids", "units", "codes")]
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._makers: dict[str, Callable[[Drawn, list[Column]], Segments]] = {
             "asr": self._read,
             "tts": self._speak,
             "s2tt": self._read,
@@ -122,122 +155,14 @@ class PlanSource:
             "chat": self._answer,
         }
 
-    # ---- what may be drawn
-
-    def _select(self, key: str, parsed: TaskKey) -> Items:
-        """Usable items of a task; what is left out is counted in `skipped`."""
-        if parsed.line not in NEEDS:
-            raise InputError(f"mixture.{key}: only `unitok train-latent` takes it; remove it with mixture.{key}=0")
-        columns = self.columns
-        source_needs, target_needs = NEEDS[parsed.line]
-        usable = columns.split.copy()
-        total = int(usable.sum())
-        reasons: list[tuple[str, int]] = []
-
-        def keep(mask: np.ndarray, reason: str) -> None:
-            if lost := int((usable & ~mask).sum()):
-                reasons.append((reason, lost))
-            usable[~mask] = False
-
-        keep(columns.known_language, "language not in the vocabulary")
-        if parsed.source:
-            usable &= columns.lang == parsed.source  # asked for, so not reported as skipped
-        for name in source_needs:
-            keep(columns.lengths(name) > 0, f"no {COLUMN_NAMES[name]}")
-        if target_needs is None:
-            items = Items(self._distinct(usable) if parsed.line == "lm" else np.flatnonzero(usable))
-        else:
-            find = self._replies if parsed.task == "chat" else self._pairs
-            items = find(parsed, usable, target_needs)
-            partnered = np.zeros_like(usable)
-            partnered[items.source] = True
-            if parsed.line == "mt":
-                partnered |= usable & ~self._mask(self._distinct(usable))  # the same text again, not a loss
-            keep(partnered, "no reply to it" if parsed.task == "chat" else "no partner in another language")
-        self.skipped += [Skipped(key=key, reason=reason, rows=rows) for reason, rows in reasons]
-        if not len(items.source):
-            why = ", ".join(f"{rows} {reason}" for reason, rows in reasons) or "none of the language asked for"
-            raise InputError(
-                f"mixture.{key}: none of the {total} rows of split {self.options.split!r} can be used ({why}); "
-                f"remove it with mixture.{key}=0, or prepare shards that have what it needs"
-            )
-        return items
-
-    def _mask(self, rows: np.ndarray) -> np.ndarray:
-        mask = np.zeros(len(self.columns.lang), np.bool_)
-        mask[rows] = True
-        return mask
+    @cached_property
+    def _voices(self) -> Voices:
+        return Voices(self.columns)
 
     @cached_property
-    def _cell(self) -> np.ndarray:
-        """(R,) number of (group, language); rows without a group have one each."""
-        columns = self.columns
-        groups = np.where(columns.group == "", [f"\0{row}" for row in range(len(columns.group))], columns.group)
-        return np.unique(groups, return_inverse=True)[1] * len(self._languages) + self._language
-
-    @cached_property
-    def _languages(self) -> list[str]:
-        return sorted(set(self.columns.lang.tolist()))
-
-    @cached_property
-    def _language(self) -> np.ndarray:
-        """(R,) index of the row's language."""
-        return np.searchsorted(self._languages, self.columns.lang)
-
-    def _distinct(self, usable: np.ndarray) -> np.ndarray:
-        """The first usable row of each (group, language): text that several voices say counts once."""
-        rows = np.flatnonzero(usable)
-        return rows[np.sort(np.unique(self._cell[rows], return_index=True)[1])]
-
-    def _pairs(self, parsed: TaskKey, usable: np.ndarray, target_needs: Sequence[str]) -> Items:
-        """Every usable source row with every other language in which its group is said."""
-        columns = self.columns
-        target = columns.split & columns.known_language & (columns.group != "")
-        for name in target_needs:
-            target &= columns.lengths(name) > 0
-        pool = np.flatnonzero(target)
-        if parsed.line == "mt":
-            pool = self._distinct(target)
-        pool = pool[np.argsort(self._cell[pool], kind="stable")]
-        cells = self._cell[pool]
-        sources = self._distinct(usable) if parsed.line == "mt" else np.flatnonzero(usable)
-        found = []
-        for number, language in enumerate(self._languages):
-            if parsed.target not in (None, language):
-                continue
-            rows = sources[(self._language[sources] != number) & (columns.group[sources] != "")]
-            wanted = self._cell[rows] - self._language[rows] + number
-            start, stop = np.searchsorted(cells, wanted, "left"), np.searchsorted(cells, wanted, "right")
-            some = stop > start
-            found.append(np.stack([rows[some], start[some], stop[some]]))
-        source, start, stop = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
-        return Items(source, start, stop, pool)
-
-    def _replies(self, parsed: TaskKey, usable: np.ndarray, target_needs: Sequence[str]) -> Items:
-        """Questions with the rows whose extras say `"reply_to": id of the question`."""
-        columns = self.columns
-        target = columns.split & columns.known_language
-        for name in target_needs:
-            target &= columns.lengths(name) > 0
-        row_of = {str(columns.ids[row]): int(row) for row in np.flatnonzero(usable)}
-        pairs = []
-        for row in np.flatnonzero(target):
-            if '"reply_to"' not in columns.extras[row]:
-                continue
-            question = row_of.get(str(json.loads(columns.extras[row])["reply_to"]))
-            if question is not None:
-                pairs.append((question, int(row)))
-        source, pool = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
-        return Items(source, np.arange(len(pool)), np.arange(len(pool)) + 1, pool)
-
-    @cached_property
-    def _voices(self) -> dict[str, np.ndarray]:
-        """Speaker → usable rows with codes."""
-        columns = self.columns
-        rows = np.flatnonzero(columns.split & (columns.lengths("codes") > 0) & (columns.speaker != ""))
-        rows = rows[np.argsort(columns.speaker[rows], kind="stable")]
-        names, starts = np.unique(columns.speaker[rows], return_index=True)
-        return {str(name): part for name, part in zip(names, np.split(rows, starts[1:]))}
+    def _salt(self) -> list[int]:
+        """A number per task from its key alone: adding a task to a mixture changes no draw of the others."""
+        return [zlib.crc32(key.encode()) for key in self.keys]
 
     def _id_weights(self) -> np.ndarray | None:
         """(V,) float32 loss weight of every id as a label; None where all weigh the same."""
@@ -251,168 +176,227 @@ class PlanSource:
 
     # ---- drawing
 
+    def documents(self, indices: np.ndarray) -> DrawnDocuments:
+        """The examples of indices (D,), as segments that become ids when packs are laid out."""
+        chosen = np.asarray(indices, np.int64)
+        tasks, numbers = self.schedule.draw_all(chosen % self.options.repeat if self.options.repeat else chosen)
+        rows = np.zeros(len(chosen), np.int64)
+        # An absent column is never referred to; the place of another keeps the numbers of the rest.
+        present = next(bank for bank in self._banks if bank is not None)
+        columns = [bank or present for bank in self._banks]
+        groups = []
+        for task in np.flatnonzero(np.bincount(tasks)).tolist():
+            of = np.flatnonzero(tasks == task)
+            drawn = self._draw(task, numbers[of])
+            rows[of] = drawn.source
+            groups.append((of, self._makers[drawn.key.task](drawn, columns)))
+        return DrawnDocuments(
+            columns, self.marks, groups, tasks,
+            id_weights=self.id_weights,
+            name=lambda number: f"{self.keys[tasks[number]]} example from row {self.columns.ids[rows[number]]}",
+        )  # fmt: skip
+
+    def document(self, index: int) -> Document:
+        """One example, rendered."""
+        found = self.documents(np.array([index]))
+        ids, weight = found.rendered(np.array([0]))
+        return Document(
+            ids=ids, loss_weight=weight, task=int(found.tasks[0]), name=found.name(0),
+            prefix_length=int(found.prefix_lengths[0]),
+        )  # fmt: skip
+
     def plan(self, index: int) -> Plan:
         """The plan of an example."""
-        return self._draw(index)[0]
+        return parse(self.document(index).ids, self.vocabulary).plan()
 
     example = plan
 
-    def document(self, index: int) -> Document:
-        """The example rendered."""
-        plan, task, source = self._draw(index)
-        rendered = render(plan, self.vocabulary)
-        name = f"{self.keys[task]} example from row {self.columns.ids[source]}"
-        weights = rendered.loss_weight
-        if self.id_weights is not None:
-            weights = weights * self.id_weights[rendered.ids]
-        return Document(
-            ids=rendered.ids, loss_weight=weights, task=task, name=name, prefix_length=rendered.prefix_length
-        )
+    def _draw(self, task: int, number: np.ndarray) -> Drawn:
+        """Rows of a task's examples: every epoch is a permutation of all items."""
+        items, count = self.items[task], len(self.items[task].source)
+        epoch, place = np.divmod(number, count)
+        item = np.empty(len(number), np.int64)
+        for one in np.unique(epoch).tolist():
+            of = epoch == one
+            item[of] = self._order(task, one, count)[place[of]]
+        source = items.source[item]
+        target = source if items.pool is None else self._target(items, item, (self.seed, self._salt[task], number))
+        return Drawn(self.parsed[task], task, number, source, target)
 
-    def _draw(self, index: int) -> tuple[Plan, int, int]:
-        """(plan, task, source row)."""
-        task, number = self.schedule.draw(index % self.options.repeat if self.options.repeat else index)
-        key, items = self.parsed[task], self.items[task]
-        rng = np.random.default_rng([self.seed, self._salt[task], number])
-        item = self._order(task, number)
-        source = int(items.source[item])
-        target = source if items.pool is None else self._target(items, item, rng)
-        return self._makers[key.task](key, source, target, rng), task, source
-
-    @cached_property
-    def _salt(self) -> list[int]:
-        """A number per task from its key alone: adding a task to a mixture changes no draw of the others."""
-        return [zlib.crc32(key.encode()) for key in self.keys]
-
-    def _order(self, task: int, number: int) -> int:
-        """Item of a task's n-th example: every epoch is a permutation of all items."""
-        epoch, place = divmod(number, len(self.items[task].source))
-        cached = self._orders.get(task)
-        if cached is None or cached[0] != epoch:
+    def _order(self, task: int, epoch: int, count: int) -> np.ndarray:
+        """The items' order in an epoch; the last one of each task is remembered."""
+        if (task, epoch) not in self._orders:
+            self._orders = {known: order for known, order in self._orders.items() if known[0] != task}
             rng = np.random.default_rng([self.seed, self._salt[task], epoch, 1])
-            cached = self._orders[task] = (epoch, rng.permutation(len(self.items[task].source)))
-        return int(cached[1][place])
+            self._orders[task, epoch] = rng.permutation(count)
+        return self._orders[task, epoch]
 
-    def _target(self, items: Items, item: int, rng: np.random.Generator) -> int:
+    def _target(self, items: Items, item: np.ndarray, keys: tuple[int, int, np.ndarray]) -> np.ndarray:
+        """(D,) the row of each answer, among those that say it."""
         assert items.pool is not None and items.start is not None and items.stop is not None
-        candidates = items.pool[items.start[item] : items.stop[item]]
-        if self.options.target_row == "same-speaker":
-            same = candidates[self.columns.speaker[candidates] == self.columns.speaker[items.source[item]]]
-            candidates = same if len(same) else candidates
-        elif self.options.target_row == "fixed":
-            candidates = candidates[:1]
-        return int(candidates[0] if len(candidates) == 1 else candidates[rng.integers(len(candidates))])
+        start, count = items.start[item], items.stop[item] - items.start[item]
+        if self.options.target_row == "fixed":
+            return items.pool[start]
+        if self.options.target_row == "any":
+            return items.pool[start + below(count, *keys, TARGET)]
+        owner = np.repeat(np.arange(len(item)), count)
+        candidates = items.pool[spread(start, count)]
+        speaker = self.columns.speaker
+        same = speaker[candidates] == speaker[items.source[item]][owner]
+        some = np.bincount(owner[same], minlength=len(item)) > 0
+        kept = same | ~some[owner]  # any voice where the speaker does not say it
+        candidates, count = candidates[kept], np.bincount(owner[kept], minlength=len(item))
+        return candidates[np.cumsum(count) - count + below(count, *keys, TARGET)]
 
-    def _lang(self, row: int) -> str:
-        return str(self.columns.lang[row])
+    def _keys(self, drawn: Drawn) -> tuple[int, int, np.ndarray]:
+        return self.seed, self._salt[drawn.task], drawn.number
 
-    def _source_units(self, row: int, rng: np.random.Generator) -> Span:
-        span, share = self.columns.units(row), self.options.condition_noise
+    def _header(self, drawn: Drawn, *flags: str, two: bool = False) -> Stretches:
+        languages = self.columns.language
+        target = languages[drawn.target] if two else np.full(len(drawn.source), -1)
+        return self.marks.headers(drawn.key.task, flags, self.columns.languages, languages[drawn.source], target)
+
+    def _row(self, column: int, rows: np.ndarray) -> Stretches:
+        """The whole of each row in a column."""
+        offsets = self.columns.offsets(("text_ids", "units", "codes")[column - 1])
+        return Stretches(column, offsets[rows], offsets[rows + 1] - offsets[rows])
+
+    def _source_units(self, drawn: Drawn, columns: list[Column]) -> Stretches:
+        """Units that are given: noisy ones are made here and become one more column."""
+        units, share = self._row(UNITS, drawn.source), self.options.condition_noise
         if not share:
-            return span
-        units = span.content.copy()
-        hit, drop = rng.random(len(units)) < share, rng.random(len(units)) < 0.5
-        size = self.columns.shards.streams["units"].cardinalities[0]
-        units[hit & ~drop] = rng.integers(size, size=int((hit & ~drop).sum()))
-        kept = units[~(hit & drop)]
-        return Span("units", kept if len(kept) else span.content, "units")
+            return units
+        values = columns[UNITS - 1].local(units.start, units.length)
+        seed, salt, number = self._keys(drawn)
+        keys = (seed, salt, np.repeat(number, units.length), NOISE, spread(np.zeros_like(units.start), units.length))
+        hit, drop = uniform(*keys, 0) < share, uniform(*keys, 1) < 0.5
+        values = np.where(hit, below(columns[UNITS - 1].width, *keys, 2), values).astype(np.int32)
+        first = np.cumsum(units.length) - units.length
+        kept = np.add.reduceat(~(hit & drop), first, dtype=np.int64)
+        stays = ~(hit & drop) | np.repeat(kept == 0, units.length)  # never nothing at all
+        length = np.where(kept == 0, units.length, kept)
+        columns.append(Column("units", [values[stays]], self.vocabulary, "noisy units"))
+        return Stretches(len(columns), np.cumsum(length) - length, length)
 
-    def _voice(self, row: int, rng: np.random.Generator) -> tuple[Span, ...]:
-        """A second or two of another utterance of the row's speaker, or nothing."""
-        options, columns = self.options, self.columns
-        if rng.random() >= options.voice_share:
-            return ()
-        others = self._voices.get(str(columns.speaker[row]))
-        if others is None or len(others) < 2:
-            return ()
-        place = int(np.searchsorted(others, row))
-        place = (place + int(rng.integers(1, len(others)))) % len(others)  # any but the row itself
-        codes = columns.codes(int(others[place])).content
-        seconds = rng.uniform(options.voice_min_seconds, options.voice_max_seconds)
-        frames = min(self._frames(seconds), len(codes))
-        start = int(rng.integers(len(codes) - frames + 1))
-        return (Span("voice", codes[start : start + frames], "codes"),)
+    def _voice(self, drawn: Drawn) -> Stretches:
+        """A second or two of another utterance of each target's speaker, or nothing."""
+        options, voices, keys = self.options, self._voices, self._keys(drawn)
+        count, books = voices.count[drawn.target], self.columns.codebooks
+        there = (uniform(*keys, HAS_VOICE) < options.voice_share) & (count > 1)
+        row = voices.other(drawn.target, 1 + below(np.maximum(count - 1, 1), *keys, VOICE_ROW))
+        codes = self._row(CODES, row)
+        span = options.voice_max_seconds - options.voice_min_seconds
+        seconds = options.voice_min_seconds + span * uniform(*keys, VOICE_SECONDS)
+        frames = np.minimum(self._frames(seconds), codes.length // books)
+        start = below(codes.length // books - frames + 1, *keys, VOICE_START)
+        return Stretches(CODES, codes.start + start * books, np.where(there, frames * books, 0))
 
-    def _frames(self, seconds: float) -> int:
+    def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
         rate = self.columns.shards.streams["codes"].frame_rate
         assert rate is not None, "codes have a frame rate"
-        return max(1, round(seconds * float(rate)))
+        return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
 
-    # ---- one plan per task line
+    # ---- one kind of document per task line
 
-    def _read(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
+    def _read(self, drawn: Drawn, columns: list[Column]) -> Segments:
         """asr, s2tt, mt: something in, text out."""
-        if key.task == "mt":
-            condition = self.columns.text(source)
+        condition: tuple[str, Stretches]
+        if drawn.key.task == "mt":
+            condition = ("text", self._row(TEXT, drawn.source))
+        elif drawn.key.variant == "codes":
+            condition = ("codes", self._row(CODES, drawn.source))
         else:
-            condition = self.columns.codes(source) if key.variant == "codes" else self._source_units(source, rng)
-        other = None if key.task == "asr" else self._lang(target)
-        return Plan(key.task, self._lang(source), other, (), (condition,), (self.columns.text(target),))
+            condition = ("units", self._source_units(drawn, columns))
+        header = self._header(drawn, two=drawn.key.task != "asr")
+        output = ("text", self._row(TEXT, drawn.target))
+        return compose(drawn.key.task, header, [condition], [output], self.marks)
 
-    def _spoken(
-        self, key: TaskKey, target: int, rng: np.random.Generator
-    ) -> tuple[str, tuple[Span, ...], tuple[Span, ...]]:
+    def _spoken(self, drawn: Drawn) -> tuple[str, list[tuple[str, Stretches]], list[tuple[str, Stretches]]]:
         """(flag, voice prompt, outputs) of a task that speaks."""
-        if key.variant == "codes":
-            return OUT_CODES, self._voice(target, rng), (self.columns.units(target), self.columns.codes(target))
-        return OUT_UNITS, (), (self.columns.units(target),)
+        units = ("units", self._row(UNITS, drawn.target))
+        if drawn.key.variant != "codes":
+            return OUT_UNITS, [], [units]
+        return OUT_CODES, [("voice", self._voice(drawn))], [units, ("codes", self._row(CODES, drawn.target))]
 
-    def _speak(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
-        flag, voice, outputs = self._spoken(key, target, rng)
-        return Plan("tts", self._lang(source), None, (flag,), (*voice, self.columns.text(source)), outputs)
+    def _speak(self, drawn: Drawn, columns: list[Column]) -> Segments:
+        flag, voice, outputs = self._spoken(drawn)
+        text = ("text", self._row(TEXT, drawn.source))
+        return compose("tts", self._header(drawn, flag), [*voice, text], outputs, self.marks)
 
-    def _speak_translation(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
-        flag, voice, outputs = self._spoken(key, target, rng)
+    def _speak_translation(self, drawn: Drawn, columns: list[Column]) -> Segments:
+        flag, voice, outputs = self._spoken(drawn)
         flags: tuple[str, ...] = (flag,)
-        if key.variant == "chain":
-            flags, outputs = (CHAIN, flag), (self.columns.text(source), self.columns.text(target), *outputs)
-        conditions = (*voice, self._source_units(source, rng))
-        return Plan("s2st", self._lang(source), self._lang(target), flags, conditions, outputs)
+        if drawn.key.variant == "chain":
+            flags = (CHAIN, flag)
+            outputs = [("text", self._row(TEXT, row)) for row in (drawn.source, drawn.target)] + outputs
+        header = self._header(drawn, *flags, two=True)
+        return compose("s2st", header, [*voice, ("units", self._source_units(drawn, columns))], outputs, self.marks)
 
-    def _continue(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
+    def _continue(self, drawn: Drawn, columns: list[Column]) -> Segments:
         """lm, slm: nothing in, everything is learnt."""
-        span = self.columns.text(source) if key.task == "lm" else self.columns.units(source)
-        return Plan(key.task, self._lang(source), None, (), (), (span,))
+        kind, column = ("text", TEXT) if drawn.key.task == "lm" else ("units", UNITS)
+        output = (kind, self._row(column, drawn.source))
+        return compose(drawn.key.task, self._header(drawn), [], [output], self.marks)
 
-    def _answer(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
-        columns = self.columns
-        outputs = (columns.text(source), columns.text(target), columns.units(target))
-        return Plan("chat", self._lang(source), None, (), (self._source_units(source, rng),), outputs)
+    def _answer(self, drawn: Drawn, columns: list[Column]) -> Segments:
+        texts = [("text", self._row(TEXT, row)) for row in (drawn.source, drawn.target)]
+        outputs = [*texts, ("units", self._row(UNITS, drawn.target))]
+        condition = ("units", self._source_units(drawn, columns))
+        return compose("chat", self._header(drawn), [condition], outputs, self.marks)
 
-    def _interleave(self, key: TaskKey, source: int, target: int, rng: np.random.Generator) -> Plan:
-        spans = self._word_spans(source, rng)
-        if spans is None:
-            rows = self.items[self.keys.index(self._key_of(key))].source
-            rows = rows[self._language[rows] == self._language[source]]
-            extra = rng.choice(rows, size=max(self.options.interleave_sentences - 1, 1))
-            textual = bool(rng.integers(2))
-            spans = []
-            for row in (source, *(int(row) for row in extra)):
-                spans.append(self.columns.text(row) if textual else self.columns.units(row))
-                textual = not textual
-        return Plan("ilm", self._lang(source), None, (), (), tuple(spans))
+    def _interleave(self, drawn: Drawn, columns: list[Column]) -> Segments:
+        """Cuts fall at words, of which every row has its own: here examples are made one by one."""
+        spans = []
+        for number, row in zip(drawn.number.tolist(), drawn.source.tolist()):
+            rng = np.random.default_rng([self.seed, self._salt[drawn.task], number])
+            cuts = self._word_cuts(row, rng)
+            if cuts is None:
+                rows = self._rows_of_language(drawn.task, int(self.columns.language[row]))
+                extra = rng.choice(rows, size=max(self.options.interleave_sentences - 1, 1))
+                textual = bool(rng.integers(2))
+                cuts = []
+                for one in (row, *extra.tolist()):
+                    cuts.append((one, "text" if textual else "units", 0, None))
+                    textual = not textual
+            spans.append([self._cut(*cut) for cut in cuts])
+        return compose_interleaved(self._header(drawn), spans, self.marks)
 
-    def _word_spans(self, row: int, rng: np.random.Generator) -> list[Span] | None:
-        """Spans of one utterance that change modality at word boundaries; None where its words are not aligned."""
+    def _cut(self, row: int, kind: str, begin: int, end: int | None) -> tuple[str, int, int, int]:
+        """(kind, column, start, length) of a part of a row."""
+        column, name = (TEXT, "text_ids") if kind == "text" else (UNITS, "units")
+        first, last = self.columns.offsets(name)[row : row + 2].tolist()
+        return kind, column, first + begin, (last - first if end is None else end) - begin
+
+    @cached_property
+    def _by_language(self) -> dict[tuple[int, int], np.ndarray]:
+        return {}
+
+    def _rows_of_language(self, task: int, language: int) -> np.ndarray:
+        if (task, language) not in self._by_language:
+            rows = self.items[task].source
+            self._by_language[task, language] = rows[self.columns.language[rows] == language]
+        return self._by_language[task, language]
+
+    def _word_cuts(self, row: int, rng: np.random.Generator) -> list[tuple[int, str, int, int | None]] | None:
+        """(row, kind, begin, end) of stretches that change modality at word boundaries; None without aligned words."""
         words = self.columns.words(row) if self.word_start is not None else None
         rate = self.columns.shards.streams["units"].frame_rate
         if not words or rate is None:
             return None
-        durations = self.columns.get("units_durations", row) if self.columns.ragged("units_durations") else None
+        deduplicated = self.columns.shards.streams["units"].deduplicated
         assert self.word_start is not None
-        return interleave(
+        found = interleave(
             self.columns.get("text_ids", row),
-            self.columns.get("units", row),
-            durations,
+            self.columns.get("units_durations", row)
+            if deduplicated
+            else np.ones(len(self.columns.get("units", row)), int),
             words,
             word_start=self.word_start,
             frame_rate=float(rate),
             mean_words=self.options.interleave_words,
             rng=rng,
         )
-
-    def _key_of(self, parsed: TaskKey) -> str:
-        return self.keys[self.parsed.index(parsed)]
+        return None if found is None else [(row, *cut) for cut in found]
 
     # ---- limits and reports
 
@@ -422,8 +406,8 @@ class PlanSource:
         Looks at every item before training begins, without drawing any: the bound takes the longest candidate target
         and the longest voice prompt.
         """
-        for task, (parsed, items) in enumerate(zip(self.parsed, self.items)):
-            bounds = self._bounds(parsed, items)
+        for task, items in enumerate(self.items):
+            bounds = self.most_ids(task)
             worst = int(np.argmax(bounds))
             if bounds[worst] > capacity:
                 raise InputError(
@@ -432,25 +416,15 @@ class PlanSource:
                     f"leave long rows out of the shards ({int((bounds > capacity).sum())} are too long)"
                 )
 
-    def _bounds(self, parsed: TaskKey, items: Items) -> np.ndarray:
-        """(I,) most tokens an item can render to."""
-        columns = self.columns
-        source_needs, target_needs = NEEDS[parsed.line]
-        marks = 24  # header, flags, at most five spans with two marks each, eos
-        if parsed.task == "ilm":
-            both = columns.lengths("text_ids") + columns.lengths("units")
-            longest = int(np.maximum(columns.lengths("text_ids"), columns.lengths("units"))[items.source].max())
-            several = longest * max(self.options.interleave_sentences, 2)
-            aligned = self.word_start is not None
-            return both[items.source] * 2 + marks if aligned else np.full(len(items.source), several + marks)
-        bound = sum((columns.lengths(name)[items.source] for name in source_needs), np.zeros(len(items.source), int))
-        if items.pool is not None:
-            assert target_needs is not None and items.start is not None and items.stop is not None
-            lengths = sum((columns.lengths(name)[items.pool] for name in target_needs), np.zeros(len(items.pool), int))
-            bound = bound + segment_maximum(lengths, items.start, items.stop)
-        if parsed.variant == "codes" and parsed.task in ("tts", "s2st"):
-            marks += self._frames(self.options.voice_max_seconds) * columns.codebooks
-        return bound + marks
+    def most_ids(self, task: int) -> np.ndarray:
+        """(I,) most ids that an item of a task can render to."""
+        spoken = "codes" in self.columns.shards.streams
+        return most_ids(
+            self.columns, self.parsed[task], self.items[task],
+            sentences=self.options.interleave_sentences,
+            aligned=self.word_start is not None,
+            voice_frames=int(self._frames(self.options.voice_max_seconds)) if spoken else 0,
+        )  # fmt: skip
 
     def usable(self) -> dict[str, int]:
         """Items per task: rows, or pairs of a row and a language."""
@@ -463,4 +437,4 @@ class PlanSource:
 
     def key_counts(self, examples: int) -> Counter[str]:
         """How often each key comes among the first examples."""
-        return Counter(self.keys[self.schedule.draw(index)[0]] for index in range(examples))
+        return Counter(self.keys[task] for task in self.schedule.draw_all(np.arange(examples))[0])
