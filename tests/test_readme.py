@@ -17,6 +17,7 @@ import yaml
 
 from tests.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
 from tests.file_tree import HEADING, file_tree, first_sentence, repository_files, tree_names
+from tests.hf_hosts import write_host
 from tests.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.manifest import read_manifest
@@ -72,6 +73,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if DATA.is_dir():
         (place / "shared").symlink_to(DATA.parent)
     write_recordings(folder / "my")
+    write_host(folder / "path/to/Qwen3", "qwen3")
     if LITERAL:
         demo = ROOT / "runs" / "demo"
         assert (demo / "report.html").exists(), "`make docs-check` runs the demo first"
