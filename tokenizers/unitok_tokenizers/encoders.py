@@ -130,17 +130,23 @@ class CtcEncoder:
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
 
-    @torch.inference_mode()
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
         """What the network's own head reads."""
-        texts = [""] * len(recordings)
+        alphabet = self.network.config.alphabet
+        each = [torch.from_numpy(frames) for frames in self.log_probabilities(recordings)]
+        return [greedy_text(one[None], torch.tensor([len(one)]), alphabet)[0] for one in each]
+
+    @torch.inference_mode()
+    def log_probabilities(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(2 F, characters + blank) of the head for each recording, natural logarithms, index 0 the blank."""
+        out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
             mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
-            log_probabilities, sizes = self.network(mels, frames)
-            found = greedy_text(log_probabilities, sizes, self.network.config.alphabet)
-            for index, text in zip(batch, found):
-                texts[index] = text
-        return texts
+            found, sizes = self.network(mels, frames)
+            for row, index in enumerate(batch):
+                out[index] = found[row, : int(sizes[row])].numpy().copy()
+        assert all(frames is not None for frames in out)
+        return out  # type: ignore[return-value]
 
     def _batches(self, recordings: Sequence[np.ndarray]) -> list[list[int]]:
         return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)

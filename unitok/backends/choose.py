@@ -1,10 +1,11 @@
-"""Backends by the name that a user gives: unitok, pocketsphinx, espeak, or a folder of a transformers model."""
+"""Backends by the name that a user gives: unitok, pocketsphinx, espeak, or a folder of a model, CTC or transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from unitok.backends.ctc import CtcRecogniser, ctc_folder
 from unitok.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
 from unitok.backends.interfaces import Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
@@ -29,13 +30,15 @@ SYNTHESISERS: Mapping[str, Callable[[Model], Synthesiser]] = {"unitok": UnitokSy
 
 
 def recogniser_of(name: str, model: Model) -> Recogniser:
-    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a local transformers folder."""
+    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers."""
     if name in RECOGNISERS:
         return RECOGNISERS[name](model)
     if not Path(name).is_dir():
         raise InputError(f"unknown recogniser {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
         return UnitokRecogniser(Model.load(name))
+    if ctc_folder(name) is not None:
+        return CtcRecogniser.load(name)
     return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name))
 
 
