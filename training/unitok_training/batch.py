@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_training.columns import counting
 from unitok_training.documents import Document, Documents, ListedDocuments
 
 NO_LABEL = -100
@@ -124,14 +125,17 @@ def collate_packs(
     flat_ids, flat_weight = ids.reshape(-1), weight.reshape(-1)
     flat_weight[starts] = 0.0
     labels, shifted = np.full(ids.shape, NO_LABEL, np.int64), np.zeros(ids.shape, np.float32)
-    np.copyto(labels.reshape(-1)[:-1], flat_ids[1:], where=flat_weight[1:] > 0)
+    learnt = flat_weight > 0
+    np.copyto(labels.reshape(-1)[:-1], flat_ids[1:], where=learnt[1:])
     shifted.reshape(-1)[:-1] = flat_weight[1:]
-    positions = np.arange(packs * capacity) - np.repeat(starts, sizes)
+    positions = np.repeat(starts, sizes)
+    np.subtract(counting(packs * capacity), positions, out=positions)
     arrays = (
         ids[..., None], labels[..., None], shifted[..., None], positions.reshape(ids.shape), cu_seqlens, prefix,
         np.repeat(tasks, sizes).reshape(ids.shape),
     )  # fmt: skip
-    counts = (np.diff(bounds), sequences, np.maximum.reduceat(sizes, first), used, np.count_nonzero(shifted, axis=1))
+    supervised = [np.count_nonzero(learnt[start : start + capacity]) for start in range(0, len(learnt), capacity)]
+    counts = (np.diff(bounds), sequences, np.maximum.reduceat(sizes, first), used, np.array(supervised))
     tensors = zip(*(torch.from_numpy(array).unbind(0) for array in arrays))
     return [
         Pack(

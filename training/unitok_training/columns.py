@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -29,11 +29,21 @@ class Skipped:
     """How many."""
 
 
+@cache
+def _counted(power: int) -> np.ndarray:
+    return np.arange(1 << power)
+
+
+def counting(count: int) -> np.ndarray:
+    """(count,) int64: 0, 1, 2, …, a view of what is made once: a new array of this size is paid for page by page."""
+    return _counted(max(count, 2).bit_length())[:count]
+
+
 def spread(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """(sum of lengths,) int64: start[i], start[i] + 1, … for each of the (S,) stretches, one after another."""
     ends = np.cumsum(length)
     found = np.repeat(start - (ends - length), length)
-    found += np.arange(len(found))
+    found += counting(len(found))
     return found
 
 

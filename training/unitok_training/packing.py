@@ -21,8 +21,8 @@ PACK_ORDER = 0x9AC4
 """Separates the random stream that shuffles packs from those that draw examples."""
 LAID_OUT = 1 << 18
 """Positions that are laid out at once: enough to forget the cost of a call, few enough to stay in the cache."""
-HELD_BACK = 6
-"""One document in so many is held back from the dealing, to fill the room that is left."""
+HELD_BACK = (6, 8)
+"""Held back from the dealing to fill the room that is left: one document in so many, but at most so many a pack."""
 
 
 def pack_lengths(lengths: Sequence[int] | np.ndarray, capacity: int) -> np.ndarray:
@@ -35,9 +35,10 @@ def pack_lengths(lengths: Sequence[int] | np.ndarray, capacity: int) -> np.ndarr
     """
     sizes = np.asarray(lengths, np.int64)
     assert len(sizes) and sizes.min() > 0 and sizes.max() <= capacity, f"lengths lie in 1 … {capacity}"
-    order = np.argsort(-sizes, kind="stable")
+    order = by_number(int(sizes.max()) - sizes)  # longest first
     least = -(-int(sizes.sum()) // capacity)
-    pack, load = _deal(sizes, np.delete(order, np.s_[::HELD_BACK]), capacity, least)
+    every = max(HELD_BACK[0], len(sizes) // (HELD_BACK[1] * least))
+    pack, load = _deal(sizes, np.delete(order, np.s_[::every]), capacity, least)
     count = _fill(sizes, order, pack, load, capacity)
     if count > least and len(sizes) <= FEW:
         alone = np.full(len(sizes), -1)
@@ -48,6 +49,12 @@ def pack_lengths(lengths: Sequence[int] | np.ndarray, capacity: int) -> np.ndarr
 
 FEW = 4096
 """Documents up to which packing twice costs nothing that matters."""
+
+
+def by_number(keys: np.ndarray) -> np.ndarray:
+    """(D,) stable order of whole numbers of 0 or more; numbers of 16 bits are sorted by their digits, not compared."""
+    small = len(keys) and int(keys.max()) < 1 << 16
+    return np.argsort(keys.astype(np.uint16) if small else keys, kind="stable")
 
 
 def _deal(sizes: np.ndarray, order: np.ndarray, capacity: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +163,7 @@ class PackStream:
         sizes = np.bincount(pack)
         place = np.random.default_rng([self.seed, PACK_ORDER, window]).permutation(len(sizes))
         read = np.argsort(place)  # pack `read[i]` is the i-th
-        order = np.lexsort((np.arange(len(pack)), place[pack]))
+        order = by_number(place[pack])
         self.drawn += self.window
         self.placed += int(np.count_nonzero(np.bincount(order)))
         return Window(documents, order, np.cumsum([0, *sizes[read]]))
