@@ -12,6 +12,7 @@ from unitok.beam import beam_search
 from unitok.cache import KVCache
 from unitok.decoder import Decoder, DecoderConfig
 from unitok.generation import Generation, decode_step, generate, prefill, shared_prefix
+from unitok.native import find_compiler
 from unitok.sampling import Sampling
 from unitok.stepping import Stepper, quantise_rows, steppable
 
@@ -22,6 +23,9 @@ SHAPES = {
     "qwen2": replace(PLAIN, attention_bias=True, tied=False),
     "one key head": replace(PLAIN, kv_heads=1, rope_scaling={"type": "linear", "factor": 2.0}),
 }
+COMPILED = pytest.param(
+    {"compiled": True}, marks=pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+)
 
 
 def made(config: DecoderConfig = PLAIN, *, seed: int = 0) -> Decoder:
@@ -41,12 +45,12 @@ def ragged(*lengths: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("config", list(SHAPES.values()), ids=list(SHAPES))
 @pytest.mark.parametrize("lengths", [(7,), (3, 9, 5)], ids=["alone", "ragged"])
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("ways", [{}, {"packed": True}, COMPILED], ids=["plain", "packed", "compiled"])
 @torch.inference_mode()
-def test_a_step_is_the_decoders(config: DecoderConfig, lengths: tuple[int, ...], packed: bool) -> None:
+def test_a_step_is_the_decoders(config: DecoderConfig, lengths: tuple[int, ...], ways: dict[str, bool]) -> None:
     decoder = made(config)
     quick, slow = (prefill(decoder, ragged(*lengths), 16)[0] for _ in range(2))
-    stepper = Stepper(decoder, packed=packed)
+    stepper = Stepper(decoder, **ways)
     for step in range(4):
         ids = torch.arange(len(lengths)) * 5 + step
         longest = max(lengths) + 1 + step

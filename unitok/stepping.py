@@ -6,17 +6,21 @@ A step of one small sequence is bound by the cost of starting operations, and on
 weights. So: queries and keys are rotated together and in place, keys and values are written to the cache together, no
 operation has a twin per head group, and on processors weights may be copied into oneDNN's blocked layout, which reads
 bfloat16 at more than twice the rate of a plain matrix, or be int8 with a scale per row (a quarter of float32's bytes).
+A single sequence on a processor may go through `unitok.native`, which has no operations to start at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok import native
 from unitok.cache import KVCache
 from unitok.decoder import Block, Decoder, FeedForward
 from unitok_tokenizers.errors import InputError
@@ -42,9 +46,8 @@ def packed_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     return lambda x: apply(x, packed, bias, "none", [], "")
 
 
-def int8_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The same with the weight rounded to int8, one scale per row; activations stay bfloat16 or float32."""
-    quantised, scales = quantise_rows(weight)
+def int8_linear(quantised: Tensor, scales: Tensor, bias: Tensor | None = None) -> Linear:
+    """The same with a weight of `quantise_rows`; activations stay bfloat16 or float32."""
 
     def apply(x: Tensor) -> Tensor:
         out = torch._weight_int8pack_mm(x, quantised, scales)
@@ -74,26 +77,46 @@ class _Layer:
 class Stepper:
     """The decoder's step, ready to be called many times.
 
-    Plain weights are the decoder's own, so that a step always follows them; packed and int8 ones are copies, made here.
+    Plain weights are the decoder's own, so that a step always follows them; packed and int8 ones are copies. What a
+    single compiled sequence does not need is made when the first batch does.
 
     Args:
         decoder: what is to be computed.
         packed: copy the weights into the layout that processors read quickest. Pays after some ten steps.
         int8: round the weights; changes what is computed.
+        compiled: step single sequences through `unitok.native`, with float32 between the weights whatever these are.
+            Compiles for two seconds where no process on this machine has before. Where it cannot, a warning says so.
     """
 
-    def __init__(self, decoder: Decoder, *, packed: bool = False, int8: bool = False) -> None:
+    def __init__(self, decoder: Decoder, *, packed: bool = False, int8: bool = False, compiled: bool = False) -> None:
         assert steppable(decoder)
-        self.int8 = int8
-        self.made_from = fingerprint(decoder) if packed or int8 else None
+        self.packed, self.int8, self.compiled = packed, int8, compiled
+        self.made_from = fingerprint(decoder) if packed or int8 or compiled else None
         if int8 and decoder.embedding.device.type != "cpu":
             raise InputError("int8 weights speed up decoding on processors only; leave them out on this device")
-        make = int8_linear if int8 else packed_linear if packed else plain_linear
-        self.config, self.embedding, self.norm = decoder.config, decoder.embedding.detach(), decoder.norm.detach()
-        self.layers = [_layer(block, make) for block in decoder.blocks]  # type: ignore[arg-type]
-        self.head = make(decoder.head_weight.detach())
+        self.decoder, self.config = decoder, decoder.config
+        self.embedding, self.norm = decoder.embedding.detach(), decoder.norm.detach()
+        self.matrices = [quantise_rows(value) if int8 else (value, None) for value in _matrices(decoder)]
+        self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies
         self.cosine = self.sine = torch.zeros(0, 1, decoder.config.head_dim)
+
+    @cached_property
+    def layers(self) -> list[_Layer]:
+        """The blocks in torch's operations."""
+        each = iter(self.matrices)
+        return [_layer(block, self._linear, each) for block in self.decoder.blocks if isinstance(block, Block)]
+
+    @cached_property
+    def head(self) -> Linear:
+        """Hidden states → logits."""
+        return self._linear(self.matrices[-1])
+
+    def _linear(self, matrix: native.Weight, bias: Tensor | None = None) -> Linear:
+        weight, scales = matrix
+        if scales is not None:
+            return int8_linear(weight, scales, bias)
+        return packed_linear(weight, bias) if self.packed else plain_linear(weight, bias)
 
     def fits(self, decoder: Decoder) -> bool:
         """Whether the decoder is still what this computes: no hook was set since, and the weights are the same."""
@@ -111,13 +134,16 @@ class Stepper:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, C) → (B, V)."""
-        return self.head(hidden)
+        return self.alone.logits(hidden) if self.alone is not None and len(hidden) == 1 else self.head(hidden)
 
     def __call__(self, ids: Tensor, cache: KVCache, longest: int) -> Tensor:
         """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
 
         `longest` is the largest length after this step. The cache's lengths grow by one.
         """
+        if self.alone is not None and len(ids) == 1:
+            cache.lengths += 1
+            return self.alone(int(ids), cache, longest - 1)
         config, size = self.config, self.config.head_dim
         self._rotations(cache.capacity)
         heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
@@ -169,7 +195,25 @@ def steppable(decoder: Decoder) -> bool:
     return plain and len({value.dtype for value in decoder.parameters()}) == 1
 
 
-def _layer(block: Block, make: Callable[..., Linear]) -> _Layer:
+def _matrices(decoder: Decoder) -> Iterator[Tensor]:
+    """The matrices in the order in which a step reads them."""
+    for block in decoder.blocks:
+        feed = block.feed_forward
+        assert isinstance(block, Block) and isinstance(feed, FeedForward)
+        yield from (block.qkv.detach(), block.out.detach(), feed.gate_up.detach(), feed.down.detach())
+    yield decoder.head_weight.detach()
+
+
+def _native_step(decoder: Decoder, matrices: list[native.Weight]) -> native.NativeStep | None:
+    functions = native.library() if native.usable(decoder) else None
+    if functions is None:
+        reason = "no C++ compiler with OpenMP" if native.usable(decoder) else "the weights are not on a processor"
+        warnings.warn(f"decoding: steps are not compiled, {reason}; torch's operations are used instead", stacklevel=4)
+        return None
+    return native.NativeStep(decoder, functions, matrices)
+
+
+def _layer(block: Block, make: Callable[..., Linear], matrices: Iterator[native.Weight]) -> _Layer:
     def own(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.detach()
 
@@ -178,10 +222,10 @@ def _layer(block: Block, make: Callable[..., Linear]) -> _Layer:
     norms = None if block.q_norm is None or block.k_norm is None else (block.q_norm.detach(), block.k_norm.detach())
     return _Layer(
         norm=block.norm.detach(),
-        qkv=make(block.qkv.detach(), own(block.qkv_bias)),
+        qkv=make(next(matrices), own(block.qkv_bias)),
         qk_norms=norms,
-        out=make(block.out.detach(), own(block.out_bias)),
+        out=make(next(matrices), own(block.out_bias)),
         feed_norm=feed.norm.detach(),
-        gate_up=make(feed.gate_up.detach()),
-        down=make(feed.down.detach()),
+        gate_up=make(next(matrices)),
+        down=make(next(matrices)),
     )

@@ -1,0 +1,120 @@
+"""The compiled step against the decoder: odd sizes, two threads, bfloat16, int8, no compiler, what is kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_stepping import PLAIN, made, ragged
+from unitok import native
+from unitok.decoder import DecoderConfig
+from unitok.generation import generate, prefill
+from unitok.stepping import Stepper
+
+needs_compiler = pytest.mark.skipif(native.find_compiler() is None, reason="needs a C++ compiler")
+ODD = replace(PLAIN, width=40, head_size=10, ffn=77, vocab_size=67, qk_norm=True, attention_bias=True, tied=False)
+"""No size is a multiple of what is added at once."""
+
+
+@needs_compiler
+@pytest.mark.parametrize("config", [PLAIN, ODD], ids=["plain", "odd"])
+def test_greedy_ids_are_those_of_the_eager_float32_decoder(config: DecoderConfig) -> None:
+    decoder = made(config)
+    slow = generate(decoder, ragged(7), max_new_tokens=40)[0]
+    quick = generate(decoder, ragged(7), max_new_tokens=40, stepper=Stepper(decoder, compiled=True))[0]
+    assert np.array_equal(quick.ids, slow.ids) and len(set(slow.ids.tolist())) > 5
+    np.testing.assert_allclose(quick.logprobs, slow.logprobs, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("ways", [{}, {"int8": True}], ids=["bfloat16", "int8"])
+@torch.inference_mode()
+def test_rounded_weights_give_what_they_give_in_float32(ways: dict[str, bool]) -> None:
+    """Only weights and cache are rounded: the same numbers in a float32 decoder differ by the cache's rounding alone.
+
+    The bound is of the next id's KL divergence in nats, over steps that are fed the same ids.
+    """
+    rounded = made(ODD).to(torch.bfloat16)
+    stepper = Stepper(rounded, compiled=True, **ways)
+    oracle = made(ODD)
+    with torch.no_grad():
+        for value, source in zip(oracle.parameters(), rounded.parameters()):
+            value.copy_(source)
+        for place, (weight, scales) in enumerate(stepper.matrices):
+            if scales is not None:
+                block = oracle.blocks[place // 4] if place < 4 * ODD.layers else oracle
+                names = ("qkv", "out", "feed_forward.gate_up", "feed_forward.down")
+                name = names[place % 4] if place < 4 * ODD.layers else "head"
+                block.get_parameter(name).copy_(weight * scales[:, None].float())
+    caches = [prefill(model, ragged(6), 40)[0] for model in (oracle, rounded)]
+    plain = Stepper(oracle)
+    for step in range(20):
+        ids = torch.tensor([step % 64])
+        wanted, found = (
+            one.logits(one(ids, cache, 7 + step)).float().log_softmax(-1)
+            for one, cache in zip((plain, stepper), caches)
+        )
+        assert torch.nn.functional.kl_div(found, wanted, log_target=True, reduction="sum") < 1e-3
+    assert stepper.alone is not None and caches[1].lengths.tolist() == [26]
+
+
+@needs_compiler
+def test_threads_share_the_rows_and_give_the_same_bits() -> None:
+    decoder = made(ODD)
+    stepper = Stepper(decoder, compiled=True)
+    before = torch.get_num_threads()
+    found = []
+    with torch.inference_mode():
+        for threads in (1, 2, 3):
+            cache, _ = prefill(decoder, ragged(6), 9)
+            try:
+                torch.set_num_threads(threads)
+                hidden = stepper(torch.tensor([5]), cache, 7)
+                found.append((hidden, stepper.logits(hidden), cache.kv))
+            finally:
+                torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other))
+
+
+def test_without_a_compiler_steps_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    native.library.cache_clear()
+    try:
+        assert native.find_compiler() is None
+        decoder = made()
+        with pytest.warns(UserWarning, match=r"steps are not compiled, no C\+\+ compiler"):
+            stepper = Stepper(decoder, compiled=True)
+        assert stepper.alone is None
+        (quick,) = generate(decoder, ragged(7), max_new_tokens=6, stepper=stepper)
+        assert np.array_equal(quick.ids, generate(decoder, ragged(7), max_new_tokens=6)[0].ids)
+    finally:
+        native.library.cache_clear()
+
+
+@needs_compiler
+def test_what_is_compiled_is_kept_and_a_compiler_that_fails_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        assert native.library() is not None
+        (kept,) = (tmp_path / "unitok").iterdir()
+        written = kept.stat().st_mtime_ns
+        native.library.cache_clear()
+        assert native.library() is not None and kept.stat().st_mtime_ns == written
+        broken = tmp_path / "c++"
+        broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        broken.chmod(0o755)
+        monkeypatch.setenv("CXX", os.fspath(broken))
+        native.library.cache_clear()
+        assert native.library() is None and list((tmp_path / "unitok").iterdir()) == [kept]
+    finally:
+        native.library.cache_clear()
