@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # One thread a worker: two busy OpenMP threads on a loaded two-core machine are slower than one.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install demo test test-unit check docs docs-check tree bench soak format clean
+.PHONY: install demo compare test test-unit check docs docs-check tree bench soak format clean
 
 install: $(STAMP)
 
@@ -24,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo
+
+# Tokens, latent vectors and a cascade, three seeds each, on equal decoder tokens. `unitok compare --full` has all tables.
+compare: install
+	$(BIN)/python -m unitok compare -o runs/compare
 
 test: install
 	$(TEST) -n 2 --dist loadfile

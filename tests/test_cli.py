@@ -26,6 +26,7 @@ COMMANDS = (
     "train",
     "train-latent",
     "probe",
+    "compare",
     "generate",
     "evaluate",
     "export",

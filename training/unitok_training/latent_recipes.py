@@ -18,7 +18,7 @@ from unitok_tokenizers.files import read_json, write_json
 from unitok_training.latent_lines import LATENT_LINES
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.recipes import YAML_TROUBLE, Shape, in_file, nearest, nest, parse_value, replaced
+from unitok_training.recipes import YAML_TROUBLE, Shape, in_file, nearest, overridden, replaced
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -370,12 +370,7 @@ def load_latent_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) 
             recipe = replaced(latent_preset(str(base)), data)
     else:
         recipe = latent_preset(str(name_or_file))
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
-        recipe = replaced(recipe, nest(key.strip(), parse_value(value)))
-    return recipe
+    return overridden(recipe, overrides)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -35,7 +35,9 @@ class Stage:
     name: str
     """Key of its record, its log file and its seconds in the metrics."""
     function: str
-    """`module:function`, called as function(run folder, configuration as a JSON object)."""
+    """`module:function`, called as function(run folder, configuration as a JSON object, *arguments)."""
+    arguments: tuple[str, ...] = ()
+    """What tells stages of the same function apart."""
     needs: tuple[str, ...] = ()
     """Stages that must be finished before."""
     threads: int = 1
@@ -59,7 +61,9 @@ class StageRecord:
 def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) -> str:
     """Fingerprint that decides whether a finished stage is still valid."""
     chosen = {name: config[name] for name in stage.settings}
-    return fingerprint({"function": stage.function, "settings": chosen, "needs": [keys[name] for name in stage.needs]})
+    given = {"arguments": list(stage.arguments)} if stage.arguments else {}
+    needs = [keys[name] for name in stage.needs]
+    return fingerprint({"function": stage.function, "settings": chosen, "needs": needs, **given})
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
@@ -136,7 +140,8 @@ class Pipeline:
         (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
         environment = dict(os.environ)
         environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-        command = [sys.executable, "-m", "unitok_training.pipeline", stage.function, str(self.run_folder)]
+        words = [stage.function, str(self.run_folder), *stage.arguments]
+        command = [sys.executable, "-m", "unitok_training.pipeline", *words]
         with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         self._running[stage.name] = (process, time.monotonic(), TreeMemory(process.pid))
@@ -180,17 +185,17 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run_stage(function: str, run: Path) -> None:
+def run_stage(function: str, run: Path, *arguments: str) -> None:
     """Import and call one stage in this process."""
     module, name = function.split(":")
-    getattr(importlib.import_module(module), name)(run, read_json(run / "pipeline.json"))
+    getattr(importlib.import_module(module), name)(run, read_json(run / "pipeline.json"), *arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point of a stage's process: `module:function RUN_FOLDER`."""
+    """Entry point of a stage's process: `module:function RUN_FOLDER [ARGUMENT …]`."""
     _die_with_parent()
     try:
-        run_stage(arguments[0], Path(arguments[1]))
+        run_stage(arguments[0], Path(arguments[1]), *arguments[2:])
     except (InputError, OSError) as error:
         found = cannot_use(error) if isinstance(error, OSError) else error
         print(" ".join(str(found).split()), file=sys.stderr)

@@ -186,12 +186,7 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
         recipe = Recipe.load(path)
     else:
         recipe = preset(str(name_or_file))
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
-        recipe = apply(recipe, nest(key.strip(), parse_value(value)))
-    return recipe
+    return overridden(recipe, overrides)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -258,6 +253,16 @@ Configuration = typing.TypeVar("Configuration")
 def replaced(target: Configuration, data: Mapping[str, Any]) -> Configuration:
     """`apply` for any nested configuration."""
     return typing.cast(Configuration, _apply(target, data, ""))
+
+
+def overridden(target: Configuration, overrides: Sequence[str]) -> Configuration:
+    """A nested configuration after `key=value` overrides, in order; InputError for one that is not of this form."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
+        target = replaced(target, nest(key.strip(), parse_value(value)))
+    return target
 
 
 def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:

@@ -120,6 +120,33 @@ def bars(rows: Mapping[str, tuple[float, str]]) -> str:
     return f'<table class="bars"><tbody>{"".join(lines)}</tbody></table>'
 
 
+def whiskers(title: str, rows: Mapping[str, tuple[float, float, Sequence[float]]], *, width: int = 260) -> str:
+    """A small chart of bars with intervals: name → (mean, half-width, the single values as points)."""
+    left, right, step = 62, 10, 24
+    most = max((max(mean + half, *points, 1e-9) for mean, half, points in rows.values()), default=1.0)
+
+    def place(value: float) -> float:
+        return left + (width - left - right) * min(max(value, 0.0), most) / most
+
+    lines = []
+    for number, (name, (mean, half, points)) in enumerate(rows.items()):
+        top = 4 + number * step
+        middle = top + 8
+        lines.append(
+            f'<text x="{left - 6}" y="{middle + 3}" text-anchor="end">{html.escape(name)}</text>'
+            f'<rect x="{left}" y="{top}" width="{place(mean) - left:.1f}" height="16"/>'
+            f'<line x1="{place(mean - half):.1f}" x2="{place(mean + half):.1f}" y1="{middle}" y2="{middle}"/>'
+            + "".join(f'<circle cx="{place(value):.1f}" cy="{middle}" r="2.2"/>' for value in points)
+        )
+    name = html.escape(title)
+    height = 4 + step * len(rows) + 12
+    scale = f'<text x="{left}" y="{height - 2}">0</text><text x="{width - right}" y="{height - 2}" text-anchor="end">'
+    return (
+        f'<figure class="whiskers"><figcaption>{name}</figcaption><svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{name}">{"".join(lines)}{scale}{most:.3g}</text></svg></figure>'
+    )
+
+
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --ink: #1d2430; --dim: #667080; --line: #dcdfe4; --card: #ffffff;
   --accent: #3457b2; --good: #1d7a46; --bad: #b3261e; }
@@ -145,6 +172,9 @@ figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; margin-bottom
 .curve svg { width: 100%; height: auto; display: block; } .curve polyline { fill: none; stroke: var(--accent);
   stroke-width: 1.6; }
 .curve .grid { stroke: var(--line); } .curve text { fill: var(--dim); font-size: 10px; }
+.whiskers svg { width: 100%; height: auto; display: block; } .whiskers rect { fill: var(--accent); opacity: .35; }
+.whiskers line { stroke: var(--ink); stroke-width: 1.6; } .whiskers circle { fill: var(--ink); opacity: .7; }
+.whiskers text { fill: var(--dim); font-size: 10px; }
 .example { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem 1.1rem;
   margin: 0 0 .9rem; }
 .example dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .9rem; margin: 0 0 .8rem; }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import unitok
-from unitok.cli import data, demo, doctor, latent, lists, plan, use
+from unitok.cli import compare, data, demo, doctor, latent, lists, plan, use
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unitok", description="One decoder that reads and writes text and speech.")
     parser.add_argument("--version", action="version", version=f"unitok {unitok.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, data, use, latent, lists, plan, doctor):
+    for module in (demo, data, use, latent, compare, lists, plan, doctor):
         module.add_commands(commands)
     return parser
 

@@ -1,0 +1,159 @@
+"""What a comparison of the three ways in depends on: one decoder, one budget, and a recipe for each approach.
+
+unitok compare --preset compare --set tokens=2000000 --set latent.adapter.kind=convolution
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from unitok_tokenizers.errors import InputError
+from unitok_training import latent_recipes
+from unitok_training.latent_recipes import LatentRecipe
+from unitok_training.mixture import Mixture
+from unitok_training.optim import OptimConfig
+from unitok_training.plans import PlanOptions
+from unitok_training.recipes import Shape, nearest, overridden
+from unitok_training.train_config import TrainConfig
+
+APPROACHES = ("tokens", "latent", "cascade")
+BUDGETS = ("tokens", "steps", "parameters")
+"""What the approaches have in common in each of the three tables."""
+MOST_SEEDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What all approaches share before any of them is trained."""
+
+    pairs: int = 3000
+    """Training sentences of the phrase corpus, each spoken once a language."""
+    test_pairs: int = 120
+    """Held-out sentences of the phrase corpus."""
+    clusters: int = 384
+    """Number of units."""
+    encoder_steps: int = 500
+    """Optimiser steps of the speech encoder behind the units."""
+    judge_steps: int = 550
+    """Optimiser steps of the judge."""
+    unit_mel_steps: int = 500
+    """Optimiser steps of the unit synthesiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamArm:
+    """An approach that trains the decoder on streams of ids, and on nothing else."""
+
+    mixture: Mixture
+    """Tasks and their weights."""
+    plans: PlanOptions = field(default_factory=PlanOptions)
+    """What is drawn around a row."""
+    train: TrainConfig
+    """Packs, precision, optimiser; the budget decides the steps, the comparison the seed."""
+
+    @property
+    def positions_per_step(self) -> int:
+        """Decoder positions of an update; packs are full."""
+        return self.train.pack_size * self.train.packs_per_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRecipe:
+    """Everything that decides a comparison, besides the corpus."""
+
+    name: str
+    """Preset it comes from."""
+    budget: int = 1_200_000
+    """Decoder tokens (positions, vectors included) that an approach is trained on."""
+    evaluate_limit: int = 0
+    """Most test utterances per task; 0 takes all."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """Corpus, units, judge, synthesiser."""
+    decoder: Shape = field(default_factory=Shape)
+    """Shape of the decoder that every approach starts from."""
+    start: StreamArm
+    """Training on text alone, the common start; `start.train.steps` counts for nobody's budget."""
+    tokens: StreamArm
+    """Discrete units in the expanded vocabulary."""
+    cascade: StreamArm
+    """Recognition, text translation and synthesis, which hand text to each other."""
+    latent: LatentRecipe
+    """Encoder and adapter; its decoder is the common one."""
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise InputError(f"budget is {self.budget}: an approach is trained on 1 decoder token or more")
+
+    def stream(self, approach: str) -> StreamArm:
+        """The arm of an approach that has no front end."""
+        return {"start": self.start, "tokens": self.tokens, "cascade": self.cascade}[approach]
+
+    def steps(self, approach: str) -> int:
+        """Updates of an approach without front end within the budget, to the nearest."""
+        return max(1, round(self.budget / self.stream(approach).positions_per_step))
+
+
+TOKENS: Mapping[str, float] = {
+    "asr": 4.0, "s2tt": 4.0, "mt": 4.0, "tts.units": 3.0, "s2st.chain": 2.0, "s2st": 1.0,
+}  # fmt: skip
+"""Every pair of speech and text, read and written."""
+CASCADE: Mapping[str, float] = {"asr": 4.0, "mt": 4.0, "tts.units": 3.0}
+"""No line crosses language and modality at once: that is left to the cascade."""
+LATENT: Mapping[str, float] = {"asr": 4.0, "s2tt": 4.0, "mt": 4.0}
+"""Vectors stand for speech that is read; none is written."""
+TEXT: Mapping[str, float] = {"lm": 1.0, "mt": 1.0}
+"""What the decoder knows before it hears anything."""
+
+
+def compare() -> CompareRecipe:
+    """The phrase corpus on two CPU cores: nine trainings, two side by side, in three quarters of an hour."""
+    optim = OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4)
+    train = TrainConfig(
+        steps=150, pack_size=4096, packs_per_step=1, window=4096, precision="bf16", compile=False, optim=optim
+    )
+    plans = PlanOptions(text_weight=2.0)
+    latent = latent_recipes.latent()
+    return CompareRecipe(
+        name="compare",
+        decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),
+        start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
+        tokens=StreamArm(mixture=Mixture(tasks=TOKENS), plans=plans, train=train),
+        cascade=StreamArm(mixture=Mixture(tasks=CASCADE), plans=plans, train=train),
+        latent=replace(
+            latent,
+            mixture=Mixture(tasks=LATENT),
+            train=replace(latent.train, optim=replace(latent.train.optim, name="muon")),
+        ),
+    )
+
+
+def tiny() -> CompareRecipe:
+    """A comparison in seconds, for tests and for trying out a corpus: its figures mean nothing."""
+    train = TrainConfig(
+        steps=4, pack_size=1024, packs_per_step=1, window=64, precision="fp32", log_every=2,
+        optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=2),
+    )  # fmt: skip
+    latent = latent_recipes.tiny()
+    return CompareRecipe(
+        name="tiny",
+        budget=4096,
+        evaluate_limit=2,
+        preparation=Preparation(pairs=24, test_pairs=4, clusters=8, encoder_steps=2, judge_steps=2, unit_mel_steps=2),
+        decoder=Shape(width=64, layers=2, heads=2, kv_heads=1),
+        start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
+        tokens=StreamArm(mixture=Mixture(tasks=TOKENS), train=train),
+        cascade=StreamArm(mixture=Mixture(tasks=CASCADE), train=train),
+        latent=replace(latent, mixture=Mixture(tasks=LATENT)),
+    )
+
+
+COMPARE_PRESETS: Mapping[str, Callable[[], CompareRecipe]] = {"compare": compare, "tiny": tiny}
+
+
+def load_compare_recipe(name: str, overrides: Sequence[str] = ()) -> CompareRecipe:
+    """A preset, then `key=value` overrides in order. InputError for what is unknown, with the nearest known."""
+    if name not in COMPARE_PRESETS:
+        known = ", ".join(COMPARE_PRESETS)
+        raise InputError(f"no preset {name!r}; did you mean {nearest(name, COMPARE_PRESETS)!r}? Known: {known}")
+    return overridden(COMPARE_PRESETS[name](), overrides)

@@ -1,0 +1,231 @@
+"""What a comparison says: means and intervals over seeds as JSON, as a table of text, and as one page with a plot."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
+from unitok_training.compare_recipes import APPROACHES
+from unitok_training.pipeline import StageRecord
+from unitok_training.progress import flatten
+from unitok_training.report import lookup, write_number
+from unitok_training.report_parts import STYLE, whiskers
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""0.975 quantiles of Student's t distribution for 1 to 9 degrees of freedom."""
+TITLES = {
+    "tokens": "Equal decoder tokens",
+    "steps": "Equal optimiser steps",
+    "parameters": "Equal trainable parameters, equal decoder tokens",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One row of a table."""
+
+    title: str
+    key: str
+    """Dotted key below an approach."""
+    unit: str = ""
+    """Written behind the figure."""
+    scale: float = 1.0
+    """What a figure is multiplied by to be written."""
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(title="Recognition: word errors (WER)", key="asr.wer", unit="%", scale=100),
+    Measure(title="Text translation: BLEU", key="mt.bleu"),
+    Measure(title="Speech to translated text: BLEU", key="s2tt.bleu"),
+    Measure(title="Speech to translated speech: ASR-BLEU", key="s2st.asr_bleu"),
+    Measure(title="… through both texts in one stream: ASR-BLEU", key="s2st_chained.asr_bleu"),
+    Measure(title="… cascade, errors of recognition (WER)", key="s2st.stages.recognise.wer", unit="%", scale=100),
+    Measure(title="… cascade, translation of reference texts: BLEU", key="s2st.stages.translate.bleu"),
+    Measure(title="… cascade, errors of speaking, read by the judge", key="s2st.stages.speak.wer", unit="%", scale=100),
+    Measure(title="Text perplexity before", key="text.ppl.before"),
+    Measure(title="Text perplexity after", key="text.ppl.after"),
+    Measure(title="Trainable parameters", key="trainable_parameters", unit="M", scale=1e-6),
+    Measure(title="Decoder tokens per second of speech", key="decoder_tokens_per_second"),
+    Measure(title="Decoder tokens trained on", key="train.decoder_tokens", unit="M", scale=1e-6),
+    Measure(title="Optimiser steps", key="train.steps"),
+    Measure(title="Training", key="train.seconds", unit="s"),
+    Measure(title="Scoring", key="scoring.seconds", unit="s"),
+    Measure(title="Peak memory", key="peak_bytes", unit="GB", scale=1e-9),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraRow:
+    """A figure that another command adds to the results."""
+
+    title: str
+    key: str
+
+
+EXTRAS: tuple[ExtraRow, ...] = (
+    ExtraRow(title="First pass on noisy audio: WER", key="first_pass.wer"),
+    ExtraRow(title="Rescored: WER", key="rescoring.wer"),
+    ExtraRow(title="Weight of the language model (λ)", key="rescoring.lambda"),
+    ExtraRow(title="Generative error correction: WER", key="ger.wer"),
+    ExtraRow(title="Best of the list: WER", key="oracle.wer"),
+)
+"""In the report wherever `results.json` holds them."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """(mean, half of the 95 % interval by Student's t) of the values of all seeds; no interval of one value."""
+    if len(values) < 2:
+        return fmean(values), None
+    return fmean(values), STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+
+
+def load_runs(out: Path, names: Sequence[str], records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
+    """Results of one approach with every seed."""
+    return [
+        {**read_json(out / "arms" / name / "result.json"), "peak_bytes": records[name].peak_bytes} for name in names
+    ]
+
+
+def gather(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"mean", "interval", "seeds"} of figures that every seed has, nested as they are in one result."""
+    flat = [flatten(run) for run in runs]
+    found: dict[str, Any] = {"mean": {}, "interval": {}, "seeds": {}}
+    for name in flat[0]:
+        values = [one[name] for one in flat if name in one]
+        if len(values) < len(flat):
+            continue
+        mean, half = interval(values)
+        for kind, value in (("mean", mean), ("interval", half), ("seeds", values)):
+            place = found[kind]
+            *path, last = name.split("/")
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = value
+    return found
+
+
+def write_results(
+    out: Path, tables: Mapping[str, Mapping[str, Sequence[str]]], records: Mapping[str, StageRecord]
+) -> dict[str, Any]:
+    """Write `results.json` and `report.html` into a run folder; returns the results.
+
+    The first table's means stand at the top (`latent.asr.wer`), its intervals below `interval`, single figures below
+    `seeds`; every table is also below `tables`. What other commands have added to the file stays in it.
+    """
+    path = out / "results.json"
+    results: dict[str, Any] = read_json(path) if path.exists() else {}
+    results["tables"] = {
+        budget: {approach: gather(load_runs(out, names, records)) for approach, names in arms.items()}
+        for budget, arms in tables.items()
+    }
+    first = results["tables"][next(iter(tables))]
+    for approach in APPROACHES:
+        results[approach] = first[approach]["mean"]
+    for kind in ("interval", "seeds"):
+        results[kind] = {approach: first[approach][kind] for approach in APPROACHES}
+    shared = [name for name in records if not name.startswith((*APPROACHES, "start"))]
+    results["seconds"] = {name: round(records[name].seconds, 1) for name in [*shared]}
+    results["seconds"]["start"] = round(fmean(r.seconds for name, r in records.items() if name.startswith("start")), 1)
+    results["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
+    write_json(path, results)
+    write_page(out, results)
+    return results
+
+
+def written(measure: Measure, table: Mapping[str, Any], approach: str) -> str:
+    """Mean and interval such as 3.1 ± 0.4 %, or a dash where an approach has no such figure."""
+    mean = lookup(table[approach]["mean"], measure.key)
+    if mean is None:
+        return "–"
+    half = lookup(table[approach]["interval"], measure.key)
+    spread = f" ± {write_number(half * measure.scale)}" if half else ""
+    return f"{write_number(mean * measure.scale)}{spread} {measure.unit}".rstrip()
+
+
+def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
+    """The lines of a table: title, then one cell an approach; lines that no approach has are left out."""
+    found = [[one.title, *(written(one, table, approach) for approach in APPROACHES)] for one in MEASURES]
+    return [row for row in found if any(cell != "–" for cell in row[1:])]
+
+
+def as_text(results: Mapping[str, Any]) -> str:
+    """All tables in Markdown, as the documentation shows them."""
+    parts = []
+    for budget, table in results["tables"].items():
+        lines = [["", *APPROACHES], ["---", *(["---:"] * len(APPROACHES))], *rows_of(table)]
+        parts.append(f"{TITLES[budget]}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts)
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+def table_html(table: Mapping[str, Any]) -> str:
+    """A table of means and intervals."""
+    heads = "".join(f'<th class="number">{name}</th>' for name in APPROACHES)
+    lines = [
+        f"<tr><td>{html.escape(row[0])}</td>"
+        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row[1:])
+        + "</tr>"
+        for row in rows_of(table)
+    ]
+    head = f"<thead><tr><th></th>{heads}</tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def plots(table: Mapping[str, Any]) -> str:
+    """One small chart a measure: a bar an approach, its interval, and a point a seed."""
+    charts = []
+    for measure in MEASURES:
+        bars = {}
+        for approach in APPROACHES:
+            mean = lookup(table[approach]["mean"], measure.key)
+            if mean is None:
+                continue
+            half = lookup(table[approach]["interval"], measure.key) or 0.0
+            values: Any = table[approach]["seeds"]
+            for part in measure.key.split("."):
+                values = values[part]
+            scaled = [value * measure.scale for value in values]
+            bars[approach] = (mean * measure.scale, half * measure.scale, scaled)
+        if len(bars) > 1:
+            charts.append(whiskers(f"{measure.title} {measure.unit}".strip(), bars))
+    return f'<div class="grid-of-curves">{"".join(charts)}</div>'
+
+
+def extras_html(results: Mapping[str, Any]) -> str:
+    """Figures that other commands have added: of n-best lists, and of what a cascade loses."""
+    lines = [(one.title, lookup(results, one.key)) for one in EXTRAS]
+    lines += [(f"{group}: {name.replace('/', ' ')}", value) for group in ("prosody",)
+              for name, value in flatten(results.get(group, {})).items()]  # fmt: skip
+    cells = [
+        f'<tr><td>{html.escape(title)}</td><td class="number">{value:.3f}</td></tr>'
+        for title, value in lines
+        if value is not None
+    ]
+    return f"<h2>Text between the parts, and what a cascade loses</h2><table>{''.join(cells)}</table>" if cells else ""
+
+
+def write_page(out: Path, results: Mapping[str, Any]) -> Path:
+    """Write `report.html`, which refers to nothing outside itself."""
+    parts = [
+        "<h1>Three ways in, one core</h1><p>Discrete tokens, latent vectors and a cascade of texts, trained from the "
+        "same text-only decoder on the same corpus, scored on held-out sentences by held-out voices. Figures are means "
+        "over seeds with the half-width of the 95 % interval (Student's t).</p>"
+    ]
+    for budget, table in results["tables"].items():
+        parts.append(f"<h2>{TITLES[budget]}</h2>{table_html(table)}{plots(table)}")
+    parts.append(extras_html(results))
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>unitok compare</title>'
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+    atomic_write_bytes(out / "report.html", page.encode("utf-8"))
+    return out / "report.html"

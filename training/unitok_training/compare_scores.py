@@ -1,0 +1,163 @@
+"""Scores of an approach: the same test rows, the same scorers, whatever way speech comes in.
+
+The keys are those of the evaluation (`asr.wer`, `s2tt.bleu`, `s2st.asr_bleu`), with what only a comparison asks:
+perplexity of held-out text, decoder tokens per second of speech, and where a cascade errs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unitok.model import Request
+from unitok.results import Result
+from unitok_tokenizers.grammar import Plan, Span, render_prompt
+from unitok_training.evaluation import (
+    Evaluation,
+    evaluate_speech_translation,
+    evaluate_text_lm,
+    put_error_rates,
+    put_translation_scores,
+)
+
+AT_ONCE = 16
+"""Recordings that a front end encodes together."""
+
+
+def text_ability(run: Evaluation) -> dict[str, Any]:
+    """Perplexity of held-out text per piece (E8), and translation of text."""
+    evaluate_text_lm(run)
+    put_mt(run)
+    found = run.metrics.get("lm", {})
+    ppl = {"after": found.get("ppl"), "five_gram": found.get("five_gram_ppl")}
+    return {"ppl": ppl, "mt": run.metrics.get("mt", {})}
+
+
+def put_mt(run: Evaluation) -> None:
+    """Translation of reference texts."""
+    pairs = run.pairs(run.split, "text_ids")
+    if pairs:
+        texts, _ = translated(run, [run.text(a) for a, _ in pairs], pairs)
+        put_translation_scores(run, "mt", labelled(run, pairs, texts))
+
+
+def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
+    """Everything that is compared of a trained approach; keys as in the results, without the approach's name."""
+    begin = time.monotonic()
+    text = text_ability(run)
+    rows = run.rows(run.split, "units", "text_ids")
+    pairs = run.pairs(run.split, "units", "text_ids")
+    seconds = sum(float(run.shards.seconds[a]) for a, _ in pairs)
+    asr = [Plan("asr", run.lang(row)) for row in rows]
+    heard, _ = answers(run, asr, rows, latent=approach == "latent")
+    put_error_rates(run, "asr", [(run.lang(row), run.text(row), one) for row, one in zip(rows, heard)])
+    if approach == "cascade":
+        used = put_cascade(run, pairs)
+    else:
+        plans = [Plan("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
+        outputs, used = answers(run, plans, [a for a, _ in pairs], latent=approach == "latent")
+        put_translation_scores(run, "s2tt", labelled(run, pairs, outputs))
+        if approach == "tokens":
+            evaluate_speech_translation(run)
+    run.put("decoder_tokens_per_second", used / max(seconds, 1e-9))
+    run.put("scoring.seconds", time.monotonic() - begin)
+    return {**{name: value for name, value in run.metrics.items() if name != "lm"}, "text": text}
+
+
+def labelled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(direction, reference, output) of each pair."""
+    return [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), one) for (a, b), one in zip(pairs, outputs)]
+
+
+def answers(run: Evaluation, plans: Sequence[Plan], rows: Sequence[int], *, latent: bool) -> tuple[list[str], int]:
+    """(text that answers each plan about the speech of a row, decoder tokens read and written)."""
+    texts: list[str] = []
+    used = 0
+    for begin in range(0, len(rows), AT_ONCE):
+        part = rows[begin : begin + AT_ONCE]
+        if latent:
+            rate = run.model.sample_rate
+            heard = run.model.heard([(run.audio(row), rate) for row in part], "latent")
+        else:
+            heard = [(Span("units", run.cell("units", row)), None) for row in part]
+        requests = [
+            Request(plan=Plan(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
+            for plan, (span, vectors) in zip(plans[begin : begin + AT_ONCE], heard)
+        ]
+        results = run.model.run(requests)
+        texts += [result.text or "" for result in results]
+        used += tokens_of(run, requests, results)
+    return texts, used
+
+
+def tokens_of(run: Evaluation, requests: Sequence[Request], results: Sequence[Result]) -> int:
+    """Positions that the decoder read and wrote."""
+    prompts = sum(len(render_prompt(request.plan, run.model.vocabulary)) for request in requests)
+    return prompts + sum(len(result.ids) for result in results)
+
+
+# -- the cascade --------------------------------------------------------------------------------------------------
+
+
+def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int, int]]) -> tuple[list[str], int]:
+    """(each text in the language of its pair's other side, decoder tokens it took); an empty text stays empty."""
+    kept = [index for index, text in enumerate(texts) if text.strip()]
+    requests = [
+        Request(plan=Plan("mt", run.lang(a), run.lang(b), conditions=(run.model.text_span(texts[index]),)))
+        for index, (a, b) in ((index, pairs[index]) for index in kept)
+    ]
+    results = run.model.run(requests)
+    found = [""] * len(texts)
+    for index, result in zip(kept, results):
+        found[index] = result.text or ""
+    return found, tokens_of(run, requests, results)
+
+
+def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
+    """Recognise, translate, speak, as `unitok.cascade` does one by one; returns the tokens up to the translation.
+
+    Each stage is scored on what it was given, so that the errors of the ones before it are not its own.
+    """
+    clock = [time.monotonic()]
+    plans = [Plan("asr", run.lang(a)) for a, _ in pairs]
+    heard, used = answers(run, plans, [a for a, _ in pairs], latent=False)
+    clock.append(time.monotonic())
+    texts, more = translated(run, heard, pairs)
+    clock.append(time.monotonic())
+    put_translation_scores(run, "s2tt", labelled(run, pairs, texts))
+    put_error_rates(
+        run, "s2st.stages.recognise", [(run.lang(a), run.text(a), one) for (a, _), one in zip(pairs, heard)]
+    )
+    run.put("s2st.stages.translate.bleu", run.metrics["mt"]["bleu"])
+    run.put("s2st.stages.translate.bleu_of_recognised", run.metrics["s2tt"]["bleu"])
+    if run.judge is not None and run.model.vocoder is not None:
+        read = spoken_and_read(run, texts, [run.lang(b) for _, b in pairs])
+        clock.append(time.monotonic())
+        said = [(run.lang(b), text, one) for (_, b), text, one in zip(pairs, texts, read) if text.strip()]
+        if said:
+            put_error_rates(run, "s2st.stages.speak", said)
+        put_translation_scores(run, "s2st", labelled(run, pairs, read), "asr_bleu")
+    for name, one, other in zip(("recognise", "translate", "speak"), clock, clock[1:]):
+        run.put(f"s2st.stages.{name}.seconds", other - one)
+    return used + more
+
+
+def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str]) -> list[str]:
+    """What the judge reads in texts that were spoken through units, in turn by every known voice; empty ones stay."""
+    assert run.judge is not None
+    voices: list[str | None] = list(run.model.voices) or [None]
+    kept = [index for index, text in enumerate(texts) if text.strip()]
+    requests = [
+        run.model.synthesis_request(texts[index], lang=langs[index], voice=voices[index % len(voices)], output="units")
+        for index in kept
+    ]
+    results = run.model.run(requests, sampling=run.model_sampling("units"), seed=run.seed)
+    found = [""] * len(texts)
+    sounds = [np.zeros(0, np.float32) if one.audio is None else one.audio for one in results]
+    loud = [number for number, sound in enumerate(sounds) if len(sound)]
+    for number, text in zip(loud, run.judge.transcribe([sounds[number] for number in loud])):
+        found[kept[number]] = text
+    return found

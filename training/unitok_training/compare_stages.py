@@ -1,0 +1,183 @@
+"""The stages of a comparison: tokenizers and shards, the common start, and one arm; each in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unitok.decoder import Decoder
+from unitok.model import Model
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_json
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.text import load_text_tokenizer
+from unitok_tokenizers.units import UnitTokenizer
+from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
+from unitok_training.compare_scores import score_arm, text_ability
+from unitok_training.demo_stages import Settings, demo_rows, usable_mixture
+from unitok_training.evaluation import Evaluation
+from unitok_training.fit import training_rows
+from unitok_training.judge import Judge
+from unitok_training.latent_data import LatentSource
+from unitok_training.latent_recipes import LatentRecipe
+from unitok_training.latent_run import make_front_end, train_latent
+from unitok_training.progress import read_metrics
+from unitok_training.recipes import Recipe, Shape
+from unitok_training.run import train_model
+from unitok_vocoder.vocoder import Vocoder
+
+
+def compare_recipe(settings: Settings) -> CompareRecipe:
+    """The recipe of a run."""
+    return load_compare_recipe(settings["preset"], settings["overrides"])
+
+
+def prepare(run: Path, settings: Settings) -> None:
+    """The tokenizers of all approaches, without acoustic codes, and token shards."""
+    bundle = TokenizerSet(
+        text=load_text_tokenizer(run / "fit" / "text"), units=UnitTokenizer.load(run / "fit" / "units")
+    )
+    bundle.save(run / "tokenizers")
+    prepare_shards(demo_rows(run, settings), bundle, run / "shards", keep_unreadable=True)
+
+
+def own_folder(folder: Path, made_from: Mapping[str, Any]) -> Path:
+    """The folder of a training, emptied where another training has left something: nothing is continued wrongly."""
+    mark, path = fingerprint(made_from), folder / "made_from.json"
+    if folder.exists() and not (path.exists() and read_json(path) == mark):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, mark)
+    return folder
+
+
+def start(run: Path, settings: Settings, name: str, seed: str, width: str) -> None:
+    """A decoder that knows text, in a model that has everything but a front end; `width` is "wide" or nothing."""
+    recipe = compare_recipe(settings)
+    shape = widened(recipe, TokenizerSet.load(run / "tokenizers")) if width else recipe.decoder
+    arm, shards = recipe.start, run / "shards"
+    chosen = Recipe(
+        name=name, decoder=shape, mixture=arm.mixture, plans=arm.plans, train=replace(arm.train, seed=int(seed))
+    )
+    data = read_json(shards / "manifest.json")
+    folder = own_folder(run / "arms" / name, {"recipe": asdict(chosen), "shards": data})
+    trained = train_model(chosen, shards=shards, tokenizers=run / "tokenizers", out=folder)
+    assert trained is not None, "a stage is one process"
+    model = Model.load(trained)
+    model.vocoder = Vocoder.load(run / "fit" / "unit_mel")
+    model.save(trained)
+    bench = Evaluation(model=model, shards=Shards.open(shards), limit=recipe.evaluate_limit)
+    write_json(folder / "result.json", {"text": text_ability(bench), **training_cost(folder)})
+
+
+def widened(recipe: CompareRecipe, tokenizers: TokenizerSet) -> Shape:
+    """The decoder's shape with so much more feed-forward as the latent approach has encoder and adapter."""
+    pieces = tokenizers.text.size
+    shape = recipe.decoder
+    config = shape.config(pieces)
+    front_end = make_front_end(recipe.latent, Decoder(config), pieces)
+    extra = sum(value.numel() for value in front_end.parameters())
+    return replace(shape, ffn=config.ffn_dim + round(extra / (3 * config.width * config.layers)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training of one approach, and where it stands."""
+
+    run: Path
+    """Run folder of the comparison."""
+    folder: Path
+    """Its own."""
+    first: Path
+    """Model that it starts from."""
+    recipe: CompareRecipe
+    """Of the comparison."""
+    approach: str
+    """Which."""
+    seed: int
+    """Of every draw."""
+    steps: int
+    """Updates; 0 where the budget of decoder tokens decides."""
+
+    def begin(self, recipe: Recipe | LatentRecipe) -> Path:
+        """Its folder, for training with this recipe."""
+        weights = sha256_file(self.first / "core" / "model.safetensors")
+        return own_folder(self.folder, {"recipe": asdict(recipe), "start": weights})
+
+
+def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, seed: str, steps: str) -> None:
+    """Train one approach and score it; `steps` is 0 where the budget of decoder tokens decides."""
+    recipe, shards = compare_recipe(settings), Shards.open(run / "shards")
+    folder, first = run / "arms" / name, run / "arms" / begin
+    job = Job(
+        run=run, folder=folder, first=first / "model", recipe=recipe, approach=approach, seed=int(seed),
+        steps=int(steps),
+    )  # fmt: skip
+    model, trainable = latent_arm(job, demo_rows(run, settings)) if approach == "latent" else stream_arm(job, shards)
+    bench = Evaluation(model=model, shards=shards, judge=Judge.load(run / "judge"), limit=recipe.evaluate_limit)
+    result: dict[str, Any] = score_arm(bench, approach)
+    result["text"]["ppl"]["before"] = read_json(first / "result.json")["text"]["ppl"]["after"]
+    write_json(folder / "result.json", {**result, **training_cost(folder), "trainable_parameters": trainable})
+
+
+def stream_arm(job: Job, shards: Shards) -> tuple[Model, int]:
+    """(model, parameters that were trained) of an approach that trains the decoder alone."""
+    part = job.recipe.stream(job.approach)
+    chosen = Recipe(
+        name=job.approach,
+        decoder=job.recipe.decoder,
+        mixture=usable_mixture(part.mixture, shards),
+        plans=part.plans,
+        train=replace(part.train, seed=job.seed, steps=job.steps or job.recipe.steps(job.approach)),
+    )
+    trained = train_model(chosen, shards=shards.folder, out=job.begin(chosen), start=job.first)
+    assert trained is not None, "a stage is one process"
+    model = Model.load(trained)
+    return model, sum(value.numel() for value in model.decoder.parameters())
+
+
+def latent_arm(job: Job, rows: Sequence[Row]) -> tuple[Model, int]:
+    """(model, parameters that were trained) of the latent approach."""
+    chosen = replace(job.recipe.latent, train=replace(job.recipe.latent.train, seed=job.seed))
+    steps = job.steps or latent_steps(job.recipe, chosen, Model.load(job.first), rows)
+    chosen = replace(chosen, train=replace(chosen.train, steps=steps))
+    done = train_latent(chosen, rows, job.begin(chosen), start=job.first, split="")
+    return done.model, sum(done.scores["trainable_parameters"].values())
+
+
+def latent_steps(recipe: CompareRecipe, chosen: LatentRecipe, model: Model, rows: Sequence[Row]) -> int:
+    """Updates of the latent approach within the budget, by the examples of its first window.
+
+    Packs are laid out for the most vectors that augmented recordings may give; what counts is what they usually give.
+    """
+    front_end = make_front_end(chosen, model.decoder, model.tokenizers.text.size)
+    laid_out, usual = (
+        LatentSource(
+            training_rows(rows), chosen.mixture, model.tokenizers.text, model.vocabulary, front_end,
+            seed=chosen.train.seed, augmented=augmented,
+        )
+        for augmented in (chosen.train.augment, False)
+    )  # fmt: skip
+    window = range(chosen.train.window)
+    packs = sum(len(laid_out.document(index).ids) for index in window) / chosen.train.pack_size
+    positions = sum(len(usual.document(index).ids) for index in window)
+    per_step = positions / packs * chosen.train.packs_per_step
+    return max(1, round(recipe.budget / per_step))
+
+
+def training_cost(folder: Path) -> dict[str, Any]:
+    """What a training's log says of its size and time; a run that continued is counted whole."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    seconds = sum(row["seconds"] for row in rows)
+    tokens = sum(row["tokens"] for row in rows)
+    return {
+        "train": {
+            "steps": rows[-1]["step"], "decoder_tokens": tokens, "seconds": seconds,
+            "tokens_per_second": tokens / max(seconds, 1e-9),
+        }
+    }  # fmt: skip

@@ -1,0 +1,43 @@
+"""`unitok compare`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="tokens, latent vectors and a cascade on one corpus and one budget")
+    parser.add_argument(
+        "manifest", nargs="?", help="recordings with translations (JSON Lines or TSV); without it, the phrase corpus"
+    )
+    parser.add_argument("-o", "--out", default="runs/compare", help="run folder (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help="also equal optimiser steps and equal trainable parameters")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each approach (default: %(default)s)")
+    parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--preset", default="compare", help="compare or tiny (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from unitok_training.compare import CompareConfig, run_compare
+    from unitok_training.compare_report import as_text
+
+    config = CompareConfig(
+        manifest=None if options.manifest is None else str(Path(options.manifest).resolve()),
+        languages=tuple(options.languages),
+        seeds=options.seeds,
+        full=options.full,
+        threads=options.threads,
+        preset=options.preset,
+        overrides=tuple(options.set),
+    )
+    console = Console(highlight=False, stderr=True)
+    results = run_compare(Path(options.out), config, report=lambda line: console.log(line))
+    print(as_text(results))
+    print(Path(options.out) / "report.html")
