@@ -96,7 +96,9 @@ class Stepper:
             raise InputError("int8 weights speed up decoding on processors only; leave them out on this device")
         self.decoder, self.config = decoder, decoder.config
         self.embedding, self.norm = decoder.embedding.detach(), decoder.norm.detach()
-        self.matrices = [quantise_rows(value) if int8 else (value, None) for value in _matrices(decoder)]
+        self.matrices: list[native.Weight] = [
+            quantise_rows(value) if int8 else (value, None) for value in _matrices(decoder)
+        ]
         self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies
         self.cosine = self.sine = torch.zeros(0, 1, decoder.config.head_dim)
