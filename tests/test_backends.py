@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.answering import Request
 from unitok.backends.choose import recogniser_of, synthesiser_of
 from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.generation import score
-from unitok.model import Request
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span

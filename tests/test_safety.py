@@ -12,9 +12,10 @@ from tests.test_automaton import content_first, marks_first, prompt_of, walk
 from tests.test_evaluation import rows
 from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
+from unitok.answering import Request
 from unitok.cli.main import main
 from unitok.limits import Limits
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.automaton import Automaton

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from unitok.answering import Request
 from unitok.generation import generate
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from unitok.answering import Request
 from unitok.backends.interfaces import Heard
 from unitok.backends.own import n_best_of
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.sampling import Sampling
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes

@@ -19,7 +19,8 @@ from unitok_tokenizers.text import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
 
 if TYPE_CHECKING:
-    from unitok.model import Model, Request
+    from unitok.answering import Request
+    from unitok.model import Model
 
 UNITS_AT_ONCE = 8
 """Units that are collected before the vocoder is asked."""

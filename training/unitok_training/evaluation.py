@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from unitok.answering import Request
 from unitok.generation import score
-from unitok.model import CHAIN, OUT_UNITS, Model, Request
+from unitok.model import CHAIN, OUT_UNITS, Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.audio import read_audio

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.answering import Request
 from unitok.decoder import PackedAttend, pack_documents
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json

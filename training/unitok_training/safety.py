@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from unitok.model import Model, Request
+from unitok.answering import Request
+from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import Sampling
 from unitok_tokenizers.errors import InputError

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.beam import beam_search
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse
 

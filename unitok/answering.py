@@ -1,0 +1,287 @@
+"""The parts of a model at work: recordings, texts and voices become conditions, requests become answers.
+
+S samples, N units, F frames, Q codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.beam import beam_search
+from unitok.decoder import Decoder
+from unitok.generation import Generated, generate
+from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples
+from unitok.latent import LatentFrontEnd
+from unitok.limits import Limits
+from unitok.prompt_vectors import PromptVectors, placed
+from unitok.results import Result
+from unitok.sampling import GREEDY, Sampling
+from unitok.stepping import Stepper, steppable
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_vocoder.vocoder import Vocoder
+
+Voice = Audio | None
+"""A known speaker's name or a recording; None leaves the choice to the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing to generate, in tokens."""
+
+    plan: Plan
+    voice: str | np.ndarray | None = None
+    """Voice of the unit vocoder: a known speaker or a voice vector."""
+    speak: bool = False
+    """Turn the units or codes into a waveform."""
+    vectors: torch.Tensor | None = None
+    """(N, C) of the plan's `lat` spans, in their order."""
+
+
+def _batch_seed(seed: int, start: int) -> int:
+    """Seed of the batch that begins at request `start`: equal requests in two batches are drawn apart."""
+    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0]) if start else seed
+
+
+@dataclass
+class Answering:
+    """A decoder with its vocabulary, tokenizers, vocoder and known voices: reads what is given, answers requests."""
+
+    decoder: Decoder
+    vocabulary: Vocabulary
+    tokenizers: TokenizerSet
+    vocoder: Vocoder | None = None
+    prompts: dict[str, np.ndarray] = field(default_factory=dict)
+    """Known speakers: codes (F, Q) of a piece of their training audio."""
+    limits: Limits = field(default_factory=Limits)
+    info: dict[str, Any] = field(default_factory=dict)
+    """What training recorded: tasks, checkpoint hash."""
+    latent: LatentFrontEnd | None = None
+    """Reads recordings as vectors instead of units."""
+    stepper: Stepper | None = None
+    """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
+
+    # -- what it knows ------------------------------------------------------------------------------------------
+
+    @property
+    def voices(self) -> list[str]:
+        """Known speakers."""
+        return sorted(set(self.prompts) | set(self.vocoder.voices if self.vocoder else {}))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Known languages."""
+        return self.vocabulary.languages
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the audio that the tokenizers take."""
+        for tokenizer in (self.tokenizers.units, self.tokenizers.codes):
+            if tokenizer is not None:
+                return tokenizer.sample_rate
+        if self.latent is not None:
+            return self.latent.sample_rate
+        raise InputError("this model has no speech tokenizer: it reads text only")
+
+    # -- reading input ------------------------------------------------------------------------------------------
+
+    def samples(self, audio: Audio) -> np.ndarray:
+        """(S,) float32 at `sample_rate` of a recording."""
+        return read_samples(audio, self.sample_rate)
+
+    def units_of(self, audio: Sequence[Audio]) -> list[np.ndarray]:
+        """Deduplicated units (N,) of recordings, or of units that were made elsewhere."""
+        if self.tokenizers.units is None:
+            raise InputError("this model has no units; it cannot read speech")
+        given = [is_tokens(one) for one in audio]
+        sounds = [self.samples(one) for one, tokens in zip(audio, given) if not tokens]
+        encoded = iter(self.tokenizers.units.encode_batch(sounds))
+        sizes = (self.tokenizers.units.cardinality,)
+        frames = [
+            check_tokens(np.asarray(one), sizes, "units") if tokens else next(encoded)
+            for one, tokens in zip(audio, given)
+        ]
+        return [deduplicate(one)[0] for one in frames]
+
+    def heard(self, audio: Sequence[Audio], front_end: str | None = None) -> list[tuple[Span, torch.Tensor | None]]:
+        """(condition, its vectors (N, C) where it is `lat`) of recordings, or of units that were made elsewhere.
+
+        `front_end` is "tokens" or "latent"; None takes tokens where the model has units. InputError for another one.
+        """
+        chosen = front_end or ("latent" if self.tokenizers.units is None and self.latent is not None else "tokens")
+        if chosen == "tokens":
+            return [(Span("units", units), None) for units in self.units_of(audio)]
+        if chosen != "latent":
+            raise InputError(f"front_end is {front_end!r}; choose tokens or latent")
+        if self.latent is None:
+            raise InputError("this model has no latent front end; train one with `unitok train-latent`")
+        if any(is_tokens(one) for one in audio):
+            raise InputError("units are given to a latent front end; give recordings, or front_end='tokens'")
+        samples = [read_samples(one, self.latent.sample_rate) for one in audio]
+        return [(Span("lat", np.zeros(len(found))), found) for found in self.latent.encode(samples)]
+
+    def text_span(self, text: str) -> Span:
+        """A text condition; InputError where there is nothing in it."""
+        ids = self.tokenizers.text.encode(text)
+        if not ids:
+            raise InputError("the text is empty; give at least one character")
+        return Span("text", np.asarray(ids))
+
+    def check_voice(self, voice: Voice) -> None:
+        """InputError where a voice is neither a known speaker nor a recording."""
+        if isinstance(voice, str) and voice not in self.voices and not names_a_file(voice):
+            known = ", ".join(self.voices) or "none"
+            raise InputError(f"unknown voice {voice!r}; known: {known}; or give a recording")
+
+    def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
+        """The `<voice>` condition of a known speaker or of the first two seconds of a recording, or none."""
+        self.check_voice(voice)
+        codec = self.tokenizers.codes
+        if voice is None or codec is None:
+            return ()
+        if isinstance(voice, str) and voice in self.voices:
+            return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
+        return (Span("voice", codec.encode(read_samples(voice, codec.sample_rate)[: 2 * codec.sample_rate])),)
+
+    def voice_vector(self, voice: Voice) -> str | np.ndarray | None:
+        """What the unit vocoder takes for the same `voice`."""
+        self.check_voice(voice)
+        if voice is None or self.vocoder is None or self.vocoder.units is None:
+            return None
+        if isinstance(voice, str) and voice in self.voices:
+            return voice if voice in self.vocoder.voices else None
+        return self.vocoder.voice_of(read_samples(voice, self.vocoder.sample_rate))
+
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        requests: Sequence[Request],
+        *,
+        sampling: Sampling = GREEDY,
+        beams: int = 1,
+        seed: int = 0,
+        batch: int = 64,
+    ) -> list[Result]:
+        """Answer requests; each result is the same alone as in a batch.
+
+        Args:
+            requests: plans without outputs (or with a prefix to continue).
+            sampling: how ids are chosen where `beams` is 1.
+            beams: more than 1 searches instead and fills `nbest`.
+            seed: seed of the draws.
+            batch: most sequences at a time.
+        """
+        results: list[Result] = []
+        for start in range(0, len(requests), batch):
+            results += self._run_batch(requests[start : start + batch], sampling, beams, _batch_seed(seed, start))
+        return results
+
+    def steps(self) -> Stepper | None:
+        """What takes the decoding steps: made once, and again if the weights have changed since."""
+        if self.stepper is not None and self.stepper.fits(self.decoder):
+            return self.stepper
+        int8 = self.stepper is not None and self.stepper.int8
+        self.stepper = Stepper(self.decoder, packed=True, int8=int8) if steppable(self.decoder) else None
+        return self.stepper
+
+    def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
+        """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""
+        prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
+        automata, limits = [], []
+        for request, prompt in zip(requests, prompts):
+            limit = min(self.token_limit(request.plan), self.decoder.config.max_positions - len(prompt))
+            if limit < 8:
+                raise InputError(
+                    f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
+                )
+            outputs = self.limits.of(request.plan)
+            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+            automata.append(automaton)
+            limits.append(limit)
+        return prompts, automata, limits
+
+    def vectors_of(
+        self, requests: Sequence[Request], prompts: Sequence[np.ndarray]
+    ) -> list[PromptVectors | None] | None:
+        """What stands in for embedding rows in each prompt; None where nothing does."""
+        if all(request.vectors is None for request in requests):
+            return None
+        hole = self.vocabulary.control("<lat>")
+        return [
+            None if request.vectors is None else placed(prompt, hole, request.vectors)
+            for request, prompt in zip(requests, prompts)
+        ]
+
+    def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+        prompts, automata, limits = self.prepare(requests)
+        if beams > 1:
+            vectors = self.vectors_of(requests, prompts) or [None] * len(requests)
+            return [self._search(*one, beams) for one in zip(requests, prompts, automata, vectors)]
+        made = generate(
+            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
+            stepper=self.steps(), vectors=self.vectors_of(requests, prompts),
+        )  # fmt: skip
+        return [self.result(*one) for one in zip(requests, prompts, made, automata)]
+
+    def token_limit(self, plan: Plan) -> int:
+        """Most ids that an answer to a plan may take, marks and the end of sequence included."""
+        widths = {"codes": len(self.tokenizers.codes.cardinalities) if self.tokenizers.codes else 1}
+        kinds = output_kinds(plan.task, plan.flags)
+        sizes = self.limits.of(plan)
+        return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
+
+    def _search(
+        self, request: Request, prompt: np.ndarray, automaton: Automaton, vectors: PromptVectors | None, beams: int
+    ) -> Result:
+        found = beam_search(
+            self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.steps(), vectors=vectors
+        )
+        best = found[0]
+        made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
+        for token in best.ids.tolist():
+            automaton.advance(token)  # the search followed copies
+        result = self.result(request, prompt, made, automaton)
+        texts = [self._texts(parse(np.concatenate([prompt, one.ids]), self.vocabulary).outputs) for one in found]
+        return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
+
+    def _texts(self, outputs: Sequence[Span]) -> list[str]:
+        return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
+
+    def result(self, request: Request, prompt: np.ndarray, made: Generated, automaton: Automaton) -> Result:
+        """What generated ids mean.
+
+        `automaton` has followed them: it closes what a limit cuts, so that their last id says nothing of it.
+        """
+        parsed = parse(np.concatenate([prompt, made.ids]), self.vocabulary)
+        texts = self._texts(parsed.outputs)
+        audio = self.speak(parsed.outputs, request.voice) if request.speak else None
+        rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
+        return Result(
+            text=texts[-1] if texts else None,
+            audio=audio,
+            sample_rate=rate,
+            ids=made.ids,
+            score=made.score,
+            finish_reason="length" if automaton.cut else made.finish_reason,
+            outputs=parsed.outputs,
+            texts=tuple(texts),
+        )
+
+    def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
+        """Waveform (S,) of the last speech among outputs, or None."""
+        for span in reversed(outputs):
+            if span.kind == "codes" and self.tokenizers.codes is not None and self.vocoder is not None:
+                return self.vocoder.from_codes(span.content, self.tokenizers.codes)
+            if span.kind == "units" and self.vocoder is not None:
+                return self.vocoder.from_units(span.content, voice=voice)
+        return None
