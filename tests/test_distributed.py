@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from unitok_training.checkpoint import read_checkpoint
-from unitok_training.distributed import World, buckets, world_from_environment
+from unitok_training.distributed import WORKER, World, buckets, rest_workers, world_from_environment
 from unitok_training.progress import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +156,24 @@ def test_a_missing_gpu_is_told_and_done_without() -> None:
     with pytest.warns(UserWarning, match="no GPU that torch can use: the processor is used instead"):
         with world_from_environment("cuda") as world:
             assert world.device.type == "cpu"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads cannot be looked at here")
+def test_a_world_ends_when_the_threads_of_its_connections_sleep() -> None:
+    ended: list[float] = []
+
+    def work() -> None:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(WORKER)
+        begun.set()
+        hashlib.pbkdf2_hmac("sha256", b"busy", b"without the interpreter", 1_000_000)
+        ended.append(time.monotonic())
+
+    begun, thread = threading.Event(), threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    assert not rest_workers(seconds=0.05) and not ended
+    assert rest_workers() and ended
+    thread.join()
 
 
 def test_buckets_keep_order_and_dtypes_apart() -> None:

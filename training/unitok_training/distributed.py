@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,8 @@ from torch import Tensor
 
 BUCKET = 64 * 1024 * 1024
 """Elements summed at once: bounds the copy that a flat bucket costs."""
+WORKER = "pt_gloo_runloop"
+"""Name of the threads that carry out gloo's collectives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +108,25 @@ def world_from_environment(device: str | None = None) -> Iterator[World]:
         dist.barrier()  # no process takes its connections down while another one still uses them
     finally:
         dist.destroy_process_group()
+        if kind == "cpu":
+            rest_workers()
+
+
+def rest_workers(seconds: float = 30.0) -> bool:
+    """Wait until gloo's threads sleep; False where they do not within `seconds`, or where threads cannot be looked at.
+
+    A collective is over for its caller before its thread lets go of the tensors, for which it needs the interpreter.
+    The threads outlive the group (FSDP's caches hold it), and one that asks for the interpreter while that is ending
+    aborts the whole process: "terminate called without an active exception".
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        time.sleep(0.1)
+        return False
+    end, asleep = time.monotonic() + seconds, 0
+    while asleep < 3 and time.monotonic() < end:  # a thread that waits for this one to sleep seems to sleep itself
+        states = [task.joinpath("stat").read_text().rpartition(")") for task in tasks.iterdir()]
+        awake = any(WORKER in name and not state.startswith(" S") for name, _, state in states)
+        asleep = 0 if awake else asleep + 1
+        time.sleep(0.005)
+    return asleep == 3
