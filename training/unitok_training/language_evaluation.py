@@ -1,0 +1,135 @@
+"""Evaluation of what a model knows of language: perplexity, the order of spoken words, how a sentence goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unitok.generation import score
+from unitok_tokenizers.grammar import Plan, Span, parse, render, render_prompt
+from unitok_training.ngram import NgramModel
+
+if TYPE_CHECKING:
+    from unitok_training.evaluation import Evaluation
+
+
+def evaluate_text_lm(run: Evaluation) -> None:
+    """Perplexity per text id of held-out sentences, against a 5-gram of the training text."""
+    test = run.rows(run.split, "text_ids")
+    train = run.rows_of_training("text_ids")
+    if not test or not train:
+        return
+    size = run.model.tokenizers.text.size
+    nats, count = 0.0, 0
+    for lang in sorted({run.lang(row) for row in test}):
+        ngram = NgramModel.fit(
+            [_ended(run, row, size) for row in train if run.lang(row) == lang], order=5, size=size + 1
+        )
+        sequences = [_ended(run, row, size) for row in test if run.lang(row) == lang]
+        length = sum(map(len, sequences))
+        nats, count = nats + math.log(ngram.perplexity(sequences)) * length, count + length
+    run.put("lm.five_gram_ppl", math.exp(nats / count))
+    total, count = 0.0, 0
+    for logprobs in _scores(
+        run, [Plan("lm", run.lang(row), outputs=(Span("text", run.cell("text_ids", row)),)) for row in test]
+    ):
+        total -= float(logprobs[:-1].sum())  # the closer counts as the end, the end of sequence does not
+        count += len(logprobs) - 1
+    run.put("lm.ppl", float(np.exp(total / count)))
+
+
+def _ended(run: Evaluation, row: int, end: int) -> list[int]:
+    """Text ids and the end: both models are told the language and predict the end."""
+    return [*run.cell("text_ids", row).tolist(), end]
+
+
+def _scores(run: Evaluation, plans: Sequence[Plan]) -> list[np.ndarray]:
+    """Teacher-forced log-probabilities of what follows each plan's prompt."""
+    prompts = [
+        render_prompt(Plan(p.task, p.source, p.target, p.flags, p.conditions), run.model.vocabulary) for p in plans
+    ]
+    rest = [render(plan, run.model.vocabulary).ids[len(prompt) :] for plan, prompt in zip(plans, prompts)]
+    found: list[np.ndarray] = []
+    for start in range(0, len(plans), 64):
+        found += score(run.model.decoder, prompts[start : start + 64], rest[start : start + 64])
+    return found
+
+
+def evaluate_speech_lm(run: Evaluation) -> None:
+    """Does the speech model prefer real sentences to the same words in another order?"""
+    random = np.random.default_rng(run.seed)
+    real, scrambled = [], []
+    for row in run.rows(run.split, "units", "units_durations"):
+        pieces = word_units(run, row)
+        if len(pieces) < 4:
+            continue
+        order = random.permutation(len(pieces))
+        if (order == np.arange(len(pieces))).all():
+            continue
+        units = np.concatenate([pieces[index] for index in order])
+        units = units[np.insert(np.diff(units) != 0, 0, True)]
+        real.append(Plan("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
+        scrambled.append(Plan("slm", run.lang(row), outputs=(Span("units", units),)))
+    if not real:
+        return
+    better = [a.mean() > b.mean() for a, b in zip(_scores(run, real), _scores(run, scrambled))]
+    run.put("slm.order_accuracy", float(np.mean(better)))
+    run.put("slm.count", len(better))
+
+
+def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
+    """Deduplicated units of each word, by the row's alignment; empty where there is none."""
+    words = run.shards.row(row)["words"]
+    units, durations = run.cell("units", row), run.cell("units_durations", row)
+    rate = float(run.shards.streams["units"].frame_rate or 1)
+    middles = (np.cumsum(durations) - durations / 2) / rate
+    starts = [start for _, start, _ in words]
+    index = np.searchsorted(starts, middles, side="right") - 1
+    return [units[np.maximum(index, 0) == word] for word in range(len(words)) if (np.maximum(index, 0) == word).any()]
+
+
+def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
+    """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
+    rows = [
+        row
+        for row in run.rows(run.split, "units", "units_durations", "text_ids")
+        if len(run.shards.row(row)["words"]) > 5
+    ]
+    langs = [run.lang(row) for row in rows]
+    rows = [row for row, lang in zip(rows, langs) if langs.count(lang) >= choices]  # the others have too few to choose
+    if not rows:
+        return
+    random = np.random.default_rng(run.seed)
+    halves = {row: _halves(run, row) for row in rows}
+    plans = []
+    for row in rows:
+        peers = [other for other in rows if run.lang(other) == run.lang(row) and other != row]
+        picks = [row, *random.choice(peers, choices - 1, replace=False).tolist()]
+        text = Span("text", halves[row][0])
+        plans += [Plan("ilm", run.lang(row), outputs=(text, Span("units", halves[pick][1]))) for pick in picks]
+    values = []
+    for plan in plans:
+        prompt = render_prompt(Plan(plan.task, plan.source, outputs=plan.outputs[:1]), run.model.vocabulary)
+        values.append((prompt, render(plan, run.model.vocabulary).ids[len(prompt) : -1]))
+    scores: list[float] = []
+    for start in range(0, len(values), 64):
+        part = values[start : start + 64]
+        prompts = [prompt for prompt, _ in part]
+        given = [parse(prompt, run.model.vocabulary).start or 0 for prompt in prompts]
+        scores += [float(one.mean()) for one in score(run.model.decoder, prompts, [r for _, r in part], given=given)]
+    table = np.asarray(scores).reshape(-1, choices)
+    run.put("ilm.cloze_accuracy", float((table.argmax(1) == 0).mean()))
+    run.put("ilm.cloze_chance", 1.0 / choices)
+    run.put("ilm.count", len(table))
+
+
+def _halves(run: Evaluation, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Text ids of the first half of the words, and units of the second."""
+    words = run.shards.row(row)["words"]
+    middle = len(words) // 2
+    text = " ".join(word for word, _, _ in words[:middle])
+    pieces = word_units(run, row)
+    return np.asarray(run.model.tokenizers.text.encode(text)), np.concatenate(pieces[len(pieces) // 2 :])
