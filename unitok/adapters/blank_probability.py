@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from unitok.adapters.base import BLANK, Adapter, AdapterSizes, at_least_one, compact
+from unitok.adapters.base import BLANK, at_least_one, compact
+from unitok.adapters.ctc_compression import CtcCompression
 from unitok_tokenizers.errors import InputError
 
 
@@ -22,24 +23,13 @@ class BlankProbabilityConfig:
             raise InputError(f"adapter.threshold is {self.threshold}: it lies between 0 and 1")
 
 
-class BlankProbabilityAdapter(Adapter):
+class BlankProbabilityAdapter(CtcCompression):
     """The frames that may say something, projected; of a recording without any the least blank one."""
 
     name, Config = "blank_probability", BlankProbabilityConfig
-    by_content, needs_labels = True, True
 
-    def __init__(self, config: BlankProbabilityConfig, sizes: AdapterSizes) -> None:
-        super().__init__(config, sizes)
-        self.project = nn.Linear(sizes.frames, sizes.vectors)
-
-    def length(self, frames: int) -> int:
-        """At most all frames."""
-        return frames
-
-    def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Adapter.forward`."""
-        assert ctc is not None
+    def compress(self, frames: Tensor, lengths: Tensor, ctc: Tensor) -> tuple[Tensor, Tensor]:
+        """See `CtcCompression`."""
         blank = ctc[..., BLANK].exp()
         keep = blank.clamp(max=1.0) <= self.config.threshold  # a probability may be rounded above 1
-        kept, sizes = compact(frames, at_least_one(keep, -blank, lengths))
-        return self.project(kept), sizes
+        return compact(frames, at_least_one(keep, -blank, lengths))

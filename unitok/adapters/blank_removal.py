@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from unitok.adapters.base import BLANK, Adapter, AdapterSizes, at_least_one, compact
+from unitok.adapters.base import BLANK, at_least_one, compact
+from unitok.adapters.ctc_compression import CtcCompression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,23 +15,12 @@ class BlankRemovalConfig:
     """Options of `blank_removal`: none."""
 
 
-class BlankRemovalAdapter(Adapter):
+class BlankRemovalAdapter(CtcCompression):
     """The frames that are not blank, projected; of an all-blank recording the least blank one."""
 
     name, Config = "blank_removal", BlankRemovalConfig
-    by_content, needs_labels = True, True
 
-    def __init__(self, config: BlankRemovalConfig, sizes: AdapterSizes) -> None:
-        super().__init__(config, sizes)
-        self.project = nn.Linear(sizes.frames, sizes.vectors)
-
-    def length(self, frames: int) -> int:
-        """At most all frames."""
-        return frames
-
-    def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Adapter.forward`."""
-        assert ctc is not None
+    def compress(self, frames: Tensor, lengths: Tensor, ctc: Tensor) -> tuple[Tensor, Tensor]:
+        """See `CtcCompression`."""
         keep = at_least_one(ctc.argmax(-1) != BLANK, -ctc[..., BLANK], lengths)
-        kept, sizes = compact(frames, keep)
-        return self.project(kept), sizes
+        return compact(frames, keep)

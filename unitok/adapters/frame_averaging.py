@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unitok.adapters.base import BLANK, Adapter, AdapterSizes, at_least_one, compact
+from unitok.adapters.base import BLANK, at_least_one, compact
+from unitok.adapters.ctc_compression import CtcCompression
 from unitok_tokenizers.attention_layers import inside
 
 
@@ -19,27 +20,16 @@ class FrameAveragingConfig:
     """Runs of blanks give a vector too."""
 
 
-class FrameAveragingAdapter(Adapter):
+class FrameAveragingAdapter(CtcCompression):
     """One vector per run of equal labels, projected; of an all-blank recording one, the mean of all."""
 
     name, Config = "frame_averaging", FrameAveragingConfig
-    by_content, needs_labels = True, True
 
-    def __init__(self, config: FrameAveragingConfig, sizes: AdapterSizes) -> None:
-        super().__init__(config, sizes)
-        self.project = nn.Linear(sizes.frames, sizes.vectors)
-
-    def length(self, frames: int) -> int:
-        """At most all frames."""
-        return frames
-
-    def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Adapter.forward`."""
-        assert ctc is not None
+    def compress(self, frames: Tensor, lengths: Tensor, ctc: Tensor) -> tuple[Tensor, Tensor]:
+        """See `CtcCompression`."""
         means, labels, runs = average_runs(frames, ctc.argmax(-1), lengths)
         keep = torch.ones_like(labels, dtype=torch.bool) if self.config.keep_blanks else labels != BLANK
-        kept, sizes = compact(means, at_least_one(keep, torch.zeros_like(means[..., 0]), runs))
-        return self.project(kept), sizes
+        return compact(means, at_least_one(keep, torch.zeros_like(means[..., 0]), runs))
 
 
 def average_runs(frames: Tensor, labels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
