@@ -27,6 +27,7 @@ COMMANDS = (
     "train-latent",
     "probe",
     "compare",
+    "prosody",
     "generate",
     "evaluate",
     "export",

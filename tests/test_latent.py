@@ -31,11 +31,11 @@ from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import (
     FROZEN,
-    LATENT_PRESETS,
     AdapterChoice,
     LatentRecipe,
     PartTuning,
     Tuning,
+    latent_presets,
     load_latent_recipe,
     tiny,
 )
@@ -223,7 +223,7 @@ def test_every_adapter_learns_with_all_else_frozen(kind: str, manifest: Path, tm
 
 
 def test_presets_resolve_and_name_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
-    for name in LATENT_PRESETS:
+    for name in latent_presets():
         recipe = load_latent_recipe(name)
         recipe.save(tmp_path / f"{name}.json")
         assert load_latent_recipe(tmp_path / f"{name}.json") == recipe and recipe.name == name

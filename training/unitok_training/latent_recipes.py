@@ -350,14 +350,22 @@ LATENT_PRESETS: Mapping[str, Callable[[], LatentRecipe]] = {
         latent, tiny, slam_asr, salmonn, qwen_audio, pengi, fathullah, speech_llama, ling, hono, yu, slm, tsunoo,
     )
 }  # fmt: skip
+"""Presets of this module; `latent_presets` has those of `latent_systems` too."""
+
+
+def latent_presets() -> dict[str, Callable[[], LatentRecipe]]:
+    """All presets by name."""
+    from unitok_training.latent_systems import SYSTEMS
+
+    return {**LATENT_PRESETS, **SYSTEMS}
 
 
 def latent_preset(name: str) -> LatentRecipe:
     """A preset by its name. InputError with the nearest known one."""
-    if name not in LATENT_PRESETS:
-        known = ", ".join(LATENT_PRESETS)
-        raise InputError(f"no latent preset {name!r}; did you mean {nearest(name, LATENT_PRESETS)!r}? Known: {known}")
-    return LATENT_PRESETS[name]()
+    known = latent_presets()
+    if name not in known:
+        raise InputError(f"no latent preset {name!r}; did you mean {nearest(name, known)!r}? Known: {', '.join(known)}")
+    return known[name]()
 
 
 def load_latent_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> LatentRecipe:

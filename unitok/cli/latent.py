@@ -1,4 +1,4 @@
-"""Commands about latent models: `train-latent`, `probe`."""
+"""Commands about latent models: `train-latent`, `probe`, `prosody`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def add_commands(commands: Any) -> None:
     probe.add_argument("--limit", type=int, default=20, help="most rows (default: %(default)s)")
     probe.set_defaults(run=run_probe)
 
+    prosody = commands.add_parser(
+        "prosody", help="what a cascade loses: a class of prosody from text, from units and from vectors"
+    )
+    prosody.add_argument("-o", "--out", default="runs/prosody", help="run folder (default: %(default)s)")
+    prosody.add_argument("--sentences", type=int, default=500, help="training sentences (default: %(default)s)")
+    prosody.add_argument("--test-sentences", type=int, default=40, help="each in every class (default: %(default)s)")
+    prosody.add_argument("--encoder-steps", type=int, default=120, help="of the units' encoder (default: %(default)s)")
+    prosody.add_argument("--steps", type=int, default=0, help="of every arm (default: the recipes' own)")
+    prosody.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    prosody.set_defaults(run=run_prosody)
+
 
 def run_train(options: argparse.Namespace) -> None:
     from unitok_training.latent_recipes import load_latent_recipe
@@ -51,4 +62,18 @@ def run_probe(options: argparse.Namespace) -> None:
     rows = [row for row in read_manifest(options.manifest) if row.split == options.split]
     figures = probe(unitok.load(options.model), rows, limit=options.limit)
     write_probe(figures, Path(options.out))
+    print(json.dumps(figures, indent=2))
+
+
+def run_prosody(options: argparse.Namespace) -> None:
+    from unitok_training.prosody import ProsodyConfig, prosody_figures
+
+    config = ProsodyConfig(
+        sentences=options.sentences,
+        test_sentences=options.test_sentences,
+        encoder_steps=options.encoder_steps,
+        steps=options.steps,
+        seed=options.seed,
+    )
+    figures = prosody_figures(options.out, config, report=lambda line: print(line, flush=True))
     print(json.dumps(figures, indent=2))

@@ -25,7 +25,7 @@ from unitok_tokenizers.errors import InputError
 
 SAMPLE_RATE = 16000
 ESPEAK_LANGUAGES = {"en": "en-us", "de": "de", "fr": "fr", "es": "es"}
-RATE, PITCH = 1, 3  # espeak_PARAMETER
+RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 SYNCHRONOUS, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x8000
 EVENT_END, EVENT_WORD = 0, 1
 CHARS_UTF8 = 1
@@ -55,6 +55,10 @@ class Utterance:
     """Words a minute."""
     pitch: int
     """espeak's pitch, 0 to 99."""
+    range: int | None = None
+    """How far the pitch moves, 0 (monotone) to 99; espeak's default where None."""
+    volume: int | None = None
+    """Loudness in percent; espeak's default where None."""
 
 
 class _Event(ctypes.Structure):
@@ -138,6 +142,9 @@ class _Espeak:
             raise InputError(f"espeak-ng has no voice {name!r}")
         self.library.espeak_SetParameter(RATE, job["rate"], 0)
         self.library.espeak_SetParameter(PITCH, job["pitch"], 0)
+        for parameter, value in ((RANGE, job.get("range")), (VOLUME, job.get("volume"))):
+            if value is not None:
+                self.library.espeak_SetParameter(parameter, value, 0)
         # Some variants (flutter, breath) draw random numbers, which the library seeds with the time of day.
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         text = job["text"].encode()

@@ -1,0 +1,133 @@
+"""What a cascade loses: the class of prosody from text, from units and from vectors, by one decoder.
+
+unitok prosody -o runs/prosody
+
+The text is the reference transcript, so the cascade's recogniser makes no error; units are those of the demo: k-means
+of a CTC encoder's frames, deduplicated. The three arms begin with the same decoder and take the same number of steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from unitok.decoder import Decoder
+from unitok.model import Model
+from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_write_bytes, ensure_folder, fingerprint, read_json, write_json
+from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_tokenizers.units import deduplicate
+from unitok_training.ctc import CtcConfig
+from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
+from unitok_training.latent_recipes import LatentRecipe, load_latent_recipe
+from unitok_training.latent_run import train_latent
+
+ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}
+"""Arm → recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProsodyConfig:
+    """What a comparison of prosody depends on."""
+
+    sentences: int = 500
+    """Training sentences, each spoken once."""
+    test_sentences: int = 40
+    """Held-out sentences, each spoken in every class by held-out voices."""
+    encoder_steps: int = 120
+    """Optimiser steps of the CTC encoder behind the units."""
+    clusters: int = 384
+    """Number of units."""
+    steps: int = 0
+    """Optimiser steps of each arm; the recipes' own where 0."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("sentences", "test_sentences", "encoder_steps", "clusters"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+
+
+def prosody_figures(
+    output: Path | str, config: ProsodyConfig | None = None, *, report: Callable[[str], None] = print
+) -> dict[str, float]:
+    """Train and score the three arms in `output`; what an earlier run with the same settings finished is kept.
+
+    Returns:
+        `e4.cascade.accuracy`, `e4.units.accuracy`, `e4.latent.accuracy`, the shares of right answers on held-out
+        sentences by held-out voices, `e4.chance` and `e4.rows`; the same as `results.json`.
+
+    Raises:
+        InputError: no espeak-ng, or a folder of another run.
+    """
+    config = config or ProsodyConfig()
+    run = Path(output)
+    ensure_folder(run)
+    run.mkdir(parents=True, exist_ok=True)
+    _check_settings(run, config)
+    corpus = make_prosody_corpus(
+        run / "corpus", sentences=config.sentences, test_sentences=config.test_sentences, seed=config.seed
+    )
+    if not (run / "start" / "unitok.json").exists():
+        report("units")
+        make_start(read_manifest(corpus), arm_recipe("latent", config), config).save(run / "start")
+    rows = with_units(read_manifest(corpus), Model.load(run / "start"), run / "units.json")
+    figures = {"e4.chance": 1 / len(CLASSES), "e4.rows": float(sum(row.split == "test" for row in rows))}
+    for arm, preset in ARMS.items():
+        report(arm)
+        done = train_latent(
+            arm_recipe(arm, config), rows, run / arm, start=run / "start", limit=4 * config.test_sentences
+        )
+        (scores,) = (value for key, value in done.scores.items() if key.startswith("prosody"))
+        figures[f"e4.{arm}.accuracy"] = scores["accuracy"]
+        report(f"{arm}: {scores['accuracy']:.3f} ({preset})")
+    write_json(run / "results.json", dict(sorted(figures.items())))
+    return figures
+
+
+def arm_recipe(arm: str, config: ProsodyConfig) -> LatentRecipe:
+    """The recipe of an arm."""
+    recipe = load_latent_recipe(ARMS[arm])
+    return replace(recipe, train=replace(recipe.train, seed=config.seed, steps=config.steps or recipe.train.steps))
+
+
+def _check_settings(run: Path, config: ProsodyConfig) -> None:
+    """Finished parts are kept only where they were made with the same settings."""
+    path, key = run / "settings.json", fingerprint({**config.__dict__})
+    if path.exists() and read_json(path)["key"] != key:
+        raise InputError(f"{run} holds a run with other settings; choose another output folder")
+    write_json(path, {"key": key, **config.__dict__})
+
+
+def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig) -> Model:
+    """Text pieces, units of the demo's kind, and a decoder of random weights that knows both."""
+    fit = FitConfig(
+        text_pieces=recipe.text_pieces,
+        clusters=config.clusters,
+        ctc=CtcConfig(steps=config.encoder_steps, seed=config.seed),
+        seed=config.seed,
+    )
+    bundle = TokenizerSet(text=fit_text(rows, fit), units=fit_units(rows, fit))
+    vocabulary = bundle.vocabulary(sorted({row.lang for row in rows}))
+    decoder = Decoder(
+        recipe.decoder.config(vocabulary.size), generator=torch.Generator().manual_seed(recipe.train.seed)
+    )
+    return Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
+
+
+def with_units(rows: Sequence[Row], model: Model, kept: Path) -> list[Row]:
+    """Rows with their deduplicated units, which are read from `kept` where it has them."""
+    if not kept.exists():
+        tokenizer = model.tokenizers.units
+        assert tokenizer is not None
+        found = [deduplicate(one)[0].tolist() for one in tokenizer.encode_batch(load_recordings(rows))]
+        atomic_write_bytes(kept, json.dumps(dict(zip((row.id for row in rows), found))).encode())
+    units = read_json(kept)
+    return [replace(row, tokens={"units": torch.tensor(units[row.id]).numpy()}) for row in rows]
