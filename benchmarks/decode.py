@@ -18,6 +18,7 @@ from benchmarks import llamacpp, machine, material
 from benchmarks.arms import Arm, Measured, interleave, ratio
 from benchmarks.context import Context
 from benchmarks.results import Outcome
+from unitok import native
 from unitok.decoder import Decoder
 from unitok.generation import generate
 from unitok.hf import save_core
@@ -52,15 +53,16 @@ class Subject:
         """Ids that were asked for."""
         return sum(self.counts)
 
-    def ours(self, precision: str) -> Arm:
-        """Our generation; the stepper is made once, as `Model` does."""
-        name = f"unitok.{self.name}.{precision}"
+    def ours(self, precision: str, *, compiled: bool = True) -> Arm:
+        """Our generation; the stepper is made once, as `Model` does. Compiled steps are those of single sequences."""
+        name = f"unitok.{self.name}.{precision}{'' if compiled else '.torch'}"
+        compiled = compiled and native.library() is not None
 
         def build() -> tuple[Decoder, Stepper]:
             decoder = Decoder(self.model.config)
             decoder.load_state_dict(self.model.state_dict())
             decoder = decoder.to(torch.float32 if precision == "fp32" else torch.bfloat16).eval()
-            return decoder, Stepper(decoder, packed=True, int8=precision == "int8")
+            return decoder, Stepper(decoder, packed=True, int8=precision == "int8", compiled=compiled)
 
         def run() -> float:
             decoder, stepper = self._once(name, build)
@@ -70,7 +72,8 @@ class Subject:
             self.ids[name] = [one.ids.tolist() for one in made]
             return self.total / seconds
 
-        return Arm(name=name, run=run, unit="tokens/s", settings={"precision": precision})
+        settings = {"precision": precision, "step": "compiled" if compiled else "torch's operations"}
+        return Arm(name=name, run=run, unit="tokens/s", settings=settings)
 
     def peer(self, flags: str, *, precision: str = "fp32", static: bool = False) -> Arm:
         """`generate` of transformers, left-padded where there are several requests."""
@@ -181,10 +184,10 @@ def run(context: Context) -> Outcome:
     reason = llamacpp.missing()
     arms = [
         small.ours("fp32"), small.peer("default"), small.ours("bf16"), small.peer("bf16", precision="bf16"),
-        small.ours("int8"),
+        small.ours("int8"), small.ours("fp32", compiled=False), small.ours("bf16", compiled=False),
         *([] if quick else [small.peer("static_compile", static=True)]),
         *([] if reason else [small.llamacpp(precision) for precision in PRECISIONS]),
-        medium.ours("bf16"), medium.ours("int8"),
+        medium.ours("bf16"), medium.ours("int8"), medium.ours("bf16", compiled=False),
         *([] if reason else [medium.llamacpp("bf16")]),
         many.ours("fp32"), many.peer("default"), many.ours("bf16"), many.peer("bf16", precision="bf16"),
     ]  # fmt: skip
@@ -192,11 +195,20 @@ def run(context: Context) -> Outcome:
         _warm_up(arm)
     bandwidth = machine.read_bandwidth(1 << 26 if quick else 1 << 30)
     found, failed = interleave(arms, context.rounds, context.report)
-    notes = {f"decode.{name}": why for name, why in failed.items()}
+    notes = {f"decode.{name}": why for name, why in failed.items()} | {"decode.compiling": compiling(context)}
     for subject in (small, medium, many):
         notes |= subject.agreement()
     ratios, why = _ratios(found, medium.model, bandwidth, reason)
     return Outcome(arms=found, ratios=ratios, notes=notes | why)
+
+
+def compiling(context: Context) -> str:
+    """What the compiled step costs before its first use on a machine."""
+    compiler = native.find_compiler()
+    begin = time.perf_counter()
+    if compiler is None or not native.compile_to(context.folder / "step.so", compiler):
+        return "no C++ compiler: all steps are torch's operations"
+    return f"{time.perf_counter() - begin:.1f} s once a machine, outside all rates; what is compiled fits every decoder"
 
 
 def _warm_up(arm: Arm) -> None:
