@@ -7,6 +7,7 @@ python tests/file_tree.py --check      fails where it is out of date
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -67,6 +68,9 @@ def gloss(name: str) -> str:
     path = ROOT / name
     if path.suffix == ".py":
         found = first_sentence(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+    elif path.suffix == ".cpp":
+        lines = (line.removeprefix("//") for line in path.read_text(encoding="utf-8").split("\n"))
+        found = first_sentence("\n".join(itertools.takewhile(str.strip, lines)))
     elif name in GLOSSES:
         found = GLOSSES[name]
     else:
@@ -89,10 +93,17 @@ def file_tree(names: Iterable[str]) -> str:
         lines.append("" if folder == "." else f"    {folder}/")
         for name in folders.get(folder, []):
             line = f"      {Path(name).name:<{NAME_WIDTH}}{gloss(name)}"
-            if len(line) > LINE_WIDTH:
-                line = line[: LINE_WIDTH - 1].rsplit(" ", 1)[0] + " …"
-            lines.append(line)
+            lines.append(line if len(line) <= LINE_WIDTH else shortened(line))
     return "\n".join(lines) + "\n"
+
+
+def shortened(line: str) -> str:
+    """A line that is too long, up to the last comma, colon or semicolon that fits and closes every bracket."""
+    for match in reversed(list(re.finditer(r"[,:;] | \(", line[: LINE_WIDTH + 1]))):
+        head = line[: match.start()]
+        if head.count("(") == head.count(")"):
+            return head
+    raise AssertionError(f"the first clause is too long for a line: {line.strip()}")
 
 
 def tree_names(tree: str) -> list[str]:
