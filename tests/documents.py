@@ -24,7 +24,12 @@ HEADS = ("unitok", "python", "torchrun", "make", "pip", "git", "cd")
 MARK = re.compile(r"<!--\s*(slow|shown)\s*-->")
 SHELL, PYTHON = ("sh", "bash", "shell", "console"), ("python", "py")
 
+LATENT = "train.steps=2 train.log_every=1 train.window=8 train.pack_size=1024 train.precision=fp32".split()
+LATENT_SHAPE = "encoder.width=16 encoder.layers=1 encoder.heads=2 encoder.inner=16 decoder.width=32".split()
 TINY = {
+    "train-latent": "--limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE, "text_pieces=300"]),
+    "adapters": "--kinds linear pooling --set " + " --set ".join(LATENT),
+    "probe": "--limit 1",
     "fit-tokenizers": "--encoder-steps 2 --codec-steps 2 --clusters 8",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"

@@ -25,6 +25,7 @@ COMMANDS = (
     "validate",
     "train",
     "train-latent",
+    "adapters",
     "probe",
     "compare",
     "prosody",

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny_model import RATE, speech, tiny_model
+from tests.recordings import SENTENCES, write_pairs
+from tests.tiny_model import speech, tiny_model
 from unitok.adapters.base import ADAPTERS
 from unitok.beam import beam_search
 from unitok.cli.main import main
 from unitok.generation import generate
 from unitok.model import Model
 from unitok.prompt_vectors import PromptVectors
-from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render_prompt
@@ -31,7 +31,6 @@ from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import (
     FROZEN,
-    AdapterChoice,
     LatentRecipe,
     PartTuning,
     Tuning,
@@ -43,25 +42,11 @@ from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.mixture import Mixture
 from unitok_training.probe import Prompt, language_of, probe
 
-SENTENCES = {
-    "en": ("the green house", "we buy two books", "she sings now", "today here stands"),
-    "de": ("das grüne haus", "wir kaufen zwei bücher", "sie singt jetzt", "heute steht hier"),
-}
-
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four recordings in English and four in German, pairs of one meaning; each its own train and test row."""
-    root = tmp_path_factory.mktemp("latent")
-    rows = []
-    for lang, sentences in SENTENCES.items():
-        for index, text in enumerate(sentences):
-            name = f"{lang}{index}"
-            write_audio(root / f"{name}.wav", speech(0.8 + 0.1 * index, seed=index + 10 * (lang == "de")), RATE)
-            base = {"audio": f"{name}.wav", "text": text, "lang": lang, "group": f"g{index}"}
-            rows += [{**base, "id": name, "split": "train"}, {**base, "id": f"{name}t", "split": "test"}]
-    (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return root / "m.jsonl"
+    """See `write_pairs`."""
+    return write_pairs(tmp_path_factory.mktemp("latent"))
 
 
 def bytes_of(module: nn.Module) -> dict[str, bytes]:
@@ -208,18 +193,6 @@ def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_p
     assert model.transcribe(samples, lang="en").text == model.transcribe(samples, lang="en", front_end="tokens").text
     chunks = list(model.stream("asr", source="en", audio=samples))
     assert chunks[-1].result is not None
-
-
-@pytest.mark.parametrize("kind", ADAPTERS)
-def test_every_adapter_learns_with_all_else_frozen(kind: str, manifest: Path, tmp_path: Path) -> None:
-    """Its own weights alone lower the loss; a random frozen decoder leaves them little room."""
-    choice = AdapterChoice(kind=kind, queries=8 if "qformer" in kind or kind == "cross_attention" else None)
-    tuning = Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-2), decoder=FROZEN)
-    recipe = replace(steps(tiny(), 24, augment=False), adapter=choice, tuning=tuning)
-    run = trainer(replace(recipe, train=replace(recipe.train, log_every=8)), manifest, tmp_path)
-    rows: list[float] = []
-    run.run(on_row=lambda row: rows.append(row["loss"]))
-    assert rows[-1] < rows[0], rows
 
 
 def test_presets_resolve_and_name_what_is_wrong(manifest: Path, tmp_path: Path) -> None:

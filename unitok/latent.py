@@ -19,6 +19,19 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs, frame_encoder_from_json
 
+ALIKE = 1.25
+"""Recordings are encoded together whose longest is at most so many times the shortest; the rest would be padding."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Recordings that were encoded together."""
+
+    places: list[int]
+    """Which of all they are."""
+    frames: Frames
+    """What the encoder gave, for losses on it."""
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -28,8 +41,19 @@ class Latents:
     """(N, C) of all recordings, one after another: no padding is left."""
     lengths: list[int]
     """Vectors of each recording."""
-    frames: Frames
-    """What the encoder gave, for losses on it."""
+    groups: list[Group]
+    """All recordings once, in groups of similar length."""
+
+
+def alike(sizes: Sequence[int]) -> list[list[int]]:
+    """Indices grouped by size, shortest first; see `ALIKE`."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if groups and sizes[index] <= ALIKE * sizes[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 class LatentFrontEnd(nn.Module):
@@ -60,10 +84,15 @@ class LatentFrontEnd(nn.Module):
 
     def forward(self, batch: Sequence[Inputs]) -> Latents:
         """Encode what `FrameEncoder.inputs` made of recordings."""
-        frames = self.encoder(batch)
-        vectors, sizes = self.adapter(frames.hidden, frames.lengths, frames.ctc)
-        lengths = sizes.tolist()
-        return Latents(torch.cat([row[:size] for row, size in zip(vectors, lengths)]), lengths, frames)
+        groups: list[Group] = []
+        rows: dict[int, Tensor] = {}
+        for places in alike([len(one[0]) for one in batch]):
+            frames = self.encoder([batch[place] for place in places])
+            groups.append(Group(places, frames))
+            vectors, sizes = self.adapter(frames.hidden, frames.lengths, frames.ctc)
+            rows.update((place, row[:size]) for place, row, size in zip(places, vectors, sizes.tolist()))
+        ordered = [rows[place] for place in range(len(batch))]
+        return Latents(torch.cat(ordered), [len(row) for row in ordered], groups)
 
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[Tensor]:

@@ -53,8 +53,37 @@ class Attention(nn.Module):
             for projection, source in ((self.q_proj, x), (self.k_proj, context), (self.v_proj, context))
         )
         allowed = None if mask is None else mask[:, None, None]
-        mixed = functional.scaled_dot_product_attention(rotate_positions(q), rotate_positions(k), v, attn_mask=allowed)
+        mixed = mix(rotate_positions(q), rotate_positions(k), v, allowed)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def mix(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+    """Scaled dot-product attention of heads q (B, H, T, E), k and v (B, H, S, E), `allowed` (B, 1, 1, S) → as q."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    # Of a hundred frames in bfloat16, a CPU's fused kernel takes three times as long as its two products.
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels of a row (Tompson et al. 2015): (B, T, D) → (B, T, D).
+
+    A draw for every element takes a tenth of a training step on a CPU; one for every channel takes nothing.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nothing outside of training."""
+        if not self.training or not self.share:
+            return x
+        kept = torch.rand((x.shape[0], 1, x.shape[2]), device=x.device) >= self.share
+        return x * (kept / (1 - self.share)).to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -65,7 +94,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, inner)
         self.contract = nn.Linear(inner, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D), without the residual."""
@@ -80,7 +109,7 @@ class TransformerLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.feed_forward = FeedForward(width, inner, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) → (B, T, D)."""
@@ -107,7 +136,7 @@ class ConformerLayer(nn.Module):
         self.pointwise = nn.Linear(width, width)
         self.second = FeedForward(width, inner, dropout)
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) → (B, T, D)."""

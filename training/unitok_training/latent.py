@@ -316,15 +316,22 @@ class LatentTrainer:
 
 def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> tuple[Tensor, int]:
     """(sum over a batch, number of labels) of the CTC loss (Graves et al. 2006) of an encoder with such a head."""
-    count = sum(len(one) for one in labels)
-    if latents is None or latents.frames.ctc is None or not count:
-        return torch.zeros((), device=device), 0
-    loss = functional.ctc_loss(
-        latents.frames.ctc.float().transpose(0, 1),
-        torch.cat(labels).to(device),
-        latents.frames.lengths,
-        torch.tensor([len(one) for one in labels], device=device),
-        reduction="sum",
-        zero_infinity=True,  # more pieces than frames: nothing to learn from
-    )
+    loss, count = torch.zeros((), device=device), 0
+    for group in () if latents is None else latents.groups:
+        chosen = [labels[place] for place in group.places]
+        size = sum(len(one) for one in chosen)
+        if group.frames.ctc is None or not size:
+            continue
+        loss, count = (
+            loss
+            + functional.ctc_loss(
+                group.frames.ctc.float().transpose(0, 1),
+                torch.cat(chosen).to(device),
+                group.frames.lengths,
+                torch.tensor([len(one) for one in chosen], device=device),
+                reduction="sum",
+                zero_infinity=True,  # more pieces than frames: nothing to learn from
+            ),
+            count + size,
+        )
     return loss, count

@@ -205,19 +205,26 @@ class LatentRecipe:
         write_json(path, {**asdict(self), "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys}})
 
 
+ADAMW = OptimConfig(warmup_steps=100, schedule="wsd", decay_share=0.4)
+GENTLE = LatentTrainConfig(steps=1500, precision="bf16", optim=ADAMW)
+"""AdamW, as the papers have it: weights that are trained already, and low-rank updates of them, move little."""
+
+
 def latent() -> LatentRecipe:
     """A Conformer from scratch with a CTC head, stacked frames and a small decoder, trained together."""
-    schedule = OptimConfig(warmup_steps=100, schedule="wsd", decay_share=0.4)
+    moved = PartTuning(learning_rate=2e-3)
     return LatentRecipe(
         name="latent",
+        decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),
+        encoder=EncoderChoice(width=192, layers=6, heads=3, inner=384),
         adapter=AdapterChoice(kind="stacking", stride=2),
-        tuning=Tuning(
-            encoder=PartTuning(learning_rate=1e-3),
-            adapter=PartTuning(learning_rate=1e-3),
-            decoder=PartTuning(learning_rate=1e-3),
+        tuning=Tuning(encoder=moved, adapter=moved, decoder=moved),
+        mixture=Mixture(tasks={"asr": 2.0, "s2tt": 2.0, "mt": 1.0}),
+        train=LatentTrainConfig(
+            steps=1200,
+            precision="bf16",
+            optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=60, schedule="wsd", decay_share=0.4),
         ),
-        mixture=Mixture(tasks={"asr": 2.0, "s2tt": 2.0, "mt": 0.5, "lm": 0.25}),
-        train=LatentTrainConfig(steps=1500, precision="bf16", optim=schedule),
     )
 
 
@@ -245,6 +252,7 @@ def slam_asr() -> LatentRecipe:
     return replace(
         latent(),
         name="slam_asr",
+        train=GENTLE,
         encoder=EncoderChoice(kind="pretrained"),
         adapter=AdapterChoice(kind="linear", stride=5, hidden=2048),
         tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-4), decoder=FROZEN),
@@ -289,6 +297,7 @@ def fathullah() -> LatentRecipe:
     return replace(
         latent(),
         name="fathullah",
+        train=GENTLE,
         adapter=AdapterChoice(kind="stacking", stride=3),
         tuning=Tuning(
             encoder=PartTuning(learning_rate=1e-3),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.adapters.base import Adapter, AdapterSizes, make_adapter
 from unitok.decoder import Decoder
 from unitok.latent import LatentFrontEnd
 from unitok.model import Model
@@ -22,11 +22,10 @@ from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import Row, read_manifest
-from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.fit import FitConfig, fit_text, training_rows
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
-from unitok_training.latent_recipes import EncoderChoice, LatentRecipe
+from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.latent_scores import score_lines
 
 MARGIN = 1.5
@@ -60,10 +59,12 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
     return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
 
 
-def make_front_end(recipe: LatentRecipe, decoder: Decoder, pieces: int) -> LatentFrontEnd:
-    """A new front end for a decoder. `pieces` text pieces are what a CTC head tells apart."""
+def make_front_end(
+    recipe: LatentRecipe, decoder: Decoder, pieces: int, encoder: FrameEncoder | None = None
+) -> LatentFrontEnd:
+    """A new front end for a decoder, around a given encoder or a new one. `pieces` are what a CTC head tells apart."""
     torch.manual_seed(recipe.train.seed)
-    encoder = make_encoder(recipe.encoder, pieces + 1)
+    encoder = encoder or make_encoder(recipe.encoder, pieces + 1)
     sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
     adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
     rows = decoder.embedding.detach()[:pieces]
@@ -100,7 +101,8 @@ def train_latent(
         recipe: what to train.
         manifest: rows with audio and text; rows of one group are translations of each other.
         out: run folder; a repeat continues from its newest checkpoint.
-        start: a model directory whose decoder, vocabulary, tokenizers and, where it has one, front end are taken over.
+        start: a model directory whose decoder, vocabulary, tokenizers and, where it has one, front end are taken over;
+            of the front end the encoder alone where the recipe names another adapter.
         device: where to train; a GPU where there is one.
         split: rows that are scored at the end; none where the manifest has none of it.
         limit: most rows of a task that are scored.
@@ -150,12 +152,17 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
         seeded = torch.Generator().manual_seed(recipe.train.seed)
         decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=seeded)
         model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
+    pieces = model.vocabulary.streams["text"].cardinalities[0]
     if model.latent is None:
-        model.latent = make_front_end(recipe, model.decoder, _pieces(model.vocabulary))
+        model.latent = make_front_end(recipe, model.decoder, pieces)
+    elif not _chosen(recipe.adapter, model.latent.adapter):
+        model.latent = make_front_end(recipe, model.decoder, pieces, model.latent.encoder)
     tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
     model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
     return model
 
 
-def _pieces(vocabulary: Vocabulary) -> int:
-    return vocabulary.streams["text"].cardinalities[0]
+def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:
+    """Whether an adapter is what a recipe asks for."""
+    given = adapter.to_json()
+    return given["class"] == choice.kind and all(given["config"][k] == v for k, v in choice.options().items())

@@ -1,4 +1,4 @@
-"""Commands about latent models: `train-latent`, `probe`, `prosody`."""
+"""Commands about latent models: `train-latent`, `adapters`, `probe`, `prosody`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
     train.set_defaults(run=run_train)
+
+    grid = commands.add_parser(
+        "adapters", help="train every adapter alone, behind a latent model's encoder, until its loss has halved"
+    )
+    grid.add_argument("model", help="model directory with a latent front end; its encoder and decoder do not move")
+    grid.add_argument("manifest", help="JSON Lines or TSV")
+    grid.add_argument("-o", "--out", default="runs/adapters", help="run folder (default: %(default)s)")
+    grid.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="some of the adapters (default: all)")
+    grid.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    grid.set_defaults(run=run_adapters)
 
     probe = commands.add_parser("probe", help="does a latent model follow its prompt, or only the speech behind it?")
     probe.add_argument("model", help="model directory")
@@ -50,6 +60,34 @@ def run_train(options: argparse.Namespace) -> None:
     )
     print(json.dumps(done.scores, indent=2))
     print(done.folder)
+
+
+def run_adapters(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+    from pathlib import Path
+
+    import unitok
+    from unitok.adapters.base import ADAPTERS
+    from unitok_tokenizers.files import write_json
+    from unitok_tokenizers.manifest import read_manifest
+    from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters
+    from unitok_training.latent_recipes import load_latent_recipe
+
+    def say(one: AdapterFigures) -> None:
+        halved = "not halved" if one.halved is None else f"halved after {one.halved} steps"
+        print(f"{one.kind}: loss {one.first:.2f} -> {one.last:.2f}, {halved}, {one.parameters:,} weights", flush=True)
+
+    out = Path(options.out)
+    found = train_adapters(
+        unitok.load(options.model),
+        read_manifest(options.manifest),
+        load_latent_recipe("latent", [*GRID, *options.set]),
+        out,
+        kinds=options.kinds or list(ADAPTERS),
+        progress=say,
+    )
+    write_json(out / "adapters.json", [asdict(one) for one in found])
+    print(out / "adapters.json")
 
 
 def run_probe(options: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ def add_commands(commands: Any) -> None:
 
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
     evaluate.add_argument("model", help="model directory")
-    evaluate.add_argument("shards", help="what prepare wrote")
+    evaluate.add_argument("shards", help="what prepare wrote; of a latent model a manifest, JSON Lines or TSV")
     evaluate.add_argument("--judge", help="judge folder; without it generated audio is not scored")
     evaluate.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     evaluate.add_argument("--limit", type=int, default=0, help="most rows per task")
@@ -188,6 +188,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.safety is not None:
         report_safety(options)
         return
+    if Path(options.shards).is_file():
+        report_latent(options)
+        return
     run = Evaluation(
         model=unitok.load(options.model),
         shards=Shards.open(options.shards, check=True),
@@ -196,6 +199,23 @@ def run_evaluate(options: argparse.Namespace) -> None:
         limit=options.limit,
     )
     print(json.dumps(evaluate(run).metrics, indent=2))
+
+
+def report_latent(options: argparse.Namespace) -> None:
+    """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
+    import unitok
+    from unitok_tokenizers.errors import InputError
+    from unitok_tokenizers.manifest import read_manifest
+    from unitok_training.latent_scores import score_lines
+
+    model = unitok.load(options.model)
+    if model.latent is None:
+        raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
+    rows = [row for row in read_manifest(options.shards) if row.split == options.split]
+    if not rows:
+        raise InputError(f"{options.shards}: no rows of split {options.split!r}")
+    tasks = [name.removeprefix("latent.") for name in model.info.get("tasks", [])]
+    print(json.dumps(score_lines(model, rows, tasks, options.limit or len(rows)), indent=2))
 
 
 def report_safety(options: argparse.Namespace) -> None:
