@@ -19,9 +19,15 @@ from tokenizers.models import WordLevel
 from tests.test_readme import write_recordings
 from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
 from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.backends.interfaces import Heard
+from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.latent import LatentFrontEnd
 from unitok.lora import LoraConfig, add_lora
+from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
+from unitok.nbest import NBest, read_lists, write_lists
+from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
@@ -228,6 +234,37 @@ def test_latent_modules(tmp_path: Path) -> None:
     replace(model, latent=LatentFrontEnd(encoder, make_adapter("stacking", sizes))).save(tmp_path / "model")
     for name in ("modules/latent.json", "modules/lora.json"):
         compare(name, json_keys(tmp_path / "model" / name))
+
+
+def test_parts_beside_the_decoder(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.parts = {
+        "noise_vector": NoiseVector(NoiseVectorConfig(width=32)),
+        "cross_attention": CrossAttentionAdapter(CrossAttentionConfig(frames=4, size=8), model.decoder.config),
+    }
+    config = model.decoder.config
+    replace(model, decoder=expand(model.decoder, MixtureConfig(experts=3, chosen=2))).save(tmp_path / "model")
+    for name in ("noise_vector", "cross_attention", "mixture"):
+        compare(f"modules/{name}.json", json_keys(tmp_path / f"model/modules/{name}.json"))
+    path = tmp_path / "model/modules/mixture.safetensors"
+    compare_tensors("modules/mixture.safetensors", path, {"X": 3, "C": config.width, "I": config.ffn_dim})
+
+
+def test_lists(tmp_path: Path) -> None:
+    """What is written is documented, the examples are read, and the defaults are those of the table."""
+    one = NBest(id="a", lang="en", target="de", reference="r", hypotheses=(Heard(text="t", logprob=-1.0, tokens=2),))
+    write_lists(tmp_path / "l.jsonl", [one])
+    written = json.loads((tmp_path / "l.jsonl").read_text(encoding="utf-8"))
+    compare("lists.jsonl", set(keys(written)), missing=("hypotheses[]",))
+    section = DOCUMENT.read_text(encoding="utf-8").partition("### `lists.jsonl`")[2]
+    (tmp_path / "e.jsonl").write_text(section.split("```jsonl\n")[1].split("```")[0], encoding="utf-8")
+    scored, plain = read_lists(tmp_path / "e.jsonl")
+    assert scored.split == "dev" and plain.split == "test" and plain.reference is None and plain.target is None
+    assert plain.hypotheses == (Heard(text="the dog", logprob=0.0, tokens=1), Heard(text="a dog"))
+    for line in ('{"id": "a", "lang": "en", "hypotheses": []}', '{"lang": "en", "hypotheses": ["x"]}', "[]"):
+        (tmp_path / "bad.jsonl").write_text(f"\n{line}\n", encoding="utf-8")
+        with pytest.raises(InputError, match="bad.jsonl:2: no n-best list"):
+            read_lists(tmp_path / "bad.jsonl")
 
 
 def test_vocoder_and_judge(root: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from unitok.beam import beam_search
 from unitok.decoder import Decoder
@@ -67,6 +68,8 @@ class Answering:
     """What training recorded: tasks, checkpoint hash."""
     latent: LatentFrontEnd | None = None
     """Reads recordings as vectors instead of units."""
+    parts: dict[str, nn.Module] = field(default_factory=dict)
+    """What else was trained with the decoder, by the names of `unitok.model_parts.PARTS`."""
     stepper: Stepper | None = None
     """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
 

@@ -20,6 +20,8 @@ from torch.nn import functional
 from unitok.decoder import Block, Decoder, DecoderConfig, FeedForward, rms_norm
 from unitok_tokenizers.errors import InputError
 
+EXPERT_WEIGHTS = ("norm", "gate_up", "down")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
@@ -95,6 +97,27 @@ def expand(dense: Decoder, mixture: MixtureConfig, *, generator: torch.Generator
             state[name] = own[f"{block}.{rest.partition('.')[2]}" if experts else name].clone()
     made.load_state_dict(state)
     return made.to(dense.embedding.dtype).train(dense.training)
+
+
+def first_experts(decoder: Decoder) -> Decoder:
+    """A dense decoder with the first expert of every block: the inverse of `expand` where all are still copies."""
+    dense = Decoder(decoder.config)
+    for name, value in dense.named_parameters():
+        owner, _, leaf = name.replace(".feed_forward.", ".feed_forward.experts.0.").rpartition(".")
+        with torch.no_grad():
+            value.copy_(getattr(decoder.get_submodule(owner), leaf))  # an attribute: it may have low-rank updates
+    return dense.to(decoder.embedding.dtype).train(decoder.training)
+
+
+def expert_tensors(decoder: Decoder) -> dict[str, Tensor]:
+    """Routers and experts of every block, as `<block>.router` and `<block>.experts.<expert>.<weight>`."""
+    found = {}
+    for layer, feed in enumerate(mixtures(decoder)):
+        found[f"{layer}.router"] = feed.router.detach()
+        for number, expert in enumerate(feed.experts):
+            for leaf in EXPERT_WEIGHTS:
+                found[f"{layer}.experts.{number}.{leaf}"] = getattr(expert, leaf).detach()
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
 from unitok.model import Model
+from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
@@ -33,10 +34,12 @@ def write_model(model: Model, folder: Path | str) -> None:
     roles = model.vocabulary
     with atomic_directory(folder, may_drop=PARTS) as draft:
         with without_lora(model.decoder):
-            save_core(model.decoder, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+            core = save_mixture(model.decoder, draft / "modules")
+            save_core(core, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
         lora = lora_config(model.decoder)
         if model.latent is not None:
             model.latent.save(draft / "modules")
+        save_parts(model.parts, draft / "modules")
         if lora is not None:
             (draft / "modules").mkdir(exist_ok=True)
             write_json(draft / "modules/lora.json", lora_json(lora))
@@ -67,7 +70,7 @@ def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
     tokenizers = TokenizerSet.load(root / "tokenizers")
     for stream in tokenizers.streams():
         vocabulary.check(stream, f"{root}/tokenizers")
-    decoder = load_core(root / "core", dtype=dtype)
+    decoder = load_mixture(root / "modules", load_core(root / "core", dtype=dtype))
     if decoder.config.vocab_size != vocabulary.size:
         raise InputError(
             f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
@@ -86,5 +89,6 @@ def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
         prompts={name: value.numpy() for name, value in prompts.items()},
         limits=Limits(**config["limits"]),
         latent=LatentFrontEnd.load(root / "modules") if (root / "modules/latent.json").exists() else None,
+        parts=load_parts(root / "modules", decoder),
         info=dict(config["info"]),
     )

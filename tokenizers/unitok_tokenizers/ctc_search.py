@@ -48,6 +48,6 @@ def prefix_search(log_probabilities: np.ndarray, *, beams: int = 16, floor: floa
             for index, value in likely:
                 longer = grown.setdefault((*prefix, index), [-inf, -inf])
                 longer[1] = _add(longer[1], (blank if index == last else total) + value)
-        possible = [(prefix, *ends) for prefix, ends in grown.items() if max(ends) > -inf]  # "aa" needs three frames
-        beam = sorted(possible, key=lambda one: -_add(one[1], one[2]))[:beams]
+        possible = [(prefix, ends[0], ends[1]) for prefix, ends in grown.items() if max(ends) > -inf]
+        beam = sorted(possible, key=lambda one: -_add(one[1], one[2]))[:beams]  # "aa" in two frames is impossible
     return [(prefix, _add(blank, character)) for prefix, blank, character in beam]

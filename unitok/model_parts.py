@@ -1,0 +1,83 @@
+"""Parts beside a decoder in a model directory: what stands before a list, looks at recordings, or takes turns inside.
+
+`modules/<name>.json` says how a part is built, `modules/<name>.safetensors` holds its weights. A mixture of experts is
+inside the decoder: `core/` then holds the first experts alone, which stock transformers loads, and `modules/mixture`
+all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder import Decoder
+from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, first_experts, mixtures
+from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, read_tensors, write_json
+
+MIXTURE = "mixture"
+PARTS: Mapping[str, tuple[type[nn.Module], Callable[[Mapping[str, Any], Decoder], nn.Module]]] = {
+    "noise_vector": (NoiseVector, lambda value, decoder: NoiseVector(NoiseVectorConfig(**value))),
+    "cross_attention": (
+        CrossAttentionAdapter,
+        lambda value, decoder: CrossAttentionAdapter(CrossAttentionConfig(**value), decoder.config),
+    ),
+}
+"""Name of a part → its class, and how it is built from its configuration and the decoder that it goes with."""
+
+
+def save_parts(parts: Mapping[str, nn.Module], folder: Path) -> None:
+    """Write parts into `modules/`. InputError where a name is not in `PARTS` or is another class's."""
+    for name, part in parts.items():
+        if name not in PARTS or not isinstance(part, PARTS[name][0]):
+            known = ", ".join(f"{one} ({PARTS[one][0].__name__})" for one in PARTS)
+            raise InputError(f"part {name!r} is a {type(part).__name__}: a model directory keeps {known}")
+        _write(folder, name, asdict(part.config), part.state_dict())
+
+
+def load_parts(folder: Path, decoder: Decoder) -> dict[str, nn.Module]:
+    """The parts of `modules/`, for this decoder."""
+    found: dict[str, nn.Module] = {}
+    for name, (_, build) in PARTS.items():
+        if (folder / f"{name}.json").exists():
+            found[name] = build(read_json(folder / f"{name}.json"), decoder).to(decoder.embedding.dtype)
+            found[name].load_state_dict(read_tensors(folder / f"{name}.safetensors"))
+            found[name].eval()
+    return found
+
+
+def save_mixture(decoder: Decoder, folder: Path) -> Decoder:
+    """Write the experts of a decoder that has any; returns the decoder that `core/` holds: dense, or the same."""
+    feeds = mixtures(decoder)
+    if not feeds:
+        return decoder
+    _write(folder, MIXTURE, asdict(feeds[0].mixture), expert_tensors(decoder))
+    return first_experts(decoder)
+
+
+def load_mixture(folder: Path, dense: Decoder) -> Decoder:
+    """The decoder with the experts of `modules/`; the same where there are none."""
+    if not (folder / f"{MIXTURE}.json").exists():
+        return dense
+    made = expand(dense, MixtureConfig(**read_json(folder / f"{MIXTURE}.json")))
+    tensors, own = read_tensors(folder / f"{MIXTURE}.safetensors"), expert_tensors(made)
+    if own.keys() != tensors.keys():
+        raise InputError(f"{folder}: {MIXTURE}.safetensors is not of {MIXTURE}.json; copy the folder again")
+    for name, value in own.items():
+        value.copy_(tensors[name])
+    return made
+
+
+def _write(folder: Path, name: str, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{name}.json", config)
+    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(contiguous, folder / f"{name}.safetensors")
