@@ -36,6 +36,7 @@ COMMANDS = (
     "nbest",
     "rescore",
     "correct",
+    "correction-experiment",
     "plan",
     "doctor",
 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unitok.correction import VectorsOf, correction_plan
 from unitok.cross_attention import CrossAttentionAdapter
 from unitok.decoder import Decoder
+from unitok.lora import LoraConfig, add_lora, updates
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, differences
@@ -93,6 +94,12 @@ def train_corrector(
     tasks = list(model.info.get("tasks", []))
     model.info = {**model.info, "tasks": list(dict.fromkeys([*tasks, *(_task(one) for one in documents.lists)]))}
     return losses
+
+
+def new_updates(model: Model, config: LoraConfig) -> list[nn.Parameter]:
+    """Give a model's decoder low-rank updates; returns what of them moves, for `train_corrector(parameters=…)`."""
+    add_lora(model.decoder, config)
+    return [parameter for update in updates(model.decoder).values() for parameter in update.parameters()]
 
 
 def _task(one: NBest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from unitok.backends.ctc import CtcRecogniser, ctc_folder
@@ -29,8 +30,11 @@ RECOGNISERS: Mapping[str, Callable[[Model], Recogniser]] = {"unitok": UnitokReco
 SYNTHESISERS: Mapping[str, Callable[[Model], Synthesiser]] = {"unitok": UnitokSynthesiser, "espeak": _espeak}
 
 
-def recogniser_of(name: str, model: Model) -> Recogniser:
-    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers."""
+def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recogniser:
+    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers.
+
+    `beams` are those of a CTC network's search.
+    """
     if name in RECOGNISERS:
         return RECOGNISERS[name](model)
     if not Path(name).is_dir():
@@ -38,7 +42,8 @@ def recogniser_of(name: str, model: Model) -> Recogniser:
     if (Path(name) / "unitok.json").exists():
         return UnitokRecogniser(Model.load(name))
     if ctc_folder(name) is not None:
-        return CtcRecogniser.load(name)
+        found = CtcRecogniser.load(name)
+        return found if beams is None else replace(found, beams=beams)
     return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name))
 
 

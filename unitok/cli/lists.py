@@ -1,4 +1,4 @@
-"""Commands about n-best lists: `nbest`, `rescore`, `correct`."""
+"""Commands about n-best lists: `nbest`, `rescore`, `correct`, `correction-experiment`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("--beams", type=int, default=8, help="of the search (default: %(default)s)")
     nbest.add_argument("--temperature", type=float, default=0.0, help="above 0 draws instead of searching")
     nbest.add_argument("--target", help="translate into this language, for lists of translations")
-    nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx or a local folder (transformers)")
+    nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)")
     nbest.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     nbest.set_defaults(run=run_nbest)
 
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("lists", help="what nbest wrote, with references")
     correct.add_argument("-o", "--out", help="model directory to write")
     correct.add_argument("--steps", type=int, default=200, help="of training, 0 for none (default: %(default)s)")
+    correct.add_argument("--lora", type=int, default=0, help="rank of low-rank updates, the rest frozen (default: all)")
     correct.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     correct.add_argument("--train-split", default="train", help="split that is learnt from (default: %(default)s)")
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
@@ -43,29 +44,40 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     correct.set_defaults(run=run_correct)
 
+    trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")
+    trial.add_argument("folder", metavar="RUN", help="run folder whose model, judge and shards are used (unitok demo)")
+    trial.add_argument("-o", "--out", default="runs/correction", help="run folder (default: %(default)s)")
+    trial.add_argument("--snr", default="15", help="noise, in dB below the speech; several, with commas, in turn")
+    trial.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of a setting")
+    trial.set_defaults(run=run_experiment)
+
+
+def _noise(text: str) -> tuple[float, ...]:
+    from unitok_tokenizers.errors import InputError
+
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"--snr is {text!r}: write numbers of dB with commas between, such as 10,5,0") from None
+
 
 def run_nbest(options: argparse.Namespace) -> None:
     import unitok
     from unitok.backends.choose import recogniser_of
     from unitok.nbest import ListOptions, write_lists
     from unitok.nbest_making import MakingOptions, make_lists, utterances
-    from unitok_tokenizers.errors import InputError
 
-    try:
-        snr = tuple(float(part) for part in options.snr.split(",") if part.strip())
-    except ValueError:
-        raise InputError(f"--snr is {options.snr!r}: write numbers of dB with commas between, such as 10,5,0") from None
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),
         limit=options.limit,
-        snr=snr,
+        snr=_noise(options.snr),
         task="asr" if options.target is None else "s2tt",
         target=options.target,
         lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
         seed=options.seed,
     )
     model = unitok.load(options.model)
-    other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model)
+    other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model, beams=options.beams)
 
     def progress(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
@@ -87,8 +99,9 @@ def run_rescore(options: argparse.Namespace) -> None:
 def run_correct(options: argparse.Namespace) -> None:
     import unitok
     from unitok.correction import Corrector
+    from unitok.lora import TARGETS, LoraConfig
     from unitok.nbest import read_lists
-    from unitok_training.correction_training import train_corrector
+    from unitok_training.correction_training import new_updates, train_corrector
     from unitok_training.finetune import FinetuneConfig
     from unitok_training.nbest_scores import correction_scores, oracle_scores
     from unitok_training.optim import OptimConfig
@@ -104,7 +117,9 @@ def run_correct(options: argparse.Namespace) -> None:
     if learnt:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
         config = FinetuneConfig(steps=options.steps, optim=optim, seed=options.seed)
-        train_corrector(model, learnt, config, most=options.size, progress=progress)
+        chosen = LoraConfig(rank=options.lora, alpha=2.0 * options.lora, targets=TARGETS) if options.lora else None
+        moving = None if chosen is None else new_updates(model, chosen)
+        train_corrector(model, learnt, config, most=options.size, parameters=moving, progress=progress)
     found = oracle_scores(test)
     for name, held in (("ger", False), ("ger_constrained", True)):
         answers = Corrector(model, constrained=held, most=options.size).correct(test)
@@ -113,3 +128,13 @@ def run_correct(options: argparse.Namespace) -> None:
     if options.out is not None:
         model.save(options.out)
         print(options.out)
+
+
+def run_experiment(options: argparse.Namespace) -> None:
+    from unitok_training.correction_run import CorrectionConfig, correction_table, run_correction
+    from unitok_training.recipes import overridden
+
+    config = overridden(CorrectionConfig(snr=_noise(options.snr)), options.set)
+    results = run_correction(options.folder, options.out, config, report=lambda line: print(line, file=sys.stderr))
+    print(correction_table(results))
+    print(f"{options.out}/results.json")

@@ -1,0 +1,256 @@
+"""What a language model does for a recogniser in noise: one run from recordings to figures, by stages.
+
+    unitok correction-experiment runs/demo -o runs/correction
+
+A recogniser that knows no sentences (the CTC network of the run's judge) hears noisy recordings and leaves n-best
+lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
+after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
+that no part has heard.
+
+    train.jsonl  scored.jsonl  rescoring.json  ger/{model,scores.json}  ger_lora/{model,scores.json}  results.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unitok.backends.choose import recogniser_of
+from unitok.correction import Corrector
+from unitok.lora import LoraConfig
+from unitok.model import Model
+from unitok.nbest import ListOptions, NBest, read_lists, write_lists
+from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
+from unitok_training.correction_training import new_updates, train_corrector
+from unitok_training.finetune import FinetuneConfig
+from unitok_training.nbest_scores import correction_scores, rescored
+from unitok_training.optim import OptimConfig
+from unitok_training.pipeline import Pipeline, Stage
+from unitok_training.progress import flatten
+
+OWN = "unitok_training.correction_run"
+MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
+SCORED = ("dev", "dev_draws", "test_lists")
+TEACHING = ("read", "seed")
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionConfig:
+    """What a run depends on. Paths are relative to the folder of the run that trained the parts."""
+
+    model: str = "model"
+    """Model directory: its `<lm>` line rescores, and its decoder learns to correct."""
+    source: str = "shards"
+    """Shards or a manifest with recordings of the splits train, dev and test."""
+    recogniser: str = "judge"
+    """First pass: a folder with a CTC network, or a name that `unitok nbest --recogniser` knows."""
+    snr: tuple[float, ...] = (15.0,)
+    """Signal-to-noise ratios in dB, taken in turn."""
+    train_lists: int = 2000
+    """Lists of training sentences that the corrector learns from."""
+    test_lists: int = 0
+    """Most test recordings; 0 for all."""
+    dev_draws: int = 2
+    """Draws of the noise that each development recording is heard with."""
+    dev: str = "dev"
+    """Split that λ is chosen on."""
+    size: int = 20
+    """Most hypotheses of a list."""
+    beams: int = 32
+    """Beams of the first pass."""
+    read: int = 3
+    """Hypotheses of a list that the corrector reads."""
+    steps: int = 160
+    """Updates of the corrector."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the full corrector."""
+    lora_rank: int = 16
+    """Rank of the second corrector's updates."""
+    lora_learning_rate: float = 5e-3
+    """Peak learning rate of the second corrector."""
+    threads: int = 2
+    """CPU threads in all; a stage takes one."""
+    seed: int = 0
+    """Of the noise, the choice of recordings and the order of examples."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_lists", "dev_draws", "read", "steps", "lora_rank", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not self.snr:
+            raise InputError("snr is empty: give the noise in dB, such as 15")
+        ListOptions(size=self.size, beams=self.beams)
+
+
+def correction_stages() -> list[Stage]:
+    """The graph, in the order in which stages start."""
+    both = ("train_lists", "scored_lists")
+    return [
+        Stage(name="scored_lists", function=f"{OWN}:scored_lists", settings=(*MAKING, *SCORED)),
+        Stage(name="train_lists", function=f"{OWN}:train_lists", settings=(*MAKING, "train_lists")),
+        Stage(name="rescoring", function=f"{OWN}:rescoring", needs=("scored_lists",)),
+        Stage(name="ger", function=f"{OWN}:ger", needs=both, settings=(*TEACHING, "steps", "learning_rate")),
+        Stage(
+            name="ger_lora",
+            function=f"{OWN}:ger_lora",
+            needs=both,
+            settings=(*TEACHING, "steps", "lora_rank", "lora_learning_rate"),
+        ),
+    ]  # fmt: skip
+
+
+def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
+    """What the stages read, with what tells whether the parts have changed."""
+    folder = run.resolve()
+    model, source = folder / config.model, folder / config.source
+    recogniser = folder / config.recogniser
+    marks = (model / "core" / "model.safetensors", recogniser / "model.safetensors", source / "manifest.json", source)
+    inputs = [sha256_file(path) for path in marks if path.is_file()]
+    return {
+        **asdict(config),
+        "snr": list(config.snr),
+        "model": str(model),
+        "source": str(source),
+        "recogniser": str(recogniser) if recogniser.is_dir() else config.recogniser,
+        "inputs": inputs,
+    }
+
+
+def run_correction(
+    run: Path | str, out: Path | str, config: CorrectionConfig, *, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Run all stages into `out`; returns what stands in its `results.json`. Finished stages are kept.
+
+    Args:
+        run: folder of a run that trained the parts: of `unitok demo`, or of `unitok compare`.
+        out: run folder of its own.
+        config: what it depends on.
+        report: takes a line of progress.
+
+    Raises:
+        InputError: parts, recordings or settings that cannot be used, naming them and the remedy.
+    """
+    folder = Path(out)
+    Model.load(Path(run) / config.model)  # a slip is told now, not by a stage
+    ensure_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(Path(run), config)
+    records = Pipeline(folder, correction_stages(), settings, threads=config.threads, report=report).run()
+    scores = read_json(folder / "rescoring.json")
+    full, lora = (read_json(folder / name / "scores.json") for name in ("ger", "ger_lora"))
+    results = {
+        "first_pass": scores["first_pass"],
+        "oracle": {"wer": scores["oracle"]["wer"], "compositional_wer": scores["compositional"]["wer"]},
+        "rescoring": {name: scores["rescoring"][name] for name in ("wer", "lambda", "lm_alone_wer")},
+        "ger": {**full, "lora": lora},
+        "lists": {name: scores[name] for name in ("lists", "words", "hypotheses_per_list")},
+        "seconds": {name: round(record.seconds, 1) for name, record in records.items()},
+    }
+    write_json(folder / "results.json", results)
+    return results
+
+
+def correction_figures(run: Path | str, out: Path | str, config: CorrectionConfig) -> dict[str, float]:
+    """Figures of `run_correction` by dotted keys: `first_pass.wer`, `rescoring.lambda`, `ger.wer`, `oracle.wer`, …"""
+    results = run_correction(run, out, config, report=lambda line: None)
+    return {name.replace("/", "."): value for name, value in flatten(results).items()}
+
+
+def correction_table(results: Mapping[str, Any]) -> str:
+    """The word error rates in Markdown."""
+    rescoring, corrected = results["rescoring"], results["ger"]
+    rows: Sequence[tuple[str, float]] = [
+        ("First pass", results["first_pass"]["wer"]),
+        (f"Rescored, λ = {rescoring['lambda']:g}", rescoring["wer"]),
+        ("Oracle: best of the list", results["oracle"]["wer"]),
+        ("Oracle: best composition of the list", results["oracle"]["compositional_wer"]),
+        ("Corrected, held to the list", corrected["constrained_wer"]),
+        ("Corrected", corrected["wer"]),
+        ("Corrected, trained by LoRA", corrected["lora"]["wer"]),
+    ]
+    lines = [f"| {name} | {100 * wer:.1f} % |" for name, wer in rows]
+    return "\n".join(["| | word errors (WER) |", "|---|---:|", *lines])
+
+
+# -- the stages ---------------------------------------------------------------------------------------------------
+
+
+def _lists(settings: Settings, split: str, *, limit: int = 0, draws: int = 1) -> list[NBest]:
+    """Lists of a split; each draw of the noise gives a recording a list of its own."""
+    model, found = Model.load(settings["model"]), utterances(settings["source"])
+    beams = settings["beams"]
+    recogniser = recogniser_of(settings["recogniser"], model, beams=beams)
+    made: list[NBest] = []
+    for draw in range(draws):
+        options = MakingOptions(
+            splits=(split,),
+            limit=limit,
+            snr=tuple(settings["snr"]),
+            lists=ListOptions(size=settings["size"], beams=beams),
+            seed=settings["seed"] + draw,
+        )
+        lists = make_lists(model, found, options, recogniser=recogniser)
+        made += [replace(one, id=f"{one.id}#{draw}") if draw else one for one in lists]
+    return made
+
+
+def scored_lists(run: Path, settings: Settings) -> None:
+    """Lists of the development and the test recordings."""
+    dev = _lists(settings, settings["dev"], draws=settings["dev_draws"])
+    write_lists(run / "scored.jsonl", [*dev, *_lists(settings, "test", limit=settings["test_lists"])])
+
+
+def train_lists(run: Path, settings: Settings) -> None:
+    """Lists of training recordings under noise that the recogniser has never heard."""
+    write_lists(run / "train.jsonl", _lists(settings, "train", limit=settings["train_lists"]))
+
+
+def rescoring(run: Path, settings: Settings) -> None:
+    """First pass, oracles, and the list rescored."""
+    test, dev = (read_lists(run / "scored.jsonl", split=split) for split in ("test", settings["dev"]))
+    write_json(run / "rescoring.json", rescored(Model.load(settings["model"]), test, dev))
+
+
+def ger(run: Path, settings: Settings) -> None:
+    """A corrector of which every weight is trained."""
+    _correct(run, settings, "ger", Model.load(settings["model"]), settings["learning_rate"])
+
+
+def ger_lora(run: Path, settings: Settings) -> None:
+    """A corrector that is the model with low-rank updates."""
+    model = Model.load(settings["model"])
+    rank = settings["lora_rank"]
+    targets = ("q", "k", "v", "out", "gate", "up", "down")
+    config = LoraConfig(rank=rank, alpha=2.0 * rank, targets=targets)
+    _correct(run, settings, "ger_lora", model, settings["lora_learning_rate"], lora=config)
+
+
+def _correct(
+    run: Path, settings: Settings, name: str, model: Model, learning_rate: float, lora: LoraConfig | None = None
+) -> None:
+    """Train a corrector, save it, and score what it writes on the test lists."""
+    parameters = None if lora is None else new_updates(model, lora)
+    optim = OptimConfig(learning_rate=learning_rate, warmup_steps=min(20, settings["steps"]))
+    config = FinetuneConfig(steps=settings["steps"], optim=optim, seed=settings["seed"])
+    learnt = read_lists(run / "train.jsonl")
+    train_corrector(
+        model, learnt, config, most=settings["read"], parameters=parameters,
+        progress=lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True),
+    )  # fmt: skip
+    model.save(run / name / "model")
+    test = read_lists(run / "scored.jsonl", split="test")
+    free, held = (
+        correction_scores(test, Corrector(model, constrained=constrained, most=settings["read"]).correct(test))
+        for constrained in (False, True)
+    )
+    moved = list(model.decoder.parameters()) if parameters is None else parameters
+    write_json(
+        run / name / "scores.json",
+        {**free, "constrained_wer": held["wer"], "trainable_parameters": sum(one.numel() for one in moved)},
+    )
