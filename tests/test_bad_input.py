@@ -256,7 +256,7 @@ def test_shards_of_another_schema(shop: Workshop, shards: Path, tmp_path: Path) 
     far = pyarrow.array([[99999]] * 4, pyarrow.list_(pyarrow.int32()))
     rewritten(shards, lambda table: table.set_column(table.schema.get_field_index("units"), "units", far))
     refused("validate", shards, saying=("column units", "outside its tokenizer", "prepare again"))
-    refused(*shop.train(tmp_path / "run", "--shards", shards), saying=("'units'", "99999", "tokenize again"))
+    refused(*shop.train(tmp_path / "run", "--shards", shards), saying=("'units'", "99999", "prepare again"))
 
 
 def test_shards_of_another_vocabulary(shop: Workshop, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class Shards:
         """A column of id lists as it is mapped: each file's values, and offsets (N + 1,) int64 into all of them."""
         if name not in self.table.column_names:
             raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")
-        chunks = self.table[name].chunks
+        chunks = self.table[name].chunks or [self.table[name].combine_chunks()]  # no row, no chunk
         lengths = [np.diff(np.asarray(chunk.offsets)) for chunk in chunks]
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
         return [np.asarray(chunk.flatten()) for chunk in chunks], offsets
