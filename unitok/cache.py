@@ -6,6 +6,8 @@ G key/value heads, D head size.
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,6 +43,12 @@ class KVCache:
         self.layers = kv.unbind(0)
         self.rows = torch.arange(len(lengths), device=lengths.device)
 
+    def first(self, rows: int) -> KVCache:
+        """The first rows as a cache of their own, in the same memory."""
+        narrow = copy(self)
+        narrow._use(self.kv[:, :rows], self.lengths[:rows])
+        return narrow
+
     def mask(self, longest: int, dtype: torch.dtype) -> Tensor:
         """(B, 1, 1, `longest`) added to scores of one new position each: -inf behind a sequence's end."""
         behind = self.columns[:longest] > self.lengths[:, None]
@@ -68,6 +76,7 @@ class KVCache:
                 self.kv[:, row] = self.kv[:, len(order)]
                 self.lengths[row] = self.lengths[len(order)]
                 order[row] = last
+        self.lengths[len(order) :] = 0  # a graph for more rows steps them on: they must not run out of positions
         self._use(self.kv[:, : len(order)], self.lengths[: len(order)])
         return order
 

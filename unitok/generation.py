@@ -15,7 +15,8 @@ from torch import Tensor
 from unitok.cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder import Decoder, pack_documents
 from unitok.prompt_vectors import PromptVectors, first_place, joined
-from unitok.sampling import GREEDY, Sampling, sample
+from unitok.sampling import GREEDY, Sampling, choose, masked_log_softmax
+from unitok.step_graphs import StepGraphs
 from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
@@ -68,14 +69,6 @@ class MaskTable:
         return self.table[torch.tensor(index, device=self.device)]
 
 
-def masked_log_softmax(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """(B, V) log-probabilities in float32 among the allowed ids, -inf elsewhere."""
-    logits = logits.float()
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    return logits.log_softmax(-1)
-
-
 class Generation:
     """A batch on its way: `step` gives one id to every sequence that still runs.
 
@@ -95,6 +88,7 @@ class Generation:
         eos: int | None = None,
         stepper: Stepper | None = None,
         vectors: Sequence[PromptVectors | None] | None = None,
+        graphs: StepGraphs | None = None,
     ) -> None:
         count = len(prompts)
         self.limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -113,7 +107,11 @@ class Generation:
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
         self.random = [np.random.default_rng([seed, index]) for index in range(count)]
-        self.cache, self.hidden = prefill(decoder, prompts, capacity, given_lengths(prompts, automata), vectors)
+        self.graphs = graphs if graphs is not None and graphs.fit(decoder, count, capacity, sampling) else None
+        self.cache, self.hidden = prefill(
+            decoder, prompts, capacity, given_lengths(prompts, automata), vectors,
+            cache=None if self.graphs is None else self.graphs.fresh_cache(count),
+        )  # fmt: skip
         self.prompts = [len(prompt) for prompt in prompts]
         self.longest = max(self.prompts)
         """Largest length in the cache."""
@@ -127,18 +125,20 @@ class Generation:
         """
         if not self.alive:
             return []
-        if self._next is not None:
-            self.longest += 1
-            self.hidden = decode_step(self.decoder, self._next, self.cache, self.longest, self.stepper)
         allowed = None if self.automata is None else self.masks([self.automata[index] for index in self.alive])
-        logits = self.decoder.logits(self.hidden) if self.stepper is None else self.stepper.logits(self.hidden)
-        logprobs = masked_log_softmax(logits, allowed)
         uniform = None
         if self.sampling.temperature > 0:
             uniform = torch.from_numpy(np.stack([self.random[index].random(2) for index in self.alive]))
-            uniform = uniform.to(logprobs.device)
-        ids = sample(logprobs, self.sampling, uniform, [self.ids[index] for index in self.alive])
-        chosen = logprobs.gather(1, ids[:, None])[:, 0]
+            uniform = uniform.to(self.hidden.device)
+        if self._next is not None:
+            self.longest += 1
+        if self._next is not None and self.graphs is not None:
+            ids, chosen = self.graphs.step(self._next, allowed, uniform)
+        else:
+            if self._next is not None:
+                self.hidden = decode_step(self.decoder, self._next, self.cache, self.longest, self.stepper)
+            logits = self.decoder.logits(self.hidden) if self.stepper is None else self.stepper.logits(self.hidden)
+            ids, chosen = choose(logits, allowed, self.sampling, uniform, [self.ids[index] for index in self.alive])
         made = list(zip(self.alive, ids.tolist()))
         ended = self._record(made, chosen.tolist())
         if ended and len(ended) < len(self.alive):
@@ -188,6 +188,7 @@ def generate(
     eos: int | None = None,
     stepper: Stepper | None = None,
     vectors: Sequence[PromptVectors | None] | None = None,
+    graphs: StepGraphs | None = None,
 ) -> list[Generated]:
     """Continue prompts; each result is the same alone as in a batch.
 
@@ -201,6 +202,7 @@ def generate(
         eos: id that ends a sequence where there is no automaton.
         stepper: takes the steps, for instance with int8 weights; made from the decoder where None.
         vectors: those that stand in for embedding rows in each prompt.
+        graphs: take the steps instead where they fit the decoder, the batch and the sampling.
 
     Raises:
         InputError: a prompt with its limit does not fit the decoder's positions.
@@ -209,7 +211,7 @@ def generate(
         return []
     running = Generation(
         decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=max_new_tokens, seed=seed, eos=eos,
-        stepper=stepper, vectors=vectors,
+        stepper=stepper, vectors=vectors, graphs=graphs,
     )  # fmt: skip
     while running.step():
         pass
@@ -246,14 +248,17 @@ def prefill(
     capacity: int,
     given: Sequence[int] | None = None,
     vectors: Sequence[PromptVectors | None] | None = None,
+    *,
+    cache: KVCache | None = None,
 ) -> tuple[KVCache, Tensor]:
     """Run prompts once; returns the filled cache and the last hidden state (B, C) of each.
 
     `given` are their leading positions that see each other where the decoder has `prefix_lm`, all where None; `vectors`
-    stand in for embedding rows.
+    stand in for embedding rows. `cache` is an empty one to fill, for these prompts.
     """
     device, dtype = decoder.embedding.device, decoder.embedding.dtype
-    cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
+    if cache is None:
+        cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
     shared = 0 if decoder.config.prefix_lm else shared_prefix(prompts)  # else it would see what follows it
     before = first_place(vectors)
     if before is not None and shared > before:

@@ -42,6 +42,14 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+def masked_log_softmax(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """(B, V) log-probabilities in float32 among the allowed ids, -inf elsewhere."""
+    logits = logits.float()
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    return logits.log_softmax(-1)
+
+
 def filter_logits(logits: Tensor, sampling: Sampling) -> Tensor:
     """Temperature, top-k and top-p: (B, V) → (B, V) with -inf where an id is excluded."""
     logits = logits / sampling.temperature
@@ -91,3 +99,13 @@ def sample(logits: Tensor, sampling: Sampling, uniform: Tensor | None, history: 
         rows = torch.tensor(again)
         ids[rows] = draw(logits[rows] / sampling.temperature, uniform[rows, 1])
     return ids
+
+
+def choose(
+    logits: Tensor, allowed: Tensor | None, sampling: Sampling, uniform: Tensor | None,
+    history: Sequence[Sequence[int]] = (),
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Next ids (B,) among those `allowed` (B, V), and their log-probabilities (B,); the rest as in `sample`."""
+    logprobs = masked_log_softmax(logits, allowed)
+    ids = sample(logprobs, sampling, uniform, history)
+    return ids, logprobs.gather(1, ids[:, None])[:, 0]

@@ -138,18 +138,20 @@ class Stepper:
         """(B, C) → (B, V)."""
         return self.alone.logits(hidden) if self.alone is not None and len(hidden) == 1 else self.head(hidden)
 
-    def __call__(self, ids: Tensor, cache: KVCache, longest: int) -> Tensor:
+    def __call__(self, ids: Tensor, cache: KVCache, longest: int, *, fixed: bool = False) -> Tensor:
         """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
 
-        `longest` is the largest length after this step. The cache's lengths grow by one.
+        `longest` is the largest length after this step, or any larger one. The cache's lengths grow by one. `fixed`
+        takes every position from the cache, so that the same operations on the same memory are the next step too.
         """
-        if self.alone is not None and len(ids) == 1:
+        alone = len(ids) == 1 and not fixed
+        if alone and self.alone is not None:
             cache.lengths += 1
             return self.alone(int(ids), cache, longest - 1)
         config, size = self.config, self.config.head_dim
         self._rotations(cache.capacity)
         heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
-        alone, last = len(ids) == 1, longest - 1
+        last = longest - 1
         positions = slice(last, longest) if alone else cache.lengths
         cosine, sine = self.cosine[positions], self.sine[positions]  # (B, 1, D)
         rows, mask = (None, None) if alone else (cache.rows, cache.mask(longest, self.embedding.dtype))
