@@ -35,6 +35,9 @@ TINY = {
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",
     "evaluate": "--limit 2",
+    "nbest": "--limit 2 --size 2 --beams 2",
+    "correct": "--steps 2 --size 2",
+    "correction-experiment": "--set train_lists=2 test_lists=2 dev_draws=1 size=2 beams=2 read=2 steps=1 lora_rank=2",
 }
 """Options that make a command take seconds; what a document's command is about stays as it is."""
 

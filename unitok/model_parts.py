@@ -38,6 +38,7 @@ def save_parts(parts: Mapping[str, nn.Module], folder: Path) -> None:
         if name not in PARTS or not isinstance(part, PARTS[name][0]):
             known = ", ".join(f"{one} ({PARTS[one][0].__name__})" for one in PARTS)
             raise InputError(f"part {name!r} is a {type(part).__name__}: a model directory keeps {known}")
+        assert isinstance(part, NoiseVector | CrossAttentionAdapter)
         _write(folder, name, asdict(part.config), part.state_dict())
 
 

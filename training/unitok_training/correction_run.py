@@ -29,7 +29,7 @@ from unitok_training.correction_training import new_updates, train_corrector
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import correction_scores, rescored
 from unitok_training.optim import OptimConfig
-from unitok_training.pipeline import Pipeline, Stage
+from unitok_training.pipeline import Pipeline, Stage, StageRecord
 from unitok_training.progress import flatten
 
 OWN = "unitok_training.correction_run"
@@ -137,14 +137,22 @@ def run_correction(
         InputError: parts, recordings or settings that cannot be used, naming them and the remedy.
     """
     folder = Path(out)
-    Model.load(Path(run) / config.model)  # a slip is told now, not by a stage
+    settings = settings_of(Path(run), config)
+    recogniser_of(settings["recogniser"], Model.load(settings["model"]))  # a slip is told now, not by a stage
+    utterances(settings["source"])
     ensure_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(Path(run), config)
     records = Pipeline(folder, correction_stages(), settings, threads=config.threads, report=report).run()
+    results = gathered(folder, records)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def gathered(folder: Path, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """What the stages of a run have found."""
     scores = read_json(folder / "rescoring.json")
     full, lora = (read_json(folder / name / "scores.json") for name in ("ger", "ger_lora"))
-    results = {
+    return {
         "first_pass": scores["first_pass"],
         "oracle": {"wer": scores["oracle"]["wer"], "compositional_wer": scores["compositional"]["wer"]},
         "rescoring": {name: scores["rescoring"][name] for name in ("wer", "lambda", "lm_alone_wer")},
@@ -152,14 +160,16 @@ def run_correction(
         "lists": {name: scores[name] for name in ("lists", "words", "hypotheses_per_list")},
         "seconds": {name: round(record.seconds, 1) for name, record in records.items()},
     }
-    write_json(folder / "results.json", results)
-    return results
+
+
+def dotted(results: Mapping[str, Any]) -> dict[str, float]:
+    """Figures by keys such as `first_pass.wer`."""
+    return {name.replace("/", "."): value for name, value in flatten(results).items()}
 
 
 def correction_figures(run: Path | str, out: Path | str, config: CorrectionConfig) -> dict[str, float]:
     """Figures of `run_correction` by dotted keys: `first_pass.wer`, `rescoring.lambda`, `ger.wer`, `oracle.wer`, …"""
-    results = run_correction(run, out, config, report=lambda line: None)
-    return {name.replace("/", "."): value for name, value in flatten(results).items()}
+    return dotted(run_correction(run, out, config, report=lambda line: None))
 
 
 def correction_table(results: Mapping[str, Any]) -> str:

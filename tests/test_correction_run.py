@@ -1,0 +1,101 @@
+"""The experiment behind `unitok correction-experiment`: its stages on a tiny run, its keys, and what it refuses.
+
+The command itself runs with the documents' blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.test_readme import write_recordings
+from tests.tiny_model import model_folder
+from unitok.lora import lora_config
+from unitok.model import Model
+from unitok.nbest import read_lists
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import write_json
+from unitok_training import correction_run
+from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of
+from unitok_training.pipeline import run_stage, stage_key
+
+TINY = CorrectionConfig(
+    source="my/metadata.jsonl",
+    recogniser="model/tokenizers/units",
+    train_lists=3,
+    test_lists=2,
+    dev_draws=2,
+    size=3,
+    beams=4,
+    steps=2,
+    lora_rank=2,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a model and recordings, and the experiment's stages run in this process in their order."""
+    place = tmp_path_factory.mktemp("run")
+    (place / "my").mkdir()
+    write_recordings(place / "my")
+    model_folder(place / "model")
+    (place / "out").mkdir()
+    write_json(place / "out/pipeline.json", settings_of(place, TINY))
+    for stage in correction_stages():
+        run_stage(stage.function, place / "out")
+    return place
+
+
+def test_the_stages_leave_lists_models_and_figures(run: Path) -> None:
+    scored, learnt = read_lists(run / "out/scored.jsonl"), read_lists(run / "out/train.jsonl")
+    assert {one.split for one in learnt} == {"train"} and len(learnt) == 3
+    dev = [one for one in scored if one.split == "dev"]
+    assert len({one.id for one in scored}) == len(scored) and len([one for one in scored if one.split == "test"]) == 2
+    first, again = ({one.id: one.texts for one in dev if ("#" in one.id) == second} for second in (False, True))
+    assert {f"{name}#1" for name in first} == set(again), "every recording is heard with two draws of the noise"
+    assert any(first[name] != again[f"{name}#1"] for name in first)
+    results = gathered(run / "out", {})
+    words = results["lists"]["words"]
+    assert results["oracle"]["compositional_wer"] <= results["oracle"]["wer"] <= results["first_pass"]["wer"]
+    assert results["oracle"]["wer"] <= results["rescoring"]["wer"] and 0 <= results["rescoring"]["lambda"] <= 1
+    assert results["ger"]["constrained_wer"] >= results["oracle"]["wer"] and words > 0
+    assert results["ger"]["lora"]["trainable_parameters"] < results["ger"]["trainable_parameters"] / 5
+    assert correction_run.correction_table(results).count("\n") == 8
+    figures = correction_run.dotted(results)
+    for key in ("first_pass.wer", "rescoring.wer", "rescoring.lambda", "ger.wer", "ger.lora.wer", "oracle.wer"):
+        assert math.isfinite(figures[key])
+    assert lora_config(Model.load(run / "out/ger_lora/model").decoder) is not None
+    assert "ger" in Model.load(run / "out/ger/model").info["tasks"]
+
+
+def test_another_model_is_another_run(run: Path) -> None:
+    """A finished stage counts only while the files that it was made from are the same."""
+    before = settings_of(run, TINY)
+    core = run / "model/core/model.safetensors"
+    content = core.read_bytes()
+    core.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    after = settings_of(run, TINY)
+    core.write_bytes(content)
+    stage = correction_stages()[0]
+    assert stage_key(stage, before, {}) != stage_key(stage, after, {})
+    assert stage_key(stage, before, {}) == stage_key(stage, settings_of(run, TINY), {})
+
+
+def test_slips_are_told_before_anything_runs(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="steps is 0"):
+        CorrectionConfig(steps=0)
+    with pytest.raises(InputError, match="snr is empty"):
+        CorrectionConfig(snr=())
+    with pytest.raises(InputError, match="20 from 4 beams"):
+        CorrectionConfig(beams=4)
+    with pytest.raises(InputError, match=r"no model directory"):
+        run_correction(tmp_path / "nowhere", tmp_path / "out", TINY)
+    with pytest.raises(InputError, match="unknown recogniser"):
+        run_correction(run, tmp_path / "out", CorrectionConfig(source="my/metadata.jsonl"))
+    with pytest.raises(InputError, match="no manifest"):
+        run_correction(
+            run, tmp_path / "out", CorrectionConfig(recogniser="model/tokenizers/units", source="none.jsonl")
+        )
+    assert not (tmp_path / "out").exists()
