@@ -239,6 +239,17 @@ def test_lists_are_made_rescored_and_corrected(
     out = capsys.readouterr().out
     assert json.loads(out[: out.rindex("}") + 1])["ger_constrained"]["outside_list_share"] == 0
     assert (tmp_path / "m/unitok.json").exists()
+    texts, low = str(tmp_path / "t.jsonl"), str(tmp_path / "low")
+    assert main(["correct", model, lists, "--steps", "1", "--lora", "2", "--texts", texts, "-o", low]) == 0
+    assert (tmp_path / "low/modules/lora.json").exists()
+    line = json.loads(Path(texts).read_text(encoding="utf-8").splitlines()[0])
+    assert set(line) == {"id", "heard", "ger", "ger_constrained"}
+    capsys.readouterr()
+    judge = str(Path(model) / "tokenizers/units")
+    assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--recogniser", judge, "--snr", "0"]) == 0
+    capsys.readouterr()
+    assert "steps is 0" in fails(capsys, "correction-experiment", str(tmp_path), "--set", "steps=0")
+    assert "steps" in fails(capsys, "correction-experiment", str(tmp_path), "--set", "stepps=0")
     assert "--snr" in fails(capsys, "nbest", model, manifest, "-o", lists, "--snr", "loud")
     assert "'dev'" in fails(capsys, "nbest", model, manifest, "-o", lists, "--split", "dev")
     assert "split 'dev'" in fails(capsys, "rescore", model, lists)

@@ -35,6 +35,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("model", help="model directory to start from")
     correct.add_argument("lists", help="what nbest wrote, with references")
     correct.add_argument("-o", "--out", help="model directory to write")
+    correct.add_argument("--texts", help="file to write every corrected text to (JSON Lines)")
     correct.add_argument("--steps", type=int, default=200, help="of training, 0 for none (default: %(default)s)")
     correct.add_argument("--lora", type=int, default=0, help="rank of low-rank updates, the rest frozen (default: all)")
     correct.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
@@ -101,12 +102,15 @@ def run_correct(options: argparse.Namespace) -> None:
     from unitok.correction import Corrector
     from unitok.lora import TARGETS, LoraConfig
     from unitok.nbest import read_lists
+    from unitok_tokenizers.files import atomic_write_bytes
     from unitok_training.correction_training import new_updates, train_corrector
     from unitok_training.finetune import FinetuneConfig
     from unitok_training.nbest_scores import correction_scores, oracle_scores
     from unitok_training.optim import OptimConfig
 
     test = read_lists(options.lists, split=options.split)
+    scored = [index for index, one in enumerate(test) if one.reference is not None]
+    known = [test[index] for index in scored]
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
     model = unitok.load(options.model)
 
@@ -120,11 +124,19 @@ def run_correct(options: argparse.Namespace) -> None:
         chosen = LoraConfig(rank=options.lora, alpha=2.0 * options.lora, targets=TARGETS) if options.lora else None
         moving = None if chosen is None else new_updates(model, chosen)
         train_corrector(model, learnt, config, most=options.size, parameters=moving, progress=progress)
-    found = oracle_scores(test)
+    found = oracle_scores(known) if known else {}
+    written: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in test]
     for name, held in (("ger", False), ("ger_constrained", True)):
         answers = Corrector(model, constrained=held, most=options.size).correct(test)
-        found[name] = correction_scores(test, answers)
+        if known:
+            found[name] = correction_scores(known, [answers[index] for index in scored])
+        for line, answer in zip(written, answers):
+            line[name] = answer
     print(json.dumps(found, indent=2))
+    if options.texts is not None:
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in written)
+        atomic_write_bytes(options.texts, lines.encode())
+        print(options.texts)
     if options.out is not None:
         model.save(options.out)
         print(options.out)
