@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import unitok
+from tests.command import unitok as unitok_command
 from tests.test_stepping import PLAIN, made, ragged
+from tests.tiny_model import model_folder
 from unitok import native
 from unitok.decoder import DecoderConfig
 from unitok.generation import generate, prefill
@@ -118,3 +121,19 @@ def test_what_is_compiled_is_kept_and_a_compiler_that_fails_leaves_nothing(
         assert native.library() is None and list((tmp_path / "unitok").iterdir()) == [kept]
     finally:
         native.library.cache_clear()
+
+
+@needs_compiler
+def test_compiling_is_an_option_of_loading_and_of_the_command(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    plain, quick = unitok.load(folder), unitok.load(folder, compiled=True)
+    assert plain.stepper is None and quick.stepper is not None and quick.stepper.alone is not None
+    answers = [one.translate("we buy two books", source="en", target="de") for one in (plain, quick)]
+    assert np.array_equal(answers[0].ids, answers[1].ids)
+    told = [
+        unitok_command(
+            "generate", folder, "--task", "mt", "--source", "en", "--target", "de", "we buy two books", *flag
+        )
+        for flag in ((), ("--compiled",))
+    ]
+    assert told[0].out == told[1].out and told[0].code == told[1].code == 0

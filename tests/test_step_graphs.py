@@ -10,6 +10,7 @@ import torch
 
 from tests.test_generation import LIMIT, VOCABULARY, automata, prompts
 from tests.test_stepping import PLAIN, made, ragged
+from tests.tiny_model import tiny_model
 from unitok.generation import generate
 from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import StepGraphs
@@ -55,6 +56,17 @@ def test_what_the_steps_were_not_made_for_goes_the_eager_way() -> None:
     assert graphs.fit(decoder, 1, 12, GREEDY), "weights that change in place are read by the next step"
     changed = generate(decoder, ragged(4), max_new_tokens=8)[0]
     assert np.array_equal(generate(decoder, ragged(4), max_new_tokens=8, graphs=graphs)[0].ids, changed.ids)
+
+
+def test_a_model_that_captured_its_steps_answers_and_streams_the_same() -> None:
+    model = tiny_model()
+    plain = model.translate("we buy two books", source="en", target="de")
+    model.capture(capacity=512, sizes=(1, 2))
+    assert model.graphs is not None and not model.graphs.cache.kv.any()
+    assert np.array_equal(model.translate("we buy two books", source="en", target="de").ids, plain.ids)
+    assert model.graphs.cache.kv.any(), "the answer was written where the captured steps are"
+    *_, last = model.stream("mt", source="en", target="de", text="we buy two books")
+    assert last.result is not None and np.array_equal(last.result.ids, plain.ids)
 
 
 @pytest.mark.gpu

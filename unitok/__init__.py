@@ -43,11 +43,11 @@ _EXPORTS = {
 __all__ = ["__version__", "load", *_EXPORTS]
 
 
-def load(folder: str | Path) -> Model:
-    """Read a model directory, as `unitok demo` and `unitok train` write it."""
+def load(folder: str | Path, *, compiled: bool = False) -> Model:
+    """Read a model directory, as `unitok demo` and `unitok train` write it; more options are those of `Model.load`."""
     from unitok.model import Model
 
-    return Model.load(folder)
+    return Model.load(folder, compiled=compiled)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from unitok.limits import Limits
 from unitok.prompt_vectors import PromptVectors, placed
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok.step_graphs import SIZES, StepGraphs
 from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
@@ -72,6 +73,8 @@ class Answering:
     """What else was trained with the decoder, by the names of `unitok.model_parts.PARTS`."""
     stepper: Stepper | None = None
     """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
+    graphs: StepGraphs | None = None
+    """Steps that `capture` made, for what they fit."""
 
     # -- what it knows ------------------------------------------------------------------------------------------
 
@@ -193,9 +196,18 @@ class Answering:
         """What takes the decoding steps: made once, and again if the weights have changed since."""
         if self.stepper is not None and self.stepper.fits(self.decoder):
             return self.stepper
-        int8 = self.stepper is not None and self.stepper.int8
-        self.stepper = Stepper(self.decoder, packed=True, int8=int8) if steppable(self.decoder) else None
+        int8, compiled = (self.stepper.int8, self.stepper.compiled) if self.stepper is not None else (False, False)
+        made = Stepper(self.decoder, packed=True, int8=int8, compiled=compiled) if steppable(self.decoder) else None
+        self.stepper = made
         return self.stepper
+
+    def capture(self, *, capacity: int, sizes: Sequence[int] = SIZES, sampling: Sampling = GREEDY) -> None:
+        """Capture the decoding steps of these batch sizes as CUDA graphs: seconds now, once, for quicker answers.
+
+        Generations that take up to `capacity` positions, prompt and answer together, and choose ids as `sampling` says
+        are stepped by them, in batches of up to the largest size; others go on as before.
+        """
+        self.graphs = StepGraphs(self.decoder, capacity=capacity, sizes=sizes, sampling=sampling)
 
     def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
         """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""
@@ -232,7 +244,7 @@ class Answering:
             return [self._search(*one, beams) for one in zip(requests, prompts, automata, vectors)]
         made = generate(
             self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
-            stepper=self.steps(), vectors=self.vectors_of(requests, prompts),
+            stepper=self.steps(), vectors=self.vectors_of(requests, prompts), graphs=self.graphs,
         )  # fmt: skip
         return [self.result(*one) for one in zip(requests, prompts, made, automata)]
 

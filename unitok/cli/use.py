@@ -65,6 +65,9 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
     generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
     generate.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    generate.add_argument(
+        "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
+    )
     generate.add_argument("-o", "--out", help="file for generated audio")
     generate.set_defaults(run=run_generate)
 
@@ -118,7 +121,7 @@ def run_generate(options: argparse.Namespace) -> None:
 
     _check(options)
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-    model = unitok.load(options.model)
+    model = unitok.load(options.model, compiled=options.compiled)
     beams, seed = options.beams, options.seed
     if options.front_end == "cascade":
         result = run_cascade(model, options)
