@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +202,18 @@ def test_a_wide_decoder_has_as_many_parameters_as_the_latent_approach(run: Path)
     assert count(widened(recipe, bundle)) == pytest.approx(wanted, rel=0.01)
 
 
-def test_figures_of_other_commands_stay_and_are_shown(
-    run: Path, config: CompareConfig, results: dict[str, Any]
+def test_figures_of_others_stay_and_are_shown(
+    run: Path, config: CompareConfig, results: dict[str, Any], tmp_path: Path
 ) -> None:
-    stored = read_json(run / "results.json")
-    write_json(run / "results.json", {**stored, "ger": {"wer": 0.123}, "rescoring": {"lambda": 0.4}})
+    write_json(tmp_path / "lists.json", {"ger": {"wer": 0.123}, "rescoring": {"lambda": 0.4}})
+    write_json(tmp_path / "prosody.json", {"latent": {"prosody": {"accuracy": 0.937}}})
+    files = (str(tmp_path / "lists.json"), str(tmp_path / "prosody.json"))
+    run_compare(run, replace(config, added=files), report=lambda line: None)
     again = run_compare(run, config, report=lambda line: None)
-    assert again["ger"] == {"wer": 0.123} and again["latent"] == results["latent"]
+    assert again["ger"] == {"wer": 0.123} and again["latent"]["asr"] == results["latent"]["asr"]
+    assert again["latent"]["prosody"]["accuracy"] == 0.937 and again == read_json(run / "results.json")
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "0.123" in page and "Weight of the language model" in page
+    assert "0.123" in page and "Weight of the language model" in page and "latent.prosody.accuracy" in page
 
 
 def test_a_missing_figure_is_a_dash() -> None:
@@ -227,6 +231,7 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     refused("compare", "-o", out, "--preset", "compere", saying="did you mean 'compare'")
     refused("compare", "-o", out, "--set", "latent.adaptor.kind=linear", saying="latent.adapter")
     refused("compare", "-o", out, "--set", "budget=0", saying="budget is 0")
+    refused("compare", "-o", tmp_path / "other", "--add", tmp_path / "none.json", saying="none.json")
     write_audio(tmp_path / "a.wav", speech(0.5), RATE)
     alone = {"audio": "a.wav", "text": "the green house", "lang": "en"}
     (tmp_path / "m.jsonl").write_text(json.dumps(alone) + "\n", encoding="utf-8")

@@ -44,6 +44,8 @@ class CompareConfig:
     """Preset of the recipe."""
     overrides: tuple[str, ...] = ()
     """`key=value` overrides of the recipe."""
+    added: tuple[str, ...] = ()
+    """JSON files of other commands whose figures are to stand in the results too."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
@@ -147,13 +149,14 @@ def run_compare(out: Path, config: CompareConfig, *, report: Callable[[str], Non
     Raises:
         InputError: a setting or manifest that cannot be used, naming it and the remedy.
     """
-    from unitok_training.compare_report import write_results
+    from unitok_training.compare_report import add_figures, write_results
 
     recipe = load_compare_recipe(config.preset, config.overrides)
     if config.manifest is not None:
         check_manifest(config.manifest)
     ensure_folder(out)
     out.mkdir(exist_ok=True)
+    add_figures(out, [Path(one) for one in config.added])
     pipeline = Pipeline(out, stages(recipe, config), settings_of(recipe, config), threads=config.threads, report=report)
     records = pipeline.run()
     tables = {

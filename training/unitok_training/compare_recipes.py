@@ -131,7 +131,7 @@ def compare() -> CompareRecipe:
 def tiny() -> CompareRecipe:
     """A comparison in seconds, for tests and for trying out a corpus: its figures mean nothing."""
     train = TrainConfig(
-        steps=4, pack_size=1024, packs_per_step=1, window=64, precision="fp32", log_every=2,
+        steps=4, pack_size=1024, packs_per_step=1, window=512, precision="fp32", log_every=2,
         optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=2),
     )  # fmt: skip
     latent = latent_recipes.tiny()
@@ -144,7 +144,7 @@ def tiny() -> CompareRecipe:
         start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
         tokens=StreamArm(mixture=Mixture(tasks=TOKENS), train=train),
         cascade=StreamArm(mixture=Mixture(tasks=CASCADE), train=train),
-        latent=replace(latent, mixture=Mixture(tasks=LATENT)),
+        latent=replace(latent, mixture=Mixture(tasks=LATENT), train=replace(latent.train, window=256)),
     )
 
 

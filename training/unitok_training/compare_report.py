@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_training.compare_recipes import APPROACHES
 from unitok_training.pipeline import StageRecord
@@ -19,6 +20,8 @@ from unitok_training.report_parts import STYLE, whiskers
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """0.975 quantiles of Student's t distribution for 1 to 9 degrees of freedom."""
+ADDED = "added.json"
+"""File of a run folder with figures of other commands."""
 TITLES = {
     "tokens": "Equal decoder tokens",
     "steps": "Equal optimiser steps",
@@ -60,22 +63,14 @@ MEASURES: tuple[Measure, ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExtraRow:
-    """A figure that another command adds to the results."""
-
-    title: str
-    key: str
-
-
-EXTRAS: tuple[ExtraRow, ...] = (
-    ExtraRow(title="First pass on noisy audio: WER", key="first_pass.wer"),
-    ExtraRow(title="Rescored: WER", key="rescoring.wer"),
-    ExtraRow(title="Weight of the language model (λ)", key="rescoring.lambda"),
-    ExtraRow(title="Generative error correction: WER", key="ger.wer"),
-    ExtraRow(title="Best of the list: WER", key="oracle.wer"),
-)
-"""In the report wherever `results.json` holds them."""
+ADDED_TITLES = {
+    "first_pass.wer": "First pass on noisy audio: WER",
+    "rescoring.wer": "Rescored: WER",
+    "rescoring.lambda": "Weight of the language model (λ)",
+    "ger.wer": "Generative error correction: WER",
+    "oracle.wer": "Best of the list: WER",
+}
+"""Titles of figures of other commands; the others are shown by their keys."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -116,10 +111,9 @@ def write_results(
     """Write `results.json` and `report.html` into a run folder; returns the results.
 
     The first table's means stand at the top (`latent.asr.wer`), its intervals below `interval`, single figures below
-    `seeds`; every table is also below `tables`. What other commands have added to the file stays in it.
+    `seeds`; every table is also below `tables`. Figures of other commands (`add_figures`) come on top.
     """
-    path = out / "results.json"
-    results: dict[str, Any] = read_json(path) if path.exists() else {}
+    results: dict[str, Any] = {}
     results["tables"] = {
         budget: {approach: gather(load_runs(out, names, records)) for approach, names in arms.items()}
         for budget, arms in tables.items()
@@ -133,9 +127,38 @@ def write_results(
     results["seconds"] = {name: round(records[name].seconds, 1) for name in [*shared]}
     results["seconds"]["start"] = round(fmean(r.seconds for name, r in records.items() if name.startswith("start")), 1)
     results["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
-    write_json(path, results)
-    write_page(out, results)
+    added = added_figures(out)
+    results = merged(results, added)
+    write_json(out / "results.json", results)
+    write_page(out, results, added)
     return results
+
+
+def add_figures(out: Path, files: Sequence[Path]) -> None:
+    """Keep figures of other commands, so that they stand in the results from now on. InputError for no such file."""
+    found = added_figures(out)
+    for path in files:
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise InputError(f"{path} holds a {type(value).__name__}, not an object; give the results.json of a run")
+        found = merged(found, value)
+    if files:
+        write_json(out / ADDED, found)
+
+
+def added_figures(out: Path) -> dict[str, Any]:
+    """What was added so far."""
+    path = out / ADDED
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects as one; where both have a figure, the other's."""
+    found = dict(one)
+    for key, value in other.items():
+        before = found.get(key)
+        found[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, Mapping) else value
+    return found
 
 
 def written(measure: Measure, table: Mapping[str, Any], approach: str) -> str:
@@ -199,20 +222,18 @@ def plots(table: Mapping[str, Any]) -> str:
     return f'<div class="grid-of-curves">{"".join(charts)}</div>'
 
 
-def extras_html(results: Mapping[str, Any]) -> str:
-    """Figures that other commands have added: of n-best lists, and of what a cascade loses."""
-    lines = [(one.title, lookup(results, one.key)) for one in EXTRAS]
-    lines += [(f"{group}: {name.replace('/', ' ')}", value) for group in ("prosody",)
-              for name, value in flatten(results.get(group, {})).items()]  # fmt: skip
+def added_html(added: Mapping[str, Any]) -> str:
+    """Figures of other commands: of n-best lists, of what a cascade loses."""
+    flat = {name.replace("/", "."): value for name, value in flatten(added).items()}
+    known = [name for name in ADDED_TITLES if name in flat]
     cells = [
-        f'<tr><td>{html.escape(title)}</td><td class="number">{value:.3f}</td></tr>'
-        for title, value in lines
-        if value is not None
+        f'<tr><td>{html.escape(ADDED_TITLES.get(name, name))}</td><td class="number">{flat[name]:.4g}</td></tr>'
+        for name in [*known, *(name for name in flat if name not in ADDED_TITLES)]
     ]
     return f"<h2>Text between the parts, and what a cascade loses</h2><table>{''.join(cells)}</table>" if cells else ""
 
 
-def write_page(out: Path, results: Mapping[str, Any]) -> Path:
+def write_page(out: Path, results: Mapping[str, Any], added: Mapping[str, Any]) -> Path:
     """Write `report.html`, which refers to nothing outside itself."""
     parts = [
         "<h1>Three ways in, one core</h1><p>Discrete tokens, latent vectors and a cascade of texts, trained from the "
@@ -221,7 +242,7 @@ def write_page(out: Path, results: Mapping[str, Any]) -> Path:
     ]
     for budget, table in results["tables"].items():
         parts.append(f"<h2>{TITLES[budget]}</h2>{table_html(table)}{plots(table)}")
-    parts.append(extras_html(results))
+    parts.append(added_html(added))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>unitok compare</title>'

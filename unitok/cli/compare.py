@@ -19,6 +19,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--preset", default="compare", help="compare or tiny (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    parser.add_argument(
+        "--add", action="append", default=[], metavar="FILE", help="results.json of another command, to stand beside"
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
         threads=options.threads,
         preset=options.preset,
         overrides=tuple(options.set),
+        added=tuple(options.add),
     )
     console = Console(highlight=False, stderr=True)
     results = run_compare(Path(options.out), config, report=lambda line: console.log(line))
