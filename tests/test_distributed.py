@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.launching import torchrun
 from unitok_training.checkpoint import read_checkpoint
 from unitok_training.distributed import WORKER, World, buckets, rest_workers, world_from_environment
 from unitok_training.progress import METRICS_FILE, read_metrics
@@ -48,17 +46,8 @@ with world_from_environment("cpu") as world:
 """
 
 
-def torchrun(script: Path, out: Path, processes: int, argument: int) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), *(str(ROOT / folder) for folder in ("tokenizers", "training", "vocoder"))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [*command, str(script), str(out), str(argument)], env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
 def launch(script: Path, out: Path, processes: int, stop: int = 6) -> None:
-    done = torchrun(script, out, processes, stop)
+    done = torchrun([str(script), str(out), str(stop)], processes)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -143,7 +132,7 @@ def test_a_process_that_dies_ends_the_others_and_leaves_the_last_checkpoint(
     script = tmp_path / "script.py"
     script.write_text(DYING, encoding="utf-8")
     begin = time.monotonic()
-    done = torchrun(script, tmp_path / "run", 2, cause)
+    done = torchrun([str(script), str(tmp_path / "run"), str(cause)], 2)
     assert done.returncode != 0 and said in done.stderr, done.stderr[-2000:]
     assert time.monotonic() - begin < 120, "a minute, and the start of two processes on a busy machine"
     assert read_checkpoint(tmp_path / "run/checkpoints/step_00000002").state["step"] == 2

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.launching import torchrun
 from tests.recordings import SENTENCES, write_pairs
 from tests.tiny_model import speech, tiny_model
 from unitok.adapters.base import ADAPTERS
@@ -27,6 +28,7 @@ from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render_prompt
 from unitok_tokenizers.manifest import read_manifest
+from unitok_training.distributed import World
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import (
@@ -41,6 +43,7 @@ from unitok_training.latent_recipes import (
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.mixture import Mixture
 from unitok_training.probe import Prompt, language_of, probe
+from unitok_training.progress import METRICS_FILE, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,28 @@ def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path:
     other = trainer(replace(recipe, tuning=Tuning(encoder=FROZEN)), manifest, tmp_path / "parts")
     with pytest.raises(InputError, match="tuning"):
         other.resume()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(manifest: Path, tmp_path: Path) -> None:
+    """Of a step's two packs each takes one; the first one alone writes and scores."""
+    given = ["train.steps=3", "train.log_every=1", "train.packs_per_step=2", "train.pack_size=256"]
+    train_latent(load_latent_recipe("tiny", given), manifest, tmp_path / "one", limit=1)
+    words = [word for value in given for word in ("--set", value)]
+    command = ["train-latent", "tiny", str(manifest), "-o", str(tmp_path / "two"), "--limit", "1", *words]
+    done = torchrun(["-m", "unitok", *command], 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(str(tmp_path / "two/model")) == 1
+    one, two = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for alone, shared in zip(one, two):
+        for key in ("loss", "objective", "ctc_loss", "gradient_norm"):
+            assert shared[key] == pytest.approx(alone[key], rel=1e-3), (alone, shared)
+        assert shared["tokens"] == alone["tokens"]
+    with pytest.raises(InputError, match="make it a multiple"):
+        base = load_latent_recipe("tiny", ["train.packs_per_step=1"])
+        run = trainer(base, manifest, tmp_path / "three")
+        LatentTrainer(base.train, base.tuning, run.front_end, run.decoder, run.source, run.out, world=World(size=2))
 
 
 def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Train a latent model: encoder, adapter and decoder, each wholly, by low-rank updates, or not at all.
 
-B recordings, T packed positions, N vectors, C width. One process; on a GPU or a CPU.
+B recordings, T packed positions, N vectors, C width. Each process takes its share of a step's packs, and gradients are
+summed: torchrun --nproc-per-node 2 -m unitok train-latent latent manifest.jsonl --set train.packs_per_step=2
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from unitok_training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
+from unitok_training.distributed import World
 from unitok_training.documents import Document, ListedDocuments, listed
 from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
@@ -86,10 +88,16 @@ class LatentTrainer:
         source: LatentSource,
         out: Path,
         *,
-        device: torch.device | str = "cpu",
+        world: World | None = None,
     ) -> None:
         self.config, self.tuning, self.source, self.out = config, tuning, source, out
-        self.device = torch.device(device)
+        self.world = world or World()
+        if config.packs_per_step % self.world.size:
+            raise InputError(
+                f"train.packs_per_step is {config.packs_per_step} with {self.world.size} processes: "
+                "make it a multiple, so that every process has the same number of packs in a step"
+            )
+        self.device = self.world.device
         self.front_end, self.decoder = front_end.to(self.device), decoder.to(self.device)
         self.vocabulary: Vocabulary = source.vocabulary
         self.hole = self.vocabulary.control("<lat>")
@@ -99,6 +107,7 @@ class LatentTrainer:
         }  # fmt: skip
         self.tunings: dict[str, PartTuning] = {name: getattr(tuning, name) for name in PARTS}
         self.moving = {name: tune(module, self.tunings[name]) for name, module in self.modules.items()}
+        self.world.broadcast_([value.data for module in self.modules.values() for value in module.parameters()])
         if not any(self.moving.values()):
             raise InputError("tuning: encoder, adapter and decoder are all frozen; let one of them move")
         self.optimizers = {name: Optimizer(moving, self._optim(name)) for name, moving in self.moving.items() if moving}
@@ -130,20 +139,22 @@ class LatentTrainer:
             "vocabulary": self.vocabulary.fingerprint,
         }
 
-    def save(self) -> Path:
-        """Write a checkpoint of what moves; frozen parts are those of the start."""
+    def save(self) -> None:
+        """Write a checkpoint of what moves, from the first process; frozen parts are those of the start."""
+        if not self.world.is_main:
+            return
         tensors = {f"{part}|{name}": value.detach() for part, one in self.moving.items() for name, value in one.items()}
         state = {
             f"{part}|{name}": value for part, one in self.optimizers.items() for name, value in one.tensors().items()
         }
-        extra = environment(device=self.device.type)
+        extra = environment(device=self.device.type, world_size=self.world.size)
         checkpoint = Checkpoint(
             model=tensors,
             optimizer=state,
             rng=random_states(),
             state={"data": asdict(self.data), "settings": self.settings(), "environment": extra},
         )
-        return save_checkpoint(self.out / "checkpoints", checkpoint, step=self.step, keep=self.config.keep_checkpoints)
+        save_checkpoint(self.out / "checkpoints", checkpoint, step=self.step, keep=self.config.keep_checkpoints)
 
     @torch.no_grad()
     def resume(self) -> bool:
@@ -174,14 +185,16 @@ class LatentTrainer:
         while True:
             batches: list[LatentBatch] = []
             window, place = state.window, state.pack
-            while len(batches) < self.config.packs_per_step:
+            number = 0
+            while number < self.config.packs_per_step:
                 packs = self.stream.packs(window)
                 if place >= len(packs):
                     window, place = window + 1, 0
                     continue
                 assert isinstance(packs.documents, ListedDocuments)
-                batches.append(self.batch([packs.documents.documents[one] for one in packs[place]]))
-                place += 1
+                if number % self.world.size == self.world.rank:
+                    batches.append(self.batch([packs.documents.documents[one] for one in packs[place]]))
+                number, place = number + 1, place + 1
             state = DataState(window=window, pack=place)
             yield batches, state
 
@@ -197,7 +210,7 @@ class LatentTrainer:
         """Run to the last step, or to `stop_after` without changing the schedule."""
         config = self.config
         last = config.steps if stop_after is None else min(stop_after, config.steps)
-        reporter = Reporter(self.out, steps=config.steps, start=self.step, active=True)
+        reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)
         feed = Prefetcher(self._feed(), config.prefetch)
         started, positions = time.monotonic(), 0
         try:
@@ -270,12 +283,14 @@ class LatentTrainer:
             if count and weight:
                 objective = objective + weight * ctc / count
                 self.ctc_sum += torch.stack([ctc.detach(), ctc.new_tensor(float(count))])
-            objective = objective / len(batches)
+            objective = objective / self.config.packs_per_step
             if objective.requires_grad:  # a pack of text alone moves nothing where the decoder is frozen
                 objective.backward()
             total, used = total + float(objective.detach()), used + size
             self.losses.add(losses)
         values = [value for moving in self.moving.values() for value in moving.values()]
+        if self.world.size > 1:
+            total, used = self._summed(values, total, used)
         grads = [value.grad for value in values if value.grad is not None]
         norm = float(clip_gradients(grads, self.config.optim.clip)) if grads else 0.0
         if not (torch.isfinite(torch.tensor(norm)) and torch.isfinite(torch.tensor(total))):
@@ -292,7 +307,17 @@ class LatentTrainer:
             value.grad = None
         return total, norm, used
 
+    def _summed(self, values: list[nn.Parameter], total: float, used: int) -> tuple[float, int]:
+        """Add up gradients, and what a step counts, over the processes; all of them must have the same gradients."""
+        moving = [value for value in values if value.requires_grad]
+        for value in moving:
+            value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+        counts = torch.tensor([total, used], dtype=torch.float64, device=self.device)
+        self.world.sum_([*(value.grad for value in moving if value.grad is not None), counts])
+        return float(counts[0]), int(counts[1])
+
     def _row(self, objective: float, norm: float, positions: int, seconds: float) -> dict[str, Any]:
+        self.world.sum_([self.losses.sums, self.ctc_sum])
         table = self.losses.read()
         self.losses.reset()
         tokens = sum(table["task_tokens"].values())

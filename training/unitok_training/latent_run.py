@@ -22,6 +22,7 @@ from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_training.distributed import world_from_environment
 from unitok_training.fit import FitConfig, fit_text, training_rows
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
@@ -82,7 +83,7 @@ class LatentRun:
     folder: Path
     """Its model directory."""
     scores: dict[str, Any]
-    """What `score_lines` gives on held-out rows, and the parameters that moved."""
+    """What `score_lines` gives on held-out rows, and the parameters that moved; empty but in the first process."""
 
 
 def train_latent(
@@ -95,7 +96,7 @@ def train_latent(
     split: str = "test",
     limit: int = 200,
 ) -> LatentRun:
-    """Train a recipe on a manifest and write `out`/model and `out`/scores.json.
+    """Train a recipe on a manifest and write `out`/model and `out`/scores.json; the first process does, of several.
 
     Args:
         recipe: what to train.
@@ -115,16 +116,19 @@ def train_latent(
     ensure_folder(run)
     run.mkdir(parents=True, exist_ok=True)
     model = _start(recipe, rows, start)
-    recipe.save(run / "recipe.json")
     assert model.latent is not None
     source = LatentSource(
         training_rows(rows), recipe.mixture, model.tokenizers.text, model.vocabulary, model.latent,
         seed=recipe.train.seed, augmented=recipe.train.augment,
     )  # fmt: skip
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = LatentTrainer(recipe.train, recipe.tuning, model.latent, model.decoder, source, run, device=place)
-    trainer.resume()
-    trainer.run()
+    with world_from_environment(None if device is None else torch.device(device).type) as world:
+        if world.is_main:
+            recipe.save(run / "recipe.json")
+        trainer = LatentTrainer(recipe.train, recipe.tuning, model.latent, model.decoder, source, run, world=world)
+        trainer.resume()
+        trainer.run()
+    if not world.is_main:
+        return LatentRun(model, run / "model", {})
     model.decoder.cpu().eval()
     model.latent.cpu().eval()
     model.limits = replace(model.limits, text_per_vector=MARGIN * source.text_per_vector())

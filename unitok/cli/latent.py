@@ -58,8 +58,9 @@ def run_train(options: argparse.Namespace) -> None:
     done = train_latent(
         recipe, options.manifest, options.out, start=options.start, split=options.split, limit=options.limit
     )
-    print(json.dumps(done.scores, indent=2))
-    print(done.folder)
+    if done.scores:  # of several processes the first one has them
+        print(json.dumps(done.scores, indent=2))
+        print(done.folder)
 
 
 def run_adapters(options: argparse.Namespace) -> None:
