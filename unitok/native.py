@@ -76,7 +76,7 @@ def library() -> ctypes.CDLL | None:
     kept = folder() / f"step-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     try:
         if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # others must not write what is run
             if not compile_to(kept, compiler):
                 return None
         return ctypes.CDLL(str(kept))

@@ -8,8 +8,6 @@ what is learnt. Shapes: T positions of a pack, C width, V vocabulary.
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unitok.decoder import Decoder
+from unitok.native import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -56,8 +55,7 @@ class NonFiniteLoss(InputError):
 
 def has_compiler(device: torch.device) -> bool:
     """Whether torch.compile can work on a device: code for CPUs goes through a C++ compiler."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return device.type != "cpu" or any(name and shutil.which(name) for name in names)
+    return device.type != "cpu" or find_compiler() is not None
 
 
 def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
