@@ -146,6 +146,7 @@ def test_figures_that_a_seed_lacks_are_left_out() -> None:
 # -- end to end ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_have_the_keys_and_the_report_every_row(run: Path, results: dict[str, Any]) -> None:
     stored = read_json(run / "results.json")
     for key in (
@@ -168,6 +169,7 @@ def test_results_have_the_keys_and_the_report_every_row(run: Path, results: dict
     assert page.count('class="whiskers"') >= 8 and not re.findall(r"(?:src|href)=\"", page)
 
 
+@pytest.mark.slow
 def test_all_start_from_the_same_text_and_spend_the_same_budget(results: dict[str, Any]) -> None:
     assert len({results[name]["text"]["ppl"]["before"] for name in APPROACHES}) == 1
     assert all(
@@ -177,6 +179,7 @@ def test_all_start_from_the_same_text_and_spend_the_same_budget(results: dict[st
     assert all(abs(value / 4096 - 1) < 0.2 for value in spent.values()), spent
 
 
+@pytest.mark.slow
 def test_a_cascade_in_batches_is_the_cascade_one_by_one(run: Path) -> None:
     model = Model.load(run / "arms/cascade-0/model")
     bench = Evaluation(model=model, shards=Shards.open(run / "shards"))
@@ -190,6 +193,7 @@ def test_a_cascade_in_batches_is_the_cascade_one_by_one(run: Path) -> None:
     assert used > 0
 
 
+@pytest.mark.slow
 def test_a_wide_decoder_has_as_many_parameters_as_the_latent_approach(run: Path) -> None:
     recipe = load_compare_recipe("tiny")
     bundle = TokenizerSet.load(run / "tokenizers")
@@ -202,6 +206,7 @@ def test_a_wide_decoder_has_as_many_parameters_as_the_latent_approach(run: Path)
     assert count(widened(recipe, bundle)) == pytest.approx(wanted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_figures_of_others_stay_and_are_shown(
     run: Path, config: CompareConfig, results: dict[str, Any], tmp_path: Path
 ) -> None:

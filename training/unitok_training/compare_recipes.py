@@ -100,8 +100,6 @@ TOKENS: Mapping[str, float] = {
 """Every pair of speech and text, read and written."""
 CASCADE: Mapping[str, float] = {"asr": 4.0, "mt": 4.0, "tts.units": 3.0}
 """No line crosses language and modality at once: that is left to the cascade."""
-LATENT: Mapping[str, float] = {"asr": 4.0, "s2tt": 4.0, "mt": 4.0}
-"""Vectors stand for speech that is read; none is written."""
 TEXT: Mapping[str, float] = {"lm": 1.0, "mt": 1.0}
 """What the decoder knows before it hears anything."""
 
@@ -113,18 +111,13 @@ def compare() -> CompareRecipe:
         steps=150, pack_size=4096, packs_per_step=1, window=4096, precision="bf16", compile=False, optim=optim
     )
     plans = PlanOptions(text_weight=2.0)
-    latent = latent_recipes.latent()
     return CompareRecipe(
         name="compare",
         decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),
         start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
         tokens=StreamArm(mixture=Mixture(tasks=TOKENS), plans=plans, train=train),
         cascade=StreamArm(mixture=Mixture(tasks=CASCADE), plans=plans, train=train),
-        latent=replace(
-            latent,
-            mixture=Mixture(tasks=LATENT),
-            train=replace(latent.train, optim=replace(latent.train.optim, name="muon")),
-        ),
+        latent=latent_recipes.latent(),
     )
 
 
@@ -144,7 +137,7 @@ def tiny() -> CompareRecipe:
         start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
         tokens=StreamArm(mixture=Mixture(tasks=TOKENS), train=train),
         cascade=StreamArm(mixture=Mixture(tasks=CASCADE), train=train),
-        latent=replace(latent, mixture=Mixture(tasks=LATENT), train=replace(latent.train, window=256)),
+        latent=replace(latent, mixture=latent_recipes.latent().mixture, train=replace(latent.train, window=256)),
     )
 
 
