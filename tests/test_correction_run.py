@@ -62,7 +62,8 @@ def test_the_stages_leave_lists_models_and_figures(run: Path) -> None:
     assert results["oracle"]["wer"] <= results["rescoring"]["wer"] and 0 <= results["rescoring"]["lambda"] <= 1
     assert results["ger"]["constrained_wer"] >= results["oracle"]["wer"] and words > 0
     assert results["ger"]["lora"]["trainable_parameters"] < results["ger"]["trainable_parameters"] / 5
-    assert correction_run.correction_table(results).count("\n") == 8
+    assert correction_run.correction_table(results).count("\n") == 9
+    assert set(results["translation"]) == {"reference", "first_pass", "rescoring", "ger"}
     figures = correction_run.dotted(results)
     for key in ("first_pass.wer", "rescoring.wer", "rescoring.lambda", "ger.wer", "ger.lora.wer", "oracle.wer"):
         assert math.isfinite(figures[key])

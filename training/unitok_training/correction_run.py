@@ -5,14 +5,16 @@
 A recogniser that knows no sentences (the CTC network of the run's judge) hears noisy recordings and leaves n-best
 lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
 after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
-that no part has heard.
+that no part has heard. What each of them leaves wrong goes through the decoder's translation as well: errors of a
+cascade add up.
 
-    train.jsonl  scored.jsonl  rescoring.json  ger/{model,scores.json}  ger_lora/{model,scores.json}  results.json
+    train.jsonl  scored.jsonl  rescoring.json  translation.json  results.json
+    ger/ and ger_lora/ with model/, scores.json and texts.json
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,21 @@ from typing import Any
 from unitok.backends.choose import recogniser_of
 from unitok.correction import Corrector
 from unitok.lora import LoraConfig
-from unitok.model import Model
+from unitok.model import Model, Request
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
+from unitok_tokenizers.grammar import Plan
 from unitok_training.correction_training import new_updates, train_corrector
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import correction_scores, rescored
+from unitok_training.nbest_scores import correction_scores, oracle_scores, rescoring_scores
 from unitok_training.optim import OptimConfig
 from unitok_training.pipeline import Pipeline, Stage, StageRecord
 from unitok_training.progress import flatten
+from unitok_training.report import lookup
+from unitok_training.scores import bleu
 
 OWN = "unitok_training.correction_run"
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
@@ -102,7 +108,8 @@ def correction_stages() -> list[Stage]:
             needs=both,
             settings=(*TEACHING, "steps", "lora_rank", "lora_learning_rate"),
         ),
-    ]  # fmt: skip
+        Stage(name="translation", function=f"{OWN}:translation", needs=("rescoring", "ger")),
+    ]
 
 
 def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
@@ -157,6 +164,7 @@ def gathered(folder: Path, records: Mapping[str, StageRecord]) -> dict[str, Any]
         "oracle": {"wer": scores["oracle"]["wer"], "compositional_wer": scores["compositional"]["wer"]},
         "rescoring": {name: scores["rescoring"][name] for name in ("wer", "lambda", "lm_alone_wer")},
         "ger": {**full, "lora": lora},
+        "translation": read_json(folder / "translation.json"),
         "lists": {name: scores[name] for name in ("lists", "words", "hypotheses_per_list")},
         "seconds": {name: round(record.seconds, 1) for name, record in records.items()},
     }
@@ -175,17 +183,21 @@ def correction_figures(run: Path | str, out: Path | str, config: CorrectionConfi
 def correction_table(results: Mapping[str, Any]) -> str:
     """The word error rates in Markdown."""
     rescoring, corrected = results["rescoring"], results["ger"]
-    rows: Sequence[tuple[str, float]] = [
-        ("First pass", results["first_pass"]["wer"]),
-        (f"Rescored, λ = {rescoring['lambda']:g}", rescoring["wer"]),
-        ("Oracle: best of the list", results["oracle"]["wer"]),
-        ("Oracle: best composition of the list", results["oracle"]["compositional_wer"]),
-        ("Corrected, held to the list", corrected["constrained_wer"]),
-        ("Corrected", corrected["wer"]),
-        ("Corrected, trained by LoRA", corrected["lora"]["wer"]),
+    rows = [
+        ("First pass", results["first_pass"]["wer"], "first_pass"),
+        (f"Rescored, λ = {rescoring['lambda']:g}", rescoring["wer"], "rescoring"),
+        ("Oracle: best of the list", results["oracle"]["wer"], ""),
+        ("Oracle: best composition of the list", results["oracle"]["compositional_wer"], ""),
+        ("Corrected, held to the list", corrected["constrained_wer"], ""),
+        ("Corrected", corrected["wer"], "ger"),
+        ("Corrected, trained by LoRA", corrected["lora"]["wer"], ""),
+        ("What was said", 0.0, "reference"),
     ]
-    lines = [f"| {name} | {100 * wer:.1f} % |" for name, wer in rows]
-    return "\n".join(["| | word errors (WER) |", "|---|---:|", *lines])
+    lines = []
+    for name, wer, key in rows:
+        score = lookup(results, f"translation.{key}.bleu")
+        lines.append(f"| {name} | {100 * wer:.1f} % | {'' if score is None else f'{score:.1f}'} |")
+    return "\n".join(["| | word errors (WER) | BLEU of its translation |", "|---|---:|---:|", *lines])
 
 
 # -- the stages ---------------------------------------------------------------------------------------------------
@@ -224,7 +236,13 @@ def train_lists(run: Path, settings: Settings) -> None:
 def rescoring(run: Path, settings: Settings) -> None:
     """First pass, oracles, and the list rescored."""
     test, dev = (read_lists(run / "scored.jsonl", split=split) for split in ("test", settings["dev"]))
-    write_json(run / "rescoring.json", rescored(Model.load(settings["model"]), test, dev))
+    model = Model.load(settings["model"])
+    found, dev_found = rescore(model, test), rescore(model, dev)
+    scores = rescoring_scores(test, found, dev, dev_found)
+    write_json(run / "rescoring.json", {**oracle_scores(test), "rescoring": scores})
+    weights = Weights(lm=scores["lambda"])
+    picked = {one.id: one.texts[best(combine(features, weights))] for one, features in zip(test, found)}
+    write_json(run / "rescored.json", picked)
 
 
 def ger(run: Path, settings: Settings) -> None:
@@ -255,12 +273,45 @@ def _correct(
     )  # fmt: skip
     model.save(run / name / "model")
     test = read_lists(run / "scored.jsonl", split="test")
-    free, held = (
-        correction_scores(test, Corrector(model, constrained=constrained, most=settings["read"]).correct(test))
-        for constrained in (False, True)
-    )
+    answers = Corrector(model, most=settings["read"]).correct(test)
+    write_json(run / name / "texts.json", {one.id: text for one, text in zip(test, answers)})
+    free = correction_scores(test, answers)
+    held = correction_scores(test, Corrector(model, constrained=True, most=settings["read"]).correct(test))
     moved = list(model.decoder.parameters()) if parameters is None else parameters
     write_json(
         run / name / "scores.json",
         {**free, "constrained_wer": held["wer"], "trainable_parameters": sum(one.numel() for one in moved)},
     )
+
+
+def translation(run: Path, settings: Settings) -> None:
+    """BLEU of translating what was said, heard, rescored and corrected, where the recordings have translations."""
+    model, test = Model.load(settings["model"]), read_lists(run / "scored.jsonl", split="test")
+    found = [one for one in utterances(settings["source"]) if one.text]
+    group = {one.id: one.group for one in found}
+    said = {(one.group, one.lang): one.text or "" for one in found}
+    pairs = [
+        (one, lang) for one in test for lang in model.languages if lang != one.lang and (group[one.id], lang) in said
+    ]
+    if not pairs:
+        write_json(run / "translation.json", {})
+        return
+    texts = {
+        "reference": {one.id: one.reference or "" for one in test},
+        "first_pass": {one.id: one.texts[0] for one in test},
+        "rescoring": read_json(run / "rescored.json"),
+        "ger": read_json(run / "ger" / "texts.json"),
+    }
+    wanted = [said[group[one.id], lang] for one, lang in pairs]
+    scores = {}
+    for name, heard in texts.items():
+        worth = [index for index, (one, _) in enumerate(pairs) if heard[one.id].strip()]
+        requests = [
+            Request(plan=Plan("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
+            for one, lang in (pairs[index] for index in worth)
+        ]
+        answers = [""] * len(pairs)
+        for index, result in zip(worth, model.run(requests)):
+            answers[index] = result.text or ""
+        scores[name] = {"bleu": bleu(wanted, answers)}
+    write_json(run / "translation.json", scores)
