@@ -29,6 +29,7 @@ COMMANDS = (
     "probe",
     "compare",
     "prosody",
+    "systems",
     "generate",
     "evaluate",
     "export",

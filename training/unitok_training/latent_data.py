@@ -21,8 +21,8 @@ from unitok_tokenizers.grammar import Plan, Span, render
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.text import TextTokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
-from unitok_training.batch import Document
 from unitok_training.ctc import CtcConfig, augment
+from unitok_training.documents import Document
 from unitok_training.latent_lines import LATENT_LINES, Item, RowTexts, asked_items
 from unitok_training.mixture import Mixture, Schedule
 
@@ -77,6 +77,8 @@ class LatentSource:
         vocabulary: the model's.
         front_end: says how many vectors a recording gives at most.
         seed: of every draw.
+        augmented: whether log-mels are augmented.
+        phones: CTC labels are phones (see `RowTexts.phones`) instead of text pieces.
 
     Raises:
         InputError: a task without rows.
@@ -92,9 +94,10 @@ class LatentSource:
         *,
         seed: int,
         augmented: bool,
+        phones: bool = False,
     ) -> None:
         self.rows, self.vocabulary, self.front_end, self.seed = list(rows), vocabulary, front_end, seed
-        self.augmented = augmented
+        self.augmented, self.phones = augmented, phones
         self.table = RowTexts(self.rows, text)
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
@@ -164,9 +167,10 @@ class LatentSource:
         return found
 
     def labels(self, document: LatentDocument) -> list[Tensor]:
-        """CTC labels of what is said in a document's recordings: text pieces behind the blank; may be empty."""
-        texts = [self.rows[row].text for row in document.heard]
-        return [
-            torch.from_numpy(self.table.pieces(text)) + 1 if text else torch.zeros(0, dtype=torch.int64)
-            for text in texts
-        ]
+        """CTC labels of what is said in a document's recordings, behind the blank; empty where there is no text."""
+        return [torch.from_numpy(self._said(row)) + 1 for row in document.heard]
+
+    def _said(self, row: int) -> np.ndarray:
+        if not self.rows[row].text:
+            return np.zeros(0, dtype=np.int64)
+        return self.table.phones(row) if self.phones else self.table.pieces(self.rows[row].text or "")

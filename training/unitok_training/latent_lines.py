@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.text import TextTokenizer
@@ -52,6 +54,22 @@ class RowTexts:
             self._pieces[text] = np.asarray(self.text.encode(text), dtype=np.int64)
         return self._pieces[text]
 
+    def phones(self, row: int) -> np.ndarray:
+        """(N,) phones of a row as the text pieces of their letters: `extras.segments`, or else the letters of its text.
+
+        Raises:
+            InputError: a phone that is no text piece.
+        """
+        said = [str(name) for name, *_ in self.rows[row].extras.get("segments", ())]
+        letters = said or [letter for letter in self.rows[row].text or "" if not letter.isspace()]
+        if lost := set(letters) - self._places.keys():
+            raise InputError(f"row {self.rows[row].id}: phone {min(lost)!r} is no text piece of this model")
+        return np.asarray([self._places[letter] for letter in letters], dtype=np.int64)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {piece: index for index, piece in enumerate(self.text.pieces())}
+
 
 def keywords_of(row: Row) -> tuple[str, ...]:
     """Keywords that a row's `extras` name."""
@@ -79,6 +97,11 @@ def as_units(table: RowTexts, row: int, random: np.random.Generator) -> Told:
     return Told((Span("units", table.rows[row].tokens["units"]),), ())
 
 
+def as_phones(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """The phones of the row's text: what a recogniser of phones would hear."""
+    return Told((Span("text", table.phones(row)),), ())
+
+
 def nothing(table: RowTexts, row: int, random: np.random.Generator) -> Told:
     """Not even the row."""
     return Told((), ())
@@ -99,13 +122,18 @@ def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Tol
 
 
 def with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
-    """COSMIC: another recording of the same speaker and its text first; now and then no example."""
+    """COSMIC: another recording of the same speaker and its text first, where there is one."""
     one = table.rows[row]
     others = [index for index in table.partners.get((one.speaker, one.lang), ()) if table.rows[index].text != one.text]
-    if not others or random.random() < 0.2:
+    if not others:
         return by_ear(table, row, random)
     shown = others[int(random.integers(len(others)))]
     return Told((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
+
+
+def sometimes_with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """Four times of five with an example."""
+    return (by_ear if random.random() < 0.2 else with_example)(table, row, random)
 
 
 # -- what is answered ---------------------------------------------------------------------------------------------
@@ -209,13 +237,15 @@ LATENT_LINES: Mapping[str, LatentLine] = {
     "asr.mixed": LatentLine(task="asr", answers=fact("mixed")),
     "asr.times": LatentLine(task="asr", flags=("<ts>",), answers=timed),
     "asr.keywords": LatentLine(task="asr", tell=with_keywords),
-    "asr.example": LatentLine(task="asr", tell=with_example),
+    "asr.example": LatentLine(task="asr", tell=sometimes_with_example),
+    "asr.phones": LatentLine(task="asr", tell=as_phones, needs=("text",)),
     "sid": LatentLine(task="sid", answers=speaker),
     "prosody": LatentLine(task="prosody", answers=fact("prosody")),
     "prosody.text": LatentLine(task="prosody", tell=in_writing, answers=fact("prosody"), needs=("text",)),
     "prosody.units": LatentLine(task="prosody", tell=as_units, answers=fact("prosody"), needs=("units",)),
     "cap": LatentLine(task="cap", answers=description),
     "ask": LatentLine(task="ask", answers=questions),
+    "mt.speech": LatentLine(task="mt", across=True),
     "lm.text": LatentLine(task="lm", tell=in_writing, answers=fact("continuation"), needs=("text",)),
     "lm.speech": LatentLine(task="lm", answers=fact("continuation")),
 }

@@ -49,6 +49,8 @@ class EncoderChoice:
     """From scratch: share of activations dropped."""
     ctc: bool = True
     """From scratch: a CTC head on text pieces."""
+    phones: bool = False
+    """From scratch: its labels are phones, which need no more labels than there are text pieces."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,11 +115,12 @@ def train_latent(
     run = Path(out)
     ensure_folder(run)
     run.mkdir(parents=True, exist_ok=True)
-    model = _start(recipe, rows, start)
+    model, new = _start(recipe, rows, start)
     assert model.latent is not None
     source = LatentSource(
         training_rows(rows), recipe.mixture, model.tokenizers.text, model.vocabulary, model.latent,
         seed=recipe.train.seed, augmented=recipe.train.augment,
+        phones=recipe.encoder.phones,
     )  # fmt: skip
     with world_from_environment(None if device is None else torch.device(device).type) as world:
         if world.is_main:
@@ -132,6 +133,8 @@ def train_latent(
     model.decoder.cpu().eval()
     model.latent.cpu().eval()
     model.limits = replace(model.limits, text_per_vector=MARGIN * source.text_per_vector())
+    if new and not any("audio" in line.needs for line in source.lines):
+        model.latent = None  # a stage of text alone: the next one makes a front end for the decoder that it finds
     model.save(run / "model")
     scores: dict[str, Any] = score_lines(model, [row for row in rows if row.split == split], recipe.mixture.keys, limit)
     scores["trainable_parameters"] = {
@@ -141,8 +144,8 @@ def train_latent(
     return LatentRun(model, run / "model", scores)
 
 
-def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> Model:
-    """The model before training: from a directory, or new."""
+def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> tuple[Model, bool]:
+    """(the model before training, from a directory or new; whether its front end is new)."""
     languages = sorted({row.lang for row in rows})
     if start is not None:
         model = Model.load(start)
@@ -157,13 +160,14 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
         decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=seeded)
         model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
     pieces = model.vocabulary.streams["text"].cardinalities[0]
+    new = model.latent is None
     if model.latent is None:
         model.latent = make_front_end(recipe, model.decoder, pieces)
     elif not _chosen(recipe.adapter, model.latent.adapter):
         model.latent = make_front_end(recipe, model.decoder, pieces, model.latent.encoder)
     tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
     model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
-    return model
+    return model, new
 
 
 def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:

@@ -44,8 +44,7 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
     for begin in range(0, len(asked), AT_ONCE):
         part = asked[begin : begin + AT_ONCE]
         recordings = [row for one in part for row in one.heard]
-        rate = model.latent.sample_rate if model.latent is not None else model.sample_rate
-        heard = iter(model.heard([(row.load(rate), rate) for row in recordings], "latent") if recordings else [])
+        heard = iter(_heard(model, recordings) if recordings else [])
         requests = []
         for one in part:
             vectors = [given for _, given in (next(heard) for _ in one.heard) if given is not None]
@@ -53,6 +52,11 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
             requests.append(Request(plan=plan, vectors=torch.cat(vectors) if vectors else None))
         found += [result.text or "" for result in model.run(requests)]
     return found
+
+
+def _heard(model: Model, rows: Sequence[Row]) -> list[tuple[Span, torch.Tensor | None]]:
+    rate = model.latent.sample_rate if model.latent is not None else model.sample_rate
+    return model.heard([(row.load(rate), rate) for row in rows], "latent")
 
 
 def spread(items: Sequence[Any], limit: int) -> list[Any]:

@@ -63,7 +63,85 @@ def prosody_text() -> LatentRecipe:
     return replace(prosody_units(), name="prosody_text", mixture=Mixture(tasks={"prosody.text": 1.0}))
 
 
+def rich() -> LatentRecipe:
+    """Rich transcription: words as spoken or as written, with times, speaker, prosody, and questions across them."""
+    tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 1.0, "sid": 0.5, "prosody": 0.5, "ask": 1.5}
+    return small("rich", tasks, steps=800)
+
+
+def untagged() -> LatentRecipe:
+    """Two written forms with nothing in the prompt that says which: what `rich`'s tags are compared with."""
+    return small("untagged", {"asr.mixed": 1.0}, steps=400)
+
+
+def tagged() -> LatentRecipe:
+    """The same examples as `untagged`, each under the tag of its form."""
+    return small("tagged", {"asr.plain": 1.0, "asr.formatted": 1.0}, steps=400)
+
+
+def mala_asr() -> LatentRecipe:
+    """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
+    return replace(
+        small("mala_asr", {"asr.keywords": 1.0}, steps=600), adapter=AdapterChoice(kind="convolution", stride=2)
+    )
+
+
+def cosmic() -> LatentRecipe:
+    """COSMIC: a window-level Q-Former, pairs of speech and text in the prompt, templated questions."""
+    return replace(
+        small("cosmic", {"asr.example": 2.0, "ask": 1.0}, steps=600),
+        adapter=AdapterChoice(kind="window_qformer", window=4, queries=2),
+    )
+
+
+def desta() -> LatentRecipe:
+    """DeSTA: descriptions that mix transcript and manner of speaking, and questions."""
+    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=600)
+
+
+def blsp_text() -> LatentRecipe:
+    """BLSP's first stage: a decoder that continues and translates texts."""
+    recipe = small("blsp_text", {"lm.text": 1.0, "mt": 1.0}, steps=400)
+    return replace(recipe, tuning=replace(recipe.tuning, encoder=FROZEN, adapter=FROZEN))
+
+
+def blsp() -> LatentRecipe:
+    """BLSP's second stage: the frozen decoder is to continue speech as it continues the text of it."""
+    recipe = small("blsp", {"lm.speech": 1.0}, steps=600)
+    return replace(
+        recipe,
+        adapter=AdapterChoice(kind="stacking", stride=2, match_scale=True),
+        tuning=replace(recipe.tuning, decoder=FROZEN),
+    )
+
+
+def liu_text() -> LatentRecipe:
+    """Liu et al. 2020, the phone-to-word part from text alone."""
+    recipe = liu2020()
+    return replace(
+        recipe,
+        name="liu_text",
+        tuning=replace(recipe.tuning, encoder=FROZEN, adapter=FROZEN),
+        mixture=Mixture(tasks={"asr.phones": 1.0}),
+    )
+
+
+def liu2020() -> LatentRecipe:
+    """Liu et al. 2020: a CTC head on phones, its frames synchronous with phones, and a phone-to-word decoder."""
+    recipe = small("liu2020", {"asr": 2.0, "asr.phones": 1.0}, steps=500)
+    return replace(
+        recipe,
+        encoder=replace(recipe.encoder, phones=True),
+        adapter=AdapterChoice(kind="token_mapping", expected=True),
+        train=replace(recipe.train, ctc_weight=1.0),
+    )
+
+
 SYSTEMS: Mapping[str, Callable[[], LatentRecipe]] = {
-    recipe.__name__: recipe for recipe in (prosody, prosody_units, prosody_text)
-}
+    recipe.__name__: recipe
+    for recipe in (
+        prosody, prosody_units, prosody_text, rich, tagged, untagged, mala_asr, cosmic, desta, blsp_text, blsp,
+        liu_text, liu2020,
+    )
+}  # fmt: skip
 """Presets of this module by name."""

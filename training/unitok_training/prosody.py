@@ -20,13 +20,14 @@ from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes, ensure_folder, fingerprint, read_json, write_json
+from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.units import deduplicate
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
 from unitok_training.latent_recipes import LatentRecipe, load_latent_recipe
 from unitok_training.latent_run import train_latent
+from unitok_training.system_checks import keep_settings
 
 ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}
 """Arm → recipe."""
@@ -69,9 +70,7 @@ def prosody_figures(
     """
     config = config or ProsodyConfig()
     run = Path(output)
-    ensure_folder(run)
-    run.mkdir(parents=True, exist_ok=True)
-    _check_settings(run, config)
+    keep_settings(run, config.__dict__)
     corpus = make_prosody_corpus(
         run / "corpus", sentences=config.sentences, test_sentences=config.test_sentences, seed=config.seed
     )
@@ -96,14 +95,6 @@ def arm_recipe(arm: str, config: ProsodyConfig) -> LatentRecipe:
     """The recipe of an arm."""
     recipe = load_latent_recipe(ARMS[arm])
     return replace(recipe, train=replace(recipe.train, seed=config.seed, steps=config.steps or recipe.train.steps))
-
-
-def _check_settings(run: Path, config: ProsodyConfig) -> None:
-    """Finished parts are kept only where they were made with the same settings."""
-    path, key = run / "settings.json", fingerprint({**config.__dict__})
-    if path.exists() and read_json(path)["key"] != key:
-        raise InputError(f"{run} holds a run with other settings; choose another output folder")
-    write_json(path, {"key": key, **config.__dict__})
 
 
 def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig) -> Model:

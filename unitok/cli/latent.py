@@ -1,4 +1,4 @@
-"""Commands about latent models: `train-latent`, `adapters`, `probe`, `prosody`."""
+"""Commands about latent models: `train-latent`, `adapters`, `probe`, `prosody`, `systems`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def add_commands(commands: Any) -> None:
     prosody.add_argument("--steps", type=int, default=0, help="of every arm (default: the recipes' own)")
     prosody.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     prosody.set_defaults(run=run_prosody)
+
+    systems = commands.add_parser("systems", help="train a system on the toy corpus and measure what its paper claims")
+    systems.add_argument("system", help="rich, mala_asr, cosmic, desta, blsp or liu2020")
+    systems.add_argument("-o", "--out", help="run folder (default: runs/systems/SYSTEM)")
+    systems.add_argument("--sentences", type=int, default=600, help="training sentences (default: %(default)s)")
+    systems.add_argument("--test-sentences", type=int, default=60, help="held-out sentences (default: %(default)s)")
+    systems.add_argument("--limit", type=int, default=100, help="most rows that are scored (default: %(default)s)")
+    systems.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    systems.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
+    systems.set_defaults(run=run_systems)
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -115,4 +125,19 @@ def run_prosody(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     figures = prosody_figures(options.out, config, report=lambda line: print(line, flush=True))
+    print(json.dumps(figures, indent=2))
+
+
+def run_systems(options: argparse.Namespace) -> None:
+    from unitok_training.system_checks import SystemConfig, system_figures
+
+    config = SystemConfig(
+        sentences=options.sentences,
+        test_sentences=options.test_sentences,
+        overrides=tuple(options.set),
+        seed=options.seed,
+        limit=options.limit,
+    )
+    out = options.out or f"runs/systems/{options.system}"
+    figures = system_figures(options.system, out, config, report=lambda line: print(line, flush=True))
     print(json.dumps(figures, indent=2))

@@ -1,0 +1,67 @@
+"""Checks of systems: each runs, tiny, from corpus to figures; what the figures are made of is checked by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unitok.cli.main import main
+from unitok.model import Model
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.manifest import Row
+from unitok_training.latent_lines import RowTexts
+from unitok_training.system_checks import CHECKS, SystemConfig, biased, system_figures
+
+SIZES = (
+    "train.steps=2", "train.window=8", "train.pack_size=256", "train.optim.warmup_steps=1", "decoder.width=32",
+    "decoder.layers=1", "decoder.heads=2", "decoder.kv_heads=1", "encoder.width=16", "encoder.layers=1",
+    "encoder.heads=2", "encoder.inner=16", "train.augment=false",
+)  # fmt: skip
+TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    figures = system_figures(name, tmp_path / "run", TINY, report=said.append)
+    assert figures and all(np.isfinite(value) for value in figures.values())
+    assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")) == figures
+    assert said[0] == "corpus" and len(said) > 1
+    if name == "blsp":  # a stage of text alone leaves no front end, and the next one leaves its decoder alone
+        text, both = (Model.load(tmp_path / "run" / one / "model") for one in ("blsp_text", "blsp"))
+        assert text.latent is None and both.latent is not None
+        core = "model/core/model.safetensors"
+        assert (tmp_path / "run/blsp" / core).read_bytes() == (tmp_path / "run/blsp_text" / core).read_bytes()
+        assert figures["kl.before"] > 0
+
+
+def test_settings_and_names_that_do_not_fit_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.json").write_text('{"key": "another"}', encoding="utf-8")
+    with pytest.raises(InputError, match="other settings"):
+        system_figures("rich", tmp_path, TINY)
+    assert main(["systems", "cosmc", "-o", str(tmp_path / "x")]) == 2
+    assert "cosmic" in capsys.readouterr().err
+
+
+def test_errors_on_keywords_and_on_other_words_are_apart() -> None:
+    rows = [Row(id="1", group="1", lang="en", text="we buy zorb now", extras={"keywords": ["zorb"]}),
+            Row(id="2", group="2", lang="en", text="quil sings", extras={"keywords": ["quil"]})]  # fmt: skip
+    found = biased(rows, ["we buy sob now", "quil rings"], {"zorb", "quil"})
+    assert found["b_wer"] == 0.5 and found["wer"] == pytest.approx(2 / 6)
+    assert found["u_wer"] == pytest.approx(2 / 4)  # a wrong word for a name counts once more, as an insertion
+
+
+def test_phones_are_single_pieces() -> None:
+    from tests.tiny_model import tiny_model
+
+    text = tiny_model().tokenizers.text
+    row = Row(id="1", group="1", lang="en", text="we buy", extras={"segments": [["w", 0, 0.1], ["e", 0.1, 0.2]]})
+    plain = Row(id="2", group="2", lang="en", text="we buy")
+    table = RowTexts([row, plain, Row(id="3", group="3", lang="en", text="Ω")], text)
+    assert [text.pieces()[one] for one in table.phones(0)] == ["w", "e"]
+    assert [text.pieces()[one] for one in table.phones(1)] == list("webuy")
+    with pytest.raises(InputError, match="row 3: phone 'Ω'"):
+        table.phones(2)

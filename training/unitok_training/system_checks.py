@@ -1,0 +1,296 @@
+"""Systems on the toy corpus: train a recipe, then measure what the paper claims of it.
+
+unitok systems mala_asr -o runs/mala_asr
+
+A check makes its corpus, trains its recipes and gives figures; what an earlier run finished is kept. Corpora and models
+are small: the figures say which way an effect goes, not how large it is with real speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.model import Model
+from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
+from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_training.fit import training_rows
+from unitok_training.latent_lines import (
+    LATENT_LINES,
+    RowTexts,
+    Told,
+    asked_items,
+    by_ear,
+    keyword_span,
+    keywords_of,
+    with_example,
+)
+from unitok_training.latent_recipes import load_latent_recipe
+from unitok_training.latent_run import make_front_end, train_latent
+from unitok_training.latent_scores import Question, answers, question, score, score_lines, spread, without_recordings
+from unitok_training.probe import read_along
+from unitok_training.recipes import nearest
+from unitok_training.scores import bleu, wer
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """What a check depends on."""
+
+    sentences: int = 600
+    """Training sentences of the toy corpus."""
+    test_sentences: int = 60
+    """Held-out sentences, by held-out voices and by known ones."""
+    overrides: tuple[str, ...] = ()
+    """`key=value` overrides of every recipe of the check."""
+    seed: int = 0
+    """Seed of everything random."""
+    limit: int = 100
+    """Most rows that are scored."""
+
+
+class Bench:
+    """A run folder in which corpora are made and recipes are trained once."""
+
+    def __init__(self, run: Path, config: SystemConfig, report: Callable[[str], None]) -> None:
+        self.run, self.config, self.report = run, config, report
+
+    def rows(self, *, names: int = 0, noise: float = 0.0) -> list[Row]:
+        """The corpus."""
+        manifest = self.run / "corpus" / "manifest.jsonl"
+        if not manifest.exists():
+            self.report("corpus")
+            sizes = {"sentences": self.config.sentences, "test_sentences": self.config.test_sentences}
+            make_rich_corpus(manifest.parent, **sizes, names=names, noise=noise, seed=self.config.seed)
+        return read_manifest(manifest)
+
+    def train(self, preset: str, rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
+        """The model of a recipe, from a start that was trained here."""
+        recipe = load_latent_recipe(preset, self.config.overrides)
+        recipe = replace(recipe, train=replace(recipe.train, seed=self.config.seed))
+        self.report(f"{name or preset}: {recipe.train.steps} steps")
+        begin = self.run / start / "model" if start else None
+        return train_latent(recipe, rows, self.run / (name or preset), start=begin, split="").model
+
+    def held_out(self, rows: Sequence[Row], split: str = "test") -> list[Row]:
+        """Rows of a split, at most as many as are scored, with the texts that go with them."""
+        heard = spread([row for row in rows if row.split == split and row.audio is not None], self.config.limit)
+        groups = {row.group for row in heard}
+        return [*heard, *(row for row in rows if row.audio is None and row.group in groups)]
+
+
+def told(table: RowTexts, row: int, said: Told) -> Question:
+    """The transcript of a row, asked with what is told."""
+    line = LATENT_LINES["asr"]
+    text = table.rows[row].text or ""
+    plan = line.plan(table, row, None, "", None, said)
+    return Question(plan, tuple(table.rows[heard] for heard in said.heard), text)
+
+
+# -- the checks ---------------------------------------------------------------------------------------------------
+
+
+def check_rich(bench: Bench) -> Figures:
+    """Rich transcription: every line by one model, and whether tags keep two written forms apart."""
+    rows = bench.rows()
+    model = bench.train("rich", rows)
+    figures: Figures = {}
+    for split, keys in {
+        "test": ("asr.plain", "asr.formatted", "asr.times", "prosody"),  # held-out voices
+        "test_seen": ("sid", "ask"),  # names of speakers can be known of known voices alone
+    }.items():
+        for key, scores in score_lines(model, bench.held_out(rows, split), keys, bench.config.limit).items():
+            figures |= {f"{key}.{name}": value for name, value in scores.items() if name != "rows"}
+    held = bench.held_out(rows)
+    for preset in ("tagged", "untagged"):
+        arm = bench.train(preset, rows)
+        for form in ("plain", "formatted"):
+            line = LATENT_LINES[f"asr.{form}"]
+            line = line if preset == "tagged" else replace(line, flags=())
+            table, random = RowTexts(held, arm.tokenizers.text), np.random.default_rng(0)
+            asked = [question(line, table, item, random) for item in asked_items(line, held)]
+            scores = score(f"asr.{form}", [one.answer for one in asked], answers(arm, asked))
+            figures |= {f"{preset}.{form}.accuracy": scores["accuracy"], f"{preset}.{form}.wer": scores["wer"]}
+    return figures
+
+
+def check_mala_asr(bench: Bench) -> Figures:
+    """MaLa-ASR: errors on rare names and on other words, by what stands in the keyword list."""
+    rows = bench.rows(names=200, noise=0.04)
+    model = bench.train("mala_asr", rows)
+    held = [row for row in bench.held_out(rows) if keywords_of(row)]
+    table, pool = RowTexts(held, model.tokenizers.text), np.asarray(names_of(200))
+    figures: Figures = {}
+    for name, own, distractors in (("none", 0, 0), ("own", 1, 0), ("own10", 1, 10), ("own50", 1, 50), ("wrong", 0, 10)):
+        random = np.random.default_rng(bench.config.seed)
+        asked = []
+        for index, row in enumerate(held):
+            others = [str(word) for word in random.permutation(pool) if word not in keywords_of(row)][:distractors]
+            listed = [str(word) for word in random.permutation([*others, *(keywords_of(row) if own else ())])]
+            asked.append(told(table, index, Told((*keyword_span(table, listed), Span("lat", np.zeros(0))), (index,))))
+        found = answers(model, asked)
+        figures |= {f"{name}.{key}": value for key, value in biased(held, found, set(pool.tolist())).items()}
+    return figures
+
+
+def biased(rows: Sequence[Row], found: Sequence[str], names: set[str]) -> Figures:
+    """`b_wer`: share of the keywords that are missing; `u_wer`: errors of all words that are no names; `wer`."""
+    keys = [(word, text.split()) for row, text in zip(rows, found) for word in keywords_of(row)]
+
+    def others(text: str) -> str:
+        return " ".join(word for word in text.split() if word not in names)
+
+    texts = [row.text or "" for row in rows]
+    return {
+        "b_wer": sum(word not in text for word, text in keys) / max(len(keys), 1),
+        "u_wer": wer([others(text) for text in texts], [others(text) for text in found]),
+        "wer": wer(texts, found),
+    }
+
+
+def check_cosmic(bench: Bench) -> Figures:
+    """COSMIC: held-out voices without and with one example of the same voice, and templated questions."""
+    rows = bench.rows()
+    model = bench.train("cosmic", rows)
+    held = [row for row in bench.held_out(rows) if row.audio is not None]
+    table = RowTexts(held, model.tokenizers.text)
+    figures: Figures = {}
+    for name, tell in (("shots0", by_ear), ("shots1", with_example)):
+        random = np.random.default_rng(bench.config.seed)
+        asked = [told(table, index, tell(table, index, random)) for index in range(len(held))]
+        figures[f"{name}.wer"] = wer([one.answer for one in asked], answers(model, asked))
+    seen = score_lines(model, bench.held_out(rows, "test_seen"), ["ask"], bench.config.limit)
+    return {**figures, "ask.accuracy": seen["ask"]["accuracy"]}
+
+
+def check_desta(bench: Bench) -> Figures:
+    """DeSTA: descriptions, and questions about speaker and tone with and without the recording."""
+    rows = bench.rows()
+    model = bench.train("desta", rows)
+    held = bench.held_out(rows, "test_seen")
+    caption = score_lines(model, held, ["cap"], bench.config.limit)["cap"]
+    figures: Figures = {"cap.accuracy": caption["accuracy"], "cap.wer": caption["wer"]}
+    table, random = RowTexts(held, model.tokenizers.text), np.random.default_rng(0)
+    for name, wanted in (("speaker", "who speaks"), ("tone", "with which tone")):
+        items = [item for item in asked_items(LATENT_LINES["ask"], held) if item.question == wanted]
+        asked = [question(LATENT_LINES["ask"], table, item, random) for item in items]
+        deaf = [without_recordings(one) for one in asked]
+        for key, given in ((name, asked), (f"{name}.deaf", deaf)):
+            figures[f"{key}.accuracy"] = score("ask", [one.answer for one in given], answers(model, given))["accuracy"]
+    return figures
+
+
+def check_blsp(bench: Bench) -> Figures:
+    """BLSP: divergence between what speech and its text make the frozen decoder say, and translation never taught."""
+    rows = bench.rows()
+    text = bench.train("blsp_text", rows)
+    taught = own_continuations(text, rows)
+    held = bench.held_out(taught)
+    pieces = text.vocabulary.streams["text"].cardinalities[0]
+    fresh = replace(text, latent=make_front_end(load_latent_recipe("blsp"), text.decoder, pieces).eval())
+    model = bench.train("blsp", taught, start="blsp_text")
+    figures = {"kl.before": divergence(fresh, held), "kl.after": divergence(model, held)}
+    table, random = RowTexts(held, model.tokenizers.text), np.random.default_rng(0)
+    for key in ("lm.speech", "mt.speech"):
+        asked = [question(LATENT_LINES[key], table, item, random) for item in asked_items(LATENT_LINES[key], held)]
+        other = [replace(one, heard=next_.heard) for one, next_ in zip(asked, [*asked[1:], asked[0]])]
+        wanted = [one.answer for one in asked]
+        figures[f"{key}.bleu"] = bleu(wanted, answers(model, asked))
+        figures[f"{key}.other_recording.bleu"] = bleu(wanted, answers(model, other))
+    return figures
+
+
+def own_continuations(model: Model, rows: Sequence[Row]) -> list[Row]:
+    """Rows whose `extras.continuation` is what the model itself writes after their text."""
+    table, line = RowTexts(rows, model.tokenizers.text), LATENT_LINES["lm.text"]
+    items = asked_items(line, rows)
+    asked = [question(line, table, item, np.random.default_rng(0)) for item in items]
+    written = {rows[item.given].id: text for item, text in zip(items, answers(model, asked))}
+    return [
+        replace(row, extras={**row.extras, "continuation": written[row.id]}) if row.id in written else row
+        for row in rows
+    ]
+
+
+@torch.inference_mode()
+def divergence(model: Model, rows: Sequence[Row]) -> float:
+    """Mean KL in nats from the next-token distributions after a text to those after its recording, along the
+    continuation of the row."""
+    assert model.latent is not None
+    table, rate = RowTexts(rows, model.tokenizers.text), model.latent.sample_rate
+    found = []
+    for item in asked_items(LATENT_LINES["lm.speech"], rows):
+        row = rows[item.given]
+        (span, vectors), *_ = model.heard([(row.load(rate), rate)], "latent")
+        assert vectors is not None
+        given = {"text": (Span("text", table.pieces(row.text or "")), vectors[:0]), "speech": (span, vectors)}
+        answer = model.vocabulary.to_ids("text", table.pieces(item.answer))
+        logs = {
+            name: read_along(model, Plan("lm", row.lang, conditions=(one,)), stands, answer)[0]
+            for name, (one, stands) in given.items()
+        }
+        found.append(float((logs["text"].exp() * (logs["text"] - logs["speech"])).sum(-1).mean()))
+    return float(np.mean(found))
+
+
+def check_liu2020(bench: Bench) -> Figures:
+    """Liu et al. 2020: a tenth of the recordings, with and without the text of the others."""
+    rows = bench.rows()
+    spoken = [row for row in training_rows(rows) if row.audio is not None]
+    paired = spoken[::10]
+    texts = [replace(row, audio=None) for row in spoken if row not in paired]
+    held = bench.held_out(rows)
+    bench.train("liu_text", [*paired, *texts])
+    arms = {
+        "paired": bench.train("liu2020", paired, name="paired"),
+        "with_text": bench.train("liu2020", [*paired, *texts], name="with_text", start="liu_text"),
+    }
+    return {f"{name}.wer": score_lines(model, held, ["asr"])["asr"]["wer"] for name, model in arms.items()}
+
+
+CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
+    "rich": check_rich,
+    "mala_asr": check_mala_asr,
+    "cosmic": check_cosmic,
+    "desta": check_desta,
+    "blsp": check_blsp,
+    "liu2020": check_liu2020,
+}
+"""Name → check."""
+
+
+def system_figures(
+    name: str, output: Path | str, config: SystemConfig | None = None, *, report: Callable[[str], None] = print
+) -> Figures:
+    """Run a check in a folder, write `results.json` there, and return its figures.
+
+    Raises:
+        InputError: an unknown check, or a folder of a run with other settings.
+    """
+    if name not in CHECKS:
+        raise InputError(f"no system {name!r}; did you mean {nearest(name, CHECKS)!r}? Known: {', '.join(CHECKS)}")
+    config, run = config or SystemConfig(), Path(output)
+    keep_settings(run, {"system": name, **config.__dict__, "overrides": list(config.overrides)})
+    figures = dict(sorted(CHECKS[name](Bench(run, config, report)).items()))
+    write_json(run / "results.json", figures)
+    return figures
+
+
+def keep_settings(run: Path, settings: Mapping[str, Any]) -> None:
+    """Write a run's settings; InputError where the folder holds a run with others, whose parts do not fit."""
+    ensure_folder(run)
+    run.mkdir(parents=True, exist_ok=True)
+    path, key = run / "settings.json", fingerprint(dict(settings))
+    if path.exists() and read_json(path)["key"] != key:
+        raise InputError(f"{run} holds a run with other settings; choose another output folder")
+    write_json(path, {"key": key, **settings})
