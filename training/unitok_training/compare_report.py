@@ -16,7 +16,7 @@ from unitok_training.compare_recipes import APPROACHES
 from unitok_training.pipeline import StageRecord
 from unitok_training.progress import flatten
 from unitok_training.report import lookup, write_number
-from unitok_training.report_parts import STYLE, whiskers
+from unitok_training.report_parts import page, whiskers
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """0.975 quantiles of Student's t distribution for 1 to 9 degrees of freedom."""
@@ -243,10 +243,5 @@ def write_page(out: Path, results: Mapping[str, Any], added: Mapping[str, Any]) 
     for budget, table in results["tables"].items():
         parts.append(f"<h2>{TITLES[budget]}</h2>{table_html(table)}{plots(table)}")
     parts.append(added_html(added))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>unitok compare</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-    atomic_write_bytes(out / "report.html", page.encode("utf-8"))
+    atomic_write_bytes(out / "report.html", page("unitok compare", parts))
     return out / "report.html"

@@ -14,7 +14,7 @@ from typing import Any
 
 from unitok_tokenizers.files import atomic_write_bytes, read_json
 from unitok_training.progress import flatten, read_metrics
-from unitok_training.report_parts import STYLE, bars, curve, player
+from unitok_training.report_parts import bars, curve, page, player
 
 EXAMPLES_PER_TASK = 5
 SHOWN_AT_ONCE = 2
@@ -313,10 +313,5 @@ def write_html(run: Path | str) -> Path:
         loss_curves(root),
         costs(metrics),
     )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>unitok report</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-    atomic_write_bytes(root / "report.html", page.encode("utf-8"))
+    atomic_write_bytes(root / "report.html", page("unitok report", parts))
     return root / "report.html"

@@ -147,6 +147,16 @@ def whiskers(title: str, rows: Mapping[str, tuple[float, float, Sequence[float]]
     )
 
 
+def page(title: str, parts: Sequence[str]) -> bytes:
+    """A whole page that refers to nothing outside itself."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    written = (
+        f'<!doctype html><html lang="en"><head>{head}<title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+    return written.encode("utf-8")
+
+
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --ink: #1d2430; --dim: #667080; --line: #dcdfe4; --card: #ffffff;
   --accent: #3457b2; --good: #1d7a46; --bad: #b3261e; }
