@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launching import torchrun
-from unitok_training.checkpoint import read_checkpoint
+from unitok_training.checkpoint import latest_checkpoint, list_checkpoints, read_checkpoint
 from unitok_training.distributed import WORKER, World, buckets, rest_workers, world_from_environment
 from unitok_training.progress import METRICS_FILE, read_metrics
 
@@ -103,19 +103,22 @@ from unitok_training.train_config import TrainConfig
 
 class Fragile(Trainer):
     def _update(self, packs):
-        if self.step == 3 and self.world.rank == 1:
-            self.world.barrier()  # the other one waits for this one's gradients by now
-            if sys.argv[2] == "9":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("the second process has had enough")
         if self.step == 3:
             self.saver.wait()
-            self.world.barrier()
+        if self.step == 3 and self.sharded and self.world.rank == 1:
+            os.kill(self.saver.process.pid, signal.SIGSTOP)  # the next checkpoint will lack this one's files
+        if self.step == (4 if self.sharded else 3):
+            self.world.barrier()  # before the second one ends, which the first one's gradients wait for
+            if self.world.rank == 1 and sys.argv[2] != "raise":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.world.rank == 1:
+                raise RuntimeError("the second process has had enough")
         super()._update(packs)
 
 
 torch.set_num_threads(1)
-config = TrainConfig(steps=60, pack_size=256, packs_per_step=2, window=64, precision="fp32", checkpoint_every=2)
+config = TrainConfig(steps=60, pack_size=256, packs_per_step=2, window=64, precision="fp32", checkpoint_every=2,
+                     shard=sys.argv[2] == "sharded")
 vocabulary = toy_shards.vocabulary()
 with world_from_environment("cpu") as world:
     decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=32, layers=1, heads=2, kv_heads=1))
@@ -125,18 +128,23 @@ with world_from_environment("cpu") as world:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cause", "said"), [(9, "SIGKILL"), (0, "the second process has had enough")])
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [("kill", "SIGKILL"), ("raise", "the second process has had enough"), ("sharded", "SIGKILL")],
+)
 def test_a_process_that_dies_ends_the_others_and_leaves_the_last_checkpoint(
-    cause: int, said: str, tmp_path: Path
+    cause: str, said: str, tmp_path: Path
 ) -> None:
+    """Sharded, in the middle of a save to which one process has yet to bring its files."""
     script = tmp_path / "script.py"
     script.write_text(DYING, encoding="utf-8")
     begin = time.monotonic()
-    done = torchrun([str(script), str(tmp_path / "run"), str(cause)], 2)
+    done = torchrun([str(script), str(tmp_path / "run"), cause], 2)
     assert done.returncode != 0 and said in done.stderr, done.stderr[-2000:]
     assert time.monotonic() - begin < 120, "a minute, and the start of two processes on a busy machine"
-    assert read_checkpoint(tmp_path / "run/checkpoints/step_00000002").state["step"] == 2
-    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000002"]
+    found = latest_checkpoint(tmp_path / "run/checkpoints")
+    assert found is not None and found.state["step"] == 2
+    assert [path.name for path in list_checkpoints(tmp_path / "run/checkpoints")] == ["step_00000002"]
 
 
 def test_a_missing_gpu_is_told_and_done_without() -> None:

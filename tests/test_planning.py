@@ -16,8 +16,8 @@ from unitok_training import planning
 from unitok_training.batch import collate
 from unitok_training.devices import GPUS, Device, named_device
 from unitok_training.documents import Document
-from unitok_training.loop import pack_losses, supervised_positions
 from unitok_training.optim import Masters, OptimConfig, Optimizer, clip_gradients
+from unitok_training.pack_losses import pack_losses, supervised_positions
 from unitok_training.planning import Setup, block_parameters, memory, options, parameters, peak_bytes
 from unitok_training.recipes import preset
 
@@ -40,7 +40,7 @@ def measured_peak(setup: Setup) -> int:
     index = supervised_positions(pack)
     masters = Masters(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
     optimizer = Optimizer(masters.named, OptimConfig())
-    model.recompute_blocks(setup.recompute_blocks)
+    model.recompute_blocks(setup.recompute_blocks, keep_products=setup.keep_products)
     if setup.compiled:
         model.compile_blocks()
 
@@ -71,6 +71,9 @@ def measured_peak(setup: Setup) -> int:
         replace(SETUP, document=512),
         replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=6),
         replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=3, precision="fp32"),
+        replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=6, keep_products=True),
+        replace(SETUP, config=replace(NARROW, layers=6), recompute_blocks=4, keep_products=True, precision="fp32"),
+        replace(SETUP, config=replace(WIDE, layers=4), recompute_blocks=4, keep_products=True, document=512),
         replace(SETUP, config=WIDE, pack_size=512),
         replace(SETUP, config=replace(NARROW, qk_norm=True), precision="fp32"),
     ],
@@ -82,6 +85,9 @@ def measured_peak(setup: Setup) -> int:
         "long documents",
         "recomputed",
         "half recomputed",
+        "products kept",
+        "products of some kept, fp32",
+        "products kept, wide, long documents",
         "wide, many ids",
         "qk_norm, fp32",
     ],

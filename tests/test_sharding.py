@@ -10,12 +10,9 @@ import pytest
 import torch
 
 from tests.test_distributed import launch
-from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
-from unitok_training.distributed import World
 from unitok_training.progress import METRICS_FILE, read_metrics
-from unitok_training.sharding import shard_decoder
-from unitok_training.train_config import TrainConfig
+from unitok_training.sharding import rows_of
 
 LEGS = ((4, 2), (2, 4), (1, 6))
 """(number of processes, step after the last)."""
@@ -44,10 +41,10 @@ class Recorder(Trainer):
         super()._update(packs)
 
 
-def work(out, stop, precision):
+def work(out, stop, precision, optimizer):
     config = TrainConfig(steps=6, pack_size=256, packs_per_step=4, window=64, precision=precision, log_every=1,
                          checkpoint_every=2, shard=True, recompute_blocks=1,
-                         optim=OptimConfig(learning_rate=3e-3, warmup_steps=2))
+                         optim=OptimConfig(name=optimizer, learning_rate=3e-3, warmup_steps=2))
     vocabulary = toy_shards.vocabulary()
     with world_from_environment("cpu") as world:
         torch.manual_seed(world.rank)  # rank 0's weights are broadcast
@@ -66,24 +63,24 @@ def work(out, stop, precision):
 seen = []
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    work(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[1]).name)
+    work(Path(sys.argv[1]), int(sys.argv[2]), *Path(sys.argv[1]).name.split("_"))
 """
 
 
-def alone(out: Path, precision: str) -> None:
+def alone(out: Path, precision: str, optimizer: str) -> None:
     """The run in this process."""
     scope: dict[str, Any] = {"__name__": "script"}
     exec(compile(SCRIPT, "script", "exec"), scope)
-    scope["work"](out, 6, precision)
+    scope["work"](out, 6, precision, optimizer)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16-pure"])
-def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "optimizer"), [("fp32", "adamw"), ("bf16-pure", "adamw"), ("fp32", "muon")])
+def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str, optimizer: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    alone(tmp_path / "alone", precision)
-    out, found, first = tmp_path / precision, [], 0
+    alone(tmp_path / "alone", precision, optimizer)
+    out, found, first = tmp_path / f"{precision}_{optimizer}", [], 0
     for size, stop in LEGS:
         launch(script, out, size, stop=stop)
         ranks = [json.loads((out / f"seen_{first}_{rank}.json").read_text()) for rank in range(size)]
@@ -97,7 +94,9 @@ def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str
         first = stop
     seen = json.loads((tmp_path / "alone/seen_0_0.json").read_text())
     assert found == [one for step in seen for one in step], "the packs, in their order"
-    close = {"rel": 1e-5, "abs": 1e-5} if precision == "fp32" else {"rel": 2e-2}
+    # Muon rounds to bfloat16, where the order of a sum can decide the last digit.
+    rounded = {"bf16-pure": 2e-2, "fp32": 3e-4 if optimizer == "muon" else 1e-5}[precision]
+    close = {"rel": rounded, "abs": 1e-5}
     one, many = (read_metrics(folder / METRICS_FILE) for folder in (tmp_path / "alone", out))
     assert [row["step"] for row in many] == [1, 2, 3, 4, 5, 6]
     for row, other in zip(one, many):
@@ -106,16 +105,10 @@ def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str
     if precision == "fp32":
         wanted = read_checkpoint(tmp_path / "alone/checkpoints/step_00000006")
         for name, value in wanted.model.items():
-            torch.testing.assert_close(whole.model[name], value, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(whole.model[name], value, rtol=1e-3, atol=1e-4 if optimizer == "adamw" else 1e-3)
 
 
-def test_muon_is_not_sharded() -> None:
-    config = TrainConfig(shard=True)
-    with pytest.raises(InputError, match="needs whole matrices: choose adamw"):
-        shard_decoder(None, muon(config), World(size=2))  # type: ignore[arg-type]
-
-
-def muon(config: TrainConfig) -> TrainConfig:
-    from dataclasses import replace
-
-    return replace(config, optim=replace(config.optim, name="muon"))
+@pytest.mark.parametrize("rows", [1, 5, 8, 9])
+def test_rows_are_split_as_torch_splits_them(rows: int) -> None:
+    chunks = [len(chunk) for chunk in torch.zeros(rows, 2).chunk(4)]
+    assert rows_of(rows, 4) == chunks + [0] * (4 - len(chunks))

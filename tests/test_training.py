@@ -14,21 +14,14 @@ import torch
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
 from unitok_training.collector import controlled_collection
-from unitok_training.loop import (
-    NonFiniteLoss,
-    has_compiler,
-    mean_losses,
-    pack_losses,
-    stream_table,
-    supervised_positions,
-    train,
-)
+from unitok_training.loop import NonFiniteLoss, has_compiler, train
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
+from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanSource
 from unitok_training.progress import METRICS_FILE, read_metrics
@@ -137,9 +130,9 @@ def test_recomputed_blocks_have_equal_gradients_and_keep_less(precision: str) ->
     (pack,), _ = next(stream.steps(DataState(), packs_per_step=1))
     index = supervised_positions(pack)
     found = []
-    for count in (0, 1, 2):
+    for count, products in ((0, False), (1, False), (2, False), (2, True)):
         model, kept = decoder(), 0
-        model.recompute_blocks(count)
+        model.recompute_blocks(count, keep_products=products)
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             nonlocal kept
@@ -158,6 +151,21 @@ def test_recomputed_blocks_have_equal_gradients_and_keep_less(precision: str) ->
             assert one is not None and other is not None and torch.equal(one, other)
     with pytest.raises(InputError, match="train.recompute_blocks is 3: the decoder has 2 blocks"):
         decoder().recompute_blocks(3)
+    with pytest.raises(InputError, match="train.keep_products is for train.compile=false"):
+        replace(CONFIG, keep_products=True, compile=True)
+
+
+def test_kept_products_are_not_computed_again() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch, flops = pack_documents([list(range(30)), list(range(20))]), []
+    for count, products in ((0, False), (2, False), (2, True)):
+        model = decoder()
+        model.recompute_blocks(count, keep_products=products)
+        with FlopCounterMode(display=False) as counter:
+            model(batch.ids, batch.positions, batch.cu_seqlens, batch.max_seqlen).sum().backward()
+        flops.append(counter.get_total_flops())
+    assert flops[0] == flops[2] < flops[1]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:

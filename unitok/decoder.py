@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from unitok.attention import Prefix, varlen_attention
+from unitok.recomputing import keep_products
 from unitok_tokenizers.errors import InputError
 
 INITIAL_SCALE = 0.02
@@ -185,14 +186,18 @@ class Block(nn.Module):
         """Seam for gated cross-attention: (layer, x (T, C)) → (T, C), called after attention."""
         self.recompute = False
         """Keep only the input for the backward pass, which computes the block again."""
+        self.keep_products = False
+        """Keep what matrix products and attention kernels yield as well: the backward pass repeats only the rest."""
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
         """(T, C) → (T, C); `attend` mixes positions, by packed documents or against the cache."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing in a block is random, so that there is no random state to put back.
+            contexts = keep_products if self.keep_products else noop_context_fn
             kept: Tensor = checkpoint(
-                self._compute, x, cosine, sine, attend, pieces, use_reentrant=False, preserve_rng_state=False
-            )
+                self._compute, x, cosine, sine, attend, pieces,
+                use_reentrant=False, preserve_rng_state=False, context_fn=contexts,
+            )  # fmt: skip
             return kept
         return self._compute(x, cosine, sine, attend, pieces)
 
@@ -265,16 +270,16 @@ class Decoder(nn.Module):
         """Compile the two pieces of a block, once for all layers; pack sizes must stay fixed to avoid recompiling."""
         self.pieces = Pieces(torch.compile(before_attention, dynamic=False), torch.compile(finish_block, dynamic=False))
 
-    def recompute_blocks(self, count: int) -> None:
+    def recompute_blocks(self, count: int, *, keep_products: bool = False) -> None:
         """Let the first `count` blocks keep only their inputs and compute the rest again in the backward pass.
 
-        InputError where there are fewer.
+        With `keep_products` they keep what takes long to compute as well. InputError where there are fewer.
         """
         if count > len(self.blocks):
             raise InputError(f"train.recompute_blocks is {count}: the decoder has {len(self.blocks)} blocks")
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            block.recompute = index < count
+            block.recompute, block.keep_products = index < count, keep_products
 
     def embed(self, ids: Tensor, vectors: Tensor | None = None, vector_index: Tensor | None = None) -> Tensor:
         """Embedding rows (T, C) of ids (T,), `vectors` (N, C) standing in at the positions `vector_index` (N,)."""

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, sha256_file
 from unitok_training.checkpoint_files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
+from unitok_training.shard_files import SHARDS
 
-SHARDS = "shards"
-"""Folder of a checkpoint that was written by several processes, in place of the model's and the optimizer's files."""
 REMEDY = "copy the checkpoint again, or remove it and use an older one"
 
 

@@ -58,6 +58,14 @@ class World:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
+    def agree(self, value: int) -> int:
+        """The value that rank 0 has given."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.int64, device=self.device)
+        self.broadcast_([shared])
+        return int(shared)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:

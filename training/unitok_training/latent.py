@@ -36,9 +36,10 @@ from unitok_training.distributed import World
 from unitok_training.documents import Document, ListedDocuments, listed
 from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
-from unitok_training.loop import NonFiniteLoss, differences, stream_table
+from unitok_training.loop import NonFiniteLoss, differences
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, rate
+from unitok_training.pack_losses import stream_table
 from unitok_training.packing import DataState, PackStream
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter

@@ -23,7 +23,7 @@ from unitok.native import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
-from unitok_training.batch import NO_LABEL, Pack
+from unitok_training.batch import Pack
 from unitok_training.checkpoint import (
     Checkpoint,
     environment,
@@ -36,16 +36,17 @@ from unitok_training.checkpoint import (
 from unitok_training.checkpoint_files import prune_checkpoints
 from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
-from unitok_training.loss import LossTable, TokenLosses, supervised_losses
+from unitok_training.loss import LossTable
 from unitok_training.mixture import Mixture
 from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
+from unitok_training.pack_losses import pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanOptions, PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.saving import BackgroundSaver
-from unitok_training.shard_files import save_shards
-from unitok_training.sharding import ShardedMasters, distributed_state, shard_decoder, total_norm
+from unitok_training.shard_files import Share
+from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
 from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, differences
 
 
@@ -56,55 +57,6 @@ class NonFiniteLoss(InputError):
 def has_compiler(device: torch.device) -> bool:
     """Whether torch.compile can work on a device: code for CPUs goes through a C++ compiler."""
     return device.type != "cpu" or find_compiler() is not None
-
-
-def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
-    """(names of the streams, (V,) int64 index of the stream of every id); each codebook is a stream of its own."""
-    names: list[str] = []
-    table = torch.zeros(vocabulary.size, dtype=torch.int64)
-    for extent in vocabulary.extents:
-        name = extent.tokenizer if extent.block not in ("control", "language") else "control"
-        name = f"{name}.{extent.codebook}" if extent.block == "codes" else name
-        if name not in names:
-            names.append(name)
-        table[extent.start : extent.start + extent.size] = names.index(name)
-    return tuple(names), table
-
-
-def supervised_positions(pack: Pack) -> Tensor:
-    """(N,) positions with a label that counts, found on the host before the pack moves to its device."""
-    return ((pack.labels[:, 0] != NO_LABEL) & (pack.loss_weight[:, 0] > 0)).nonzero().squeeze(-1)
-
-
-def pack_losses(
-    decoder: Decoder, pack: Pack, index: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
-) -> TokenLosses:
-    """Forward one pack that is on the decoder's device. `index` (N,) are its supervised positions."""
-    lengths = pack.prefix_lengths[: pack.num_sequences]
-    hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
-    return supervised_losses(
-        hidden,
-        decoder.head_weight,
-        labels=pack.labels[:, 0],
-        loss_weight=pack.loss_weight[:, 0],
-        task_ids=pack.task_ids,
-        index=index,
-        smoothing=smoothing,
-        chunk=chunk,
-    )
-
-
-@torch.no_grad()
-def mean_losses(
-    decoder: Decoder, packs: Sequence[Pack], tasks: Sequence[str], vocabulary: Vocabulary
-) -> dict[str, Any]:
-    """{"task": …, "stream": …, "task_tokens": …} mean negative log-likelihoods (nats) on packs, without training."""
-    device = next(decoder.parameters()).device
-    names, table = stream_table(vocabulary)
-    sums = LossTable(tasks, names, table, device)
-    for pack in packs:
-        sums.add(pack_losses(decoder, pack.to(device), supervised_positions(pack).to(device)))
-    return sums.read()
 
 
 def train(
@@ -153,15 +105,16 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         world.broadcast_([parameter.data for parameter in decoder.parameters()])
-        decoder.recompute_blocks(config.recompute_blocks)
+        decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
         self.masters: Masters
         self.sharded = config.shard and world.size > 1
         if self.sharded:
             self.decoder = shard_decoder(decoder, config, world)
-            self.masters = ShardedMasters(self.decoder, decoder, world)
+            self.masters = split = ShardedMasters(self.decoder, decoder, world)
+            self.optimizer = Optimizer(split.named, config.optim, SplitMatrices(split, world))
         else:
             self.masters = Masters(decoder, torch.bfloat16 if config.precision == "bf16-pure" else torch.float32)
-        self.optimizer = Optimizer(self.masters.named, config.optim)
+            self.optimizer = Optimizer(self.masters.named, config.optim)
         names, table = stream_table(source.vocabulary)
         self.losses = LossTable(source.keys, names, table, world.device)
         self.step = 0
@@ -223,14 +176,20 @@ class Trainer:
         self.data = DataState(**checkpoint.state["data"])
 
     def save(self) -> Path:
-        """Write a checkpoint beside training; all processes call it, the first one writes. `finish_saving` waits."""
+        """Write a checkpoint beside training; all processes call it. `finish_saving` waits for it."""
         path = self.checkpoints / f"step_{self.step:08d}"
         state = {"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()}
         if isinstance(self.masters, ShardedMasters):
-            tensors = distributed_state(self.masters, self.optimizer.tensors())
-            save_shards(path, tensors, random_states(), state, step=self.step, world=self.world)
-            if self.world.is_main:
-                prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+            slices, offsets = local_slices(self.masters, self.optimizer.tensors(), self.world)
+            share = Share(
+                rank=self.world.rank,
+                size=self.world.size,
+                mark=f"save-{self.world.agree(time.time_ns())}",
+                offsets=offsets,
+            )
+            parts = {"slices": slices, **({"rng": random_states()} if self.world.is_main else {})}
+            keep = self.config.keep_checkpoints
+            self.saver.save_share(self.checkpoints, parts, state, share, step=self.step, keep=keep)
         elif self.world.is_main:
             masters = {name: value.detach() for name, value in self.masters.named.items()}
             checkpoint = Checkpoint(
@@ -240,7 +199,6 @@ class Trainer:
                 state=state,
             )
             self.saver.save(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
-        self.world.barrier()
         return path
 
     def finish_saving(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,13 +145,15 @@ class Masters:
 class Optimizer:
     """One or two torch optimizers over named parameters, with a state that is saved by parameter name."""
 
-    def __init__(self, named: Mapping[str, nn.Parameter], config: OptimConfig) -> None:
+    def __init__(
+        self, named: Mapping[str, nn.Parameter], config: OptimConfig, matrices: Matrices | None = None
+    ) -> None:
         self.named = dict(named)
         self.config = config
-        matrices = {name for name, value in self.named.items() if value.ndim == 2 and "embed" not in name}
-        by_muon = {name for name in matrices if "head" not in name} if config.name == "muon" else set()
-        decayed = [self.named[name] for name in self.named if name in matrices and name not in by_muon]
-        plain = [self.named[name] for name in self.named if name not in matrices]
+        tables = {name for name, value in self.named.items() if value.ndim == 2 and "embed" not in name}
+        by_muon = {name for name in tables if "head" not in name} if config.name == "muon" else set()
+        decayed = [self.named[name] for name in self.named if name in tables and name not in by_muon]
+        plain = [self.named[name] for name in self.named if name not in tables]
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
@@ -170,6 +172,7 @@ class Optimizer:
                 lr=config.matrix_learning_rate,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
+                matrices=matrices,
             )
             self.parts.append((muon, config.matrix_learning_rate))
 
@@ -205,12 +208,33 @@ class Optimizer:
             owner[id(parameter)].state.setdefault(parameter, {})[key] = moved
 
 
+class Matrices:
+    """How Muon comes by whole matrices: here this process holds them."""
+
+    def shape(self, parameter: Tensor) -> torch.Size:
+        """Shape of the whole matrix."""
+        return parameter.shape
+
+    def orthogonalise(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """What this process holds of the orthogonalised matrices, given that of the matrices, all of one shape."""
+        return orthogonalise(torch.stack(list(directions))).unbind()
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised by a Newton-Schulz iteration (Jordan 2024), for matrices only."""
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        matrices: Matrices | None = None,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.found_inf: Tensor | None = None
+        self.matrices = matrices or Matrices()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -220,7 +244,7 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
+                    by_shape.setdefault(self.matrices.shape(parameter), []).append(parameter)
             for shape, parameters in by_shape.items():
                 self._update(group, shape, parameters, keep)
 
@@ -234,7 +258,7 @@ class Muon(torch.optim.Optimizer):
             gradient = parameter.grad if keep is None else torch.nan_to_num(parameter.grad) * keep
             state["momentum"].lerp_(gradient, 1 - group["momentum"])
             directions.append(gradient.lerp(state["momentum"], group["momentum"]))  # Nesterov
-        updates = orthogonalise(torch.stack(directions))
+        updates = self.matrices.orthogonalise(directions, shape)
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         for parameter, update in zip(parameters, updates):
             move = group["lr"] * (scale * update + group["weight_decay"] * parameter)

@@ -50,6 +50,8 @@ class Setup:
     """Attention by a kernel that keeps no scores (GPUs, documents of more than LONGEST positions, float32)."""
     recompute_blocks: int = 0
     """Blocks that keep only their input and are computed again in the backward pass."""
+    keep_products: bool = False
+    """Whether these blocks keep what matrix products and attention kernels yield as well."""
     lora_rank: int = 0
     """Rank of low-rank additions to frozen bfloat16 matrices; 0 trains all weights."""
     shards: int = 1
@@ -76,6 +78,7 @@ def setup_of(recipe: Recipe, vocab_size: int, *, flash: bool = False, processes:
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
         recompute_blocks=min(train.recompute_blocks, recipe.decoder.layers),
+        keep_products=train.keep_products,
         shards=processes if train.shard else 1,
         flash=flash,
     )
@@ -121,14 +124,16 @@ def training_flops(config: DecoderConfig, *, lengths: Sequence[int], supervised:
 
 
 def step_flops(setup: Setup) -> float:
-    """FLOPs of one process's packs in one update; recomputed blocks have a second forward pass."""
+    """FLOPs of one process's packs in one update; recomputed blocks have a second forward pass, unless they keep its
+    products."""
     documents = max(setup.pack_size // setup.document, 1)
     needed = training_flops(
         setup.config,
         lengths=[setup.pack_size // documents] * documents,
         supervised=round(setup.supervised_share * setup.pack_size),
     )
-    return setup.packs * needed * (1 + setup.recompute_blocks / setup.config.layers / 3)
+    again = 0 if setup.keep_products else setup.recompute_blocks
+    return setup.packs * needed * (1 + again / setup.config.layers / 3)
 
 
 # ---- memory
@@ -175,14 +180,28 @@ def block_activations(setup: Setup) -> int:
     return size
 
 
+def block_products(setup: Setup) -> int:
+    """Bytes of what a block that is computed again keeps: nothing, or the results of its matrix products, and of its
+    attention where a kernel makes them."""
+    config = setup.config
+    if not setup.keep_products:
+        return 0
+    act = 4 if setup.precision == "fp32" else 2
+    inner, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    size = (inner + 2 * group + 2 * config.width + 2 * config.ffn_dim) * act
+    if not setup.dense_scores:
+        size += inner * act + 4 * config.heads
+    return setup.pack_size * size
+
+
 def activations(setup: Setup) -> int:
     """Bytes that the forward pass of one pack keeps, the loss apart."""
     each = block_activations(setup)
     stream = 2 if setup.precision == "bf16-pure" else 4
     ends = setup.pack_size * setup.config.width * (3 * stream + 4)
-    inputs = setup.recompute_blocks * setup.pack_size * setup.config.width * stream
-    whole = max(setup.config.layers - setup.recompute_blocks, 1)  # the backward pass makes one whole at a time
-    return whole * each + inputs + ends
+    inputs = setup.pack_size * setup.config.width * stream
+    whole = setup.config.layers - setup.recompute_blocks
+    return whole * each + setup.recompute_blocks * (inputs + block_products(setup)) + ends
 
 
 def loss_bytes(setup: Setup) -> int:
@@ -225,7 +244,9 @@ def memory(setup: Setup) -> Memory:
     # The largest of three moments: the loss, the last block's backward pass, and its end with all gradients made.
     head = config.vocab_size * config.width * 4 if not setup.lora_rank else 0
     forward = kept + loss + accumulated
-    turning = kept + head + working_bytes(setup) + accumulated
+    # The blocks are made whole again one at a time, after all others where all are.
+    again = block_activations(setup) - block_products(setup) if setup.recompute_blocks == config.layers else 0
+    turning = kept + again + head + working_bytes(setup) + accumulated
     ended = gradients // split + head
     return Memory(
         weights=weights // split + gathered,
@@ -319,10 +340,16 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
         change = f"train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}"
         yield change, replace(small, pack_size=size, packs=packs)
     layers = setup.config.layers
+    if not setup.compiled and setup.recompute_blocks < layers:
+        yield (
+            f"train.recompute_blocks={layers} train.keep_products=true train.loss_chunk={chunk}",
+            replace(small, recompute_blocks=layers, keep_products=True),
+        )
+    small = replace(small, keep_products=False)
     for count in dict.fromkeys((layers // 2, layers)):
-        if count > setup.recompute_blocks:
+        if count > setup.recompute_blocks or setup.keep_products:
             yield (
-                f"train.recompute_blocks={count} train.loss_chunk={chunk}",
+                f"train.recompute_blocks={count} train.keep_products=false train.loss_chunk={chunk}",
                 replace(small, recompute_blocks=count),
             )
     yield (

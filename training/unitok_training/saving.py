@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_write
 from unitok_training.checkpoint import Checkpoint
+from unitok_training.shard_files import Share
 
 ALIGN = 64
 """Bytes that every tensor's place in the shared memory is a multiple of."""
@@ -42,8 +45,18 @@ class BackgroundSaver:
 
     def save(self, folder: Path, checkpoint: Checkpoint, *, step: int, keep: int) -> None:
         """Copy what is to be saved and return; the write of the checkpoint before has ended by then."""
-        self.wait()
         parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
+        self._begin(folder, parts, {"state": dict(checkpoint.state), "step": step, "keep": keep, "share": None})
+
+    def save_share(
+        self, folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], share: Share, *,
+        step: int, keep: int,
+    ) -> None:  # fmt: skip
+        """The same for what one process of several holds: `parts` as `write_share` takes them."""
+        self._begin(folder, parts, {"state": dict(state), "step": step, "keep": keep, "share": asdict(share)})
+
+    def _begin(self, folder: Path, parts: Mapping[str, Mapping[str, Tensor]], request: Mapping[str, Any]) -> None:
+        self.wait()
         tensors = [(part, name, value) for part, named in parts.items() for name, value in named.items()]
         try:
             self._place(tensors)
@@ -59,8 +72,8 @@ class BackgroundSaver:
         for part, name, dtype, shape, start, end in self._layout:
             table[part].append((name, str(dtype).removeprefix("torch."), shape, start, end))
         assert self._memory is not None
-        request = {"folder": str(folder.absolute()), "state": dict(checkpoint.state), "step": step, "keep": keep}
-        self._ask({**request, "parts": table, "size": len(self._memory)}, folder)
+        where = {"folder": str(folder.absolute()), "parts": table, "size": len(self._memory)}
+        self._ask({**request, **where}, folder)
 
     def wait(self) -> None:
         """Return when nothing is being written; raises what the write met."""
@@ -117,7 +130,7 @@ class BackgroundSaver:
     def _ask(self, request: dict[str, Any], folder: Path) -> None:
         if self.process is None:
             handle = self._file.fileno()
-            command = [sys.executable, "-m", "unitok_training.checkpoint_files", str(handle), str(os.getpid())]
+            command = [sys.executable, "-m", "unitok_training.checkpoint_writer", str(handle), str(os.getpid())]
             paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(handle,), env=paths

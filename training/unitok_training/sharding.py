@@ -8,15 +8,14 @@ gradients are always added up in float32. Optimizers see the local slices as pla
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from unitok.decoder import Decoder
-from unitok_tokenizers.errors import InputError
 from unitok_training.distributed import World
-from unitok_training.optim import Masters
+from unitok_training.optim import Masters, Matrices, orthogonalise
 from unitok_training.train_config import TrainConfig
 
 
@@ -25,8 +24,6 @@ def shard_decoder(decoder: Decoder, config: TrainConfig, world: World) -> Decode
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    if config.optim.name == "muon":
-        raise InputError("train.optim.name is 'muon', which needs whole matrices: choose adamw, or train.shard=false")
     mesh = init_device_mesh(world.device.type, (world.size,))
     half = torch.bfloat16 if config.precision == "bf16-pure" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -82,23 +79,57 @@ class ShardedMasters(Masters):
             return full
         return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None).to_local()
 
-    def whole(self, name: str, local: Tensor) -> Tensor:
-        """A slice as the distributed tensor that it belongs to, to be saved."""
-        from torch.distributed.tensor import DTensor
-
-        like = self.sharded[name]
-        if local.shape != self.named[name].shape:
-            return local
-        return DTensor.from_local(
-            local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-        )
-
     @torch.no_grad()
     def restore(self) -> None:
         """Give the decoder that was sharded the trained weights; all processes call it."""
         own = dict(self.original.named_parameters())
         for name, value in self.sharded.items():
             own[name].copy_(value.full_tensor())
+
+
+class SplitMatrices(Matrices):
+    """Matrices of which every process holds some rows: each is made whole in one of them, in turn.
+
+    Rows go to the process that computes a matrix and come back as rows of its update: two exchanges for all matrices
+    of one shape, and no process computes what another one does.
+    """
+
+    def __init__(self, masters: ShardedMasters, world: World) -> None:
+        self.world = world
+        self.shapes = {id(local): masters.sharded[name].shape for name, local in masters.named.items()}
+
+    def shape(self, parameter: Tensor) -> torch.Size:
+        """Shape of the whole matrix."""
+        return self.shapes[id(parameter)]
+
+    def orthogonalise(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """Rows of the orthogonalised matrices, given rows (R', C) of matrices of `shape` (R, C)."""
+        rank, size, columns = self.world.rank, self.world.size, shape[1]
+        rows = rows_of(shape[0], size)
+        own = [range(owner, len(directions), size) for owner in range(size)]
+        there = [len(indices) * rows[rank] * columns for indices in own]  # what goes to each owner, and comes back
+        here = [len(own[rank]) * count * columns for count in rows]
+        outgoing = [directions[i].reshape(-1) for indices in own for i in indices]
+        parts = self._exchange(torch.cat(outgoing), there, here).split(here)
+        whole = torch.cat([part.view(len(own[rank]), count, columns) for part, count in zip(parts, rows)], dim=1)
+        updates = orthogonalise(whole) if len(whole) else whole
+        split = torch.cat([part.reshape(-1) for part in updates.split(rows, dim=1)])
+        slices = self._exchange(split, here, there).view(len(directions), rows[rank], columns)
+        order = [i for indices in own for i in indices]
+        return [slices[order.index(i)] for i in range(len(directions))]
+
+    def _exchange(self, data: Tensor, outgoing: list[int], incoming: list[int]) -> Tensor:
+        import torch.distributed as dist
+
+        received = data.new_empty(sum(incoming))
+        dist.all_to_all_single(received, data, incoming, outgoing)
+        return received
+
+
+def rows_of(rows: int, size: int) -> list[int]:
+    """Rows that each process holds of a matrix: as many as the others, the last ones fewer (or none)."""
+    each = -(-rows // size)
+    return [max(0, min(each, rows - rank * each)) for rank in range(size)]
 
 
 def total_norm(grads: list[Tensor], world: World) -> Tensor:
@@ -108,9 +139,22 @@ def total_norm(grads: list[Tensor], world: World) -> Tensor:
     return square.sqrt()
 
 
-def distributed_state(masters: ShardedMasters, optimizer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as `model|name` and optimizer state as `optimizer|name|key`, distributed where they are split."""
-    state = {f"model|{name}": masters.whole(name, value.detach()) for name, value in masters.named.items()}
-    for full, value in optimizer.items():
-        state[f"optimizer|{full}"] = masters.whole(full.rpartition("|")[0], value)
-    return state
+def local_slices(
+    masters: ShardedMasters, optimizer: Mapping[str, Tensor], world: World
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """(what this process has to save, where each tensor begins in the whole one).
+
+    Weights are named `model|name` and optimizer state `optimizer|name|key`. What all processes hold alike (a step's
+    number) is the first one's to save, and a slice without rows nobody's.
+    """
+    held = {f"model|{name}": (name, value.detach()) for name, value in masters.named.items()}
+    held |= {f"optimizer|{full}": (full.rpartition("|")[0], value) for full, value in optimizer.items()}
+    slices, offsets = {}, {}
+    for full, (name, value) in held.items():
+        if value.ndim and value.shape == masters.named[name].shape:
+            first = sum(rows_of(masters.sharded[name].shape[0], world.size)[: world.rank])
+            if len(value):
+                slices[full], offsets[full] = value, [first, *[0] * (value.ndim - 1)]
+        elif world.is_main:
+            slices[full], offsets[full] = value, [0] * value.ndim
+    return slices, offsets

@@ -16,6 +16,7 @@ FREE_TO_CHANGE = (
     "train.keep_checkpoints",
     "train.prefetch",
     "train.recompute_blocks",
+    "train.keep_products",
     "train.shard",
 )
 
@@ -47,6 +48,9 @@ class TrainConfig:
     recompute_blocks: int = 0
     """Blocks, counted from the input, that keep only their input and are computed again in the backward pass: less
     memory, up to a third more time, the same gradients."""
+    keep_products: bool = False
+    """Let these blocks keep what matrix products and attention kernels yield, and compute only the rest again: more
+    memory, next to no more time."""
     loss_chunk: int = 4096
     """Supervised positions whose logits are held at once."""
     log_every: int = 20
@@ -64,6 +68,11 @@ class TrainConfig:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
         if self.precision not in PRECISIONS:
             raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        if self.keep_products and self.compile:
+            raise InputError(
+                "train.keep_products is for train.compile=false: compiled blocks choose what they keep; "
+                "set one of the two to false (train.recompute_blocks works with both)"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
 
