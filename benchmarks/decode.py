@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import llamacpp, machine, material
+from benchmarks import gpu_decode, llamacpp, machine, material
 from benchmarks.arms import Arm, Measured, interleave, ratio
 from benchmarks.context import Context
 from benchmarks.results import Outcome
@@ -199,6 +199,12 @@ def run(context: Context) -> Outcome:
     for subject in (small, medium, many):
         notes |= subject.agreement()
     ratios, why = _ratios(found, medium.model, bandwidth, reason)
+    if torch.cuda.is_available():
+        (prompt,), (count,) = alone(quick)
+        captured, rate, same = gpu_decode.run(context, gpu_decode.LARGE, prompt, count)
+        found |= captured
+        ratios["decode.gpu_bandwidth_share"] = rate / bandwidth
+        why["decode.gpu_bandwidth_share"] = f"{gpu_decode.CAPTURED} ÷ {bandwidth / 1e9:.0f} GB/s; {same}"
     return Outcome(arms=found, ratios=ratios, notes=notes | why)
 
 
@@ -252,5 +258,5 @@ def _ratios(
         f"{bandwidth / 1e9:.1f} GB/s read in the same process; prefill included"
     )
     ratios["decode.gpu_bandwidth_share"] = None
-    notes["decode.gpu_bandwidth_share"] = "not written yet for GPUs" if on_gpu else "this machine has no GPU"
+    notes["decode.gpu_bandwidth_share"] = "this machine has no GPU"
     return ratios, notes

@@ -41,7 +41,6 @@ GLOSSES = {
     "SECURITY.md": "what is trusted, and how to report a hole",
     "constraints.txt": "versions that were tested together",
     "pyproject.toml": "packages, extras, tool settings",
-    "unitok/step.cpp": "One decoding step of one sequence as one function, for `native.py` to compile",
 }
 """Files without a docstring or heading of their own."""
 NAME_WIDTH, LINE_WIDTH = 29, 130

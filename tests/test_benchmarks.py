@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import machine, results
+from benchmarks import decode, gpu_decode, machine, results
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, interleave, largest_difference, ratio
+from benchmarks.context import Context
 from unitok_tokenizers.errors import InputError
 
 
@@ -76,6 +77,15 @@ def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path) -> None:
     assert found["notes"]["decode.generate.28m.default.ids"].startswith("100.0%")
     missing = found["ratios"]["decode.vs_llamacpp"] is None
     assert missing == ("llama-cpp-python" in found["notes"]["decode.vs_llamacpp"]), found["notes"]
+
+
+def test_the_gpu_arms_agree_on_what_they_write(tmp_path: Path) -> None:
+    """On a processor, where nothing is captured: the same steps over the same buffers."""
+    context = Context(folder=tmp_path, rounds=1, quick=True, report=lambda line: None)
+    (prompt,), (count,) = decode.alone(True)
+    arms, rate, told = gpu_decode.run(context, decode.TINY, prompt, count, device="cpu")
+    assert set(arms) == {gpu_decode.CAPTURED, gpu_decode.EAGER} and rate > 0
+    assert told.startswith(f"{count} of {count} ids")
 
 
 @pytest.mark.slow
