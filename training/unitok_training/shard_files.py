@@ -1,4 +1,4 @@
-"""The files of a sharded run's checkpoint, each written by its own process; written without torch.
+"""The files of a sharded run's checkpoint, each written by its own process, without torch.
 
 What stands in them is torch's distributed checkpoint in safetensors: a file per process, whose header says where each
 slice begins in the whole tensor.
