@@ -218,8 +218,8 @@ def plots(table: Mapping[str, Any]) -> str:
             scaled = [value * measure.scale for value in values]
             bars[approach] = (mean * measure.scale, half * measure.scale, scaled)
         if len(bars) > 1:
-            charts.append(whiskers(f"{measure.title} {measure.unit}".strip(), bars))
-    return f'<div class="grid-of-curves">{"".join(charts)}</div>'
+            charts.append(whiskers(f"{measure.title}, {measure.unit}".rstrip(", "), bars))
+    return f'<h3>As bars, with intervals and single seeds</h3><div class="grid-of-curves">{"".join(charts)}</div>'
 
 
 def added_html(added: Mapping[str, Any]) -> str:
