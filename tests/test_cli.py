@@ -245,7 +245,15 @@ def test_lists_are_made_rescored_and_corrected(
     assert (tmp_path / "low/modules/lora.json").exists()
     line = json.loads(Path(texts).read_text(encoding="utf-8").splitlines()[0])
     assert set(line) == {"id", "heard", "ger", "ger_constrained"}
+    noisy, mixed = str(tmp_path / "noisy"), str(tmp_path / "mixed")
+    assert main(["correct", model, lists, "--steps", "1", "--noise-vectors", "2", "-o", noisy]) == 0
     capsys.readouterr()
+    assert main(["correct", noisy, lists, "--steps", "0"]) == 0
+    assert "ger_shuffled" in json.loads(capsys.readouterr().out)
+    assert main(["correct", model, lists, "--steps", "1", "--experts", "2", "-o", mixed]) == 0
+    assert (Path(mixed) / "modules/mixture.json").exists()
+    assert "already" in fails(capsys, "correct", mixed, lists, "--experts", "2")
+    assert "one way" in fails(capsys, "correct", model, lists, "--experts", "2", "--lora", "2")
     judge = str(Path(model) / "tokenizers/units")
     assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--recogniser", judge, "--snr", "0"]) == 0
     capsys.readouterr()

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok.backends.choose import recogniser_of
-from unitok.correction import Corrector
-from unitok.lora import LoraConfig
+from unitok.lora import updates
 from unitok.model import Model, Request
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
@@ -29,9 +28,9 @@ from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
 from unitok_tokenizers.grammar import Plan
-from unitok_training.correction_training import new_updates, train_corrector
+from unitok_training.correcting import Teaching, corrected, teach
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import correction_scores, oracle_scores, rescoring_scores
+from unitok_training.nbest_scores import oracle_scores, rescoring_scores
 from unitok_training.optim import OptimConfig
 from unitok_training.pipeline import Pipeline, Stage, StageRecord
 from unitok_training.progress import flatten
@@ -247,41 +246,31 @@ def rescoring(run: Path, settings: Settings) -> None:
 
 def ger(run: Path, settings: Settings) -> None:
     """A corrector of which every weight is trained."""
-    _correct(run, settings, "ger", Model.load(settings["model"]), settings["learning_rate"])
+    _correct(run / "ger", settings, settings["learning_rate"], Teaching(read=settings["read"]))
 
 
 def ger_lora(run: Path, settings: Settings) -> None:
     """A corrector that is the model with low-rank updates."""
+    teaching = Teaching(read=settings["read"], lora=settings["lora_rank"])
+    _correct(run / "ger_lora", settings, settings["lora_learning_rate"], teaching)
+
+
+def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: Teaching) -> None:
+    """Train a corrector, save it, and score what it writes of the test lists."""
     model = Model.load(settings["model"])
-    rank = settings["lora_rank"]
-    targets = ("q", "k", "v", "out", "gate", "up", "down")
-    config = LoraConfig(rank=rank, alpha=2.0 * rank, targets=targets)
-    _correct(run, settings, "ger_lora", model, settings["lora_learning_rate"], lora=config)
-
-
-def _correct(
-    run: Path, settings: Settings, name: str, model: Model, learning_rate: float, lora: LoraConfig | None = None
-) -> None:
-    """Train a corrector, save it, and score what it writes on the test lists."""
-    parameters = None if lora is None else new_updates(model, lora)
     optim = OptimConfig(learning_rate=learning_rate, warmup_steps=min(20, settings["steps"]))
     config = FinetuneConfig(steps=settings["steps"], optim=optim, seed=settings["seed"])
-    learnt = read_lists(run / "train.jsonl")
-    train_corrector(
-        model, learnt, config, most=settings["read"], parameters=parameters,
-        progress=lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True),
-    )  # fmt: skip
-    model.save(run / name / "model")
-    test = read_lists(run / "scored.jsonl", split="test")
-    answers = Corrector(model, most=settings["read"]).correct(test)
-    write_json(run / name / "texts.json", {one.id: text for one, text in zip(test, answers)})
-    free = correction_scores(test, answers)
-    held = correction_scores(test, Corrector(model, constrained=True, most=settings["read"]).correct(test))
-    moved = list(model.decoder.parameters()) if parameters is None else parameters
-    write_json(
-        run / name / "scores.json",
-        {**free, "constrained_wer": held["wer"], "trainable_parameters": sum(one.numel() for one in moved)},
+    learnt, test = read_lists(folder.parent / "train.jsonl"), read_lists(folder.parent / "scored.jsonl", split="test")
+    teach(
+        model, learnt, config, teaching, progress=lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True)
     )
+    model.save(folder / "model")
+    figures, texts = corrected(model, test, read=teaching.read)
+    write_json(folder / "texts.json", {line["id"]: line["ger"] for line in texts})
+    moved = (one for update in updates(model.decoder).values() for one in update.parameters())
+    counted = moved if teaching.lora else model.decoder.parameters()
+    scores = {**figures["ger"], "constrained_wer": figures["ger_constrained"]["wer"]}
+    write_json(folder / "scores.json", {**scores, "trainable_parameters": sum(one.numel() for one in counted)})
 
 
 def translation(run: Path, settings: Settings) -> None:

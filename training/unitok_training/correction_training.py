@@ -17,6 +17,7 @@ from unitok.correction import VectorsOf, correction_plan
 from unitok.cross_attention import CrossAttentionAdapter
 from unitok.decoder import Decoder
 from unitok.lora import LoraConfig, add_lora, updates
+from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, differences
@@ -25,6 +26,7 @@ from unitok_tokenizers.grammar import Plan, Span, render
 from unitok_training.batch import Pack
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, permuted
+from unitok_training.mixture_training import balanced, hidden_with_experts
 
 
 def teachable(lists: Sequence[NBest]) -> list[NBest]:
@@ -91,9 +93,14 @@ def train_corrector(
     losses = finetune(
         model.decoder, documents, config, pad=model.vocabulary.pad, parameters=parameters, progress=progress
     )
-    tasks = list(model.info.get("tasks", []))
-    model.info = {**model.info, "tasks": list(dict.fromkeys([*tasks, *(_task(one) for one in documents.lists)]))}
+    _note_tasks(model, documents.lists)
     return losses
+
+
+def _note_tasks(model: Model, lists: Sequence[NBest]) -> None:
+    """Write down which lines a model has learnt."""
+    known = [*model.info.get("tasks", []), *("ger" if one.target is None else "gtr" for one in lists)]
+    model.info = {**model.info, "tasks": list(dict.fromkeys(known))}
 
 
 def new_updates(model: Model, config: LoraConfig) -> list[nn.Parameter]:
@@ -102,8 +109,35 @@ def new_updates(model: Model, config: LoraConfig) -> list[nn.Parameter]:
     return [parameter for update in updates(model.decoder).values() for parameter in update.parameters()]
 
 
-def _task(one: NBest) -> str:
-    return "ger" if one.target is None else "gtr"
+def train_expert_corrector(
+    model: Model,
+    lists: Sequence[NBest],
+    config: FinetuneConfig,
+    *,
+    most: int = 5,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Teach a model with experts (`unitok.mixture_feed_forward.expand`), in place; every task has an expert (NeKo).
+
+    A task is a language and a target; where there are more of them than experts, some share one.
+    """
+    chosen = teachable(lists)
+    tasks = sorted({(one.lang, one.target or "") for one in chosen})
+    experts = mixtures(model.decoder)[0].mixture.experts
+    documents = CorrectionDocuments(
+        model, chosen, most=most, seed=config.seed, task_of=lambda one: tasks.index((one.lang, one.target or ""))
+    )
+    losses = finetune(
+        model.decoder,
+        documents,
+        config,
+        pad=model.vocabulary.pad,
+        hidden_of=hidden_with_experts(model.decoder, [number % experts for number in range(len(tasks))]),
+        extra=balanced(model.decoder),
+        progress=progress,
+    )
+    _note_tasks(model, chosen)
+    return losses
 
 
 # -- noise vectors ------------------------------------------------------------------------------------------------
@@ -131,16 +165,22 @@ def noise_vectors_of(
 
 
 def train_noise_corrector(
-    model: Model, adapter: NoiseVector, lists: Sequence[NBest], config: FinetuneConfig, *, most: int = 5
+    model: Model,
+    adapter: NoiseVector,
+    lists: Sequence[NBest],
+    config: FinetuneConfig,
+    *,
+    most: int = 5,
+    progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Teach a model and its noise adapter to correct lists together, in place."""
     chosen = teachable(lists)
     documents = CorrectionDocuments(model, chosen, most=most, vectors=adapter.config.vectors, seed=config.seed)
     hole = model.vocabulary.control("<lat>")
-    table = {one.id: list_differences(model, one, most) for one in chosen}
 
     def hidden(pack: Pack, indices: Sequence[int]) -> Tensor:
-        vectors = adapter(torch.stack([table[documents.item(index).id] for index in indices]))  # (D, N, C)
+        found = [list_differences(model, documents.item(index), most) for index in indices]  # of the rows as they are
+        vectors = adapter(torch.stack(found))  # (D, N, C)
         places = (pack.ids[:, 0] == hole).nonzero().squeeze(-1)
         return model.decoder(
             pack.ids[:, 0],
@@ -153,7 +193,17 @@ def train_noise_corrector(
         )
 
     moving = [*model.decoder.parameters(), *adapter.parameters()]
-    return finetune(model.decoder, documents, config, pad=model.vocabulary.pad, parameters=moving, hidden_of=hidden)
+    losses = finetune(
+        model.decoder,
+        documents,
+        config,
+        pad=model.vocabulary.pad,
+        parameters=moving,
+        hidden_of=hidden,
+        progress=progress,
+    )
+    _note_tasks(model, chosen)
+    return losses
 
 
 # -- recordings beside the list -----------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--texts", help="file to write every corrected text to (JSON Lines)")
     correct.add_argument("--steps", type=int, default=200, help="of training, 0 for none (default: %(default)s)")
     correct.add_argument("--lora", type=int, default=0, help="rank of low-rank updates, the rest frozen (default: all)")
+    correct.add_argument("--noise-vectors", type=int, default=0, help="vectors of the list's differences before it")
+    correct.add_argument(
+        "--experts", type=int, default=0, help="experts in place of every feed-forward (default: none)"
+    )
     correct.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     correct.add_argument("--train-split", default="train", help="split that is learnt from (default: %(default)s)")
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
@@ -99,18 +103,16 @@ def run_rescore(options: argparse.Namespace) -> None:
 
 def run_correct(options: argparse.Namespace) -> None:
     import unitok
-    from unitok.correction import Corrector
-    from unitok.lora import TARGETS, LoraConfig
     from unitok.nbest import read_lists
     from unitok_tokenizers.files import atomic_write_bytes
-    from unitok_training.correction_training import new_updates, train_corrector
+    from unitok_training.correcting import Teaching, corrected, teach
     from unitok_training.finetune import FinetuneConfig
-    from unitok_training.nbest_scores import correction_scores, oracle_scores
     from unitok_training.optim import OptimConfig
 
+    teaching = Teaching(
+        read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts
+    )
     test = read_lists(options.lists, split=options.split)
-    scored = [index for index, one in enumerate(test) if one.reference is not None]
-    known = [test[index] for index in scored]
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
     model = unitok.load(options.model)
 
@@ -121,20 +123,11 @@ def run_correct(options: argparse.Namespace) -> None:
     if learnt:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
         config = FinetuneConfig(steps=options.steps, optim=optim, seed=options.seed)
-        chosen = LoraConfig(rank=options.lora, alpha=2.0 * options.lora, targets=TARGETS) if options.lora else None
-        moving = None if chosen is None else new_updates(model, chosen)
-        train_corrector(model, learnt, config, most=options.size, parameters=moving, progress=progress)
-    found = oracle_scores(known) if known else {}
-    written: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in test]
-    for name, held in (("ger", False), ("ger_constrained", True)):
-        answers = Corrector(model, constrained=held, most=options.size).correct(test)
-        if known:
-            found[name] = correction_scores(known, [answers[index] for index in scored])
-        for line, answer in zip(written, answers):
-            line[name] = answer
+        teach(model, learnt, config, teaching, progress=progress)
+    found, texts = corrected(model, test, read=options.size)
     print(json.dumps(found, indent=2))
     if options.texts is not None:
-        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in written)
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in texts)
         atomic_write_bytes(options.texts, lines.encode())
         print(options.texts)
     if options.out is not None:

@@ -1,0 +1,116 @@
+"""What `unitok correct` does: teach a model to correct lists in one of four ways, and score what it then writes.
+
+In full (HyPoradise), by low-rank updates (LoRA), with vectors of how the hypotheses differ before them (RobustGER), or
+with experts of which every language and target has one (NeKo).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unitok.correction import Corrector
+from unitok.lora import TARGETS, LoraConfig
+from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.errors import InputError
+from unitok_training.correction_training import (
+    new_updates,
+    noise_vectors_of,
+    train_corrector,
+    train_expert_corrector,
+    train_noise_corrector,
+)
+from unitok_training.finetune import FinetuneConfig
+from unitok_training.nbest_scores import correction_scores, oracle_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teaching:
+    """How a model learns to correct; one of the last three at most."""
+
+    read: int = 5
+    """Hypotheses of a list that are read."""
+    lora: int = 0
+    """Rank of low-rank updates of every matrix; 0 moves the weights themselves."""
+    noise_vectors: int = 0
+    """Vectors of the hypotheses' differences before them; 0 for none."""
+    experts: int = 0
+    """Experts in place of every feed-forward; 0 leaves it dense."""
+
+    def __post_init__(self) -> None:
+        ways = [name for name in ("lora", "noise_vectors", "experts") if getattr(self, name)]
+        if len(ways) > 1:
+            raise InputError(f"{ways[0]} and {ways[1]} are both given: choose one way to teach")
+        if self.read < 1 or min(self.lora, self.noise_vectors, self.experts) < 0:
+            raise InputError(
+                f"read is {self.read}, lora {self.lora}, noise_vectors {self.noise_vectors}, experts {self.experts}: "
+                "read 1 hypothesis or more, and give no negative number"
+            )
+
+
+def teach(
+    model: Model,
+    lists: Sequence[NBest],
+    config: FinetuneConfig,
+    teaching: Teaching,
+    *,
+    progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Teach a model, in place. InputError where no list has a reference, or a part of this kind is there already."""
+    read = teaching.read
+    torch.manual_seed(config.seed)  # new parts
+    if teaching.noise_vectors:
+        adapter = NoiseVector(NoiseVectorConfig(width=model.decoder.config.width, vectors=teaching.noise_vectors))
+        train_noise_corrector(model, adapter, lists, config, most=read, progress=progress)
+        model.parts["noise_vector"] = adapter
+    elif teaching.experts:
+        if mixtures(model.decoder):
+            raise InputError("this model has experts already; start from one that has none")
+        mixture = MixtureConfig(experts=teaching.experts, chosen=min(2, teaching.experts))
+        model.decoder = expand(model.decoder, mixture)
+        train_expert_corrector(model, lists, config, most=read, progress=progress)
+    else:
+        targets = LoraConfig(rank=teaching.lora, alpha=2.0 * teaching.lora, targets=TARGETS) if teaching.lora else None
+        moving = None if targets is None else new_updates(model, targets)
+        train_corrector(model, lists, config, most=read, parameters=moving, progress=progress)
+
+
+def corrected(model: Model, lists: Sequence[NBest], *, read: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """(figures, texts of every list) of a model that was taught: free, held to the list, and what else it allows.
+
+    Lists without a reference are corrected and not scored. A model with noise vectors also answers with those of other
+    lists (`ger_shuffled`): what that loses is what the vectors were worth.
+    """
+    scored = [index for index, one in enumerate(lists) if one.reference is not None]
+    known = [lists[index] for index in scored]
+    figures = oracle_scores(known) if known else {}
+    texts: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in lists]
+    for name, corrector in _correctors(model, read).items():
+        answers = corrector.correct(lists)
+        if known:
+            figures[name] = correction_scores(known, [answers[index] for index in scored])
+        for line, answer in zip(texts, answers):
+            line[name] = answer
+    return figures, texts
+
+
+def _correctors(model: Model, read: int) -> dict[str, Corrector]:
+    adapter = model.parts.get("noise_vector")
+    if not isinstance(adapter, NoiseVector):
+        return {
+            "ger": Corrector(model, most=read),
+            "ger_constrained": Corrector(model, constrained=True, most=read),
+        }
+    own = noise_vectors_of(model, adapter, most=read)
+    others = noise_vectors_of(model, adapter, most=read, shuffle_seed=0)
+    return {
+        "ger": Corrector(model, most=read, vectors_of=own),
+        "ger_constrained": Corrector(model, constrained=True, most=read, vectors_of=own),
+        "ger_shuffled": Corrector(model, most=read, vectors_of=others),
+    }
