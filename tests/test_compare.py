@@ -221,6 +221,16 @@ def test_figures_of_others_stay_and_are_shown(
     assert "0.123" in page and "Weight of the language model" in page and "latent.prosody.accuracy" in page
 
 
+@pytest.mark.slow
+def test_what_was_stopped_is_done_again_alone(run: Path, config: CompareConfig, results: dict[str, Any]) -> None:
+    (run / "stages/tokens-0.json").unlink()  # it was killed when it had trained and was being scored
+    said: list[str] = []
+    again = run_compare(run, config, report=said.append)
+    assert [line for line in said if line.endswith("started")] == ["tokens-0: started"]
+    assert again["tokens"]["asr"] == results["tokens"]["asr"] and again["cascade"] == results["cascade"]
+    assert again["tokens"]["train"]["steps"] == results["tokens"]["train"]["steps"]
+
+
 def test_a_missing_figure_is_a_dash() -> None:
     table = {name: gather([{"asr": {"wer": 0.1}}] if name == "tokens" else [{}]) for name in APPROACHES}
     assert [written(MEASURES[0], table, name) for name in APPROACHES] == ["10 %", "–", "–"]

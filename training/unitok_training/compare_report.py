@@ -13,9 +13,9 @@ from typing import Any
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_training.compare_recipes import APPROACHES
-from unitok_training.pipeline import StageRecord
+from unitok_training.pipeline import WALL, StageRecord
 from unitok_training.progress import flatten
-from unitok_training.report import lookup, write_number
+from unitok_training.report import costs, lookup, write_number
 from unitok_training.report_parts import page, whiskers
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -123,15 +123,25 @@ def write_results(
         results[approach] = first[approach]["mean"]
     for kind in ("interval", "seeds"):
         results[kind] = {approach: first[approach][kind] for approach in APPROACHES}
-    shared = [name for name in records if not name.startswith((*APPROACHES, "start"))]
-    results["seconds"] = {name: round(records[name].seconds, 1) for name in [*shared]}
-    results["seconds"]["start"] = round(fmean(r.seconds for name, r in records.items() if name.startswith("start")), 1)
-    results["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
+    results["seconds"] = seconds_of(out, records)
     added = added_figures(out)
     results = merged(results, added)
     write_json(out / "results.json", results)
     write_page(out, results, added)
     return results
+
+
+def seconds_of(out: Path, records: Mapping[str, StageRecord]) -> dict[str, float]:
+    """Seconds of what is shared, of a training of each kind on average, and of all."""
+    found: dict[str, list[float]] = {}
+    for name, record in records.items():
+        kind, _, rest = name.partition("-")
+        found.setdefault(" ".join([kind, *rest.split("-")[1:]]), []).append(record.seconds)
+    seconds = {name: round(fmean(values), 1) for name, values in found.items()}
+    seconds["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
+    if (out / WALL).exists():
+        seconds["total"] = read_json(out / WALL)["seconds"]
+    return seconds
 
 
 def add_figures(out: Path, files: Sequence[Path]) -> None:
@@ -242,6 +252,6 @@ def write_page(out: Path, results: Mapping[str, Any], added: Mapping[str, Any]) 
     ]
     for budget, table in results["tables"].items():
         parts.append(f"<h2>{TITLES[budget]}</h2>{table_html(table)}{plots(table)}")
-    parts.append(added_html(added))
+    parts += [added_html(added), costs({"seconds": results["seconds"]})]
     atomic_write_bytes(out / "report.html", page("unitok compare", parts))
     return out / "report.html"

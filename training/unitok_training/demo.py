@@ -10,14 +10,13 @@ The phrase corpus and somebody's manifest take the same course from the second s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.files import ensure_folder
 from unitok_training.pipeline import Pipeline, Stage
 from unitok_training.recipes import load_recipe
 
@@ -113,13 +112,7 @@ def run_demo(
         "languages": list(config.languages),
         "overrides": list(config.overrides),
     }
-    begin = time.monotonic()
-    pipeline = Pipeline(out, stages, settings, threads=config.threads, report=report)
-    fresh = not any((out / "stages").glob("*.json"))
-    records = pipeline.run()
-    if fresh:  # a run that continued an earlier one has no wall time of its own
-        wall = {"seconds": round(time.monotonic() - begin, 1), "peak_bytes": pipeline.peak_bytes}
-        write_json(out / "wall.json", wall)
+    records = Pipeline(out, stages, settings, threads=config.threads, report=report).run()
     if only is None:
         from unitok_training.demo_stages import write_report
 

@@ -26,6 +26,8 @@ from unitok_training.resources import TreeMemory, tree_bytes
 
 INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
+WALL = "wall.json"
+"""File of a run folder with what a run that was not interrupted took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,11 @@ class Pipeline:
         self._running: dict[str, tuple[subprocess.Popen[bytes], float, TreeMemory]] = {}
 
     def run(self) -> dict[str, StageRecord]:
-        """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input."""
+        """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input.
+
+        A run that did it all leaves `wall.json`: seconds, and the most memory that was held at once.
+        """
+        begin, fresh = time.monotonic(), not any((self.run_folder / "stages").glob("*.json"))
         (self.run_folder / "stages").mkdir(parents=True, exist_ok=True)
         (self.run_folder / "logs").mkdir(exist_ok=True)
         write_json(self.run_folder / "pipeline.json", self.config)
@@ -117,6 +123,9 @@ class Pipeline:
                 self._collect(done)
         finally:
             self._stop_all()
+        if fresh:  # a run that continued an earlier one has no wall time of its own
+            wall = {"seconds": round(time.monotonic() - begin, 1), "peak_bytes": self.peak_bytes}
+            write_json(self.run_folder / WALL, wall)
         return done
 
     def _valid_record(self, stage: Stage) -> StageRecord | None:
