@@ -233,8 +233,9 @@ def test_lists_are_made_rescored_and_corrected(
     made = ["nbest", model, manifest, "-o", lists, "--size", "2", "--beams", "2", "--snr", "10,0", "--limit", "2"]
     assert main(made) == 0
     assert capsys.readouterr().out == "4\n"
-    assert main(["rescore", model, lists, "--dev", "train"]) == 0
+    assert main(["rescore", model, lists, "--dev", "train", "--masked", "1", "--head", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert 0 <= found["masked"]["lambda"] <= 1 and found["head"]["wer"] >= found["oracle"]["wer"]
     assert found["oracle"]["wer"] <= found["first_pass"]["wer"] and 0 <= found["rescoring"]["lambda"] <= 1
     assert main(["correct", model, lists, "--steps", "2", "-o", str(tmp_path / "m")]) == 0
     out = capsys.readouterr().out

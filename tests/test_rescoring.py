@@ -26,10 +26,10 @@ from unitok_training.nbest_scores import (
     network,
     network_errors,
     oracle_scores,
-    rescored,
     rescoring_scores,
 )
 from unitok_training.optim import OptimConfig
+from unitok_training.rescorers import head_figures, masked_scores, rescored
 from unitok_training.rescoring_training import head_scores, mwer_loss, train_head, train_masked
 
 WORDS = ["the", "green", "house", "stands", "here", "today"]
@@ -207,6 +207,16 @@ def test_a_head_that_is_new_says_nothing_and_one_that_was_trained_lowers_errors(
     assert last_states(model, ["the", "green house"], lang="en").shape == (2, model.decoder.config.width)
     with pytest.raises(InputError, match="as many"):
         train_head(model, head, lists, found, errors[:1], config)
+
+
+def test_trained_scorers_rescore_lists_that_they_did_not_learn_from() -> None:
+    model, lists = tiny_model(), [some_list(seed) for seed in range(9)]
+    test, dev, learnt = lists[:3], lists[3:6], lists[6:]
+    masked = masked_scores(model, test, dev, learnt, steps=2)
+    head = head_figures(model, test, dev, learnt, steps=2)
+    floor = oracle_scores(test)["oracle"]["wer"]
+    assert floor <= masked["wer"] and 0 <= masked["lambda"] <= 1 and floor <= head["wer"]
+    assert head["dev_wer"] >= oracle_scores(dev)["oracle"]["wer"]
 
 
 def test_pseudo_log_likelihood_sums_one_masked_token_after_another() -> None:

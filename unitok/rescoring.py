@@ -11,7 +11,7 @@ H hypotheses of a list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,8 @@ from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
 
 BATCH = 64
 """Texts that are scored together."""
+Scorer = Callable[[Sequence[str], str], Sequence[tuple[float, int]]]
+"""(texts, language) → (log-probability, tokens) of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +174,14 @@ def lm_scores(model: Model, texts: Sequence[str], *, lang: str, context: str = "
 
 
 @torch.inference_mode()
-def rescore(model: Model, lists: Sequence[NBest], *, contexts: Sequence[str] | None = None) -> list[Features]:
-    """Features of lists with a model's own `<lm>` line as language model.
+def rescore(
+    model: Model, lists: Sequence[NBest], *, contexts: Sequence[str] | None = None, scorer: Scorer | None = None
+) -> list[Features]:
+    """Features of lists with a model's own `<lm>` line as language model, or with another `scorer`.
 
     Lists of one language are scored together; with `contexts` every list has its own.
     """
+    score_texts = scorer or (lambda texts, lang: lm_scores(model, texts, lang=lang))
     if contexts is not None:
         pairs = zip(lists, contexts)
         return [
@@ -186,7 +191,7 @@ def rescore(model: Model, lists: Sequence[NBest], *, contexts: Sequence[str] | N
     found: dict[int, Features] = {}
     for lang in sorted({one.target or one.lang for one in lists}):
         rows = [index for index, one in enumerate(lists) if (one.target or one.lang) == lang]
-        scored = iter(lm_scores(model, [text for row in rows for text in lists[row].texts], lang=lang))
+        scored = iter(score_texts([text for row in rows for text in lists[row].texts], lang))
         for row in rows:
             found[row] = features(lists[row], [next(scored) for _ in lists[row].hypotheses])
     return [found[index] for index in range(len(lists))]

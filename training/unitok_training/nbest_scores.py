@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from unitok.correction import edits
-from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.rescoring import Features, best, combine, rescore, tune
+from unitok.rescoring import Features, best, combine, tune
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic
 
@@ -126,9 +125,3 @@ def correction_scores(lists: Sequence[NBest], answers: Sequence[str]) -> dict[st
     wrong = sum(edits(_reference(one), basic(text).split()) for one, text in zip(lists, answers))
     outside = [basic(text) not in {basic(own) for own in one.texts} for one, text in zip(lists, answers)]
     return {"wer": wrong / words, "outside_list_share": float(np.mean(outside))}
-
-
-def rescored(model: Model, lists: Sequence[NBest], dev: Sequence[NBest]) -> dict[str, Any]:
-    """All scores of lists that a model's `<lm>` line rescores, λ chosen on `dev`."""
-    found = oracle_scores(lists)
-    return {**found, "rescoring": rescoring_scores(lists, rescore(model, lists), dev, rescore(model, dev))}

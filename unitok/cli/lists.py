@@ -29,6 +29,12 @@ def add_commands(commands: Any) -> None:
     rescore.add_argument("lists", help="what nbest wrote, with references")
     rescore.add_argument("--dev", default="dev", help="split that λ is chosen on (default: %(default)s)")
     rescore.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
+    rescore.add_argument(
+        "--masked", type=int, default=0, help="steps of a scorer that fills in masked text (default: 0)"
+    )
+    rescore.add_argument("--head", type=int, default=0, help="steps of a head trained for word errors (default: 0)")
+    rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
+    rescore.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     rescore.set_defaults(run=run_rescore)
 
     correct = commands.add_parser("correct", help="teach a model to correct lists, and score it on others")
@@ -95,10 +101,16 @@ def run_nbest(options: argparse.Namespace) -> None:
 def run_rescore(options: argparse.Namespace) -> None:
     import unitok
     from unitok.nbest import read_lists
-    from unitok_training.nbest_scores import rescored
+    from unitok_training.rescorers import head_figures, masked_scores, rescored
 
     dev, test = (read_lists(options.lists, split=split) for split in (options.dev, options.split))
-    print(json.dumps(rescored(unitok.load(options.model), test, dev), indent=2))
+    model = unitok.load(options.model)
+    found = rescored(model, test, dev)
+    for name, steps, scores in (("masked", options.masked, masked_scores), ("head", options.head, head_figures)):
+        if steps:
+            learnt = read_lists(options.lists, split=options.train_split)
+            found[name] = scores(model, test, dev, learnt, steps=steps, seed=options.seed)
+    print(json.dumps(found, indent=2))
 
 
 def run_correct(options: argparse.Namespace) -> None:

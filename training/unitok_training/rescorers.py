@@ -1,0 +1,70 @@
+"""What `unitok rescore` does: lists rescored by a model's text line, and by scorers that are trained on other lists.
+
+The text line needs no training. A masked scorer reads both ways (Salazar et al. 2020), a head on the last state is
+trained for word errors (RescoreBERT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitok.masked import pseudo_logprobs
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.rescoring import Features, best, rescore
+from unitok.rescoring_head import RescoringHead
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.normaliser import basic
+from unitok_training.correction_training import teachable
+from unitok_training.finetune import FinetuneConfig
+from unitok_training.nbest_scores import list_errors, oracle_scores, rescoring_scores
+from unitok_training.optim import OptimConfig
+from unitok_training.rescoring_training import head_scores, train_head, train_masked
+
+
+def rescored(model: Model, lists: Sequence[NBest], dev: Sequence[NBest]) -> dict[str, Any]:
+    """All scores of lists that a model's `<lm>` line rescores, λ chosen on `dev`."""
+    found = oracle_scores(lists)
+    return {**found, "rescoring": rescoring_scores(lists, rescore(model, lists), dev, rescore(model, dev))}
+
+
+def masked_scores(
+    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int, seed: int = 0
+) -> dict[str, Any]:
+    """The same with pseudo-log-likelihoods of a copy that learns to fill in the references of `learnt`."""
+    optim = OptimConfig(learning_rate=1e-3, warmup_steps=min(20, steps))
+    texts = [(one.reference or "", one.target or one.lang) for one in teachable(learnt)]
+    reader, _ = train_masked(model, texts, FinetuneConfig(steps=steps, optim=optim, seed=seed))
+
+    def scorer(texts: Sequence[str], lang: str) -> list[tuple[float, int]]:
+        return pseudo_logprobs(reader, texts, lang=lang)
+
+    found, dev_found = (rescore(model, one, scorer=scorer) for one in (lists, dev))
+    return rescoring_scores(lists, found, dev, dev_found)
+
+
+def head_figures(
+    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int, seed: int = 0
+) -> dict[str, float]:
+    """WER of lists and of `dev` with a head that is trained on `learnt`; its score is added to the first pass's."""
+    learnt = teachable(learnt)
+    torch.manual_seed(seed)
+    head = RescoringHead(model.decoder.config.width)
+    optim = OptimConfig(learning_rate=1e-2, warmup_steps=min(10, steps))
+    errors = [list_errors(one) for one in learnt]
+    config = FinetuneConfig(steps=steps, optim=optim, seed=seed)
+    train_head(model, head, learnt, rescore(model, learnt), errors, config)
+    return {"wer": _wer(model, head, lists), "dev_wer": _wer(model, head, dev)}
+
+
+def _wer(model: Model, head: RescoringHead, lists: Sequence[NBest]) -> float:
+    found: Sequence[Features] = rescore(model, lists)
+    picked = [best(head_scores(model, head, one, features)) for one, features in zip(lists, found)]
+    words = sum(len(basic(one.reference or "").split()) for one in lists)
+    if not words:
+        raise InputError("the lists' references hold no words; scores need some")
+    return float(np.sum([list_errors(one)[index] for one, index in zip(lists, picked)])) / words
