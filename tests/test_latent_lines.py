@@ -34,9 +34,7 @@ ONE = Row(
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     folder = tmp_path_factory.mktemp("rows")
     found = []
-    for number, (lang, text) in enumerate(
-        (("en", ONE.text), ("de", "das haus steht heute"), ("en", "she sings now"))
-    ):
+    for number, (lang, text) in enumerate((("en", ONE.text), ("de", "das haus steht heute"), ("en", "she sings now"))):
         path = folder / f"{number}.wav"
         write_audio(path, speech(0.5 + 0.2 * number, seed=number), 16000)
         group = "g" if number < 2 else "h"

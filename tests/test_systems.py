@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from unitok.cli.main import main
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.frame_encoders.trunks import TrunkConfig
 from unitok_tokenizers.manifest import Row
+from unitok_training.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.latent_lines import RowTexts
+from unitok_training.latent_recipes import EncoderChoice
+from unitok_training.latent_run import make_encoder
+from unitok_training.optim import OptimConfig
 from unitok_training.system_checks import CHECKS, SystemConfig, biased, system_figures
 
 SIZES = (
@@ -20,13 +27,16 @@ SIZES = (
     "decoder.layers=1", "decoder.heads=2", "decoder.kv_heads=1", "encoder.width=16", "encoder.layers=1",
     "encoder.heads=2", "encoder.inner=16", "train.augment=false",
 )  # fmt: skip
+HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
     said: list[str] = []
-    figures = system_figures(name, tmp_path / "run", TINY, report=said.append)
+    figures = system_figures(
+        name, tmp_path / "run", replace(TINY, overrides=HUBERT) if name == "hubert" else TINY, report=said.append
+    )
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")) == figures
     assert said[0] == "corpus" and len(said) > 1
@@ -65,3 +75,33 @@ def test_phones_are_single_pieces() -> None:
     assert [text.pieces()[one] for one in table.phones(1)] == list("webuy")
     with pytest.raises(InputError, match="row 3: phone 'Ω'"):
         table.phones(2)
+
+
+def test_a_mini_hubert_finds_clusters_and_is_read_as_a_pretrained_encoder(tmp_path: Path) -> None:
+    from tests.tiny_model import speech
+
+    sizes = TrunkConfig(width=32, layers=2, heads=2, inner=32, dropout=0.0)
+    config = HubertConfig(trunk=sizes, clusters=4, steps=60, batch=4, optim=OptimConfig(learning_rate=5e-3), layer=1)
+    recordings = [speech(1.0, seed=seed) for seed in range(6)]
+    found = pretrain(recordings, config)
+    assert len(found) == 2 and found[0].accuracy > 1.3 / config.clusters
+    save_encoder(found[-1].encoder, tmp_path)
+    choice = EncoderChoice(kind="pretrained", folder=str(tmp_path))
+    encoder = make_encoder(choice, 1).eval()
+    with torch.no_grad():
+        for one in recordings[:2]:
+            assert torch.equal(encoder.encode([one]).hidden, found[-1].encoder.encode([one]).hidden)
+
+
+def test_masks_mixtures_and_purity() -> None:
+    random = np.random.default_rng(0)
+    config = HubertConfig(start_share=0.05, stretch=5)
+    share = np.mean([stretches(100, config, random).mean() for _ in range(200)])
+    assert 0.17 < share < 0.26 and stretches(3, config, random).any()  # 1 - 0.95^5 = 0.23
+    one, other = np.ones(100, np.float32), np.full(80, 0.5, np.float32)
+    result = mixed(one, other, np.random.default_rng(1))
+    assert result.shape == one.shape and 0 < (result != one).sum() <= 50 and np.all(one == 1)
+    assert purity([np.array([0, 0, 1, 1])], [np.array([3, 3, 2, -1])]) == 1.0
+    assert purity([np.array([0, 0, 0, 0])], [np.array([3, 3, 2, 2])]) == 0.5
+    with pytest.raises(InputError, match="layer is 9"):
+        HubertConfig(layer=9)

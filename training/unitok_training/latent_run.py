@@ -16,7 +16,7 @@ from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, load_frame_encoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
@@ -52,7 +52,8 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
             raise InputError(
                 "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
             )
-        return pretrained_encoder(choice.folder)
+        own = Path(choice.folder)
+        return load_frame_encoder(own) if (own / "encoder.json").exists() else pretrained_encoder(own)
     trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
     if choice.kind not in trunks:
         raise InputError(f"encoder.kind is {choice.kind!r}: choose conformer, transformer, filterbank or pretrained")

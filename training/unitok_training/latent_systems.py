@@ -40,9 +40,11 @@ def small(name: str, tasks: Mapping[str, float], *, steps: int) -> LatentRecipe:
 
 
 def prosody() -> LatentRecipe:
-    """A prosody class from speech: no words are learned."""
+    """A prosody class from speech: no words are learned, and no other speeds are made of the recordings."""
+    recipe = small("prosody", {"prosody": 1.0}, steps=320)
     return replace(
-        small("prosody", {"prosody": 1.0}, steps=200),
+        recipe,
+        train=replace(recipe.train, augment=False),
         encoder=EncoderChoice(width=96, layers=2, heads=4, inner=256, ctc=False),
         adapter=AdapterChoice(kind="stacking", stride=5),
     )

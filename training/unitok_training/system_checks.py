@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from unitok.model import Model
+from unitok_tokenizers.corpora.toy import SEGMENTS
 from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row, read_manifest
-from unitok_training.fit import training_rows
+from unitok_training.fit import load_recordings, training_rows
+from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.latent_lines import (
     LATENT_LINES,
     RowTexts,
@@ -37,7 +39,7 @@ from unitok_training.latent_recipes import load_latent_recipe
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.latent_scores import Question, answers, question, score, score_lines, spread, without_recordings
 from unitok_training.probe import read_along
-from unitok_training.recipes import nearest
+from unitok_training.recipes import nearest, overridden
 from unitok_training.scores import bleu, wer
 
 Figures = dict[str, float]
@@ -258,6 +260,36 @@ def check_liu2020(bench: Bench) -> Figures:
     return {f"{name}.wer": score_lines(model, held, ["asr"])["asr"]["wer"] for name, model in arms.items()}
 
 
+def check_hubert(bench: Bench) -> Figures:
+    """HuBERT: masked accuracy beside chance, and how pure in phones the units of each iteration are."""
+    rows = [row for row in training_rows(bench.rows()) if row.audio is not None]
+    recordings = load_recordings(rows)
+    config = overridden(HubertConfig(seed=bench.config.seed), bench.config.overrides)
+    bench.report(f"hubert: {config.iterations} iterations of {config.steps} steps")
+    found = pretrain(
+        recordings, config, progress=lambda *said: bench.report("iteration {} step {} loss {:.3f}".format(*said))
+    )
+    phones = [phones_of(row, len(labels)) for row, labels in zip(rows, found[0].labels)]
+    figures = {"chance": 1 / config.clusters, "mfcc.purity": purity(found[0].labels, phones)}
+    for number, one in enumerate(found, 1):
+        units = cluster(layer_frames(one.encoder, recordings, config.layer), config.clusters, config.seed)
+        figures |= {
+            f"iteration{number}.masked_accuracy": one.accuracy,
+            f"iteration{number}.purity": purity(units, phones),
+        }
+    save_encoder(found[-1].encoder, bench.run / "encoder")
+    return figures
+
+
+def phones_of(row: Row, frames: int, rate: float = 25.0) -> np.ndarray:
+    """(T,) number of the phone at the middle of each frame; -1 where there is none."""
+    found = np.full(frames, -1)
+    middles = (np.arange(frames) + 0.5) / rate
+    for name, start, end in row.extras.get("segments", ()):
+        found[(middles >= start) & (middles < end)] = list(SEGMENTS).index(name)
+    return found
+
+
 CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
     "rich": check_rich,
     "mala_asr": check_mala_asr,
@@ -265,6 +297,7 @@ CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
     "desta": check_desta,
     "blsp": check_blsp,
     "liu2020": check_liu2020,
+    "hubert": check_hubert,
 }
 """Name → check."""
 

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json, read_tensors
 
 FRAME_ENCODERS = {
     "filterbank": "unitok_tokenizers.frame_encoders.filterbank:FilterbankEncoder",
@@ -98,3 +100,10 @@ def frame_encoder_from_json(value: Mapping[str, Any]) -> FrameEncoder:
         raise InputError(f"unknown frame encoder {name!r}; known: {', '.join(FRAME_ENCODERS)}")
     module, _, attribute = FRAME_ENCODERS[name].partition(":")
     return getattr(importlib.import_module(module), attribute).from_json(value)
+
+
+def load_frame_encoder(folder: Path) -> FrameEncoder:
+    """An encoder with its weights, from a folder with `encoder.json` and `encoder.safetensors`."""
+    encoder = frame_encoder_from_json(read_json(folder / "encoder.json"))
+    encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
+    return encoder

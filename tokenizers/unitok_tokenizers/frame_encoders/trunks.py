@@ -5,7 +5,7 @@ B batch, F mel frames (100 Hz), T frames (25 Hz), M mel bins, D width, V labels 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -84,15 +84,23 @@ class TrunkEncoder(FrameEncoder):
         x = x.transpose(1, 2)[:, : int(lengths.max())]
         return x * inside(lengths, x.shape[1])[..., None], lengths
 
-    def forward(self, batch: Sequence[Inputs]) -> Frames:
-        """See `FrameEncoder.forward`."""
-        x, lengths = self._subsample(*padded(batch))
+    def hidden(self, mels: Tensor, frames: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, F, M), lengths (B,) → (B, T, D), where what enters the first layer is changed, such as masked."""
+        x, lengths = self._subsample(mels, frames)
+        return self.norm(self._layers(change(x), lengths)[-1])
+
+    def _layers(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
         mask = inside(lengths, x.shape[1])
         layers = [x]
         for layer in self.stack:
-            x = layer(x, mask)
-            layers.append(x)
-        hidden = self.norm(x)
+            layers.append(layer(layers[-1], mask))
+        return layers
+
+    def forward(self, batch: Sequence[Inputs]) -> Frames:
+        """See `FrameEncoder.forward`."""
+        x, lengths = self._subsample(*padded(batch))
+        layers = self._layers(x, lengths)
+        hidden = self.norm(layers[-1])
         ctc = None if self.head is None else self.head(hidden).float().log_softmax(-1)
         return Frames(hidden, lengths, tuple(layers), ctc)
 

@@ -1,0 +1,222 @@
+"""HuBERT from scratch, small: masked prediction of clusters, whose features are its own from the second iteration on.
+
+Hsu et al. 2021: stretches of the frames are replaced by one learned vector; a linear map of the output is compared with
+an embedding of each cluster by cosine over a temperature; the loss is cross-entropy over the masked frames. The first
+iteration's clusters are of MFCC, the next ones' of a middle layer. With a share of mixed batches another recording is
+laid over a part of each (WavLM, Chen et al. 2022).
+
+B recordings, S samples, T frames (25 Hz), D width, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.files import write_json
+from unitok_tokenizers.frame_encoders.filterbank import padded
+from unitok_tokenizers.frame_encoders.trunks import STRIDE, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.kmeans import assign, fit_kmeans
+from unitok_training.optim import OptimConfig, rate
+
+TEMPERATURE = 0.1
+"""What cosines are divided by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubertConfig:
+    """How an encoder is pre-trained."""
+
+    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(width=96, layers=3, heads=4, inner=256))
+    """Sizes of the encoder."""
+    iterations: int = 2
+    """Times that clusters are made and an encoder is trained on them."""
+    clusters: int = 50
+    """K."""
+    layer: int = 2
+    """Layer whose frames are clustered after the first iteration."""
+    steps: int = 300
+    """Updates of each iteration."""
+    batch: int = 16
+    """Recordings of an update."""
+    start_share: float = 0.08
+    """Share of the frames at which a masked stretch begins."""
+    stretch: int = 5
+    """Frames of a stretch."""
+    mix_share: float = 0.0
+    """Share of the recordings that another one is laid over; 0 is HuBERT."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=30))
+    """Learning rate, its course and clipping; AdamW."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layer <= self.trunk.layers:
+            raise InputError(f"layer is {self.layer}: this encoder has layers 0 to {self.trunk.layers}")
+        if not 0 < self.start_share < 1 or not 0 <= self.mix_share <= 1:
+            raise InputError(
+                f"start_share {self.start_share} and mix_share {self.mix_share}: shares lie between 0 and 1"
+            )
+
+
+class MaskedEncoder(nn.Module):
+    """An encoder with what only its pre-training needs: the mask's vector, the projection, the clusters' embeddings."""
+
+    def __init__(self, config: HubertConfig) -> None:
+        super().__init__()
+        self.encoder = TransformerEncoder(config.trunk)
+        width = config.trunk.width
+        self.mask = nn.Parameter(0.02 * torch.randn(width))
+        self.project = nn.Linear(width, width)
+        self.clusters = nn.Parameter(torch.randn(config.clusters, width))
+
+    def forward(self, mels: Tensor, frames: Tensor, masked: Tensor) -> Tensor:
+        """Log-mels (B, F, M), their lengths (B,), masked frames (B, T) → logits (B, T, K)."""
+        hidden = self.encoder.hidden(mels, frames, lambda x: torch.where(masked[:, : x.shape[1], None], self.mask, x))
+        found = functional.normalize(self.project(hidden), dim=-1)
+        return found @ functional.normalize(self.clusters, dim=-1).T / TEMPERATURE
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What an iteration left."""
+
+    encoder: TransformerEncoder
+    accuracy: float
+    """Share of masked frames whose cluster is found, over the last fifth of the steps."""
+    labels: list[np.ndarray]
+    """Clusters (T,) of each recording that were its targets."""
+
+
+def pretrain(
+    recordings: Sequence[np.ndarray], config: HubertConfig, *, progress: Callable[[int, int, float], None] | None = None
+) -> list[Iteration]:
+    """Pre-train on recordings (S,) float32 at 16 kHz; one entry per iteration, the last one's encoder the best.
+
+    `progress` is called with (iteration, step, loss). Raises InputError where there is less audio than clusters.
+    """
+    features = mfcc_frames(recordings)
+    found: list[Iteration] = []
+    for number in range(config.iterations):
+        labels = cluster(features, config.clusters, config.seed)
+        report = None if progress is None else lambda step, loss, number=number: progress(number, step, loss)
+        found.append(_iterate(recordings, labels, config, number, report))
+        features = layer_frames(found[-1].encoder, recordings, config.layer)
+    return found
+
+
+def mfcc_frames(recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(T, 195) MFCC features of each recording at the encoder's rate."""
+    mel = MelConfig()
+    return MfccEncoder(MelConfig(hop_length=mel.hop_length * STRIDE)).encode(recordings)
+
+
+@torch.inference_mode()
+def layer_frames(encoder: TransformerEncoder, recordings: Sequence[np.ndarray], layer: int) -> list[np.ndarray]:
+    """(T, D) of a hidden layer of each recording."""
+    encoder.eval()
+    return [encoder.encode([samples]).layers[layer][0].numpy() for samples in recordings]
+
+
+def cluster(features: Sequence[np.ndarray], clusters: int, seed: int) -> list[np.ndarray]:
+    """Clusters (T,) of each recording's frames."""
+    points = torch.from_numpy(np.concatenate(features))
+    labels = assign(points, fit_kmeans(points, clusters, seed=seed)).numpy()
+    return np.split(labels, np.cumsum([len(one) for one in features])[:-1])
+
+
+def purity(labels: Sequence[np.ndarray], phones: Sequence[np.ndarray]) -> float:
+    """Share of frames whose phone is the commonest of their cluster; frames of phone -1 do not count."""
+    pairs = [(a[: len(b)], b[: len(a)]) for a, b in zip(labels, phones)]
+    units, said = np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+    units, said = units[said >= 0], said[said >= 0]
+    table = np.zeros((units.max(initial=0) + 1, said.max(initial=0) + 1), dtype=np.int64)
+    np.add.at(table, (units, said), 1)
+    return float(table.max(axis=1).sum() / max(table.sum(), 1))
+
+
+def stretches(length: int, config: HubertConfig, random: np.random.Generator) -> np.ndarray:
+    """(T,) bool: which frames of a recording are masked, at least one stretch."""
+    starts = np.flatnonzero(random.random(length) < config.start_share)
+    starts = starts if len(starts) else random.integers(0, length, 1)
+    masked = np.zeros(length, dtype=np.bool_)
+    for start in starts:
+        masked[start : start + config.stretch] = True
+    return masked
+
+
+def mixed(samples: np.ndarray, other: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Another recording over at most half of this one, up to 5 dB softer or louder."""
+    length = int(min(len(samples) // 2, len(other)) * random.random())
+    if not length:
+        return samples
+    place, begin = int(random.integers(len(samples) - length + 1)), int(random.integers(len(other) - length + 1))
+    loud = np.sqrt(np.mean(samples**2) / max(float(np.mean(other**2)), 1e-12)) * 10 ** (random.uniform(-5, 5) / 20)
+    result = samples.copy()
+    result[place : place + length] += (loud * other[begin : begin + length]).astype(np.float32)
+    return result
+
+
+def _iterate(
+    recordings: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    config: HubertConfig,
+    number: int,
+    report: Callable[[int, float], None] | None,
+) -> Iteration:
+    torch.manual_seed(config.seed + number)
+    random = np.random.default_rng([config.seed, number])
+    network = MaskedEncoder(config).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
+    right: list[tuple[int, int]] = []
+    for step in range(config.steps):
+        chosen = random.integers(0, len(recordings), config.batch)
+        heard = [
+            mixed(recordings[i], recordings[int(random.integers(len(recordings)))], random)
+            if random.random() < config.mix_share
+            else recordings[i]
+            for i in chosen
+        ]
+        mels, frames = padded([network.encoder.inputs(samples) for samples in heard])
+        sizes = [min(len(labels[i]), network.encoder.frames_of(len(recordings[i]))) for i in chosen]
+        masked, targets = torch.zeros(len(chosen), max(sizes), dtype=torch.bool), torch.zeros(len(chosen), max(sizes))
+        for place, (i, size) in enumerate(zip(chosen, sizes)):
+            masked[place, :size] = torch.from_numpy(stretches(size, config, random))
+            targets[place, :size] = torch.from_numpy(labels[i][:size])
+        logits = network(mels, frames, masked)[:, : max(sizes)]
+        wanted = targets.long()[masked]
+        loss = functional.cross_entropy(logits[masked], wanted)
+        if not torch.isfinite(loss):
+            raise InputError(f"loss {float(loss.detach())} at step {step + 1}; lower the learning rate")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip or torch.inf)
+        for group in optimizer.param_groups:
+            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+        optimizer.step()
+        right.append((int((logits[masked].argmax(-1) == wanted).sum()), len(wanted)))
+        if report is not None and (step % 50 == 49 or step + 1 == config.steps):
+            report(step + 1, float(loss.detach()))
+    last = right[-max(1, len(right) // 5) :]
+    accuracy = sum(hits for hits, _ in last) / max(sum(count for _, count in last), 1)
+    return Iteration(network.encoder.eval(), accuracy, list(labels))
+
+
+def save_encoder(encoder: TransformerEncoder, folder: Path) -> None:
+    """Write a folder that `encoder.kind=pretrained encoder.folder=FOLDER` reads."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.contiguous() for name, value in encoder.state_dict().items()}, folder / "encoder.safetensors"
+    )
+    write_json(folder / "encoder.json", encoder.to_json())
