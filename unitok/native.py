@@ -30,6 +30,8 @@ SOURCE = Path(__file__).with_name("step.cpp")
 FLAGS = ("-std=c++17", "-O3", "-funroll-loops", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 NATIVE = ("-march=native", "-mprefer-vector-width=512")
 """Left out where a compiler does not know them."""
+LONGEST_HEAD = 1024
+"""Head size that `step.cpp` has room for."""
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -106,9 +108,14 @@ def processor() -> str:
 
 
 def usable(decoder: Decoder) -> bool:
-    """Whether a decoder that a `Stepper` can step lies where the compiled step reads it: on a processor, in order."""
+    """Whether a decoder that a `Stepper` can step lies where the compiled step reads it: on a processor, in order.
+
+    Head sizes that nobody uses are left out too.
+    """
     values = list(decoder.parameters())
-    return all(value.device.type == "cpu" and value.dtype in NAMES and value.is_contiguous() for value in values)
+    return decoder.config.head_dim <= LONGEST_HEAD and all(
+        value.device.type == "cpu" and value.dtype in NAMES and value.is_contiguous() for value in values
+    )
 
 
 Weight = tuple[Tensor, Tensor | None]

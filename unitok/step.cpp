@@ -43,6 +43,7 @@ namespace {
 
 constexpr int64_t AHEAD = 4096;  // bytes that are asked for ahead of use: prefetchers stop at the end of a page
 constexpr int64_t BLOCK = 16;
+constexpr int64_t LONGEST_HEAD = 1024;
 
 struct bfloat16 {
     uint16_t bits;
@@ -62,6 +63,23 @@ inline void narrow(float x, bfloat16& out) {  // to nearest, ties to even
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     out.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x to 2e-7, without the branches that keep a compiler from computing many at once (Cephes' polynomial).
+inline float exponential(float x) {
+    x = std::min(std::max(x, -87.0f), 88.0f);
+    float power = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // to the nearest whole number
+    float rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    uint32_t bits = uint32_t(int32_t(power) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return (sum * rest * rest + rest + 1) * scale;
 }
 
 template <class W>
@@ -113,19 +131,23 @@ void rotate(float* x, const float* cosines, const float* sines, int64_t half) {
     }
 }
 
-// out (D) = softmax(q · keys) · values over `length` positions; `scores` has room for them.
-template <class K>
-void attend(const float* q, const K* keys, const K* values, int64_t length, int64_t size, float* scores, float* out) {
+// out (D) = softmax(q · keys) · values over `length` positions; `scores` has room for them. SIZE is D where it is known
+// to the compiler, which then keeps q and out in registers, and 0 elsewhere.
+template <int64_t SIZE, class K>
+void attend(const float* q, const K* keys, const K* values, int64_t length, int64_t any_size, float* scores,
+            float* out) {
+    const int64_t size = SIZE ? SIZE : any_size;
     float scale = 1 / std::sqrt(float(size)), most = -INFINITY, sum = 0;
     for (int64_t s = 0; s < length; s++) most = std::max(most, scores[s] = dot(keys + s * size, q, size) * scale);
 #pragma omp simd reduction(+ : sum)
-    for (int64_t s = 0; s < length; s++) sum += scores[s] = std::exp(scores[s] - most);
-    std::fill_n(out, size, 0.0f);
+    for (int64_t s = 0; s < length; s++) sum += scores[s] = exponential(scores[s] - most);
+    float sums[SIZE ? SIZE : LONGEST_HEAD] = {};
     for (int64_t s = 0; s < length; s++) {
         float weight = scores[s] / sum;
 #pragma omp simd
-        for (int64_t d = 0; d < size; d++) out[d] += weight * wide(values[s * size + d]);
+        for (int64_t d = 0; d < size; d++) sums[d] += weight * wide(values[s * size + d]);
     }
+    std::copy_n(sums, size, out);
 }
 
 // The query heads of one key/value head, whose new key and value enter the cache. joint (H + 2G, D), mixed (H, D).
@@ -146,7 +168,8 @@ void group(const Decoder& decoder, const Layer& layer, const Cache& cache, int64
         float* q = joint + head * size;
         if (layer.q_norm) normalise(q, layer.q_norm, decoder.eps, size, q);
         rotate(q, cosines, sines, size / 2);
-        attend(q, keys, values, position + 1, size, scores, mixed + head * size);
+        auto run = size == 64 ? attend<64, K> : size == 128 ? attend<128, K> : attend<0, K>;
+        run(q, keys, values, position + 1, size, scores, mixed + head * size);
     }
 }
 
@@ -185,7 +208,7 @@ void step(const Decoder& decoder, const Cache& cache, int64_t id, int64_t positi
                     ups[row - start] = output<W>(layer.gate_up, ffn + row, own.data());
 #pragma omp simd
                 for (int64_t row = start; row < end; row++)
-                    inner[row] = inner[row] / (1 + std::exp(-inner[row])) * ups[row - start];
+                    inner[row] = inner[row] / (1 + exponential(-inner[row])) * ups[row - start];
             }
 #pragma omp for
             for (int64_t row = 0; row < width; row++) x[row] += output<W>(layer.down, row, inner.data());

@@ -211,7 +211,11 @@ def _matrices(decoder: Decoder) -> Iterator[Tensor]:
 def _native_step(decoder: Decoder, matrices: list[native.Weight]) -> native.NativeStep | None:
     functions = native.library() if native.usable(decoder) else None
     if functions is None:
-        reason = "no C++ compiler with OpenMP" if native.usable(decoder) else "the weights are not on a processor"
+        reason = (
+            "no C++ compiler with OpenMP"
+            if native.usable(decoder)
+            else "the weights are not float32 or bfloat16 on a processor"
+        )
         warnings.warn(f"decoding: steps are not compiled, {reason}; torch's operations are used instead", stacklevel=4)
         return None
     return native.NativeStep(decoder, functions, matrices)
