@@ -1,7 +1,7 @@
-// One decoding step of one sequence, computed in one parallel region: what `unitok.stepping` does in torch's operations.
+// One decoding step of one sequence in one parallel region: what `unitok.stepping` computes in torch's operations.
 //
-// C width, H query heads, G key/value heads, D head size, I feed-forward size, S cache positions. Matrices are row-major
-// (outputs, inputs), in float32, bfloat16 or int8 with a scale per row, and are read where they lie; sums are float32.
+// C width, H query heads, G key/value heads, D head size, I feed-forward size, S cache positions. Matrices are
+// row-major (outputs, inputs), float32, bfloat16 or int8 with a scale per row, read where they lie; sums are float32.
 // Reading every weight once bounds a step, so matrices are split by rows over the threads, each thread reads one row
 // after the other, and what is small is computed by every thread for itself instead of waiting for it.
 
