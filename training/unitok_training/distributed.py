@@ -133,8 +133,15 @@ def rest_workers(seconds: float = 30.0) -> bool:
         return False
     end, asleep = time.monotonic() + seconds, 0
     while asleep < 3 and time.monotonic() < end:  # a thread that waits for this one to sleep seems to sleep itself
-        states = [task.joinpath("stat").read_text().rpartition(")") for task in tasks.iterdir()]
-        awake = any(WORKER in name and not state.startswith(" S") for name, _, state in states)
-        asleep = 0 if awake else asleep + 1
+        asleep = 0 if any(_works(task) for task in tasks.iterdir()) else asleep + 1
         time.sleep(0.005)
     return asleep == 3
+
+
+def _works(task: Path) -> bool:
+    """Whether a thread of this process is one of gloo's and has something to do."""
+    try:
+        name, _, state = task.joinpath("stat").read_text().rpartition(")")
+    except OSError:  # it has just ended
+        return False
+    return WORKER in name and not state.startswith(" S")
