@@ -13,6 +13,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--manifest", help="your recordings (JSON Lines or TSV) instead of the phrase corpus")
     parser.add_argument("-o", "--out", default="runs/demo", help="run folder (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the sentences and steps: a look")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--preset", default="demo", help="recipe preset or file of the decoder")
@@ -24,7 +25,7 @@ def add_commands(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from unitok_training.demo import DemoConfig, run_demo
+    from unitok_training.demo import DemoConfig, quicker, run_demo
 
     config = DemoConfig(
         manifest=options.manifest,
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.manifest is not None:
         config = replace(config, manifest=str(Path(options.manifest).resolve()))
+    if options.quick:
+        config = quicker(config)
     console = Console(highlight=False)
     report = run_demo(Path(options.out), config, report=lambda line: console.log(line), only=options.stage)
     console.print(f"[bold]{report}[/bold]")

@@ -1,0 +1,73 @@
+"""The demo end to end on a few synthetic recordings: every stage in its process, the metrics, the report, a repeat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_model import RATE, speech
+from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.files import read_json
+from unitok_training.demo import DemoConfig, demo_stages, quicker, run_demo
+from unitok_training.recipes import load_recipe
+
+TEXTS = {
+    "en": ("the green house stands here today now", "we buy two books here now today"),
+    "de": ("das grüne haus steht heute jetzt hier", "wir kaufen hier heute jetzt zwei bücher"),
+}
+
+
+def test_a_quick_run_takes_a_quarter_and_leaves_overrides_the_last_word() -> None:
+    whole = DemoConfig(overrides=("train.optim.warmup_steps=4",))
+    quick = quicker(whole)
+    assert (quick.pairs, quick.codec_steps, quick.judge_steps) == (750, 200, round(whole.judge_steps / 4))
+    assert quick.clusters == whole.clusters and quick.test_pairs == whole.test_pairs
+    recipe = load_recipe(quick.preset, quick.overrides)
+    assert recipe.train.steps == load_recipe("demo").train.steps // 4
+    assert recipe.train.optim.warmup_steps == 4
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve meanings in two languages by two voices, two of them for the test."""
+    root = tmp_path_factory.mktemp("mine")
+    rows = []
+    for index in range(12):
+        for lang, texts in TEXTS.items():
+            text, name = texts[index % 2], f"{lang}{index}.wav"
+            write_audio(root / name, speech(1.2, seed=index), RATE)
+            edges = np.linspace(0, 1.2, len(text.split()) + 1).round(3).tolist()
+            words = [list(one) for one in zip(text.split(), edges, edges[1:])]
+            split = ("test", "test_seen")[index % 2] if index >= 10 else "train"
+            rows.append({"id": name, "audio": name, "text": text, "lang": lang, "speaker": f"s{index % 2}",
+                         "group": f"g{index}", "split": split, "words": words})  # fmt: skip
+    (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return root / "m.jsonl"
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_a_repeat_does_nothing_again(manifest: Path, tmp_path: Path) -> None:
+    train = "steps=2 optim.warmup_steps=1 window=64 pack_size=1024 compile=false"
+    shape = "width=32 heads=2 kv_heads=1 layers=1"
+    short = (*(f"train.{one}" for one in train.split()), *(f"decoder.{one}" for one in shape.split()))
+    config = DemoConfig(
+        manifest=str(manifest), clusters=8, encoder_steps=2, codec_steps=12, judge_steps=2, mel_vocoder_steps=2,
+        unit_mel_steps=2, overrides=short,
+    )  # fmt: skip
+    said: list[str] = []
+    report = run_demo(tmp_path / "run", config, report=said.append)
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert {"asr", "mt", "s2tt", "tts", "s2st", "resynthesis", "lm", "slm", "judge", "seconds", "memory"} <= set(
+        metrics
+    )
+    assert metrics["train"]["steps"] == 2 and metrics["train"]["dropped_share"] == 0
+    assert set(metrics["seconds"]) >= {stage.name for stage in demo_stages(config)}
+    page = report.read_text(encoding="utf-8")
+    assert "<audio" in page and "asr.wer" in page
+    assert (tmp_path / "run/model/core/model.safetensors").stat().st_size > 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+    run_demo(tmp_path / "run", config, report=said.append)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
