@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.model import Model
+from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.trunks import TrunkConfig
 from unitok_tokenizers.manifest import Row
 from unitok_training.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
-from unitok_training.latent_lines import RowTexts
-from unitok_training.latent_recipes import EncoderChoice
-from unitok_training.latent_run import make_encoder
+from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
+from unitok_training.latent_mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
+from unitok_training.latent_recipes import EncoderChoice, tiny
+from unitok_training.latent_run import make_encoder, make_front_end
+from unitok_training.latent_scores import Question, question
 from unitok_training.optim import OptimConfig
 from unitok_training.system_checks import CHECKS, SystemConfig, biased, system_figures
 
@@ -65,8 +69,6 @@ def test_errors_on_keywords_and_on_other_words_are_apart() -> None:
 
 
 def test_phones_are_single_pieces() -> None:
-    from tests.tiny_model import tiny_model
-
     text = tiny_model().tokenizers.text
     row = Row(id="1", group="1", lang="en", text="we buy", extras={"segments": [["w", 0, 0.1], ["e", 0.1, 0.2]]})
     plain = Row(id="2", group="2", lang="en", text="we buy")
@@ -78,8 +80,6 @@ def test_phones_are_single_pieces() -> None:
 
 
 def test_a_mini_hubert_finds_clusters_and_is_read_as_a_pretrained_encoder(tmp_path: Path) -> None:
-    from tests.tiny_model import speech
-
     sizes = TrunkConfig(width=32, layers=2, heads=2, inner=32, dropout=0.0)
     config = HubertConfig(trunk=sizes, clusters=4, steps=60, batch=4, optim=OptimConfig(learning_rate=5e-3), layer=1)
     recordings = [speech(1.0, seed=seed) for seed in range(6)]
@@ -105,3 +105,36 @@ def test_masks_mixtures_and_purity() -> None:
     assert purity([np.array([0, 0, 0, 0])], [np.array([3, 3, 2, 2])]) == 0.5
     with pytest.raises(InputError, match="layer is 9"):
         HubertConfig(layer=9)
+
+
+def test_expected_errors_fall_where_the_second_best_is_what_was_said(tmp_path: Path) -> None:
+    model = tiny_model()
+    front = make_front_end(tiny(), model.decoder, model.vocabulary.streams["text"].cardinalities[0])
+    model.latent = front.eval()
+    write_audio(tmp_path / "a.wav", speech(0.4), 16000)
+    row = Row(id="1", group="1", lang="en", text="we buy", audio=tmp_path / "a.wav")
+    line = LATENT_LINES["asr"]
+
+    def asked(row: Row) -> Question:
+        return question(
+            line, RowTexts([row], model.tokenizers.text), asked_items(line, [row])[0], np.random.default_rng(0)
+        )
+
+    ((texts, vectors),) = hypotheses(model, [asked(row)], 4)
+    assert len(texts) > 1
+    with torch.no_grad():  # packed together, each is as likely as alone
+        together, sizes = log_probabilities(model, asked(row), texts, vectors)
+        alone = torch.cat([log_probabilities(model, asked(row), [text], vectors)[0] for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
+    assert len(sizes) == len(texts) and together.argmax() == 0
+    said = replace(row, text=texts[1])
+    before = {name: value.clone() for name, value in front.state_dict().items()}
+    config = MwerConfig(steps=40, lists=1, beams=4, optim=OptimConfig(learning_rate=3e-3, warmup_steps=1))
+    losses = train_mwer(model, [said], config)
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(torch.equal(value, before[name]) for name, value in front.state_dict().items())
+    assert hypotheses(model, [asked(said)], 4)[0][0][0] == said.text
+    with pytest.raises(InputError, match="beams 1"):
+        MwerConfig(beams=1)
+    with pytest.raises(InputError, match="no row"):
+        train_mwer(model, [replace(row, audio=None)], config)

@@ -44,19 +44,21 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
     for begin in range(0, len(asked), AT_ONCE):
         part = asked[begin : begin + AT_ONCE]
         recordings = [row for one in part for row in one.heard]
-        heard = iter(_heard(model, recordings) if recordings else [])
+        heard = iter(hear(model, recordings))
         requests = []
         for one in part:
-            vectors = [given for _, given in (next(heard) for _ in one.heard) if given is not None]
+            vectors = [next(heard) for _ in one.heard]
             plan = filled(one.plan, [len(given) for given in vectors])
             requests.append(Request(plan=plan, vectors=torch.cat(vectors) if vectors else None))
         found += [result.text or "" for result in model.run(requests)]
     return found
 
 
-def _heard(model: Model, rows: Sequence[Row]) -> list[tuple[Span, torch.Tensor | None]]:
+def hear(model: Model, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Vectors (N, C) of the recordings of rows."""
     rate = model.latent.sample_rate if model.latent is not None else model.sample_rate
-    return model.heard([(row.load(rate), rate) for row in rows], "latent")
+    found = model.heard([(row.load(rate), rate) for row in rows], "latent") if rows else []
+    return [vectors for _, vectors in found if vectors is not None]
 
 
 def spread(items: Sequence[Any], limit: int) -> list[Any]:

@@ -88,6 +88,11 @@ def mala_asr() -> LatentRecipe:
     )
 
 
+def seed_asr() -> LatentRecipe:
+    """Seed-ASR's contextual part: keywords in half of the prompts; `latent_mwer` is the stage after it."""
+    return small("seed_asr", {"asr.keywords": 1.0, "asr": 1.0}, steps=600)
+
+
 def cosmic() -> LatentRecipe:
     """COSMIC: a window-level Q-Former, pairs of speech and text in the prompt, templated questions."""
     return replace(
@@ -142,8 +147,8 @@ def liu2020() -> LatentRecipe:
 SYSTEMS: Mapping[str, Callable[[], LatentRecipe]] = {
     recipe.__name__: recipe
     for recipe in (
-        prosody, prosody_units, prosody_text, rich, tagged, untagged, mala_asr, cosmic, desta, blsp_text, blsp,
-        liu_text, liu2020,
+        prosody, prosody_units, prosody_text, rich, tagged, untagged, mala_asr, seed_asr, cosmic, desta,
+        blsp_text, blsp, liu_text, liu2020,
     )
 }  # fmt: skip
 """Presets of this module by name."""

@@ -26,6 +26,7 @@ from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_training.fit import load_recordings, training_rows
 from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.latent_lines import (
+    LAT,
     LATENT_LINES,
     RowTexts,
     Told,
@@ -35,6 +36,7 @@ from unitok_training.latent_lines import (
     keywords_of,
     with_example,
 )
+from unitok_training.latent_mwer import MwerConfig, train_mwer
 from unitok_training.latent_recipes import load_latent_recipe
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.latent_scores import Question, answers, question, score, score_lines, spread, without_recordings
@@ -43,6 +45,8 @@ from unitok_training.recipes import nearest, overridden
 from unitok_training.scores import bleu, wer
 
 Figures = dict[str, float]
+NAMES, NOISE = 200, 0.04
+"""Of the corpora about keywords: rare names, and noise loud enough to blur them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +132,27 @@ def check_rich(bench: Bench) -> Figures:
 
 def check_mala_asr(bench: Bench) -> Figures:
     """MaLa-ASR: errors on rare names and on other words, by what stands in the keyword list."""
-    rows = bench.rows(names=200, noise=0.04)
-    model = bench.train("mala_asr", rows)
+    rows = bench.rows(names=NAMES, noise=NOISE)
+    return by_context(bench, bench.train("mala_asr", rows), rows)
+
+
+def check_seed_asr(bench: Bench) -> Figures:
+    """Seed-ASR: right and wrong context, before and after a stage that lowers expected word errors."""
+    rows = bench.rows(names=NAMES, noise=NOISE)
+    model = bench.train("seed_asr", rows)
+    figures = {f"before.{name}": value for name, value in by_context(bench, model, rows).items()}
+    steps = max(1, load_latent_recipe("seed_asr", bench.config.overrides).train.steps // 12)
+    bench.report(f"mwer: {steps} steps")
+    spoken = [row for row in training_rows(rows) if row.audio is not None]
+    train_mwer(model, spoken, MwerConfig(steps=steps, seed=bench.config.seed), key="asr.keywords")
+    model.save(bench.run / "mwer")
+    return {**figures, **{f"after.{name}": value for name, value in by_context(bench, model, rows).items()}}
+
+
+def by_context(bench: Bench, model: Model, rows: Sequence[Row]) -> Figures:
+    """`biased` figures of held-out rows with a name: without a list, with the name, beside others, and with others."""
     held = [row for row in bench.held_out(rows) if keywords_of(row)]
-    table, pool = RowTexts(held, model.tokenizers.text), np.asarray(names_of(200))
+    table, pool = RowTexts(held, model.tokenizers.text), np.asarray(names_of(NAMES))
     figures: Figures = {}
     for name, own, distractors in (("none", 0, 0), ("own", 1, 0), ("own10", 1, 10), ("own50", 1, 50), ("wrong", 0, 10)):
         random = np.random.default_rng(bench.config.seed)
@@ -139,7 +160,7 @@ def check_mala_asr(bench: Bench) -> Figures:
         for index, row in enumerate(held):
             others = [str(word) for word in random.permutation(pool) if word not in keywords_of(row)][:distractors]
             listed = [str(word) for word in random.permutation([*others, *(keywords_of(row) if own else ())])]
-            asked.append(told(table, index, Told((*keyword_span(table, listed), Span("lat", np.zeros(0))), (index,))))
+            asked.append(told(table, index, Told((*keyword_span(table, listed), LAT), (index,))))
         found = answers(model, asked)
         figures |= {f"{name}.{key}": value for key, value in biased(held, found, set(pool.tolist())).items()}
     return figures
@@ -293,6 +314,7 @@ def phones_of(row: Row, frames: int, rate: float = 25.0) -> np.ndarray:
 CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
     "rich": check_rich,
     "mala_asr": check_mala_asr,
+    "seed_asr": check_seed_asr,
     "cosmic": check_cosmic,
     "desta": check_desta,
     "blsp": check_blsp,

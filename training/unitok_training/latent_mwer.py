@@ -1,0 +1,149 @@
+"""Fewer word errors instead of likelier references: the last stage of Seed-ASR's kind, on a latent model's own n-best.
+
+Every step searches for the best hypotheses of some recordings, counts their errors, and moves the decoder so that the
+expected errors of each list fall (Prabhavalkar et al. 2018); the reference's own likelihood is held beside it.
+
+H hypotheses of a list, N vectors, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitok.correction import edits
+from unitok.decoder import pack_documents
+from unitok.model import Model, Request
+from unitok.prompt_vectors import joined, placed
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Span, render, render_prompt
+from unitok_tokenizers.manifest import Row
+from unitok_training.finetune import only_these_move, permuted
+from unitok_training.latent_data import filled
+from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
+from unitok_training.latent_scores import Question, hear, question
+from unitok_training.optim import OptimConfig, rate
+from unitok_training.rescoring_training import mwer_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MwerConfig:
+    """How long, how fast, over how many hypotheses."""
+
+    steps: int = 50
+    """Updates."""
+    lists: int = 4
+    """Recordings of an update."""
+    beams: int = 4
+    """H at most; equal texts of a list count once."""
+    reference_weight: float = 0.1
+    """Weight of the reference's negative log-likelihood, in nats per id."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, warmup_steps=5))
+    """Learning rate, its course and clipping; AdamW."""
+    seed: int = 0
+    """Of every draw."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.lists < 1 or self.beams < 2:
+            raise InputError(
+                f"steps {self.steps}, lists {self.lists}, beams {self.beams}: at least 1, 1 and 2 are needed"
+            )
+
+
+def train_mwer(
+    model: Model,
+    rows: Sequence[Row],
+    config: MwerConfig,
+    *,
+    key: str = "asr",
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Move a model's decoder, in place; returns the expected errors of a list at every step.
+
+    Args:
+        model: encoder and adapter stay as they are.
+        rows: with audio and text.
+        config: how long and how fast.
+        key: line of `LATENT_LINES` that asks for a transcript.
+        progress: called with (step, expected errors).
+
+    Raises:
+        InputError: rows that the line does not fit, or a loss that is not finite.
+    """
+    table, line = RowTexts(rows, model.tokenizers.text), LATENT_LINES[key]
+    items = asked_items(line, rows)
+    if not items:
+        raise InputError(f"{key}: no row has what it needs")
+    moving = list(model.decoder.parameters())
+    optimizer = torch.optim.AdamW(moving, lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=0.0)
+    expected = []
+    for step in range(config.steps):
+        random = np.random.default_rng([config.seed, step])
+        chosen = [permuted(len(items), step * config.lists + place, config.seed) for place in range(config.lists)]
+        asked = [question(line, table, items[one], random) for one in chosen]
+        model.decoder.eval()
+        lists = hypotheses(model, asked, config.beams)
+        with only_these_move(model.decoder, moving):
+            objective, errors = torch.zeros(()), 0.0
+            for one, (texts, vectors) in zip(asked, lists):
+                logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
+                counts = torch.tensor([float(edits(one.answer.split(), text.split())) for text in texts])
+                objective = objective + mwer_loss(logs[:-1], counts)
+                objective = objective - config.reference_weight * logs[-1] / sizes[-1]
+                errors += float((logs[:-1].detach().softmax(-1) * counts).sum())
+            if not torch.isfinite(objective):
+                raise InputError(f"loss {float(objective.detach())} at step {step + 1}; lower the learning rate")
+            optimizer.zero_grad()
+            (objective / config.lists).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)
+            for group in optimizer.param_groups:
+                group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+            optimizer.step()
+        expected.append(errors / config.lists)
+        if progress is not None:
+            progress(step + 1, expected[-1])
+    return expected
+
+
+def hypotheses(model: Model, asked: Sequence[Question], beams: int) -> list[tuple[list[str], Tensor]]:
+    """(distinct texts of the best hypotheses, vectors (N, C) of the recordings) of each question."""
+    heard = iter(hear(model, [row for one in asked for row in one.heard]))
+    found = []
+    for one in asked:
+        vectors = [next(heard) for _ in one.heard]
+        plan = filled(one.plan, [len(given) for given in vectors])
+        result = model.run([Request(plan=plan, vectors=torch.cat(vectors))], beams=beams)[0]
+        found.append((list(dict.fromkeys(text for text, _ in result.nbest)), torch.cat(vectors).clone()))
+    return found
+
+
+def log_probabilities(model: Model, one: Question, texts: Sequence[str], vectors: Tensor) -> tuple[Tensor, list[int]]:
+    """(log-probabilities (H,) of answers to a question, with gradient; ids of each)."""
+    encode, hole = model.tokenizers.text.encode, model.vocabulary.control("<lat>")
+    counts, holes = [len(vectors)], sum(span.kind == "lat" for span in one.plan.conditions)
+    if holes != 1:
+        raise InputError(f"{holes} recordings in one prompt: lists are made of one")
+    plan = filled(one.plan, counts)
+    prompt = render_prompt(plan, model.vocabulary)
+    ids = [
+        render(replace(plan, outputs=(Span("text", np.asarray(encode(text), dtype=np.int64)),)), model.vocabulary).ids
+        for text in texts
+    ]
+    packed = pack_documents(ids)
+    starts = packed.cu_seqlens[:-1].tolist()
+    given, index = joined([placed(prompt, hole, vectors)] * len(ids), starts, packed.ids.device)
+    lengths = torch.full((len(ids),), len(prompt), dtype=torch.int64)
+    hidden = model.decoder(
+        packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen,
+        prefix_lengths=lengths, vectors=given, vector_index=index,
+    )  # fmt: skip
+    found = []
+    for start, answer in zip(starts, ids):
+        logits = model.decoder.logits(hidden[start + len(prompt) - 1 : start + len(answer) - 1]).float()
+        wanted = torch.from_numpy(answer[len(prompt) :])[:, None]
+        found.append(logits.log_softmax(-1).gather(1, wanted).sum())
+    return torch.stack(found), [len(answer) - len(prompt) for answer in ids]
