@@ -22,12 +22,13 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.shards import Shards
 from unitok_training.compare import CompareConfig, run_compare, settings_of, stages, training_of, trainings
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, load_compare_recipe
 from unitok_training.compare_report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
 from unitok_training.compare_scores import answers, translated
-from unitok_training.compare_stages import widened
+from unitok_training.compare_stages import latent_steps, widened
 from unitok_training.evaluation import Evaluation
 from unitok_training.latent_run import make_front_end
 from unitok_training.pipeline import Pipeline, StageRecord, run_stage
@@ -191,6 +192,20 @@ def test_a_cascade_in_batches_is_the_cascade_one_by_one(run: Path) -> None:
         alone = cascade.translate_text((bench.audio(a), model.sample_rate), source=bench.lang(a), target=bench.lang(b))
         assert alone.text == text
     assert used > 0
+
+
+@pytest.mark.slow
+def test_steps_of_the_latent_approach_follow_what_its_adapter_gives(run: Path, manifest: Path) -> None:
+    model, rows = Model.load(run / "arms/start-0/model"), read_manifest(manifest)
+
+    def steps(*overrides: str) -> int:
+        recipe = load_compare_recipe("tiny", overrides)
+        return latent_steps(recipe, recipe.latent, model, rows)
+
+    assert steps("budget=8192") == pytest.approx(2 * steps("budget=4096"), abs=1)
+    assert steps("latent.train.pack_size=1024") == pytest.approx(steps() / 2, abs=1)
+    by_content = steps("latent.adapter.kind=frame_averaging", "latent.adapter.stride=null")
+    assert by_content > 1.2 * steps(), "packs have room for all frames, and most of it stays empty"
 
 
 @pytest.mark.slow

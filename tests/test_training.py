@@ -20,7 +20,7 @@ from unitok_training.checkpoint import read_checkpoint
 from unitok_training.collector import controlled_collection
 from unitok_training.loop import NonFiniteLoss, has_compiler, train
 from unitok_training.mixture import Mixture
-from unitok_training.optim import OptimConfig
+from unitok_training.optim import OptimConfig, Optimizer
 from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanSource
@@ -60,6 +60,16 @@ def weights(model: Decoder) -> list[torch.Tensor]:
 
 def equal(first: Decoder, second: Decoder) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4,)], ids=["a matrix", "a vector"])
+def test_muon_moves_whatever_there_is(shape: tuple[int, ...]) -> None:
+    """An adapter may be one matrix, or have none."""
+    weight = torch.nn.Parameter(torch.ones(shape))
+    optimizer = Optimizer({"weight": weight}, OptimConfig(name="muon"))
+    weight.grad = torch.ones(shape)
+    optimizer.step(1.0)
+    assert (weight < 1).all() and any(name.startswith("weight|") for name in optimizer.tensors())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16-pure"])

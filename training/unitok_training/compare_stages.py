@@ -153,21 +153,25 @@ def latent_arm(job: Job, rows: Sequence[Row]) -> tuple[Model, int]:
 def latent_steps(recipe: CompareRecipe, chosen: LatentRecipe, model: Model, rows: Sequence[Row]) -> int:
     """Updates of the latent approach within the budget, by the examples of its first window.
 
-    Packs are laid out for the most vectors that augmented recordings may give; what counts is what they usually give.
+    Packs are laid out for the most vectors that augmented recordings may give; what counts is what they usually give:
+    those of the recording as it is, or where content decides, one for each text piece that is said.
     """
     front_end = make_front_end(chosen, model.decoder, model.tokenizers.text.size)
-    laid_out, usual = (
+    laid_out, plain = (
         LatentSource(
             training_rows(rows), chosen.mixture, model.tokenizers.text, model.vocabulary, front_end,
             seed=chosen.train.seed, augmented=augmented,
         )
         for augmented in (chosen.train.augment, False)
     )  # fmt: skip
-    window = range(chosen.train.window)
-    packs = sum(len(laid_out.document(index).ids) for index in window) / chosen.train.pack_size
-    positions = sum(len(usual.document(index).ids) for index in window)
-    per_step = positions / packs * chosen.train.packs_per_step
-    return max(1, round(recipe.budget / per_step))
+    room = positions = 0
+    for document in map(plain.document, range(chosen.train.window)):
+        most, usual = (sum(map(source.most_vectors, document.heard)) for source in (laid_out, plain))
+        rest = len(document.ids) - usual
+        room += rest + most
+        positions += rest + (sum(map(len, plain.labels(document))) if front_end.adapter.by_content else usual)
+    packs = room / (chosen.train.pack_size * chosen.train.packs_per_step)
+    return max(1, round(recipe.budget * packs / positions))
 
 
 def training_cost(folder: Path) -> dict[str, Any]:

@@ -158,14 +158,13 @@ class Optimizer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.epsilon,
-            fused=True,
-        )
-        self.parts: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
+        groups = [group for group in groups if group["params"]]
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = []
+        if groups:  # an adapter may be one matrix
+            adamw = torch.optim.AdamW(
+                groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+            )
+            self.parts.append((adamw, config.learning_rate))
         if by_muon:
             muon = Muon(
                 [self.named[name] for name in self.named if name in by_muon],
