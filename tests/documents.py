@@ -30,6 +30,8 @@ TINY = {
     "train-latent": "--limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE, "text_pieces=300"]),
     "adapters": "--kinds linear pooling --set " + " --set ".join(LATENT),
     "probe": "--limit 1",
+    "prosody": "--sentences 10 --test-sentences 1 --encoder-steps 1 --steps 2",
+    "systems": "--sentences 20 --test-sentences 2 --limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE]),
     "fit-tokenizers": "--encoder-steps 2 --codec-steps 2 --clusters 8",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"

@@ -56,8 +56,10 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
 
 def hear(model: Model, rows: Sequence[Row]) -> list[torch.Tensor]:
     """Vectors (N, C) of the recordings of rows."""
+    if not rows:
+        return []
     rate = model.latent.sample_rate if model.latent is not None else model.sample_rate
-    found = model.heard([(row.load(rate), rate) for row in rows], "latent") if rows else []
+    found = model.heard([(row.load(rate), rate) for row in rows], "latent")
     return [vectors for _, vectors in found if vectors is not None]
 
 
