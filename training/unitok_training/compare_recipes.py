@@ -64,7 +64,7 @@ class CompareRecipe:
 
     name: str
     """Preset it comes from."""
-    budget: int = 1_200_000
+    budget: int = 1_400_000
     """Decoder tokens (positions, vectors included) that an approach is trained on."""
     evaluate_limit: int = 0
     """Most test utterances per task; 0 takes all."""
