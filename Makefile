@@ -25,9 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo
 
-# Tokens, latent vectors and a cascade, three seeds each, on equal decoder tokens. `unitok compare --full` has all tables.
+# Tokens, latent vectors and a cascade, three seeds each, on equal decoder tokens. `COMPARE=--full` makes all three tables.
 compare: install
-	$(BIN)/python -m unitok compare -o runs/compare
+	$(BIN)/python -m unitok compare -o runs/compare $(COMPARE)
 
 test: install
 	$(TEST) -n 2 --dist loadfile
