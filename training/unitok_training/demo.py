@@ -21,6 +21,7 @@ from unitok_training.pipeline import Pipeline, Stage
 from unitok_training.recipes import load_recipe
 
 STAGES = "unitok_training.demo_stages"
+QUICK_ROWS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,20 @@ class DemoConfig:
 def quicker(config: DemoConfig, share: float = 0.25) -> DemoConfig:
     """The same run with a share of its sentences and steps: every part works, and none of them as well.
 
+    At most `QUICK_ROWS` utterances a task are evaluated: what was trained so little often speaks until it is stopped.
+
     Overrides that the configuration has already keep the last word.
     """
     train = load_recipe(config.preset, config.overrides).train
     steps = {name: round(getattr(config, name) * share) for name in config.__dataclass_fields__ if "_steps" in name}
     short = (f"train.steps={round(train.steps * share)}", f"train.optim.warmup_steps={train.optim.warmup_steps // 2}")
-    return replace(config, pairs=round(config.pairs * share), overrides=(*short, *config.overrides), **steps)
+    return replace(
+        config,
+        pairs=round(config.pairs * share),
+        overrides=(*short, *config.overrides),
+        evaluate_limit=QUICK_ROWS,
+        **steps,
+    )
 
 
 def demo_stages(config: DemoConfig) -> list[Stage]:
