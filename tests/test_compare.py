@@ -204,8 +204,8 @@ def test_steps_of_the_latent_approach_follow_what_its_adapter_gives(run: Path, m
 
     assert steps("budget=8192") == pytest.approx(2 * steps("budget=4096"), abs=1)
     assert steps("latent.train.pack_size=1024") == pytest.approx(steps() / 2, abs=1)
-    by_content = steps("latent.adapter.kind=frame_averaging", "latent.adapter.stride=null")
-    assert by_content > 1.2 * steps(), "packs have room for all frames, and most of it stays empty"
+    by_content = steps("budget=1000000", "latent.adapter.kind=frame_averaging", "latent.adapter.stride=null")
+    assert by_content != steps("budget=1000000"), "what is said counts, not the room for all frames"
 
 
 @pytest.mark.slow
