@@ -10,7 +10,6 @@ D documents drawn together.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from unitok_training.documents import Document
 from unitok_training.draws import below, uniform
 from unitok_training.interleave import interleave, word_pieces
 from unitok_training.mixture import Mixture, Schedule, TaskKey, parse_key
+from unitok_training.plan_options import PlanOptions
 from unitok_training.segments import (
     DrawnDocuments,
     Marks,
@@ -38,60 +38,11 @@ from unitok_training.segments import (
 )
 from unitok_training.selection import Selection, Voices, most_ids
 
-TARGET_CHOICES = ("any", "same-speaker", "fixed")
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 TEXT, UNITS, CODES = 1, 2, 3
 """Columns of a batch of documents; 0 are the control ids, noisy units come behind."""
 TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
 """Names of what is drawn for an example."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """What is drawn around a row."""
-
-    split: str = "train"
-    """Split of the shards that examples come from."""
-    voice_share: float = 0.9
-    """Share of the examples with acoustic output that get a voice prompt, where the speaker has another utterance."""
-    voice_min_seconds: float = 1.0
-    """Shortest voice prompt, in seconds (a shorter utterance is used whole)."""
-    voice_max_seconds: float = 2.0
-    """Longest voice prompt, in seconds."""
-    target_row: str = "any"
-    """Which utterance is the target where several voices say it: "any", "same-speaker" (as the source, where there is
-    one) or "fixed" (always the first in the shards)."""
-    condition_noise: float = 0.0
-    """Share of the source units that are dropped or replaced at random: makes reading them robust."""
-    text_weight: float = 1.0
-    """Weight of the loss of text ids, of which an utterance has far fewer than of units or codes."""
-    codes_weight: float = 1.0
-    """Weight of the loss of acoustic codes."""
-    interleave_words: float = 3.0
-    """Mean length of a stretch of one modality in `ilm`, in words."""
-    interleave_sentences: int = 3
-    """Sentences in an `ilm` example where words are not aligned and the modality changes between sentences."""
-
-    repeat: int = 0
-    """Only this many examples, over and over; 0 for an endless stream. Shows whether a model can learn at all."""
-
-    def __post_init__(self) -> None:
-        if self.target_row not in TARGET_CHOICES:
-            raise InputError(f"plans.target_row is {self.target_row!r}: choose from {', '.join(TARGET_CHOICES)}")
-        if not 0 < self.voice_min_seconds <= self.voice_max_seconds:
-            raise InputError(
-                f"plans.voice_min_seconds is {self.voice_min_seconds} and voice_max_seconds {self.voice_max_seconds}: "
-                "they must rise and be above 0"
-            )
-        for name in ("interleave_words", "interleave_sentences"):
-            if getattr(self, name) < 1:
-                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("text_weight", "codes_weight"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("voice_share", "condition_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")
 
 
 @dataclass(frozen=True)

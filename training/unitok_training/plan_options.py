@@ -1,0 +1,58 @@
+"""What is drawn around a row: voice prompts, noise, which voice answers, and what labels weigh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unitok_tokenizers.errors import InputError
+
+TARGET_CHOICES = ("any", "same-speaker", "fixed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What is drawn around a row."""
+
+    split: str = "train"
+    """Split of the shards that examples come from."""
+    voice_share: float = 0.9
+    """Share of the examples with acoustic output that get a voice prompt, where the speaker has another utterance."""
+    voice_min_seconds: float = 1.0
+    """Shortest voice prompt, in seconds (a shorter utterance is used whole)."""
+    voice_max_seconds: float = 2.0
+    """Longest voice prompt, in seconds."""
+    target_row: str = "any"
+    """Which utterance is the target where several voices say it: "any", "same-speaker" (as the source, where there is
+    one) or "fixed" (always the first in the shards)."""
+    condition_noise: float = 0.0
+    """Share of the source units that are dropped or replaced at random: makes reading them robust."""
+    text_weight: float = 1.0
+    """Weight of the loss of text ids, of which an utterance has far fewer than of units or codes."""
+    codes_weight: float = 1.0
+    """Weight of the loss of acoustic codes."""
+    interleave_words: float = 3.0
+    """Mean length of a stretch of one modality in `ilm`, in words."""
+    interleave_sentences: int = 3
+    """Sentences in an `ilm` example where words are not aligned and the modality changes between sentences."""
+
+    repeat: int = 0
+    """Only this many examples, over and over; 0 for an endless stream. Shows whether a model can learn at all."""
+
+    def __post_init__(self) -> None:
+        if self.target_row not in TARGET_CHOICES:
+            raise InputError(f"plans.target_row is {self.target_row!r}: choose from {', '.join(TARGET_CHOICES)}")
+        if not 0 < self.voice_min_seconds <= self.voice_max_seconds:
+            raise InputError(
+                f"plans.voice_min_seconds is {self.voice_min_seconds} and voice_max_seconds {self.voice_max_seconds}: "
+                "they must rise and be above 0"
+            )
+        for name in ("interleave_words", "interleave_sentences"):
+            if getattr(self, name) < 1:
+                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("text_weight", "codes_weight"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InputError(f"plans.{name} is {getattr(self, name)}: it must be above 0")
+        for name in ("voice_share", "condition_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")
