@@ -20,7 +20,8 @@ from unitok_tokenizers.grammar import Plan, render, render_prompt
 from unitok_training.loop import train
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.plan_options import PlanOptions
+from unitok_training.plans import PlanSource
 from unitok_training.train_config import TrainConfig
 
 EXAMPLES = 8

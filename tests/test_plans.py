@@ -20,7 +20,8 @@ from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.columns import segment_maximum
 from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.mixture import LINES, Mixture
-from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.plan_options import PlanOptions
+from unitok_training.plans import PlanSource
 
 PIECES = ["▁x"] * TEXT_PIECES
 """In the toy corpus every piece is a word."""

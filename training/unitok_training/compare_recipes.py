@@ -13,7 +13,7 @@ from unitok_training import latent_recipes
 from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.plans import PlanOptions
+from unitok_training.plan_options import PlanOptions
 from unitok_training.recipes import Shape, nearest, overridden
 from unitok_training.train_config import TrainConfig
 

@@ -41,7 +41,8 @@ from unitok_training.mixture import Mixture
 from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
 from unitok_training.pack_losses import pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
-from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.plan_options import PlanOptions
+from unitok_training.plans import PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.saving import BackgroundSaver

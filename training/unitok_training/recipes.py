@@ -27,7 +27,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_training.mixture import LINES, Mixture, parse_key
 from unitok_training.optim import OptimConfig
-from unitok_training.plans import PlanOptions
+from unitok_training.plan_options import PlanOptions
 from unitok_training.train_config import TrainConfig
 
 MOST_LAYERS = 1000

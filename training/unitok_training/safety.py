@@ -20,7 +20,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.shards import Shards
 from unitok_training.mixture import LINES, Mixture
-from unitok_training.plans import PlanOptions, PlanSource
+from unitok_training.plan_options import PlanOptions
+from unitok_training.plans import PlanSource
 
 GRAM = 4
 """Items of a repeated span."""
