@@ -123,6 +123,7 @@ def test_quick_blocks_run(name: str, desk: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not LITERAL, reason="hours on two cores: `make docs-check`")
+@pytest.mark.filterwarnings("ignore")  # compiling makes torch warn about its own code
 @pytest.mark.parametrize("name", sorted({block.document for block in RUN}))
 def test_every_block_runs_as_it_stands(name: str, desk: Path) -> None:
     for block in RUN:
