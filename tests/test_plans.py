@@ -170,6 +170,8 @@ def test_some_examples_have_no_voice_prompt() -> None:
     plans = source({"tts.codes": 1.0}, voice_share=0.5)
     with_voice = sum(plans.plan(index).conditions[0].kind == "voice" for index in range(400))
     assert 150 < with_voice < 250
+    nameless = [{**row, "speaker": ""} for row in toy_shards.corpus()]
+    assert all(source({"tts.codes": 1.0}, nameless).plan(index).conditions[0].kind == "text" for index in range(10))
     lone = source({"tts.codes": 1.0}, [toy_shards.row(0, "en", "a"), toy_shards.row(1, "en", "b")], voice_share=1.0)
     assert all(lone.plan(index).conditions[0].kind == "text" for index in range(10)), "no other utterance, no prompt"
 

@@ -64,10 +64,13 @@ def write_recordings(root: Path) -> None:
     (root.parent / "recordings").symlink_to(root / "audio")
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has run the demo and has recordings: what the documents' commands refer to."""
-    place = tmp_path_factory.mktemp("stranger")
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """The folder of somebody who has run the demo and has recordings: what a document's commands refer to.
+
+    Each document finds it as it was: the first page writes a manifest of its own where others read this one.
+    """
+    place = tmp_path
     folder = place / "work"
     (folder / "my").mkdir(parents=True)
     if DATA.is_dir():

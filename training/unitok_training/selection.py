@@ -144,9 +144,14 @@ class Voices:
         self.place[self.rows] = np.arange(len(rows)) - start[speaker]
 
     def other(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-        """(D,) the row `ahead` places (1 and more, below `count`) behind each row among its speaker's, in a circle."""
-        place = (self.place[row] + ahead) % np.maximum(self.count[row], 1)
-        return self.rows[self.first[row] + place]
+        """(D,) the row `ahead` places (1 and more, below `count`) behind each row among its speaker's, in a circle.
+
+        A row without a speaker is its own.
+        """
+        found, some = row.copy(), self.count[row] > 0
+        known = row[some]
+        found[some] = self.rows[self.first[known] + (self.place[known] + ahead[some]) % self.count[known]]
+        return found
 
 
 def most_ids(
