@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unitok.decoder import Decoder
 from unitok.native import find_compiler
@@ -39,7 +38,7 @@ from unitok_training.distributed import World
 from unitok_training.loss import LossTable
 from unitok_training.mixture import Mixture
 from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
-from unitok_training.pack_losses import pack_losses, stream_table, supervised_positions
+from unitok_training.pack_losses import OutputSlices, Supervised, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plan_options import PlanOptions
 from unitok_training.plans import PlanSource
@@ -252,17 +251,18 @@ class Trainer:
         self.masters.restore()
         return self.checkpoints / f"step_{self.step:08d}"
 
-    def _feed(self) -> Iterator[tuple[list[tuple[Pack, Tensor]], DataState]]:
+    def _feed(self) -> Iterator[tuple[list[tuple[Pack, Supervised]], DataState]]:
         """Packs of this process with their supervised positions, ready to be copied to the device."""
         world = self.world
         steps = self.stream.steps(
             self.data, packs_per_step=self.config.packs_per_step, rank=world.rank, world_size=world.size
         )
         pinned = world.device.type == "cuda"
+        slices = OutputSlices.of(self.source.vocabulary) if self.config.output_slices else None
         for packs, after in steps:
-            indexed = [(pack, supervised_positions(pack)) for pack in packs]
+            indexed = [(pack, supervised_positions(pack, slices)) for pack in packs]
             if pinned:
-                indexed = [(pack.pin(), index.pin_memory()) for pack, index in indexed]
+                indexed = [(pack.pin(), supervised.pin()) for pack, supervised in indexed]
             yield indexed, after
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -270,19 +270,19 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
 
-    def _update(self, packs: list[tuple[Pack, Tensor]]) -> None:
+    def _update(self, packs: list[tuple[Pack, Supervised]]) -> None:
         """One step: gradients of all packs, summed over the processes, clipped, and applied if all is finite."""
         device, config = self.world.device, self.config
         # Filled on the device: a copy from the host would wait for all that the device has yet to do.
         count = torch.full((), float(sum(pack.supervised for pack, _ in packs)), device=device)
         self.world.sum_([count])
         objective = torch.zeros((), dtype=torch.float32, device=device)
-        for pack, index in packs:
-            moved, index = pack.to(device), index.to(device, non_blocking=True)
+        for pack, supervised in packs:
             with self._autocast():
                 losses = pack_losses(
-                    self.decoder, moved, index, smoothing=config.label_smoothing, chunk=config.loss_chunk
-                )
+                    self.decoder, pack.to(device), supervised.to(device),
+                    smoothing=config.label_smoothing, chunk=config.loss_chunk,
+                )  # fmt: skip
             total = losses.total / count
             total.backward()
             self.masters.collect()

@@ -5,7 +5,7 @@ Shapes: T positions, S streams, N supervised positions, C width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,18 @@ class TokenLosses:
     """(N,) int64 task line of each."""
 
 
+@dataclass(frozen=True)
+class HeadSlice:
+    """Consecutive rows (of hidden states) whose labels are told apart from some ids only."""
+
+    rows: int
+    """How many rows."""
+    start: int
+    """First id of the slice."""
+    stop: int
+    """Behind its last id."""
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of weighted losses; the gradients are made chunk by chunk in the forward pass.
 
@@ -43,17 +55,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor,
         smoothing: float,
         chunk: int,
+        slices: tuple[HeadSlice, ...],
     ) -> tuple[Tensor, Tensor]:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         losses = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
         grad_head = torch.zeros_like(head, dtype=torch.float32) if head.requires_grad else None
         cast_head = head.to(hidden.dtype)
-        for begin in range(0, labels.shape[0], chunk):
-            part = slice(begin, begin + chunk)
-            logs = (hidden[part] @ cast_head.t()).float().log_softmax(-1)  # (N', V)
-            here = torch.arange(logs.shape[0], device=logs.device)
-            losses[part] = -logs[here, labels[part]]
+        for part, ids in _chunks(slices, chunk):
+            logs = (hidden[part] @ cast_head[ids].t()).float().log_softmax(-1)  # (N', V')
+            here, wanted = torch.arange(logs.shape[0], device=logs.device), labels[part] - ids.start
+            losses[part] = -logs[here, wanted]
             objective = losses[part]
             if smoothing:
                 objective = (1 - smoothing) * objective - smoothing * logs.mean(-1)
@@ -61,15 +73,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is None and grad_head is None:
                 continue
             slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normaliser
-            slope[here, labels[part]] -= 1 - smoothing
+            slope[here, wanted] -= 1 - smoothing
             if smoothing:
                 slope -= smoothing / slope.shape[1]
             slope = slope.mul_(weights[part, None]).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = slope @ cast_head
+                grad_hidden[part] = slope @ cast_head[ids]
             if grad_head is not None:
-                for rows in head_rows(grad_head):  # adding in another dtype copies what is added
-                    grad_head[rows] += slope[:, rows].t() @ hidden[part]
+                of_slice = grad_head[ids]
+                for rows in head_rows(of_slice):  # adding in another dtype copies what is added
+                    of_slice[rows] += slope[:, rows].t() @ hidden[part]
         ctx.save_for_backward(*(t for t in (grad_hidden, grad_head) if t is not None))
         ctx.layout = (grad_hidden is not None, grad_head is not None, head.dtype)  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(losses)
@@ -86,7 +99,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_hidden = saved.pop(0)
             grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
         grad_head = _scaled(saved.pop(0), scale, dtype) if with_head else None
-        return grad_hidden, grad_head, None, None, None, None
+        return grad_hidden, grad_head, None, None, None, None, None
+
+
+def _chunks(slices: Sequence[HeadSlice], chunk: int) -> Iterator[tuple[slice, slice]]:
+    """(rows, ids) of the logits that are held at once: `chunk` rows at most, never of two slices."""
+    first = 0
+    for one in slices:
+        for begin in range(first, first + one.rows, chunk):
+            yield slice(begin, min(begin + chunk, first + one.rows)), slice(one.start, one.stop)
+        first += one.rows
 
 
 def head_rows(head: Tensor, count: int = 16384) -> list[slice]:
@@ -103,15 +125,27 @@ def _scaled(table: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def linear_cross_entropy(
-    hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    smoothing: float = 0.0,
+    chunk: int = 4096,
+    slices: Sequence[HeadSlice] = (),
 ) -> tuple[Tensor, Tensor]:
     """(weighted sum of losses with gradient (), loss of each row (N,) detached) of logits = hidden @ headᵀ.
 
     hidden (N, C) and head (V, C); labels (N,) int64; weights (N,) float32. The softmax is in float32 whatever the
     inputs. Smoothing (Szegedy 2016, ε spread over all V) changes the sum and the gradient, not the reported losses.
+    With `slices`, which cover the rows in order and hold their labels, each row's softmax is over its slice alone.
     """
     assert hidden.shape[0] == labels.shape[0] == weights.shape[0] and hidden.shape[1] == head.shape[1]
-    return _LinearCrossEntropy.apply(hidden, head, labels, weights, smoothing, chunk)  # type: ignore[no-any-return]
+    whole = tuple(slices) or (HeadSlice(labels.shape[0], 0, head.shape[0]),)
+    assert sum(one.rows for one in whole) == labels.shape[0], "slices cover every row"
+    return _LinearCrossEntropy.apply(  # type: ignore[no-any-return]
+        hidden, head, labels, weights, smoothing, chunk, whole
+    )
 
 
 def supervised_losses(
@@ -124,15 +158,19 @@ def supervised_losses(
     index: Tensor | None = None,
     smoothing: float = 0.0,
     chunk: int = 4096,
+    slices: Sequence[HeadSlice] = (),
 ) -> TokenLosses:
     """Losses of one stream: hidden (T, C), labels (T,), loss_weight (T,), task_ids (T,).
 
     `index` (N,) are the supervised positions, where the caller knows them: finding them on a GPU waits for it.
+    `slices` are those of these positions, in their order.
     """
     if index is None:
         index = ((labels != NO_LABEL) & (loss_weight > 0)).nonzero().squeeze(-1)
     labels, weights = labels[index], loss_weight[index]
-    total, losses = linear_cross_entropy(hidden[index], head, labels, weights, smoothing=smoothing, chunk=chunk)
+    total, losses = linear_cross_entropy(
+        hidden[index], head, labels, weights, smoothing=smoothing, chunk=chunk, slices=slices
+    )
     return TokenLosses(total=total, losses=losses, labels=labels, task_ids=task_ids[index])
 
 

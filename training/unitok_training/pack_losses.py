@@ -6,15 +6,17 @@ Shapes: T positions of a pack, C width, N supervised positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unitok.decoder import Decoder
+from unitok_tokenizers.tasks import opener
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.batch import NO_LABEL, Pack
-from unitok_training.loss import LossTable, TokenLosses, supervised_losses
+from unitok_training.loss import HeadSlice, LossTable, TokenLosses, supervised_losses
 
 
 def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
@@ -30,15 +32,76 @@ def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
     return tuple(names), table
 
 
-def supervised_positions(pack: Pack) -> Tensor:
-    """(N,) positions with a label that counts, found on the host before the pack moves to its device."""
-    return ((pack.labels[:, 0] != NO_LABEL) & (pack.loss_weight[:, 0] > 0)).nonzero().squeeze(-1)
+@dataclass(frozen=True)
+class OutputSlices:
+    """The two halves of a vocabulary that a label can be looked for in: text, and speech; control ids are in both.
+
+    A model change, not a saving alone: logits of text and speech are never compared in training, so that only decoding
+    held to the grammar, which does not compare them either, means anything afterwards.
+    """
+
+    speech_follows: Tensor
+    """(V,) bool; ids behind which speech stands: speech itself and the marks that open it."""
+    text_stop: int
+    """Behind the last id of text, control and languages."""
+    speech_start: int
+    """First control id; speech reaches from there to the end."""
+
+    @staticmethod
+    def of(vocabulary: Vocabulary) -> OutputSlices:
+        """The slices of a vocabulary. Text that was appended behind speech stretches the slice of text over both."""
+        texts = [one for one in vocabulary.extents if one.block in ("text", "control", "language")]
+        follows = torch.ones(vocabulary.size, dtype=torch.bool)
+        for extent in texts:
+            follows[extent.start : extent.start + extent.size] = False
+        marks = [mark for kind in ("units", "codes") for mark in (f"<gen:{kind}>", opener(kind))]
+        follows[[vocabulary.control(mark) for mark in marks]] = True
+        start = next(one.start for one in texts if one.block == "control")
+        return OutputSlices(follows, max(one.start + one.size for one in texts), start)
+
+    def split(self, given: Tensor, labels: Tensor) -> tuple[Tensor, tuple[HeadSlice, ...]]:
+        """((N,) order with the rows of text first, the slices of rows in that order) of given ids and labels (N,)."""
+        speech = self.speech_follows[given] & (labels >= self.speech_start)
+        order = torch.cat([(~speech).nonzero(), speech.nonzero()]).squeeze(-1)
+        spoken = int(speech.sum())
+        size = len(self.speech_follows)
+        return order, (
+            HeadSlice(len(order) - spoken, 0, self.text_stop),
+            HeadSlice(spoken, self.speech_start, size),
+        )
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The positions of a pack with a label that counts."""
+
+    index: Tensor
+    """(N,) int64 positions."""
+    slices: tuple[HeadSlice, ...] = ()
+    """Slices of the vocabulary for them in turn; empty for the whole."""
+
+    def pin(self) -> Supervised:
+        """The same in page-locked memory."""
+        return replace(self, index=self.index.pin_memory())
+
+    def to(self, device: torch.device | str) -> Supervised:
+        """The same on a device, copied without waiting where the memory is pinned."""
+        return replace(self, index=self.index.to(device, non_blocking=True))
+
+
+def supervised_positions(pack: Pack, slices: OutputSlices | None = None) -> Supervised:
+    """Positions with a label that counts, found on the host before the pack moves to its device."""
+    index = ((pack.labels[:, 0] != NO_LABEL) & (pack.loss_weight[:, 0] > 0)).nonzero().squeeze(-1)
+    if slices is None:
+        return Supervised(index)
+    order, found = slices.split(pack.ids[index, 0], pack.labels[index, 0])
+    return Supervised(index[order], found)
 
 
 def pack_losses(
-    decoder: Decoder, pack: Pack, index: Tensor, *, smoothing: float = 0.0, chunk: int = 4096
+    decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 4096
 ) -> TokenLosses:
-    """Forward one pack that is on the decoder's device. `index` (N,) are its supervised positions."""
+    """Forward one pack that is on the decoder's device, as its supervised positions are."""
     lengths = pack.prefix_lengths[: pack.num_sequences]
     hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
     return supervised_losses(
@@ -47,9 +110,10 @@ def pack_losses(
         labels=pack.labels[:, 0],
         loss_weight=pack.loss_weight[:, 0],
         task_ids=pack.task_ids,
-        index=index,
+        index=supervised.index,
         smoothing=smoothing,
         chunk=chunk,
+        slices=supervised.slices,
     )
 
 

@@ -39,6 +39,9 @@ class TrainConfig:
     """Optimizer, learning rate and clipping."""
     label_smoothing: float = 0.0
     """Probability spread over the whole vocabulary."""
+    output_slices: bool = False
+    """Tell labels of text from text alone and labels of speech from speech alone: less work where the vocabulary is
+    large, and another model, whose outputs mean something only where decoding is held to the grammar."""
     precision: str = "bf16"
     """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
     compile: bool = False
