@@ -60,7 +60,7 @@ class MixtureFeedForward(nn.Module):
         probabilities = logits.softmax(-1)
         rank = probabilities
         if self.forced is not None:
-            told = functional.one_hot(self.forced.clamp_min(0), self.mixture.experts).bool()
+            told = functional.one_hot(self.forced.clamp_min(0).long(), self.mixture.experts).bool()
             rank = probabilities.masked_fill(told & (self.forced >= 0)[:, None], 2.0)  # above every probability
         index = rank.topk(self.mixture.chosen, -1).indices  # (T, K)
         weights = probabilities.gather(1, index)

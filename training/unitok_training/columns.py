@@ -30,13 +30,13 @@ class Skipped:
 
 
 @cache
-def _counted(power: int) -> np.ndarray:
-    return np.arange(1 << power)
+def _counted(power: int, dtype: np.dtype) -> np.ndarray:
+    return np.arange(1 << power, dtype=dtype)
 
 
-def counting(count: int) -> np.ndarray:
-    """(count,) int64: 0, 1, 2, …, a view of what is made once: a new array of this size is paid for page by page."""
-    return _counted(max(count, 2).bit_length())[:count]
+def counting(count: int, dtype: np.dtype = np.dtype(np.int64)) -> np.ndarray:
+    """(count,): 0, 1, 2, …, a view of what is made once: a new array of this size is paid for page by page."""
+    return _counted(max(count, 2).bit_length(), dtype)[:count]
 
 
 def spread(start: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -62,12 +62,16 @@ class Column:
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
         sizes = vocabulary.streams[name].cardinalities
         self.books, self.width = len(sizes), max(sizes)
-        table = np.full((self.books, self.width), -1, np.int64)  # (Q, size); -1 marks what must not occur
+        table = np.full((self.books, self.width), -1, np.int32)  # (Q, size); -1 marks what must not occur
         for book, size in enumerate(sizes):
             table[book, :size] = vocabulary.to_ids(name, np.arange(size), book)
         if vocabulary.streams[name].kind == "text":
             table[np.isin(table, list(vocabulary.roles.values()))] = -1
         self.table = table.reshape(-1)
+        self.shift: int | None = None
+        """What turns every local id into a global one, where one number does and all ids may occur."""
+        if self.books == 1 and (table == table[0, 0] + np.arange(self.width)).all():
+            self.shift = int(table[0, 0])
 
     def local(self, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """(N,) int32 local ids of stretches, of which none crosses from one file into the next."""
@@ -83,9 +87,12 @@ class Column:
         return found
 
     def ids(self, start: np.ndarray, length: np.ndarray, out: np.ndarray) -> None:
-        """Global ids of stretches into `out` (N,) int64; InputError where they are none that the tokenizer makes."""
+        """Global ids of stretches into `out` (N,) int32; InputError where they are none that the tokenizer makes."""
         values = self.local(start, length)
         outside = len(values) and int(values.view(np.uint32).max()) >= self.width  # a negative id reads as a huge one
+        if not outside and self.shift is not None:
+            np.add(values, np.int32(self.shift), out=out)
+            return
         if not outside:
             places = values if self.books == 1 else values + np.tile(self._offsets, len(values) // self.books)
             self.table.take(places, out=out, mode="clip")  # checked above, and faster than checking each

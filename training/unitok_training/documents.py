@@ -42,7 +42,7 @@ class Documents(Protocol):
         """What a document was made from, for messages."""
 
     def rendered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (N,) int64 and loss weights (N,) float32 of chosen documents, one after another."""
+        """Ids (N,), int32 or int64, and loss weights (N,) float32 of chosen documents, one after another."""
 
 
 class ListedDocuments:

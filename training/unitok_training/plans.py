@@ -152,7 +152,7 @@ class PlanSource:
         found = self.documents(np.array([index]))
         ids, weight = found.rendered(np.array([0]))
         return Document(
-            ids=ids, loss_weight=weight, task=int(found.tasks[0]), name=found.name(0),
+            ids=ids.astype(np.int64), loss_weight=weight, task=int(found.tasks[0]), name=found.name(0),
             prefix_length=int(found.prefix_lengths[0]),
         )  # fmt: skip
 

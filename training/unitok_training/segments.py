@@ -197,7 +197,7 @@ class DrawnDocuments:
         which = spread(self.first[chosen], self.count[chosen])
         column, start, length = self.column[which], self.start[which], self.length[which]
         behind = len(self.marks.ids)
-        bank = np.empty(behind + int(length[column > 0].sum()), np.int64)
+        bank = np.empty(behind + int(length[column > 0].sum()), np.int32)
         bank[:behind] = self.marks.ids
         for number, source in enumerate(self.columns, 1):
             of = np.flatnonzero(column == number)
