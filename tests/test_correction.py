@@ -243,7 +243,9 @@ def test_only_the_adapter_learns_and_what_it_hears_decides() -> None:
     losses = finetune(
         model.decoder, documents, slower, pad=model.vocabulary.pad,
         parameters=list(adapter.parameters()),
-        hidden_of=hidden_with_frames(model.decoder, adapter, lambda index: frames[documents.item(index).id]),
+        hidden_of=hidden_with_frames(
+            model.decoder, adapter, lambda indices: [frames[documents.item(index).id] for index in indices]
+        ),
     )  # fmt: skip
     assert losses[-1] < 0.85 * losses[0]  # all but the first word is known without listening
     assert all(torch.equal(value, before[name]) for name, value in model.decoder.state_dict().items())

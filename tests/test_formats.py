@@ -25,7 +25,7 @@ from unitok.latent import LatentFrontEnd
 from unitok.lora import LoraConfig, add_lora
 from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
-from unitok.nbest import NBest, read_lists, write_lists
+from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
@@ -241,10 +241,11 @@ def test_parts_beside_the_decoder(tmp_path: Path) -> None:
     model.parts = {
         "noise_vector": NoiseVector(NoiseVectorConfig(width=32)),
         "cross_attention": CrossAttentionAdapter(CrossAttentionConfig(frames=4, size=8), model.decoder.config),
+        "frame_encoder": ConformerEncoder(TrunkConfig(width=16, layers=1, heads=2, inner=16)),
     }
     config = model.decoder.config
     replace(model, decoder=expand(model.decoder, MixtureConfig(experts=3, chosen=2))).save(tmp_path / "model")
-    for name in ("noise_vector", "cross_attention", "mixture"):
+    for name in ("noise_vector", "cross_attention", "frame_encoder", "mixture"):
         compare(f"modules/{name}.json", json_keys(tmp_path / f"model/modules/{name}.json"))
     path = tmp_path / "model/modules/mixture.safetensors"
     compare_tensors("modules/mixture.safetensors", path, {"X": 3, "C": config.width, "I": config.ffn_dim})
@@ -252,7 +253,10 @@ def test_parts_beside_the_decoder(tmp_path: Path) -> None:
 
 def test_lists(tmp_path: Path) -> None:
     """What is written is documented, the examples are read, and the defaults are those of the table."""
-    one = NBest(id="a", lang="en", target="de", reference="r", hypotheses=(Heard(text="t", logprob=-1.0, tokens=2),))
+    one = NBest(
+        id="a", lang="en", target="de", reference="r", hypotheses=(Heard(text="t", logprob=-1.0, tokens=2),),
+        recording=Recording(id="b", snr=5.0, seed=1),
+    )  # fmt: skip
     write_lists(tmp_path / "l.jsonl", [one])
     written = json.loads((tmp_path / "l.jsonl").read_text(encoding="utf-8"))
     compare("lists.jsonl", set(keys(written)), missing=("hypotheses[]",))
@@ -261,6 +265,7 @@ def test_lists(tmp_path: Path) -> None:
     scored, plain = read_lists(tmp_path / "e.jsonl")
     assert scored.split == "dev" and plain.split == "test" and plain.reference is None and plain.target is None
     assert plain.hypotheses == (Heard(text="the dog", logprob=0.0, tokens=1), Heard(text="a dog"))
+    assert read_lists(tmp_path / "l.jsonl")[0] == one and plain.recording is None
     for line in ('{"id": "a", "lang": "en", "hypotheses": []}', '{"lang": "en", "hypotheses": ["x"]}', "[]"):
         (tmp_path / "bad.jsonl").write_text(f"\n{line}\n", encoding="utf-8")
         with pytest.raises(InputError, match="bad.jsonl:2: no n-best list"):

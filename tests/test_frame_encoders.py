@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FRAME_ENCODERS, FrameEncoder, frame_encoder_from_json
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.frame_encoders.filterbank import FILTERBANK, FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
@@ -54,6 +57,7 @@ MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "side_by_side": lambda: SideBySide(ConformerEncoder(SMALL), FilterbankEncoder()),
     "speech_model": lambda: SpeechModelEncoder(hf_model("wav2vec2"), normalise=True),
     "whisper": lambda: WhisperEncoder(hf_model("whisper").encoder),
+    "ctc": lambda: CtcFrameEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
 }
 
 

@@ -7,6 +7,7 @@ holds translations. Held to the list, a correction is a choice (Ma et al. 2023);
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from unitok_tokenizers.normaliser import basic
 
 VectorsOf = Callable[[Sequence[NBest]], list[Any]]
 """Lists → vectors (N, C) of each that stand before its hypotheses, such as a noise vector; None for none."""
+Beside = Callable[[NBest], AbstractContextManager[None]]
+"""Makes a decoder look at something of a list's own while it is corrected, such as its recording."""
 
 
 def correction_plan(
@@ -52,6 +55,8 @@ class Corrector:
     """Hypotheses of a list that are read."""
     vectors_of: VectorsOf | None = None
     """Vectors that stand before the hypotheses."""
+    beside: Beside | None = None
+    """What the decoder looks at; lists then go one by one."""
     batch: int = 32
     """Lists that are corrected together."""
 
@@ -59,10 +64,12 @@ class Corrector:
         """A text per list. A list of nothing but empty texts stays empty."""
         worth = [index for index, one in enumerate(lists) if any(basic(text) for text in one.texts)]
         answers = [""] * len(lists)
-        for start in range(0, len(worth), self.batch):
-            rows = worth[start : start + self.batch]
+        batch = self.batch if self.beside is None else 1
+        for start in range(0, len(worth), batch):
+            rows = worth[start : start + batch]
             part = [lists[row] for row in rows]
-            texts = self._choose(part) if self.constrained else self._write(part)
+            with nullcontext() if self.beside is None else self.beside(part[0]):
+                texts = self._choose(part) if self.constrained else self._write(part)
             for row, one, text in zip(rows, part, texts):
                 answers[row] = nearest(text, one.texts[: self.most]) if self.closest else text
         return answers

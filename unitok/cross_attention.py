@@ -48,7 +48,7 @@ class GatedCrossAttention(nn.Module):
         """x (T, C) of documents of these lengths, each with its frames (F, E) → (T, C)."""
         mixed = []
         for part, memory in zip(x.split(list(lengths)), frames):
-            memory = memory.to(part.dtype)
+            memory = memory.to(part)
             q, k, v = self.query(rms_norm(part, self.norm, self.eps)), self.key(memory), self.value(memory)
             q, k, v = (one.unflatten(-1, (self.heads, -1)).transpose(0, 1)[None] for one in (q, k, v))  # (1, H, T, D)
             mixed.append(functional.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1))

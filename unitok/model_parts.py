@@ -8,7 +8,7 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +20,57 @@ from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, f
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, frame_encoder_from_json
 
 MIXTURE = "mixture"
-PARTS: Mapping[str, tuple[type[nn.Module], Callable[[Mapping[str, Any], Decoder], nn.Module]]] = {
-    "noise_vector": (NoiseVector, lambda value, decoder: NoiseVector(NoiseVectorConfig(**value))),
-    "cross_attention": (
+
+
+@dataclass(frozen=True)
+class PartKind:
+    """How a part is stored."""
+
+    kind: type[nn.Module]
+    """Its class, or the class of all that may stand there."""
+    to_json: Callable[[Any], dict[str, Any]]
+    """Part → configuration."""
+    build: Callable[[Mapping[str, Any], Decoder], nn.Module]
+    """(configuration, the decoder that it goes with) → part with fresh weights."""
+    own_dtype: bool = False
+    """It stays float32 whatever the decoder's dtype."""
+
+
+PARTS: Mapping[str, PartKind] = {
+    "noise_vector": PartKind(
+        NoiseVector, lambda part: asdict(part.config), lambda value, decoder: NoiseVector(NoiseVectorConfig(**value))
+    ),
+    "cross_attention": PartKind(
         CrossAttentionAdapter,
+        lambda part: asdict(part.config),
         lambda value, decoder: CrossAttentionAdapter(CrossAttentionConfig(**value), decoder.config),
     ),
+    "frame_encoder": PartKind(
+        FrameEncoder, lambda part: part.to_json(), lambda value, decoder: frame_encoder_from_json(value), own_dtype=True
+    ),
 }
-"""Name of a part → its class, and how it is built from its configuration and the decoder that it goes with."""
+"""Parts by name."""
 
 
 def save_parts(parts: Mapping[str, nn.Module], folder: Path) -> None:
     """Write parts into `modules/`. InputError where a name is not in `PARTS` or is another class's."""
     for name, part in parts.items():
-        if name not in PARTS or not isinstance(part, PARTS[name][0]):
-            known = ", ".join(f"{one} ({PARTS[one][0].__name__})" for one in PARTS)
+        if name not in PARTS or not isinstance(part, PARTS[name].kind):
+            known = ", ".join(f"{one} ({PARTS[one].kind.__name__})" for one in PARTS)
             raise InputError(f"part {name!r} is a {type(part).__name__}: a model directory keeps {known}")
-        assert isinstance(part, NoiseVector | CrossAttentionAdapter)
-        _write(folder, name, asdict(part.config), part.state_dict())
+        _write(folder, name, PARTS[name].to_json(part), part.state_dict())
 
 
 def load_parts(folder: Path, decoder: Decoder) -> dict[str, nn.Module]:
     """The parts of `modules/`, for this decoder."""
     found: dict[str, nn.Module] = {}
-    for name, (_, build) in PARTS.items():
+    for name, kind in PARTS.items():
         if (folder / f"{name}.json").exists():
-            found[name] = build(read_json(folder / f"{name}.json"), decoder).to(decoder.embedding.dtype)
+            made = kind.build(read_json(folder / f"{name}.json"), decoder)
+            found[name] = made if kind.own_dtype else made.to(decoder.embedding.dtype)
             found[name].load_state_dict(read_tensors(folder / f"{name}.safetensors"))
             found[name].eval()
     return found

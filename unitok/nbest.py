@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,18 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar import Plan
 from unitok_tokenizers.normaliser import basic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What a list was heard from."""
+
+    id: str
+    """Name of the utterance in its shards or manifest."""
+    snr: float | None = None
+    """Noise that was added, in dB below the speech; None where it was clean."""
+    seed: int = 0
+    """Of that noise, as `unitok_tokenizers.noise.add_noise` takes it with the name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,8 @@ class NBest:
     """What was truly said (or its translation), where that is known."""
     split: str = "test"
     """train, dev or test."""
+    recording: Recording | None = None
+    """What it was heard from; where None, the clean recording with the list's own id."""
 
     @property
     def texts(self) -> list[str]:
@@ -104,6 +118,7 @@ def to_json(one: NBest) -> dict[str, Any]:
         "target": one.target,
         "split": one.split,
         "reference": one.reference,
+        "recording": None if one.recording is None else asdict(one.recording),
         "hypotheses": [{"text": h.text, "logprob": round(h.logprob, 5), "tokens": h.tokens} for h in one.hypotheses],
     }
 
@@ -147,7 +162,7 @@ def _from_json(value: dict[str, Any]) -> NBest:
         heard.append(Heard(text=str(plain["text"]), logprob=logprob, tokens=tokens))
     if not heard:
         raise ValueError("hypotheses is empty")
-    reference, target = value.get("reference"), value.get("target")
+    reference, target, made_from = value.get("reference"), value.get("target"), value.get("recording")
     return NBest(
         id=str(value["id"]),
         lang=str(value["lang"]),
@@ -155,4 +170,10 @@ def _from_json(value: dict[str, Any]) -> NBest:
         target=None if target is None else str(target),
         reference=None if reference is None else str(reference),
         split=str(value.get("split") or "test"),
+        recording=None if made_from is None else _recording(made_from),
     )
+
+
+def _recording(value: dict[str, Any]) -> Recording:
+    snr = value.get("snr")
+    return Recording(id=str(value["id"]), snr=None if snr is None else float(snr), seed=int(value.get("seed", 0)))

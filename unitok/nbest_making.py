@@ -15,7 +15,7 @@ import numpy as np
 
 from unitok.backends.interfaces import Recogniser
 from unitok.model import Model
-from unitok.nbest import ListOptions, NBest, distinct, list_of
+from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
@@ -143,8 +143,8 @@ def make_lists(
     for number, (one, reference) in enumerate(picked):
         rate = model.sample_rate if recogniser is None else recogniser.sample_rate
         samples = one.load(rate)
-        if options.snr:
-            snr = options.snr[number % len(options.snr)]
+        snr = options.snr[number % len(options.snr)] if options.snr else None
+        if snr is not None:
             samples = add_noise(samples, snr, seed=options.seed, name=one.id)
         if recogniser is not None:
             heard = distinct(recogniser.recognise([samples], lang=one.lang, n_best=options.lists.size)[0])
@@ -153,7 +153,8 @@ def make_lists(
             plan = Plan(options.task, one.lang, options.target, conditions=(condition,))
             heard = list_of(model, plan, replace(options.lists, seed=options.lists.seed + number))
         yield NBest(
-            id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split
-        )
+            id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split,
+            recording=Recording(id=one.id, snr=snr, seed=0 if snr is None else options.seed),
+        )  # fmt: skip
         if progress is not None:
             progress(number + 1, len(picked))

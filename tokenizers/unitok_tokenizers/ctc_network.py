@@ -59,8 +59,8 @@ class CtcNetwork(nn.Module):
         """Trunk frames of utterances of `frames` mel frames."""
         return torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
 
-    def hidden(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
-        """Output (B, T, C) of the first `layers` blocks (all by default) and the lengths (B,) in trunk frames."""
+    def states(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """What enters the first block and what each of the first `layers` gives, (B, T, C), and the lengths (B,)."""
         lengths = self.trunk_lengths(frames)
         total = int(mels.shape[1]) // STRIDE or 1
         inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
@@ -68,9 +68,15 @@ class CtcNetwork(nn.Module):
         half = torch.arange(x.shape[2], device=x.device) < ((frames + 1) // 2)[:, None]
         x = functional.gelu(self.down(x * half[:, None])).transpose(1, 2)[:, :total]  # (B, T, C)
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)
+        states = [x]
         for block in list(self.blocks)[:layers]:
-            x = block(x, mask)
-        return x, lengths
+            states.append(block(states[-1], mask))
+        return states, lengths
+
+    def hidden(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """Output (B, T, C) of the first `layers` blocks (all by default) and the lengths (B,) in trunk frames."""
+        states, lengths = self.states(mels, frames, layers)
+        return states[-1], lengths
 
     def forward(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B, 2T, V) and their lengths (B,)."""

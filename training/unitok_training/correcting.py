@@ -1,18 +1,21 @@
-"""What `unitok correct` does: teach a model to correct lists in one of four ways, and score what it then writes.
+"""What `unitok correct` does: teach a model to correct lists in one of five ways, and score what it then writes.
 
-In full (HyPoradise), by low-rank updates (LoRA), with vectors of how the hypotheses differ before them (RobustGER), or
-with experts of which every language and target has one (NeKo).
+In full (HyPoradise), by low-rank updates (LoRA), with vectors of how the hypotheses differ before them (RobustGER),
+with experts of which every language and target has one (NeKo), or while it looks at the recording (Whispering-LLaMA).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from unitok.correction import Corrector
+from unitok.correction import Beside, Corrector, VectorsOf
+from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.hearing import ADAPTER, ENCODER, encoder_of, hearing_of
 from unitok.lora import TARGETS, LoraConfig
 from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
@@ -24,15 +27,19 @@ from unitok_training.correction_training import (
     noise_vectors_of,
     train_corrector,
     train_expert_corrector,
+    train_hearing_corrector,
     train_noise_corrector,
 )
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import correction_scores, oracle_scores
 
+HEAD = 32
+"""Width of an attention head that looks at frames."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Teaching:
-    """How a model learns to correct; one of the last three at most."""
+    """How a model learns to correct; one of `lora`, `noise_vectors`, `experts` and `hear` at most."""
 
     read: int = 5
     """Hypotheses of a list that are read."""
@@ -42,11 +49,25 @@ class Teaching:
     """Vectors of the hypotheses' differences before them; 0 for none."""
     experts: int = 0
     """Experts in place of every feed-forward; 0 leaves it dense."""
+    hear: str = ""
+    """Folder of the encoder whose frames the decoder looks at (see `unitok.hearing.encoder_of`); empty for none."""
+    recordings: str = ""
+    """Shards or manifest that the lists were made from, for `hear`."""
+    size: int = 128
+    """Width of the queries, keys and values that look at frames."""
+    frozen: bool = False
+    """With `hear`, only the adapter learns."""
 
     def __post_init__(self) -> None:
-        ways = [name for name in ("lora", "noise_vectors", "experts") if getattr(self, name)]
+        ways = [name for name in ("lora", "noise_vectors", "experts", "hear") if getattr(self, name)]
         if len(ways) > 1:
             raise InputError(f"{ways[0]} and {ways[1]} are both given: choose one way to teach")
+        if self.hear and not self.recordings:
+            raise InputError("hear is given and recordings is not; name the shards or the manifest of the lists")
+        if self.frozen and not self.hear:
+            raise InputError("frozen is given without hear: it leaves nothing to learn")
+        if self.size < HEAD or self.size % HEAD:
+            raise InputError(f"size is {self.size}: it must be a multiple of {HEAD}")
         if self.read < 1 or min(self.lora, self.noise_vectors, self.experts) < 0:
             raise InputError(
                 f"read is {self.read}, lora {self.lora}, noise_vectors {self.noise_vectors}, experts {self.experts}: "
@@ -75,23 +96,33 @@ def teach(
         mixture = MixtureConfig(experts=teaching.experts, chosen=min(2, teaching.experts))
         model.decoder = expand(model.decoder, mixture)
         train_expert_corrector(model, lists, config, most=read, progress=progress)
+    elif teaching.hear:
+        encoder = encoder_of(teaching.hear).requires_grad_(False)
+        sizes = CrossAttentionConfig(frames=encoder.width, size=teaching.size, heads=teaching.size // HEAD)
+        model.parts[ENCODER] = encoder
+        model.parts[ADAPTER] = CrossAttentionAdapter(sizes, model.decoder.config)
+        hearing = hearing_of(model, teaching.recordings)
+        train_hearing_corrector(model, hearing, lists, config, most=read, frozen=teaching.frozen, progress=progress)
     else:
         targets = LoraConfig(rank=teaching.lora, alpha=2.0 * teaching.lora, targets=TARGETS) if teaching.lora else None
         moving = None if targets is None else new_updates(model, targets)
         train_corrector(model, lists, config, most=read, parameters=moving, progress=progress)
 
 
-def corrected(model: Model, lists: Sequence[NBest], *, read: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def corrected(
+    model: Model, lists: Sequence[NBest], *, read: int, recordings: str = ""
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """(figures, texts of every list) of a model that was taught: free, held to the list, and what else it allows.
 
     Lists without a reference are corrected and not scored. A model with noise vectors also answers with those of other
-    lists (`ger_shuffled`): what that loses is what the vectors were worth.
+    lists (`ger_shuffled`), one that hears `recordings` also with silence in their place (`ger_silenced`): what that
+    loses is what they were worth.
     """
     scored = [index for index, one in enumerate(lists) if one.reference is not None]
     known = [lists[index] for index in scored]
     figures = oracle_scores(known) if known else {}
     texts: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in lists]
-    for name, corrector in _correctors(model, read).items():
+    for name, corrector in _correctors(model, read, recordings).items():
         answers = corrector.correct(lists)
         if known:
             figures[name] = correction_scores(known, [answers[index] for index in scored])
@@ -100,17 +131,31 @@ def corrected(model: Model, lists: Sequence[NBest], *, read: int) -> tuple[dict[
     return figures, texts
 
 
-def _correctors(model: Model, read: int) -> dict[str, Corrector]:
+def _correctors(model: Model, read: int, recordings: str) -> dict[str, Corrector]:
+    if ADAPTER in model.parts:
+        if not recordings:
+            raise InputError(
+                "this model hears recordings beside lists; name their shards or manifest with --recordings"
+            )
+        hearing = hearing_of(model, recordings)
+        silence = replace(hearing, silenced=True)
+        return _pair(model, read, beside=partial(hearing.beside, model)) | {
+            "ger_silenced": Corrector(model, most=read, beside=partial(silence.beside, model))
+        }
     adapter = model.parts.get("noise_vector")
     if not isinstance(adapter, NoiseVector):
-        return {
-            "ger": Corrector(model, most=read),
-            "ger_constrained": Corrector(model, constrained=True, most=read),
-        }
-    own = noise_vectors_of(model, adapter, most=read)
+        return _pair(model, read)
     others = noise_vectors_of(model, adapter, most=read, shuffle_seed=0)
+    return _pair(model, read, vectors_of=noise_vectors_of(model, adapter, most=read)) | {
+        "ger_shuffled": Corrector(model, most=read, vectors_of=others)
+    }
+
+
+def _pair(
+    model: Model, read: int, *, vectors_of: VectorsOf | None = None, beside: Beside | None = None
+) -> dict[str, Corrector]:
+    """Free, and held to the list."""
     return {
-        "ger": Corrector(model, most=read, vectors_of=own),
-        "ger_constrained": Corrector(model, constrained=True, most=read, vectors_of=own),
-        "ger_shuffled": Corrector(model, most=read, vectors_of=others),
+        name: Corrector(model, constrained=held, most=read, vectors_of=vectors_of, beside=beside)
+        for name, held in (("ger", False), ("ger_constrained", True))
     }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unitok.correction import VectorsOf, correction_plan
 from unitok.cross_attention import CrossAttentionAdapter
 from unitok.decoder import Decoder
+from unitok.hearing import Hearing
 from unitok.lora import LoraConfig, add_lora, updates
 from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
@@ -210,14 +211,48 @@ def train_noise_corrector(
 
 
 def hidden_with_frames(
-    decoder: Decoder, adapter: CrossAttentionAdapter, frames_of: Callable[[int], Tensor]
+    decoder: Decoder, adapter: CrossAttentionAdapter, frames_of: Callable[[Sequence[int]], Sequence[Tensor]]
 ) -> HiddenOf:
-    """The decoder while every document looks at its recording; `frames_of` gives (F, E) of an example's index."""
+    """The decoder while every document looks at its recording; `frames_of` gives (F, E) of each example's index."""
 
     def run(pack: Pack, indices: Sequence[int]) -> Tensor:
         lengths = pack.sequences.diff().tolist()
-        with adapter.attend(decoder, [frames_of(index) for index in indices], lengths):
+        with adapter.attend(decoder, frames_of(indices), lengths):
             given = pack.prefix_lengths[: pack.num_sequences]
             return decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=given)
 
     return run
+
+
+def train_hearing_corrector(
+    model: Model,
+    hearing: Hearing,
+    lists: Sequence[NBest],
+    config: FinetuneConfig,
+    *,
+    most: int = 5,
+    frozen: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Teach a model to correct lists while it looks at their recordings, in place, with the adapter.
+
+    `frozen` leaves the decoder as it is and teaches the adapter alone, as Whispering-LLaMA does.
+    """
+    chosen = teachable(lists)
+    documents = CorrectionDocuments(model, chosen, most=most, seed=config.seed)
+
+    def frames(indices: Sequence[int]) -> list[Tensor]:
+        return hearing.frames([documents.item(index) for index in indices])
+
+    losses = finetune(
+        model.decoder,
+        documents,
+        config,
+        pad=model.vocabulary.pad,
+        parameters=() if frozen else None,
+        added=hearing.adapter.parameters(),
+        hidden_of=hidden_with_frames(model.decoder, hearing.adapter, frames),
+        progress=progress,
+    )
+    _note_tasks(model, chosen)
+    return losses

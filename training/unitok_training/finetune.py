@@ -35,6 +35,8 @@ class FinetuneConfig:
     """Most positions of a step's pack; a single longer document is a step of its own."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=5e-4, warmup_steps=20))
     """Learning rate, its course and clipping; AdamW."""
+    added_rate: float = 3.0
+    """New parts beside the decoder learn so many times as fast as it does."""
     seed: int = 0
     """Of every draw."""
 
@@ -87,6 +89,7 @@ def finetune(
     *,
     pad: int,
     parameters: Iterable[nn.Parameter] | None = None,
+    added: Iterable[nn.Parameter] = (),
     hidden_of: HiddenOf | None = None,
     extra: Callable[[], Tensor] | None = None,
     progress: Callable[[int, float], None] | None = None,
@@ -99,6 +102,7 @@ def finetune(
         config: how long and how fast.
         pad: padding id (no pack holds any).
         parameters: what moves; the whole decoder where None. Everything else is frozen while this runs.
+        added: what moves as well, `config.added_rate` times as fast.
         hidden_of: the forward; the plain decoder where None.
         extra: one more loss of the forward just done, such as load balancing.
         progress: called with (step, loss).
@@ -106,11 +110,13 @@ def finetune(
     Raises:
         InputError: a loss that is not finite; the weights were not updated with it.
     """
-    moving = list(decoder.parameters() if parameters is None else parameters)
+    groups = [(list(decoder.parameters() if parameters is None else parameters), 1.0), (list(added), config.added_rate)]
+    moving = [one for group, _ in groups for one in group]
     run = hidden_of or plain_hidden(decoder)
     optimizer = torch.optim.AdamW(
-        moving, lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay
-    )
+        [{"params": group, "times": times} for group, times in groups if group],
+        lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay,
+    )  # fmt: skip
     losses = []
     with only_these_move(decoder, moving):
         for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
@@ -129,8 +135,9 @@ def finetune(
             optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)
+            now = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
             for group in optimizer.param_groups:
-                group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
+                group["lr"] = now * group["times"]
             optimizer.step()
             losses.append(float(mean.detach()))
             if progress is not None:

@@ -30,7 +30,8 @@ class EncoderChoice:
     kind: str = "conformer"
     """"conformer" or "transformer" (from scratch), "filterbank", or "pretrained" (a folder of transformers)."""
     folder: str = ""
-    """Local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, or of `unitok systems hubert`; for "pretrained"."""
+    """Local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, of `unitok systems hubert`, of a latent model, or of a
+    judge; for "pretrained"."""
     beside: str = ""
     """A second encoder whose frames stand beside the first one's: "filterbank" or a local folder; none where empty."""
     layer: int | None = None

@@ -11,12 +11,13 @@ import torch
 
 from unitok.adapters.base import Adapter, AdapterSizes, make_adapter
 from unitok.decoder import Decoder
+from unitok.hearing import encoder_of
 from unitok.latent import LatentFrontEnd
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, load_frame_encoder
+from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
@@ -52,8 +53,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
             raise InputError(
                 "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
             )
-        own = Path(choice.folder)
-        return load_frame_encoder(own) if (own / "encoder.json").exists() else pretrained_encoder(own)
+        return encoder_of(choice.folder)
     trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
     if choice.kind not in trunks:
         raise InputError(f"encoder.kind is {choice.kind!r}: choose conformer, transformer, filterbank or pretrained")

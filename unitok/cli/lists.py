@@ -48,6 +48,9 @@ def add_commands(commands: Any) -> None:
     correct.add_argument(
         "--experts", type=int, default=0, help="experts in place of every feed-forward (default: none)"
     )
+    correct.add_argument("--hear", default="", help="encoder that hears the recordings: a judge, a latent model, …")
+    correct.add_argument("--recordings", default="", help="shards or manifest of the lists, for models that hear")
+    correct.add_argument("--frozen", action="store_true", help="with --hear, the decoder stays as it is")
     correct.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     correct.add_argument("--train-split", default="train", help="split that is learnt from (default: %(default)s)")
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
@@ -122,8 +125,9 @@ def run_correct(options: argparse.Namespace) -> None:
     from unitok_training.optim import OptimConfig
 
     teaching = Teaching(
-        read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts
-    )
+        read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts,
+        hear=options.hear, recordings=options.recordings, frozen=options.frozen,
+    )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
     model = unitok.load(options.model)
@@ -136,7 +140,7 @@ def run_correct(options: argparse.Namespace) -> None:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
         config = FinetuneConfig(steps=options.steps, optim=optim, seed=options.seed)
         teach(model, learnt, config, teaching, progress=progress)
-    found, texts = corrected(model, test, read=options.size)
+    found, texts = corrected(model, test, read=options.size, recordings=options.recordings)
     print(json.dumps(found, indent=2))
     if options.texts is not None:
         lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in texts)

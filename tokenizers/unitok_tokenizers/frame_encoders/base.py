@@ -27,6 +27,7 @@ FRAME_ENCODERS = {
     "conformer": "unitok_tokenizers.frame_encoders.trunks:ConformerEncoder",
     "speech_model": "unitok_tokenizers.frame_encoders.hf:SpeechModelEncoder",
     "whisper": "unitok_tokenizers.frame_encoders.hf:WhisperEncoder",
+    "ctc": "unitok_tokenizers.frame_encoders.ctc:CtcFrameEncoder",
     "layer_mix": "unitok_tokenizers.frame_encoders.combined:LayerMix",
     "side_by_side": "unitok_tokenizers.frame_encoders.combined:SideBySide",
 }

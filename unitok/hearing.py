@@ -1,0 +1,131 @@
+"""Recordings beside n-best lists: which encoder hears them, and how a decoder is made to look at what it heard.
+
+Whispering-LLaMA (Radhakrishnan et al. 2023) gives a language model the frames of the recogniser's own encoder, so that
+it may find what no hypothesis says. Here any encoder will do: of a latent model, of a judge, of transformers.
+
+T frames, E their width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unitok.backends.ctc import CtcRecogniser, ctc_folder
+from unitok.cross_attention import CrossAttentionAdapter
+from unitok.latent import LatentFrontEnd
+from unitok.lora import lora_config, merge_lora
+from unitok.model import Model
+from unitok.nbest import NBest
+from unitok.nbest_making import Utterance, utterances
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, load_frame_encoder
+from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
+from unitok_tokenizers.noise import add_noise
+
+ADAPTER, ENCODER = "cross_attention", "frame_encoder"
+"""Names among a model's parts."""
+AT_ONCE = 16
+"""Recordings that are encoded together."""
+
+
+def encoder_of(folder: Path | str) -> FrameEncoder:
+    """The speech encoder of a folder: of a latent model, a judge, `unitok systems hubert`, or transformers.
+
+    Raises:
+        InputError: none of these.
+    """
+    root = Path(folder)
+    if (root / "modules/latent.json").exists():
+        encoder = LatentFrontEnd.load(root / "modules").encoder
+        if (lora := lora_config(encoder)) is not None:
+            merge_lora(encoder, lora)
+        return encoder
+    if (root / "encoder.json").exists():
+        return load_frame_encoder(root).eval()
+    if ctc_folder(root) is not None:
+        found = CtcRecogniser.load(root).encoder
+        return CtcFrameEncoder(found.network, found.mel, found.layer).eval()
+    if (root / "unitok.json").exists():
+        raise InputError(f"{root} is a model without a latent front end; give one of `unitok train-latent`, or a judge")
+    if not (root / "config.json").exists():
+        raise InputError(f"{root} holds no speech encoder; give a judge, a latent model, or a folder of transformers")
+    return pretrained_encoder(root).eval()
+
+
+def places(count: int, width: int) -> Tensor:
+    """(T, E) sines and cosines of each frame's place (Vaswani et al. 2017): many encoders leave out when it was."""
+    rates = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
+    angles = torch.arange(count).float()[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
+
+
+@dataclass
+class Hearing:
+    """What a decoder looks at while it reads lists: the frames of their recordings."""
+
+    encoder: FrameEncoder
+    """Frozen."""
+    adapter: CrossAttentionAdapter
+    """Looks at the frames, in every block."""
+    recordings: dict[str, Utterance]
+    """By their ids."""
+    silenced: bool = False
+    """Frames are zeros: the decoder then answers from the list alone."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Frames by list, in half precision: a second epoch encodes nothing."""
+
+    def frames(self, lists: Sequence[NBest]) -> list[Tensor]:
+        """(T, E) float32 for each list's recording, as noisy as it was when the list was made.
+
+        Raises:
+            InputError: a recording that the source does not have.
+        """
+        fresh = [one for one in lists if one.id not in self.kept]
+        for start in range(0, len(fresh), AT_ONCE):
+            self._encode(fresh[start : start + AT_ONCE])
+        found = [self.kept[one.id].float() for one in lists]
+        return [torch.zeros_like(one) for one in found] if self.silenced else found
+
+    @torch.no_grad()
+    def _encode(self, lists: Sequence[NBest]) -> None:
+        samples = []
+        for one in lists:
+            heard = one.recording
+            name = one.id if heard is None else heard.id
+            if name not in self.recordings:
+                raise InputError(f"list {one.id}: no recording {name!r} in the source; give the one it was made from")
+            sound = self.recordings[name].load(self.encoder.sample_rate)
+            if heard is not None and heard.snr is not None:
+                sound = add_noise(sound, heard.snr, seed=heard.seed, name=name)
+            samples.append(sound)
+        found = self.encoder.encode(samples)
+        for one, hidden, size in zip(lists, found.hidden, found.lengths.tolist()):
+            rows = functional.layer_norm(hidden[:size].float(), hidden.shape[-1:])
+            self.kept[one.id] = (rows + places(size, rows.shape[1]).to(rows.device)).half()
+
+    @contextmanager
+    def beside(self, model: Model, one: NBest) -> Iterator[None]:
+        """While this lasts, a model's decoder looks at the recording of one list."""
+        with self.adapter.attend(model.decoder, self.frames([one])):
+            yield
+
+
+def hearing_of(model: Model, source: Path | str) -> Hearing:
+    """What a model directory keeps, with recordings of shards or a manifest.
+
+    Raises:
+        InputError: a model that hears nothing, or a source without sound.
+    """
+    adapter, encoder = model.parts.get(ADAPTER), model.parts.get(ENCODER)
+    if not isinstance(adapter, CrossAttentionAdapter) or not isinstance(encoder, FrameEncoder):
+        raise InputError("this model was not taught to hear recordings beside lists; teach it with --hear ENCODER")
+    return Hearing(encoder, adapter, {one.id: one for one in utterances(source)})
