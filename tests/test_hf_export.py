@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,14 +17,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from tests.tiny_model import WORDS, tiny_model
 from unitok.cli.main import main
+from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok.export import export_hf, import_hf
 from unitok.generation import generate
 from unitok.hf_tokenizer import token_names, tokenizer_config, tokenizer_json
+from unitok.lora import LoraConfig, add_lora, lora_config, updates
+from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
+from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
@@ -183,6 +190,51 @@ def test_every_shape_has_a_stock_class(model: Model, tmp_path: Path, name: str) 
     assert files(tmp_path / "back") == files(tmp_path / "model")
     export_hf(tmp_path / "back", tmp_path / "again")
     assert files(tmp_path / "again") == files(tmp_path / "hf")
+
+
+def test_experts_become_a_mixtral_and_come_back(model: Model, tmp_path: Path) -> None:
+    """With low-rank updates and a norm of its own for every expert; low-rank updates alone stay a Llama."""
+    experts = lively(expand(model.decoder, MixtureConfig(experts=4, chosen=2))).eval()
+    for feed in mixtures(experts):  # routing that no rounding turns over
+        feed.router.data.mul_(8)
+    for name, decoder, kind in (("mixed", experts, "Mixtral"), ("low", copy.deepcopy(model.decoder), "Llama")):
+        add_lora(decoder, LoraConfig(rank=2))
+        for update in updates(decoder).values():
+            for value in update.b.values():
+                torch.nn.init.normal_(value, std=0.1)
+        taught = replace(model, decoder=decoder, stepper=None)
+        taught.save(tmp_path / name)
+        export_hf(tmp_path / name, tmp_path / f"{name}-hf")
+        answer = ask_reader(taught, tmp_path / f"{name}-hf", tmp_path / f"{name}-place")
+        check_answer(taught, answer, f"{kind}ForCausalLM")
+        import_hf(tmp_path / f"{name}-hf", tmp_path / f"{name}-back")
+        back = Model.load(tmp_path / f"{name}-back")
+        assert len(mixtures(back.decoder)) == len(mixtures(decoder)) and lora_config(back.decoder) is None
+        for ids in prompts(model)[0]:
+            torch.testing.assert_close(own_logits(back.decoder, ids), own_logits(decoder, ids), atol=1e-4, rtol=1e-4)
+        export_hf(tmp_path / f"{name}-back", tmp_path / f"{name}-again")
+        assert files(tmp_path / f"{name}-again") == files(tmp_path / f"{name}-hf")
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixed-hf").save_pretrained(tmp_path / "theirs")
+    shutil.copytree(tmp_path / "mixed-hf/unitok", tmp_path / "theirs/unitok")
+    import_hf(tmp_path / "theirs", tmp_path / "own")  # what transformers writes of it
+    assert files(tmp_path / "own") == files(tmp_path / "mixed-back")
+    state = tmp_path / "mixed-hf/model.safetensors"
+    tensors = load_file(state)
+    save_file({key: value for key, value in tensors.items() if "experts.3.w2" not in key}, state)
+    with pytest.raises(InputError, match=r"experts\.3\.w2\.weight' is missing"):
+        import_hf(tmp_path / "mixed-hf", tmp_path / "no")
+
+
+def test_what_no_stock_class_computes_is_said(model: Model, tmp_path: Path) -> None:
+    normed = DecoderConfig(vocab_size=model.vocabulary.size, width=32, layers=1, heads=2, kv_heads=1, qk_norm=True)
+    replace(model, decoder=expand(Decoder(normed), MixtureConfig(experts=2))).save(tmp_path / "experts")
+    replace(model, parts={"noise_vector": NoiseVector(NoiseVectorConfig(width=32))}).save(tmp_path / "noise")
+    ears = CrossAttentionAdapter(CrossAttentionConfig(frames=4, size=8), model.decoder.config)
+    replace(model, parts={"cross_attention": ears}).save(tmp_path / "ears")
+    for name, remedy in (("experts", "qk_norm"), ("noise", "without --noise-vectors"), ("ears", "without --hear")):
+        with pytest.raises(InputError, match=remedy):
+            export_hf(tmp_path / name, tmp_path / "hf")
+        assert not (tmp_path / "hf").exists()
 
 
 def test_a_shape_without_a_stock_class_is_said(model: Model, tmp_path: Path) -> None:

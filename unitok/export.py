@@ -9,9 +9,15 @@ from typing import Any
 
 import torch
 
-from unitok.hf import expand_vocabulary, load_core, save_core
+from unitok.decoder import Decoder
+from unitok.hf import expand_vocabulary, load_core, save_core, stock_class
+from unitok.hf_mixture import MIXTRAL, load_mixtral, save_mixtral
 from unitok.hf_tokenizer import tokenizer_config, tokenizer_json
+from unitok.lora import lora_config, merge_lora
+from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
+from unitok.model_files import read_decoder
+from unitok.model_parts import save_mixture
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
@@ -23,6 +29,13 @@ OWN = "unitok"
 CORE = ("config.json", "generation_config.json", "model.safetensors")
 PARTS = ("unitok.json", "vocabulary.json", "voices.safetensors", "tokenizers", "vocoder", "modules")
 """Files and folders of a model directory beside `core/`."""
+BESIDE = {
+    "noise_vector": ("vectors of their differences", "--noise-vectors"),
+    "cross_attention": ("their recordings beside them", "--hear"),
+}
+"""Parts that stock classes have no place for → what they are, and the option that adds them."""
+INSIDE = ("lora", "mixture")
+"""Parts inside the decoder: an export has one set of weights with low-rank updates added and all experts in place."""
 
 
 def export_hf(model_dir: Path | str, out: Path | str) -> Path:
@@ -44,10 +57,18 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
             f"{root} reads what is given in both directions (decoder.prefix_lm), which no stock class does; "
             "train it without prefix_lm to export it"
         )
+    for name, (what, option) in BESIDE.items():
+        if (root / f"modules/{name}.json").exists():
+            raise InputError(
+                f"{root} corrects lists with {what} (modules/{name}), which no stock class computes; "
+                f"teach it without {option} to export it"
+            )
     positions = config["max_position_embeddings"]
     with atomic_directory(target) as draft:
-        if config["model_type"] == "qwen2":
-            _export_as_llama(root / "core", draft, vocabulary)
+        if any((root / f"modules/{name}.json").exists() for name in INSIDE):
+            _export_taught(root, draft, vocabulary)
+        elif config["model_type"] == "qwen2":
+            _export_as_llama(load_core(root / "core"), draft, vocabulary)
         else:
             for name in CORE:
                 shutil.copyfile(root / "core" / name, draft / name)
@@ -56,6 +77,9 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
         if isinstance(text, SentencePieceText):
             (draft / "tokenizer.model").write_bytes(text.model)
         _copy_parts(root, draft / OWN)
+        for name in INSIDE:  # the weights above hold them
+            for suffix in ("json", "safetensors"):
+                (draft / OWN / f"modules/{name}.{suffix}").unlink(missing_ok=True)
     return target
 
 
@@ -107,15 +131,26 @@ def import_hf(
     return Path(out)
 
 
-def _export_as_llama(core: Path, draft: Path, vocabulary: Vocabulary) -> None:
+def _export_taught(root: Path, draft: Path, vocabulary: Vocabulary) -> None:
+    """A decoder with low-rank updates or experts, as the class that computes the same."""
+    decoder = read_decoder(root, torch.float32)
+    if (lora := lora_config(decoder)) is not None:
+        merge_lora(decoder, lora)
+    if stock_class(decoder.config) == "qwen2" and not mixtures(decoder):
+        _export_as_llama(decoder, draft, vocabulary)
+        return
+    save = save_mixtral if mixtures(decoder) else save_core
+    save(decoder, draft, bos=vocabulary.bos, eos=vocabulary.eos, pad=vocabulary.pad)
+
+
+def _export_as_llama(decoder: Decoder, draft: Path, vocabulary: Vocabulary) -> None:
     """A Qwen2 as the Llama that computes the same, with an output bias of zeros.
 
     For model type qwen2 stock transformers builds a tokenizer of its own, whatever `tokenizer_config.json` says.
     """
-    decoder = load_core(core)
     if decoder.config.width % decoder.config.heads:
         raise InputError(
-            f"{core}: attention biases with a width ({decoder.config.width}) that is no multiple of the heads "
+            f"attention biases with a width ({decoder.config.width}) that is no multiple of the heads "
             f"({decoder.config.heads}) fit no stock class whose tokenizer is free; train without attention_bias"
         )
     roles = vocabulary
@@ -127,7 +162,8 @@ def _restore(root: Path, out: Path) -> Path:
     vocabulary = Vocabulary.load(root / OWN / "vocabulary.json")
     for stream in TokenizerSet.load(root / OWN / "tokenizers").streams():
         vocabulary.check(stream, f"{root / OWN}/tokenizers")
-    decoder = load_core(root)
+    experts = read_json(root / "config.json").get("model_type") == MIXTRAL
+    decoder = load_mixtral(root) if experts else load_core(root)
     rows = decoder.config.vocab_size
     if rows < vocabulary.size:
         raise InputError(
@@ -136,8 +172,9 @@ def _restore(root: Path, out: Path) -> Path:
     if rows > vocabulary.size:  # training elsewhere may pad the embedding
         decoder = expand_vocabulary(decoder, vocabulary.size, vocabulary.size, generator=torch.Generator())
     with atomic_directory(out) as draft:
-        save_core(decoder, draft / "core", bos=vocabulary.bos, eos=vocabulary.eos, pad=vocabulary.pad)
         _copy_parts(root / OWN, draft)
+        core = save_mixture(decoder, draft / "modules")
+        save_core(core, draft / "core", bos=vocabulary.bos, eos=vocabulary.eos, pad=vocabulary.pad)
     return out
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder import Decoder, DecoderConfig, FeedForward
+from unitok.mixture_feed_forward import mixture_factory, mixtures
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 
@@ -309,7 +310,9 @@ def expand_vocabulary(decoder: Decoder, size: int, old_size: int, *, generator: 
 
     `old_size` is the length of the host's tokenizer; rows behind it are padding of its embedding and are dropped.
     """
-    grown = Decoder(replace(decoder.config, vocab_size=size), generator=generator)
+    feeds = mixtures(decoder)
+    factory = mixture_factory(feeds[0].mixture) if feeds else FeedForward
+    grown = Decoder(replace(decoder.config, vocab_size=size), generator=generator, feed_forward=factory)
     for block, old_block in zip(_blocks(grown), _blocks(decoder)):
         if old_block.out_bias is not None:
             block.out_bias = torch.nn.Parameter(torch.zeros(decoder.config.width))

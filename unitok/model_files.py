@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unitok.decoder import Decoder
 from unitok.hf import load_core, save_core
 from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
@@ -65,21 +66,27 @@ def read_model(root: Path, dtype: torch.dtype) -> Model:
         return _read(root, config, dtype)
 
 
+def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
+    """The decoder of a model directory with its experts and low-rank updates."""
+    decoder = load_mixture(root / "modules", load_core(root / "core", dtype=dtype))
+    if (root / "modules/lora.json").exists():
+        lora = read_json(root / "modules/lora.json")
+        add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
+        load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
+    return decoder
+
+
 def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     tokenizers = TokenizerSet.load(root / "tokenizers")
     for stream in tokenizers.streams():
         vocabulary.check(stream, f"{root}/tokenizers")
-    decoder = load_mixture(root / "modules", load_core(root / "core", dtype=dtype))
+    decoder = read_decoder(root, dtype)
     if decoder.config.vocab_size != vocabulary.size:
         raise InputError(
             f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "
             "their files are of different models, copy the folder again"
         )
-    if (root / "modules/lora.json").exists():
-        lora = read_json(root / "modules/lora.json")
-        add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
-        load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
     prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
     return Model(
         decoder=decoder,
