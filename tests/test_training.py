@@ -200,6 +200,19 @@ def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints/step_00000010").is_dir()
 
 
+def test_a_run_of_an_earlier_version_continues(tmp_path: Path) -> None:
+    """What that version could not set has the default; where this run sets it otherwise, it is refused as ever."""
+    run(tmp_path, stop_after=2)
+    state = tmp_path / "checkpoints/step_00000002/state.json"
+    found = json.loads(state.read_text())
+    del found["settings"]["train"]["output_slices"], found["settings"]["train"]["optim"]["momentum"]
+    state.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"train.output_slices = False and this run has True"):
+        run(tmp_path, replace(CONFIG, output_slices=True))
+    run(tmp_path)
+    assert (tmp_path / "checkpoints/step_00000008").is_dir()
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     first = run(tmp_path)
     again = run(tmp_path, model=decoder(seed=9))

@@ -36,13 +36,14 @@ from unitok_training.distributed import World
 from unitok_training.documents import Document, ListedDocuments, listed
 from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
-from unitok_training.loop import NonFiniteLoss, differences
+from unitok_training.loop import NonFiniteLoss
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, rate
 from unitok_training.pack_losses import stream_table
 from unitok_training.packing import DataState, PackStream
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
+from unitok_training.train_config import completed, differences
 
 PARTS = ("encoder", "adapter", "decoder")
 FREE_TO_CHANGE = (
@@ -163,7 +164,8 @@ class LatentTrainer:
         found = latest_checkpoint(self.out / "checkpoints")
         if found is None:
             return False
-        for name, old, new in differences(found.state["settings"], self.settings()):
+        saved = completed(found.state["settings"], {"train": asdict(LatentTrainConfig())})
+        for name, old, new in differences(saved, self.settings()):
             if name not in FREE_TO_CHANGE:
                 raise InputError(
                     f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "

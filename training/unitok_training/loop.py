@@ -47,7 +47,7 @@ from unitok_training.progress import Reporter
 from unitok_training.saving import BackgroundSaver
 from unitok_training.shard_files import Share
 from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
-from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, differences
+from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed, differences
 
 
 class NonFiniteLoss(InputError):
@@ -148,7 +148,8 @@ class Trainer:
         if found is None:
             return False
         assert found.path is not None
-        for name, old, new in differences(found.state["settings"], self.settings()):
+        defaults = {"train": asdict(TrainConfig()), "plans": asdict(PlanOptions())}
+        for name, old, new in differences(completed(found.state["settings"], defaults), self.settings()):
             if name not in FREE_TO_CHANGE:
                 raise InputError(
                     f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "

@@ -80,6 +80,15 @@ class TrainConfig:
             raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
 
 
+def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version saved; what it could not set yet has the default."""
+    found = {**defaults, **saved}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(saved.get(key), dict):
+            found[key] = completed(saved[key], value)
+    return found
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted name, old value, new value) where two nested configurations differ; JSON's lists equal tuples."""
     found: list[tuple[str, Any, Any]] = []
