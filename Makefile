@@ -25,9 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo
 
-# Tokens, latent vectors and a cascade, three seeds each, on equal decoder tokens. `COMPARE=--full` makes all three tables.
+# Tokens, latent vectors and a cascade, three seeds each, on equal decoder tokens (`COMPARE=--full` makes all three
+# tables), and what a language model makes of a recogniser's lists, in the same results.
 compare: install
 	$(BIN)/python -m unitok compare -o runs/compare $(COMPARE)
+	$(BIN)/python -m unitok correction-experiment runs/compare --set model=arms/start-0/model -o runs/compare/correction
+	$(BIN)/python -m unitok compare -o runs/compare $(COMPARE) --add runs/compare/correction/results.json
 
 test: install
 	$(TEST) -n 2 --dist loadfile
