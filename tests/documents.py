@@ -40,7 +40,8 @@ TINY = {
     "nbest": "--limit 2 --size 2 --beams 2",
     "correct": "--steps 2 --size 2",
     "rescore": "--masked 1 --head 1",
-    "correction-experiment": "--set train_lists=2 test_lists=2 dev_draws=1 size=2 beams=2 read=2 steps=1 lora_rank=2",
+    "correction-experiment": "--set train_lists=2 test_lists=2 dev_draws=1 size=2 beams=2 read=2 steps=1 lora_rank=2"
+    " masked_steps=1 head_steps=1",
 }
 """Options that make a command take seconds; what a document's command is about stays as it is."""
 

@@ -6,6 +6,7 @@ The command itself runs with the documents' blocks.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ TINY = CorrectionConfig(
     beams=4,
     steps=2,
     lora_rank=2,
+    arms="masked, head,noise_vectors,experts,hear",
+    masked_steps=1,
+    head_steps=1,
+    encoder="model/tokenizers/units",
 )
 
 
@@ -43,8 +48,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model_folder(place / "model")
     (place / "out").mkdir()
     write_json(place / "out/pipeline.json", settings_of(place, TINY))
-    for stage in correction_stages():
-        run_stage(stage.function, place / "out")
+    for stage in correction_stages(TINY.chosen):
+        run_stage(stage.function, place / "out", *stage.arguments)
     return place
 
 
@@ -56,19 +61,22 @@ def test_the_stages_leave_lists_models_and_figures(run: Path) -> None:
     first, again = ({one.id: one.texts for one in dev if ("#" in one.id) == second} for second in (False, True))
     assert {f"{name}#1" for name in first} == set(again), "every recording is heard with two draws of the noise"
     assert any(first[name] != again[f"{name}#1"] for name in first)
-    results = gathered(run / "out", {})
+    results = gathered(run / "out", {}, TINY.chosen)
     words = results["lists"]["words"]
     assert results["oracle"]["compositional_wer"] <= results["oracle"]["wer"] <= results["first_pass"]["wer"]
     assert results["oracle"]["wer"] <= results["rescoring"]["wer"] and 0 <= results["rescoring"]["lambda"] <= 1
     assert results["ger"]["constrained_wer"] >= results["oracle"]["wer"] and words > 0
     assert results["ger"]["lora"]["trainable_parameters"] < results["ger"]["trainable_parameters"] / 5
-    assert correction_run.correction_table(results).count("\n") == 9
+    assert correction_run.correction_table(results).count("\n") == 16
     assert set(results["translation"]) == {"reference", "first_pass", "rescoring", "ger"}
     figures = correction_run.dotted(results)
-    for key in ("first_pass.wer", "rescoring.wer", "rescoring.lambda", "ger.wer", "ger.lora.wer", "oracle.wer"):
+    usual = ("first_pass.wer", "rescoring.wer", "rescoring.lambda", "ger.wer", "ger.lora.wer", "oracle.wer")
+    beside = ("noise_vectors.shuffled_wer", "hear.silenced_wer", *(f"{arm}.wer" for arm in TINY.chosen))
+    for key in (*usual, *beside):
         assert math.isfinite(figures[key])
     assert lora_config(Model.load(run / "out/ger_lora/model").decoder) is not None
     assert "ger" in Model.load(run / "out/ger/model").info["tasks"]
+    assert set(gathered(run / "out", {})) == set(results) - set(TINY.chosen), "without arms, what there always was"
 
 
 def test_another_model_is_another_run(run: Path) -> None:
@@ -87,6 +95,10 @@ def test_another_model_is_another_run(run: Path) -> None:
 def test_slips_are_told_before_anything_runs(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="steps is 0"):
         CorrectionConfig(steps=0)
+    with pytest.raises(InputError, match="unknown arm 'ears'"):
+        CorrectionConfig(arms="hear,ears")
+    with pytest.raises(InputError, match="no speech encoder"):
+        run_correction(run, tmp_path / "out", replace(TINY, encoder="my"))
     with pytest.raises(InputError, match="snr is empty"):
         CorrectionConfig(snr=())
     with pytest.raises(InputError, match="20 from 4 beams"):

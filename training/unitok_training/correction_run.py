@@ -6,20 +6,21 @@ A recogniser that knows no sentences (the CTC network of the run's judge) hears 
 lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
 after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
 that no part has heard. What each of them leaves wrong goes through the decoder's translation as well: errors of a
-cascade add up.
+cascade add up. Arms that are asked for stand beside them: other rescorers, and other ways to teach the corrector.
 
     train.jsonl  scored.jsonl  rescoring.json  translation.json  results.json
-    ger/ and ger_lora/ with model/, scores.json and texts.json
+    ger/, ger_lora/ and arms that correct, with model/, scores.json and texts.json; arms that rescore, with scores.json
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from unitok.backends.choose import recogniser_of
+from unitok.hearing import encoder_of
 from unitok.lora import updates
 from unitok.model import Model, Request
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
@@ -35,12 +36,25 @@ from unitok_training.optim import OptimConfig
 from unitok_training.pipeline import Pipeline, Stage, StageRecord
 from unitok_training.progress import flatten
 from unitok_training.report import lookup
+from unitok_training.rescorers import head_figures, masked_scores
 from unitok_training.scores import bleu
 
 OWN = "unitok_training.correction_run"
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
 SCORED = ("dev", "dev_draws", "test_lists")
 TEACHING = ("read", "seed")
+
+RESCORERS = {"masked": masked_scores, "head": head_figures}
+ARMS: Mapping[str, str] = {
+    "masked": "Rescored by a masked scorer",
+    "head": "Rescored by a head for word errors",
+    "noise_vectors": "Corrected, with noise vectors",
+    "experts": "Corrected, with experts",
+    "hear": "Corrected, with the recording beside the list",
+}
+"""Arms beside the usual ones → what a table calls them."""
+CONTROLS = {"shuffled_wer": "with those of other lists", "silenced_wer": "with silence instead"}
+"""Figures of an arm without what it adds → what a table calls them."""
 
 Settings = Mapping[str, Any]
 
@@ -79,23 +93,49 @@ class CorrectionConfig:
     """Rank of the second corrector's updates."""
     lora_learning_rate: float = 5e-3
     """Peak learning rate of the second corrector."""
+    arms: str = ""
+    """Arms beside the usual ones, with commas between: masked, head, noise_vectors, experts, hear."""
+    masked_steps: int = 200
+    """Updates of the masked scorer."""
+    head_steps: int = 100
+    """Updates of the head for word errors."""
+    noise_vectors: int = 2
+    """Vectors of the hypotheses' differences."""
+    experts: int = 2
+    """Experts in place of every feed-forward."""
+    encoder: str = "judge"
+    """Folder of the encoder whose frames the arm `hear` looks at."""
     threads: int = 2
     """CPU threads in all; a stage takes one."""
     seed: int = 0
     """Of the noise, the choice of recordings and the order of examples."""
 
     def __post_init__(self) -> None:
-        for name in ("train_lists", "dev_draws", "read", "steps", "lora_rank", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for item in fields(self):
+            if item.type == "int" and item.name not in ("test_lists", "seed") and getattr(self, item.name) < 1:
+                raise InputError(f"{item.name} is {getattr(self, item.name)}: it must be 1 or more")
+        if unknown := [name for name in self.chosen if name not in ARMS]:
+            raise InputError(f"unknown arm {unknown[0]!r}: arms are {', '.join(ARMS)}, with commas between")
         if not self.snr:
             raise InputError("snr is empty: give the noise in dB, such as 15")
         ListOptions(size=self.size, beams=self.beams)
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The arms, each once."""
+        return tuple(dict.fromkeys(name for part in self.arms.split(",") if (name := part.strip())))
 
-def correction_stages() -> list[Stage]:
+
+def correction_stages(arms: Sequence[str] = ()) -> list[Stage]:
     """The graph, in the order in which stages start."""
     both = ("train_lists", "scored_lists")
+    beside = {
+        "masked": ("dev", "seed", "masked_steps"),
+        "head": ("dev", "seed", "head_steps"),
+        "noise_vectors": (*TEACHING, "steps", "learning_rate", "noise_vectors"),
+        "experts": (*TEACHING, "steps", "learning_rate", "experts"),
+        "hear": (*TEACHING, "steps", "learning_rate", "encoder", "source"),
+    }
     return [
         Stage(name="scored_lists", function=f"{OWN}:scored_lists", settings=(*MAKING, *SCORED)),
         Stage(name="train_lists", function=f"{OWN}:train_lists", settings=(*MAKING, "train_lists")),
@@ -108,6 +148,10 @@ def correction_stages() -> list[Stage]:
             settings=(*TEACHING, "steps", "lora_rank", "lora_learning_rate"),
         ),
         Stage(name="translation", function=f"{OWN}:translation", needs=("rescoring", "ger")),
+        *(
+            Stage(name=name, function=f"{OWN}:arm", arguments=(name,), needs=both, settings=beside[name])
+            for name in arms
+        ),
     ]
 
 
@@ -124,6 +168,7 @@ def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
         "model": str(model),
         "source": str(source),
         "recogniser": str(recogniser) if recogniser.is_dir() else config.recogniser,
+        "encoder": str(folder / config.encoder),
         "inputs": inputs,
     }
 
@@ -146,15 +191,17 @@ def run_correction(
     settings = settings_of(Path(run), config)
     recogniser_of(settings["recogniser"], Model.load(settings["model"]))  # a slip is told now, not by a stage
     utterances(settings["source"])
+    if "hear" in config.chosen:
+        encoder_of(settings["encoder"])
     ensure_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = Pipeline(folder, correction_stages(), settings, threads=config.threads, report=report).run()
-    results = gathered(folder, records)
+    records = Pipeline(folder, correction_stages(config.chosen), settings, threads=config.threads, report=report).run()
+    results = gathered(folder, records, config.chosen)
     write_json(folder / "results.json", results)
     return results
 
 
-def gathered(folder: Path, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+def gathered(folder: Path, records: Mapping[str, StageRecord], arms: Sequence[str] = ()) -> dict[str, Any]:
     """What the stages of a run have found."""
     scores = read_json(folder / "rescoring.json")
     full, lora = (read_json(folder / name / "scores.json") for name in ("ger", "ger_lora"))
@@ -163,6 +210,7 @@ def gathered(folder: Path, records: Mapping[str, StageRecord]) -> dict[str, Any]
         "oracle": {"wer": scores["oracle"]["wer"], "compositional_wer": scores["compositional"]["wer"]},
         "rescoring": {name: scores["rescoring"][name] for name in ("wer", "lambda", "lm_alone_wer")},
         "ger": {**full, "lora": lora},
+        **{name: read_json(folder / name / "scores.json") for name in arms},
         "translation": read_json(folder / "translation.json"),
         "lists": {name: scores[name] for name in ("lists", "words", "hypotheses_per_list")},
         "seconds": {name: round(record.seconds, 1) for name, record in records.items()},
@@ -190,6 +238,13 @@ def correction_table(results: Mapping[str, Any]) -> str:
         ("Corrected, held to the list", corrected["constrained_wer"], ""),
         ("Corrected", corrected["wer"], "ger"),
         ("Corrected, trained by LoRA", corrected["lora"]["wer"], ""),
+        *((label, results[name]["wer"], "") for name, label in ARMS.items() if name in results),
+        *(
+            (f"{ARMS[name]}: {label}", results[name][key], "")
+            for name in ARMS
+            for key, label in CONTROLS.items()
+            if key in results.get(name, {})
+        ),
         ("What was said", 0.0, "reference"),
     ]
     lines = []
@@ -255,6 +310,25 @@ def ger_lora(run: Path, settings: Settings) -> None:
     _correct(run / "ger_lora", settings, settings["lora_learning_rate"], teaching)
 
 
+def arm(run: Path, settings: Settings, name: str) -> None:
+    """One of `ARMS`."""
+    if name in RESCORERS:
+        test, dev = (read_lists(run / "scored.jsonl", split=split) for split in ("test", settings["dev"]))
+        model, learnt = Model.load(settings["model"]), read_lists(run / "train.jsonl")
+        scores = RESCORERS[name](
+            model, test, dev, learnt, steps=settings[f"{name}_steps"], seed=settings["seed"]
+        )  # fmt: skip
+        (run / name).mkdir(exist_ok=True)
+        write_json(run / name / "scores.json", scores)
+        return
+    ways: dict[str, dict[str, Any]] = {
+        "noise_vectors": {"noise_vectors": settings["noise_vectors"]},
+        "experts": {"experts": settings["experts"]},
+        "hear": {"hear": settings["encoder"], "recordings": settings["source"]},
+    }
+    _correct(run / name, settings, settings["learning_rate"], Teaching(read=settings["read"], **ways[name]))
+
+
 def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: Teaching) -> None:
     """Train a corrector, save it, and score what it writes of the test lists."""
     model = Model.load(settings["model"])
@@ -265,12 +339,14 @@ def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: T
         model, learnt, config, teaching, progress=lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True)
     )
     model.save(folder / "model")
-    figures, texts = corrected(model, test, read=teaching.read)
+    figures, texts = corrected(model, test, read=teaching.read, recordings=teaching.recordings)
     write_json(folder / "texts.json", {line["id"]: line["ger"] for line in texts})
     moved = (one for update in updates(model.decoder).values() for one in update.parameters())
-    counted = moved if teaching.lora else model.decoder.parameters()
-    scores = {**figures["ger"], "constrained_wer": figures["ger_constrained"]["wer"]}
-    write_json(folder / "scores.json", {**scores, "trainable_parameters": sum(one.numel() for one in counted)})
+    added = (one for part in model.parts.values() for one in part.parameters() if one.requires_grad)
+    counted = moved if teaching.lora else (*model.decoder.parameters(), *added)
+    others = {f"{name.removeprefix('ger_')}_wer": one["wer"] for name, one in figures.items() if "ger_" in name}
+    scores = {**figures["ger"], **others, "trainable_parameters": sum(one.numel() for one in counted)}
+    write_json(folder / "scores.json", scores)
 
 
 def translation(run: Path, settings: Settings) -> None:
