@@ -6,10 +6,12 @@ counted, never padding; the Trainer's clock leaves its data loader out, ours lea
 
 from __future__ import annotations
 
+import random
 import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +90,23 @@ class Subject:
 
         return Arm(name=name, run=run, unit="tokens/s", settings={"precision": precision, "compile": compiled})
 
-    def trainer(self, name: str, *, flatten: bool, bf16: bool, compiled: bool) -> Arm:
-        """The Trainer with flags."""
+    def trainer(self, name: str, *, flatten: bool, bf16: bool, compiled: bool, by_length: bool = False) -> Arm:
+        """The Trainer with flags. `by_length` gives it other steps, so that its curve compares with no other."""
+        steps = grouped(self.documents) if by_length else self.documents
 
         def run() -> float:
             curve = hf_training.train(
-                self.exported, self.context.folder / "train-hf", self.documents, pad=self.source.vocabulary.pad,
+                self.exported, self.context.folder / "train-hf", steps, pad=self.source.vocabulary.pad,
                 flatten=flatten, bf16=bf16, compiled=compiled, learning_rate=LEARNING_RATE,
             )  # fmt: skip
-            self.curves[name] = curve.losses
-            return self._rate(curve.seconds)
+            if not by_length:
+                self.curves[name] = curve.losses
+                return self._rate(curve.seconds)
+            tokens = sum(len(document.ids) for step in steps[WARM_UP:] for document in step)
+            return tokens / sum(curve.seconds[WARM_UP:])
 
-        settings = {"rows": "flattened" if flatten else "padded", "bf16": bf16, "compile": compiled}
+        order = {"order": "by length"} if by_length else {}
+        settings = {"rows": "flattened" if flatten else "padded", "bf16": bf16, "compile": compiled, **order}
         return Arm(name=name, run=run, unit="tokens/s", settings=settings)
 
     def _rate(self, seconds: Sequence[float]) -> float:
@@ -128,6 +135,15 @@ class Subject:
         return training_flops(self.model.config, lengths=lengths, supervised=supervised)
 
 
+def grouped(steps: Sequence[Sequence[Document]]) -> list[Sequence[Document]]:
+    """The same documents in as many steps, those of similar length together, as the Trainer's `group_by_length`."""
+    every = sorted((document for step in steps for document in step), key=lambda document: len(document.ids))
+    bounds = [round(number * len(every) / len(steps)) for number in range(len(steps) + 1)]
+    found: list[Sequence[Document]] = [every[begin:end] for begin, end in pairwise(bounds)]
+    random.Random(0).shuffle(found)
+    return found
+
+
 def run(context: Context) -> Outcome:
     """Ratios `train.*`."""
     subject = Subject(context)
@@ -139,14 +155,16 @@ def run(context: Context) -> Outcome:
         subject.ours("unitok.fp32", "fp32", False),
         subject.trainer("trainer.flat_bf16", flatten=True, bf16=True, compiled=False),
         subject.trainer("trainer.flat_bf16_compile", flatten=True, bf16=True, compiled=True),
+        subject.trainer("trainer.bf16_by_length", flatten=False, bf16=True, compiled=False, by_length=True),
     ]
     if context.quick:
-        arms = [arms[1], arms[4]]
+        arms = [arms[1], arms[4], arms[-1]]
     found, failed = interleave(arms, context.rounds, context.report)
     notes = {f"train.{name}": reason for name, reason in failed.items()}
     notes |= _check_curves(subject)
     ours = max((name for name in found if name.startswith("unitok.")), key=lambda name: found[name].median)
-    peers = [name for name in found if name.startswith("trainer.") and name != "trainer.default"]
+    same_steps = [name for name in found if name in subject.curves]
+    peers = [name for name in same_steps if name.startswith("trainer.") and name != "trainer.default"]
     best = max(peers, key=lambda name: found[name].median) if peers else ""
     tokens = sum(subject.tokens[WARM_UP:])
     share = subject.flops() / tokens * found[ours].median / subject.gemm_rate()
@@ -156,6 +174,8 @@ def run(context: Context) -> Outcome:
     ratios["train.vs_trainer_default"] = ratio(found, ours, "trainer.default")
     notes[f"{prefix}gemm_share"] = f"{ours}; FLOPs of real tokens only ÷ time ÷ bfloat16 rate of the same shapes"
     notes[f"{prefix}vs_trainer_best"] = f"{ours} ÷ {best or 'no other Trainer arm ran'}"
+    if other := ratio(found, ours, "trainer.bf16_by_length"):
+        notes[f"{prefix}vs_trainer_best"] += f"; {other:.2f} ÷ trainer.bf16_by_length, which sees other steps"
     notes["train.vs_trainer_default"] = (
         f"{ours} ÷ trainer.default (float32, padded); {material.parameters(subject.model) / 1e6:.0f}M parameters, "
         f"{subject.lengths}, {sum(map(len, subject.documents)) / subject.steps:.1f} documents a step"

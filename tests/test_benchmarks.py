@@ -95,3 +95,4 @@ def test_training_learns_the_same_as_the_trainer(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert found["ratios"]["train.vs_trainer_default"] > 0
     assert "train.trainer.default" in found["arms"], found["notes"]
+    assert "train.trainer.bf16_by_length" in found["arms"], found["notes"]
