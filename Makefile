@@ -29,7 +29,7 @@ demo: install
 # tables), and what a language model makes of a recogniser's lists, in the same results.
 compare: install
 	$(BIN)/python -m unitok compare -o runs/compare $(COMPARE)
-	$(BIN)/python -m unitok correction-experiment runs/compare --set model=arms/start-0/model -o runs/compare/correction
+	$(BIN)/python -m unitok correction-experiment runs/compare --set model=arms/cascade-0/model -o runs/compare/correction
 	$(BIN)/python -m unitok compare -o runs/compare $(COMPARE) --add runs/compare/correction/results.json
 
 test: install
