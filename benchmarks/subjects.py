@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, loss, train
+from benchmarks import checkpoint, data, decode, demo, loss, train
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
 SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
+    "demo": demo.run,
     "loss": loss.run,
     "data": data.run,
     "checkpoint": checkpoint.run,
@@ -16,5 +17,5 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "train": train.run,
 }
 """Name → function; the name is the prefix of its arms."""
-TIMED = frozenset(SUBJECTS) - {"loss"}
+TIMED = frozenset(SUBJECTS) - {"demo", "loss"}
 """Subjects whose figures depend on a quiet machine."""

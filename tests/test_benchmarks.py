@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, gpu_decode, machine, results
+from benchmarks import decode, demo, gpu_decode, machine, results
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, interleave, largest_difference, ratio
 from benchmarks.context import Context
@@ -86,6 +86,15 @@ def test_the_gpu_arms_agree_on_what_they_write(tmp_path: Path) -> None:
     arms, rate, told = gpu_decode.run(context, decode.TINY, prompt, count, device="cpu")
     assert set(arms) == {gpu_decode.CAPTURED, gpu_decode.EAGER} and rate > 0
     assert told.startswith(f"{count} of {count} ids")
+
+
+def test_the_demo_is_compared_with_its_time_before(tmp_path: Path) -> None:
+    context = Context(folder=tmp_path, rounds=1, quick=True, report=lambda line: None)
+    nothing = demo.run(context, tmp_path / "metrics.json")
+    assert nothing.ratios == {"demo.seconds_vs_before": None} and "make demo" in nothing.notes["demo.seconds_vs_before"]
+    figures = {"seconds": {"total": demo.BEFORE / 2, "units": 9.0}, "asr": {"wer": 0.1}, "s2tt": {"bleu": 70.0}}
+    (tmp_path / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    assert demo.run(context, tmp_path / "metrics.json").ratios["demo.seconds_vs_before"] == 0.5
 
 
 @pytest.mark.slow

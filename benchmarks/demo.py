@@ -1,0 +1,31 @@
+"""How long `make demo` takes beside what it took before the engine was made fast: read from its last finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.arms import measured
+from benchmarks.context import Context
+from benchmarks.results import Outcome
+
+METRICS = Path(__file__).resolve().parents[1] / "runs" / "demo" / "metrics.json"
+BEFORE = 746.0
+"""Seconds at 2a6ce72, on two quiet cores of an AMD EPYC."""
+
+
+def run(context: Context, metrics: Path = METRICS) -> Outcome:
+    """Ratio `demo.seconds_vs_before`; no figure without a finished run. Nothing is run here."""
+    key = "demo.seconds_vs_before"
+    if not metrics.exists():
+        return Outcome(arms={}, ratios={key: None}, notes={key: "runs/demo holds no finished run: `make demo` first"})
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    seconds = float(found["seconds"]["total"])
+    stages = {name: value for name, value in found["seconds"].items() if name not in ("total", "sum_of_stages")}
+    context.report(f"  demo: {seconds:.0f} s")
+    note = (
+        f"{seconds:.0f} s ÷ {BEFORE:.0f} s at 2a6ce72; the same steps, asr.wer {found['asr']['wer']:.3f}, "
+        f"s2tt.bleu {found['s2tt']['bleu']:.1f}; " + ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
+    )
+    arms = {"total": measured([seconds], "s", {"checkpoint": str(found.get("checkpoint", ""))[:8]})}
+    return Outcome(arms=arms, ratios={key: seconds / BEFORE}, notes={key: note})
