@@ -18,7 +18,7 @@ from unitok_training.latent_data import LatentSource
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items, questions
 from unitok_training.latent_recipes import tiny
 from unitok_training.latent_run import make_front_end
-from unitok_training.latent_scores import answers, question, score, score_lines, without_recordings
+from unitok_training.latent_scores import answers, near, question, score, score_lines, without_recordings
 from unitok_training.mixture import LATENT_KEYS, LINES, Mixture
 from unitok_training.recipes import load_recipe
 
@@ -42,10 +42,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return [*found[:2], replace(found[2], extras={**ONE.extras, "keywords": ["now"]})]
 
 
-def source(rows: list[Row], key: str, model: Model) -> LatentSource:
+def source(rows: list[Row], key: str, model: Model, *, augmented: bool = False) -> LatentSource:
     front = make_front_end(tiny(), model.decoder, model.vocabulary.streams["text"].cardinalities[0])
     return LatentSource(
-        rows, Mixture(tasks={key: 1.0}), model.tokenizers.text, model.vocabulary, front, seed=0, augmented=False
+        rows, Mixture(tasks={key: 1.0}), model.tokenizers.text, model.vocabulary, front, seed=0, augmented=augmented
     )
 
 
@@ -68,6 +68,30 @@ def test_a_document_says_its_plan_and_reads_its_recordings(key: str, rows: list[
     scores = score_lines(model, rows, [key], 3)
     assert set(scores) == (set() if key == "lm" else {key})
     assert all(0 <= figures.get("accuracy", 0) <= 1 and figures["rows"] for figures in scores.values())
+
+
+def test_augmentation_leaves_answers_true(rows: list[Row]) -> None:
+    model = tiny_model()
+
+    def tempos(key: str) -> list[list[float]]:
+        plain, other = source(rows, key, model), source(rows, key, model, augmented=True)
+        documents = [plain.document(index) for index in range(20)]
+        return [
+            [len(after[0]) / len(before[0]) for before, after in zip(plain.inputs(one), other.inputs(one))]
+            for one in documents
+        ]
+
+    assert {tempo for one in tempos("asr.times") for tempo in one} == {1.0}
+    assert len({tempo for one in tempos("asr") for tempo in one}) > 10
+    pairs = [one for one in tempos("asr.example") if len(one) == 2]
+    assert pairs and all(abs(a - b) < 0.02 for a, b in pairs)  # an example sounds as what comes after it
+    assert max(a for a, _ in pairs) > 1.05 and "warp" in LATENT_LINES["sid"].keeps
+
+
+def test_words_are_near_their_times() -> None:
+    assert near(["1 we 3 buy", "2 she"], ["1 we 4 buy", "2 she"]) == 1.0
+    assert near(["1 we 3 buy"], ["3 we 3 buy"]) == 0.5 and near(["1 we 3 buy"], ["1 oh 1 we x buy"]) == 0.5
+    assert near(["1 we"], [""]) == 0.0
 
 
 def test_what_a_row_is_asked() -> None:

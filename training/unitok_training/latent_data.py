@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,11 +152,14 @@ class LatentSource:
         found = [self._read(row) for row in document.heard]
         if not self.augmented:
             return found
+        return [self._augmented(inputs, document) for inputs in found]
+
+    def _augmented(self, inputs: Inputs, document: LatentDocument) -> Inputs:
+        """A recording as another voice says it, or faster: all of a document alike, whose examples share its voice."""
         random = np.random.default_rng([self.seed, AUGMENT, document.index])
+        kept: dict[str, Any] = dict.fromkeys(self.lines[document.task].keeps, 0.0)
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
-        return [
-            tuple(augment(part, random, CtcConfig()) if part.ndim == 2 else part for part in inputs) for inputs in found
-        ]
+        return tuple(augment(part, random, CtcConfig(**kept)) if part.ndim == 2 else part for part in inputs)
 
     def _read(self, row: int) -> Inputs:
         found = self._inputs.get(row)

@@ -210,6 +210,8 @@ class LatentLine:
     """The answer is that of a row of the same group in another language."""
     needs: tuple[str, ...] = ("audio",)
     """Of audio, text, units: what the row that is given must have."""
+    keeps: tuple[str, ...] = ()
+    """Of "warp" and "tempo": what augmentation leaves alone, because the answer tells of the voice or of times."""
 
     def usable(self, row: Row) -> bool:
         """Whether a row has what is given."""
@@ -235,16 +237,16 @@ LATENT_LINES: Mapping[str, LatentLine] = {
     "asr.plain": LatentLine(task="asr", flags=("<noitn>",)),
     "asr.formatted": LatentLine(task="asr", flags=("<itn>",), answers=fact("formatted")),
     "asr.mixed": LatentLine(task="asr", answers=fact("mixed")),
-    "asr.times": LatentLine(task="asr", flags=("<ts>",), answers=timed),
+    "asr.times": LatentLine(task="asr", flags=("<ts>",), answers=timed, keeps=("tempo",)),
     "asr.keywords": LatentLine(task="asr", tell=with_keywords),
     "asr.example": LatentLine(task="asr", tell=sometimes_with_example),
     "asr.phones": LatentLine(task="asr", tell=as_phones, needs=("text",)),
-    "sid": LatentLine(task="sid", answers=speaker),
+    "sid": LatentLine(task="sid", answers=speaker, keeps=("warp",)),
     "prosody": LatentLine(task="prosody", answers=fact("prosody")),
     "prosody.text": LatentLine(task="prosody", tell=in_writing, answers=fact("prosody"), needs=("text",)),
     "prosody.units": LatentLine(task="prosody", tell=as_units, answers=fact("prosody"), needs=("units",)),
-    "cap": LatentLine(task="cap", answers=description),
-    "ask": LatentLine(task="ask", answers=questions),
+    "cap": LatentLine(task="cap", answers=description, keeps=("warp",)),
+    "ask": LatentLine(task="ask", answers=questions, keeps=("warp",)),
     "mt.speech": LatentLine(task="mt", across=True),
     "lm.text": LatentLine(task="lm", tell=in_writing, answers=fact("continuation"), needs=("text",)),
     "lm.speech": LatentLine(task="lm", answers=fact("continuation")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def score_lines(
 
     Returns:
         `wer` of asr, `bleu` of s2tt and mt; of other lines `accuracy` (whole answers), and of those that transcribe
-        `wer` and `formatted_wer` too; `rows`, how many were asked. A line of text alone without a question has none.
+        `wer` and `formatted_wer` too, of `asr.times` also `near`; `rows`, how many were asked. A line of text alone
+        without a question has none.
     """
     table = RowTexts(rows, model.tokenizers.text)
     scores: dict[str, dict[str, float]] = {}
@@ -100,9 +102,24 @@ def score(key: str, wanted: Sequence[str], found: Sequence[str]) -> dict[str, fl
     if key == "asr":
         return {"wer": wer(wanted, found)}
     exact = {"accuracy": sum(a == b for a, b in zip(wanted, found)) / len(wanted)}
+    if key == "asr.times":
+        exact["near"] = near(wanted, found)
     if task in ("asr", "cap"):
         return {**exact, "wer": wer(wanted, found), "formatted_wer": formatted_wer(wanted, found)}
     return exact
+
+
+def near(wanted: Sequence[str], found: Sequence[str]) -> float:
+    """Share of the words of `3 the 5 green` that are found, in their order, at most a tenth of a second away."""
+    pairs = [([*zip(one.split()[::2], one.split()[1::2])] for one in texts) for texts in (wanted, found)]
+    right = total = 0
+    for said, heard in zip(*pairs):
+        total += len(said)
+        words = SequenceMatcher(a=[word for _, word in said], b=[word for _, word in heard], autojunk=False)
+        for block in words.get_matching_blocks():
+            both = zip(said[block.a : block.a + block.size], heard[block.b : block.b + block.size])
+            right += sum(b.isdigit() and abs(int(a) - int(b)) <= 1 for (a, _), (b, _) in both)
+    return right / max(total, 1)
 
 
 def without_recordings(one: Question) -> Question:
