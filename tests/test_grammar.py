@@ -126,6 +126,10 @@ WORKED = {
         Plan("route", EN, conditions=(text(5, 6),), outputs=(Span("tool", np.array([20, 21])),)),
         "<bos> <route> <lang:en> <text> 5 6 </text> <gen:tool> | 20 21 </tool> <eos>",
     ),
+    "turn": (
+        Plan("turn", EN, conditions=(units(3, 1), text(9)), outputs=(Span("state", np.array([2])),)),
+        "<bos> <turn> <lang:en> <units> <u:3> <u:1> </units> <text> 9 </text> <gen:state> | <stop> </state> <eos>",
+    ),
     "sid": (
         Plan("sid", EN, conditions=(Span("lat", np.zeros(2)),), outputs=(text(20),)),
         "<bos> <sid> <lang:en> <lats> <lat> <lat> </lats> <gen:text> | 20 </text> <eos>",

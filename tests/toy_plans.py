@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from unitok_tokenizers.grammar import TASKS, Plan, Span, output_kinds
 from unitok_tokenizers.streams import StreamInfo
+from unitok_tokenizers.tasks import STATES
 from unitok_tokenizers.vocabulary import Vocabulary
 
 TEXT = StreamInfo("text", "text", "t", None, (50,))
@@ -67,6 +68,8 @@ def random_span(kind: str, vocabulary: Vocabulary, rng: np.random.Generator) -> 
     count = int(rng.integers(1, 6))
     if kind == "lat":
         return Span(kind, np.zeros(count))
+    if kind == "state":
+        return Span(kind, rng.integers(len(STATES), size=1))
     usual = {"hyp": "text", "kw": "text", "tool": "text", "voice": str(rng.choice(["units", "codes"]))}.get(kind, kind)
     choices = [usual, *(name for name, info in vocabulary.streams.items() if info.kind == kind and kind != "text")]
     info = vocabulary.streams[str(rng.choice(choices))]

@@ -214,8 +214,9 @@ class Answering:
         prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
         automata, limits = [], []
         for request, prompt in zip(requests, prompts):
-            limit = min(self.token_limit(request.plan), self.decoder.config.max_positions - len(prompt))
-            if limit < 8:
+            room = self.decoder.config.max_positions - len(prompt)
+            limit = min(self.token_limit(request.plan), room)
+            if room < 8:
                 raise InputError(
                     f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
                 )

@@ -49,7 +49,7 @@ class Limits:
                 units = max(units, round(size / 2))
             else:
                 size = units * self.frames_per_unit or 200
-            limits.append(round(size) + self.floor)
+            limits.append(1 if kind == "state" else round(size) + self.floor)
         if plan.outputs and limits:
             limits[0] += len(plan.outputs[0])
         return limits

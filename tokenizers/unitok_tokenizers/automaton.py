@@ -15,7 +15,7 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.parsing import parse
 from unitok_tokenizers.plan import MODALITIES, STREAM_OF_KIND, Parsed
-from unitok_tokenizers.tasks import closer, opener, output_kinds, task_line
+from unitok_tokenizers.tasks import STATES, closer, opener, output_kinds, task_line
 from unitok_tokenizers.vocabulary import Vocabulary
 
 Ranges = tuple[tuple[int, int], ...]
@@ -158,6 +158,9 @@ class Automaton:
         self._at = 0
 
     def _content(self, kind: str, limit: int) -> _Content:
+        if kind == "state":
+            states = _merge([_single(self.vocabulary.control(name)) for name in STATES])
+            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1)
         name = STREAM_OF_KIND[kind]
         stream = self.vocabulary.streams.get(name)
         if stream is None:

@@ -19,7 +19,7 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.parsing import parse
 from unitok_tokenizers.plan import Parsed, Plan, Rendered, Span, check_plan
-from unitok_tokenizers.tasks import TASKS, TaskLine, closer, opener, output_kinds, task_line
+from unitok_tokenizers.tasks import STATES, TASKS, TaskLine, closer, opener, output_kinds, task_line
 from unitok_tokenizers.vocabulary import Vocabulary
 
 __all__ = [
@@ -52,6 +52,8 @@ def content_ids(span: Span, vocabulary: Vocabulary) -> np.ndarray:
     """
     if span.kind == "lat":
         return np.full(len(span), vocabulary.control("<lat>"), dtype=np.int64)
+    if span.kind == "state":
+        return _ids(*(vocabulary.control(STATES[place]) for place in span.content))
     if span.stream is None or span.stream not in vocabulary.streams:
         raise InputError(f"no stream {span.stream!r} in this model; it has {', '.join(vocabulary.streams)}")
     info = vocabulary.streams[span.stream]

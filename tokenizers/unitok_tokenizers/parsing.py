@@ -17,7 +17,7 @@ from unitok_tokenizers.plan import (
     check_flags,
     check_interleaved,
 )
-from unitok_tokenizers.tasks import CONDITION_KINDS, FLAGS, TaskLine, closer, opener, output_kinds, task_line
+from unitok_tokenizers.tasks import CONDITION_KINDS, FLAGS, STATES, TaskLine, closer, opener, output_kinds, task_line
 from unitok_tokenizers.vocabulary import Vocabulary
 
 
@@ -141,6 +141,11 @@ def _read_content(reader: _Reader, kind: str) -> Span:
         while reader.take("<lat>"):
             pass
         return Span(kind, np.zeros(reader.at - start, dtype=np.int64))
+    if kind == "state":
+        found = next((place for place, name in enumerate(STATES) if reader.take(name)), None)
+        if found is None:
+            raise InputError(f"position {reader.at}: expected one of {' '.join(STATES)}, found {reader.name()}")
+        return Span(kind, np.asarray([found]))
     stream = _stream_at(reader, kind)
     if stream not in reader.vocabulary.streams:
         return Span(kind, np.zeros(0, dtype=np.int64), stream)
@@ -155,6 +160,8 @@ def _read_outputs(reader: _Reader, line: TaskLine, flags: Sequence[str]) -> tupl
             if not reader.more():
                 return outputs, False
             reader.expect(mark)
+        if kind == "state" and not reader.more():
+            return outputs, False
         outputs.append(_read_content(reader, kind))
         if not reader.more():
             return outputs, False

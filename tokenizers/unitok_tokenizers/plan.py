@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tasks import CONDITION_KINDS, TaskLine, output_kinds, task_line
+from unitok_tokenizers.tasks import CONDITION_KINDS, STATES, TaskLine, output_kinds, task_line
 
 STREAM_OF_KIND = {
     **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},
@@ -24,19 +24,24 @@ class Span:
     """Local ids of one kind."""
 
     kind: str
-    """text, phones, units, codes, lat, voice, hyp, kw or tool."""
+    """text, phones, units, codes, lat, voice, hyp, kw, tool or state."""
     content: np.ndarray
-    """(N,) int64; codes (F, Q). Of `lat` only the length counts: how many vectors stand there."""
+    """(N,) int64; codes (F, Q). Of `lat` only the length counts: how many vectors stand there. A `state` is one place
+    in `STATES`."""
     stream: str | None = None
     """Stream that the ids belong to; None for the usual one of the kind."""
 
     def __post_init__(self) -> None:
-        if self.kind not in (*CONDITION_KINDS, "tool"):
-            raise InputError(f"unknown span kind {self.kind!r}; known: {', '.join(CONDITION_KINDS)}, tool")
+        if self.kind not in (*CONDITION_KINDS, "tool", "state"):
+            raise InputError(f"unknown span kind {self.kind!r}; known: {', '.join(CONDITION_KINDS)}, tool, state")
         content = np.asarray(self.content, dtype=np.int64)
         stream = self.stream
         if self.kind == "lat":
             content, stream = np.zeros(len(content), dtype=np.int64), None
+        elif self.kind == "state":
+            stream = None
+            if content.shape != (1,) or not 0 <= content[0] < len(STATES):
+                raise InputError(f"a state span holds {content.tolist()}: give one place of {' '.join(STATES)}")
         elif stream is None:
             voice = "codes" if content.ndim == 2 else "units"
             stream = voice if self.kind == "voice" else STREAM_OF_KIND[self.kind]

@@ -17,6 +17,8 @@ OUTPUT_FLAGS = ("<out:units>", "<out:codes>", "<chain>")
 STYLE_FLAGS = ("<ts>", "<nots>", "<itn>", "<noitn>")
 """Flags that ask for time stamps or inverse text normalisation; any task takes them."""
 FLAGS = (*OUTPUT_FLAGS, *STYLE_FLAGS)
+STATES = ("<listen>", "<speak>", "<stop>")
+"""What a coordinator does with a chunk of sound; a `state` span holds the place of one of them here."""
 
 
 def opener(kind: str) -> str:
@@ -41,9 +43,10 @@ CONTROLS: tuple[str, ...] = (
     *("<then>", "<fine>"),
     *OUTPUT_FLAGS,
     *STYLE_FLAGS,
-    *("<listen>", "<speak>", "<stop>"),
+    *STATES,
     *("<route>", "<gen:tool>"),
     *("<prosody>", "<ask>"),
+    *("<turn>", "<gen:state>", opener("state"), closer("state")),
 )
 """Control tokens in the order of their ids."""
 
@@ -192,6 +195,13 @@ _ROWS = (
         conditions=("text", "units", "lat"),
         outputs=("tool",),
         description="request to the name and arguments of the tool that answers it",
+    ),
+    TaskLine(
+        name="turn",
+        languages=1,
+        conditions=("units", "lat", "text"),
+        outputs=("state",),
+        description="what is heard and what was said so far to whether to listen, to speak or to stop",
     ),
     TaskLine(name="ilm", languages=1, interleaved=True, description="text and units interleaved"),
 )
