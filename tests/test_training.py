@@ -14,13 +14,14 @@ import torch
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
+from unitok.adapters.base import AdapterSizes, make_adapter
 from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
 from unitok_training.collector import controlled_collection
 from unitok_training.loop import NonFiniteLoss, has_compiler, train
 from unitok_training.mixture import Mixture
-from unitok_training.optim import OptimConfig, Optimizer
+from unitok_training.optim import OptimConfig, Optimizer, embedding_names
 from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plans import PlanSource
@@ -70,6 +71,21 @@ def test_muon_moves_whatever_there_is(shape: tuple[int, ...]) -> None:
     weight.grad = torch.ones(shape)
     optimizer.step(1.0)
     assert (weight < 1).all() and any(name.startswith("weight|") for name in optimizer.tensors())
+
+
+def test_muon_leaves_look_up_tables_to_adamw() -> None:
+    """By what they are: the table of `token_mapping` is not called an embedding, and rows that were not read stay."""
+    adapter = make_adapter("token_mapping", AdapterSizes(frames=12, vectors=16, labels=5))
+    assert embedding_names(adapter) == {"table.weight"} and embedding_names(torch.nn.Embedding(3, 2)) == {"weight"}
+    mixed = torch.nn.ModuleDict({"adapter": adapter, "map": torch.nn.Linear(16, 8, bias=False)})
+    named, before = dict(mixed.named_parameters()), {name: value.clone() for name, value in mixed.named_parameters()}
+    optimizer = Optimizer(named, OptimConfig(name="muon"), embeddings=embedding_names(mixed))
+    mixed["map"](adapter.rows(torch.eye(5)[[1, 3]])).pow(2).sum().backward()  # type: ignore[operator]
+    optimizer.step(1.0)
+    kinds = {key.split("|")[0]: key.split("|")[1] for key in sorted(optimizer.tensors())}
+    assert kinds["map.weight"] == "momentum" and kinds["adapter.table.weight"] != "momentum"
+    moved = (named["adapter.table.weight"] != before["adapter.table.weight"]).any(1)
+    assert moved.tolist() == [False, True, False, True, False]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16-pure"])

@@ -38,7 +38,7 @@ from unitok_training.latent_data import LatentDocument, LatentSource, with_vecto
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.loop import NonFiniteLoss
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
-from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, rate
+from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, embedding_names, rate
 from unitok_training.pack_losses import stream_table
 from unitok_training.packing import DataState, PackStream
 from unitok_training.prefetch import Prefetcher
@@ -112,7 +112,11 @@ class LatentTrainer:
         self.world.broadcast_([value.data for module in self.modules.values() for value in module.parameters()])
         if not any(self.moving.values()):
             raise InputError("tuning: encoder, adapter and decoder are all frozen; let one of them move")
-        self.optimizers = {name: Optimizer(moving, self._optim(name)) for name, moving in self.moving.items() if moving}
+        self.optimizers = {
+            name: Optimizer(moving, self._optim(name), embeddings=embedding_names(self.modules[name]))
+            for name, moving in self.moving.items()
+            if moving
+        }
         names, table = stream_table(self.vocabulary)
         self.losses = LossTable(source.keys, names, table, self.device)
         self.stream = PackStream(

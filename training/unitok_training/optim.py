@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,15 +142,35 @@ class Masters:
             value.grad = None
 
 
+def embedding_names(module: nn.Module) -> set[str]:
+    """Names of the weights of a module's embeddings, whatever they are called."""
+    parts = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Embedding))
+    return {f"{name}.weight".removeprefix(".") for name, part in parts}
+
+
 class Optimizer:
-    """One or two torch optimizers over named parameters, with a state that is saved by parameter name."""
+    """One or two torch optimizers over named parameters, with a state that is saved by parameter name.
+
+    Args:
+        named: what moves.
+        config: how.
+        matrices: how Muon comes by whole matrices.
+        embeddings: names of look-up tables beside those that are called so: their rows are no matrix of a linear map,
+            and a step that orthogonalises would move rows that nothing has read.
+    """
 
     def __init__(
-        self, named: Mapping[str, nn.Parameter], config: OptimConfig, matrices: Matrices | None = None
+        self,
+        named: Mapping[str, nn.Parameter],
+        config: OptimConfig,
+        matrices: Matrices | None = None,
+        *,
+        embeddings: Collection[str] = (),
     ) -> None:
         self.named = dict(named)
         self.config = config
-        tables = {name for name, value in self.named.items() if value.ndim == 2 and "embed" not in name}
+        looked_up = {name for name in self.named if "embed" in name or name in embeddings}
+        tables = {name for name, value in self.named.items() if value.ndim == 2 and name not in looked_up}
         by_muon = {name for name in tables if "head" not in name} if config.name == "muon" else set()
         decayed = [self.named[name] for name in self.named if name in tables and name not in by_muon]
         plain = [self.named[name] for name in self.named if name not in tables]

@@ -30,13 +30,14 @@ class TokenMappingAdapter(Adapter):
 
     def __init__(self, config: TokenMappingConfig, sizes: AdapterSizes) -> None:
         super().__init__(config, sizes)
-        self.table = nn.Parameter(0.02 * torch.randn(sizes.labels, sizes.vectors))
+        self.table = nn.Embedding(sizes.labels, sizes.vectors)
+        nn.init.normal_(self.table.weight, std=0.02)
 
     @torch.no_grad()
     def initialise(self, embedding: Tensor) -> None:
         """Take the rows of the text pieces, which stand first in the vocabulary."""
         rows = min(len(embedding), self.sizes.labels - 1)
-        self.table[1 : rows + 1] = embedding[:rows]
+        self.table.weight[1 : rows + 1] = embedding[:rows]
 
     def length(self, frames: int) -> int:
         """At most all frames."""
@@ -44,7 +45,8 @@ class TokenMappingAdapter(Adapter):
 
     def rows(self, ctc: Tensor) -> Tensor:
         """(…, V) log-probabilities → (…, C) rows."""
-        return ctc.exp().to(self.table.dtype) @ self.table if self.config.expected else self.table[ctc.argmax(-1)]
+        rows = self.table.weight
+        return ctc.exp().to(rows.dtype) @ rows if self.config.expected else rows[ctc.argmax(-1)]
 
     def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Adapter.forward`."""
@@ -85,5 +87,5 @@ class TokenStream:
 
     def finish(self) -> Tensor:
         """(1, C) where nothing was said until the end, else (0, C)."""
-        none = self.adapter.table[:0]
+        none = self.adapter.table.weight[:0]
         return none if self.said or self._least_blank is None else self.adapter.rows(self._least_blank[None])
