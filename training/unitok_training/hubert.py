@@ -44,7 +44,7 @@ class HubertConfig:
     """K."""
     layer: int = 2
     """Layer whose frames are clustered after the first iteration."""
-    steps: int = 300
+    steps: int = 1000
     """Updates of each iteration."""
     batch: int = 16
     """Recordings of an update."""

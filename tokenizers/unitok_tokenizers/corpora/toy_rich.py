@@ -42,6 +42,9 @@ from unitok_tokenizers.files import atomic_write_bytes
 NAME_SHARE = 0.7
 """Share of the sentences whose second noun is a name, where there are names."""
 
+NAMES_HEARD = 9
+"""Names in training sentences ÷ names in held-out ones."""
+
 
 def names_of(count: int) -> tuple[str, ...]:
     """Names of two or three syllables that no language has as a word."""
@@ -93,13 +96,14 @@ def make_rich_corpus(
     """Speak the corpus into `out`; returns its manifest, which is written last.
 
     One language is spoken; a row without audio in another one translates each sentence. Splits are those of the toy
-    corpus. With names, half of them come in no training sentence.
+    corpus. The names of held-out sentences come in no training sentence; those that do are many, so that a model learns
+    to spell them rather than which there are.
 
     Args:
         out: folder.
         sentences: training sentences.
         test_sentences: spoken by held-out voices in `test` and by known ones in `test_seen`.
-        names: how many rare names; 0 for none.
+        names: how many rare names there are in held-out sentences; 0 for none.
         noise: standard deviation of noise added to the audio, full scale 1.
         seed: of every draw.
 
@@ -107,11 +111,11 @@ def make_rich_corpus(
         InputError: more sentences than there are.
     """
     root, lang, other = Path(out), LANGUAGES[0], LANGUAGES[1]
-    known = names_of(names)
+    known = names_of(names * (1 + NAMES_HEARD))
     lines = []
     for number, sentence in enumerate(build_sentences(train=sentences, test=test_sentences, dev=0, seed=seed)):
         random = np.random.default_rng([seed, number])
-        pool = known if sentence.split == "test" else known[: names // 2]
+        pool = known[:names] if sentence.split == "test" else known[names:]
         name = str(random.choice(pool)) if pool and random.random() < NAME_SHARE else None
         castings = [(sentence.split, TRAIN_VOICES)]
         if sentence.split == "test":
