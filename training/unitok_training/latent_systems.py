@@ -79,17 +79,19 @@ def rich() -> LatentRecipe:
     Answers of one word come more often than transcripts: the loss is a mean over tokens.
     """
     tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 3.0, "prosody": 3.0, "ask": 3.0}
-    return small("rich", tasks, steps=800)
+    return small("rich", tasks, steps=400)
 
 
 def untagged() -> LatentRecipe:
     """Two written forms with nothing in the prompt that says which: what `rich`'s tags are compared with."""
-    return small("untagged", {"asr.mixed": 1.0}, steps=200)
+    recipe = small("untagged", {"asr.mixed": 1.0}, steps=150)
+    return replace(recipe, train=replace(recipe.train, pack_size=512))
 
 
 def tagged() -> LatentRecipe:
     """The same examples as `untagged`, each under the tag of its form."""
-    return small("tagged", {"asr.plain": 1.0, "asr.formatted": 1.0}, steps=200)
+    tasks = Mixture(tasks={"asr.plain": 1.0, "asr.formatted": 1.0})
+    return replace(untagged(), name="tagged", mixture=tasks)
 
 
 def mala_asr() -> LatentRecipe:
