@@ -78,8 +78,8 @@ def rich() -> LatentRecipe:
 
     Answers of one word come more often than transcripts: the loss is a mean over tokens.
     """
-    tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 3.0, "prosody": 3.0, "ask": 3.0}
-    return small("rich", tasks, steps=400)
+    tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 5.0, "prosody": 5.0, "ask": 4.0}
+    return small("rich", tasks, steps=1000)
 
 
 def untagged() -> LatentRecipe:
@@ -117,7 +117,7 @@ def cosmic() -> LatentRecipe:
 
 def desta() -> LatentRecipe:
     """DeSTA: descriptions that mix transcript and manner of speaking, and questions."""
-    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=600)
+    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=1000)
 
 
 def blsp_text() -> LatentRecipe:
