@@ -20,8 +20,8 @@ from unitok_tokenizers.text import TextTokenizer
 
 Asked = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
-KEYWORDS_AT_MOST = 12
-"""Distractors that are drawn beside a row's own keywords in training."""
+KEYWORDS_AT_MOST = 50
+"""Distractors that are drawn beside a row's own keywords in training; in half of the prompts three or fewer."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def keyword_span(table: RowTexts, words: Sequence[str]) -> tuple[Span, ...]:
 def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Told:
     """MaLa-ASR: the row's keywords among those of other rows, or now and then no list or only foreign ones."""
     own = list(keywords_of(table.rows[row]))
-    drawn = int(random.integers(0, KEYWORDS_AT_MOST + 1))
+    drawn = int((KEYWORDS_AT_MOST + 1) * random.random() ** 4)
     others = [table.keywords[i] for i in random.permutation(len(table.keywords))[:drawn]]
     listed = sorted({*others, *(own if random.random() < 0.8 else ())}, key=lambda word: random.random())
     return Told((*keyword_span(table, listed), LAT), (row,))

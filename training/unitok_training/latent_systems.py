@@ -96,8 +96,10 @@ def tagged() -> LatentRecipe:
 
 def mala_asr() -> LatentRecipe:
     """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
+    recipe = small("mala_asr", {"asr.keywords": 2.0, "asr": 1.0}, steps=1600)
     return replace(
-        small("mala_asr", {"asr.keywords": 1.0, "asr": 1.0}, steps=800),
+        recipe,
+        decoder=replace(recipe.decoder, layers=3),  # one more, to find in the list what has been heard
         adapter=AdapterChoice(kind="convolution", stride=2),
     )
 
