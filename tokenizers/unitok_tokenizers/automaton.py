@@ -47,6 +47,8 @@ class _Content:
     """These are units whose order the codes after them keep."""
     follows: bool = False
     """These are codes whose first codebook says the units before them, each for a frame or more, in their order."""
+    single: bool = False
+    """The grammar gives one item: to close behind it cuts nothing."""
 
     @property
     def shortest(self) -> int:
@@ -160,7 +162,7 @@ class Automaton:
     def _content(self, kind: str, limit: int) -> _Content:
         if kind == "state":
             states = _merge([_single(self.vocabulary.control(name)) for name in STATES])
-            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1)
+            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True)
         name = STREAM_OF_KIND[kind]
         stream = self.vocabulary.streams.get(name)
         if stream is None:
@@ -277,7 +279,7 @@ class Automaton:
         if self._interleaved:
             return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
         slot = self._slots[self._at]
-        return isinstance(slot, _Content) and self.allowed() == (_single(slot.close),)
+        return isinstance(slot, _Content) and not slot.single and self.allowed() == (_single(slot.close),)
 
     def _take(self, token: int) -> None:
         if self._interleaved:

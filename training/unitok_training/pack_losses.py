@@ -80,6 +80,9 @@ class Supervised:
     slices: tuple[HeadSlice, ...] = ()
     """Slices of the vocabulary for them in turn; empty for the whole."""
 
+    def __len__(self) -> int:
+        return len(self.index)
+
     def pin(self) -> Supervised:
         """The same in page-locked memory."""
         return replace(self, index=self.index.pin_memory())
