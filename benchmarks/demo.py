@@ -24,7 +24,7 @@ def run(context: Context, metrics: Path = METRICS) -> Outcome:
     stages = {name: value for name, value in found["seconds"].items() if name not in ("total", "sum_of_stages")}
     context.report(f"  demo: {seconds:.0f} s")
     note = (
-        f"{seconds:.0f} s ÷ {BEFORE:.0f} s at 2a6ce72; the same steps, asr.wer {found['asr']['wer']:.3f}, "
+        f"{seconds:.0f} s ÷ {BEFORE:.0f} s at 2a6ce72; asr.wer {found['asr']['wer']:.3f}, "
         f"s2tt.bleu {found['s2tt']['bleu']:.1f}; " + ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
     )
     arms = {"total": measured([seconds], "s", {"checkpoint": str(found.get("checkpoint", ""))[:8]})}
