@@ -5,52 +5,36 @@ Run alone with `pytest tests/test_coordinator.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-import torch
 
 from tests.tiny_model import tiny_model
 from unitok.coordinator import LISTEN, SPEAK, STOP, Coordinator, turn_plan
-from unitok.decoder import Decoder, DecoderConfig
 from unitok.model import Model
 from unitok_tokenizers.automaton import Automaton
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, build_sentences
-from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.grammar import Span, render_prompt
 from unitok_tokenizers.tasks import STATES
-from unitok_tokenizers.text import SentencePieceText
-from unitok_tokenizers.units import UnitTokenizer
-from unitok_training.finetune import FinetuneConfig
-from unitok_training.optim import OptimConfig
-from unitok_training.turns import Script, ScriptConfig, scripted, train_turns, turn_documents, turn_scores
+from unitok_training.coordinator_check import CoordinatorConfig, conversations, coordinator_figures
+from unitok_training.recipes import Shape
+from unitok_training.turns import ScriptConfig, scripted
 
-PAIRS = [(one.text("qaa"), one.text("qab")) for one in build_sentences(train=3, test=0, dev=0, seed=0)]
-
-
-def scripts(count: int, *, seed: int, test: bool = False) -> list[Script]:
-    voices = TEST_VOICES if test else TRAIN_VOICES
-    random = np.random.default_rng(seed)
-    return [scripted(PAIRS, voices[number % len(voices)], ScriptConfig(), random) for number in range(count)]
-
-
-def untrained(heard: list[Script]) -> Model:
-    """Units from cepstra of the scripts, text pieces of their words."""
-    encoder = MfccEncoder(MelConfig(hop_length=640))
-    sounds = [np.concatenate([chunk for chunk, _ in script]) for script in heard[:12]]
-    units = UnitTokenizer.fit(encoder, sounds, 24, seed=0)
-    text = SentencePieceText.train([part for pair in PAIRS for part in pair] * 8, 300)
-    bundle = TokenizerSet(text=text, units=units)
-    vocabulary = bundle.vocabulary(["qaa", "qab"])
-    sizes = DecoderConfig(vocab_size=vocabulary.size, width=64, layers=2, heads=2, kv_heads=1)
-    decoder = Decoder(sizes, generator=torch.Generator().manual_seed(0)).eval()
-    return Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
+SIZES = CoordinatorConfig(
+    questions=3,
+    turns=180,
+    test_turns=12,
+    clusters=24,
+    decoder=Shape(width=64, layers=2, heads=2),
+    steps=250,
+)
+SENTENCES = build_sentences(train=3, test=0, dev=0, seed=0)
 
 
 def test_scripts_are_what_they_promise() -> None:
-    for script in scripts(20, seed=5):
+    for script in conversations(SENTENCES, TRAIN_VOICES, 60, SIZES, stream=5):
         states = [right.state for _, right in script]
         assert all(right.text == "" for _, right in script if right.state != SPEAK)
         assert all(len(chunk) == 5120 for chunk, _ in script)
@@ -63,19 +47,18 @@ def test_scripts_are_what_they_promise() -> None:
             if state == LISTEN and not now:
                 assert place == 0 or not loud[place - 1], "who has asked gets an answer"
     interrupted = ScriptConfig(interrupted=1.0)
-    found = scripted(PAIRS, TEST_VOICES[0], interrupted, np.random.default_rng(0))
+    pairs = [(one.text("qaa"), one.text("qab")) for one in SENTENCES]
+    found = scripted(pairs, TEST_VOICES[0], interrupted, np.random.default_rng(0))
     assert all(float(np.abs(chunk).max()) > 0.05 for chunk, right in found if right.state == STOP)
 
 
 @pytest.mark.slow
-def test_a_coordinator_does_what_is_right_and_says_nothing_while_it_listens() -> None:
-    learnt = scripts(60, seed=1)
-    model = untrained(learnt)
-    optim = OptimConfig(learning_rate=3e-3, warmup_steps=20)
-    train_turns(model, turn_documents(model, learnt, "qaa"), FinetuneConfig(steps=250, optim=optim))
-    found = turn_scores(model, scripts(12, seed=2, test=True), "qaa")
-    assert found["state_accuracy"] >= 0.95, found
-    assert "turn" in model.info["tasks"]
+def test_a_coordinator_does_what_is_right_and_says_nothing_while_it_listens(tmp_path: Path) -> None:
+    found = coordinator_figures(tmp_path, SIZES, report=lambda line: None)
+    assert found["state_accuracy"] >= 0.95 and found["words_while_silent"] == 0, found
+    assert found["state_accuracy"] > found["always_listen.state_accuracy"], found
+    assert found["state_accuracy"] > found["deaf.state_accuracy"], found
+    assert "turn" in Model.load(tmp_path / "model").info["tasks"]
 
 
 def test_no_state_lets_words_through() -> None:

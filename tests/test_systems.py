@@ -32,15 +32,16 @@ SIZES = (
     "encoder.heads=2", "encoder.inner=16", "train.augment=false",
 )  # fmt: skip
 HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
+TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.layers=1", "script.turns=1")
+OWN = {"hubert": HUBERT, "coordinator": TURNS}
+"""Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
     said: list[str] = []
-    figures = system_figures(
-        name, tmp_path / "run", replace(TINY, overrides=HUBERT) if name == "hubert" else TINY, report=said.append
-    )
+    figures = system_figures(name, tmp_path / "run", replace(TINY, overrides=OWN.get(name, SIZES)), report=said.append)
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")) == figures
     assert said[0] == "corpus" and len(said) > 1

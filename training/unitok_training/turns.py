@@ -148,14 +148,15 @@ def turn_scores(model: Model, scripts: Sequence[Script], lang: str) -> dict[str,
     """How often a coordinator that is left to itself does what is right, and how often its words are right as well.
 
     `state_accuracy` is over all chunks, `<state>_accuracy` over those where that state is right, `text_accuracy` over
-    those where words are.
+    those where words are; `words_while_silent` counts words that came with a state other than `<speak>`.
     """
-    states, words = [], []
+    states, words, slips = [], [], 0
     for script in scripts:
         coordinator = Coordinator(model, lang)
         for chunk, right in script:
             found = coordinator.hear(chunk)
             states.append((right.state, found.state == right.state))
+            slips += 0 if found.state == SPEAK else len(found.text.split())
             if right.state == SPEAK:
                 words.append(found.text == right.text)
     by_state = {
@@ -163,5 +164,9 @@ def turn_scores(model: Model, scripts: Sequence[Script], lang: str) -> dict[str,
         for state in STATES
         if any(wanted == state for wanted, _ in states)
     }
-    whole = {"state_accuracy": float(np.mean([right for _, right in states])), "chunks": float(len(states))}
+    whole = {
+        "state_accuracy": float(np.mean([right for _, right in states])),
+        "chunks": float(len(states)),
+        "words_while_silent": float(slips),
+    }
     return {**whole, **by_state, **({"text_accuracy": float(np.mean(words))} if words else {})}
