@@ -258,6 +258,8 @@ def test_lists_are_made_rescored_and_corrected(
     judge = str(Path(model) / "tokenizers/units")
     assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--recogniser", judge, "--snr", "0"]) == 0
     capsys.readouterr()
+    assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--target", "de,xx"]) == 2
+    assert "'de'" in capsys.readouterr().err
     assert "steps is 0" in fails(capsys, "correction-experiment", str(tmp_path), "--set", "steps=0")
     assert "steps" in fails(capsys, "correction-experiment", str(tmp_path), "--set", "stepps=0")
     assert "--snr" in fails(capsys, "nbest", model, manifest, "-o", lists, "--snr", "loud")

@@ -35,6 +35,7 @@ from unitok.routing import Call, Router
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
 from unitok_tokenizers.listed import ListedAutomaton
+from unitok_training.correcting import corrected
 from unitok_training.correction_training import (
     CorrectionDocuments,
     hidden_with_frames,
@@ -46,8 +47,9 @@ from unitok_training.correction_training import (
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, packs
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
-from unitok_training.nbest_scores import correction_scores, oracle_scores
+from unitok_training.nbest_scores import correction_scores, oracle_scores, translation_scores
 from unitok_training.optim import OptimConfig
+from unitok_training.scores import bleu
 
 SENTENCES = ["the green house stands here today", "we buy two books now", "now she sings the green books"]
 QUICK = FinetuneConfig(steps=50, positions=256, optim=OptimConfig(learning_rate=1e-2, warmup_steps=5))
@@ -116,8 +118,25 @@ def test_translations_of_a_list_become_one() -> None:
     model = tiny_model()
     train_corrector(model, lists, QUICK)
     assert "gtr" in model.info["tasks"]
-    assert correction_scores(lists, Corrector(model).correct(lists))["wer"] < 0.3
-    assert majority(lists[0]) in lists[0].texts
+    figures, texts = corrected(model, lists, read=3)
+    assert figures["ger"]["wer"] < 0.3 and majority(lists[0]) in lists[0].texts
+    assert figures["ger"]["bleu"] > figures["oracle"]["bleu"] >= figures["first_pass"]["bleu"]
+    assert [one["ger_first"] for one in texts] == Corrector(model, most=1).correct(lists)
+    assert "bleu" not in corrected(model, wrong_lists(), read=3)[0]["ger"]
+
+
+def test_bleu_of_the_first_of_the_majority_and_of_the_best() -> None:
+    texts = ["we buy one book now", "she sings the green books now", "she sings the old books now"]
+    lists = [
+        NBest(id="a", lang="en", target="de", hypotheses=tuple(Heard(text=one) for one in texts), reference=texts[2])
+    ]
+    found = {name: scores["bleu"] for name, scores in translation_scores(lists).items()}
+    assert majority(lists[0]) == texts[1]
+    assert found == {
+        "first_pass": bleu(texts[2:], texts[:1]),
+        "majority": bleu(texts[2:], texts[1:2]),
+        "oracle": bleu(texts, texts),
+    }
 
 
 def test_distances() -> None:

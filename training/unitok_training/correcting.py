@@ -31,7 +31,7 @@ from unitok_training.correction_training import (
     train_noise_corrector,
 )
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import correction_scores, oracle_scores
+from unitok_training.nbest_scores import correction_scores, oracle_scores, translation_scores
 
 HEAD = 32
 """Width of an attention head that looks at frames."""
@@ -115,14 +115,21 @@ def corrected(
     """(figures, texts of every list) of a model that was taught: free, held to the list, and what else it allows.
 
     Lists without a reference are corrected and not scored. A model with noise vectors also answers with those of other
-    lists (`ger_shuffled`), one that hears `recordings` also with silence in their place (`ger_silenced`): what that
-    loses is what they were worth.
+    lists (`ger_shuffled`), one that hears `recordings` also with silence in their place (`ger_silenced`), and lists of
+    translations are also read no further than their first (`ger_first`): what that loses is what they were worth.
     """
     scored = [index for index, one in enumerate(lists) if one.reference is not None]
     known = [lists[index] for index in scored]
     figures = oracle_scores(known) if known else {}
+    translations = bool(known) and all(one.target is not None for one in known)
+    if translations:
+        for name, scores in translation_scores(known).items():
+            figures.setdefault(name, {}).update(scores)
     texts: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in lists]
-    for name, corrector in _correctors(model, read, recordings).items():
+    correctors = _correctors(model, read, recordings)
+    if translations:
+        correctors["ger_first"] = replace(correctors["ger"], most=1)
+    for name, corrector in correctors.items():
         answers = corrector.correct(lists)
         if known:
             figures[name] = correction_scores(known, [answers[index] for index in scored])

@@ -1,20 +1,24 @@
 """What n-best lists are worth: word errors, the oracle that picks, the oracle that composes, and what rescoring gains.
 
+Lists of translations have BLEU as well: of their first, of their majority, of the best one, and of what a model wrote.
+
 All after the normaliser. H hypotheses of a list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from unitok.correction import edits
+from unitok.correction import edits, majority
 from unitok.nbest import NBest
 from unitok.rescoring import Features, best, combine, tune
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic
+from unitok_training.scores import bleu, sentence_bleu
 
 Slot = dict[str | None, None]
 """Words that may stand at a place, in the order they came; None is no word."""
@@ -119,9 +123,23 @@ def rescoring_scores(
     }
 
 
+def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, float]]:
+    """BLEU of the first hypotheses, of those that agree most with their list, and of those nearest to the reference."""
+    wanted = [" ".join(_reference(one)) for one in lists]
+    picked = {
+        "first_pass": [one.texts[0] for one in lists],
+        "majority": [majority(one) for one in lists],
+        "oracle": [max(one.texts, key=partial(sentence_bleu, right)) for one, right in zip(lists, wanted)],
+    }
+    return {name: {"bleu": bleu(wanted, texts)} for name, texts in picked.items()}
+
+
 def correction_scores(lists: Sequence[NBest], answers: Sequence[str]) -> dict[str, Any]:
-    """WER of corrected texts, and the share of them that no hypothesis says."""
+    """WER of corrected texts, the share of them that no hypothesis says, and of translations their BLEU."""
     words = max(sum(len(_reference(one)) for one in lists), 1)
     wrong = sum(edits(_reference(one), basic(text).split()) for one, text in zip(lists, answers))
     outside = [basic(text) not in {basic(own) for own in one.texts} for one, text in zip(lists, answers)]
-    return {"wer": wrong / words, "outside_list_share": float(np.mean(outside))}
+    scores = {"wer": wrong / words, "outside_list_share": float(np.mean(outside))}
+    if all(one.target is not None for one in lists):
+        scores["bleu"] = bleu([one.reference or "" for one in lists], answers)
+    return scores

@@ -44,6 +44,13 @@ def bleu(references: Sequence[str], outputs: Sequence[str]) -> float:
     return float(sacrebleu.corpus_bleu(other, [one]).score)
 
 
+def sentence_bleu(reference: str, output: str) -> float:
+    """BLEU of one sentence, 0 to 100, over the n-grams that it is long enough for (sacrebleu, 13a tokens)."""
+    import sacrebleu
+
+    return float(sacrebleu.sentence_bleu(basic(output), [basic(reference)], use_effective_order=True).score)
+
+
 def chrf(references: Sequence[str], outputs: Sequence[str]) -> float:
     """Corpus chrF2, 0 to 100 (sacrebleu)."""
     import sacrebleu

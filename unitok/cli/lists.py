@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
     nbest.add_argument("--beams", type=int, default=8, help="of the search (default: %(default)s)")
     nbest.add_argument("--temperature", type=float, default=0.0, help="above 0 draws instead of searching")
-    nbest.add_argument("--target", help="translate into this language, for lists of translations")
+    nbest.add_argument("--target", help="translate into these languages, with commas, for lists of translations")
     nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)")
     nbest.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     nbest.set_defaults(run=run_nbest)
@@ -76,6 +76,9 @@ def _noise(text: str) -> tuple[float, ...]:
 
 
 def run_nbest(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+    from itertools import chain
+
     import unitok
     from unitok.backends.choose import recogniser_of
     from unitok.nbest import ListOptions, write_lists
@@ -85,8 +88,6 @@ def run_nbest(options: argparse.Namespace) -> None:
         splits=tuple(part for part in options.split.split(",") if part),
         limit=options.limit,
         snr=_noise(options.snr),
-        task="asr" if options.target is None else "s2tt",
-        target=options.target,
         lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
         seed=options.seed,
     )
@@ -98,7 +99,10 @@ def run_nbest(options: argparse.Namespace) -> None:
             print(f"{done} of {total} lists", file=sys.stderr)
 
     found = utterances(options.source)
-    print(write_lists(options.out, make_lists(model, found, wanted, recogniser=other, progress=progress)))
+    targets = [part.strip() for part in options.target.split(",")] if options.target is not None else []
+    asked = [replace(wanted, task="s2tt", target=target) for target in targets] or [wanted]
+    made = (make_lists(model, found, one, recogniser=other, progress=progress) for one in asked)
+    print(write_lists(options.out, chain.from_iterable(made)))
 
 
 def run_rescore(options: argparse.Namespace) -> None:
