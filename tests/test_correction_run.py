@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.test_readme import write_recordings
@@ -19,6 +20,7 @@ from unitok.nbest import read_lists
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_training import correction_run
+from unitok_training.cascade_errors import SHARES, spoilt
 from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of
 from unitok_training.pipeline import run_stage, stage_key
 
@@ -32,7 +34,9 @@ TINY = CorrectionConfig(
     beams=4,
     steps=2,
     lora_rank=2,
-    arms="masked, head,noise_vectors,experts,hear",
+    arms="masked, head,noise_vectors,experts,experts_untold,hear,few_shot",
+    experts=3,
+    shots=1,
     masked_steps=1,
     head_steps=1,
     encoder="model/tokenizers/units",
@@ -67,8 +71,10 @@ def test_the_stages_leave_lists_models_and_figures(run: Path) -> None:
     assert results["oracle"]["wer"] <= results["rescoring"]["wer"] and 0 <= results["rescoring"]["lambda"] <= 1
     assert results["ger"]["constrained_wer"] >= results["oracle"]["wer"] and words > 0
     assert results["ger"]["lora"]["trainable_parameters"] < results["ger"]["trainable_parameters"] / 5
-    assert correction_run.correction_table(results).count("\n") == 16
-    assert set(results["translation"]) == {"reference", "first_pass", "rescoring", "ger"}
+    assert correction_run.correction_table(results).count("\n") == 18
+    spoilt_texts = {f"errors_{percent}" for percent in (5, 10, 20, 40)}
+    assert set(results["translation"]) == {"reference", "first_pass", "rescoring", "ger", *spoilt_texts}
+    assert 0 <= results["masked"]["above_permutations"] <= 1 and 0 <= results["experts"]["information"] <= 1
     figures = correction_run.dotted(results)
     usual = ("first_pass.wer", "rescoring.wer", "rescoring.lambda", "ger.wer", "ger.lora.wer", "oracle.wer")
     beside = ("noise_vectors.shuffled_wer", "hear.silenced_wer", *(f"{arm}.wer" for arm in TINY.chosen))
@@ -77,6 +83,19 @@ def test_the_stages_leave_lists_models_and_figures(run: Path) -> None:
     assert lora_config(Model.load(run / "out/ger_lora/model").decoder) is not None
     assert "ger" in Model.load(run / "out/ger/model").info["tasks"]
     assert set(gathered(run / "out", {})) == set(results) - set(TINY.chosen), "without arms, what there always was"
+
+
+def test_more_errors_keep_those_there_are(run: Path) -> None:
+    lists = [
+        replace(one, reference=" ".join([one.reference or ""] * 20)) for one in read_lists(run / "out/scored.jsonl")
+    ]
+    texts = [spoilt(lists, share, seed=0) for share in (0.0, *SHARES, 1.0)]
+    words = [[text[one.id].split() for one in lists] for text in texts]
+    assert texts[0] == {one.id: one.reference for one in lists}
+    wrong = [[word != own for word, own in zip(sum(some, []), sum(words[0], []))] for some in words]
+    assert all(a <= b for less, more in zip(wrong, wrong[1:]) for a, b in zip(less, more))
+    for share, places in zip(SHARES, wrong[1:]):
+        assert 0.5 * share < np.mean(places) < 1.2 * share
 
 
 def test_another_model_is_another_run(run: Path) -> None:

@@ -21,8 +21,10 @@ from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok.prompting import PromptCorrector, own_language_model
 from unitok_tokenizers.errors import InputError
 from unitok_training.correction_training import (
+    expert_use,
     new_updates,
     noise_vectors_of,
     train_corrector,
@@ -49,6 +51,8 @@ class Teaching:
     """Vectors of the hypotheses' differences before them; 0 for none."""
     experts: int = 0
     """Experts in place of every feed-forward; 0 leaves it dense."""
+    told: bool = True
+    """While experts learn, every language and target is told its own; otherwise the router is alone."""
     hear: str = ""
     """Folder of the encoder whose frames the decoder looks at (see `unitok.hearing.encoder_of`); empty for none."""
     recordings: str = ""
@@ -95,7 +99,7 @@ def teach(
             raise InputError("this model has experts already; start from one that has none")
         mixture = MixtureConfig(experts=teaching.experts, chosen=min(2, teaching.experts))
         model.decoder = expand(model.decoder, mixture)
-        train_expert_corrector(model, lists, config, most=read, progress=progress)
+        train_expert_corrector(model, lists, config, most=read, told=teaching.told, progress=progress)
     elif teaching.hear:
         encoder = encoder_of(teaching.hear).requires_grad_(False)
         sizes = CrossAttentionConfig(frames=encoder.width, size=teaching.size, heads=teaching.size // HEAD)
@@ -126,6 +130,8 @@ def corrected(
         for name, scores in translation_scores(known).items():
             figures.setdefault(name, {}).update(scores)
     texts: list[dict[str, str]] = [{"id": one.id, "heard": one.texts[0]} for one in lists]
+    if mixtures(model.decoder) and known:
+        figures["experts"] = {"information": expert_use(model, known, read)}
     correctors = _correctors(model, read, recordings)
     if translations:
         correctors["ger_first"] = replace(correctors["ger"], most=1)
@@ -136,6 +142,19 @@ def corrected(
         for line, answer in zip(texts, answers):
             line[name] = answer
     return figures, texts
+
+
+def few_shot_scores(
+    model: Model, lists: Sequence[NBest], learnt: Sequence[NBest], *, read: int, shots: int, seed: int = 0
+) -> dict[str, Any]:
+    """Scores of a model that nobody taught, whose `<lm>` line is shown examples of `learnt` before every list."""
+    answers = [""] * len(lists)
+    for lang in sorted({one.lang for one in lists}):
+        rows = [index for index, one in enumerate(lists) if one.lang == lang]
+        frozen = PromptCorrector(own_language_model(model, lang), learnt, shots=shots, most=read, seed=seed)
+        for row, text in zip(rows, frozen.correct([lists[row] for row in rows])):
+            answers[row] = text
+    return correction_scores(lists, answers)
 
 
 def _correctors(model: Model, read: int, recordings: str) -> dict[str, Corrector]:

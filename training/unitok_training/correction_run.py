@@ -6,10 +6,11 @@ A recogniser that knows no sentences (the CTC network of the run's judge) hears 
 lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
 after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
 that no part has heard. What each of them leaves wrong goes through the decoder's translation as well: errors of a
-cascade add up. Arms that are asked for stand beside them: other rescorers, and other ways to teach the corrector.
+cascade add up (`cascade_errors`). Arms that are asked for stand beside them: other rescorers, and other ways to teach
+the corrector.
 
     train.jsonl  scored.jsonl  rescoring.json  translation.json  results.json
-    ger/, ger_lora/ and arms that correct, with model/, scores.json and texts.json; arms that rescore, with scores.json
+    ger/, ger_lora/ and arms that are taught, with model/, scores.json and texts.json; the others, with scores.json
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from typing import Any
 from unitok.backends.choose import recogniser_of
 from unitok.hearing import encoder_of
 from unitok.lora import updates
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
 from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
-from unitok_tokenizers.grammar import Plan
-from unitok_training.correcting import Teaching, corrected, teach
+from unitok_training.correcting import Teaching, corrected, few_shot_scores, teach
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import oracle_scores, rescoring_scores
 from unitok_training.optim import OptimConfig
@@ -37,7 +37,6 @@ from unitok_training.pipeline import Pipeline, Stage, StageRecord
 from unitok_training.progress import flatten
 from unitok_training.report import lookup
 from unitok_training.rescorers import head_figures, masked_scores
-from unitok_training.scores import bleu
 
 OWN = "unitok_training.correction_run"
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
@@ -49,8 +48,10 @@ ARMS: Mapping[str, str] = {
     "masked": "Rescored by a masked scorer",
     "head": "Rescored by a head for word errors",
     "noise_vectors": "Corrected, with noise vectors",
-    "experts": "Corrected, with experts",
+    "experts": "Corrected, with experts for the languages",
+    "experts_untold": "Corrected, with experts that are told nothing",
     "hear": "Corrected, with the recording beside the list",
+    "few_shot": "Corrected in context by the decoder as it is",
 }
 """Arms beside the usual ones → what a table calls them."""
 CONTROLS = {"shuffled_wer": "with those of other lists", "silenced_wer": "with silence instead"}
@@ -94,15 +95,18 @@ class CorrectionConfig:
     lora_learning_rate: float = 5e-3
     """Peak learning rate of the second corrector."""
     arms: str = ""
-    """Arms beside the usual ones, with commas between: masked, head, noise_vectors, experts, hear."""
+    """Arms beside the usual ones, with commas between: masked, head, noise_vectors, experts, experts_untold, hear and
+    few_shot."""
     masked_steps: int = 200
     """Updates of the masked scorer."""
     head_steps: int = 100
     """Updates of the head for word errors."""
     noise_vectors: int = 2
     """Vectors of the hypotheses' differences."""
-    experts: int = 2
-    """Experts in place of every feed-forward."""
+    experts: int = 4
+    """Experts in place of every feed-forward; two of them answer."""
+    shots: int = 3
+    """Examples in a prompt of the arm `few_shot`."""
     encoder: str = "judge"
     """Folder of the encoder whose frames the arm `hear` looks at."""
     threads: int = 2
@@ -134,6 +138,8 @@ def correction_stages(arms: Sequence[str] = ()) -> list[Stage]:
         "head": ("dev", "seed", "head_steps"),
         "noise_vectors": (*TEACHING, "steps", "learning_rate", "noise_vectors"),
         "experts": (*TEACHING, "steps", "learning_rate", "experts"),
+        "experts_untold": (*TEACHING, "steps", "learning_rate", "experts"),
+        "few_shot": (*TEACHING, "shots"),
         "hear": (*TEACHING, "steps", "learning_rate", "encoder", "source"),
     }
     return [
@@ -147,7 +153,7 @@ def correction_stages(arms: Sequence[str] = ()) -> list[Stage]:
             needs=both,
             settings=(*TEACHING, "steps", "lora_rank", "lora_learning_rate"),
         ),
-        Stage(name="translation", function=f"{OWN}:translation", needs=("rescoring", "ger")),
+        Stage(name="translation", function="unitok_training.cascade_errors:translation", needs=("rescoring", "ger")),
         *(
             Stage(name=name, function=f"{OWN}:arm", arguments=(name,), needs=both, settings=beside[name])
             for name in arms
@@ -312,18 +318,20 @@ def ger_lora(run: Path, settings: Settings) -> None:
 
 def arm(run: Path, settings: Settings, name: str) -> None:
     """One of `ARMS`."""
-    if name in RESCORERS:
+    if name in RESCORERS or name == "few_shot":
         test, dev = (read_lists(run / "scored.jsonl", split=split) for split in ("test", settings["dev"]))
-        model, learnt = Model.load(settings["model"]), read_lists(run / "train.jsonl")
-        scores = RESCORERS[name](
-            model, test, dev, learnt, steps=settings[f"{name}_steps"], seed=settings["seed"]
-        )  # fmt: skip
+        model, learnt, seed = Model.load(settings["model"]), read_lists(run / "train.jsonl"), settings["seed"]
+        if name == "few_shot":
+            scores = few_shot_scores(model, test, learnt, read=settings["read"], shots=settings["shots"], seed=seed)
+        else:
+            scores = RESCORERS[name](model, test, dev, learnt, steps=settings[f"{name}_steps"], seed=seed)
         (run / name).mkdir(exist_ok=True)
         write_json(run / name / "scores.json", scores)
         return
     ways: dict[str, dict[str, Any]] = {
         "noise_vectors": {"noise_vectors": settings["noise_vectors"]},
         "experts": {"experts": settings["experts"]},
+        "experts_untold": {"experts": settings["experts"], "told": False},
         "hear": {"hear": settings["encoder"], "recordings": settings["source"]},
     }
     _correct(run / name, settings, settings["learning_rate"], Teaching(read=settings["read"], **ways[name]))
@@ -345,38 +353,6 @@ def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: T
     added = (one for part in model.parts.values() for one in part.parameters() if one.requires_grad)
     counted = moved if teaching.lora else (*model.decoder.parameters(), *added)
     others = {f"{name.removeprefix('ger_')}_wer": one["wer"] for name, one in figures.items() if "ger_" in name}
+    others |= figures.get("experts", {})
     scores = {**figures["ger"], **others, "trainable_parameters": sum(one.numel() for one in counted)}
     write_json(folder / "scores.json", scores)
-
-
-def translation(run: Path, settings: Settings) -> None:
-    """BLEU of translating what was said, heard, rescored and corrected, where the recordings have translations."""
-    model, test = Model.load(settings["model"]), read_lists(run / "scored.jsonl", split="test")
-    found = [one for one in utterances(settings["source"]) if one.text]
-    group = {one.id: one.group for one in found}
-    said = {(one.group, one.lang): one.text or "" for one in found}
-    pairs = [
-        (one, lang) for one in test for lang in model.languages if lang != one.lang and (group[one.id], lang) in said
-    ]
-    if not pairs:
-        write_json(run / "translation.json", {})
-        return
-    texts = {
-        "reference": {one.id: one.reference or "" for one in test},
-        "first_pass": {one.id: one.texts[0] for one in test},
-        "rescoring": read_json(run / "rescored.json"),
-        "ger": read_json(run / "ger" / "texts.json"),
-    }
-    wanted = [said[group[one.id], lang] for one, lang in pairs]
-    scores = {}
-    for name, heard in texts.items():
-        worth = [index for index, (one, _) in enumerate(pairs) if heard[one.id].strip()]
-        requests = [
-            Request(plan=Plan("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
-            for one, lang in (pairs[index] for index in worth)
-        ]
-        answers = [""] * len(pairs)
-        for index, result in zip(worth, model.run(requests)):
-            answers[index] = result.text or ""
-        scores[name] = {"bleu": bleu(wanted, answers)}
-    write_json(run / "translation.json", scores)

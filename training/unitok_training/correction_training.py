@@ -26,8 +26,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render
 from unitok_training.batch import Pack
 from unitok_training.documents import Document
-from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, permuted
-from unitok_training.mixture_training import balanced, hidden_with_experts
+from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden
+from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
 
 
 def teachable(lists: Sequence[NBest]) -> list[NBest]:
@@ -116,29 +116,58 @@ def train_expert_corrector(
     config: FinetuneConfig,
     *,
     most: int = 5,
+    told: bool = True,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Teach a model with experts (`unitok.mixture_feed_forward.expand`), in place; every task has an expert (NeKo).
 
-    A task is a language and a target; where there are more of them than experts, some share one.
+    A task is a language and a target; where there are more of them than experts, some share one. With `told=False` none
+    has its own: the router is alone.
     """
     chosen = teachable(lists)
-    tasks = sorted({(one.lang, one.target or "") for one in chosen})
-    experts = mixtures(model.decoder)[0].mixture.experts
-    documents = CorrectionDocuments(
-        model, chosen, most=most, seed=config.seed, task_of=lambda one: tasks.index((one.lang, one.target or ""))
-    )
+    tasks, documents = _by_task(model, chosen, most, config.seed)
+    experts = mixtures(model.decoder)[0].mixture.experts if told else 0
     losses = finetune(
         model.decoder,
         documents,
         config,
         pad=model.vocabulary.pad,
-        hidden_of=hidden_with_experts(model.decoder, [number % experts for number in range(len(tasks))]),
+        hidden_of=hidden_with_experts(model.decoder, [number % experts if experts else -1 for number in range(tasks)]),
         extra=balanced(model.decoder),
         progress=progress,
     )
     _note_tasks(model, chosen)
     return losses
+
+
+def _by_task(model: Model, lists: Sequence[NBest], most: int, seed: int) -> tuple[int, CorrectionDocuments]:
+    """(number of tasks, documents that say theirs)."""
+    tasks = sorted({(one.lang, one.target or "") for one in lists})
+    number = {task: place for place, task in enumerate(tasks)}
+    documents = CorrectionDocuments(
+        model, lists, most=most, seed=seed, task_of=lambda one: number[one.lang, one.target or ""]
+    )
+    return len(tasks), documents
+
+
+@torch.inference_mode()
+def expert_use(model: Model, lists: Sequence[NBest], most: int) -> float:
+    """`expert_information` of the routers alone, over the positions of lists with references; the blocks' mean."""
+    chosen = teachable(lists)
+    _, documents = _by_task(model, chosen, most, 0)
+    run, feeds = plain_hidden(model.decoder), mixtures(model.decoder)
+    tasks: list[np.ndarray] = []
+    firsts: list[np.ndarray] = []
+    for pack, indices in packs(documents, FinetuneConfig(), pad=model.vocabulary.pad):
+        run(pack, indices)
+        tasks.append(pack.task_ids.numpy())
+        firsts.append(
+            np.stack([feed.probabilities.argmax(-1).numpy() for feed in feeds if feed.probabilities is not None])
+        )
+        if indices[-1] + 1 >= len(chosen):
+            break
+    told, used = np.concatenate(tasks), np.concatenate(firsts, axis=1)
+    return float(np.mean([expert_information(told[told >= 0], one[told >= 0]) for one in used]))
 
 
 # -- noise vectors ------------------------------------------------------------------------------------------------

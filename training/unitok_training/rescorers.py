@@ -15,7 +15,7 @@ import torch
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.rescoring import Features, best, rescore
+from unitok.rescoring import Features, Scorer, best, rescore
 from unitok.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic
@@ -35,7 +35,10 @@ def rescored(model: Model, lists: Sequence[NBest], dev: Sequence[NBest]) -> dict
 def masked_scores(
     model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int, seed: int = 0
 ) -> dict[str, Any]:
-    """The same with pseudo-log-likelihoods of a copy that learns to fill in the references of `learnt`."""
+    """The same with pseudo-log-likelihoods of a copy that learns to fill in the references of `learnt`.
+
+    `above_permutations` is the share of the lists' references that it prefers to their words in another order.
+    """
     optim = OptimConfig(learning_rate=1e-3, warmup_steps=min(20, steps))
     texts = [(one.reference or "", one.target or one.lang) for one in teachable(learnt)]
     reader, _ = train_masked(model, texts, FinetuneConfig(steps=steps, optim=optim, seed=seed))
@@ -44,7 +47,24 @@ def masked_scores(
         return pseudo_logprobs(reader, texts, lang=lang)
 
     found, dev_found = (rescore(model, one, scorer=scorer) for one in (lists, dev))
-    return rescoring_scores(lists, found, dev, dev_found)
+    return {**rescoring_scores(lists, found, dev, dev_found), "above_permutations": _above(lists, scorer, seed)}
+
+
+def _above(lists: Sequence[NBest], scorer: Scorer, seed: int) -> float:
+    """Share of references of two words or more with a higher score than a permutation of their words."""
+    random, better = np.random.default_rng(seed), []
+    for lang in sorted({one.target or one.lang for one in lists}):
+        texts = [one.reference or "" for one in lists if (one.target or one.lang) == lang]
+        kept = [text for text in texts if len(set(text.split())) > 1]
+        mixed = [" ".join(_another_order(text.split(), random)) for text in kept]
+        better += [one > other for (one, _), (other, _) in zip(scorer(kept, lang), scorer(mixed, lang))]
+    return float(np.mean(better)) if better else 0.0
+
+
+def _another_order(words: Sequence[str], random: np.random.Generator) -> list[str]:
+    while (found := [words[place] for place in random.permutation(len(words))]) == list(words):
+        pass
+    return found
 
 
 def head_figures(
