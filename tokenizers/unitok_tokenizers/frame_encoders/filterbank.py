@@ -1,4 +1,4 @@
-"""Filterbanks as an encoder: log-mels at 100 Hz, normalised per recording, with nothing to train.
+"""Filterbanks as an encoder: log-mels at 100 Hz, normalised per recording or by constants, with nothing to train.
 
 F frames, M mel bins.
 """
@@ -20,6 +20,10 @@ from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)
 """80 bins, windows of 25 ms, a frame every 10 ms."""
+VOICE = MelConfig(win_length=1024)
+"""Windows of 64 ms, in which the harmonics of low voices stand apart: a pitch can be seen."""
+MEAN, DEVIATION = -2.5, 2.0
+"""Of log-mels of speech, roughly: constants where a recording keeps its own mean (Gong et al. 2021, AST; BEATs)."""
 
 
 def mel_inputs(samples: np.ndarray, mel: MelConfig, least: int = 1) -> Inputs:
@@ -37,13 +41,18 @@ def padded(batch: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
 
 
 class FilterbankEncoder(FrameEncoder):
-    """The features themselves."""
+    """The features themselves.
+
+    Args:
+        mel: their configuration.
+        centred: each recording's mean is taken out; a voice is known by that mean, which constants leave in.
+    """
 
     name = "filterbank"
 
-    def __init__(self, mel: MelConfig = FILTERBANK) -> None:
+    def __init__(self, mel: MelConfig = FILTERBANK, *, centred: bool = True) -> None:
         super().__init__()
-        self.mel = mel
+        self.mel, self.centred = mel, centred
         self.sample_rate, self.frame_rate = mel.sample_rate, mel.frame_rate
         self.width, self.depth = mel.num_mels, 1
 
@@ -58,14 +67,14 @@ class FilterbankEncoder(FrameEncoder):
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         mels, lengths = padded(batch)
-        hidden = normalise(mels, lengths)
+        hidden = normalise(mels, lengths) if self.centred else (mels - MEAN) / DEVIATION
         return Frames(hidden, lengths, (hidden,))
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        return {"class": self.name, "mel": asdict(self.mel)}
+        return {"class": self.name, "mel": asdict(self.mel), "centred": self.centred}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FilterbankEncoder:
         """See `FrameEncoder.from_json`."""
-        return cls(MelConfig(**value["mel"]))
+        return cls(MelConfig(**value["mel"]), centred=value.get("centred", True))
