@@ -13,6 +13,7 @@ import torch
 from tests.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.model import Model
+from unitok.routing import Call, Router, Script
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.trunks import TrunkConfig
@@ -24,6 +25,7 @@ from unitok_training.latent_recipes import EncoderChoice, tiny
 from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.latent_scores import Question, question
 from unitok_training.optim import OptimConfig
+from unitok_training.routing_check import LANGUAGES, RULES, WANTED, RoutingConfig, requests, routing_figures, tools
 from unitok_training.system_checks import CHECKS, SystemConfig, biased, system_figures
 
 SIZES = (
@@ -33,7 +35,8 @@ SIZES = (
 )  # fmt: skip
 HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
 TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.layers=1", "script.turns=1")
-OWN = {"hubert": HUBERT, "coordinator": TURNS}
+ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
+OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES}
 """Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 
@@ -51,6 +54,23 @@ def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
         core = "model/core/model.safetensors"
         assert (tmp_path / "run/blsp" / core).read_bytes() == (tmp_path / "run/blsp_text" / core).read_bytes()
         assert figures["kl.before"] > 0
+
+
+def test_what_is_asked_was_never_asked_before_and_the_script_knows_every_tool() -> None:
+    learnt, asked = (requests(split, 10**6, 0) for split in ("train", "test"))
+    assert not {text for text, _ in learnt} & {text for text, _ in asked}
+    assert len({text for text, _ in learnt}) == len(learnt) and {call for _, call in asked} == set(WANTED)
+    assert [call for _, call in asked[: len(WANTED)]] == list(WANTED), "calls come in turn"
+    script = Script(RULES, tools(), LANGUAGES)
+    assert all(str(script(text)) == call for text, call in [*learnt, *asked])
+
+
+@pytest.mark.slow
+def test_a_router_knows_requests_in_other_words(tmp_path: Path) -> None:
+    found = routing_figures(tmp_path, RoutingConfig(test_requests=60), report=lambda line: None)
+    assert found["router.accuracy"] > 0.85 and found["untaught.accuracy"] < 0.5 and found["script.accuracy"] == 1
+    router = Router(Model.load(tmp_path / "model"), [Call("clean"), Call("speak", (("lang", "en"),))])
+    assert str(router("be so kind and clean up the song")) == "clean"
 
 
 def test_settings_and_names_that_do_not_fit_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

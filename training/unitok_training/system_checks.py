@@ -24,7 +24,6 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row, read_manifest
-from unitok_training.coordinator_check import CoordinatorConfig, coordinator_figures
 from unitok_training.fit import load_recordings, training_rows
 from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.latent_lines import (
@@ -45,6 +44,7 @@ from unitok_training.latent_scores import Question, answers, question, score, sc
 from unitok_training.probe import read_along
 from unitok_training.recipes import nearest, overridden
 from unitok_training.scores import bleu, wer
+from unitok_training.text_checks import TEXT_CHECKS
 
 Figures = dict[str, float]
 NAMES, NOISE = 200, 0.12
@@ -333,13 +333,6 @@ def phones_of(row: Row, frames: int, rate: float = 25.0) -> np.ndarray:
     return found
 
 
-def check_coordinator(bench: Bench) -> Figures:
-    """A coordinator with state tokens: its states in conversations of held-out voices, left to itself."""
-    given = bench.config
-    config = CoordinatorConfig(turns=given.sentences, test_turns=given.test_sentences, seed=given.seed)
-    return coordinator_figures(bench.run, overridden(config, given.overrides), report=bench.report)
-
-
 CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
     "rich": check_rich,
     "mala_asr": check_mala_asr,
@@ -349,7 +342,7 @@ CHECKS: Mapping[str, Callable[[Bench], Figures]] = {
     "blsp": check_blsp,
     "liu2020": check_liu2020,
     "hubert": check_hubert,
-    "coordinator": check_coordinator,
+    **TEXT_CHECKS,
 }
 """Name → check."""
 

@@ -50,7 +50,8 @@ def add_commands(commands: Any) -> None:
     prosody.set_defaults(run=run_prosody)
 
     systems = commands.add_parser("systems", help="train a system on the toy corpus and measure what its paper claims")
-    systems.add_argument("system", help="rich, mala_asr, seed_asr, cosmic, desta, blsp, liu2020, hubert or coordinator")
+    known = "rich, mala_asr, seed_asr, cosmic, desta, blsp, liu2020, hubert, coordinator or routing"
+    systems.add_argument("system", help=known)
     systems.add_argument("-o", "--out", help="run folder (default: runs/systems/SYSTEM)")
     systems.add_argument("--sentences", type=int, default=2400, help="training sentences (default: %(default)s)")
     systems.add_argument("--test-sentences", type=int, default=120, help="held-out sentences (default: %(default)s)")
