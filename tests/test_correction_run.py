@@ -14,11 +14,16 @@ import pytest
 
 from tests.test_readme import write_recordings
 from tests.tiny_model import model_folder
+from unitok.backends.choose import recogniser_of
+from unitok.backends.interfaces import Heard
+from unitok.backends.own import UnitokTranslator
 from unitok.lora import lora_config
 from unitok.model import Model
-from unitok.nbest import read_lists
+from unitok.nbest import ListOptions, read_lists
+from unitok.nbest_making import MakingOptions, make_lists, translated, utterances
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
+from unitok_tokenizers.normaliser import basic
 from unitok_training import correction_run
 from unitok_training.cascade_errors import SHARES, spoilt
 from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of
@@ -96,6 +101,24 @@ def test_more_errors_keep_those_there_are(run: Path) -> None:
     assert all(a <= b for less, more in zip(wrong, wrong[1:]) for a, b in zip(less, more))
     for share, places in zip(SHARES, wrong[1:]):
         assert 0.5 * share < np.mean(places) < 1.2 * share
+
+
+def test_lists_of_a_cascade_are_translations_of_what_was_heard(run: Path) -> None:
+    model, found = Model.load(run / "model"), utterances(run / "my/metadata.jsonl")
+    recogniser = recogniser_of(str(run / "model/tokenizers/units"), model, beams=4)
+    options = MakingOptions(
+        splits=("test",), limit=2, task="s2tt", target="de", lists=ListOptions(size=3, beams=4), snr=(10.0,)
+    )
+    plain = replace(options, task="asr", target=None, limit=0)
+    heard = {one.id: one for one in make_lists(model, found, plain, recogniser=recogniser)}
+    translate = UnitokTranslator(model)
+    for one in make_lists(model, found, options, recogniser=recogniser):
+        assert (one.lang, one.target) == ("en", "de")
+        texts = [translate(text, "en", "de") for text in heard[one.id].texts if text.strip()]
+        assert {basic(text) for text in one.texts} == {basic(text) for text in texts} or not texts
+        assert one.hypotheses[0].logprob == heard[one.id].hypotheses[0].logprob
+    silent = (Heard(text=" ", logprob=-1.0), Heard(text="", logprob=-2.0))
+    assert translated(model, silent, "en", "de") == silent[:1]
 
 
 def test_another_model_is_another_run(run: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok.backends.interfaces import Recogniser
+from unitok.answering import Request
+from unitok.backends.interfaces import Heard, Recogniser
 from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
 from unitok_tokenizers.audio import read_audio
@@ -138,7 +139,10 @@ def make_lists(
     recogniser: Recogniser | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[NBest]:
-    """A list per utterance, as they are made; `recogniser` listens in place of the model."""
+    """A list per utterance, as they are made; `recogniser` listens in place of the model.
+
+    Where translations are asked for, the model translates each text that the recogniser heard.
+    """
     picked = chosen(found, options)
     for number, (one, reference) in enumerate(picked):
         rate = model.sample_rate if recogniser is None else recogniser.sample_rate
@@ -148,6 +152,8 @@ def make_lists(
             samples = add_noise(samples, snr, seed=options.seed, name=one.id)
         if recogniser is not None:
             heard = distinct(recogniser.recognise([samples], lang=one.lang, n_best=options.lists.size)[0])
+            if options.target is not None:
+                heard = translated(model, heard, one.lang, options.target)
         else:
             condition = Span("units", model.units_of([samples])[0])
             plan = Plan(options.task, one.lang, options.target, conditions=(condition,))
@@ -158,3 +164,12 @@ def make_lists(
         )  # fmt: skip
         if progress is not None:
             progress(number + 1, len(picked))
+
+
+def translated(model: Model, heard: Sequence[Heard], source: str, target: str) -> tuple[Heard, ...]:
+    """Distinct translations of what was heard, with its scores: those of a cascade. An empty text stays empty."""
+    worth = [one for one in heard if one.text.strip()]
+    plans = [Plan("mt", source, target, conditions=(model.text_span(one.text),)) for one in worth]
+    results = model.run([Request(plan=plan) for plan in plans])
+    made = [replace(one, text=(result.text or "").strip()) for one, result in zip(worth, results)]
+    return distinct(made) or tuple(heard[:1])
