@@ -237,6 +237,11 @@ def test_lists_are_made_rescored_and_corrected(
     found = json.loads(capsys.readouterr().out)
     assert 0 <= found["masked"]["lambda"] <= 1 and found["head"]["wer"] >= found["oracle"]["wer"]
     assert found["oracle"]["wer"] <= found["first_pass"]["wer"] and 0 <= found["rescoring"]["lambda"] <= 1
+    more = ["--lengths", "0,1", "--words", "0,0.5", "--source-lm", model]
+    assert main(["rescore", model, lists, "--dev", "train", *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"length", "word"} <= set(found["rescoring"]) and 0 <= found["density_ratio"]["mu"] <= 1
+    assert "--words" in fails(capsys, "rescore", model, lists, "--words", "many")
     assert main(["correct", model, lists, "--steps", "2", "-o", str(tmp_path / "m")]) == 0
     out = capsys.readouterr().out
     assert json.loads(out[: out.rindex("}") + 1])["ger_constrained"]["outside_list_share"] == 0

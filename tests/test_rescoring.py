@@ -5,6 +5,7 @@ Run alone with `pytest tests/test_rescoring.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from unitok.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.errors import InputError
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import (
+    Terms,
+    density_scores,
     list_errors,
     network,
     network_errors,
@@ -207,6 +210,29 @@ def test_a_head_that_is_new_says_nothing_and_one_that_was_trained_lowers_errors(
     assert last_states(model, ["the", "green house"], lang="en").shape == (2, model.decoder.config.width)
     with pytest.raises(InputError, match="as many"):
         train_head(model, head, lists, found, errors[:1], config)
+
+
+def test_the_density_ratio_takes_the_source_away_where_that_helps() -> None:
+    """A recogniser that always says what its own text says most, and a development set that knows better."""
+    lists = [replace(some_list(seed), id=str(seed)) for seed in range(6)]
+    truth = [-list_errors(one) for one in lists]
+    source = {one.id: -50.0 * np.arange(len(one.hypotheses))[::-1] for one in lists}
+    found = [features((right + source[one.id]).tolist(), [0.0] * len(right)) for one, right in zip(lists, truth)]
+    scores = density_scores(lists[:3], found[:3], lists[3:], found[3:], source)
+    assert scores["wer"] == pytest.approx(oracle_scores(lists[:3])["oracle"]["wer"]) and scores["mu"] == 1
+    nothing = {one.id: np.zeros(len(one.hypotheses)) for one in lists}
+    assert density_scores(lists[:3], found[:3], lists[3:], found[3:], nothing)["mu"] == 0
+
+
+def test_lengths_and_words_are_tried_where_they_are_asked_for() -> None:
+    model, lists = tiny_model(), [some_list(seed) for seed in range(6)]
+    plain = rescored(model, lists[:3], lists[3:])
+    assert plain["rescoring"]["length"] == plain["rescoring"]["word"] == 0 and "density_ratio" not in plain
+    more = rescored(model, lists[:3], lists[3:], terms=Terms(lengths=(0.0, 1.0), words=(0.0, 50.0)), source=model)
+    assert min(more["rescoring"]["dev_errors_by_lambda"].values()) <= min(
+        plain["rescoring"]["dev_errors_by_lambda"].values()
+    )
+    assert 0 <= more["density_ratio"]["mu"] <= 1
 
 
 def test_trained_scorers_rescore_lists_that_they_did_not_learn_from() -> None:

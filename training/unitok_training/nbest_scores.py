@@ -7,18 +7,31 @@ All after the normaliser. H hypotheses of a list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from unitok.correction import edits, majority
 from unitok.nbest import NBest
-from unitok.rescoring import Features, best, combine, tune
+from unitok.rescoring import Features, best, combine, density_ratio, tune
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic
 from unitok_training.scores import bleu, sentence_bleu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Terms of the formula beside λ, each a choice of the development set."""
+
+    lengths: tuple[float, ...] = (0.0,)
+    """Values of α, the exponent of the lengths, to try."""
+    words: tuple[float, ...] = (0.0,)
+    """Values of γ, the reward of a word, to try."""
+
 
 Slot = dict[str | None, None]
 """Words that may stand at a place, in the order they came; None is no word."""
@@ -107,10 +120,14 @@ def oracle_scores(lists: Sequence[NBest]) -> dict[str, Any]:
 
 
 def rescoring_scores(
-    lists: Sequence[NBest], features: Sequence[Features], dev: Sequence[NBest], dev_features: Sequence[Features]
+    lists: Sequence[NBest],
+    features: Sequence[Features],
+    dev: Sequence[NBest],
+    dev_features: Sequence[Features],
+    terms: Terms = Terms(),
 ) -> dict[str, Any]:
-    """WER after rescoring with the λ that a development set chose, and at λ = 1; errors of both sets by λ."""
-    tuned = tune(dev_features, [list_errors(one) for one in dev])
+    """WER after rescoring with the weights that a development set chose, and at λ = 1; errors of it by λ."""
+    tuned = tune(dev_features, [list_errors(one) for one in dev], lengths=terms.lengths, words=terms.words)
     errors = [list_errors(one) for one in lists]
     words = max(sum(len(_reference(one)) for one in lists), 1)
     picked = [best(combine(one, tuned.weights)) for one in features]
@@ -118,9 +135,35 @@ def rescoring_scores(
     return {
         "wer": sum(one[index] for one, index in zip(errors, picked)) / words,
         "lambda": tuned.weights.lm,
+        "length": tuned.weights.length,
+        "word": tuned.weights.words,
         "lm_alone_wer": sum(one[index] for one, index in zip(errors, alone)) / words,
         "dev_errors_by_lambda": {f"{lam:.2f}": count for lam, count in tuned.curve},
     }
+
+
+def density_scores(
+    lists: Sequence[NBest],
+    features: Sequence[Features],
+    dev: Sequence[NBest],
+    dev_features: Sequence[Features],
+    source: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """WER after rescoring by the density ratio, μ and λ chosen on a development set among steps of 0.1.
+
+    `source` has (H,) scores of the source language model by the name of the list. Of equally good weights the smallest
+    are taken, so that μ is 0 where the source model is worth nothing.
+    """
+    steps = [step / 10 for step in range(11)]
+    counts = {one.id: list_errors(one) for one in (*lists, *dev)}
+
+    def errors(mu: float, lam: float, part: Sequence[NBest], found: Sequence[Features]) -> float:
+        scores = (density_ratio(f, source[one.id], source=mu, target=lam) for one, f in zip(part, found))
+        return float(sum(counts[one.id][best(score)] for one, score in zip(part, scores)))
+
+    mu, lam = min(product(steps, steps), key=lambda pair: (errors(pair[0], pair[1], dev, dev_features), sum(pair)))
+    words = max(sum(len(_reference(one)) for one in lists), 1)
+    return {"wer": errors(mu, lam, lists, features) / words, "mu": mu, "lambda": lam}
 
 
 def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, float]]:

@@ -21,15 +21,30 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic
 from unitok_training.correction_training import teachable
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import list_errors, oracle_scores, rescoring_scores
+from unitok_training.nbest_scores import Terms, density_scores, list_errors, oracle_scores, rescoring_scores
 from unitok_training.optim import OptimConfig
 from unitok_training.rescoring_training import head_scores, train_head, train_masked
 
 
-def rescored(model: Model, lists: Sequence[NBest], dev: Sequence[NBest]) -> dict[str, Any]:
-    """All scores of lists that a model's `<lm>` line rescores, λ chosen on `dev`."""
-    found = oracle_scores(lists)
-    return {**found, "rescoring": rescoring_scores(lists, rescore(model, lists), dev, rescore(model, dev))}
+def rescored(
+    model: Model,
+    lists: Sequence[NBest],
+    dev: Sequence[NBest],
+    *,
+    terms: Terms = Terms(),
+    source: Model | None = None,
+) -> dict[str, Any]:
+    """All scores of lists that a model's `<lm>` line rescores, the weights chosen on `dev`.
+
+    With a `source`, whose `<lm>` line stands for what the recogniser knows of its own text, also by the density ratio.
+    """
+    found, features, dev_features = oracle_scores(lists), rescore(model, lists), rescore(model, dev)
+    found["rescoring"] = rescoring_scores(lists, features, dev, dev_features, terms)
+    if source is not None:
+        both = [*lists, *dev]
+        logprobs = {one.id: features.lm for one, features in zip(both, rescore(source, both))}
+        found["density_ratio"] = density_scores(lists, features, dev, dev_features, logprobs)
+    return found
 
 
 def masked_scores(

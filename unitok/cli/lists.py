@@ -33,6 +33,9 @@ def add_commands(commands: Any) -> None:
         "--masked", type=int, default=0, help="steps of a scorer that fills in masked text (default: 0)"
     )
     rescore.add_argument("--head", type=int, default=0, help="steps of a head trained for word errors (default: 0)")
+    rescore.add_argument("--source-lm", metavar="MODEL", help="model of the recogniser's own text: the density ratio")
+    rescore.add_argument("--lengths", default="0", help="exponents of the lengths to try (default: %(default)s)")
+    rescore.add_argument("--words", default="0", help="rewards of a word to try, with commas (default: %(default)s)")
     rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
     rescore.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     rescore.set_defaults(run=run_rescore)
@@ -66,13 +69,17 @@ def add_commands(commands: Any) -> None:
     trial.set_defaults(run=run_experiment)
 
 
-def _noise(text: str) -> tuple[float, ...]:
+def _numbers(text: str, option: str, example: str) -> tuple[float, ...]:
     from unitok_tokenizers.errors import InputError
 
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"--snr is {text!r}: write numbers of dB with commas between, such as 10,5,0") from None
+        raise InputError(f"{option} is {text!r}: write numbers with commas between, such as {example}") from None
+
+
+def _noise(text: str) -> tuple[float, ...]:
+    return _numbers(text, "--snr", "10,5,0 for dB")
 
 
 def run_nbest(options: argparse.Namespace) -> None:
@@ -108,11 +115,16 @@ def run_nbest(options: argparse.Namespace) -> None:
 def run_rescore(options: argparse.Namespace) -> None:
     import unitok
     from unitok.nbest import read_lists
+    from unitok_training.nbest_scores import Terms
     from unitok_training.rescorers import head_figures, masked_scores, rescored
 
+    terms = Terms(
+        lengths=_numbers(options.lengths, "--lengths", "0,0.5,1"), words=_numbers(options.words, "--words", "0,0.5,1")
+    )
     dev, test = (read_lists(options.lists, split=split) for split in (options.dev, options.split))
     model = unitok.load(options.model)
-    found = rescored(model, test, dev)
+    source = None if options.source_lm is None else unitok.load(options.source_lm)
+    found = rescored(model, test, dev, terms=terms, source=source)
     for name, steps, scores in (("masked", options.masked, masked_scores), ("head", options.head, head_figures)):
         if steps:
             learnt = read_lists(options.lists, split=options.train_split)
