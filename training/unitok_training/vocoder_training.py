@@ -6,7 +6,7 @@ B batch, S samples, F mel frames, T unit frames, N units, M mel bins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.units import deduplicate
-from unitok_training.codec_training import Crops
+from unitok_training.codec_training import SPECTRAL, Crops
+from unitok_training.optim import OptimConfig, descend, optimizer_of
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
@@ -32,8 +33,8 @@ class MelVocoderTraining:
     """Crops a step."""
     crop: int = 48
     """Mel frames of a crop."""
-    learning_rate: float = 2e-3
-    """Peak of the one-cycle schedule."""
+    optim: OptimConfig = replace(SPECTRAL, learning_rate=4e-3)
+    """How weights move."""
     decoded_share: float = 0.5
     """Share of crops whose log-mels went through the codec, so that its errors are known."""
     seed: int = 0
@@ -52,21 +53,13 @@ class UnitMelTraining:
     """Unit frames of a crop."""
     reference: int = 100
     """Mel frames of the voice reference, taken from another utterance of the speaker."""
-    learning_rate: float = 2e-3
-    """Peak of the one-cycle schedule."""
+    optim: OptimConfig = replace(SPECTRAL, matrix_learning_rate=0.03)
+    """How weights move."""
     seed: int = 0
     """Seed of initial weights and crops."""
 
 
 Progress = Callable[[int, float], None]
-
-
-def _step(optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
-    optimiser.step()
-    schedule.step()
 
 
 def train_mel_vocoder(
@@ -93,8 +86,7 @@ def train_mel_vocoder(
     torch.manual_seed(config.seed)
     vocoder = MelVocoder(MelVocoderConfig(), mel)
     random = np.random.default_rng(config.seed)
-    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=config.learning_rate, betas=(0.8, 0.95), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    optimizer = optimizer_of(vocoder, config.optim)
     for step in range(config.steps):
         mels, waves = [], []
         for row in random.choice(len(true), config.batch):
@@ -107,7 +99,7 @@ def train_mel_vocoder(
         with torch.autocast("cpu", torch.bfloat16):
             made = vocoder(torch.stack(mels))
         loss = mel_loss(made, real, mel) + stft_loss(made, real)
-        _step(optimiser, schedule, loss)
+        descend(optimizer, loss, step=step, steps=config.steps)
         if progress is not None and step % 50 == 49:
             progress(step + 1, float(loss.detach()))
     return vocoder.eval()
@@ -146,8 +138,7 @@ def train_unit_mel(
     by_speaker: dict[str, list[int]] = {}
     for index, speaker in enumerate(speakers):
         by_speaker.setdefault(speaker or f"#{index}", []).append(index)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    optimizer = optimizer_of(model, config.optim)
     runs = [deduplicate(one) for one in units]
     for step in range(config.steps):
         rows = [crops.rows[int(row)] for row in random.choice(len(crops.rows), config.batch)]
@@ -163,7 +154,7 @@ def train_unit_mel(
             predicted = model.log_durations(table, voice.detach(), mask)
         error = ((predicted.float() - durations.clamp(min=1).float().log()) * mask[..., 0]).pow(2).sum() / mask.sum()
         loss = (made.float() - targets).abs().mean() + 0.3 * error
-        _step(optimiser, schedule, loss)
+        descend(optimizer, loss, step=step, steps=config.steps)
         if progress is not None and step % 50 == 49:
             progress(step + 1, float(loss.detach()))
     model.eval()

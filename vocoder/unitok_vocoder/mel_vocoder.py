@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unitok_tokenizers.convolution import ConvBlock
+from unitok_tokenizers.convolution import ConvBlock, convolve
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 
@@ -62,7 +62,7 @@ class MelVocoder(nn.Module):
 
     def forward(self, log_mels: Tensor) -> Tensor:
         """Log-mels (B, F, M) → samples (B, F · hop_length)."""
-        x = self.norm_in(self.front((log_mels.transpose(1, 2) + 5.0) / 2.5).transpose(1, 2))  # (B, F, C)
+        x = self.norm_in(convolve(self.front, (log_mels + 5.0) / 2.5))  # (B, F, C)
         mask = torch.ones(1, 1, 1, dtype=x.dtype)
         for block in self.blocks:
             x = block(x, mask)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.convolution import ConvBlock
+from unitok_tokenizers.convolution import ConvBlock, convolve
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 
@@ -45,7 +45,7 @@ class SpeakerEncoder(nn.Module):
 
     def forward(self, log_mels: Tensor) -> Tensor:
         """(B, F, M) → (B, E)."""
-        x = functional.gelu(self.front((log_mels.transpose(1, 2) + 5.0) / 2.5)).transpose(1, 2)
+        x = functional.gelu(convolve(self.front, (log_mels + 5.0) / 2.5))
         mask = torch.ones(1, 1, 1, dtype=x.dtype)
         for block in self.blocks:
             x = block(x, mask)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.attention_layers import ConformerLayer, TransformerLayer, inside
+from unitok_tokenizers.convolution import convolve
 from unitok_tokenizers.ctc_network import normalise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
@@ -79,9 +80,9 @@ class TrunkEncoder(FrameEncoder):
     def _subsample(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, M) → (B, T, D), zero behind the ends, and the lengths (B,)."""
         lengths = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
-        x = functional.gelu(self.front(normalise(mels, frames).transpose(1, 2)))
-        x = functional.gelu(self.down(x * inside((frames + 1) // 2, x.shape[2])[:, None]))
-        x = x.transpose(1, 2)[:, : int(lengths.max())]
+        x = functional.gelu(convolve(self.front, normalise(mels, frames)))
+        x = functional.gelu(convolve(self.down, x * inside((frames + 1) // 2, x.shape[1])[..., None]))
+        x = x[:, : int(lengths.max())]
         return x * inside(lengths, x.shape[1])[..., None], lengths
 
     def hidden(self, mels: Tensor, frames: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
