@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.features import MelConfig, log_mel, magnitude
 from unitok_tokenizers.units import deduplicate, expand
 from unitok_training.codec_training import Crops
 from unitok_training.vocoder_training import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
@@ -41,6 +41,17 @@ def small_vocoder() -> MelVocoder:
 def small_unit_mel() -> UnitMel:
     torch.manual_seed(0)
     return UnitMel(UnitMelConfig(units=UNITS, width=16, blocks=1, voice=8), MEL).eval()
+
+
+def test_a_magnitude_is_the_absolute_value_and_flat_at_zero() -> None:
+    torch.manual_seed(0)
+    spectrum = torch.randn(3, 5, dtype=torch.complex64) * 1e-3
+    spectrum[0, :2] = 0.0
+    spectrum.requires_grad_()
+    torch.testing.assert_close(magnitude(spectrum), spectrum.abs(), rtol=1e-6, atol=1e-9)
+    (ours,) = torch.autograd.grad(magnitude(spectrum).sum(), spectrum)
+    (theirs,) = torch.autograd.grad(spectrum.abs().sum(), spectrum)
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_griffin_lim_keeps_the_spectrum_and_the_length() -> None:

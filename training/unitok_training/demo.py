@@ -82,8 +82,8 @@ def quicker(config: DemoConfig, share: float = 0.25) -> DemoConfig:
 def demo_stages(config: DemoConfig) -> list[Stage]:
     """The graph, in the order in which stages start.
 
-    The small networks train two at a time with one thread each, which is quicker on two cores than one at a time with
-    two; the decoder's matrices are large enough for both.
+    What is small runs two at a time with one thread each, which is quicker on two cores than one at a time with two;
+    the decoder's matrices are large enough for both.
     """
     corpus = ("manifest", "languages", "pairs", "test_pairs", "seed")
     return [
@@ -92,8 +92,8 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
         Stage(name="judge", function=f"{STAGES}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="codes", function=f"{STAGES}:codes", needs=("units",), settings=("codec_steps",)),
         Stage(name="unit_mel", function=f"{STAGES}:unit_mel", needs=("units",), settings=("unit_mel_steps",)),
+        Stage(name="prepare", function=f"{STAGES}:prepare", needs=("codes",)),
         Stage(name="mel_vocoder", function=f"{STAGES}:mel_vocoder", needs=("codes",), settings=("mel_vocoder_steps",)),
-        Stage(name="prepare", function=f"{STAGES}:prepare", needs=("codes",), threads=2),
         Stage(
             name="decoder",
             function=f"{STAGES}:decoder",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.features import MelConfig, log_mel, magnitude
 
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))
 """(FFT size, hop) of the spectral losses, in samples."""
@@ -19,8 +19,8 @@ def stft_loss(made: Tensor, real: Tensor, resolutions: tuple[tuple[int, int], ..
     total = made.new_zeros(())
     for n_fft, hop in resolutions:
         window = torch.hann_window(n_fft)
-        a = torch.stft(made, n_fft, hop, window=window, return_complex=True).abs()
-        b = torch.stft(real, n_fft, hop, window=window, return_complex=True).abs()
+        a = magnitude(torch.stft(made, n_fft, hop, window=window, return_complex=True))
+        b = magnitude(torch.stft(real, n_fft, hop, window=window, return_complex=True))
         convergence = (a - b).norm() / b.norm().clamp(min=1e-5)
         total = total + convergence + (a.clamp(min=1e-4).log() - b.clamp(min=1e-4).log()).abs().mean()
     return total / len(resolutions)
