@@ -23,7 +23,11 @@ TEXTS = {
 def test_a_quick_run_takes_a_quarter_and_leaves_overrides_the_last_word() -> None:
     whole = DemoConfig(overrides=("train.optim.warmup_steps=4",))
     quick = quicker(whole)
-    assert (quick.pairs, quick.codec_steps, quick.judge_steps) == (750, 200, round(whole.judge_steps / 4))
+    assert (quick.pairs, quick.codec_steps, quick.judge_steps) == (
+        750,
+        round(whole.codec_steps / 4),
+        round(whole.judge_steps / 4),
+    )
     assert quick.clusters == whole.clusters and quick.test_pairs == whole.test_pairs
     recipe = load_recipe(quick.preset, quick.overrides)
     assert recipe.train.steps == load_recipe("demo").train.steps // 4
