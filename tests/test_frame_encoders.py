@@ -24,7 +24,7 @@ from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FRAME_ENCODERS, FrameEncoder, frame_encoder_from_json
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.filterbank import FILTERBANK, FilterbankEncoder
+from unitok_tokenizers.frame_encoders.filterbank import DEVIATION, FILTERBANK, VOICE, FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 
@@ -130,6 +130,18 @@ def test_filterbanks_match_a_reference_and_shift_with_the_sound() -> None:
         np.testing.assert_allclose(mels[frame].numpy(), reference, atol=1e-4)
     (shifted,) = encoder.inputs(np.concatenate([np.zeros(160, np.float32), samples]))
     torch.testing.assert_close(shifted[4:90], mels[3:89], atol=1e-4, rtol=1e-4)
+
+
+def test_a_voice_is_left_in_where_constants_scale_filterbanks() -> None:
+    sound = recordings()[2]
+    quiet = {
+        centred: FilterbankEncoder(VOICE, centred=centred).encode([0.5 * sound]).hidden for centred in (True, False)
+    }
+    loud = {centred: FilterbankEncoder(VOICE, centred=centred).encode([sound]).hidden for centred in (True, False)}
+    torch.testing.assert_close(loud[True], quiet[True], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(loud[False] - quiet[False], torch.full_like(quiet[False], np.log(2) / DEVIATION))
+    again = FilterbankEncoder.from_json(FilterbankEncoder(VOICE, centred=False).to_json())
+    assert torch.equal(again.encode([sound]).hidden, loud[False])
 
 
 def test_a_layer_is_chosen_or_learned() -> None:

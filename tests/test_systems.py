@@ -26,7 +26,7 @@ from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.latent_scores import Question, question
 from unitok_training.optim import OptimConfig
 from unitok_training.routing_check import LANGUAGES, RULES, WANTED, RoutingConfig, requests, routing_figures, tools
-from unitok_training.system_checks import CHECKS, SystemConfig, biased, system_figures
+from unitok_training.system_checks import CHECKS, SystemConfig, biased, names_alone, system_figures
 
 SIZES = (
     "train.steps=2", "train.window=8", "train.pack_size=256", "train.optim.warmup_steps=1", "decoder.width=32",
@@ -87,6 +87,16 @@ def test_errors_on_keywords_and_on_other_words_are_apart() -> None:
     found = biased(rows, ["we buy sob now", "quil rings"], {"zorb", "quil"})
     assert found["b_wer"] == 0.5 and found["wer"] == pytest.approx(2 / 6)
     assert found["u_wer"] == pytest.approx(2 / 4)  # a wrong word for a name counts once more, as an insertion
+
+
+def test_names_are_cut_out_with_their_sounds() -> None:
+    sounds = [["w", 0.1, 0.2], ["e", 0.2, 0.3], ["z", 0.4, 0.5], ["o", 0.5, 0.6]]
+    extras = {"keywords": ["zo"], "segments": sounds, "prosody": "flat", "accent": 1}
+    row = Row(id="1", group="1", lang="en", text="we zo", audio=Path("a.wav"), extras=extras,
+              words=(("we", 0.1, 0.3), ("zo", 0.4, 0.6)))  # fmt: skip
+    (name,) = names_alone([row, replace(row, audio=None)])
+    assert (name.text, name.group, name.offset, name.seconds) == ("zo", "1", pytest.approx(0.38), pytest.approx(0.24))
+    assert name.extras["segments"] == sounds[2:] and "keywords" not in name.extras and not name.words
 
 
 def test_phones_are_single_pieces() -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.corpora.toy import lexicon, understand
-from unitok_tokenizers.corpora.toy_rich import continuation, main, make_rich_corpus, names_of, with_name, written
+from unitok_tokenizers.corpora.toy_rich import (
+    accented,
+    continuation,
+    main,
+    make_rich_corpus,
+    names_of,
+    with_name,
+    written,
+)
 from unitok_tokenizers.manifest import read_manifest
 from unitok_training.latent_lines import LATENT_LINES, asked_items
 
@@ -35,6 +43,29 @@ def test_names_of_the_test_are_new(tmp_path: Path) -> None:
     assert used["test"] <= set(names_of(20)) and len(used["train"]) > 10 and not used["train"] & set(names_of(20))
     quiet = read_manifest(make_rich_corpus(tmp_path / "quiet", sentences=30, test_sentences=20, names=20))
     assert not np.array_equal(rows[0].load(16000), quiet[0].load(16000)) and rows[0].text == quiet[0].text
+
+
+def test_noise_over_names_leaves_other_words_as_they_are(tmp_path: Path) -> None:
+    sizes = {"sentences": 4, "test_sentences": 1, "names": 20}
+    rows = read_manifest(make_rich_corpus(tmp_path / "noisy", **sizes, name_noise=0.3))
+    clean = read_manifest(make_rich_corpus(tmp_path / "clean", **sizes))
+    for row, other in zip(rows, clean):
+        if row.words and row.split != "test_seen":  # whose voices are drawn after the noise
+            apart = np.abs(row.load(16000) - other.load(16000))
+            for word, start, end in row.words:
+                loud = apart[round(start * 16000) : round(end * 16000)].mean()
+                assert (loud > 0.1) == (word in row.extras.get("keywords", ())), word
+
+
+def test_an_accent_moves_vowels_and_belongs_to_a_speaker(tmp_path: Path) -> None:
+    assert accented("sirufi", 1) == "sorafo" and accented("ba", 5) == "ba"
+    rows = read_manifest(make_rich_corpus(tmp_path, sentences=12, test_sentences=3, names=20, accents=3))
+    spoken = [row for row in rows if row.audio is not None]
+    assert len({row.extras["accent"] for row in spoken}) == 3
+    for row in spoken:
+        sounds = "".join(name for name, *_ in row.extras["segments"])
+        assert sounds == accented(row.text.replace(" ", ""), row.extras["accent"])
+        assert row.speaker.endswith(str(row.extras["accent"])) and [word for word, *_ in row.words] == row.text.split()
 
 
 def test_what_is_written_follows_from_words_and_voice() -> None:

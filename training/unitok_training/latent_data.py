@@ -155,11 +155,13 @@ class LatentSource:
         return [self._augmented(inputs, document) for inputs in found]
 
     def _augmented(self, inputs: Inputs, document: LatentDocument) -> Inputs:
-        """A recording as another voice says it, or faster: all of a document alike, whose examples share its voice."""
-        random = np.random.default_rng([self.seed, AUGMENT, document.index])
+        """A recording as another voice says it, or faster: all of a document alike, whose examples share its voice,
+        and what two encoders take of it alike too."""
+        seeds = [self.seed, AUGMENT, document.index]
         kept: dict[str, Any] = dict.fromkeys(self.lines[document.task].keeps, 0.0)
+        config = CtcConfig(**kept)
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
-        return tuple(augment(part, random, CtcConfig(**kept)) if part.ndim == 2 else part for part in inputs)
+        return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 
     def _read(self, row: int) -> Inputs:
         found = self._inputs.get(row)

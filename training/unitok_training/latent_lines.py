@@ -121,13 +121,20 @@ def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Tol
     return Told((*keyword_span(table, listed), LAT), (row,))
 
 
+def example_for(table: RowTexts, row: int, random: np.random.Generator) -> int | None:
+    """Another row of the same speaker, where there is one: the longest of three, which tells more."""
+    one = table.rows[row]
+    speakers = table.partners.get((one.speaker, one.lang), ())
+    others = [index for index in speakers if table.rows[index].group != one.group]
+    drawn = random.permutation(len(others))[:3]
+    return max((others[index] for index in drawn), key=lambda index: len(table.rows[index].text or ""), default=None)
+
+
 def with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
     """COSMIC: another recording of the same speaker and its text first, where there is one."""
-    one = table.rows[row]
-    others = [index for index in table.partners.get((one.speaker, one.lang), ()) if table.rows[index].text != one.text]
-    if not others:
+    shown = example_for(table, row, random)
+    if shown is None:
         return by_ear(table, row, random)
-    shown = others[int(random.integers(len(others)))]
     return Told((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
 
 
@@ -182,13 +189,18 @@ def questions(row: Row) -> Asked:
         found.append(("who speaks", row.speaker))
     if manner:
         found.append(("with which tone", manner))
-    if words:
-        found += [("how many words", str(len(words))), ("which word is last", words[-1])]
+    found += word_questions(row)
     if words and manner:
         found.append(("which word is first and with which tone", f"{words[0]} {manner}"))
     if row.speaker and row.words:
         found.append(("who speaks and which word is first", f"{row.speaker} {row.words[0][0]}"))
     return found
+
+
+def word_questions(row: Row) -> Asked:
+    """Questions about what is said alone."""
+    words = (row.text or "").split()
+    return [("how many words", str(len(words))), ("which word is last", words[-1])] if words else []
 
 
 # -- the table ----------------------------------------------------------------------------------------------------
@@ -247,6 +259,7 @@ LATENT_LINES: Mapping[str, LatentLine] = {
     "prosody.units": LatentLine(task="prosody", tell=as_units, answers=fact("prosody"), needs=("units",)),
     "cap": LatentLine(task="cap", answers=description, keeps=("warp",)),
     "ask": LatentLine(task="ask", answers=questions, keeps=("warp",)),
+    "ask.words": LatentLine(task="ask", answers=word_questions),
     "mt.speech": LatentLine(task="mt", across=True),
     "lm.text": LatentLine(task="lm", tell=in_writing, answers=fact("continuation"), needs=("text",)),
     "lm.speech": LatentLine(task="lm", answers=fact("continuation")),

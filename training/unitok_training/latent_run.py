@@ -19,7 +19,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.frame_encoders.filterbank import VOICE, FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import Row, read_manifest
@@ -40,8 +40,7 @@ def make_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
     if choice.mix or choice.layer is not None:
         encoder = LayerMix(encoder, None if choice.mix else choice.layer)
     if choice.beside:
-        other = FilterbankEncoder() if choice.beside == "filterbank" else pretrained_encoder(choice.beside)
-        encoder = SideBySide(encoder, other)
+        encoder = SideBySide(encoder, _second_encoder(choice.beside))
     return encoder
 
 
@@ -59,6 +58,12 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
         raise InputError(f"encoder.kind is {choice.kind!r}: choose conformer, transformer, filterbank or pretrained")
     sizes = {name: getattr(choice, name) for name in ("width", "layers", "heads", "inner", "dropout")}
     return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
+
+
+def _second_encoder(name: str) -> FrameEncoder:
+    if name == "voice":
+        return FilterbankEncoder(VOICE, centred=False)
+    return FilterbankEncoder() if name == "filterbank" else pretrained_encoder(name)
 
 
 def make_front_end(

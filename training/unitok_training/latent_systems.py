@@ -69,8 +69,12 @@ def prosody_text() -> LatentRecipe:
 
 
 def listener() -> LatentRecipe:
-    """Transcripts alone: what recipes of this module start from, as the papers start from trained models."""
-    return small("listener", {"asr": 1.0}, steps=600)
+    """Transcripts alone: what recipes of this module start from, as the papers start from trained models.
+
+    Its encoder forgets who speaks in what manner, as it is to; filterbanks beside it do not.
+    """
+    recipe = small("listener", {"asr": 1.0}, steps=400)
+    return replace(recipe, encoder=replace(recipe.encoder, beside="voice"))
 
 
 def rich() -> LatentRecipe:
@@ -79,7 +83,7 @@ def rich() -> LatentRecipe:
     Answers of one word come more often than transcripts: the loss is a mean over tokens.
     """
     tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 5.0, "prosody": 5.0, "ask": 4.0}
-    return small("rich", tasks, steps=1000)
+    return small("rich", tasks, steps=600)
 
 
 def untagged() -> LatentRecipe:
@@ -94,38 +98,55 @@ def tagged() -> LatentRecipe:
     return replace(untagged(), name="tagged", mixture=tasks)
 
 
-def mala_asr() -> LatentRecipe:
-    """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
-    recipe = small("mala_asr", {"asr.keywords": 2.0, "asr": 1.0}, steps=1600)
+def in_context(name: str, tasks: Mapping[str, float], *, steps: int) -> LatentRecipe:
+    """A model that is to use what stands before the speech: it sees its prompt both ways, and spells.
+
+    Text pieces are letters, so that a word is made of the same ones wherever it stands. Updates are many and small.
+    """
+    recipe = small(name, tasks, steps=steps)
     return replace(
         recipe,
-        decoder=replace(recipe.decoder, layers=3),  # one more, to find in the list what has been heard
+        text_pieces=279,
+        decoder=replace(recipe.decoder, layers=3, prefix_lm=True),
+        encoder=replace(recipe.encoder, phones=True),
         adapter=AdapterChoice(kind="convolution", stride=2),
+        train=replace(recipe.train, pack_size=512),
     )
 
 
+def spelling_listener() -> LatentRecipe:
+    """Transcripts alone, for `mala_asr`, `seed_asr` and `cosmic`: what to look up comes after how to transcribe."""
+    return in_context("spelling_listener", {"asr": 1.0}, steps=600)
+
+
+def mala_asr() -> LatentRecipe:
+    """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
+    return in_context("mala_asr", {"asr.keywords": 1.0}, steps=1200)
+
+
 def seed_asr() -> LatentRecipe:
-    """Seed-ASR's contextual part: keywords in half of the prompts; `latent_mwer` is the stage after it."""
+    """Seed-ASR's contextual part: keywords in most of the prompts; `latent_mwer` is the stage after it."""
     return replace(mala_asr(), name="seed_asr")
 
 
 def cosmic() -> LatentRecipe:
-    """COSMIC: a window-level Q-Former, pairs of speech and text in the prompt, templated questions."""
-    return replace(
-        small("cosmic", {"asr.example": 2.0, "ask": 1.0}, steps=500),
-        adapter=AdapterChoice(kind="window_qformer", window=4, queries=2),
-    )
+    """COSMIC: pairs of speech and text in the prompt, templated questions about what is said."""
+    return in_context("cosmic", {"asr.example": 4.0, "ask.words": 1.0}, steps=1200)
 
 
 def desta() -> LatentRecipe:
     """DeSTA: descriptions that mix transcript and manner of speaking, and questions."""
-    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=1000)
+    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=600)
+
+
+def text_alone(recipe: LatentRecipe) -> LatentRecipe:
+    """A stage of text: the front end is not moved, and not kept."""
+    return replace(recipe, tuning=replace(recipe.tuning, encoder=FROZEN, adapter=FROZEN))
 
 
 def blsp_text() -> LatentRecipe:
     """BLSP's first stage: a decoder that continues and translates texts."""
-    recipe = small("blsp_text", {"lm.text": 1.0, "mt": 1.0}, steps=800)
-    return replace(recipe, tuning=replace(recipe.tuning, encoder=FROZEN, adapter=FROZEN))
+    return text_alone(small("blsp_text", {"lm.text": 1.0, "mt": 1.0}, steps=800))
 
 
 def blsp() -> LatentRecipe:
@@ -140,13 +161,7 @@ def blsp() -> LatentRecipe:
 
 def liu_text() -> LatentRecipe:
     """Liu et al. 2020, the phone-to-word part from text alone."""
-    recipe = liu2020()
-    return replace(
-        recipe,
-        name="liu_text",
-        tuning=replace(recipe.tuning, encoder=FROZEN, adapter=FROZEN),
-        mixture=Mixture(tasks={"asr.phones": 1.0}),
-    )
+    return text_alone(replace(liu2020(), name="liu_text", mixture=Mixture(tasks={"asr.phones": 1.0})))
 
 
 def liu2020() -> LatentRecipe:
@@ -163,8 +178,8 @@ def liu2020() -> LatentRecipe:
 SYSTEMS: Mapping[str, Callable[[], LatentRecipe]] = {
     recipe.__name__: recipe
     for recipe in (
-        prosody, prosody_units, prosody_text, listener, rich, tagged, untagged, mala_asr, seed_asr, cosmic, desta,
-        blsp_text, blsp, liu_text, liu2020,
+        prosody, prosody_units, prosody_text, listener, rich, tagged, untagged, spelling_listener, mala_asr,
+        seed_asr, cosmic, desta, blsp_text, blsp, liu_text, liu2020,
     )
 }  # fmt: skip
 """Presets of this module by name."""

@@ -50,6 +50,7 @@ LATENT_KEYS: Mapping[str, str] = {
     "prosody.units": "units → name of their prosody class",
     "cap": "speech → description",
     "ask": "speech, question → answer",
+    "ask.words": "speech, question about its words → answer",
     "mt.speech": "speech in place of a text → text in another language",
     "lm.text": "text → its continuation",
     "lm.speech": "speech → continuation of what is said",

@@ -19,7 +19,7 @@ import torch
 from unitok.model import Model
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesise
-from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
+from unitok_tokenizers.corpora.toy_rich import accented, make_rich_corpus, names_of
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar import Plan, Span
@@ -47,8 +47,10 @@ from unitok_training.scores import bleu, wer
 from unitok_training.text_checks import TEXT_CHECKS
 
 Figures = dict[str, float]
-NAMES, NOISE = 200, 0.12
-"""Of the corpora about keywords: rare names, and noise loud enough to blur them."""
+NAMES, NAME_NOISE = 200, 0.3
+"""Of the corpora about keywords: rare names, and noise over them that leaves less than half of them to the ear."""
+ACCENTS = 3
+"""Of the corpus about examples: shifts of the vowels, which a voice does not tell and an example of it does."""
 FAR = (Speaker("ivy", 250.0, 1.6, 0.2, 0.001), Speaker("jon", 76.0, 0.68, 0.5, 0.001))
 """Voices far outside of those that are trained on, and of what augmentation makes of them."""
 
@@ -75,13 +77,15 @@ class Bench:
     def __init__(self, run: Path, config: SystemConfig, report: Callable[[str], None]) -> None:
         self.run, self.config, self.report = run, config, report
 
-    def rows(self, *, names: int = 0, noise: float = 0.0) -> list[Row]:
+    def rows(self, *, names: int = 0, name_noise: float = 0.0, accents: int = 1) -> list[Row]:
         """The corpus."""
         manifest = self.run / "corpus" / "manifest.jsonl"
         if not manifest.exists():
             self.report("corpus")
-            sizes = {"sentences": self.config.sentences, "test_sentences": self.config.test_sentences}
-            make_rich_corpus(manifest.parent, **sizes, names=names, noise=noise, seed=self.config.seed)
+            make_rich_corpus(
+                manifest.parent, sentences=self.config.sentences, test_sentences=self.config.test_sentences,
+                names=names, name_noise=name_noise, accents=accents, seed=self.config.seed,
+            )  # fmt: skip
         return read_manifest(manifest)
 
     def train(self, preset: str, rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
@@ -92,10 +96,10 @@ class Bench:
         begin = self.run / start / "model" if start else None
         return train_latent(recipe, rows, self.run / (name or preset), start=begin, split="").model
 
-    def taught(self, preset: str, rows: Sequence[Row]) -> Model:
+    def taught(self, preset: str, rows: Sequence[Row], *, after: str = "listener") -> Model:
         """The model of a recipe from one that transcribes, which is trained first."""
-        self.train("listener", rows)
-        return self.train(preset, rows, start="listener")
+        self.train(after, rows)
+        return self.train(preset, rows, start=after)
 
     def held_out(self, rows: Sequence[Row], split: str = "test") -> list[Row]:
         """Rows of a split, at most as many as are scored, with the texts that go with them."""
@@ -141,14 +145,14 @@ def check_rich(bench: Bench) -> Figures:
 
 def check_mala_asr(bench: Bench) -> Figures:
     """MaLa-ASR: errors on rare names and on other words, by what stands in the keyword list."""
-    rows = bench.rows(names=NAMES, noise=NOISE)
-    return by_context(bench, bench.train("mala_asr", rows), rows)
+    rows = bench.rows(names=NAMES, name_noise=NAME_NOISE)
+    return by_context(bench, bench.taught("mala_asr", rows, after="spelling_listener"), rows)
 
 
 def check_seed_asr(bench: Bench) -> Figures:
     """Seed-ASR: right and wrong context, before and after a stage that lowers expected word errors."""
-    rows = bench.rows(names=NAMES, noise=NOISE)
-    model = bench.train("seed_asr", rows)
+    rows = bench.rows(names=NAMES, name_noise=NAME_NOISE)
+    model = bench.taught("seed_asr", rows, after="spelling_listener")
     figures = {f"before.{name}": value for name, value in by_context(bench, model, rows).items()}
     steps = max(1, load_latent_recipe("seed_asr", bench.config.overrides).train.steps // 12)
     bench.report(f"mwer: {steps} steps")
@@ -191,19 +195,33 @@ def biased(rows: Sequence[Row], found: Sequence[str], names: set[str]) -> Figure
 
 
 def check_cosmic(bench: Bench) -> Figures:
-    """COSMIC: held-out voices, and far ones, without and with one example of the same voice; templated questions."""
-    rows = bench.rows()
-    model = bench.taught("cosmic", rows)
+    """COSMIC: sentences and names alone in accents, without and with one example of the same speaker; questions."""
+    rows = bench.rows(names=NAMES, accents=ACCENTS)
+    model = bench.taught("cosmic", [*rows, *names_alone(training_rows(rows))], after="spelling_listener")
     held = [row for row in bench.held_out(rows) if row.audio is not None]
+    far = by_far_voices(bench, held)
     figures: Figures = {}
-    for domain, given in (("held_out", held), ("far", by_far_voices(bench, held))):
-        table = RowTexts(given, model.tokenizers.text)
+    for domain, given, shown in (("held_out", held, held), ("names", names_alone(held), held), ("far", far, far)):
+        table = RowTexts([*given, *(shown if shown is not given else ())], model.tokenizers.text)
         for name, tell in (("shots0", by_ear), ("shots1", with_example)):
             random = np.random.default_rng(bench.config.seed)
             asked = [told(table, index, tell(table, index, random)) for index in range(len(given))]
             figures[f"{domain}.{name}.wer"] = wer([one.answer for one in asked], answers(model, asked))
-    seen = score_lines(model, bench.held_out(rows, "test_seen"), ["ask"], bench.config.limit)
-    return {**figures, "ask.accuracy": seen["ask"]["accuracy"]}
+    seen = score_lines(model, bench.held_out(rows, "test_seen"), ["ask.words"], bench.config.limit)
+    return {**figures, "ask.words.accuracy": seen["ask.words"]["accuracy"]}
+
+
+def names_alone(rows: Sequence[Row]) -> list[Row]:
+    """The names of rows, cut out of their recordings: no other word tells in which accent they are said."""
+    found = []
+    for row in rows:
+        for word, start, end in row.words:
+            if row.audio is not None and word in keywords_of(row):
+                sounds = [one for one in row.extras["segments"] if start <= one[1] and one[2] <= end]
+                extras = {"segments": sounds, "prosody": row.extras["prosody"], "accent": row.extras["accent"]}
+                cut = replace(row, offset=max(0.0, start - 0.02), seconds=end - start + 0.04, words=())
+                found.append(replace(cut, id=f"{row.id}-{word}", text=word, extras=extras))
+    return found
 
 
 def by_far_voices(bench: Bench, rows: Sequence[Row]) -> list[Row]:
@@ -212,9 +230,11 @@ def by_far_voices(bench: Bench, rows: Sequence[Row]) -> list[Row]:
     for index, row in enumerate(rows):
         voice, path = FAR[index % len(FAR)], bench.run / "far" / f"{row.id}.flac"
         seeds = [bench.config.seed, index]
-        spoken = synthesise(row.text or "", voice, prosody=str(row.extras["prosody"]), seed=seeds)
+        accent = int(row.extras["accent"])
+        said = accented(row.text or "", accent)
+        spoken = synthesise(said, voice, prosody=str(row.extras["prosody"]), seed=seeds)
         write_audio(path, spoken.samples, SAMPLE_RATE)
-        found.append(replace(row, speaker=voice.name, audio=path, words=()))
+        found.append(replace(row, speaker=f"{voice.name}{accent}", audio=path, words=()))
     return found
 
 
