@@ -91,12 +91,12 @@ def test_errors_on_keywords_and_on_other_words_are_apart() -> None:
 
 def test_names_are_cut_out_with_their_sounds() -> None:
     sounds = [["w", 0.1, 0.2], ["e", 0.2, 0.3], ["z", 0.4, 0.5], ["o", 0.5, 0.6]]
-    extras = {"keywords": ["zo"], "segments": sounds, "prosody": "flat", "accent": 1}
+    extras = {"keywords": ["zo"], "segments": sounds, "prosody": "flat"}
     row = Row(id="1", group="1", lang="en", text="we zo", audio=Path("a.wav"), extras=extras,
               words=(("we", 0.1, 0.3), ("zo", 0.4, 0.6)))  # fmt: skip
     (name,) = names_alone([row, replace(row, audio=None)])
     assert (name.text, name.group, name.offset, name.seconds) == ("zo", "1", pytest.approx(0.38), pytest.approx(0.24))
-    assert name.extras["segments"] == sounds[2:] and "keywords" not in name.extras and not name.words
+    assert name.extras["segments"] == sounds[2:] and "prosody" not in name.extras and not name.words
 
 
 def test_phones_are_single_pieces() -> None:

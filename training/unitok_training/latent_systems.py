@@ -68,12 +68,17 @@ def prosody_text() -> LatentRecipe:
     return replace(prosody_units(), name="prosody_text", mixture=Mixture(tasks={"prosody.text": 1.0}))
 
 
+def often(recipe: LatentRecipe) -> LatentRecipe:
+    """Half as much to an update: more is learned of as many tokens."""
+    return replace(recipe, train=replace(recipe.train, pack_size=512))
+
+
 def listener() -> LatentRecipe:
     """Transcripts alone: what recipes of this module start from, as the papers start from trained models.
 
     Its encoder forgets who speaks in what manner, as it is to; filterbanks beside it do not.
     """
-    recipe = small("listener", {"asr": 1.0}, steps=400)
+    recipe = often(small("listener", {"asr": 1.0}, steps=800))
     return replace(recipe, encoder=replace(recipe.encoder, beside="voice"))
 
 
@@ -82,8 +87,8 @@ def rich() -> LatentRecipe:
 
     Answers of one word come more often than transcripts: the loss is a mean over tokens.
     """
-    tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 5.0, "prosody": 5.0, "ask": 4.0}
-    return small("rich", tasks, steps=600)
+    tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 5.0, "prosody": 5.0, "ask": 6.0}
+    return often(small("rich", tasks, steps=1400))
 
 
 def untagged() -> LatentRecipe:
@@ -103,14 +108,13 @@ def in_context(name: str, tasks: Mapping[str, float], *, steps: int) -> LatentRe
 
     Text pieces are letters, so that a word is made of the same ones wherever it stands. Updates are many and small.
     """
-    recipe = small(name, tasks, steps=steps)
+    recipe = often(small(name, tasks, steps=steps))
     return replace(
         recipe,
         text_pieces=279,
         decoder=replace(recipe.decoder, layers=3, prefix_lm=True),
         encoder=replace(recipe.encoder, phones=True),
         adapter=AdapterChoice(kind="convolution", stride=2),
-        train=replace(recipe.train, pack_size=512),
     )
 
 
@@ -121,7 +125,7 @@ def spelling_listener() -> LatentRecipe:
 
 def mala_asr() -> LatentRecipe:
     """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
-    return in_context("mala_asr", {"asr.keywords": 1.0}, steps=1200)
+    return in_context("mala_asr", {"asr.keywords": 1.0}, steps=1600)
 
 
 def seed_asr() -> LatentRecipe:
@@ -136,7 +140,7 @@ def cosmic() -> LatentRecipe:
 
 def desta() -> LatentRecipe:
     """DeSTA: descriptions that mix transcript and manner of speaking, and questions."""
-    return small("desta", {"cap": 1.0, "ask": 1.0}, steps=600)
+    return often(small("desta", {"cap": 1.0, "ask": 1.0}, steps=1200))
 
 
 def text_alone(recipe: LatentRecipe) -> LatentRecipe:

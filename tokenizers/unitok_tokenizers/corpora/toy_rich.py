@@ -43,20 +43,21 @@ from unitok_tokenizers.files import atomic_write_bytes
 NAME_SHARE = 0.7
 """Share of the sentences whose second noun is a name, where there are names."""
 
+NAME_SYLLABLES = 24
+"""Syllables that names are made of: few, as in the names of a people."""
 NAMES_HEARD = 9
 """Names in training sentences ÷ names in held-out ones."""
 
 
 def names_of(count: int) -> tuple[str, ...]:
-    """Names of two or three syllables that no language has as a word."""
+    """Names of two or three of `NAME_SYLLABLES` syllables, that no language has as a word."""
     random = np.random.default_rng(21)
     known = {word for lang in LANGUAGES for words in lexicon(lang).values() for word in words}
+    possible = [onset + vowel for onset in CONSONANTS + HISSES for vowel in VOWELS]
+    syllables = [possible[place] for place in random.permutation(len(possible))[:NAME_SYLLABLES]]
     found: list[str] = []
     while len(found) < count:
-        syllables = int(random.integers(2, 4))
-        name = "".join(
-            str(random.choice(list(letters))) for _ in range(syllables) for letters in (CONSONANTS + HISSES, VOWELS)
-        )
+        name = "".join(str(one) for one in random.choice(syllables, int(random.integers(2, 4))))
         if name not in known and name not in found:
             found.append(name)
     return tuple(found)
