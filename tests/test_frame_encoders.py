@@ -24,8 +24,9 @@ from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FRAME_ENCODERS, FrameEncoder, frame_encoder_from_json
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.filterbank import DEVIATION, FILTERBANK, VOICE, FilterbankEncoder
+from unitok_tokenizers.frame_encoders.filterbank import DEVIATION, FILTERBANK, FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
+from unitok_tokenizers.frame_encoders.pitch import LOUD, PitchEncoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 
 HAS_HF = importlib.util.find_spec("transformers") is not None
@@ -53,6 +54,7 @@ def hf_model(kind: str) -> Any:
 
 MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "filterbank": FilterbankEncoder,
+    "pitch": PitchEncoder,
     "transformer": lambda: TransformerEncoder(SMALL),
     "conformer": lambda: ConformerEncoder(SMALL),
     "layer_mix": lambda: LayerMix(TransformerEncoder(SMALL)),
@@ -132,15 +134,25 @@ def test_filterbanks_match_a_reference_and_shift_with_the_sound() -> None:
     torch.testing.assert_close(shifted[4:90], mels[3:89], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("hertz", [80.0, 130.0, 250.0])
+def test_a_pitch_is_where_the_sound_repeats(hertz: float) -> None:
+    times = np.arange(8000) / 16000
+    sound = sum(np.sin(2 * np.pi * hertz * k * times + k) / k for k in range(1, 12)).astype(np.float32)
+    hidden = PitchEncoder().encode([0.1 * sound]).hidden[0, 10:-10]
+    pitches = np.geomspace(60.0, 320.0, 48)
+    expected = int(np.abs(pitches - hertz).argmin())
+    above = hidden[:, expected - 6 :]  # an octave below, it repeats as well
+    assert (above.argmax(-1) - 6).abs().max() <= 1 and float(above.max()) > 0.9 * LOUD
+    assert PitchEncoder().encode([np.zeros(4000, np.float32)]).hidden.abs().max() == 0
+
+
 def test_a_voice_is_left_in_where_constants_scale_filterbanks() -> None:
     sound = recordings()[2]
-    quiet = {
-        centred: FilterbankEncoder(VOICE, centred=centred).encode([0.5 * sound]).hidden for centred in (True, False)
-    }
-    loud = {centred: FilterbankEncoder(VOICE, centred=centred).encode([sound]).hidden for centred in (True, False)}
+    quiet = {centred: FilterbankEncoder(centred=centred).encode([0.5 * sound]).hidden for centred in (True, False)}
+    loud = {centred: FilterbankEncoder(centred=centred).encode([sound]).hidden for centred in (True, False)}
     torch.testing.assert_close(loud[True], quiet[True], atol=1e-2, rtol=1e-2)
     torch.testing.assert_close(loud[False] - quiet[False], torch.full_like(quiet[False], np.log(2) / DEVIATION))
-    again = FilterbankEncoder.from_json(FilterbankEncoder(VOICE, centred=False).to_json())
+    again = FilterbankEncoder.from_json(FilterbankEncoder(centred=False).to_json())
     assert torch.equal(again.encode([sound]).hidden, loud[False])
 
 

@@ -33,8 +33,8 @@ class EncoderChoice:
     """Local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, of `unitok systems hubert`, of a latent model, or of a
     judge; for "pretrained"."""
     beside: str = ""
-    """A second encoder whose frames stand beside the first one's: "filterbank", "voice" (filterbanks of longer
-    windows that keep the mean of a recording: who speaks, and at which pitch) or a local folder; none where empty."""
+    """A second encoder whose frames stand beside the first one's: "filterbank", "voice" (filterbanks that keep
+    the mean of a recording, and correlograms: who speaks, and at which pitch) or a local folder; none where empty."""
     layer: int | None = None
     """Hidden layer that is read; the last where None."""
     mix: bool = False

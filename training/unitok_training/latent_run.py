@@ -19,8 +19,9 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.filterbank import VOICE, FilterbankEncoder
+from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
+from unitok_tokenizers.frame_encoders.pitch import PitchEncoder
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_training.distributed import world_from_environment
@@ -62,7 +63,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
 
 def _second_encoder(name: str) -> FrameEncoder:
     if name == "voice":
-        return FilterbankEncoder(VOICE, centred=False)
+        return SideBySide(FilterbankEncoder(centred=False), PitchEncoder())
     return FilterbankEncoder() if name == "filterbank" else pretrained_encoder(name)
 
 

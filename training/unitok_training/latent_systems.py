@@ -78,7 +78,7 @@ def listener() -> LatentRecipe:
 
     Its encoder forgets who speaks in what manner, as it is to; filterbanks beside it do not.
     """
-    recipe = often(small("listener", {"asr": 1.0}, steps=800))
+    recipe = often(small("listener", {"asr": 1.0}, steps=700))
     return replace(recipe, encoder=replace(recipe.encoder, beside="voice"))
 
 
@@ -88,7 +88,7 @@ def rich() -> LatentRecipe:
     Answers of one word come more often than transcripts: the loss is a mean over tokens.
     """
     tasks = {"asr.plain": 2.0, "asr.formatted": 2.0, "asr.times": 2.0, "sid": 5.0, "prosody": 5.0, "ask": 6.0}
-    return often(small("rich", tasks, steps=1400))
+    return often(small("rich", tasks, steps=1200))
 
 
 def untagged() -> LatentRecipe:
@@ -140,7 +140,7 @@ def cosmic() -> LatentRecipe:
 
 def desta() -> LatentRecipe:
     """DeSTA: descriptions that mix transcript and manner of speaking, and questions."""
-    return often(small("desta", {"cap": 1.0, "ask": 1.0}, steps=1200))
+    return often(small("desta", {"cap": 1.0, "ask": 1.0}, steps=900))
 
 
 def text_alone(recipe: LatentRecipe) -> LatentRecipe:

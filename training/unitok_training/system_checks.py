@@ -154,7 +154,7 @@ def check_seed_asr(bench: Bench) -> Figures:
     rows = bench.rows(names=NAMES, name_noise=NAME_NOISE)
     model = bench.taught("seed_asr", with_names_alone(rows), after="spelling_listener")
     figures = {f"before.{name}": value for name, value in by_context(bench, model, rows).items()}
-    steps = max(1, load_latent_recipe("seed_asr", bench.config.overrides).train.steps // 12)
+    steps = max(1, load_latent_recipe("seed_asr", bench.config.overrides).train.steps // 24)
     bench.report(f"mwer: {steps} steps")
     spoken = [row for row in training_rows(rows) if row.audio is not None]
     train_mwer(model, spoken, MwerConfig(steps=steps, seed=bench.config.seed), key="asr.keywords")

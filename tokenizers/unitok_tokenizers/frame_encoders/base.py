@@ -29,6 +29,7 @@ FRAME_ENCODERS = {
     "whisper": "unitok_tokenizers.frame_encoders.hf:WhisperEncoder",
     "ctc": "unitok_tokenizers.frame_encoders.ctc:CtcFrameEncoder",
     "layer_mix": "unitok_tokenizers.frame_encoders.combined:LayerMix",
+    "pitch": "unitok_tokenizers.frame_encoders.pitch:PitchEncoder",
     "side_by_side": "unitok_tokenizers.frame_encoders.combined:SideBySide",
 }
 """Name in a configuration → `module:class`."""

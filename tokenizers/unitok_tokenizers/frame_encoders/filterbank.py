@@ -20,8 +20,6 @@ from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)
 """80 bins, windows of 25 ms, a frame every 10 ms."""
-VOICE = MelConfig(win_length=1024)
-"""Windows of 64 ms, in which the harmonics of low voices stand apart: a pitch can be seen."""
 MEAN, DEVIATION = -2.5, 2.0
 """Of log-mels of speech, roughly: constants where a recording keeps its own mean (Gong et al. 2021, AST; BEATs)."""
 

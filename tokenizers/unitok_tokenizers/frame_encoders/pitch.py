@@ -1,0 +1,75 @@
+"""Correlograms as an encoder: how alike a recording is to itself a period later, for every pitch of a voice.
+
+S samples, F frames (100 Hz), N samples of a window, P pitches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.frame_encoders.filterbank import padded
+
+SAMPLE_RATE, HOP, WINDOW = 16000, 160, 1024
+"""Windows of 64 ms, four periods of a low voice."""
+LOWEST, HIGHEST, PITCHES = 60.0, 320.0, 48
+"""Pitches in Hz, evenly spaced in octaves, and how many."""
+LOUD = 3.0
+"""Factor on correlations, which makes them as large as normalised log-mels."""
+QUIET = 1e-3
+"""Power that is added to a frame's, so that silence correlates with nothing."""
+
+
+class PitchEncoder(FrameEncoder):
+    """Autocorrelation of each frame at the periods of P pitches, over that of the window (Boersma 1993)."""
+
+    name = "pitch"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sample_rate, self.frame_rate = SAMPLE_RATE, Fraction(SAMPLE_RATE, HOP)
+        self.width, self.depth = PITCHES, 1
+
+    @torch.no_grad()
+    def inputs(self, samples: np.ndarray) -> Inputs:
+        """(S,) → correlations (F, P)."""
+        frames = self.frames_of(len(samples))
+        around = functional.pad(torch.from_numpy(samples.astype(np.float32)), (WINDOW // 2, WINDOW // 2 + HOP))
+        window = torch.hann_window(WINDOW)
+        pieces = around.unfold(0, WINDOW, HOP)[:frames] * window  # (F, N)
+        own, weight = autocorrelation(pieces), autocorrelation(window)
+        alike = own / (own[:, :1] + QUIET) * (weight[0] / weight)
+        periods = SAMPLE_RATE / torch.logspace(np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0)  # (P,)
+        before = periods.long()
+        share = periods - before
+        return (LOUD * (alike[:, before] * (1 - share) + alike[:, before + 1] * share),)
+
+    def frames_of(self, samples: int) -> int:
+        """One per hop."""
+        return max(1, samples // HOP)
+
+    def forward(self, batch: Sequence[Inputs]) -> Frames:
+        """See `FrameEncoder.forward`."""
+        hidden, lengths = padded(batch)
+        return Frames(hidden, lengths, (hidden,))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `FrameEncoder.to_json`."""
+        return {"class": self.name}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PitchEncoder:
+        """See `FrameEncoder.from_json`."""
+        return cls()
+
+
+def autocorrelation(frames: torch.Tensor) -> torch.Tensor:
+    """(…, N) → (…, N / 2), lag 0 first."""
+    spectrum = torch.fft.rfft(frames, 2 * WINDOW).abs() ** 2
+    return torch.fft.irfft(spectrum)[..., : WINDOW // 2]
