@@ -33,11 +33,11 @@ class Preparation:
     """Held-out sentences of the phrase corpus."""
     clusters: int = 384
     """Number of units."""
-    encoder_steps: int = 500
+    encoder_steps: int = 300
     """Optimiser steps of the speech encoder behind the units."""
-    judge_steps: int = 550
+    judge_steps: int = 300
     """Optimiser steps of the judge."""
-    unit_mel_steps: int = 500
+    unit_mel_steps: int = 320
     """Optimiser steps of the unit synthesiser."""
 
 
