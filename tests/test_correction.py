@@ -74,7 +74,10 @@ def test_held_to_the_list_every_answer_is_of_the_list() -> None:
     near = Corrector(model, closest=True).correct(lists)
     assert all(answer in one.texts for answer, one in zip(near, lists))
     empty = NBest(id="e", lang="en", hypotheses=(Heard(text=""), Heard(text=" ")))
-    assert Corrector(model).correct([empty]) == [""]
+    late = replace(empty, hypotheses=(*empty.hypotheses, Heard(text="the green house")), reference="the green house")
+    assert Corrector(model).correct([empty]) == Corrector(model, most=2).correct([late]) == [""]
+    with pytest.raises(InputError, match="a hypothesis to learn from"):
+        train_corrector(model, [late], QUICK, most=2)
     with pytest.raises(InputError, match="nothing to correct"):
         correction_plan([[]], lang="en")
 

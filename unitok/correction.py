@@ -61,8 +61,8 @@ class Corrector:
     """Lists that are corrected together."""
 
     def correct(self, lists: Sequence[NBest]) -> list[str]:
-        """A text per list. A list of nothing but empty texts stays empty."""
-        worth = [index for index, one in enumerate(lists) if any(basic(text) for text in one.texts)]
+        """A text per list. A list of nothing but empty texts, as far as it is read, stays empty."""
+        worth = [index for index, one in enumerate(lists) if any(basic(text) for text in one.texts[: self.most])]
         answers = [""] * len(lists)
         batch = self.batch if self.beside is None else 1
         for start in range(0, len(worth), batch):

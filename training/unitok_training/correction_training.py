@@ -30,12 +30,16 @@ from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, packs, 
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
 
 
-def teachable(lists: Sequence[NBest]) -> list[NBest]:
-    """Lists with a reference and at least one hypothesis that says something; InputError where there is none."""
-    found = [one for one in lists if (one.reference or "").strip() and any(text.strip() for text in one.texts)]
+def teachable(lists: Sequence[NBest], most: int | None = None) -> list[NBest]:
+    """Lists with a reference and, among their first `most` hypotheses, one that says something; InputError for none."""
+    found = _complete(lists, most)
     if not found:
         raise InputError(f"none of {len(lists)} n-best lists has a reference and a hypothesis to learn from")
     return found
+
+
+def _complete(lists: Sequence[NBest], most: int | None) -> list[NBest]:
+    return [one for one in lists if (one.reference or "").strip() and any(text.strip() for text in one.texts[:most])]
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def train_corrector(
 
     `parameters` are what moves: all of the decoder by default, those of LoRA where it was added.
     """
-    documents = CorrectionDocuments(model, teachable(lists), most=most, seed=config.seed)
+    documents = CorrectionDocuments(model, teachable(lists, most), most=most, seed=config.seed)
     losses = finetune(
         model.decoder, documents, config, pad=model.vocabulary.pad, parameters=parameters, progress=progress
     )
@@ -124,7 +128,7 @@ def train_expert_corrector(
     A task is a language and a target; where there are more of them than experts, some share one. With `told=False` none
     has its own: the router is alone.
     """
-    chosen = teachable(lists)
+    chosen = teachable(lists, most)
     tasks, documents = _by_task(model, chosen, most, config.seed)
     experts = mixtures(model.decoder)[0].mixture.experts if told else 0
     losses = finetune(
@@ -153,7 +157,9 @@ def _by_task(model: Model, lists: Sequence[NBest], most: int, seed: int) -> tupl
 @torch.inference_mode()
 def expert_use(model: Model, lists: Sequence[NBest], most: int) -> float:
     """`expert_information` of the routers alone, over the positions of lists with references; the blocks' mean."""
-    chosen = teachable(lists)
+    chosen = _complete(lists, most)
+    if not chosen:
+        return 0.0
     _, documents = _by_task(model, chosen, most, 0)
     run, feeds = plain_hidden(model.decoder), mixtures(model.decoder)
     tasks: list[np.ndarray] = []
@@ -204,7 +210,7 @@ def train_noise_corrector(
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Teach a model and its noise adapter to correct lists together, in place."""
-    chosen = teachable(lists)
+    chosen = teachable(lists, most)
     documents = CorrectionDocuments(model, chosen, most=most, vectors=adapter.config.vectors, seed=config.seed)
     hole = model.vocabulary.control("<lat>")
 
@@ -267,7 +273,7 @@ def train_hearing_corrector(
 
     `frozen` leaves the decoder as it is and teaches the adapter alone, as Whispering-LLaMA does.
     """
-    chosen = teachable(lists)
+    chosen = teachable(lists, most)
     documents = CorrectionDocuments(model, chosen, most=most, seed=config.seed)
 
     def frames(indices: Sequence[int]) -> list[Tensor]:
