@@ -21,7 +21,7 @@ from unitok_tokenizers.text import TextTokenizer
 Asked = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
 KEYWORDS_AT_MOST = 50
-"""Distractors that are drawn beside a row's own keywords in training; in half of the prompts none, in 3 of 4 nine at most."""
+"""Distractors that are drawn beside a row's own keywords in training; in nearly half of the prompts none, in 3 of 4 twelve at most."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def keyword_span(table: RowTexts, words: Sequence[str]) -> tuple[Span, ...]:
 def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Told:
     """MaLa-ASR: the row's keywords among those of other rows, or now and then no list or only foreign ones."""
     own = list(keywords_of(table.rows[row]))
-    drawn = int((KEYWORDS_AT_MOST + 1) * random.random() ** 6)
+    drawn = int((KEYWORDS_AT_MOST + 1) * random.random() ** 5)
     others = [table.keywords[i] for i in random.permutation(len(table.keywords))[:drawn]]
     listed = sorted({*others, *(own if random.random() < 0.8 else ())}, key=lambda word: random.random())
     return Told((*keyword_span(table, listed), LAT), (row,))

@@ -125,7 +125,7 @@ def spelling_listener() -> LatentRecipe:
 
 def mala_asr() -> LatentRecipe:
     """MaLa-ASR: keywords in the prompt, before speech from a convolution of stride 2 (12.5 vectors a second)."""
-    return in_context("mala_asr", {"asr.keywords": 1.0}, steps=1600)
+    return in_context("mala_asr", {"asr.keywords": 1.0}, steps=2400)
 
 
 def seed_asr() -> LatentRecipe:
