@@ -8,7 +8,6 @@ import numpy as np
 
 from unitok_tokenizers.corpora.toy import lexicon, understand
 from unitok_tokenizers.corpora.toy_rich import (
-    accented,
     continuation,
     main,
     make_rich_corpus,
@@ -57,15 +56,15 @@ def test_noise_over_names_leaves_other_words_as_they_are(tmp_path: Path) -> None
                 assert (loud > 0.1) == (word in row.extras.get("keywords", ())), word
 
 
-def test_an_accent_moves_vowels_and_belongs_to_a_speaker(tmp_path: Path) -> None:
-    assert accented("sirufi", 1) == "sorafo" and accented("ba", 5) == "ba"
-    rows = read_manifest(make_rich_corpus(tmp_path, sentences=12, test_sentences=3, names=20, accents=3))
-    spoken = [row for row in rows if row.audio is not None]
-    assert len({row.extras["accent"] for row in spoken}) == 3
-    for row in spoken:
-        sounds = "".join(name for name, *_ in row.extras["segments"])
-        assert sounds == accented(row.text.replace(" ", ""), row.extras["accent"])
-        assert row.speaker.endswith(str(row.extras["accent"])) and [word for word, *_ in row.words] == row.text.split()
+def test_a_speaker_of_sessions_speaks_of_one_name(tmp_path: Path) -> None:
+    rows = read_manifest(make_rich_corpus(tmp_path, sentences=60, test_sentences=16, names=20, session=4))
+    names: dict[str, set[str]] = {}
+    for row in rows:
+        if row.audio is not None:
+            names.setdefault(f"{row.split} {row.speaker}", set()).update(row.extras.get("keywords", ()))
+            assert set(row.extras.get("keywords", ())) <= set(row.text.split())
+    assert max(len(one) for one in names.values()) == 1 and len({name for one in names.values() for name in one}) > 8
+    assert names["test gus-0"] != names["test gus-1"] and names["test gus-0"] != names["test hal-0"]
 
 
 def test_what_is_written_follows_from_words_and_voice() -> None:

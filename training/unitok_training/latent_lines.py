@@ -21,7 +21,7 @@ from unitok_tokenizers.text import TextTokenizer
 Asked = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
 KEYWORDS_AT_MOST = 50
-"""Distractors that are drawn beside a row's own keywords in training; in nearly half of the prompts none, in 3 of 4 twelve at most."""
+"""Distractors that are drawn beside a row's own keywords in training: none in nearly half of the prompts."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,21 @@ def with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told
     """COSMIC: another recording of the same speaker and its text first, where there is one."""
     one = table.rows[row]
     speakers = table.partners.get((one.speaker, one.lang), ())
-    others = [
-        index for index in speakers if table.rows[index].group != one.group and table.rows[index].text != one.text
-    ]
+    return with_one_of(table, row, [index for index in speakers if table.rows[index].group != one.group], random)
+
+
+def with_one_of(table: RowTexts, row: int, others: Sequence[int], random: np.random.Generator) -> Told:
+    """One of other recordings and its text first, where there are any."""
     if not others:
         return by_ear(table, row, random)
     shown = others[int(random.integers(len(others)))]
     return Told((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
+
+
+def with_anothers(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+    """An example of another speaker, to compare with."""
+    speaker = table.rows[row].speaker
+    return with_one_of(table, row, [i for i, one in enumerate(table.rows) if one.speaker != speaker], random)
 
 
 def sometimes_with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:

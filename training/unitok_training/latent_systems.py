@@ -135,7 +135,7 @@ def seed_asr() -> LatentRecipe:
 
 def cosmic() -> LatentRecipe:
     """COSMIC: pairs of speech and text in the prompt, templated questions about what is said."""
-    return in_context("cosmic", {"asr.example": 4.0, "ask.words": 1.0}, steps=1200)
+    return in_context("cosmic", {"asr.example": 6.0, "ask.words": 1.0}, steps=2000)
 
 
 def desta() -> LatentRecipe:

@@ -2,7 +2,7 @@
 
 A row's `extras` hold what lines of a latent mixture ask for: `prosody`, `segments` (sounds as they are said),
 `formatted` and `plain` (in training one of the two, and `mixed` is the one that there is), `keywords` (the names),
-`continuation`, `accent`.
+`continuation`.
 
     python -m unitok_tokenizers.corpora.toy_rich FOLDER --sentences 400 --names 200
 """
@@ -78,12 +78,6 @@ def written(text: str, lang: str, manner: str) -> str:
     return words[0].upper() + words[1:] + ("?" if manner == "rise" else ".")
 
 
-def accented(text: str, accent: int) -> str:
-    """How an accent says a text, in letters of the common one: every vowel is so many places further in `VOWELS`."""
-    moved = VOWELS[accent % len(VOWELS) :] + VOWELS[: accent % len(VOWELS)]
-    return text.translate(str.maketrans(VOWELS, moved))
-
-
 def continuation(meaning: Mapping[str, int], lang: str) -> str:
     """The sentence that follows: the two nouns change places and the next verb of the lexicon joins them."""
     turned = {
@@ -100,7 +94,7 @@ def make_rich_corpus(
     names: int = 0,
     noise: float = 0.0,
     name_noise: float = 0.0,
-    accents: int = 1,
+    session: int = 0,
     seed: int = 0,
 ) -> Path:
     """Speak the corpus into `out`; returns its manifest, which is written last.
@@ -116,7 +110,8 @@ def make_rich_corpus(
         names: how many rare names there are in held-out sentences; 0 for none.
         noise: standard deviation of noise added to the audio, full scale 1.
         name_noise: of more noise, over names alone, which are then what cannot be known by ear.
-        accents: how many there are, see `accented`; a speaker is a voice with one of them.
+        session: about so many sentences of a speaker share their name, where they have one; a speaker is a voice and
+            what it speaks of. 0 for names of their own.
         seed: of every draw.
 
     Raises:
@@ -124,7 +119,7 @@ def make_rich_corpus(
     """
     root, lang, other = Path(out), LANGUAGES[0], LANGUAGES[1]
     known = names_of(names * (1 + NAMES_HEARD))
-    lines = []
+    counts, lines = {"train": sentences, "test": test_sentences, "test_seen": test_sentences}, []
     for number, sentence in enumerate(build_sentences(train=sentences, test=test_sentences, dev=0, seed=seed)):
         random = np.random.default_rng([seed, number])
         pool = known[:names] if sentence.split == "test" else known[names:]
@@ -134,17 +129,16 @@ def make_rich_corpus(
             castings = [("test", TEST_VOICES), ("test_seen", TRAIN_VOICES)]
         for split, voices in castings:
             voice = voices[int(random.integers(len(voices)))]
+            topic = ""
+            if session:
+                about = int(random.integers(max(1, counts[split] // (session * len(voices)))))
+                name = name and pool[(about * len(voices) + voices.index(voice)) % len(pool)]
+                topic = f"-{about}"
             row = _row(sentence, split, voice, name, lang, random)
-            if accents > 1:
-                row["extras"]["accent"] = int(random.integers(accents))
-                row["speaker"] += str(row["extras"]["accent"])
-            said = accented(row["text"], row["extras"].get("accent", 0))
-            spoken = synthesise(said, voice, prosody=row["extras"]["prosody"], seed=[seed, number])
+            row["speaker"] += topic
+            spoken = synthesise(row["text"], voice, prosody=row["extras"]["prosody"], seed=[seed, number])
             samples = spoken.samples + random.normal(0, noise, len(spoken.samples)).astype(np.float32) * (noise > 0)
-            row["words"] = [
-                (word, round(start, 4), round(end, 4))
-                for word, (_, start, end) in zip(row["text"].split(), spoken.words)
-            ]
+            row["words"] = [(word, round(start, 4), round(end, 4)) for word, start, end in spoken.words]
             for word, start, end in row["words"] if name_noise else ():
                 if word == name:
                     blurred = samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
@@ -189,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", type=int, default=0, help="rare names")
     parser.add_argument("--noise", type=float, default=0.0, help="noise in the audio, full scale 1")
     parser.add_argument("--name-noise", type=float, default=0.0, help="more noise over names")
-    parser.add_argument("--accents", type=int, default=1, help="shifts of the vowels")
+    parser.add_argument("--session", type=int, default=0, help="sentences of a speaker that share their name")
     parser.add_argument("--seed", type=int, default=0)
     try:
         print(make_rich_corpus(**vars(parser.parse_args(arguments))))
