@@ -125,7 +125,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = read_manifest(place / "my/metadata.jsonl")
     shards = prepare_shards(rows, tokenizers(), place / "shards")
     tokenizers().save(place / "tokenizers")
-    sizes = ["train.steps=2", "train.log_every=1", "decoder.attention_bias=true", "decoder.tied=false"]
+    sizes = [
+        "train.steps=2",
+        "train.log_every=1",
+        "curriculum.asr=0.5",
+        "decoder.attention_bias=true",
+        "decoder.tied=false",
+    ]
     train_model(load_recipe("tiny", sizes), shards=place / "shards", tokenizers=place / "tokenizers", out=place / "run")
     mel = MelVocoder(MelVocoderConfig(width=16, blocks=1), MelConfig()).eval()
     model = tiny_model()

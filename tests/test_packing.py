@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unitok_tokenizers.errors import InputError
 from unitok_training.batch import NO_LABEL, Pack, collate
 from unitok_training.documents import Document, listed
-from unitok_training.mixture import BLOCK, Mixture, Schedule, block_counts, parse_key
+from unitok_training.mixture import BLOCK, Curriculum, Mixture, Schedule, block_counts, parse_key
 from unitok_training.packing import DataState, PackStream, pack_lengths
 from unitok_training.prefetch import Prefetcher
 
@@ -142,6 +142,34 @@ def test_the_schedule_holds_exact_proportions_in_every_block() -> None:
         assert [number for one, number in drawn if one == task] == list(range([1024, 512, 512][task]))
     again = Schedule(Mixture(tasks=dict(reversed(mixture.tasks.items()))), seed=3)
     assert [again.draw(index) for index in (2047, 5, 1030)] == [drawn[index] for index in (2047, 5, 1030)]
+
+
+def test_tasks_join_the_schedule_and_their_examples_count_up_without_a_gap() -> None:
+    mixture = Mixture(tasks={"mt": 1.0, "asr": 2.0, "tts.units": 1.0})
+    schedule = Schedule(mixture, seed=3, joins={"asr": 3, "mt": 2, "tts.units": 5})
+    tasks, before = schedule.draw_all(np.arange(5 * BLOCK))  # asr, mt, tts.units
+    counts = [np.bincount(tasks[block * BLOCK : (block + 1) * BLOCK], minlength=3).tolist() for block in range(5)]
+    assert counts == [[0, 1024, 0], [683, 341, 0], [683, 341, 0], [512, 256, 256], [512, 256, 256]]
+    for task in range(3):
+        numbers = before[tasks == task]
+        assert sorted(numbers.tolist()) == list(range(len(numbers)))
+    one = [schedule.draw(index) for index in (4000, 17, 1500)]
+    assert one == [(int(tasks[index]), int(before[index])) for index in (4000, 17, 1500)]
+    plain, late = Schedule(mixture, seed=3), Schedule(mixture, seed=3, joins={key: 4 for key in mixture.keys})
+    assert [late.draw(index) for index in range(0, 3000, 7)] == [plain.draw(index) for index in range(0, 3000, 7)]
+
+
+def test_a_curriculum_in_shares_of_the_steps_becomes_blocks_of_examples() -> None:
+    mixture = Mixture(tasks={"mt": 1.0, "asr": 3.0, "lm": 1.0})
+    curriculum = Curriculum(tasks={"asr": 0.25, "lm": 0.5, "s2st": 0.1})
+    lengths = {"mt": 20.0, "asr": 40.0, "lm": 5.0}
+    # A quarter of 8 M positions are 100,000 examples of mt, and then 57,143 of asr and mt, 35 ids on average.
+    assert curriculum.joins(mixture, lengths, 8e6) == {"mt": 0, "asr": 98, "lm": 98 + 56}
+    assert curriculum.joins(mixture, lengths, 1.0) == {"mt": 0, "asr": 1, "lm": 2}
+    assert curriculum.joins(Mixture(tasks={"asr": 1.0}), lengths, 8e6) == {"asr": 0}
+    assert Curriculum().joins(mixture, lengths, 8e6) == {"mt": 0, "asr": 0, "lm": 0}
+    with pytest.raises(InputError, match="curriculum.asr is 1: a share of the steps is 0 or more and below 1"):
+        Curriculum(tasks={"asr": 1})
 
 
 @settings(max_examples=200, deadline=None)

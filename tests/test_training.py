@@ -20,7 +20,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint
 from unitok_training.collector import controlled_collection
 from unitok_training.loop import NonFiniteLoss, has_compiler, train
-from unitok_training.mixture import Mixture
+from unitok_training.mixture import Curriculum, Mixture
 from unitok_training.optim import OptimConfig, Optimizer, embedding_names
 from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
@@ -229,6 +229,20 @@ def test_a_run_of_an_earlier_version_continues(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints/step_00000008").is_dir()
 
 
+def test_a_run_with_a_curriculum_resumes_and_lets_tasks_join(tmp_path: Path) -> None:
+    curriculum, config = Curriculum(tasks={"asr": 0.3, "tts.codes": 0.6}), replace(CONFIG, steps=120, log_every=10)
+    whole = run(tmp_path / "whole", config, curriculum=curriculum)
+    run(tmp_path / "parts", config, curriculum=curriculum, stop_after=50)
+    parts = run(tmp_path / "parts", config, decoder(seed=5), curriculum=curriculum)
+    assert equal(whole, parts)
+    learned = [set(row["loss_by_task"]) for row in read_metrics(tmp_path / "whole" / METRICS_FILE)]
+    assert learned[0] == {"mt"} and learned[-1] == {"asr", "mt", "tts.codes"} and {"asr", "mt"} in learned
+    run(tmp_path / "parts", replace(config, steps=125), curriculum=curriculum)  # longer: the past stays as it was
+    assert read_checkpoint(tmp_path / "parts/checkpoints/step_00000125").state["settings"]["joins"]["mt"] == 0
+    with pytest.raises(InputError, match="was trained with curriculum"):
+        run(tmp_path / "parts", replace(config, steps=130))
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     first = run(tmp_path)
     again = run(tmp_path, model=decoder(seed=9))
@@ -339,6 +353,8 @@ def test_overrides_reach_their_fields() -> None:
         ("train.precision=fp16", r"choose from fp32, bf16, bf16-pure"),
         ("train.optim.betas=0.9", r"it takes 2 values"),
         ("mixture=3", r"give weights by task"),
+        ("curriculum=3", r"give shares of the steps by task"),
+        ("curriculum.asr=1", r"curriculum.asr is 1.0: a share of the steps"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(override: str, message: str) -> None:
@@ -348,7 +364,9 @@ def test_a_wrong_override_says_what_is_wrong(override: str, message: str) -> Non
 
 def test_recipe_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("preset: tiny\nmixture: {only: {asr: 1, mt: 2}}\ntrain: {steps: 3, optim: {clip: 0.5}}\n")
+    path.write_text(
+        "preset: tiny\nmixture: {only: {asr: 1, mt: 2}}\ncurriculum: {mt: 0.5}\ntrain: {steps: 3, optim: {clip: 0.5}}\n"
+    )
     recipe = load_recipe(path, ["train.seed=4"])
     assert recipe.mixture.keys == ("asr", "mt") and recipe.train.optim.clip == 0.5 and recipe.train.seed == 4
     recipe.save(tmp_path / "recipe.json")

@@ -228,6 +228,7 @@ def decoder(run: Path, settings: Settings) -> None:
         vocabulary,
         run / "train",
         mixture=recipe.mixture,
+        curriculum=recipe.curriculum,
         plans=recipe.plans,
         pieces=tokenizers.text.pieces(),
         on_row=lambda row: print(row, flush=True),

@@ -36,7 +36,7 @@ from unitok_training.checkpoint_files import prune_checkpoints
 from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable
-from unitok_training.mixture import Mixture
+from unitok_training.mixture import Curriculum, Mixture, Schedule
 from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
 from unitok_training.pack_losses import OutputSlices, Supervised, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
@@ -67,6 +67,7 @@ def train(
     out: Path,
     *,
     mixture: Mixture,
+    curriculum: Curriculum | None = None,
     plans: PlanOptions | None = None,
     pieces: Sequence[str] | None = None,
     world: World | None = None,
@@ -83,6 +84,8 @@ def train(
     world = world or World()
     source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
     source.check(config.pack_size)
+    if curriculum is not None and curriculum.tasks:
+        source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
     decoder.to(world.device)
     trainer = Trainer(config, decoder, source, Path(out), world=world)
     if resume:
@@ -140,6 +143,9 @@ class Trainer:
             "mixture": {key: float(self.source.schedule.counts[i]) for i, key in enumerate(self.source.keys)},
             "vocabulary": self.source.vocabulary.fingerprint,
         }
+        if self.source.curriculum.tasks:
+            found["curriculum"] = dict(self.source.curriculum.tasks)
+            found["joins"] = {key: int(block) for key, block in zip(self.source.keys, self.source.schedule.joins)}
         return {**found, "prefix_lm": True} if self.decoder.config.prefix_lm else found
 
     def resume(self) -> bool:
@@ -148,6 +154,9 @@ class Trainer:
         if found is None:
             return False
         assert found.path is not None
+        if (joins := found.state["settings"].get("joins")) and self.source.curriculum.tasks:
+            # Where tasks joined in stays where it was, also if the run is to be longer now.
+            self.source.schedule = Schedule(self.source.mixture, seed=self.config.seed, joins=joins)
         defaults = {"train": asdict(TrainConfig()), "plans": asdict(PlanOptions())}
         for name, old, new in differences(completed(found.state["settings"], defaults), self.settings()):
             if name not in FREE_TO_CHANGE:

@@ -2,7 +2,7 @@
 
 The weights become whole numbers of draws in a block of 1024 examples, and every block holds exactly that many draws of
 each task, in an order shuffled by (seed, block). The task of an example, and how many of that task came before it, are
-then pure functions of its index.
+then pure functions of its index. With a curriculum some tasks join in at a later block.
 """
 
 from __future__ import annotations
@@ -116,17 +116,63 @@ class Mixture:
         return tuple(sorted(key for key, weight in self.tasks.items() if weight > 0))
 
 
-class Schedule:
-    """Task of every example, for keys and weights in a fixed order."""
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """When tasks join in: what comes first, and nearly alone, is learned in far fewer steps (Bengio et al. 2009)."""
 
-    def __init__(self, mixture: Mixture, *, seed: int) -> None:
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    """Task key → share of the steps after which its examples begin; those not named are there from the first step."""
+
+    def __post_init__(self) -> None:
+        for key, share in self.tasks.items():
+            parse_key(key)
+            if not (isinstance(share, int | float) and 0 <= share < 1):
+                raise InputError(f"curriculum.{key} is {share!r}: a share of the steps is 0 or more and below 1")
+
+    def joins(self, mixture: Mixture, lengths: Mapping[str, float], positions: float) -> dict[str, int]:
+        """Block of examples at which each task of a mixture joins in; the earliest at 0.
+
+        Args:
+            mixture: tasks and weights; keys that it lacks are nobody's.
+            lengths: mean ids of an example of each task.
+            positions: of the whole run.
+        """
+        shares = {key: self.tasks.get(key, 0.0) for key in mixture.keys}
+        edges = sorted(set(shares.values()))
+        block, found = 0, {edges[0]: 0}
+        for edge, following in zip(edges, edges[1:]):
+            present = [key for key in shares if shares[key] <= edge]
+            weight = sum(mixture.tasks[key] for key in present)
+            mean = sum(mixture.tasks[key] * lengths[key] for key in present) / weight
+            block += max(1, round((following - edge) * positions / mean / BLOCK))
+            found[following] = block
+        return {key: found[share] for key, share in shares.items()}
+
+
+class Schedule:
+    """Task of every example, for keys and weights in a fixed order.
+
+    `joins` names the block at which a task begins, for those that are not there from the first.
+    """
+
+    def __init__(self, mixture: Mixture, *, seed: int, joins: Mapping[str, int] | None = None) -> None:
         if not mixture.keys:
             raise InputError("mixture: no task has a weight above 0; give at least one, such as mixture.asr=1")
         if len(mixture.keys) > BLOCK:
             raise InputError(f"mixture: {len(mixture.keys)} tasks, at most {BLOCK} can be scheduled")
         self.keys = mixture.keys
         self.seed = seed
-        self.counts = block_counts(np.array([mixture.tasks[key] for key in self.keys], np.float64))
+        weights = np.array([mixture.tasks[key] for key in self.keys], np.float64)
+        self.joins = np.array([(joins or {}).get(key, 0) for key in self.keys])
+        self.joins -= self.joins.min()
+        self.counts = block_counts(weights)
+        """(K,) draws of each task in a block, once all are there."""
+        self._begins = np.unique(self.joins)  # first block of each lesson
+        self._lessons = np.zeros((len(self._begins), len(self.keys)), np.int64)  # draws in a block of it
+        for lesson, begin in zip(self._lessons, self._begins):
+            lesson[self.joins <= begin] = block_counts(weights[self.joins <= begin])
+        sizes = np.diff(self._begins)[:, None] * self._lessons[:-1]
+        self._drawn = np.concatenate([np.zeros_like(self._lessons[:1]), np.cumsum(sizes, axis=0)])  # before a lesson
         self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def draw(self, index: int) -> tuple[int, int]:
@@ -149,10 +195,13 @@ class Schedule:
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, SCHEDULE, block])
-        tasks = rng.permutation(np.repeat(np.arange(len(self.keys)), self.counts))
+        lesson = int(np.searchsorted(self._begins, block, side="right")) - 1
+        counts = self._lessons[lesson]
+        earlier = self._drawn[lesson] + (block - self._begins[lesson]) * counts
+        tasks = rng.permutation(np.repeat(np.arange(len(self.keys)), counts))
         before = np.empty(BLOCK, np.int64)
-        for task, count in enumerate(self.counts):
-            before[tasks == task] = block * count + np.arange(count)
+        for task, count in enumerate(counts):
+            before[tasks == task] = earlier[task] + np.arange(count)
         return tasks, before
 
 

@@ -26,7 +26,7 @@ from unitok_training.columns import Column, Columns, Items, spread
 from unitok_training.documents import Document
 from unitok_training.draws import below, uniform
 from unitok_training.interleave import interleave, word_pieces
-from unitok_training.mixture import Mixture, Schedule, TaskKey, parse_key
+from unitok_training.mixture import BLOCK, Curriculum, Mixture, Schedule, TaskKey, parse_key
 from unitok_training.plan_options import PlanOptions
 from unitok_training.segments import (
     DrawnDocuments,
@@ -83,6 +83,7 @@ class PlanSource:
         self.vocabulary, self.seed = vocabulary, seed
         self.options = options or PlanOptions()
         self.columns = Columns(shards, vocabulary, self.options.split)
+        self.mixture, self.curriculum = mixture, Curriculum()
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
         self.parsed = [parse_key(key) for key in self.keys]
@@ -385,6 +386,13 @@ class PlanSource:
         """A line per task with what it uses, and one per reason for which it skips rows."""
         lines = [f"{key}: {count} items" for key, count in self.usable().items()]
         return lines + [f"{skip.key}: skips {skip.rows} rows: {skip.reason}" for skip in self.skipped]
+
+    def follow(self, curriculum: Curriculum, positions: float) -> None:
+        """Let tasks join in as a run of so many positions goes on."""
+        found = self.documents(np.arange(4 * BLOCK))
+        sums, counts = (np.bincount(found.tasks, weights, len(self.keys)) for weights in (found.lengths, None))
+        joins = curriculum.joins(self.mixture, dict(zip(self.keys, (sums / counts).tolist())), positions)
+        self.curriculum, self.schedule = curriculum, Schedule(self.mixture, seed=self.seed, joins=joins)
 
     def key_counts(self, examples: int) -> Counter[str]:
         """How often each key comes among the first examples."""

@@ -25,7 +25,7 @@ import yaml
 from unitok.decoder import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_training.mixture import LINES, Mixture, parse_key
+from unitok_training.mixture import LINES, Curriculum, Mixture, parse_key
 from unitok_training.optim import OptimConfig
 from unitok_training.plan_options import PlanOptions
 from unitok_training.train_config import TrainConfig
@@ -91,6 +91,8 @@ class Recipe:
     """Shape of the decoder."""
     mixture: Mixture = field(default_factory=Mixture)
     """Tasks and their weights."""
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    """When tasks join in; a run that starts from trained weights has that behind it."""
     plans: PlanOptions = field(default_factory=PlanOptions)
     """What is drawn around a row."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -98,7 +100,8 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Write the resolved recipe as JSON."""
-        write_json(path, {**asdict(self), "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys}})
+        mixture = {key: self.mixture.tasks[key] for key in self.mixture.keys}
+        write_json(path, {**asdict(self), "mixture": mixture, "curriculum": dict(self.curriculum.tasks)})
 
     @staticmethod
     def load(path: Path) -> Recipe:
@@ -128,19 +131,23 @@ def demo() -> Recipe:
         "slm": 1.0,
         "ilm": 2.0,
     }
+    late = {key: 0.34 for key in ("asr.codes", "tts.codes", "s2st", "slm", "ilm")}
     return Recipe(
         name="demo",
         decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),
         mixture=Mixture(tasks=weights),
+        # First how texts translate, then how units and texts belong together: in half of the steps this gives what all
+        # tasks at once give.
+        curriculum=Curriculum(tasks={key: late.get(key, 0.14) for key in weights if key != "mt"}),
         plans=PlanOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
         train=TrainConfig(
-            steps=700,
+            steps=740,
             pack_size=4096,
             packs_per_step=1,
-            window=16384,
+            window=8192,
             precision="bf16",
             compile=True,
-            optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=60, schedule="wsd", decay_share=0.4),
+            optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4),
         ),
     )
 
@@ -232,7 +239,7 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     head, point, rest = key.partition(".")
     if not point:
         return {head: value}
-    return {head: {rest: value} if head == "mixture" else nest(rest, value)}
+    return {head: {rest: value} if head in ("mixture", "curriculum") else nest(rest, value)}
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -277,8 +284,8 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
                 f"unknown key {path}; did you mean {prefix}{guess}? Known here: {', '.join(sorted(known))}"
             )
         current = getattr(target, key)
-        if isinstance(current, Mixture):
-            changes[key] = _mix(current, value, path)
+        if isinstance(current, Mixture | Curriculum):
+            changes[key] = _by_task(current, value, path)
         elif is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise InputError(
@@ -290,21 +297,22 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
     return replace(target, **changes)
 
 
-def _mix(current: Mixture, value: Any, path: str) -> Mixture:
-    """Weights by task key; those not named stay. `{"only": {…}}` replaces them all."""
+def _by_task(current: Mixture | Curriculum, value: Any, path: str) -> Mixture | Curriculum:
+    """Numbers by task key; those not named stay. `{"only": {…}}` replaces them all."""
+    what = "weights" if isinstance(current, Mixture) else "shares of the steps"
     if not isinstance(value, Mapping):
         raise InputError(
-            f"{path} is {repr(value)[:60]}: give weights by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})"
+            f"{path} is {repr(value)[:60]}: give {what} by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})"
         )
     tasks = dict(current.tasks)
     if set(value) == {"only"}:
         value, tasks = value["only"], {}
         if not isinstance(value, Mapping):
-            raise InputError(f"{path}.only is {repr(value)[:60]}: give weights by task, such as {{asr: 1}}")
-    for key, weight in value.items():
+            raise InputError(f"{path}.only is {repr(value)[:60]}: give {what} by task, such as {{asr: 1}}")
+    for key, number in value.items():
         parse_key(str(key))
-        tasks[str(key)] = coerce(weight, float, f"{path}.{key}")
-    return Mixture(tasks=tasks)
+        tasks[str(key)] = coerce(number, float, f"{path}.{key}")
+    return type(current)(tasks=tasks)
 
 
 def coerce(value: Any, kind: Any, path: str) -> Any:

@@ -21,6 +21,7 @@ from unitok_training.devices import Device
 from unitok_training.distributed import World, local_processes, world_from_environment
 from unitok_training.known import learned_limits, voice_prompts, wider_limits
 from unitok_training.loop import train
+from unitok_training.mixture import Curriculum
 from unitok_training.recipes import Recipe, Shape
 from unitok_vocoder.vocoder import Vocoder
 
@@ -65,6 +66,8 @@ def train_model(
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, str(start), str(tokenizers))
+    if start is not None:
+        recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
     run = Path(out)
@@ -83,6 +86,7 @@ def train_model(
             vocabulary,
             run,
             mixture=recipe.mixture,
+            curriculum=recipe.curriculum,
             plans=recipe.plans,
             pieces=bundle.text.pieces(),
             world=world,
