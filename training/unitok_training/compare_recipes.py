@@ -37,7 +37,7 @@ class Preparation:
     """Optimiser steps of the speech encoder behind the units."""
     judge_steps: int = 300
     """Optimiser steps of the judge."""
-    unit_mel_steps: int = 320
+    unit_mel_steps: int = 290
     """Optimiser steps of the unit synthesiser."""
 
 

@@ -44,13 +44,13 @@ class DemoConfig:
     """Number of units."""
     encoder_steps: int = 300
     """Optimiser steps of the speech encoder behind the units."""
-    codec_steps: int = 350
+    codec_steps: int = 400
     """Optimiser steps of the codec."""
     judge_steps: int = 300
     """Optimiser steps of the judge."""
     mel_vocoder_steps: int = 350
     """Optimiser steps of the spectral vocoder."""
-    unit_mel_steps: int = 320
+    unit_mel_steps: int = 290
     """Optimiser steps of the unit synthesiser."""
     preset: str = "demo"
     """Recipe preset of the decoder."""
