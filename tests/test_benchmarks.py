@@ -94,7 +94,10 @@ def test_the_demo_is_compared_with_its_time_before(tmp_path: Path) -> None:
     assert nothing.ratios == {"demo.seconds_vs_before": None} and "make demo" in nothing.notes["demo.seconds_vs_before"]
     figures = {"seconds": {"total": demo.BEFORE / 2, "units": 9.0}, "asr": {"wer": 0.1}, "s2tt": {"bleu": 70.0}}
     (tmp_path / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
-    assert demo.run(context, tmp_path / "metrics.json").ratios["demo.seconds_vs_before"] == 0.5
+    found = demo.run(context, tmp_path / "metrics.json")
+    assert found.ratios["demo.seconds_vs_before"] == 0.5
+    assert "misses judge.wer, " in found.notes["demo.seconds_vs_before"]  # not measured is not met
+    assert "asr.wer," not in found.notes["demo.seconds_vs_before"].split(";")[1]
 
 
 @pytest.mark.slow
