@@ -24,6 +24,7 @@ from unitok_training.mixture import Curriculum, Mixture
 from unitok_training.optim import OptimConfig, Optimizer, embedding_names
 from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
+from unitok_training.plan_options import PlanOptions
 from unitok_training.plans import PlanSource
 from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.recipes import Recipe, load_recipe, preset
@@ -241,6 +242,12 @@ def test_a_run_with_a_curriculum_resumes_and_lets_tasks_join(tmp_path: Path) -> 
     assert read_checkpoint(tmp_path / "parts/checkpoints/step_00000125").state["settings"]["joins"]["mt"] == 0
     with pytest.raises(InputError, match="was trained with curriculum"):
         run(tmp_path / "parts", replace(config, steps=130))
+
+
+def test_a_curriculum_leaves_a_few_repeated_examples_as_they_are(tmp_path: Path) -> None:
+    one = run(tmp_path / "plain", plans=PlanOptions(repeat=2))
+    other = run(tmp_path / "curriculum", plans=PlanOptions(repeat=2), curriculum=Curriculum(tasks={"asr": 0.5}))
+    assert equal(one, other)
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def train(
     world = world or World()
     source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
     source.check(config.pack_size)
-    if curriculum is not None and curriculum.tasks:
+    if curriculum is not None and curriculum.tasks and not source.options.repeat:  # the same few have no order
         source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
     decoder.to(world.device)
     trainer = Trainer(config, decoder, source, Path(out), world=world)
