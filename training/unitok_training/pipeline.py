@@ -69,7 +69,6 @@ def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) 
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
-    """What a finished stage left behind, or None."""
     """What a finished stage left; nothing where it is damaged: the stage then runs again."""
     path = run / "stages" / f"{name}.json"
     try:
