@@ -23,6 +23,7 @@ from unitok.decoder import Decoder
 from unitok.generation import generate
 from unitok.hf import save_core
 from unitok.stepping import Stepper
+from unitok_tokenizers.compute import find_compiler
 
 TINY = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1}
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -210,7 +211,7 @@ def run(context: Context) -> Outcome:
 
 def compiling(context: Context) -> str:
     """What the compiled step costs before its first use on a machine."""
-    compiler = native.find_compiler()
+    compiler = find_compiler()
     begin = time.perf_counter()
     if compiler is None or not native.compile_to(context.folder / "step.so", compiler):
         return "no C++ compiler: all steps are torch's operations"

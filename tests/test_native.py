@@ -18,8 +18,9 @@ from unitok import native
 from unitok.decoder import DecoderConfig
 from unitok.generation import generate, prefill
 from unitok.stepping import Stepper
+from unitok_tokenizers.compute import find_compiler
 
-needs_compiler = pytest.mark.skipif(native.find_compiler() is None, reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 ODD = replace(PLAIN, width=40, head_size=10, ffn=77, vocab_size=67, qk_norm=True, attention_bias=True, tied=False)
 """No size is a multiple of what is added at once."""
 
@@ -90,7 +91,7 @@ def test_without_a_compiler_steps_are_torchs(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("CXX", raising=False)
     native.library.cache_clear()
     try:
-        assert native.find_compiler() is None
+        assert find_compiler() is None
         decoder = made()
         with pytest.warns(UserWarning, match=r"steps are not compiled, no C\+\+ compiler"):
             stepper = Stepper(decoder, compiled=True)

@@ -12,9 +12,9 @@ from unitok.beam import beam_search
 from unitok.cache import KVCache
 from unitok.decoder import Decoder, DecoderConfig
 from unitok.generation import Generation, decode_step, generate, prefill, shared_prefix
-from unitok.native import find_compiler
 from unitok.sampling import Sampling
 from unitok.stepping import Stepper, quantise_rows, steppable
+from unitok_tokenizers.compute import find_compiler
 
 PLAIN = DecoderConfig(vocab_size=64, width=32, layers=3, heads=4, kv_heads=2)
 SHAPES = {

@@ -110,7 +110,7 @@ class Hearing:
         found = self.encoder.encode(samples)
         for one, hidden, size in zip(lists, found.hidden, found.lengths.tolist()):
             rows = functional.layer_norm(hidden[:size].float(), hidden.shape[-1:])
-            self.kept[one.id] = (rows + places(size, rows.shape[1]).to(rows.device)).half()
+            self.kept[one.id] = (rows + places(size, rows.shape[1]).to(rows.device)).to(torch.float16)
 
     @contextmanager
     def beside(self, model: Model, one: NBest) -> Iterator[None]:

@@ -13,7 +13,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from unitok.cache import KVCache
 from unitok.decoder import Block, Decoder, FeedForward
+from unitok_tokenizers.compute import find_compiler
 
 SOURCE = Path(__file__).with_name("step.cpp")
 FLAGS = ("-std=c++17", "-O3", "-funroll-loops", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
@@ -54,12 +54,6 @@ class _Decoder(ctypes.Structure):
 
 class _Cache(ctypes.Structure):
     _fields_ = [("kv", ctypes.c_void_p), ("layer_stride", ctypes.c_int64), ("head_stride", ctypes.c_int64)]
-
-
-def find_compiler() -> str | None:
-    """The C++ compiler: $CXX, g++, clang++ or c++, whichever is there first."""
-    found = (shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)
-    return next((path for path in found if path), None)
 
 
 def folder() -> Path:

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, sha256_file
 from unitok_training.checkpoint_files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
@@ -89,10 +90,10 @@ def set_random_states(states: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
-def environment(**extra: Any) -> dict[str, Any]:
+def environment(compute: Compute, **extra: Any) -> dict[str, Any]:
     """What a bit-equal repetition depends on, besides the configuration and the data."""
     return {
-        "threads": torch.get_num_threads(),
+        **compute.to_json(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

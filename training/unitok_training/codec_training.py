@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
@@ -89,13 +90,13 @@ class Crops:
 
 
 @torch.no_grad()
-def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: CodecConfig) -> Tensor:
+def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: CodecConfig, compute: Compute) -> Tensor:
     """Residual frames (N, D) with N at least `FRAMES_PER_CODE` a code: where crops are short, of further batches."""
     found, count = [frames], len(frames)
     random = np.random.default_rng([config.seed, 1])
     while count < FRAMES_PER_CODE * config.cardinality:
         batch, units = crops.draw(config.batch, random)
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1))
         found.append(residual.float().flatten(0, 1))
         count += len(found[-1])
@@ -108,10 +109,11 @@ def train_codec(
     config: CodecConfig,
     *,
     mel: MelConfig | None = None,
+    compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> MelCodec:
-    """Train the codec on recordings ((S,) float32); deterministic for a seed and a thread count."""
-    mel = mel or MelConfig()
+    """Train the codec on recordings ((S,) float32); deterministic for a seed, a thread count and a precision."""
+    mel, compute = mel or MelConfig(), compute or resolve("cpu")
     with torch.no_grad():
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
     crops = Crops(mels, units.encode_batch(recordings), config.crop)
@@ -120,24 +122,26 @@ def train_codec(
     network = MelCodecNetwork(sizes, mel.num_mels)
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = optimizer_of(network, config.optim)
+    optimizer = optimizer_of(network, config.optim, compute.products)
     warm = max(1, config.steps // 10)
     network.train()
     for step in range(config.steps):
         batch, frames = crops.draw(config.batch, random)
         mask = torch.ones(len(batch), frames.shape[1], 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()
         true = (expected + residual).detach()
         if step == warm:
-            network.quantiser.initialise(_enough(residual.detach().flatten(0, 1), crops, network, config), config.seed)
+            network.quantiser.initialise(
+                _enough(residual.detach().flatten(0, 1), crops, network, config, compute), config.seed
+            )
         commitment = residual.new_zeros(())
         latents = expected + residual
         if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
             flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
             latents = expected + flat.view_as(residual)
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             made = network.synthesise(latents, mask)
         unforeseen = (expected - true).pow(2).mean()
         loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen

@@ -107,9 +107,7 @@ TEXT: Mapping[str, float] = {"lm": 1.0, "mt": 1.0}
 def compare() -> CompareRecipe:
     """The phrase corpus on two CPU cores: nine trainings, two side by side, in three quarters of an hour."""
     optim = OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4)
-    train = TrainConfig(
-        steps=150, pack_size=4096, packs_per_step=1, window=4096, precision="bf16", compile=False, optim=optim
-    )
+    train = TrainConfig(steps=150, pack_size=4096, packs_per_step=1, window=4096, compile=False, optim=optim)
     plans = PlanOptions(text_weight=2.0)
     return CompareRecipe(
         name="compare",

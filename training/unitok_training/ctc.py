@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders import batches_by_length
 from unitok_tokenizers.errors import InputError
@@ -65,11 +66,12 @@ def train_ctc(
     config: CtcConfig,
     *,
     mel: MelConfig | None = None,
+    compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> CtcNetwork:
     """Train a network to read `texts` from `recordings` ((S,) float32 at the mel configuration's rate).
 
-    Deterministic for a seed and a thread count. Raises InputError where there is nothing to learn from.
+    Deterministic for a seed, a thread count and a precision. Raises InputError where there is nothing to learn from.
     """
     if not recordings or not any(texts):
         raise InputError("no recordings with text to train a recogniser on; give rows with both audio and text")
@@ -83,7 +85,7 @@ def train_ctc(
     network = CtcNetwork(
         CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
     )
-    _optimise(network, mels, labels, config, progress)
+    _optimise(network, mels, labels, config, compute or resolve("cpu"), progress)
     return network.eval()
 
 
@@ -92,9 +94,10 @@ def _optimise(
     mels: Sequence[Tensor],
     labels: Sequence[Tensor],
     config: CtcConfig,
+    compute: Compute,
     progress: Callable[[int, float], None] | None,
 ) -> None:
-    optimizer = optimizer_of(network, config.optim)
+    optimizer = optimizer_of(network, config.optim, compute.products)
     random = np.random.default_rng(config.seed)
     batches = batches_by_length([len(one) for one in mels], config.batch_frames)
     order: list[int] = []
@@ -105,7 +108,7 @@ def _optimise(
         chosen = batches[order.pop()]
         augmented = [augment(mels[i], random, config) for i in chosen]
         frames = torch.tensor([len(one) for one in augmented])
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             log_probabilities, lengths = network(pad_sequence(augmented, batch_first=True), frames)
         targets = torch.cat([labels[i] for i in chosen])
         sizes = torch.tensor([len(labels[i]) for i in chosen])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unitok_tokenizers.compute import native_bfloat16
 from unitok_tokenizers.errors import InputError
 
 GIB = 1 << 30
@@ -24,7 +25,9 @@ class Device:
     memory_bytes: int
     """Bytes that it holds."""
     flops: float
-    """Dense bfloat16 FLOP/s: stated for GPUs, measured for this machine."""
+    """Dense bfloat16 FLOP/s: stated for GPUs, measured for this machine; float32's where it has no units for it."""
+    float32_share: float = 0.2
+    """Float32 FLOP/s ÷ `flops`."""
     bandwidth: float
     """Bytes/s read from its memory."""
     link: float
@@ -35,6 +38,11 @@ class Device:
     """Share of `flops` that a training step is taken to reach."""
     price: float = 0.0
     """Assumed dollars an hour; 0 where none is assumed."""
+
+    @property
+    def float32_flops(self) -> float:
+        """Dense float32 FLOP/s."""
+        return self.flops * self.float32_share
 
 
 # Memory, dense bfloat16 rate and bandwidth from the makers' datasheets (SXM where there are several boards); prices
@@ -72,24 +80,27 @@ def this_machine() -> Device:
         return Device(
             name="here",
             memory_bytes=properties.total_memory,
-            flops=matrix_rate("cuda", 8192),
+            flops=matrix_rate("cuda", 8192, torch.bfloat16),
             bandwidth=known.bandwidth if known else 1e12,
             link=known.link if known else 16e9,
             share=0.5,
         )
+    plain = matrix_rate("cpu", 1024, torch.float32)
+    half = matrix_rate("cpu", 1024, torch.bfloat16) if native_bfloat16(torch.device("cpu")) else plain
     return Device(
         name="here",
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        flops=matrix_rate("cpu", 1024),
+        flops=half,
+        float32_share=plain / half,
         bandwidth=read_rate(),
         link=5e9,
         share=0.4,
     )
 
 
-def matrix_rate(kind: str, size: int) -> float:
-    """FLOP/s of a bfloat16 matrix product, the best of a few."""
-    left = torch.randn(size, size, device=kind).bfloat16()
+def matrix_rate(kind: str, size: int, dtype: torch.dtype) -> float:
+    """FLOP/s of a matrix product in a type, the best of a few."""
+    left = torch.randn(size, size, device=kind, dtype=dtype)
     return 2.0 * size**3 / _best(lambda: left @ left.t(), kind)
 
 

@@ -37,10 +37,6 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def notes(self) -> list[str]:
-        """What is to be known of where this process computes."""
-        return [] if self.device.type == "cuda" else ["no GPU is used: the processor computes"]
-
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors over all processes, in place, a bucket of one dtype at a time."""
         if self.size == 1:

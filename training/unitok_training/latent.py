@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch.nn import functional
 from unitok.decoder import Decoder
 from unitok.latent import LatentFrontEnd, Latents
 from unitok.lora import LoraConfig, add_lora, updates
+from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ from unitok_training.latent_data import LatentDocument, LatentSource, with_vecto
 from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.loop import NonFiniteLoss
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
-from unitok_training.optim import OptimConfig, Optimizer, clip_gradients, embedding_names, rate
+from unitok_training.optim import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
 from unitok_training.pack_losses import stream_table
 from unitok_training.packing import DataState, PackStream
 from unitok_training.prefetch import Prefetcher
@@ -100,6 +100,7 @@ class LatentTrainer:
                 "make it a multiple, so that every process has the same number of packs in a step"
             )
         self.device = self.world.device
+        self.compute = resolve(self.device, config.precision)
         self.front_end, self.decoder = front_end.to(self.device), decoder.to(self.device)
         self.vocabulary: Vocabulary = source.vocabulary
         self.hole = self.vocabulary.control("<lat>")
@@ -113,7 +114,12 @@ class LatentTrainer:
         if not any(self.moving.values()):
             raise InputError("tuning: encoder, adapter and decoder are all frozen; let one of them move")
         self.optimizers = {
-            name: Optimizer(moving, self._optim(name), embeddings=embedding_names(self.modules[name]))
+            name: Optimizer(
+                moving,
+                self._optim(name),
+                Matrices(self.compute.products),
+                embeddings=embedding_names(self.modules[name]),
+            )
             for name, moving in self.moving.items()
             if moving
         }
@@ -153,7 +159,7 @@ class LatentTrainer:
         state = {
             f"{part}|{name}": value for part, one in self.optimizers.items() for name, value in one.tensors().items()
         }
-        extra = environment(device=self.device.type, world_size=self.world.size)
+        extra = environment(self.compute, world_size=self.world.size)
         checkpoint = Checkpoint(
             model=tensors,
             optimizer=state,
@@ -245,11 +251,6 @@ class LatentTrainer:
             for value in self.moving[name].values():
                 value.requires_grad_(moves)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision != "bf16":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
     def losses_of(self, batch: LatentBatch) -> tuple[TokenLosses, Tensor, int, int]:
         """(losses, sum of the CTC losses (), CTC labels, positions) of one batch."""
         inputs = [tuple(part.to(self.device) for part in one) for one in batch.inputs]
@@ -284,7 +285,7 @@ class LatentTrainer:
         used = 0
         weight = self.config.ctc_weight
         for batch in batches:
-            with self._autocast():
+            with self.compute.autocast():
                 losses, ctc, count, size = self.losses_of(batch)
             objective = losses.total / max(len(losses.labels), 1)
             if count and weight:

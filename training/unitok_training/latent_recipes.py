@@ -13,14 +13,13 @@ from typing import Any
 
 import yaml
 
+from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_training.latent_lines import LATENT_LINES
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import YAML_TROUBLE, Shape, in_file, nearest, overridden, replaced
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +153,7 @@ class LatentTrainConfig:
     seed: int = 0
     """Seed of every draw."""
     precision: str = "fp32"
-    """"fp32" or "bf16" (float32 weights, autocast)."""
+    """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the device multiplies it natively."""
     ctc_weight: float = 0.3
     """Weight of the CTC loss of an encoder that has such a head; 0 for none."""
     augment: bool = True
@@ -174,8 +173,8 @@ class LatentTrainConfig:
         for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        if check_precision(self.precision, "train.precision") == "bf16-pure":
+            raise InputError("train.precision is 'bf16-pure': latent training takes auto, fp32 or bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +209,7 @@ class LatentRecipe:
 
 
 ADAMW = OptimConfig(warmup_steps=100, schedule="wsd", decay_share=0.4)
-GENTLE = LatentTrainConfig(steps=1500, precision="bf16", optim=ADAMW)
+GENTLE = LatentTrainConfig(steps=1500, precision=AUTO, optim=ADAMW)
 """AdamW, as the papers have it: weights that are trained already, and low-rank updates of them, move little."""
 
 
@@ -226,7 +225,7 @@ def latent() -> LatentRecipe:
         mixture=Mixture(tasks={"asr": 2.0, "s2tt": 2.0, "mt": 1.0}),
         train=LatentTrainConfig(
             steps=1200,
-            precision="bf16",
+            precision=AUTO,
             optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=60, schedule="wsd", decay_share=0.4),
         ),
     )

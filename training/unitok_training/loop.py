@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from unitok.decoder import Decoder
-from unitok.native import find_compiler
+from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -37,7 +36,7 @@ from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable
 from unitok_training.mixture import Curriculum, Mixture, Schedule
-from unitok_training.optim import Masters, Optimizer, clip_gradients, rate
+from unitok_training.optim import Masters, Matrices, Optimizer, clip_gradients, rate
 from unitok_training.pack_losses import OutputSlices, Supervised, pack_losses, stream_table, supervised_positions
 from unitok_training.packing import DataState, PackStream
 from unitok_training.plan_options import PlanOptions
@@ -52,11 +51,6 @@ from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed,
 
 class NonFiniteLoss(InputError):
     """A loss or gradient that is not a number; raised before it reaches the weights."""
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile can work on a device: code for CPUs goes through a C++ compiler."""
-    return device.type != "cpu" or find_compiler() is not None
 
 
 def train(
@@ -110,24 +104,25 @@ class Trainer:
         world.broadcast_([parameter.data for parameter in decoder.parameters()])
         decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
         self.masters: Masters
+        self.compute = resolve(world.device, config.precision)
         self.sharded = config.shard and world.size > 1
         if self.sharded:
-            self.decoder = shard_decoder(decoder, config, world)
+            self.decoder = shard_decoder(decoder, self.compute, world)
             self.masters = split = ShardedMasters(self.decoder, decoder, world)
-            self.optimizer = Optimizer(split.named, config.optim, SplitMatrices(split, world))
+            self.optimizer = Optimizer(split.named, config.optim, SplitMatrices(split, world, self.compute.products))
         else:
-            self.masters = Masters(decoder, torch.bfloat16 if config.precision == "bf16-pure" else torch.float32)
-            self.optimizer = Optimizer(self.masters.named, config.optim)
+            self.masters = Masters(decoder, self.compute.weights)
+            self.optimizer = Optimizer(self.masters.named, config.optim, Matrices(self.compute.products))
         names, table = stream_table(source.vocabulary)
         self.losses = LossTable(source.keys, names, table, world.device)
         self.step = 0
         self.saver = BackgroundSaver()
         self.data = DataState()
-        self.messages: list[str] = [*world.notes(), *source.report()]
+        self.messages: list[str] = [f"computes on {self.compute}", *source.report()]
         self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
         self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
         self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
-        self.compiled = config.compile and has_compiler(world.device)
+        self.compiled = config.compile and self.compute.compiles
         if self.compiled:
             self.decoder.compile_blocks()
         elif config.compile:
@@ -164,8 +159,8 @@ class Trainer:
                     f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "
                     "choose another output folder, or the same settings to continue"
                 )
-        for name, old, new in differences(found.state["environment"], self._environment()):
-            self.messages.append(f"{name} is {new!r} and was {old!r}: the run continues, but not bit for bit")
+        for change in changes(found.state["environment"], self._environment()):
+            self.messages.append(f"{change}: the run continues, but not bit for bit")
         self.load(found)
         if self.world.is_main:
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
@@ -218,7 +213,7 @@ class Trainer:
         self.world.barrier()
 
     def _environment(self) -> dict[str, Any]:
-        return environment(compile=self.compiled, world_size=self.world.size, device=self.world.device.type)
+        return environment(self.compute, compile=self.compiled, world_size=self.world.size)
 
     # ---- running
 
@@ -275,11 +270,6 @@ class Trainer:
                 indexed = [(pack.pin(), supervised.pin()) for pack, supervised in indexed]
             yield indexed, after
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision != "bf16":
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
-
     def _update(self, packs: list[tuple[Pack, Supervised]]) -> None:
         """One step: gradients of all packs, summed over the processes, clipped, and applied if all is finite."""
         device, config = self.world.device, self.config
@@ -288,7 +278,7 @@ class Trainer:
         self.world.sum_([count])
         objective = torch.zeros((), dtype=torch.float32, device=device)
         for pack, supervised in packs:
-            with self._autocast():
+            with self.compute.autocast():
                 losses = pack_losses(
                     self.decoder, pack.to(device), supervised.to(device),
                     smoothing=config.label_smoothing, chunk=config.loss_chunk,

@@ -148,9 +148,9 @@ def embedding_names(module: nn.Module) -> set[str]:
     return {f"{name}.weight".removeprefix(".") for name, part in parts}
 
 
-def optimizer_of(module: nn.Module, config: OptimConfig) -> Optimizer:
-    """Over every parameter of a module."""
-    return Optimizer(dict(module.named_parameters()), config, embeddings=embedding_names(module))
+def optimizer_of(module: nn.Module, config: OptimConfig, products: torch.dtype = torch.float32) -> Optimizer:
+    """Over every parameter of a module; `products` as for `Matrices`."""
+    return Optimizer(dict(module.named_parameters()), config, Matrices(products), embeddings=embedding_names(module))
 
 
 class Optimizer:
@@ -246,7 +246,14 @@ def descend(optimizer: Optimizer, loss: Tensor, *, step: int, steps: int) -> Non
 
 
 class Matrices:
-    """How Muon comes by whole matrices: here this process holds them."""
+    """How Muon comes by whole matrices: here this process holds them.
+
+    Args:
+        products: type of the iteration's matrix products.
+    """
+
+    def __init__(self, products: torch.dtype = torch.float32) -> None:
+        self.products = products
 
     def shape(self, parameter: Tensor) -> torch.Size:
         """Shape of the whole matrix."""
@@ -254,7 +261,7 @@ class Matrices:
 
     def orthogonalise(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
         """What this process holds of the orthogonalised matrices, given that of the matrices, all of one shape."""
-        return orthogonalise(torch.stack(list(directions))).unbind()
+        return orthogonalise(torch.stack(list(directions)), self.products).unbind()
 
 
 class Muon(torch.optim.Optimizer):
@@ -302,9 +309,12 @@ class Muon(torch.optim.Optimizer):
             parameter.sub_(move if keep is None else move * keep)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(B, R, C) → nearly orthogonal matrices with the same singular vectors; bfloat16 inside, input's dtype out."""
-    x = matrices.bfloat16()
+def orthogonalise(matrices: Tensor, products: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+    """(B, R, C) → nearly orthogonal matrices with the same singular vectors, of the input's type.
+
+    `products` is the type of what is multiplied: bfloat16 is as good as float32 here, where a device is quick with it.
+    """
+    x = matrices.to(products)
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT.contiguous()  # the short side first: the products with it are the small ones
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -15,10 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from unitok.decoder import DecoderConfig
 from unitok.padded_attention import GROUP_SCORES, LONGEST
+from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.devices import Device
 from unitok_training.recipes import Recipe
-from unitok_training.train_config import PRECISIONS
 
 RESERVE = 0.08
 """Share of a device's memory that is left to the allocator, the driver and the libraries."""
@@ -37,7 +37,7 @@ class Setup:
     packs: int = 1
     """Packs that one process computes for an update, one after another."""
     precision: str = "bf16"
-    """As in TrainConfig."""
+    """As in TrainConfig, "auto" resolved."""
     compiled: bool = False
     """Whether blocks are compiled: fused norms and activations keep less for the backward pass."""
     loss_chunk: int = 4096
@@ -58,8 +58,8 @@ class Setup:
     """Processes over which weights, gradients and optimizer state are split."""
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        if check_precision(self.precision) == AUTO:
+            raise InputError("precision is 'auto': a cost is of one precision, fp32, bf16 or bf16-pure")
 
     @property
     def dense_scores(self) -> bool:
@@ -70,11 +70,13 @@ class Setup:
 def setup_of(recipe: Recipe, vocab_size: int, *, flash: bool = False, processes: int = 1) -> Setup:
     """What a recipe asks of one process. `processes` share its packs."""
     train = recipe.train
+    # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.
+    precision = "bf16" if flash and train.precision == AUTO else resolve_precision(train.precision)
     return Setup(
         config=recipe.decoder.config(vocab_size),
         pack_size=train.pack_size,
         packs=max(train.packs_per_step // processes, 1),
-        precision=train.precision,
+        precision=precision,
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
         recompute_blocks=min(train.recompute_blocks, recipe.decoder.layers),
@@ -293,7 +295,7 @@ def communication_bytes(setup: Setup) -> float:
 
 def step_seconds(setup: Setup, device: Device) -> float:
     """Seconds of one update: computing, or sending where that takes longer (both run side by side)."""
-    rate = device.flops * device.share * (0.2 if setup.precision == "fp32" else 1.0)
+    rate = device.share * (device.float32_flops if setup.precision == "fp32" else device.flops)
     link = device.link if setup.shards <= 8 else device.network
     return max(step_flops(setup) / rate, communication_bytes(setup) / link if link else 0.0)
 

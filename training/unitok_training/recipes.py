@@ -145,7 +145,6 @@ def demo() -> Recipe:
             pack_size=4096,
             packs_per_step=1,
             window=8192,
-            precision="bf16",
             compile=True,
             optim=OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4),
         ),

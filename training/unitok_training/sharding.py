@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from unitok.decoder import Decoder
+from unitok_tokenizers.compute import Compute
 from unitok_training.distributed import World
 from unitok_training.optim import Masters, Matrices, orthogonalise
-from unitok_training.train_config import TrainConfig
 
 
-def shard_decoder(decoder: Decoder, config: TrainConfig, world: World) -> Decoder:
+def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
     """A sharded copy of a decoder whose weights are equal in all processes."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
-    half = torch.bfloat16 if config.precision == "bf16-pure" else None
+    half = compute.weights if compute.weights != torch.float32 else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     sharded = copy.deepcopy(decoder)
     for block in sharded.blocks:
@@ -94,7 +94,8 @@ class SplitMatrices(Matrices):
     of one shape, and no process computes what another one does.
     """
 
-    def __init__(self, masters: ShardedMasters, world: World) -> None:
+    def __init__(self, masters: ShardedMasters, world: World, products: torch.dtype = torch.float32) -> None:
+        super().__init__(products)
         self.world = world
         self.shapes = {id(local): masters.sharded[name].shape for name, local in masters.named.items()}
 
@@ -112,7 +113,7 @@ class SplitMatrices(Matrices):
         outgoing = [directions[i].reshape(-1) for indices in own for i in indices]
         parts = self._exchange(torch.cat(outgoing), there, here).split(here)
         whole = torch.cat([part.view(len(own[rank]), count, columns) for part, count in zip(parts, rows)], dim=1)
-        updates = orthogonalise(whole) if len(whole) else whole
+        updates = orthogonalise(whole, self.products) if len(whole) else whole
         split = torch.cat([part.reshape(-1) for part in updates.split(rows, dim=1)])
         slices = self._exchange(split, here, there).view(len(directions), rows[rank], columns)
         order = [i for indices in own for i in indices]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.optim import OptimConfig
 
-PRECISIONS = ("fp32", "bf16", "bf16-pure")
 FREE_TO_CHANGE = (
     "train.steps",
     "train.log_every",
@@ -18,6 +18,7 @@ FREE_TO_CHANGE = (
     "train.recompute_blocks",
     "train.keep_products",
     "train.shard",
+    "train.precision",
 )
 
 
@@ -42,8 +43,9 @@ class TrainConfig:
     output_slices: bool = False
     """Tell labels of text from text alone and labels of speech from speech alone: less work where the vocabulary is
     large, and another model, whose outputs mean something only where decoding is held to the grammar."""
-    precision: str = "bf16"
-    """"fp32", "bf16" (float32 weights, autocast) or "bf16-pure" (bfloat16 weights, float32 masters)."""
+    precision: str = AUTO
+    """"fp32", "bf16" (float32 weights, autocast), "bf16-pure" (bfloat16 weights, float32 masters), or "auto": bf16
+    where the device multiplies it natively, else fp32. A run may continue in another one, and says so."""
     compile: bool = False
     """Compile the decoder's blocks, where there is a compiler."""
     shard: bool = False
@@ -69,8 +71,7 @@ class TrainConfig:
         for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"train.precision is {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        check_precision(self.precision, "train.precision")
         if self.keep_products and self.compile:
             raise InputError(
                 "train.keep_products is for train.compile=false: compiled blocks choose what they keep; "

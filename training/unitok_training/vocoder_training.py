@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.units import deduplicate
@@ -68,10 +69,11 @@ def train_mel_vocoder(
     config: MelVocoderTraining,
     *,
     mel: MelConfig | None = None,
+    compute: Compute | None = None,
     progress: Progress | None = None,
 ) -> MelVocoder:
     """Train log-mels → samples with spectral losses, on true and on codec-decoded log-mels."""
-    mel = mel or MelConfig()
+    mel, compute = mel or MelConfig(), compute or resolve("cpu")
     hop = mel.hop_length
     # Silence behind recordings that are shorter than a crop: in a corpus of single words that is most of them.
     shortest = (config.crop + 8) * hop
@@ -86,7 +88,7 @@ def train_mel_vocoder(
     torch.manual_seed(config.seed)
     vocoder = MelVocoder(MelVocoderConfig(), mel)
     random = np.random.default_rng(config.seed)
-    optimizer = optimizer_of(vocoder, config.optim)
+    optimizer = optimizer_of(vocoder, config.optim, compute.products)
     for step in range(config.steps):
         mels, waves = [], []
         for row in random.choice(len(true), config.batch):
@@ -96,7 +98,7 @@ def train_mel_vocoder(
             mels.append(chosen[start : start + config.crop])
             waves.append(torch.from_numpy(recordings[row][start * hop : (start + config.crop) * hop]))
         real = torch.stack(waves)
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             made = vocoder(torch.stack(mels))
         loss = mel_loss(made, real, mel) + stft_loss(made, real)
         descend(optimizer, loss, step=step, steps=config.steps)
@@ -114,6 +116,7 @@ def train_unit_mel(
     *,
     stride: int = STRIDE,
     mel: MelConfig | None = None,
+    compute: Compute | None = None,
     progress: Progress | None = None,
 ) -> tuple[UnitMel, dict[str, np.ndarray]]:
     """Train units and a voice → log-mels, with durations and the speaker encoder.
@@ -128,7 +131,7 @@ def train_unit_mel(
     Returns:
         The model, and the mean voice vector (E,) of every named speaker.
     """
-    mel = mel or MelConfig()
+    mel, compute = mel or MelConfig(), compute or resolve("cpu")
     with torch.no_grad():
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
     crops = Crops(mels, units, config.crop, stride=stride)
@@ -138,7 +141,7 @@ def train_unit_mel(
     by_speaker: dict[str, list[int]] = {}
     for index, speaker in enumerate(speakers):
         by_speaker.setdefault(speaker or f"#{index}", []).append(index)
-    optimizer = optimizer_of(model, config.optim)
+    optimizer = optimizer_of(model, config.optim, compute.products)
     runs = [deduplicate(one) for one in units]
     for step in range(config.steps):
         rows = [crops.rows[int(row)] for row in random.choice(len(crops.rows), config.batch)]
@@ -147,7 +150,7 @@ def train_unit_mel(
         references = [
             _reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers
         ]
-        with torch.autocast("cpu", torch.bfloat16):
+        with compute.autocast():
             voice = model.speaker(torch.stack(references)).float()
             made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1))
             table, durations, mask = _durations([runs[row] for row in rows])

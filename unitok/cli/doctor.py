@@ -34,8 +34,6 @@ PACKAGES: Mapping[str, str] = {
     "flash-attn": "flash",
 }
 """Distribution → the extra that brings it; "" for what unitok cannot do without."""
-BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
-"""What Linux calls a processor's bfloat16 units: Intel's tiles, AVX-512, Arm."""
 GIB = 1 << 30
 
 
@@ -55,7 +53,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     import unitok
-    from unitok_training.loop import has_compiler
+    from unitok_tokenizers.compute import available_threads, bf16_units, find_compiler, resolve
 
     found: dict[str, Any] = {
         "unitok": unitok.__version__,
@@ -65,12 +63,13 @@ def examine() -> dict[str, Any]:
         "attention": {"cpu": kernel("cpu")},
         "threads": {
             "used": torch.get_num_threads(),
-            "available": available_cpus(),
+            "available": available_threads(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
         "memory": free_memory(),
         "bf16_units": bf16_units(),
-        "compiler": has_compiler(torch.device("cpu")),
+        "compiler": find_compiler() is not None,
+        "compute": resolve().to_json(),
         "torch_cuda": torch.version.cuda,
         "driver": shutil.which("nvidia-smi") is not None,
         "gpus": [],
@@ -99,11 +98,6 @@ def kernel(device_type: str) -> str:
         return f"does not load: {' '.join(str(error).split())}"
 
 
-def available_cpus() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_memory() -> dict[str, int | None]:
     """{"free_bytes", "total_bytes"}: memory that can be had without swapping, as Linux estimates it."""
     table: dict[str, int] = {}
@@ -114,16 +108,6 @@ def free_memory() -> dict[str, int | None]:
     except (OSError, ValueError, IndexError):
         pass
     return {"free_bytes": table.get("MemAvailable"), "total_bytes": table.get("MemTotal")}
-
-
-def bf16_units(path: str = "/proc/cpuinfo") -> str | None:
-    """The processor's units for bfloat16 products, "none", or None where it cannot be read."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    flags = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
-    return next((flag for flag in BF16_FLAGS if flag in flags), "none") if flags else None
 
 
 def gpu(index: int) -> dict[str, Any]:
@@ -154,15 +138,13 @@ def advice(found: Mapping[str, Any]) -> list[str]:
     elif found["packages"]["flash-attn"] is None:
         tips.append("flash-attention: pip install 'unitok[flash]' --no-build-isolation (torch's kernel is used now)")
     if not all(one["bf16_units"] for one in found["gpus"]):
-        tips.append("a GPU without bfloat16 units: --set train.precision=fp32")
+        tips.append("a GPU without bfloat16 units: float32 is used, at a fraction of its half-precision rate")
     if not found["gpus"]:
         if threads["used"] < threads["available"]:
             tips.append(
                 f"{threads['used']} of {threads['available']} processors are used: OMP_NUM_THREADS="
                 f"{threads['available']}, and for `unitok demo` --threads {threads['available']}"
             )
-        if found["bf16_units"] == "none":
-            tips.append("this processor has no bfloat16 units: compare with --set train.precision=fp32")
         if not found["compiler"]:
             tips.append("there is no C++ compiler: with g++ or clang++, --set train.compile=true has an effect")
     return tips
@@ -179,6 +161,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     rows.append(("threads", f"{threads['used']} of {threads['available']} processors"))
     rows.append(("free memory", f"{gib(memory['free_bytes'])} of {gib(memory['total_bytes'])}"))
     rows.append(("bfloat16 units", found["bf16_units"] or "unknown"))
+    rows.append(("computes in", f"{found['compute']['precision']} on {found['compute']['device']}"))
     rows.append(("C++ compiler", "yes" if found["compiler"] else "none"))
     for one in found["gpus"]:
         rows.append(("GPU", f"{one['name']}, {gib(one['free_bytes'])} of {gib(one['total_bytes'])} free"))

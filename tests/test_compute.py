@@ -1,0 +1,86 @@
+"""What is computed on, and in which precision: one place chooses, and nothing uses bfloat16 where it says float32."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitok_tokenizers import compute
+from unitok_tokenizers.compute import changes, native_bfloat16, processor_name, resolve, resolve_device
+from unitok_tokenizers.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("units", "precision"), [("amx_bf16", "bf16"), ("none", "fp32"), (None, "fp32")])
+def test_the_machine_decides(monkeypatch: pytest.MonkeyPatch, units: str | None, precision: str) -> None:
+    monkeypatch.delenv("UNITOK_PRECISION", raising=False)
+    monkeypatch.setattr(compute, "bf16_units", lambda: units)
+    assert native_bfloat16(CPU) == (precision == "bf16")
+    assert resolve("cpu").precision == precision
+
+
+def test_what_was_asked_for_goes_before_the_variable_and_the_variable_before_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute, "bf16_units", lambda: "none")
+    monkeypatch.setenv("UNITOK_PRECISION", "bf16")
+    assert resolve("cpu").precision == "bf16" and resolve("cpu", "fp32").precision == "fp32"
+    monkeypatch.setenv("UNITOK_PRECISION", "auto")
+    assert resolve("cpu").precision == "fp32"
+    monkeypatch.setenv("UNITOK_PRECISION", "half")
+    with pytest.raises(InputError, match="UNITOK_PRECISION is 'half'.*fp32"):
+        resolve("cpu")
+
+
+def test_types_follow_from_the_precision() -> None:
+    plain, mixed, pure = (resolve("cpu", name) for name in ("fp32", "bf16", "bf16-pure"))
+    assert (plain.products, plain.weights) == (torch.float32, torch.float32)
+    assert (mixed.products, mixed.weights) == (torch.bfloat16, torch.float32)
+    assert (pure.products, pure.weights) == (torch.bfloat16, torch.bfloat16)
+    with plain.autocast():
+        assert not torch.is_autocast_enabled("cpu")
+    with mixed.autocast():
+        assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", ""])
+def test_a_device_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="cuda:N"):
+        resolve_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_and_auto_takes_the_processor() -> None:
+    with pytest.raises(InputError, match="no GPU"):
+        resolve_device("cuda:1")
+    assert resolve_device(None) == resolve_device("auto") == CPU
+
+
+def test_records_name_the_processor_and_tell_what_changed(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: fpu avx2\n", encoding="utf-8")
+    assert processor_name(str(tmp_path / "cpuinfo")) == "Some CPU, bfloat16 units none"
+    before, after = resolve("cpu", "bf16", threads=2).to_json(), resolve("cpu", "fp32", threads=2).to_json()
+    assert changes(before, after) == ["precision was bf16 and is fp32"]
+    assert changes(before, before) == [] == changes({}, after)
+
+
+def test_no_other_file_chooses() -> None:
+    """`torch.autocast`, `.bfloat16()` and `.half()` stand in compute alone."""
+    found = []
+    for folder in ("unitok", "tokenizers", "vocoder", "training"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and node.attr in ("autocast", "half") and _is_torch(node.value):
+                    found.append(path.name)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    found += [path.name] if node.func.attr in ("bfloat16", "half") else []
+    assert set(found) == {"compute.py"}
+
+
+def _is_torch(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "torch"
