@@ -358,7 +358,7 @@ def test_overrides_reach_their_fields() -> None:
         ("train.steps=1.5", r"train.steps is 1.5"),
         ("train.steps", r"write key=value"),
         ("train=3", r"it is a group of keys"),
-        ("train.precision=fp16", r"choose from fp32, bf16, bf16-pure"),
+        ("train.precision=fp16", r"choose from auto, fp32, bf16, bf16-pure"),
         ("train.optim.betas=0.9", r"it takes 2 values"),
         ("mixture=3", r"give weights by task"),
         ("curriculum=3", r"give shares of the steps by task"),
