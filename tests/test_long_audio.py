@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_model import RATE, speech, tiny_model
-from unitok.long_audio import Cutting, Transcript, cut, find_pause, is_silent, join_texts, levels, merge_texts
+from unitok.answering import Request, SpokenPiece
+from unitok.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesise
 from unitok_tokenizers.corpora.toy_oracle import Oracle
+from unitok_tokenizers.grammar import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "a", "house", "book", "green"]
@@ -98,14 +100,6 @@ def test_a_pause_is_found_in_its_middle_and_the_longer_one_wins() -> None:
     assert find_pause(level, 430, Cutting()) is None  # nothing is quiet there
     level[550:553] = -60.0  # 60 ms: a closure
     assert find_pause(level, 430, Cutting()) is None
-
-
-def test_silence() -> None:
-    assert is_silent(np.zeros(100, np.float32), RATE) and is_silent(np.full(32000, 1e-4, np.float32), RATE)
-    quiet = np.zeros(32000, np.float32)
-    quiet[5000:5400] = 0.01
-    assert not is_silent(quiet, RATE)
-    assert len(levels(quiet, RATE)) == 100
 
 
 # -- the merger -------------------------------------------------------------------------------------------------
@@ -209,7 +203,9 @@ def test_a_long_recording_is_transcribed_piece_by_piece(tmp_path: Path) -> None:
     samples = np.concatenate([speech(9.0), np.zeros(8000, np.float32), speech(9.0, 1)])
     result = model.transcribe(samples, lang="en")
     assert [line.split(":")[0] for line in result.trace] == ["0.0 s + 9.2 s", "9.2 s + 9.2 s"]
-    first, second = (model.transcribe(part, lang="en") for part in np.split(samples, [round(9.25 * RATE)]))
+    pieces = [SpokenPiece(piece.samples) for piece in model.listener(RATE, overlap=True).pieces([samples])]
+    plans = [Plan("asr", "en", conditions=(span,)) for span, _ in model.heard(pieces)]
+    first, second = model.run([Request(plan=plan) for plan in plans])
     assert result.text == join_texts(first.text or "", second.text or "")
     assert np.array_equal(result.ids, np.concatenate([first.ids, second.ids]))
     assert result.score == pytest.approx(first.score + second.score)

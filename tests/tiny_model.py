@@ -11,7 +11,7 @@ import torch
 from unitok.decoder import Decoder, DecoderConfig
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
-from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
@@ -39,7 +39,7 @@ def tokenizers() -> TokenizerSet:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(80)]
     torch.manual_seed(0)
-    network = CtcNetwork(CtcNetworkConfig(width=16, blocks=1, alphabet=tuple("abc ")))
+    network = CtcNetwork(CtcNetworkConfig(width=16, blocks=1, alphabet=tuple("abc "), statistics=ALL))
     encoder = CtcEncoder(network, MelConfig(), 1)
     units = UnitTokenizer.fit(encoder, [speech(seed=seed) for seed in range(4)], UNITS, seed=0)
     sizes = MelCodecConfig(width=16, latent=8, codebooks=2, cardinality=8, units=units.cardinality, blocks=1)

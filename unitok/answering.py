@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from torch import nn
 from unitok.beam import beam_search
 from unitok.decoder import Decoder
 from unitok.generation import Generated, generate
-from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples
+from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
 from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
+from unitok.listening import Listener
+from unitok.long_audio import Cutting
 from unitok.prompt_vectors import PromptVectors, placed
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
@@ -28,12 +31,25 @@ from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.speech_activity import SpeechDetector
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
 Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
+
+
+PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
+"""How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpokenPiece:
+    """A piece that a `Listener` has cut: it is read as it is."""
+
+    samples: np.ndarray
+    """(S,) float32 at the rate of what reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +116,41 @@ class Answering:
 
     # -- reading input ------------------------------------------------------------------------------------------
 
-    def samples(self, audio: Audio) -> np.ndarray:
-        """(S,) float32 at `sample_rate` of a recording."""
-        return read_samples(audio, self.sample_rate)
+    @property
+    def detector(self) -> SpeechDetector | None:
+        """What knows speech from other sounds: the recognizer behind the units, where they have one."""
+        return self.tokenizers.detector
 
-    def units_of(self, audio: Sequence[Audio]) -> list[np.ndarray]:
-        """Deduplicated units (N,) of recordings, or of units that were made elsewhere."""
+    def listening_rate(self, front_end: str | None = None) -> int:
+        """Hz of the samples that a front end takes; see `heard`."""
+        if front_end == "latent" or (front_end is None and self.tokenizers.units is None):
+            return self.latent.sample_rate if self.latent is not None else self.sample_rate
+        return self.sample_rate
+
+    def listener(self, rate: int, *, overlap: bool) -> Listener:
+        """Cuts a recording into pieces of what is spoken, as long as this model has learned to read."""
+        return Listener(rate, self.detector, Cutting.of(self.limits.longest_seconds, overlap=overlap))
+
+    def spoken(self, audio: Audio, rate: int, *, seconds: float | None = None) -> np.ndarray:
+        """(S,) float32 at `rate` Hz: what is spoken in a recording, of one level; at most the first `seconds` of it."""
+        listener, found, size = self.listener(rate, overlap=False), list[np.ndarray](), 0
+        for block in listener.spoken(sample_blocks(audio, rate)):
+            found.append(block)
+            size += len(block)
+            if seconds is not None and size >= seconds * rate:
+                break
+        joined = np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+        return joined if seconds is None else joined[: round(seconds * rate)]
+
+    def units_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[np.ndarray]:
+        """Deduplicated units (N,) of what is spoken in recordings, or of units that were made elsewhere.
+
+        Where nothing is spoken they are those of the whole recording: there is always something to read.
+        """
         if self.tokenizers.units is None:
             raise InputError("this model has no units; it cannot read speech")
         given = [is_tokens(one) for one in audio]
-        sounds = [self.samples(one) for one, tokens in zip(audio, given) if not tokens]
+        sounds = [self._worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
         encoded = iter(self.tokenizers.units.encode_batch(sounds))
         sizes = (self.tokenizers.units.cardinality,)
         frames = [
@@ -118,7 +159,15 @@ class Answering:
         ]
         return [deduplicate(one)[0] for one in frames]
 
-    def heard(self, audio: Sequence[Audio], front_end: str | None = None) -> list[tuple[Span, torch.Tensor | None]]:
+    def _worth_reading(self, audio: Audio | SpokenPiece, rate: int) -> np.ndarray:
+        if isinstance(audio, SpokenPiece):
+            return audio.samples
+        found = self.spoken(audio, rate)
+        return found if len(found) else read_samples(audio, rate)
+
+    def heard(
+        self, audio: Sequence[Audio | SpokenPiece], front_end: str | None = None
+    ) -> list[tuple[Span, torch.Tensor | None]]:
         """(condition, its vectors (N, C) where it is `lat`) of recordings, or of units that were made elsewhere.
 
         `front_end` is "tokens" or "latent"; None takes tokens where the model has units. InputError for another one.
@@ -132,7 +181,7 @@ class Answering:
             raise InputError("this model has no latent front end; train one with `unitok train-latent`")
         if any(is_tokens(one) for one in audio):
             raise InputError("units are given to a latent front end; give recordings, or front_end='tokens'")
-        samples = [read_samples(one, self.latent.sample_rate) for one in audio]
+        samples = [self._worth_reading(one, self.latent.sample_rate) for one in audio]
         return [(Span("lat", np.zeros(len(found))), found) for found in self.latent.encode(samples)]
 
     def text_span(self, text: str) -> Span:
@@ -149,14 +198,22 @@ class Answering:
             raise InputError(f"unknown voice {voice!r}; known: {known}; or give a recording")
 
     def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
-        """The `<voice>` condition of a known speaker or of the first two seconds of a recording, or none."""
+        """The `<voice>` condition of a known speaker or of two seconds of what is spoken in a recording, or none."""
         self.check_voice(voice)
         codec = self.tokenizers.codes
         if voice is None or codec is None:
             return ()
         if isinstance(voice, str) and voice in self.voices:
             return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
-        return (Span("voice", codec.encode(read_samples(voice, codec.sample_rate)[: 2 * codec.sample_rate])),)
+        return (Span("voice", codec.encode(self._voice_samples(voice, codec.sample_rate, PROMPT_SECONDS))),)
+
+    def _voice_samples(self, voice: Voice, rate: int, seconds: float) -> np.ndarray:
+        assert voice is not None
+        found = self.spoken(voice, rate, seconds=seconds)
+        if not len(found):
+            named = f" in {voice}" if isinstance(voice, str | Path) else ""
+            raise InputError(f"nothing is spoken{named}: give a known speaker, or a recording of somebody speaking")
+        return found
 
     def voice_vector(self, voice: Voice) -> str | np.ndarray | None:
         """What the unit vocoder takes for the same `voice`."""
@@ -165,7 +222,7 @@ class Answering:
             return None
         if isinstance(voice, str) and voice in self.voices:
             return voice if voice in self.vocoder.voices else None
-        return self.vocoder.voice_of(read_samples(voice, self.vocoder.sample_rate))
+        return self.vocoder.voice_of(self._voice_samples(voice, self.vocoder.sample_rate, VOICE_SECONDS))
 
     # -- generation ---------------------------------------------------------------------------------------------
 

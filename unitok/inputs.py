@@ -18,7 +18,7 @@ Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
-def is_tokens(audio: Audio) -> bool:
+def is_tokens(audio: object) -> bool:
     """Whether this is units or codes rather than sound."""
     return isinstance(audio, np.ndarray) and audio.dtype.kind in "iu"
 

@@ -23,6 +23,8 @@ class Limits:
     """Target text ids per source text id."""
     frames_per_unit: float = 3.0
     """Code frames per deduplicated unit."""
+    longest_seconds: float = 12.0
+    """Longest recording: longer ones are read in pieces."""
     floor: int = 12
     """Items that are always allowed."""
 

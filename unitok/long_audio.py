@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FRAME_SECONDS = 0.02
+from unitok_tokenizers.speech_activity import FRAME_SECONDS, levels
+
 SILENCE_DB = -70.0
 """Level (full scale = 0 dB) below which there is nothing to hear: ten steps of 16-bit audio."""
 CONTRAST_DB = 12.0
@@ -27,6 +28,10 @@ SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 """Scripts without spaces between words; each character counts as a word."""
 TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 ENDS_SPACELESS, BEGINS_SPACELESS = re.compile(rf"[{SPACELESS}]\s*$"), re.compile(rf"^\s*[{SPACELESS}]")
+
+
+SHORTEST_PIECE = 1.0
+"""Pieces are not cut shorter than this, in seconds, whatever was learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +47,27 @@ class Cutting:
     good_pause: float = 0.5
     """Longer pauses are no better; among equals the last is taken."""
     overlap: float = 2.0
-    """What two pieces share where there is no pause."""
+    """What two pieces share where there is no pause; 0 parts them at the quietest moment."""
     leeway: float = 0.5
     """How far an overlap's end moves to the quietest moment nearby."""
 
     def __post_init__(self) -> None:
         assert 0 < self.pause <= self.good_pause <= self.search < self.longest, self
-        assert self.leeway < self.overlap and self.overlap + 2 * self.leeway < self.longest, self
+        assert not self.overlap or self.leeway < self.overlap < self.longest - 2 * self.leeway, self
+
+    @staticmethod
+    def of(longest: float, *, overlap: bool) -> Cutting:
+        """For pieces of at most `longest` seconds, which overlap where there is no pause or do not."""
+        longest = max(longest, SHORTEST_PIECE)
+        search = longest * 2 / 3
+        shared = longest / 6
+        return Cutting(
+            longest=longest,
+            search=search,
+            good_pause=min(0.5, search),
+            overlap=shared if overlap else 0.0,
+            leeway=shared / 4,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +82,9 @@ class Piece:
     """How many of its first samples the piece before it holds as well; 0 after a pause."""
 
 
-def levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(F,) level of each whole 20 ms frame in dB, full scale = 0."""
-    hop = max(1, round(FRAME_SECONDS * rate))
-    frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
-    return 10.0 * np.log10(np.mean(frames.astype(np.float64) ** 2, axis=1) + 1e-12)
-
-
 def smoothed(level: np.ndarray) -> np.ndarray:
     """(F,) mean of each level and its two neighbours; the ends are their own."""
     return np.convolve(np.pad(level, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-
-
-def is_silent(samples: np.ndarray, rate: int) -> bool:
-    """Whether no moment of (S,) samples can be heard."""
-    found = levels(samples, rate)
-    return bool((found if len(found) else levels(samples, len(samples) * 50)).max(initial=-120.0) < SILENCE_DB)
 
 
 def find_pause(level: np.ndarray, begin: int, cutting: Cutting) -> int | None:
@@ -132,6 +138,8 @@ def _next_cut(samples: np.ndarray, rate: int, cutting: Cutting) -> tuple[int, in
     smooth = smoothed(level)
     last = len(level) - 2 * leeway
     end = last + int(np.argmin(smooth[last:]))
+    if not cutting.overlap:
+        return end * hop + hop // 2, end * hop + hop // 2
     centre = max(1 + leeway, end - frames(cutting.overlap))
     following = centre - leeway + int(np.argmin(smooth[centre - leeway : centre + leeway]))
     return end * hop + hop // 2, following * hop + hop // 2
@@ -210,9 +218,10 @@ class Transcript:
         """One line per piece, for people."""
         self._last: tuple[int, str] = (0, "")
 
-    def add(self, piece: Piece, text: str) -> None:
-        """Append what was heard in the next piece."""
-        begin, seconds = piece.start / self.rate, len(piece.samples) / self.rate
+    def add(self, piece: Piece, text: str, *, begin: float | None = None) -> None:
+        """Append what was heard in the next piece, which began at second `begin` of the recording."""
+        begin = piece.start / self.rate if begin is None else begin
+        seconds = len(piece.samples) / self.rate
         self.trace.append(f"{begin:.1f} s + {seconds:.1f} s: {text}")
         if piece.overlap:
             length, before = self._last

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from unitok.answering import Answering, Request, Voice
+from unitok.answering import Answering, Request, SpokenPiece, Voice
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
-from unitok.long_audio import Piece, Transcript, cut, is_silent
+from unitok.joined_results import join_results
+from unitok.long_audio import Transcript
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.stepping import Stepper, steppable
-from unitok.streaming import Chunk, stream_request
+from unitok.streaming import Chunk, stream_request, stream_requests
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds
 
@@ -29,46 +31,70 @@ PIECES_AT_ONCE = 8
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 
 
+READING = ("asr", "s2tt", "s2st")
+"""Tasks that say again what is said in a recording, piece by piece where it is long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of every piece of a recording."""
+
+    plan: Callable[..., Plan]
+    """Makes a plan, given its `conditions`."""
+    before: tuple[Span, ...] = ()
+    """Conditions that stand before the piece: a voice prompt."""
+    sampling: Sampling = GREEDY
+    """How ids are chosen."""
+    beams: int = 1
+    """More than 1 searches."""
+    seed: int = 0
+    """Of every draw."""
+    front_end: str | None = None
+    """How speech is read; see `Answering.heard`."""
+    voice: str | np.ndarray | None = None
+    """Voice of the unit vocoder."""
+    speak: bool = False
+    """Turn the units or codes into a waveform."""
+
+    def request(self, span: Span, vectors: torch.Tensor | None) -> Request:
+        """The request about one piece."""
+        plan = self.plan(conditions=(*self.before, span))
+        return Request(plan=plan, voice=self.voice, speak=self.speak, vectors=vectors)
+
+
 class Model(Answering):
     """Every task of the grammar by a name of its own, and the model directory."""
 
     # -- the tasks ----------------------------------------------------------------------------------------------
 
     def transcribe(self, audio: Audio, *, lang: str, beams: int = 1, front_end: str | None = None) -> Result:
-        """Speech to its text, of any length: long recordings are cut at pauses, or overlap where there is none.
+        """What is said in a recording of any length; silence and noise around it change nothing, and alone give "".
 
-        Memory does not grow with the length of a file. Silence gives an empty text. `front_end` as in `heard`.
+        Long recordings are cut at pauses, or overlap where there is none, to pieces of the lengths that were learned.
+        Memory does not grow with the length of a file. `front_end` as in `heard`.
         """
+        self.vocabulary.language(lang)  # an unknown language is told even of silence
         if is_tokens(audio):
             return self.transcribe_batch([audio], lang=lang, beams=beams, front_end=front_end)[0]
-        self.vocabulary.language(lang)  # an unknown language is told even of silence
-        transcript, results = Transcript(self.sample_rate), list[Result]()
-        pieces = cut(sample_blocks(audio, self.sample_rate), self.sample_rate)
-        while group := list(islice(pieces, PIECES_AT_ONCE)):
-            heard = self._transcribe_pieces(group, lang, beams, front_end)
-            for piece, result in zip(group, heard):
-                transcript.add(piece, result.text or "")
-            results += heard
-        if len(results) == 1:
-            return results[0]
-        return replace(
-            results[0],
-            text=transcript.text,
-            texts=(transcript.text,),
-            trace=tuple(transcript.trace),
-            nbest=(),
-            ids=np.concatenate([result.ids for result in results]),
-            outputs=tuple(span for result in results for span in result.outputs),
-            score=sum(result.score for result in results),
-            finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
-        )
+        plan = partial(Plan, "asr", lang)
+        return self._listen(audio, Asked(plan=plan, beams=beams, front_end=front_end), overlap=True)
 
-    def _transcribe_pieces(self, pieces: Sequence[Piece], lang: str, beams: int, front_end: str | None) -> list[Result]:
-        """A result per piece; silent ones are not worth asking, and a decoder would make words up."""
-        heard = [not is_silent(piece.samples, self.sample_rate) for piece in pieces]
-        spoken = [(piece.samples, self.sample_rate) for piece, loud in zip(pieces, heard) if loud]
-        answers = iter(self.transcribe_batch(spoken, lang=lang, beams=beams, front_end=front_end))
-        return [next(answers) if loud else Result(text="", texts=("",)) for loud in heard]
+    def _listen(self, audio: Audio, asked: Asked, *, overlap: bool = False) -> Result:
+        """One answer from the pieces of a recording, each read alone; an empty text where nothing is spoken."""
+        rate = self.listening_rate(asked.front_end)
+        listener, transcript, results = self.listener(rate, overlap=overlap), Transcript(rate), list[Result]()
+        pieces = listener.pieces(sample_blocks(audio, rate))
+        while group := list(islice(pieces, PIECES_AT_ONCE)):
+            given = self.heard([SpokenPiece(piece.samples) for piece in group], asked.front_end)
+            requests = [asked.request(span, vectors) for span, vectors in given]
+            answers = self.run(requests, sampling=asked.sampling, beams=asked.beams, seed=asked.seed)
+            for piece, result in zip(group, answers):
+                transcript.add(piece, result.text or "", begin=listener.second(piece.start))
+            results += answers
+        if len(results) < 2:
+            return results[0] if results else Result(text="", texts=("",))
+        joined = replace(join_results(results), trace=tuple(transcript.trace))
+        return replace(joined, text=transcript.text, texts=(transcript.text,)) if overlap else joined
 
     def transcribe_batch(
         self, audio: Sequence[Audio], *, lang: str, beams: int = 1, front_end: str | None = None
@@ -94,9 +120,17 @@ class Model(Answering):
         else:
             if front_end == "cascade":
                 return self.cascade().translate_text(source_input, source=source, target=target)
-            span, vectors = self.heard([source_input], front_end)[0]
-            request = Request(plan=Plan("s2tt", source, target, conditions=(span,)), vectors=vectors)
+            asked = Asked(plan=partial(Plan, "s2tt", source, target), beams=beams, front_end=front_end)
+            return self._answer(source_input, asked)
         return self.run([request], beams=beams)[0]
+
+    def _answer(self, audio: Audio, asked: Asked) -> Result:
+        """A recording of any length, or tokens as they are."""
+        if not is_tokens(audio):
+            return self._listen(audio, asked)
+        ((span, vectors),) = self.heard([audio], asked.front_end)
+        request = asked.request(span, vectors)
+        return self.run([request], sampling=asked.sampling, beams=asked.beams, seed=asked.seed)[0]
 
     def synthesize(
         self,
@@ -141,12 +175,13 @@ class Model(Answering):
         """
         if front_end == "cascade":
             return self.cascade().translate_speech(audio, source=source, target=target, voice=voice)
-        flags = (CHAIN,) if chain else (OUT_UNITS,)
-        span, vectors = self.heard([audio], front_end)[0]
-        plan = Plan("s2st", source, target, flags=flags, conditions=(span,))
-        own = None if is_tokens(audio) else audio
-        vector = self.voice_vector(voice if voice is not None else own)
-        return self.run([Request(plan=plan, voice=vector, speak=True, vectors=vectors)], sampling=sampling)[0]
+        plan = partial(Plan, "s2st", source, target, (CHAIN,) if chain else (OUT_UNITS,))
+        asked = Asked(plan=plan, sampling=sampling, front_end=front_end, speak=True)
+        if voice is None and not is_tokens(audio):
+            if not len(self.spoken(audio, self.sample_rate, seconds=0.1)):
+                return Result(text="", texts=("",))
+            voice = audio
+        return self._answer(audio, replace(asked, voice=self.voice_vector(voice)))
 
     def cascade(self, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
         """This model's lines one after another, or other backends by name around its translation."""
@@ -173,6 +208,13 @@ class Model(Answering):
         Raises:
             InputError: a task, language, flag or input that the grammar or this model does not have.
         """
+        if task in READING and audio is not None and text is None and not is_tokens(audio):
+            plan = partial(Plan, task, source, target, tuple(flags))
+            prompt = self.voice_prompt(voice) if OUT_CODES in flags else ()
+            vector = None if OUT_CODES in flags else self.voice_vector(voice)
+            asked = Asked(plan=plan, before=prompt, sampling=sampling, beams=beams, seed=seed, voice=vector)
+            asked = replace(asked, speak=self.vocoder is not None)
+            return self._listen(audio, asked, overlap=task == "asr")
         request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
         return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
 
@@ -195,7 +237,13 @@ class Model(Answering):
             InputError: as `generate`, when it is called.
         """
         request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
-        return stream_request(self, request, sampling=sampling, seed=seed)
+        if task not in READING or audio is None or text is not None or is_tokens(audio):
+            return stream_request(self, request, sampling=sampling, seed=seed)
+        pieces = self.listener(self.sample_rate, overlap=False).pieces(sample_blocks(audio, self.sample_rate))
+        spans = (self.heard([SpokenPiece(piece.samples)])[0][0] for piece in pieces)
+        before = request.plan.conditions[:-1]
+        requests = (replace(request, plan=replace(request.plan, conditions=(*before, span))) for span in spans)
+        return stream_requests(self, requests, sampling=sampling, seed=seed)
 
     def request(
         self,

@@ -5,13 +5,15 @@ All chunks of an output, joined, are that output of `Model.run`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unitok.generation import Generation
+from unitok.joined_results import join_results
+from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import Sampling
 from unitok_tokenizers.grammar import output_kinds
@@ -147,3 +149,22 @@ def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: 
         if (chunk := answer.push(made[0][1])) is not None:
             yield chunk
     yield from answer.finish(model.result(request, prompt, running.results()[0], automaton))
+
+
+def stream_requests(model: Model, requests: Iterable[Request], *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+    """Answer the parts of a long request one after another, as if they were one: the last chunk has the joined result.
+
+    Nothing is asked where there are no parts; the answer is then an empty text.
+    """
+    results: list[Result] = []
+    for request in requests:
+        before = [one.text or "" for one in results]
+        for chunk in stream_request(model, request, sampling=sampling, seed=seed):
+            if chunk.result is not None:
+                results.append(chunk.result)
+                continue
+            if before and before[-1] and chunk.text:  # the space, or none, that the script has between two texts
+                gap = len(join_texts(before[-1], chunk.text)) - len(before[-1].strip()) - len(chunk.text.strip())
+                chunk, before = replace(chunk, text=" " * gap + chunk.text.lstrip()), []
+            yield chunk
+    yield Chunk(result=join_results(results) if results else Result(text="", texts=("",)))

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitok_tokenizers.codec import AcousticTokenizer, load_codec
+from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.mel_codec import MelCodec
+from unitok_tokenizers.speech_activity import SpeechDetector
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
@@ -37,6 +39,12 @@ class TokenizerSet:
         """The vocabulary that these tokenizers and languages make."""
         text, *speech = self.streams()
         return Vocabulary.build(text=text, streams=speech, languages=languages, roles=self.text.roles)
+
+    @property
+    def detector(self) -> SpeechDetector | None:
+        """What knows speech from other sounds: the recognizer behind the units, if it was trained among noises."""
+        encoder = None if self.units is None else self.units.encoder
+        return encoder if isinstance(encoder, CtcEncoder) and encoder.knows_noise else None
 
     @property
     def codes_carry_units(self) -> bool:

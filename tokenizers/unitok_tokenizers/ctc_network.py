@@ -6,7 +6,10 @@ Unusual: the head emits two CTC frames per trunk frame, because 25 Hz is too slo
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,13 @@ STRIDE = 4
 """Mel frames per trunk frame."""
 EMISSIONS = 2
 """CTC frames per trunk frame."""
+
+
+SPOKEN, ALL = "spoken", "all"
+LOUD_FRAMES = 30
+"""How many of the loudest frames say how loud an utterance is."""
+BELOW_LOUD_DB = 15.0
+"""Frames that are not further below those are spoken: silence and noise around them do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +46,15 @@ class CtcNetworkConfig:
     """Inner width of a block over its outer width."""
     dropout: float = 0.1
     """Share of channels dropped in training."""
+    statistics: str = SPOKEN
+    """What log-mels are normalized by: "spoken", the loud frames alone, or "all" frames, as networks of before were."""
     alphabet: tuple[str, ...] = ()
     """Characters; index 0 of the head is the blank, character i has index i + 1."""
+
+
+def network_config(value: Mapping[str, Any]) -> CtcNetworkConfig:
+    """From JSON; a file of before names no statistics, and meant all frames."""
+    return CtcNetworkConfig(**{"statistics": ALL, **value, "alphabet": tuple(value["alphabet"])})
 
 
 class CtcNetwork(nn.Module):
@@ -64,7 +81,7 @@ class CtcNetwork(nn.Module):
         lengths = self.trunk_lengths(frames)
         total = int(mels.shape[1]) // STRIDE or 1
         inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
-        x = functional.gelu(convolve(self.front, normalise(mels, frames) * inside[..., None]))
+        x = functional.gelu(convolve(self.front, normalise(mels, frames, self.config.statistics) * inside[..., None]))
         half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
         x = functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]  # (B, T, C)
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)
@@ -86,14 +103,31 @@ class CtcNetwork(nn.Module):
         return functional.log_softmax(logits.float(), dim=-1), lengths * EMISSIONS
 
 
-def normalise(mels: Tensor, frames: Tensor) -> Tensor:
-    """Subtract each utterance's mean per bin, and scale by its overall deviation: (B, F, M) → (B, F, M)."""
+def normalise(mels: Tensor, frames: Tensor, statistics: str = ALL) -> Tensor:
+    """Subtract each utterance's mean per bin, and scale by its overall deviation: (B, F, M) → (B, F, M).
+
+    Both are taken over `statistics`: all frames, or the spoken ones, so that a second of silence changes nothing.
+    """
     inside = (torch.arange(mels.shape[1], device=mels.device) < frames[:, None])[..., None].to(mels.dtype)
-    count = frames.clamp(min=1)[:, None, None].to(mels.dtype)
-    mean = (mels * inside).sum(1, keepdim=True) / count
+    counted = inside if statistics == ALL else inside * loud_frames(mels, frames)[..., None].to(mels.dtype)
+    count = counted.sum(1, keepdim=True).clamp(min=1)
+    mean = (mels * counted).sum(1, keepdim=True) / count
     centred = (mels - mean) * inside
-    deviation = ((centred**2).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
+    deviation = ((centred**2 * counted).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
     return centred / (deviation + 1e-3)
+
+
+def loud_frames(mels: Tensor, frames: Tensor) -> Tensor:
+    """(B, F) bool: frames near the loudest ones of their utterance, of log-mels (B, F, M) with lengths (B,).
+
+    The loudness is that of the loudest so many frames, and not of a share of them, which would depend on the silence.
+    """
+    inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]
+    power = torch.logsumexp(2.0 * mels.float(), -1).masked_fill(~inside, -torch.inf)  # (B, F) natural log
+    count = (frames // 3).clamp(1, LOUD_FRAMES)
+    ranked = power.topk(min(LOUD_FRAMES, power.shape[1]), dim=1).values
+    loud = ranked.gather(1, count[:, None] - 1)  # (B, 1)
+    return inside & (power >= loud - BELOW_LOUD_DB * math.log(10.0) / 10.0)
 
 
 def greedy_text(log_probabilities: Tensor, lengths: Tensor, alphabet: tuple[str, ...]) -> list[str]:

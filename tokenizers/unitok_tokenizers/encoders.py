@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unitok_tokenizers.ctc_network import STRIDE, CtcNetwork, CtcNetworkConfig, greedy_text
+from unitok_tokenizers.ctc_network import SPOKEN, STRIDE, CtcNetwork, greedy_text, network_config
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.speech_activity import leveled
 
 ENCODERS = {
     "mfcc": "unitok_tokenizers.encoders:MfccEncoder",
@@ -122,7 +123,7 @@ class CtcEncoder:
         """Frames are normalised to zero mean and unit deviation across channels, so that k-means sees directions."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
+            mels, frames = padded_mels([self._leveled(recordings[index]) for index in batch], self.mel)
             hidden, lengths = self.network.hidden(mels, frames, self.layer)
             hidden = torch.nn.functional.layer_norm(hidden.float(), (self.width,))
             for row, index in enumerate(batch):
@@ -141,12 +142,27 @@ class CtcEncoder:
         """(2 F, characters + blank) of the head for each recording, natural logarithms, index 0 the blank."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
+            mels, frames = padded_mels([self._leveled(recordings[index]) for index in batch], self.mel)
             found, sizes = self.network(mels, frames)
             for row, index in enumerate(batch):
                 out[index] = found[row, : int(sizes[row])].numpy().copy()
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
+
+    @property
+    def knows_noise(self) -> bool:
+        """Whether it was trained among silence and noises, and says blank of them; networks of before were not."""
+        return self.network.config.statistics == SPOKEN
+
+    def activity(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(2 F,) bool for each recording: frames in which the head reads a character."""
+        space = 1 + alphabet.index(" ") if " " in (alphabet := self.network.config.alphabet) else 0
+        best = [frames.argmax(1) for frames in self.log_probabilities(recordings)]
+        return [(labels != 0) & (labels != space) for labels in best]
+
+    def _leveled(self, samples: np.ndarray) -> np.ndarray:
+        """What the network was trained on: recordings of one level, or as they are in networks of before."""
+        return leveled(samples, self.sample_rate) if self.knows_noise else samples
 
     def _batches(self, recordings: Sequence[np.ndarray]) -> list[list[int]]:
         return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)
@@ -164,8 +180,7 @@ class CtcEncoder:
     def load(folder: Path) -> CtcEncoder:
         """Read what `save` wrote."""
         config = read_json(folder / "config.json")
-        sizes = {**config["network"], "alphabet": tuple(config["network"]["alphabet"])}
-        network = CtcNetwork(CtcNetworkConfig(**sizes))
+        network = CtcNetwork(network_config(config["network"]))
         network.load_state_dict(read_tensors(folder / "model.safetensors"))
         return CtcEncoder(network, MelConfig(**config["mel"]), config["layer"])
 

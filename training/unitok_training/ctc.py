@@ -5,8 +5,8 @@ B batch, F mel frames, M mel bins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from unitok_tokenizers.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders import batches_by_length
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.speech_activity import leveled
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(
@@ -49,6 +51,8 @@ class CtcConfig:
     """Longest run of frames set to the mean, twice an utterance."""
     seed: int = 0
     """Seed of initial weights, batches and augmentation."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    """Silence, noise and other utterances around each recording, drawn once."""
     width: int = 256
     """Channels of the network."""
     blocks: int = 8
@@ -76,17 +80,41 @@ def train_ctc(
     if not recordings or not any(texts):
         raise InputError("no recordings with text to train a recogniser on; give rows with both audio and text")
     mel = mel or MelConfig()
-    with torch.no_grad():
-        mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
     alphabet = alphabet_of(texts)
     index = {character: position + 1 for position, character in enumerate(alphabet)}
-    labels = [torch.tensor([index[character] for character in text]) for text in texts]
+    mels, labels = list[Tensor](), list[Tensor]()
+    with torch.no_grad():
+        for samples, text in surrounded_examples(recordings, texts, mel.sample_rate, config):
+            mels.append(log_mel(torch.from_numpy(leveled(samples, mel.sample_rate)), mel))
+            labels.append(
+                torch.tensor([index[character] for character in text if character in index], dtype=torch.int64)
+            )
     torch.manual_seed(config.seed)  # initial weights and dropout; the caller's process is a stage of its own
     network = CtcNetwork(
         CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
     )
     _optimise(network, mels, labels, config, compute or resolve("cpu"), progress)
     return network.eval()
+
+
+def surrounded_examples(
+    recordings: Sequence[np.ndarray], texts: Sequence[str], rate: int, config: CtcConfig
+) -> Iterator[tuple[np.ndarray, str]]:
+    """(samples (S,), text) of each recording with something around it, then of noises in which nothing is said."""
+    random, settings = np.random.default_rng([config.seed, 11]), config.surroundings
+    few = random.permutation(len(recordings))[:24].tolist()
+    backgrounds = Backgrounds([recordings[i] for i in few], rate, seed=config.seed)
+    for samples, text in zip(recordings, texts):
+        parts = [samples]
+        if random.random() < settings.gap_share:
+            parts = split_at_quiet(samples, rate, random)
+        elif random.random() < settings.join_share:
+            other = int(random.integers(len(recordings)))
+            parts, text = [samples, recordings[other]], f"{text} {texts[other]}"
+        yield surrounded(parts, rate, backgrounds, random, settings), text
+    for _ in range(round(settings.nothing_share * len(recordings))):
+        size = round(rate * random.uniform(0.3, 3.0))
+        yield backgrounds.draw(size, random) * np.float32(0.1) * (random.random() >= settings.silent_share / 2), ""
 
 
 def _optimise(

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from torch.nn import functional
 
-from unitok_tokenizers.ctc_network import STRIDE, CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.ctc_network import SPOKEN, STRIDE, CtcNetwork, network_config
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.frame_encoders.filterbank import mel_inputs, padded
+from unitok_tokenizers.speech_activity import leveled
 
 
 class CtcFrameEncoder(FrameEncoder):
@@ -39,6 +40,8 @@ class CtcFrameEncoder(FrameEncoder):
 
     def inputs(self, samples: np.ndarray) -> Inputs:
         """(S,) → log-mels (F, M)."""
+        if self.network.config.statistics == SPOKEN:
+            samples = leveled(samples, self.sample_rate)
         return mel_inputs(samples, self.mel, STRIDE)
 
     def frames_of(self, samples: int) -> int:
@@ -58,5 +61,4 @@ class CtcFrameEncoder(FrameEncoder):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CtcFrameEncoder:
         """See `FrameEncoder.from_json`."""
-        sizes = {**value["config"], "alphabet": tuple(value["config"]["alphabet"])}
-        return cls(CtcNetwork(CtcNetworkConfig(**sizes)), MelConfig(**value["mel"]), value["layer"])
+        return cls(CtcNetwork(network_config(value["config"])), MelConfig(**value["mel"]), value["layer"])

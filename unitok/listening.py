@@ -1,0 +1,77 @@
+"""From a recording of any length to pieces that a model can read: what is spoken, cut to the lengths that it learned.
+
+S samples. Samples come as blocks and leave as pieces; no more than a window, a block and a piece are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from unitok.long_audio import Cutting, Piece, cut
+from unitok_tokenizers.speech_activity import SpeechDetector, Trimming, keep, leveled, levels, spoken_spans
+
+WINDOW_SECONDS, SEARCH_SECONDS = 20.0, 6.0
+"""What is looked at for speech at once, and the end of it within which the quietest moment parts it from the next."""
+SMOOTH_FRAMES = 5
+
+
+def windows(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """(S,) windows of a recording that comes as blocks, parted at quiet moments; together they are the recording."""
+    longest = round(WINDOW_SECONDS * rate)
+    held = np.zeros(0, dtype=np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) > longest:
+            end = longest - quietest(held[longest - round(SEARCH_SECONDS * rate) : longest][::-1], rate)
+            yield held[:end]
+            held = held[end:]
+    if len(held):
+        yield held
+
+
+def quietest(samples: np.ndarray, rate: int) -> int:
+    """Index of the quietest tenth of a second of (S,) samples, its middle; the first of equals."""
+    found = levels(samples, rate)
+    smooth = np.convolve(np.pad(found, SMOOTH_FRAMES // 2, mode="edge"), np.ones(SMOOTH_FRAMES), mode="valid")
+    return int((np.argmin(smooth) + 0.5) * len(samples) / len(found))
+
+
+class Listener:
+    """Reads one recording.
+
+    Args:
+        rate: Hz of its samples.
+        detector: knows speech from other sounds; levels decide where it is None.
+        cutting: how long pieces may become.
+    """
+
+    def __init__(self, rate: int, detector: SpeechDetector | None, cutting: Cutting | None = None) -> None:
+        self.rate, self.detector, self.cutting = rate, detector, cutting or Cutting()
+        self._places: list[tuple[int, int]] = [(0, 0)]
+        """(samples given so far, where the next one stood in the recording), a pair per span."""
+
+    def spoken(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """(S',) leveled blocks of what is spoken, in order; none where nothing is."""
+        given = start = 0
+        trimming = Trimming()
+        for window in windows(blocks, self.rate):
+            (kept,) = spoken_spans([window], self.rate, self.detector, trimming)
+            for begin, end in kept:
+                self._places.append((given, start + round(begin * self.rate)))
+                given += round(end * self.rate) - round(begin * self.rate)
+            start += len(window)
+            if kept:
+                yield keep(leveled(window, self.rate), self.rate, kept, trimming.fade)
+
+    def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+        """Pieces of what is spoken; `Piece.start` counts spoken samples, see `second`."""
+        for piece in cut(self.spoken(blocks), self.rate, self.cutting):
+            if len(piece.samples):
+                yield piece
+
+    def second(self, sample: int) -> float:
+        """Where a spoken sample stood in the recording, in seconds."""
+        given, place = next(pair for pair in reversed(self._places) if pair[0] <= sample)
+        return (place + sample - given) / self.rate
