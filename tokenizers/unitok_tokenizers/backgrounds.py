@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class Surroundings:
     """Largest distance."""
 
 
+OFTEN = Surroundings(end_share=0.8)
+
+
 class Backgrounds:
     """Noises of unit power: colored, and the murmur of several of the given recordings at once."""
 
@@ -59,6 +63,12 @@ class Backgrounds:
         track = self.tracks[int(random.integers(len(self.tracks)))]
         start = int(random.integers(len(track)))
         return np.take(track, np.arange(start, start + samples), mode="wrap")
+
+
+@lru_cache(maxsize=2)
+def noises(rate: int) -> Backgrounds:
+    """Backgrounds without voices, the same always: half a minute of each takes a tenth of a second to draw."""
+    return Backgrounds([], rate, seed=0)
 
 
 def colored(samples: int, slope: float, random: np.random.Generator) -> np.ndarray:
@@ -129,3 +139,16 @@ def surrounded(
                 noise[place : place + len(piece)] = 0.0
             place += len(piece)
     return joined + noise
+
+
+def among_noises(recordings: Sequence[np.ndarray], rate: int, seed: int, share: float = 0.15) -> list[np.ndarray]:
+    """The recordings (S,), a share of them with something around or under them, at another level, for tokenizers."""
+    random = np.random.default_rng([seed, 13])
+    backgrounds = Backgrounds(recordings[:24], rate, seed=seed)
+    hit = random.random(len(recordings)) < share
+    return [
+        surrounded([one], rate, backgrounds, random, OFTEN) * np.float32(10 ** random.uniform(-0.5, 0.3))
+        if noisy
+        else one
+        for one, noisy in zip(recordings, hit.tolist())
+    ]

@@ -53,6 +53,11 @@ class Row:
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that a task may use (n-best lists, keywords)."""
 
+    @property
+    def reference(self) -> str:
+        """The recording's path, for shards; empty where there is no file of what `load` gives."""
+        return "" if self.audio is None else str(self.audio)
+
     def load(self, sample_rate: int) -> np.ndarray:
         """The utterance's samples (S,) at `sample_rate`; InputError, naming the row, where they cannot be read."""
         assert self.audio is not None, f"row {self.id} has no audio"

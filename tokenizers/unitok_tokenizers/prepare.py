@@ -27,8 +27,10 @@ from unitok_tokenizers.files import (
     sync_folder,
     write_json,
 )
+from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.shards import FORMAT, Shards
+from unitok_tokenizers.speech_activity import keep, moved, spoken_spans
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import StreamInfo
 
@@ -45,6 +47,9 @@ def prepare_shards(
     external: Mapping[str, StreamInfo] | None = None,
     max_seconds: float = MAX_SECONDS,
     keep_unreadable: bool = False,
+    trim: bool = True,
+    joined_share: float = 0.0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Shards:
     """Tokenize rows into shards.
@@ -56,6 +61,11 @@ def prepare_shards(
         external: descriptions of streams made elsewhere that rows carry in `tokens`.
         max_seconds: longer recordings are skipped, and counted.
         keep_unreadable: skip and count unreadable recordings instead of refusing them.
+        trim: leave out silence and noise at the ends and in long pauses, where the units' recognizer knows them; times
+            of words are moved accordingly.
+        joined_share: rows of several utterances that are added, ÷ groups of utterances: a model that has seen none
+            reads recordings of one utterance alone.
+        seed: of which are joined, with what around them.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -65,11 +75,13 @@ def prepare_shards(
     ensure_folder(root)
     root.mkdir(exist_ok=True)
     streams = _streams(rows, tokenizers, external or {})
-    key = fingerprint([FORMAT, PART_ROWS, max_seconds, [stream.to_json() for stream in streams]])
+    rows = [*rows, *joined_rows(rows, joined_share, seed=seed, most_seconds=max_seconds)]
+    settings = [FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole"]
+    key = fingerprint([*settings, [stream.to_json() for stream in streams]])
     files, skipped = [], dict[str, int]()
     for start in range(0, len(rows), PART_ROWS):
         part = rows[start : start + PART_ROWS]
-        record = _part(root, start // PART_ROWS, part, key, tokenizers, streams, max_seconds, keep_unreadable)
+        record = _part(root, start // PART_ROWS, part, key, tokenizers, streams, max_seconds, keep_unreadable, trim)
         files.append({name: record[name] for name in ("name", "rows", "sha256")})
         for reason, count in record["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
@@ -118,6 +130,7 @@ def _part(
     streams: Sequence[StreamInfo],
     max_seconds: float,
     keep_unreadable: bool,
+    trim: bool,
 ) -> dict[str, Any]:
     name = f"part-{number:05d}.arrow"
     own_key = _part_key(rows, key)
@@ -127,7 +140,7 @@ def _part(
         if record.get("key") == own_key and record.get("sha256") == sha256_file(root / name):
             return {**record, "name": name}
     columns, skipped = tokenize_rows(
-        rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable
+        rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable, trim=trim
     )
     columns["audio"] = [_reference(path, root) for path in columns["audio"]]
     (root / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
@@ -158,6 +171,7 @@ def tokenize_rows(
     *,
     max_seconds: float,
     keep_unreadable: bool,
+    trim: bool = True,
 ) -> tuple[dict[str, list[Any]], dict[str, int]]:
     """Columns of the rows that can be used, and why the others were left out."""
     skipped: dict[str, int] = {}
@@ -187,7 +201,7 @@ def tokenize_rows(
                 continue
         kept.append(row)
         samples.append(audio)
-    return _columns(kept, samples, rate, tokenizers, streams), skipped
+    return _columns(kept, samples, rate, tokenizers, streams, trim), skipped
 
 
 def _columns(
@@ -196,9 +210,17 @@ def _columns(
     rate: int,
     tokenizers: TokenizerSet,
     streams: Sequence[StreamInfo],
+    trim: bool,
 ) -> dict[str, list[Any]]:
     with_audio = [index for index, audio in enumerate(samples) if audio is not None]
     heard = [audio for audio in samples if audio is not None]
+    words = [list(row.words) for row in rows]
+    if trim and tokenizers.detector is not None:  # levels alone are no reason to leave out what is to be learned
+        for place, kept in enumerate(spoken_spans(heard, rate, tokenizers.detector)):
+            if kept:  # where nothing is spoken, there is still something to tokenize
+                index = with_audio[place]
+                heard[place] = keep(heard[place], rate, kept)
+                words[index] = [(word, moved(a, kept), moved(b, kept)) for word, a, b in words[index]]
     names = {stream.name for stream in streams}
     empty = np.zeros(0, dtype=np.int64)
     columns: dict[str, list[Any]] = {
@@ -210,8 +232,8 @@ def _columns(
         "seconds": [0.0 if audio is None else len(audio) / rate for audio in samples],
         "text": [row.text for row in rows],
         "text_ids": [tokenizers.text.encode(row.text) if row.text else [] for row in rows],
-        "words": [json.dumps([list(word) for word in row.words], ensure_ascii=False) for row in rows],
-        "audio": [str(row.audio) if row.audio else "" for row in rows],
+        "words": [json.dumps([list(word) for word in one], ensure_ascii=False) for one in words],
+        "audio": [row.reference for row in rows],
         "offset": [row.offset for row in rows],
         "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
     }

@@ -112,6 +112,16 @@ def keep(samples: np.ndarray, rate: int, kept: Sequence[tuple[float, float]], fa
     return joined
 
 
+def moved(second: float, kept: Sequence[tuple[float, float]]) -> float:
+    """Where a moment of a recording lies in its kept spans; the nearest one that is kept, if it is not."""
+    before = 0.0
+    for begin, end in kept:
+        if second <= end:
+            return before + max(0.0, second - begin)
+        before += end - begin
+    return before
+
+
 def spoken_spans(
     recordings: Sequence[np.ndarray], rate: int, detector: SpeechDetector | None, trimming: Trimming | None = None
 ) -> list[list[tuple[float, float]]]:

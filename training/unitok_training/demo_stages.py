@@ -57,6 +57,8 @@ from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 
 Settings = Mapping[str, Any]
+JOINED_SHARE = 0.2
+"""Rows of several utterances, ÷ groups of utterances."""
 
 
 def say(what: str, step: int, loss: float) -> None:
@@ -153,7 +155,14 @@ def codes(run: Path, settings: Settings) -> None:
 def prepare(run: Path, settings: Settings) -> None:
     """Token shards."""
     rows = demo_rows(run, settings)
-    prepare_shards(rows, TokenizerSet.load(run / "tokenizers"), run / "shards", keep_unreadable=True)
+    prepare_shards(
+        rows,
+        TokenizerSet.load(run / "tokenizers"),
+        run / "shards",
+        keep_unreadable=True,
+        joined_share=JOINED_SHARE,
+        seed=settings["seed"],
+    )
 
 
 def mel_vocoder(run: Path, settings: Settings) -> None:

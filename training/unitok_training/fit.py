@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from unitok_tokenizers.backgrounds import among_noises
 from unitok_tokenizers.bundle import PARTS, TokenizerSet
 from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder
 from unitok_tokenizers.errors import InputError
@@ -107,7 +108,7 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
         network = train_ctc(RowAudio(with_text), texts, config.ctc, progress=report)
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
     picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
-    recordings = load_recordings([chosen[index] for index in picks])
+    recordings = among_noises(load_recordings([chosen[index] for index in picks]), encoder.sample_rate, config.seed)
     return UnitTokenizer.fit(encoder, recordings, config.clusters, seed=config.seed)
 
 
@@ -117,7 +118,7 @@ def fit_codec(
     """Train the built-in codec on top of the units."""
     assert config.codec is not None
     chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
-    recordings = load_recordings(chosen)
+    recordings = among_noises(load_recordings(chosen), units.sample_rate, config.seed)
     report = None if progress is None else lambda step, loss: progress("codec", step, loss)
     return train_codec(recordings, units, config.codec, progress=report)
 

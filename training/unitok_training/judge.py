@@ -16,6 +16,7 @@ from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
+from unitok_tokenizers.speech_activity import spoken_parts
 from unitok_training.ctc import CtcConfig, train_ctc
 from unitok_training.scores import wer
 
@@ -95,8 +96,11 @@ class Judge:
         return Judge(CtcEncoder(network, MelConfig(), config.blocks), classifier)
 
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
-        """What is said in recordings (S,) at 16 kHz."""
-        return self.recogniser.transcribe(recordings)
+        """What is said in recordings (S,) at 16 kHz, and "" where nothing is."""
+        detector = self.recogniser if self.recogniser.knows_noise else None
+        spoken = spoken_parts(recordings, self.recogniser.sample_rate, detector)
+        heard = iter(self.recogniser.transcribe([one for one in spoken if len(one)]))
+        return [next(heard) if len(one) else "" for one in spoken]
 
     def controls(self, recordings: Sequence[np.ndarray], texts: Sequence[str], *, seed: int = 0) -> dict[str, float]:
         """Its error on reference audio, on noise of the same level, and against shuffled transcripts."""

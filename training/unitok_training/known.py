@@ -11,6 +11,8 @@ from unitok.limits import Limits
 from unitok_tokenizers.shards import Shards
 
 VOICE_SECONDS = 1.0
+LONGEST_SHARE = 0.98
+"""Recordings up to which length are read whole: of the longest ones there were too few to learn from."""
 
 
 def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
@@ -31,18 +33,34 @@ def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
     """Length limits: the largest ratios that training shows, with a margin."""
     if "units" not in shards.streams:
         return Limits()
+    longest = longest_seconds(shards)
     train_rows = np.flatnonzero(shards.split == "train")
     size = {name: np.diff(shards.ragged(name)[1])[train_rows] for name in ("text_ids", "units")}
     both = (size["text_ids"] > 2) & (size["units"] > 2)
     if not both.any():
-        return Limits()
+        return Limits(longest_seconds=longest)
     text, spoken = size["text_ids"][both], size["units"][both]
     values = {"text_per_unit": text / spoken, "units_per_text": spoken / text}
     if "codes" in shards.streams:
         width = len(shards.streams["codes"].cardinalities)
         values["frames_per_unit"] = np.diff(shards.ragged("codes")[1])[train_rows][both] / width / spoken
-    longest: dict[str, Any] = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
-    return Limits(**{name: value for name, value in longest.items() if value > 0})
+    most: dict[str, Any] = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
+    return Limits(longest_seconds=longest, **{name: value for name, value in most.items() if value > 0})
+
+
+def longest_seconds(shards: Shards) -> float:
+    """How long the recordings were that training has seen, but for the longest few: as long as their units."""
+    rows = np.flatnonzero((shards.split == "train") & (np.diff(shards.ragged("units")[1]) > 0))
+    rate = shards.streams["units"].frame_rate
+    if not len(rows) or rate is None:
+        return Limits().longest_seconds
+    values, offsets = shards.ragged("units_durations" if shards.streams["units"].deduplicated else "units")
+    if shards.streams["units"].deduplicated:
+        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        frames = sums[offsets[rows + 1]] - sums[offsets[rows]]
+    else:
+        frames = np.diff(offsets)[rows]
+    return float(np.quantile(frames, LONGEST_SHARE)) / float(rate)
 
 
 def wider_limits(one: Limits, other: Limits) -> Limits:

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from unitok.latent import LatentFrontEnd
 from unitok_tokenizers.audio import audio_seconds
+from unitok_tokenizers.backgrounds import Surroundings, noises, surrounded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.grammar import Plan, Span, render
 from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.speech_activity import leveled
 from unitok_tokenizers.text import TextTokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.ctc import CtcConfig, augment
@@ -32,7 +34,10 @@ CACHE_BYTES = 1 << 30
 ROWS = 0x1A7E
 AUGMENT = 0x1A7F
 TOLD = 0x1A80
-"""Separate the random streams that order rows, that augment recordings and that draw what is told from each other."""
+AROUND = 0x1A81
+"""Separate the random streams that order rows, that augment recordings, that draw what is told and what is around."""
+SURROUNDINGS = Surroundings(under_share=0.3)
+"""Silence and noise around recordings, where they are augmented."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +150,7 @@ class LatentSource:
         assert found.audio is not None
         seconds = found.seconds if found.seconds is not None else audio_seconds(found.audio) - found.offset
         slower = 1 + CtcConfig().tempo if self.augmented else 1.0
+        seconds += 2 * SURROUNDINGS.longest if self.augmented else 0.0
         return self.front_end.max_length(int(seconds * slower * self.front_end.sample_rate) + 1)
 
     def inputs(self, document: LatentDocument) -> list[Inputs]:
@@ -166,11 +172,21 @@ class LatentSource:
     def _read(self, row: int) -> Inputs:
         found = self._inputs.get(row)
         if found is None:
-            found = self.front_end.encoder.inputs(self.rows[row].load(self.front_end.sample_rate))
+            found = self.front_end.encoder.inputs(self._samples(row))
             self._held += sum(part.numel() * part.element_size() for part in found)
             if self._held < CACHE_BYTES:
                 self._inputs[row] = found
         return found
+
+    def _samples(self, row: int) -> np.ndarray:
+        """A row's recording as the model will be given it, and with augmentation something around it: the same every
+        time, since what encoders take of it is kept."""
+        rate = self.front_end.sample_rate
+        samples = self.rows[row].load(rate)
+        if self.augmented:
+            random = np.random.default_rng([self.seed, AROUND, row])
+            samples = surrounded([samples], rate, noises(rate), random, SURROUNDINGS)
+        return leveled(samples, rate)
 
     def labels(self, document: LatentDocument) -> list[Tensor]:
         """CTC labels of what is said in a document's recordings, behind the blank; empty where there is no text."""

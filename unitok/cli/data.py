@@ -45,6 +45,15 @@ def add_commands(commands: Any) -> None:
     prepare.add_argument(
         "--max-seconds", type=float, default=60.0, help="longer ones are skipped (default: %(default)s)"
     )
+    prepare.add_argument(
+        "--joined-share",
+        type=float,
+        default=0.15,
+        metavar="SHARE",
+        help="rows of several utterances to add, ÷ groups of utterances (default: %(default)s)",
+    )
+    prepare.add_argument("--seed", type=int, default=0, help="of which are joined (default: %(default)s)")
+    prepare.add_argument("--keep-silence", action="store_true", help="tokenize silence around speech as well")
     prepare.add_argument("--keep-going", action="store_true", help="skip and count unreadable recordings")
     prepare.set_defaults(run=run_prepare)
 
@@ -117,6 +126,9 @@ def run_prepare(options: argparse.Namespace) -> None:
         external=external,
         max_seconds=options.max_seconds,
         keep_unreadable=options.keep_going,
+        trim=not options.keep_silence,
+        joined_share=options.joined_share,
+        seed=options.seed,
         progress=lambda done, total: print(f"{done} of {total} rows", file=sys.stderr),
     )
     print(json.dumps(summary(shards), indent=2))

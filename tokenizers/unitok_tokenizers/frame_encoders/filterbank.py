@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unitok_tokenizers.ctc_network import normalise
+from unitok_tokenizers.ctc_network import ALL, SPOKEN, normalise
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
@@ -44,12 +44,14 @@ class FilterbankEncoder(FrameEncoder):
     Args:
         mel: their configuration.
         centred: each recording's mean is taken out; a voice is known by that mean, which constants leave in.
+        statistics: what that mean is taken over; see `CtcNetworkConfig`.
     """
 
     name = "filterbank"
 
-    def __init__(self, mel: MelConfig = FILTERBANK, *, centred: bool = True) -> None:
+    def __init__(self, mel: MelConfig = FILTERBANK, *, centred: bool = True, statistics: str = SPOKEN) -> None:
         super().__init__()
+        self.statistics = statistics
         self.mel, self.centred = mel, centred
         self.sample_rate, self.frame_rate = mel.sample_rate, mel.frame_rate
         self.width, self.depth = mel.num_mels, 1
@@ -65,14 +67,16 @@ class FilterbankEncoder(FrameEncoder):
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         mels, lengths = padded(batch)
-        hidden = normalise(mels, lengths) if self.centred else (mels - MEAN) / DEVIATION
+        hidden = normalise(mels, lengths, self.statistics) if self.centred else (mels - MEAN) / DEVIATION
         return Frames(hidden, lengths, (hidden,))
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        return {"class": self.name, "mel": asdict(self.mel), "centred": self.centred}
+        kept = {"centred": self.centred, "statistics": self.statistics}
+        return {"class": self.name, "mel": asdict(self.mel), **kept}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FilterbankEncoder:
         """See `FrameEncoder.from_json`."""
-        return cls(MelConfig(**value["mel"]), centred=value.get("centred", True))
+        statistics = value.get("statistics", ALL)  # what filterbanks of before took
+        return cls(MelConfig(**value["mel"]), centred=value.get("centred", True), statistics=statistics)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from unitok_tokenizers.attention_layers import ConformerLayer, TransformerLayer, inside
 from unitok_tokenizers.convolution import convolve
-from unitok_tokenizers.ctc_network import normalise
+from unitok_tokenizers.ctc_network import ALL, SPOKEN, normalise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
@@ -42,6 +42,8 @@ class TrunkConfig:
     """Share of activations dropped in training."""
     labels: int = 0
     """Labels of the CTC head, blank included; 0 for none."""
+    statistics: str = SPOKEN
+    """What log-mels are normalized by; see `CtcNetworkConfig`."""
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "inner"):
@@ -80,7 +82,7 @@ class TrunkEncoder(FrameEncoder):
     def _subsample(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, M) → (B, T, D), zero behind the ends, and the lengths (B,)."""
         lengths = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
-        x = functional.gelu(convolve(self.front, normalise(mels, frames)))
+        x = functional.gelu(convolve(self.front, normalise(mels, frames, self.config.statistics)))
         x = functional.gelu(convolve(self.down, x * inside((frames + 1) // 2, x.shape[1])[..., None]))
         x = x[:, : int(lengths.max())]
         return x * inside(lengths, x.shape[1])[..., None], lengths
@@ -112,7 +114,8 @@ class TrunkEncoder(FrameEncoder):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrunkEncoder:
         """See `FrameEncoder.from_json`."""
-        return cls(TrunkConfig(**value["config"]), MelConfig(**value["mel"]))
+        sizes = {"statistics": ALL, **value["config"]}  # what trunks of before took
+        return cls(TrunkConfig(**sizes), MelConfig(**value["mel"]))
 
 
 class TransformerEncoder(TrunkEncoder):
