@@ -1,0 +1,68 @@
+"""Rows of several utterances: what is joined, and what shards hold of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.tiny_model import RATE, speech, tokenizers
+from unitok_tokenizers.joined_rows import joined_rows
+from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.prepare import prepare_shards
+from unitok_training.known import longest_seconds
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[Row]:
+    made = []
+    for number in range(12):
+        for lang in ("en", "de"):
+            path = tmp_path / f"{number}-{lang}.wav"
+            soundfile.write(path, speech(0.5, number), RATE)
+            made.append(
+                Row(
+                    id=path.stem, group=f"g{number}", lang=lang, speaker="ab"[number % 2], audio=path,
+                    split="test" if number > 9 else "train", text=f"{lang} sentence {number}",
+                )
+            )  # fmt: skip
+    return made
+
+
+def test_utterances_of_one_speaker_are_joined_in_all_their_languages(rows: list[Row]) -> None:
+    found = joined_rows(rows, 0.5, seed=0)
+    assert len(found) == 10 and len({row.group for row in found}) == 5
+    for row in found:
+        parts = row.parts  # type: ignore[attr-defined]
+        assert 2 <= len(parts) <= 3 and {part.speaker for part in parts} == {row.speaker}
+        assert {part.split for part in parts} == {"train"} and {part.lang for part in parts} == {row.lang}
+        assert row.text == " ".join(part.text for part in parts)
+        assert sum(len(part.load(RATE)) for part in parts) <= len(row.load(RATE)) <= (0.5 * 3 + 1.2 * 4) * RATE
+        assert np.array_equal(row.load(RATE), row.load(RATE)) and row.reference == ""
+    groups = {row.group: [one for one in found if one.group == row.group] for row in found}
+    for pair in groups.values():
+        assert [[part.group for part in one.parts] for one in pair][0] == [part.group for part in pair[1].parts]  # type: ignore[attr-defined]
+    assert joined_rows(rows, 0.5, seed=0) == found != joined_rows(rows, 0.5, seed=1)
+
+
+def test_nothing_is_joined_where_nothing_can_be(rows: list[Row]) -> None:
+    assert joined_rows(rows, 0.0, seed=0) == [] == joined_rows(rows[:2], 1.0, seed=0)
+    assert (
+        joined_rows(
+            [Row(id="t", group="t", lang="en", text="a"), Row(id="u", group="u", lang="en", text="b")], 1.0, seed=0
+        )
+        == []
+    )
+
+
+def test_shards_hold_joined_rows_and_say_how_long_recordings_become(rows: list[Row], tmp_path: Path) -> None:
+    plain = prepare_shards(rows, tokenizers(), tmp_path / "plain")
+    shards = prepare_shards(rows, tokenizers(), tmp_path / "joined", joined_share=0.5, seed=0)
+    assert len(shards) == len(plain) + 10
+    joined = [index for index in range(len(shards)) if str(shards.row(index)["id"]).startswith("joined")]
+    for index in joined:
+        assert shards.row(index)["audio"] == "" and len(shards.codes(index)) and shards.split[index] == "train"
+    assert longest_seconds(plain) == pytest.approx(0.48, abs=0.1)
+    assert longest_seconds(shards) > 1.0
