@@ -25,21 +25,21 @@ SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 class Surroundings:
     """How often training puts something around an utterance, and what."""
 
-    end_share: float = 0.3
+    end_share: float = 0.2
     """Share of utterances with something in front, and of those with something behind."""
-    gap_share: float = 0.12
+    gap_share: float = 0.08
     """Share with a pause put into their quietest moment."""
-    join_share: float = 0.1
+    join_share: float = 0.06
     """Share that another utterance follows, after a gap."""
-    nothing_share: float = 0.03
+    nothing_share: float = 0.02
     """Share of examples in which nothing is said."""
     longest: float = 1.2
     """Longest end or gap in seconds."""
     silent_share: float = 0.4
     """Share of backgrounds that are digital silence; the rest are noises."""
-    under_share: float = 0.4
+    under_share: float = 0.3
     """Share of noises that go on under the speech."""
-    least_db: float = 14.0
+    least_db: float = 16.0
     """Least distance of a noise below the speech, in dB."""
     most_db: float = 45.0
     """Largest distance."""

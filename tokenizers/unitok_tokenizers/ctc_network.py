@@ -24,6 +24,9 @@ EMISSIONS = 2
 
 
 SPOKEN, ALL = "spoken", "all"
+PADDING = 3
+"""Trunk frames of silence that are put around what is read and taken off again: recordings that begin with a word look
+to the network like those that do not."""
 LOUD_FRAMES = 30
 """How many of the loudest frames say how loud an utterance is."""
 BELOW_LOUD_DB = 15.0

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unitok_tokenizers.ctc_network import SPOKEN, STRIDE, CtcNetwork, greedy_text, network_config
+from unitok_tokenizers.ctc_network import EMISSIONS, PADDING, SPOKEN, STRIDE, CtcNetwork, greedy_text, network_config
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
@@ -123,11 +123,11 @@ class CtcEncoder:
         """Frames are normalised to zero mean and unit deviation across channels, so that k-means sees directions."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([self._leveled(recordings[index]) for index in batch], self.mel)
+            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel)
             hidden, lengths = self.network.hidden(mels, frames, self.layer)
             hidden = torch.nn.functional.layer_norm(hidden.float(), (self.width,))
             for row, index in enumerate(batch):
-                out[index] = hidden[row, : int(lengths[row])].numpy().copy()
+                out[index] = hidden[row, self.padding : int(lengths[row]) - self.padding].numpy().copy()
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
 
@@ -142,10 +142,12 @@ class CtcEncoder:
         """(2 F, characters + blank) of the head for each recording, natural logarithms, index 0 the blank."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([self._leveled(recordings[index]) for index in batch], self.mel)
+            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel)
             found, sizes = self.network(mels, frames)
             for row, index in enumerate(batch):
-                out[index] = found[row, : int(sizes[row])].numpy().copy()
+                out[index] = (
+                    found[row, EMISSIONS * self.padding : int(sizes[row]) - EMISSIONS * self.padding].numpy().copy()
+                )
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
 
@@ -160,9 +162,14 @@ class CtcEncoder:
         best = [frames.argmax(1) for frames in self.log_probabilities(recordings)]
         return [(labels != 0) & (labels != space) for labels in best]
 
-    def _leveled(self, samples: np.ndarray) -> np.ndarray:
+    @property
+    def padding(self) -> int:
+        """Trunk frames of silence on either side of what the network reads."""
+        return PADDING if self.knows_noise else 0
+
+    def _prepared(self, samples: np.ndarray) -> np.ndarray:
         """What the network was trained on: recordings of one level, or as they are in networks of before."""
-        return leveled(samples, self.sample_rate) if self.knows_noise else samples
+        return between_silence(samples, self.mel) if self.knows_noise else samples
 
     def _batches(self, recordings: Sequence[np.ndarray]) -> list[list[int]]:
         return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)
@@ -183,6 +190,13 @@ class CtcEncoder:
         network = CtcNetwork(network_config(config["network"]))
         network.load_state_dict(read_tensors(folder / "model.safetensors"))
         return CtcEncoder(network, MelConfig(**config["mel"]), config["layer"])
+
+
+def between_silence(samples: np.ndarray, mel: MelConfig) -> np.ndarray:
+    """(S,) samples at the level that networks are trained on, with `PADDING` frames of silence on either side."""
+    short = max(0, mel.hop_length * STRIDE - len(samples))  # one frame at least lies between them
+    size = PADDING * STRIDE * mel.hop_length
+    return np.pad(leveled(samples, mel.sample_rate), (size, size + short))
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -17,10 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from unitok_tokenizers.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.encoders import batches_by_length
+from unitok_tokenizers.encoders import batches_by_length, between_silence
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
-from unitok_tokenizers.speech_activity import leveled
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(
@@ -85,7 +84,7 @@ def train_ctc(
     mels, labels = list[Tensor](), list[Tensor]()
     with torch.no_grad():
         for samples, text in surrounded_examples(recordings, texts, mel.sample_rate, config):
-            mels.append(log_mel(torch.from_numpy(leveled(samples, mel.sample_rate)), mel))
+            mels.append(log_mel(torch.from_numpy(between_silence(samples, mel)), mel))
             labels.append(
                 torch.tensor([index[character] for character in text if character in index], dtype=torch.int64)
             )

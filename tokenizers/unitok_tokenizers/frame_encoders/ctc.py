@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from torch.nn import functional
 
-from unitok_tokenizers.ctc_network import SPOKEN, STRIDE, CtcNetwork, network_config
+from unitok_tokenizers.ctc_network import PADDING, SPOKEN, STRIDE, CtcNetwork, network_config
+from unitok_tokenizers.encoders import between_silence
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.frame_encoders.filterbank import mel_inputs, padded
-from unitok_tokenizers.speech_activity import leveled
 
 
 class CtcFrameEncoder(FrameEncoder):
@@ -41,7 +41,7 @@ class CtcFrameEncoder(FrameEncoder):
     def inputs(self, samples: np.ndarray) -> Inputs:
         """(S,) → log-mels (F, M)."""
         if self.network.config.statistics == SPOKEN:
-            samples = leveled(samples, self.sample_rate)
+            samples = between_silence(samples, self.mel)
         return mel_inputs(samples, self.mel, STRIDE)
 
     def frames_of(self, samples: int) -> int:
@@ -51,8 +51,10 @@ class CtcFrameEncoder(FrameEncoder):
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         states, lengths = self.network.states(*padded(batch))
-        layers = tuple(functional.layer_norm(state.float(), (self.width,)) for state in states)
-        return Frames(layers[self.layer], lengths, layers)
+        edge = PADDING if self.network.config.statistics == SPOKEN else 0
+        inner = (state[:, edge : state.shape[1] - edge] for state in states)
+        layers = tuple(functional.layer_norm(state.float(), (self.width,)) for state in inner)
+        return Frames(layers[self.layer], lengths - 2 * edge, layers)
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
