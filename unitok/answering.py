@@ -31,7 +31,7 @@ from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
-from unitok_tokenizers.speech_activity import SpeechDetector
+from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
@@ -42,6 +42,8 @@ Voice = Audio | None
 
 PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
 """How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
+CLOSE = Trimming(margin=0.08, pause=0.3)
+"""Of a recording that says what a voice is like, nothing but speech counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +133,11 @@ class Answering:
         """Cuts a recording into pieces of what is spoken, as long as this model has learned to read."""
         return Listener(rate, self.detector, Cutting.of(self.limits.longest_seconds, overlap=overlap))
 
-    def spoken(self, audio: Audio, rate: int, *, seconds: float | None = None) -> np.ndarray:
+    def spoken(
+        self, audio: Audio, rate: int, *, seconds: float | None = None, trimming: Trimming | None = None
+    ) -> np.ndarray:
         """(S,) float32 at `rate` Hz: what is spoken in a recording, of one level; at most the first `seconds` of it."""
-        listener, found, size = self.listener(rate, overlap=False), list[np.ndarray](), 0
+        listener, found, size = Listener(rate, self.detector, trimming=trimming), list[np.ndarray](), 0
         for block in listener.spoken(sample_blocks(audio, rate)):
             found.append(block)
             size += len(block)
@@ -209,7 +213,7 @@ class Answering:
 
     def _voice_samples(self, voice: Voice, rate: int, seconds: float) -> np.ndarray:
         assert voice is not None
-        found = self.spoken(voice, rate, seconds=seconds)
+        found = self.spoken(voice, rate, seconds=seconds, trimming=CLOSE)
         if not len(found):
             named = f" in {voice}" if isinstance(voice, str | Path) else ""
             raise InputError(f"nothing is spoken{named}: give a known speaker, or a recording of somebody speaking")

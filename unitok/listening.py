@@ -10,11 +10,22 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from unitok.long_audio import Cutting, Piece, cut
-from unitok_tokenizers.speech_activity import SpeechDetector, Trimming, keep, leveled, levels, spoken_spans
+from unitok_tokenizers.speech_activity import (
+    TARGET_DB,
+    SpeechDetector,
+    Trimming,
+    keep,
+    leveled,
+    levels,
+    loudness,
+    spoken_spans,
+)
 
 WINDOW_SECONDS, SEARCH_SECONDS = 20.0, 6.0
 """What is looked at for speech at once, and the end of it within which the quietest moment parts it from the next."""
 SMOOTH_FRAMES = 5
+SHORT_SECONDS, QUIET_DB = 0.6, TARGET_DB - 40.0
+"""Pieces that are shorter, and either hold no speech or nothing louder, are margins."""
 
 
 def windows(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
@@ -45,17 +56,25 @@ class Listener:
         rate: Hz of its samples.
         detector: knows speech from other sounds; levels decide where it is None.
         cutting: how long pieces may become.
+        trimming: how much stays around what is spoken.
     """
 
-    def __init__(self, rate: int, detector: SpeechDetector | None, cutting: Cutting | None = None) -> None:
-        self.rate, self.detector, self.cutting = rate, detector, cutting or Cutting()
+    def __init__(
+        self,
+        rate: int,
+        detector: SpeechDetector | None,
+        cutting: Cutting | None = None,
+        trimming: Trimming | None = None,
+    ) -> None:
+        self.rate, self.detector = rate, detector
+        self.cutting, self.trimming = cutting or Cutting(), trimming or Trimming()
         self._places: list[tuple[int, int]] = [(0, 0)]
         """(samples given so far, where the next one stood in the recording), a pair per span."""
 
     def spoken(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """(S',) leveled blocks of what is spoken, in order; none where nothing is."""
         given = start = 0
-        trimming = Trimming()
+        trimming = self.trimming
         for window in windows(blocks, self.rate):
             (kept,) = spoken_spans([window], self.rate, self.detector, trimming)
             for begin, end in kept:
@@ -68,10 +87,15 @@ class Listener:
     def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
         """Pieces of what is spoken; `Piece.start` counts spoken samples, see `second`."""
         for piece in cut(self.spoken(blocks), self.rate, self.cutting):
-            if len(piece.samples):
+            short = len(piece.samples) < SHORT_SECONDS * self.rate  # what a cut in the last pause leaves over
+            if len(piece.samples) and not (short and not self._says_something(piece.samples)):
                 yield piece
 
+    def _says_something(self, samples: np.ndarray) -> bool:
+        return bool(spoken_spans([samples], self.rate, self.detector)[0]) and loudness(samples, self.rate) > QUIET_DB
+
     def second(self, sample: int) -> float:
-        """Where a spoken sample stood in the recording, in seconds."""
-        given, place = next(pair for pair in reversed(self._places) if pair[0] <= sample)
+        """Where a spoken sample stood in the recording, in seconds; in a shortened pause, as if it ended it."""
+        near = sample + self.trimming.margin * self.rate
+        given, place = next(pair for pair in reversed(self._places) if pair[0] <= near)
         return (place + sample - given) / self.rate

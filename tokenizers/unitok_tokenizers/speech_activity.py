@@ -46,9 +46,9 @@ class SpeechDetector(Protocol):
 class Trimming:
     """How much stays around what is spoken, in seconds."""
 
-    margin: float = 0.22
+    margin: float = 0.35
     """Before the first and behind the last sign of speech of a span: recognizers mark the middle of a sound."""
-    pause: float = 0.6
+    pause: float = 0.9
     """Longest pause that is left as it is; a longer one keeps a margin on either side."""
     fade: float = 0.005
     """Cross-fade where something was taken out, so that there is no click."""
