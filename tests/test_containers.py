@@ -236,7 +236,9 @@ def test_mp3_between_tags(tmp_path: Path) -> None:
             assert np.array_equal(heard(saved(tmp_path / "b.mp3", front + content + behind)), plain)
 
 
-@pytest.mark.parametrize("kind", ["wav", "float", "rf64", "w64", "aiff", "au", "caf", "flac", "ogg", "opus", "mp3", "nomp3"])
+@pytest.mark.parametrize(
+    "kind", ["wav", "float", "rf64", "w64", "aiff", "au", "caf", "flac", "ogg", "opus", "mp3", "nomp3"]
+)
 def test_joined_files_are_read_in_full(kind: str, tmp_path: Path) -> None:
     first, second = speech(1.5, seed=1), speech(2.0, seed=2)
     parts = [mp3(one) if kind == "nomp3" else encoded(kind, one) for one in (first, second)]

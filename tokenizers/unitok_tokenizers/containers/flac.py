@@ -117,7 +117,7 @@ def _first_frame(source: BinaryIO, start: int, size: int) -> int:
 
 
 def _header(data: bytes) -> tuple[int, int, bool] | None:
-    """(number of frame or of first sample, samples, whether block sizes vary) of a frame's header; None if it is none."""
+    """(number of frame or first sample, samples, whether block sizes vary) of a frame's header; None if it is none."""
     if len(data) < 6 or data[3] & 1 or data[2] >> 4 == 0 or data[2] & 15 == 15 or data[3] >> 4 > 10:
         return None
     lead = data[4]

@@ -66,9 +66,7 @@ def _header(source: BinaryIO, size: int, start: int) -> _Header | None:
                 declared, bits = chunk.length, 8 * family.size_bytes
                 if wide is not None and declared == IN_DS64:
                     declared, bits, frames = wide[0], 64, frames if frames != IN_DS64 else wide[1]
-                return _Header(
-                    family=family, form=form, start=chunk.start, declared=declared, bits=bits, frames=frames
-                )
+                return _Header(family=family, form=form, start=chunk.start, declared=declared, bits=bits, frames=frames)
     return None
 
 
