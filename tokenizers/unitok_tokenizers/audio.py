@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unitok_tokenizers.downmix import Downmix
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent, open_draft
+from unitok_tokenizers.recording import open_recording
 
 BLOCK_FRAMES = 1 << 18
 RATES = (1_000, 768_000)
@@ -23,8 +25,6 @@ LOUDEST = 1e5
 """Largest value of float samples: integers that nobody scaled pass, garbage that overflows features does not."""
 OVERSHOOT_SECONDS = 0.5
 """How far a part may reach beyond its recording (Kaldi's --max-overshoot): alignments are not exact."""
-UNKNOWN_SIZE = 0x7FFF0000
-"""A WAV whose data claims this many bytes or more was written to a pipe, its length never filled in."""
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -36,40 +36,19 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return soxr.resample(samples, from_rate, to_rate).astype(np.float32)
 
 
-def cut_short(path: Path | str) -> bool:
-    """Whether a WAV or OGG file ends before its own end, which libsndfile overlooks."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        magic = file.read(12)
-        if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-            while len(chunk := file.read(8)) == 8:
-                length = int.from_bytes(chunk[4:], "little")
-                if chunk[:4] == b"data":
-                    return length < UNKNOWN_SIZE and file.tell() + length > size
-                file.seek(length + length % 2, os.SEEK_CUR)
-        if magic[:4] == b"OggS":
-            # RFC 3533, section 6: the last page, of at most 65,307 bytes, is flagged 4; byte 26 counts its segments
-            file.seek(max(0, size - 65_536))
-            page = file.read()
-            page = page[max(0, page.rfind(b"OggS")) :]
-            segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-            return len(page) < 27 + len(segments) + sum(segments) or not page[5] & 4
-    return False
-
-
 def _reason(error: Exception) -> str:
     """What libsndfile says, without the path that our own message names."""
-    return str(error).rpartition("': ")[2].strip(" .") or type(error).__name__
+    return str(error).rpartition("': ")[2].rpartition(">: ")[2].strip(" .") or type(error).__name__
 
 
 def _checked(data: np.ndarray, path: Path | str) -> np.ndarray:
-    """(S, C) as mono (S,); InputError where values are no samples."""
-    loudest = np.abs(data).max()  # before the mean, in which large values overflow
+    """(S, C) as it is; InputError where values are no samples."""
+    loudest = np.abs(data).max()
     if not np.isfinite(loudest):
         raise InputError(f"audio {path} holds values that are not finite; mend the file")
     if loudest > LOUDEST:
         raise InputError(f"audio {path} holds the value {loudest:.3g}; scale it to [-1, 1]")
-    return np.ascontiguousarray(data.mean(axis=1) if data.shape[1] > 1 else data[:, 0])
+    return data
 
 
 def read_blocks(
@@ -83,34 +62,28 @@ def read_blocks(
     Raises:
         InputError: as `read_audio`, when the trouble is met.
     """
-    import soundfile
     import soxr
 
-    if not os.path.isfile(path):
-        raise InputError(f"no audio file {path}; check the path in the manifest or command")
-    given = 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            if not RATES[0] <= rate <= RATES[1]:
-                raise InputError(f"audio {path} has a sample rate of {rate} Hz; give {RATES[0]} to {RATES[1]} Hz")
-            start = round(offset * rate)
-            left = file.frames - start if seconds is None else round(seconds * rate)
-            file.seek(min(start, file.frames))
-            resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
-            while left > 0 and len(data := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
-                left -= len(data)
-                given += len(data)
-                block = _checked(data, path)
-                yield block if resampler is None else resampler.resample_chunk(block)
-        truncated = left > (0 if seconds is None else OVERSHOOT_SECONDS * rate) or (seconds is None and cut_short(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise InputError(f"cannot read audio {path}: {_reason(error)}; convert it to WAV or FLAC") from error
-    if not given:
+    with open_recording(path) as recording:
+        rate = recording.rate
+        if not RATES[0] <= rate <= RATES[1]:
+            raise InputError(f"audio {path} has a sample rate of {rate} Hz; give {RATES[0]} to {RATES[1]} Hz")
+        start = round(offset * rate)
+        wanted = None if seconds is None else round(seconds * rate)
+        resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+        mono, given = Downmix(), 0
+        for data in recording.blocks(start, wanted, BLOCK_FRAMES):
+            given += len(data)
+            block = mono(_checked(data, path))
+            yield block if resampler is None else resampler.resample_chunk(block)
+        short = wanted is not None and wanted - given > OVERSHOOT_SECONDS * rate
+        missing = recording.missing if wanted is None or short else ""
+    if not given and not missing:
         raise InputError(f"audio {path} holds no samples at {offset:.2f} s; remove the row or mend the file")
-    if truncated:
+    if missing or short:
+        why = f" ({missing})" if missing else ""
         raise InputError(
-            f"audio {path} is cut short: {given / rate:.2f} s can be read at {offset:.2f} s; copy the file again"
+            f"audio {path} is cut short{why}: {given / rate:.2f} s can be read at {offset:.2f} s; copy the file again"
         )
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -120,7 +93,8 @@ def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, secon
     """Read a recording, or a part of it, as mono.
 
     Args:
-        path: any file that libsndfile reads (WAV, FLAC, OGG, MP3 …), any rate, channels are averaged.
+        path: any file that libsndfile reads (WAV, FLAC, OGG, MP3 …), any rate, channels are averaged (`Downmix`); or a
+            recording inside a table, `table.parquet/audio/17` (`embedded`).
         sample_rate: rate of the result in Hz.
         offset: where to start, in seconds.
         seconds: how much to read; None reads to the end.
@@ -162,10 +136,6 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
 
 
 def audio_seconds(path: Path | str) -> float:
-    """Duration of a recording from its header, in seconds."""
-    import soundfile
-
-    try:
-        return float(soundfile.info(str(path)).duration)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"cannot read audio {path}: {_reason(error)}; convert it to WAV or FLAC") from error
+    """Duration of a recording in seconds, without decoding it; InputError where its container cannot be read."""
+    with open_recording(path) as recording:
+        return recording.frames / recording.rate

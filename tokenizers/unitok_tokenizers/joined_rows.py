@@ -33,11 +33,20 @@ class JoinedRow(Row):
         """There is no file of it."""
         return ""
 
-    def load(self, sample_rate: int) -> np.ndarray:
-        """(S,) samples; InputError, naming the part, where one cannot be read."""
+    def load(self, sample_rate: int, *, most_seconds: float | None = None) -> np.ndarray:
+        """(S,) samples, `most_seconds` at most; InputError, naming the part, where one cannot be read."""
         random = np.random.default_rng([self.seed, zlib.crc32(self.id.encode())])
-        parts = [part.load(sample_rate) for part in self.parts]
-        return surrounded(parts, sample_rate, noises(sample_rate), random, AROUND)
+        parts = [part.load(sample_rate, most_seconds=most_seconds) for part in self.parts]
+        joined = surrounded(parts, sample_rate, noises(sample_rate), random, AROUND)
+        return joined if most_seconds is None else joined[: round(most_seconds * sample_rate)]
+
+    def length(self) -> float:
+        """Seconds of its parts, without the gaps."""
+        return sum(part.length() for part in self.parts)
+
+    def stamp(self) -> list[int]:
+        """Size and time of every part's recording."""
+        return [number for part in self.parts for number in part.stamp()]
 
 
 def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: float | None = None) -> list[Row]:

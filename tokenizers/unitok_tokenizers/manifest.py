@@ -1,25 +1,24 @@
-"""Manifests: one utterance a line, JSON Lines or TSV, checked as it is read."""
+"""Manifests: one utterance a row, in our own columns or as another tool wrote them, checked as they are read."""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio import audio_seconds, read_blocks
+from unitok_tokenizers.embedded import container_of
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.tables.base import Finder, Record, TableOptions, composed
+from unitok_tokenizers.tables.registry import folder_of, records
 from unitok_tokenizers.vocabulary import LANGUAGE_CODE
 
 KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
 STREAM_COLUMNS = ("units", "codes")
-HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""An escape that UTF-8 cannot hold unless another half follows."""
 LARGEST_ID = 2**31 - 1
 """Ids are stored in 32 bits."""
 
@@ -58,34 +57,73 @@ class Row:
         """The recording's path, for shards; empty where there is no file of what `load` gives."""
         return "" if self.audio is None else str(self.audio)
 
-    def load(self, sample_rate: int) -> np.ndarray:
-        """The utterance's samples (S,) at `sample_rate`; InputError, naming the row, where they cannot be read."""
+    def load(self, sample_rate: int, *, most_seconds: float | None = None) -> np.ndarray:
+        """The utterance's samples (S,) at `sample_rate`; InputError, naming the row, where they cannot be read.
+
+        With `most_seconds` reading stops there: a longer utterance gives that many seconds of its beginning.
+        """
         assert self.audio is not None, f"row {self.id} has no audio"
+        wanted, parts, left = self.seconds, [], None
+        if most_seconds is not None:
+            left = round(most_seconds * sample_rate)
         try:
-            return read_audio(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=self.seconds)
+            for block in read_blocks(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=wanted):
+                parts.append(block if left is None else block[:left])
+                if left is not None and (left := left - len(block)) <= 0:
+                    break
+        except InputError as error:
+            raise InputError(f"row {self.id}: {error}") from error
+        return np.concatenate(parts)
+
+    def length(self) -> float:
+        """The utterance's length in seconds, from its recording's container; 0 without a recording.
+
+        Raises:
+            InputError: the recording cannot be read; the message names the row.
+        """
+        if self.audio is None or self.seconds is not None:
+            return self.seconds or 0.0
+        try:
+            return max(0.0, audio_seconds(self.audio) - self.offset)
         except InputError as error:
             raise InputError(f"row {self.id}: {error}") from error
 
+    def stamp(self) -> list[int]:
+        """Size and time of the last change of its recording, or of the table that holds it; empty without one."""
+        if self.audio is None:
+            return []
+        try:
+            status = os.stat(container_of(self.audio) or self.audio)
+        except (OSError, ValueError):
+            return []
+        return [status.st_size, status.st_mtime_ns]
 
-def read_manifest(path: Path | str, *, default_lang: str = "en") -> list[Row]:
-    """Read a manifest; relative audio paths start at its folder.
+
+def read_manifest(path: Path | str, *, default_lang: str = "en", columns: Mapping[str, str] | None = None) -> list[Row]:
+    """Read a manifest, or a table of another tool; relative audio paths start at its folder.
 
     Columns: `audio` and/or `text`, `lang`; optional `id`, `group`, `speaker`, `split`, `words`, `offset`,
-    `duration`, `extras`, `units`, `codes`. Unknown columns are ignored.
+    `duration`, `extras`, `units`, `codes`. The names that other tools have for these are understood
+    (`tables.columns.ALIASES`); what is left of a row's columns is kept in its `extras`.
+
+    Args:
+        path: JSON Lines, CSV, TSV or bars, Arrow or Parquet, Lhotse's cuts; a data folder of Kaldi, or one that
+            `datasets` saved.
+        default_lang: language of rows that name none.
+        columns: our name of a column → the table's own, or its number from 1 where there is no header.
 
     Raises:
-        InputError: missing, empty or malformed; the message names file and line.
+        InputError: missing, empty, malformed or ambiguous; the message names file and line.
     """
     source = Path(path)
-    if not source.is_file():
-        raise InputError(f"no manifest {source}; give a JSON Lines (.jsonl) or TSV (.tsv) file")
+    finder = Finder(folder_of(source))
     rows: list[Row] = []
-    seen: dict[str, int] = {}
-    for line, value in _records(source):
-        row = _row(value, source, line, default_lang)
+    seen: dict[str, str] = {}
+    for record in records(source, TableOptions(columns=columns or {})):
+        row = _row(record, finder, default_lang)
         if row.id in seen:
-            raise InputError(f"{source}:{line}: id {row.id!r} stands in line {seen[row.id]} already; make ids unique")
-        seen[row.id] = line
+            raise InputError(f"{record.where}: id {row.id!r} stands in {seen[row.id]} already; make ids unique")
+        seen[row.id] = f"line {record.where.rpartition(':')[2]}" if ":" in record.where else record.where
         rows.append(row)
     if not rows:
         raise InputError(f"manifest {source} holds no rows; write one JSON object or tab-separated row per utterance")
@@ -101,56 +139,28 @@ def unknown_splits(rows: Sequence[Row]) -> dict[str, int]:
     return counts
 
 
-def _records(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read manifest {source}: {error}; save it as UTF-8 text") from error
-    lines = text.split("\n")
-    yield from (_tsv_records if source.suffix == ".tsv" else _json_records)(source, lines)
-
-
-def _tsv_records(source: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise InputError(f"{source}:{reader.line_num}: {_tsv_trouble(record)}")
-            yield reader.line_num, {key: value for key, value in record.items() if value != ""}
-    except csv.Error as error:
-        raise InputError(
-            f"{source}:{reader.line_num}: {error}; write one row a line, its fields between tabs"
-        ) from None
-
-
-def _json_records(source: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            if HALF_SURROGATE.search(line):
-                json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except (ValueError, RecursionError) as error:
-            reason = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error)
-            raise InputError(f"{source}:{number}: not JSON ({reason}); write one JSON object a line") from None
-        if not isinstance(value, dict):
-            raise InputError(f"{source}:{number}: a {type(value).__name__}, not a JSON object; write {{…}} a line")
-        yield number, value
-
-
-def _tsv_trouble(record: Mapping[Any, Any]) -> str:
-    found = "more fields" if None in record else "fewer fields"
-    return f"{found} than the header names; write every row with the header's columns, separated by tabs"
-
-
 def _text_field(value: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str | None:
     found = value.get(key, default)
     if found is None:
         return None
-    if isinstance(found, bool | list | dict):
+    if isinstance(found, float) and found.is_integer():  # a whole number that passed through a table of fractions
+        found = int(found)
+    if isinstance(found, bool | list | dict | float):
         raise InputError(f"{where}: {key} is {repr(found)[:60]}; write a string")
     return str(found)
+
+
+def _name_field(value: Mapping[str, Any], key: str, where: str) -> str:
+    """A name, which meets the same name in another unicode form; empty where absent."""
+    return composed(_text_field(value, key, where) or "")
+
+
+def _audio_field(value: Mapping[str, Any], where: str) -> str | None:
+    """The path of a recording, which `datasets` puts into an object of its own."""
+    found = value.get("audio")
+    if isinstance(found, dict) and isinstance(found.get("path"), str) and not found.keys() & {"bytes", "array"}:
+        return str(found["path"])
+    return _text_field(value, "audio", where)
 
 
 def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | None:
@@ -166,16 +176,11 @@ def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | Non
     return number
 
 
-def _row(value: dict[str, Any], source: Path, line: int, default_lang: str) -> Row:
-    where = f"{source}:{line}"
-    audio, text = _text_field(value, "audio", where), _text_field(value, "text", where)
-    tokens = {name: _tokens(value[name], name, where) for name in STREAM_COLUMNS if value.get(name) is not None}
-    if not audio and text is None and not tokens:
-        raise InputError(f"{where}: neither audio nor text nor tokens; give at least one")
-    if audio and "\x00" in audio:
-        raise InputError(f"{where}: audio path {audio!r} holds a null character; write a plain path")
-    row_id = _text_field(value, "id", where) or f"{line:07d}"
-    lang = _text_field(value, "lang", where) or default_lang
+def _row(record: Record, finder: Finder, default_lang: str) -> Row:
+    where, value = record.where, record.value
+    audio, text = _audio_field(value, where), _text_field(value, "text", where)
+    row_id = _name_field(value, "id", where) or f"{record.number:07d}"
+    lang = _name_field(value, "lang", where) or default_lang
     if not LANGUAGE_CODE.fullmatch(lang):
         raise InputError(f"{where}: lang is {lang[:60]!r}; write a code of letters, digits, - or _ such as 'en'")
     extras = value.get("extras") or {}
@@ -183,17 +188,17 @@ def _row(value: dict[str, Any], source: Path, line: int, default_lang: str) -> R
         raise InputError(f"{where}: extras is {repr(extras)[:60]}; write a JSON object")
     return Row(
         id=row_id,
-        group=_text_field(value, "group", where) or row_id,
+        group=_name_field(value, "group", where) or row_id,
         lang=lang,
-        speaker=_text_field(value, "speaker", where) or "",
+        speaker=_name_field(value, "speaker", where),
         split=_text_field(value, "split", where) or "train",
         text=text,
         words=_words(value.get("words"), where),
-        audio=source.parent / audio if audio else None,
+        audio=finder.find(audio, where) if audio else None,
         offset=_number_field(value, "offset", where) or 0.0,
         # `duration` describes the file unless an offset says that the row is a part of it.
         seconds=_number_field(value, "duration", where) if "offset" in value else None,
-        tokens=tokens,
+        tokens={name: _tokens(value[name], name, where) for name in STREAM_COLUMNS if name in value},
         extras=extras,
     )
 

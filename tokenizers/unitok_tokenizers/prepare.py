@@ -37,6 +37,8 @@ from unitok_tokenizers.vocabulary import StreamInfo
 PART_ROWS = 1024
 MAX_SECONDS = 60.0
 MIN_SAMPLES = 400
+"""Shortest recording that is tokenized, in samples at 16 kHz: a window of the features."""
+MIN_SECONDS = MIN_SAMPLES / 16000
 
 
 def prepare_shards(
@@ -75,7 +77,9 @@ def prepare_shards(
     ensure_folder(root)
     root.mkdir(exist_ok=True)
     streams = _streams(rows, tokenizers, external or {})
-    rows = [*rows, *joined_rows(rows, joined_share, seed=seed, most_seconds=max_seconds)]
+    if joined_share > 0:
+        joinable = [row for row in rows if row.audio is None or _usable(row, max_seconds)]
+        rows = [*rows, *joined_rows(joinable, joined_share, seed=seed, most_seconds=max_seconds)]
     settings = [FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole"]
     key = fingerprint([*settings, [stream.to_json() for stream in streams]])
     files, skipped = [], dict[str, int]()
@@ -96,6 +100,14 @@ def prepare_shards(
     return Shards.open(root)
 
 
+def _usable(row: Row, max_seconds: float) -> bool:
+    """Whether a recording is neither too long, nor too short, nor unreadable, by what its container says."""
+    try:
+        return MIN_SECONDS <= row.length() <= max_seconds
+    except InputError:
+        return False  # it is refused or counted where it is tokenized
+
+
 def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[str, StreamInfo]) -> list[StreamInfo]:
     streams = {info.name: info for info in tokenizers.streams()}
     carried = {name for row in rows for name in row.tokens}
@@ -111,13 +123,9 @@ def _part_key(rows: Sequence[Row], key: str) -> str:
     """Identifies the part's content: rows, tokenizers, and size and time of every recording."""
     described = []
     for row in rows:
-        stamp: list[int] = []
-        if row.audio is not None and os.path.exists(row.audio):
-            status = os.stat(row.audio)
-            stamp = [status.st_size, status.st_mtime_ns]
         tokens = {name: np.asarray(value).tolist() for name, value in row.tokens.items()}
         plain = [row.id, row.group, row.lang, row.speaker, row.split, row.text, row.words, str(row.audio), row.offset]
-        described.append([plain, row.seconds, stamp, tokens, dict(row.extras)])
+        described.append([plain, row.seconds, row.stamp(), tokens, dict(row.extras)])
     return fingerprint([key, described])
 
 
@@ -183,7 +191,8 @@ def tokenize_rows(
         audio = None
         if row.audio is not None and wants_audio:
             try:
-                audio = row.load(rate)
+                # a longer one is not read on: an hour would be held for nothing
+                audio = row.load(rate, most_seconds=max_seconds + 1 / rate)
             except InputError:
                 if not keep_unreadable:
                     raise

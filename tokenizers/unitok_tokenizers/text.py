@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,11 @@ from unitok_tokenizers.vocabulary import StreamInfo
 MODEL_FILE = "text.model"
 SCORE_GRID = 256
 """Steps per nat: exact up to a sum of 65,536 nats, some 9,000 pieces."""
+
+
+LONGEST_SENTENCE = 4192
+"""Bytes of the longest sentence that sentencepiece trains on by default."""
+UNKNOWN_MARK = "\u2585"
 
 
 class TextTokenizer(Protocol):
@@ -79,7 +84,7 @@ class SentencePieceText:
         """
         import sentencepiece
 
-        sentences = [text for text in texts if text.strip()]
+        sentences = [part for text in texts for part in _trainable(text) if part.strip()]
         if not sentences:
             raise InputError("no text to train a text tokenizer on; give rows with text")
         writer = io.BytesIO()
@@ -138,6 +143,21 @@ class SentencePieceText:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(folder / MODEL_FILE, self.model)
         write_json(folder / "config.json", {"class": "sentencepiece"})
+
+
+def _trainable(text: str) -> Iterator[str]:
+    """A text in parts that sentencepiece learns from: it passes over longer ones, and over those with its own mark for
+    what is unknown, without a word."""
+    for stretch in text.split(UNKNOWN_MARK):
+        start = 0
+        while start < len(stretch):
+            window = stretch[start : start + LONGEST_SENTENCE]
+            head = window.encode("utf-8")[:LONGEST_SENTENCE].decode("utf-8", "ignore")
+            end = len(head)
+            if start + end < len(stretch):
+                end = head.rfind(" ") if head.rfind(" ") > 0 else end
+            yield stretch[start : start + end]
+            start += end
 
 
 def read_proto(model: bytes) -> Any:

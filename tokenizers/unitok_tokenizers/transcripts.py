@@ -1,4 +1,4 @@
-"""A manifest from a folder of recordings and a file of transcripts."""
+"""A manifest from a folder of recordings and a file of transcripts, or from a table of another tool."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.manifest import read_manifest
+from unitok_tokenizers.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
+from unitok_tokenizers.tables.registry import folder_of, is_table, records
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 KEPT = ("id", "group", "lang", "speaker", "split", "words", "offset", "duration", "extras")
-"""Columns of a JSON Lines transcript that are carried over."""
+"""Columns of transcripts that are carried over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class ManifestOptions:
     """Regular expression whose first group, found in a recording's path, is the speaker; empty for unknown."""
     test_share: float = 0.1
     """Share of the recordings for the split `test`, where the transcripts name no splits."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column → the table's own, or its number from 1 where it has no header."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +54,46 @@ class ManifestReport:
 
 
 def write_manifest(
-    folder: Path | str, transcripts: Path | str, out: Path | str, options: ManifestOptions | None = None
+    folder: Path | str | None, transcripts: Path | str, out: Path | str, options: ManifestOptions | None = None
 ) -> ManifestReport:
     """Pair recordings with transcripts and write a manifest, whose audio paths start at its own folder.
 
     A line of the transcripts is a recording's name, with or without its suffix and folders, and its text, parted by a
-    tab, by `|` (the last field is the text) or by the first space; or a JSON object with `audio` and `text`, and any
-    other column of a manifest.
+    tab, by `|` or by the first space; or the transcripts are any table that `read_manifest` reads. Names meet whichever
+    way their accents are composed.
+
+    Args:
+        folder: the recordings; None where the table tells their paths by itself.
+        transcripts: text lines, or a table.
+        out: the manifest to write.
+        options: what the table does not say.
 
     Raises:
         InputError: no folder, no recordings, a malformed line, a name that fits several recordings, nothing paired.
     """
     options = options or ManifestOptions()
-    root, source, target = Path(folder), Path(transcripts), Path(out)
+    source, target = Path(transcripts), Path(out)
     if not 0 <= options.test_share < 1:
         raise InputError(f"the test share is {options.test_share}; give a number from 0 up to, not including, 1")
     pattern = _compiled(options.speaker)
-    recordings = find_recordings(root)
-    names = _names(root, recordings)
-    rows: list[dict[str, Any]] = []
-    missing: list[str] = []
-    for line, name, value in _lines(source):
-        found = names.get(_key(name), names.get(Path(_key(name)).name, []))
-        if len(found) > 1:
-            raise InputError(f"{source}:{line}: {name!r} fits {found[0]} and {found[1]}; write the folder too")
-        if not found:
+    root = folder_of(source) if folder is None else Path(folder)
+    recordings = [] if folder is None else find_recordings(root)
+    if not is_table(source):
+        raise InputError(f"no transcript file {source}; write one line a recording: its name, a tab, its text")
+    pairs = _named(source, options) if folder is None else _paired(root, recordings, source, options)
+    rows, missing = [], list[str]()
+    for path, name, record in pairs:
+        if path is None and name:
             missing.append(name)
-            continue
-        rows.append(_row(found[0], root, target, value, options.lang, pattern))
+        else:
+            rows.append(_row(path, root, target, record, options.lang, pattern))
     if not rows:
         first = f"; the first line names {missing[0]!r}" if missing else ""
-        raise InputError(f"no line of {source} names a recording in {root}{first}, the folder has {recordings[0]}")
+        has = f", the folder has {recordings[0]}" if recordings else ""
+        raise InputError(f"no line of {source} names a recording in {root}{first}{has}")
     if not any("split" in row for row in rows):
-        for row in rows:
-            row["split"] = "test" if _draw(row["audio"]) < options.test_share else "train"
+        for index, row in enumerate(rows):
+            row["split"] = "test" if _draw(row.get("audio") or f"{index}") < options.test_share else "train"
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     atomic_write_bytes(target, text.encode("utf-8"))
     read = read_manifest(target)
@@ -100,13 +109,39 @@ def write_manifest(
     )
 
 
+def _paired(
+    root: Path, recordings: list[Path], source: Path, options: ManifestOptions
+) -> Iterator[tuple[Path | None, str, Record]]:
+    """(recording in the folder, or None; its name; the row) of every line of the transcripts."""
+    names = _names(root, recordings)
+    for record in records(source, TableOptions(columns=options.columns)):
+        name = record.value.get("audio", record.value.get("id"))
+        if not isinstance(name, str | int) or isinstance(name, bool) or not isinstance(record.value.get("text"), str):
+            raise InputError(f"{record.where}: write a row with `audio` and `text`, both strings")
+        key = _key(str(name))
+        found = names.get(key, names.get(Path(key).name, []))
+        if len(found) > 1:
+            raise InputError(f"{record.where}: {name!r} fits {found[0]} and {found[1]}; write the folder too")
+        yield (found[0] if found else None), str(name), record
+
+
+def _named(source: Path, options: ManifestOptions) -> Iterator[tuple[Path | None, str, Record]]:
+    """The same of a table whose rows tell where their recordings are."""
+    finder = Finder(folder_of(source))
+    for record in records(source, TableOptions(columns=options.columns)):
+        name = record.value.get("audio")
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"{record.where}: audio is {repr(name)[:60]}; write a path")
+        yield (finder.find(name, record.where) if name else None), "", record
+
+
 def find_recordings(folder: Path) -> list[Path]:
     """All recordings below a folder, sorted; InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; give the folder that holds the recordings")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     if not found:
-        raise InputError(f"{folder} holds no recordings ({' '.join(SUFFIXES)}); give the folder that does")
+        raise InputError(f"{folder} holds no recordings ({' '.join(AUDIO_SUFFIXES)}); give the folder that does")
     return found
 
 
@@ -123,9 +158,9 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
 
 
 def _key(name: str) -> str:
-    """A recording's name as it is looked up: forward slashes, no suffix of audio."""
-    path = Path(name.replace("\\", "/"))
-    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
+    """A recording's name as it is looked up: accents composed, forward slashes, no suffix of audio."""
+    path = Path(composed(name).replace("\\", "/"))
+    return (path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path).as_posix()
 
 
 def _names(root: Path, recordings: list[Path]) -> dict[str, list[Path]]:
@@ -137,49 +172,19 @@ def _names(root: Path, recordings: list[Path]) -> dict[str, list[Path]]:
     return names
 
 
-def _lines(source: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(line number, recording's name, columns)."""
-    if not source.is_file():
-        raise InputError(f"no transcript file {source}; write one line a recording: its name, a tab, its text")
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read transcripts {source}: {error}; save them as UTF-8 text") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip()
-        if not line:
-            continue
-        if source.suffix in (".jsonl", ".json"):
-            yield number, *_json_line(line, f"{source}:{number}")
-            continue
-        separator = next((mark for mark in ("\t", "|") if mark in line), None)
-        fields = [part.strip() for part in (line.split(separator) if separator else line.split(maxsplit=1))]
-        if len(fields) < 2 or not fields[0]:
-            raise InputError(f"{source}:{number}: {line!r} has no text; write the recording's name, a tab, its text")
-        yield number, fields[0], {"text": fields[-1]}
-
-
-def _json_line(line: str, where: str) -> tuple[str, dict[str, Any]]:
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error}); write one JSON object a line") from None
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in ("audio", "text")):
-        raise InputError(f"{where}: write a JSON object with `audio` and `text`, both strings")
-    kept = {key: value[key] for key in KEPT if value.get(key) is not None}
-    return value["audio"], {"text": value["text"], **kept}
-
-
 def _row(
-    path: Path, root: Path, target: Path, value: dict[str, Any], lang: str, pattern: re.Pattern[str] | None
+    path: Path | None, root: Path, target: Path, record: Record, lang: str, pattern: re.Pattern[str] | None
 ) -> dict[str, Any]:
-    row = {"audio": Path(os.path.relpath(path, target.parent)).as_posix(), "lang": lang, **value}
+    kept = {key: record.value[key] for key in ("text", *KEPT) if key in record.value}
+    row = {"lang": lang, **kept}
+    if path is None:
+        return row
+    row = {"audio": Path(os.path.relpath(path, target.parent)).as_posix(), **row}
     if pattern is not None and "speaker" not in row:
-        found = pattern.search(path.relative_to(root).as_posix())
+        inside = Path(os.path.relpath(path, root)).as_posix()
+        found = pattern.search(inside)
         if found is None:
-            raise InputError(
-                f"speaker pattern {pattern.pattern!r} finds nothing in {path.relative_to(root)}; correct it"
-            )
+            raise InputError(f"speaker pattern {pattern.pattern!r} finds nothing in {inside}; correct it")
         row["speaker"] = found.group(1)
     return row
 

@@ -35,6 +35,7 @@ from unitok_training.fit import (
     fit_codec,
     fit_text,
     fit_units,
+    fitting_rows,
     load_recordings,
     some_recorded,
     training_rows,
@@ -71,6 +72,12 @@ def demo_rows(run: Path, settings: Settings) -> list[Row]:
     if settings["manifest"] is None:
         return read_manifest(run / "corpus" / "manifest.jsonl")
     return with_splits(read_manifest(settings["manifest"]))
+
+
+def recorded_rows(run: Path, settings: Settings) -> list[Row]:
+    """The corpus with recordings that can be learned from: of a user's, neither clicks nor hours."""
+    rows = demo_rows(run, settings)
+    return rows if settings["manifest"] is None else fitting_rows(rows).rows
 
 
 def with_splits(rows: list[Row]) -> list[Row]:
@@ -119,14 +126,14 @@ def units(run: Path, settings: Settings) -> None:
     rows, config = demo_rows(run, settings), fit_config(settings)
     with atomic_directory(run / "fit" / "text") as draft:
         fit_text(rows, config).save(draft)
-    tokenizer = fit_units(rows, config, say)
+    tokenizer = fit_units(recorded_rows(run, settings), config, say)
     with atomic_directory(run / "fit" / "units") as draft:
         tokenizer.save(draft)
 
 
 def judge(run: Path, settings: Settings) -> None:
     """The judge, on reference audio."""
-    chosen = [row for row in training_rows(demo_rows(run, settings)) if row.audio is not None and row.text]
+    chosen = [row for row in training_rows(recorded_rows(run, settings)) if row.audio is not None and row.text]
     config = ctc_config(settings["judge_steps"], settings["seed"])
     found = Judge.train(
         RowAudio(chosen),
@@ -141,7 +148,7 @@ def judge(run: Path, settings: Settings) -> None:
 
 def codes(run: Path, settings: Settings) -> None:
     """The codec, and the tokenizers as one bundle."""
-    rows, config = demo_rows(run, settings), fit_config(settings)
+    rows, config = recorded_rows(run, settings), fit_config(settings)
     codec = fit_codec(rows, UnitTokenizer.load(run / "fit" / "units"), config, say)
     with atomic_directory(run / "fit" / "codes") as draft:
         codec.save(draft)
@@ -167,7 +174,7 @@ def prepare(run: Path, settings: Settings) -> None:
 
 def mel_vocoder(run: Path, settings: Settings) -> None:
     """The spectral vocoder."""
-    recordings = load_recordings(some_recorded(training_rows(demo_rows(run, settings)), 1500, settings["seed"]))
+    recordings = load_recordings(some_recorded(training_rows(recorded_rows(run, settings)), 1500, settings["seed"]))
     config = MelVocoderTraining(steps=settings["mel_vocoder_steps"], seed=settings["seed"])
     codec = load_codec(run / "fit" / "codes")
     vocoder = train_mel_vocoder(recordings, codec, config, progress=lambda step, loss: say("vocoder", step, loss))
@@ -177,7 +184,7 @@ def mel_vocoder(run: Path, settings: Settings) -> None:
 
 def unit_mel(run: Path, settings: Settings) -> None:
     """The unit synthesiser with its voices."""
-    rows = some_recorded(training_rows(demo_rows(run, settings)), 2500, settings["seed"])
+    rows = some_recorded(training_rows(recorded_rows(run, settings)), 2500, settings["seed"])
     recordings = load_recordings(rows)
     tokenizer = UnitTokenizer.load(run / "fit" / "units")
     model, voices = train_unit_mel(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -17,10 +17,14 @@ from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.mel_codec import MelCodec
+from unitok_tokenizers.prepare import MIN_SECONDS
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.codec_training import CodecConfig, train_codec
 from unitok_training.ctc import CtcConfig, train_ctc
+
+LONGEST_SECONDS = 60.0
+"""Longest recording that is learned from as a whole, in seconds; of longer ones the middle is taken."""
 
 Progress = Callable[[str, int, float], None]
 
@@ -53,6 +57,53 @@ def training_rows(rows: Sequence[Row]) -> list[Row]:
     """Rows of the training split; all, where no split is named so."""
     chosen = [row for row in rows if row.split == "train"]
     return chosen or list(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """Rows whose recordings can be learned from, and which are not as they stand in the manifest."""
+
+    rows: list[Row]
+    """All rows; those below have no recording, or a part of it."""
+    short: tuple[str, ...]
+    """Rows that keep their text alone: their recordings are shorter than a window of the features."""
+    long: tuple[str, ...]
+    """Rows of which the middle is taken, without text: nothing longer is held in memory."""
+
+    def lines(self) -> list[str]:
+        """What a user should know, a sentence each."""
+        found = []
+        if self.short:
+            found.append(
+                f"{len(self.short)} recordings are shorter than {MIN_SECONDS} s and left out, such as {self.short[0]}"
+            )
+        if self.long:
+            found.append(
+                f"{len(self.long)} recordings are longer than {LONGEST_SECONDS:.0f} s, such as {self.long[0]}: their "
+                f"middle {LONGEST_SECONDS:.0f} s are used, without text"
+            )
+        return found
+
+
+def fitting_rows(rows: Sequence[Row]) -> Fitting:
+    """Leave out recordings that are too short for a frame, and all but the middle of very long ones.
+
+    Raises:
+        InputError: a recording that cannot be read; the message names the row.
+    """
+    found: list[Row] = []
+    short, long = [], []
+    for row in rows:
+        length = row.length() if row.audio is not None else None
+        if length is not None and 0 < length < MIN_SECONDS:  # of none at all, `Row.load` says that it is empty
+            short.append(row.id)
+            row = replace(row, audio=None)
+        elif length is not None and length > LONGEST_SECONDS:
+            long.append(row.id)
+            start = row.offset + (length - LONGEST_SECONDS) / 2
+            row = replace(row, offset=start, seconds=LONGEST_SECONDS, text=None, words=())
+        found.append(row)
+    return Fitting(rows=found, short=tuple(short), long=tuple(long))
 
 
 def fit_text(rows: Sequence[Row], config: FitConfig) -> SentencePieceText:
@@ -124,12 +175,24 @@ def fit_codec(
 
 
 def fit_tokenizers(
-    rows: Sequence[Row], out: Path | str, config: FitConfig, progress: Progress | None = None
+    rows: Sequence[Row],
+    out: Path | str,
+    config: FitConfig,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> TokenizerSet:
-    """Fit everything that the rows allow and save it in `out`, which is refused before the work begins, not after."""
+    """Fit everything that the rows allow and save it in `out`, which is refused before the work begins, not after.
+
+    `progress` is called with a stage, its step and its loss; `notice` with what was left out of the recordings.
+    """
     ensure_folder(out, holds=PARTS)
     text = fit_text(rows, config)
     units = codec = None
+    fitting = fitting_rows(rows)
+    rows = fitting.rows
+    if notice is not None:
+        for line in fitting.lines():
+            notice(line)
     if any(row.audio is not None for row in rows):
         units = fit_units(rows, config, progress)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):

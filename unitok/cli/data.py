@@ -9,19 +9,20 @@ from typing import Any
 
 
 def add_commands(commands: Any) -> None:
-    manifest = commands.add_parser("manifest", help="a manifest from a folder of recordings and a transcript file")
-    manifest.add_argument("folder", help="recordings, in subfolders too")
-    manifest.add_argument("transcripts", help="lines of name and text (tab, | or space between), or JSON Lines")
+    manifest = commands.add_parser("manifest", help="a manifest from recordings and transcripts, or any table")
+    manifest.add_argument("folder", help="recordings, in subfolders too; or a table that tells where they are")
+    manifest.add_argument("transcripts", nargs="?", help="lines of name and text (tab, | or space between), or a table")
     manifest.add_argument("-o", "--out", default="manifest.jsonl", help="file to write (default: %(default)s)")
     manifest.add_argument("--lang", default="en", help="language of rows that name none (default: %(default)s)")
     manifest.add_argument("--speaker", default="", metavar="REGEX", help="its one group, in the path, is the speaker")
     manifest.add_argument(
         "--test-share", type=float, default=0.1, help="held out where no splits are named (default: %(default)s)"
     )
+    _add_columns(manifest)
     manifest.set_defaults(run=run_manifest)
 
     fit = commands.add_parser("fit-tokenizers", help="text pieces, units and codes from your recordings")
-    fit.add_argument("manifest", help="JSON Lines or TSV")
+    _add_table(fit)
     fit.add_argument("out", help="folder to write")
     fit.add_argument("--text-pieces", type=int, default=500, help="most text pieces (default: %(default)s)")
     fit.add_argument("--clusters", type=int, default=384, help="number of units (default: %(default)s)")
@@ -36,7 +37,7 @@ def add_commands(commands: Any) -> None:
     fit.set_defaults(run=fit_tokenizers)
 
     prepare = commands.add_parser("prepare", help="write token shards")
-    prepare.add_argument("manifest", help="JSON Lines or TSV")
+    _add_table(prepare)
     prepare.add_argument("out", help="folder to write")
     prepare.add_argument("--tokenizers", required=True, metavar="DIR", help="what fit-tokenizers wrote")
     prepare.add_argument(
@@ -63,11 +64,40 @@ def add_commands(commands: Any) -> None:
         parser.set_defaults(run=inspect if name == "inspect" else validate)
 
 
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", help="JSON Lines, CSV, TSV, or a table of another tool (docs/formats.md)")
+    parser.add_argument("--lang", default="en", help="language of rows that name none (default: %(default)s)")
+    _add_columns(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--columns", nargs="+", default=[], metavar="OURS=THEIRS",
+        help="which column is our audio, text, speaker …; - for none, a number where there is no header",
+    )  # fmt: skip
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    """Our names → theirs."""
+    from unitok_tokenizers.errors import InputError
+
+    found: dict[str, str] = {}
+    for item in options.columns:
+        ours, sign, theirs = item.partition("=")
+        if not sign or not theirs:
+            raise InputError(f"--columns is {item!r}: write OURS=THEIRS, such as text=sentence")
+        found[ours] = theirs
+    return found
+
+
 def run_manifest(options: argparse.Namespace) -> None:
     from unitok_tokenizers.transcripts import ManifestOptions, write_manifest
 
-    wanted = ManifestOptions(lang=options.lang, speaker=options.speaker, test_share=options.test_share)
-    report = write_manifest(options.folder, options.transcripts, options.out, wanted)
+    wanted = ManifestOptions(
+        lang=options.lang, speaker=options.speaker, test_share=options.test_share, columns=_columns(options)
+    )
+    folder, transcripts = (options.folder, options.transcripts) if options.transcripts else (None, options.folder)
+    report = write_manifest(folder, transcripts, options.out, wanted)
     for what, names in (
         ("recordings have no transcript", report.without_transcript),
         ("transcripts have no recording", report.without_recording),
@@ -97,7 +127,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     def progress(what: str, step: int, loss: float) -> None:
         print(f"{what}: step {step}, loss {loss:.3f}", file=sys.stderr)
 
-    tokenizers = fit_tokenizers(read_manifest(options.manifest), options.out, config, progress)
+    rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
+    tokenizers = fit_tokenizers(rows, options.out, config, progress, lambda line: print(line, file=sys.stderr))
     print(json.dumps([stream.to_json() for stream in tokenizers.streams()], indent=2))
 
 
@@ -116,7 +147,7 @@ def run_prepare(options: argparse.Namespace) -> None:
         if not sign:
             raise InputError(f"--stream is {item!r}: write NAME=FILE.json")
         external[name] = StreamInfo.from_json({"name": name, **read_json(file)})
-    rows = read_manifest(options.manifest)
+    rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
     for split, count in unknown_splits(rows).items():
         print(f"{count} rows are of split {split!r}, which nothing looks for by itself", file=sys.stderr)
     shards = prepare_shards(
@@ -131,6 +162,8 @@ def run_prepare(options: argparse.Namespace) -> None:
         seed=options.seed,
         progress=lambda done, total: print(f"{done} of {total} rows", file=sys.stderr),
     )
+    for reason, count in shards.manifest["skipped"].items():
+        print(f"{count} rows left out: {reason}", file=sys.stderr)
     print(json.dumps(summary(shards), indent=2))
 
 

@@ -1,0 +1,113 @@
+"""`datasets` saved to disk, and Arrow and Parquet files: recordings stay inside the table (`embedded`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.embedded import TABLES, Table, reference
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.tables.columns import ALIASES, plain
+
+SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev", "eval": "dev"}
+"""Their names of splits → ours."""
+REMEDY = "say which one (--columns audio=COLUMN)"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def table_files(source: Path) -> list[tuple[Path, str]]:
+    """(file, split or "") of a file, of a folder that `datasets` saved, or of one with Parquet files, in order."""
+    if source.is_file():
+        return [(source, "")]
+    if (source / "dataset_dict.json").is_file():
+        names = _json(source / "dataset_dict.json")["splits"]
+        return [(path, _split(name)) for name in names for path, _ in table_files(source / name)]
+    if (source / "state.json").is_file():
+        state = _json(source / "state.json")
+        split = _split(state.get("_split") or "")
+        return [(source / one["filename"], split) for one in state["_data_files"]]
+    return [(path, _split(path.name.partition("-")[0])) for path in parquet_files(source)]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Parquet files of a folder, or of its `data`, as they lie in a repository of data sets."""
+    return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+
+def _split(name: str) -> str:
+    known = ("train", "dev", "test", *SPLITS)
+    return SPLITS.get(name, name) if name in known else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(value, dict)
+    except (OSError, ValueError, AssertionError) as error:
+        raise InputError(f"cannot read {path}: {error}; save the data set again") from None
+    return value
+
+
+def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(file and row, number, columns) of every row; `audio` is a path, of a file or of a place inside the table."""
+    number = 0
+    for path, split in table_files(source):
+        table = Table.open(path)
+        audio = _audio_column(table, chosen)
+        plain_columns = [name for name in table.names if name != audio]
+        row = 0
+        for batch in table.batches(plain_columns):
+            inside = None if audio is None else table.held(audio, row, batch.num_rows)
+            labels = {name: table.labels.get(name) for name in plain_columns}
+            for index, value in enumerate(batch.to_pylist()):
+                number += 1
+                record = {name: _cell(cell, labels[name]) for name, cell in value.items()}
+                if audio is not None and inside is not None:
+                    record[audio] = reference(path, audio, row + index) if inside[index] is True else inside[index]
+                if split:
+                    record.setdefault("split", split)
+                yield f"{path}[{row + index}]", number, record
+            row += batch.num_rows
+
+
+def _cell(value: Any, labels: list[str] | None) -> Any:
+    if labels and isinstance(value, int) and 0 <= value < len(labels):
+        return labels[value]
+    return value if isinstance(value, str | int | float | bool | list | dict) or value is None else str(value)
+
+
+def audio_column(source: Path, chosen: Mapping[str, str]) -> str | None:
+    """The column of recordings, for a table's first file."""
+    files = table_files(source)
+    return _audio_column(Table.open(files[0][0]), chosen) if files else None
+
+
+def _audio_column(table: Table, chosen: Mapping[str, str]) -> str | None:
+    """The column that holds recordings; None where there is none, or a plain column of paths.
+
+    Raises:
+        InputError: several do, or one holds samples rather than recordings.
+    """
+    if "audio" in chosen:
+        return chosen["audio"] if chosen["audio"] in table.recordings else None
+    named = ("audio", *ALIASES["audio"])
+    for name in table.samples:
+        if plain(name) in named:
+            raise InputError(
+                f"{table.path}: column {name!r} holds samples, not recordings; cast it to datasets.Audio and save again"
+            )
+    found = [name for name in table.recordings if table.declared(name) or plain(name) in named]
+    if len(found) > 1:
+        raise InputError(
+            f"{table.path}: columns {' and '.join(map(repr, found))} all hold recordings; {REMEDY}"
+        )  # fmt: skip
+    return found[0] if found else None
+
+
+__all__ = ["TABLES", "arrow_records", "audio_column", "is_saved", "parquet_files"]
