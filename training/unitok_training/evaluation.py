@@ -24,6 +24,7 @@ from unitok_tokenizers.shards import Shards
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
 from unitok_training.scores import bleu, cer, chrf, wer
+from unitok_training.token_scores import evaluate_tokens
 
 Metrics = dict[str, Any]
 T = TypeVar("T")
@@ -102,6 +103,13 @@ class Evaluation:
             seconds=values["seconds"],
         )
 
+    def sound(self, row: int) -> np.ndarray | None:
+        """`audio`, or None where the row has none or nothing here reads recordings."""
+        model = self.model
+        readers = (model.tokenizers.units, model.tokenizers.codes, model.latent)
+        there = any(reader is not None for reader in readers) and bool(self.shards.row(row)["audio"])
+        return self.audio(row) if there else None
+
     def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
         """(source row, target row) of the same group in two languages."""
         by_group: dict[str, list[int]] = {}
@@ -175,7 +183,7 @@ def evaluate_asr(run: Evaluation) -> None:
         put_error_rates(run, key, pairs)
         if key == "asr":
             for row, (_, reference, output) in list(zip(rows, pairs))[:5]:
-                run.examples.append(Example("asr", reference, output, reference_audio=run.audio(row)))
+                run.examples.append(Example("asr", reference, output, reference_audio=run.sound(row)))
 
 
 def evaluate_translation(run: Evaluation) -> None:
@@ -197,7 +205,7 @@ def evaluate_translation(run: Evaluation) -> None:
         put_translation_scores(run, key, triples)
         if "seen" not in key:
             for (a, _), (label, reference, output) in list(zip(pairs, triples))[:5]:
-                sound = run.audio(a) if kind == "units" else None
+                sound = run.sound(a) if kind == "units" else None
                 run.examples.append(
                     Example(key, reference, output, source=f"{label}: {run.text(a)}", reference_audio=sound)
                 )
@@ -212,8 +220,7 @@ def evaluate_speech(run: Evaluation) -> None:
         return
     rows = run.rows(run.split, "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
-    speakable = {"units": run.model.vocoder.units is not None, "codes": run.model.tokenizers.codes is not None}
-    for output in [name for name, possible in speakable.items() if possible]:
+    for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
         asked = [voices[index % len(voices)] for index in range(len(rows))]
         requests = [
             run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
@@ -239,7 +246,7 @@ def evaluate_speech(run: Evaluation) -> None:
                     run.text(row),
                     read[index],
                     audio=heard[index],
-                    reference_audio=run.audio(row),
+                    reference_audio=run.sound(row),
                     note=note,
                 )
             )
@@ -279,7 +286,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
                     text,
                     f"{label}: {run.text(a)}",
                     heard[index],
-                    run.audio(a),
+                    run.sound(a),
                     " → ".join(results[index].texts),
                 )
             )
@@ -289,8 +296,11 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     """Reference audio through the tokenizers and back, without the decoder."""
     if run.judge is None or run.model.vocoder is None:
         return
-    rows = run.rows(run.split, "units", "text_ids")
-    references = [run.audio(row) for row in rows]
+    sounds = {row: run.sound(row) for row in run.rows(run.split, "units", "text_ids")}
+    rows = [row for row, sound in sounds.items() if sound is not None]
+    if not rows:
+        return
+    references = [sound for sound in sounds.values() if sound is not None]
     texts = [run.text(row) for row in rows]
     run.put("judge", run.judge.controls(references, texts, seed=run.seed))
     if run.judge.speakers is not None:
@@ -341,6 +351,7 @@ TASKS: tuple[Callable[[Evaluation], None], ...] = (
     evaluate_text_lm,
     evaluate_speech_lm,
     evaluate_interleaved,
+    evaluate_tokens,
 )
 
 
@@ -351,7 +362,7 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
         InputError: the shards are not this model's, or hold no test rows.
     """
     for stream in run.shards.streams.values():
-        run.model.vocabulary.check(stream, str(run.shards.folder))
+        run.model.vocabulary.check(stream, str(run.shards.folder), "the model's vocabulary")
     if not (run.shards.split == run.split).any():
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")
