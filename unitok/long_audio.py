@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unitok_tokenizers.scripts import SPACELESS, TOKEN
+
 FRAME_SECONDS = 0.02
 SILENCE_DB = -70.0
 """Level (full scale = 0 dB) below which there is nothing to hear: ten steps of 16-bit audio."""
@@ -23,9 +25,6 @@ RANGE_DB = 40.0
 """Everything further below the loud parts counts as equally quiet."""
 QUIET_SHARE = 1 / 3
 """A frame is quiet in the lowest third of the range between the quietest and the loud frames."""
-SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Scripts without spaces between words; each character counts as a word."""
-TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 ENDS_SPACELESS, BEGINS_SPACELESS = re.compile(rf"[{SPACELESS}]\s*$"), re.compile(rf"^\s*[{SPACELESS}]")
 
 

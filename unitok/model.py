@@ -19,7 +19,7 @@ from unitok.sampling import GREEDY, Sampling
 from unitok.stepping import Stepper, steppable
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, output_kinds
+from unitok_tokenizers.grammar import Plan, output_kinds
 
 if TYPE_CHECKING:
     from unitok.cascade import Cascade

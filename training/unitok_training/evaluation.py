@@ -23,7 +23,7 @@ from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.shards import Shards
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
-from unitok_training.scores import bleu, cer, chrf, wer
+from unitok_training.scores import bleu, bleu_label, cer, chrf, error_unit, wer
 from unitok_training.token_scores import evaluate_tokens
 
 Metrics = dict[str, Any]
@@ -144,23 +144,36 @@ TextPairs = list[tuple[str, str, str]]
 
 
 def put_error_rates(run: Evaluation, key: str, pairs: TextPairs) -> None:
-    """Pooled WER and CER, and WER by language."""
+    """Pooled WER and CER and by language, with what `wer` counts (`unit`): characters where there are no spaces."""
     run.put(f"{key}.wer", wer([p[1] for p in pairs], [p[2] for p in pairs]))
     run.put(f"{key}.cer", cer([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.unit", error_unit([p[1] for p in pairs]))
     run.put(f"{key}.count", len(pairs))
     for label in sorted({p[0] for p in pairs}):
         chosen = [p for p in pairs if p[0] == label]
         run.put(f"{key}.by_lang.{label}.wer", wer([p[1] for p in chosen], [p[2] for p in chosen]))
+        run.put(f"{key}.by_lang.{label}.cer", cer([p[1] for p in chosen], [p[2] for p in chosen]))
+        run.put(f"{key}.by_lang.{label}.unit", error_unit([p[1] for p in chosen]))
 
 
 def put_translation_scores(run: Evaluation, key: str, pairs: TextPairs, name: str = "bleu") -> None:
-    """Pooled BLEU and chrF, and BLEU by direction."""
-    run.put(f"{key}.{name}", bleu([p[1] for p in pairs], [p[2] for p in pairs]))
+    """Pooled BLEU and chrF, and BLEU by direction, each with the tokenizer of the target's script."""
+    langs, references = [target_of(p[0]) for p in pairs], [p[1] for p in pairs]
+    run.put(f"{key}.{name}", bleu(references, [p[2] for p in pairs], langs))
+    run.put(f"{key}.{name}_tokenizer", bleu_label(references, langs))
     run.put(f"{key}.{name.replace('bleu', 'chrf')}", chrf([p[1] for p in pairs], [p[2] for p in pairs]))
     run.put(f"{key}.count", len(pairs))
     for label in sorted({p[0] for p in pairs}):
         chosen = [p for p in pairs if p[0] == label]
-        run.put(f"{key}.by_direction.{label}.{name}", bleu([p[1] for p in chosen], [p[2] for p in chosen]))
+        texts, langs = [p[1] for p in chosen], [target_of(label)] * len(chosen)
+        run.put(f"{key}.by_direction.{label}.{name}", bleu(texts, [p[2] for p in chosen], langs))
+        run.put(f"{key}.by_direction.{label}.{name}_tokenizer", bleu_label(texts, langs))
+
+
+def target_of(direction: str) -> str:
+    """Target language of a direction such as en-ja; of one with regions, such as en-ja-JP, the language itself."""
+    _, *parts = direction.lower().replace("_", "-").split("-")
+    return "ja" if "ja" in parts else parts[-1] if parts else ""
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -276,7 +289,9 @@ def evaluate_speech_translation(run: Evaluation) -> None:
         put_translation_scores(run, key, triples, "asr_bleu")
         if key == "s2st_chained":
             chain = [result.text or "" for result in results]
-            run.put(f"{key}.text_bleu", bleu([t[1] for t in triples], chain))
+            references, langs = [t[1] for t in triples], [run.lang(b) for _, b in pairs]
+            run.put(f"{key}.text_bleu", bleu(references, chain, langs))
+            run.put(f"{key}.text_bleu_tokenizer", bleu_label(references, langs))
         for index, (a, _) in list(enumerate(pairs))[:5]:
             label, reference, text = triples[index]
             run.examples.append(
@@ -302,7 +317,8 @@ def evaluate_resynthesis(run: Evaluation) -> None:
         return
     references = [sound for sound in sounds.values() if sound is not None]
     texts = [run.text(row) for row in rows]
-    run.put("judge", run.judge.controls(references, texts, seed=run.seed))
+    unit = error_unit(texts)
+    run.put("judge", {**run.judge.controls(references, texts, seed=run.seed), "unit": unit})
     if run.judge.speakers is not None:
         seen = run.rows(run.seen_split, "text_ids")
         if seen:
@@ -314,6 +330,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     if codec is not None and run.rows(run.split, "codes"):
         made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
         run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
+        run.put("resynthesis.codes.unit", unit)
         run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
         _resynthesis_examples(run, "resynthesis.codes", rows, references, made)
     if vocoder.units is not None:
@@ -322,6 +339,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
             for row, audio in zip(rows, references)
         ]
         run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(made)))
+        run.put("resynthesis.units.unit", unit)
         _resynthesis_examples(run, "resynthesis.units", rows, references, made)
 
 

@@ -125,7 +125,9 @@ def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start
         return made
     vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.streams()}
     if lost := own - {stream.name for stream in bundle.streams()}:
-        raise InputError(f"{tokenizers} has no tokenizer for {', '.join(sorted(lost))}, which {start} has; leave it out")
+        raise InputError(
+            f"{tokenizers} has no tokenizer for {', '.join(sorted(lost))}, which {start} has; leave it out"
+        )
     for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
         if stream.name not in vocabulary.streams:
             vocabulary = vocabulary.append_stream(stream)
