@@ -32,6 +32,7 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
 from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
+from unitok_tokenizers.streams import StreamInfo
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
@@ -114,7 +115,30 @@ class Answering:
                 return tokenizer.sample_rate
         if self.latent is not None:
             return self.latent.sample_rate
+        if self.elsewhere:
+            raise InputError(self._without_tokenizer(next(iter(self.elsewhere.values()))))
         raise InputError("this model has no speech tokenizer: it reads text only")
+
+    @property
+    def elsewhere(self) -> dict[str, StreamInfo]:
+        """Streams that were made elsewhere: the model knows their ids, and has no tokenizer that makes them."""
+        own = {"text": self.tokenizers.text, "units": self.tokenizers.units, "codes": self.tokenizers.codes}
+        return {name: stream for name, stream in self.vocabulary.streams.items() if own.get(name) is None}
+
+    def can_speak(self, kind: str) -> bool:
+        """Whether units or codes become a waveform here."""
+        if self.vocoder is None:
+            return False
+        return self.vocoder.units is not None if kind == "units" else self.tokenizers.codes is not None
+
+    @staticmethod
+    def _without_tokenizer(stream: StreamInfo) -> str:
+        """Why a recording is refused, and what to give instead."""
+        shape = "(N,)" if stream.kind == "units" else f"(F, {len(stream.cardinalities)})"
+        return (
+            f"this model's {stream.name} were made elsewhere ({stream.fingerprint}), and it has no tokenizer for "
+            f"recordings: give the ids, --{stream.name} FILE or an integer array {shape}"
+        )
 
     # -- reading input ------------------------------------------------------------------------------------------
 
@@ -147,21 +171,35 @@ class Answering:
         return joined if seconds is None else joined[: round(seconds * rate)]
 
     def units_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[np.ndarray]:
-        """Deduplicated units (N,) of what is spoken in recordings, or of units that were made elsewhere.
-
-        Where nothing is spoken they are those of the whole recording: there is always something to read.
+        """Units (N,) of what is spoken in recordings, or units that were made elsewhere; deduplicated where the model's
+        are. Where nothing is spoken they are those of the whole recording: there is always something to read.
         """
-        if self.tokenizers.units is None:
+        stream = self.vocabulary.streams.get("units")
+        if stream is None:
             raise InputError("this model has no units; it cannot read speech")
         given = [is_tokens(one) for one in audio]
+        tokenizer = self.tokenizers.units
+        if tokenizer is None and not all(given):
+            raise InputError(self._without_tokenizer(stream))
         sounds = [self._worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
-        encoded = iter(self.tokenizers.units.encode_batch(sounds))
-        sizes = (self.tokenizers.units.cardinality,)
+        encoded = iter([] if tokenizer is None else tokenizer.encode_batch(sounds))
         frames = [
-            check_tokens(np.asarray(one), sizes, "units") if tokens else next(encoded)
+            check_tokens(np.asarray(one), stream.cardinalities, "units") if tokens else next(encoded)
             for one, tokens in zip(audio, given)
         ]
-        return [deduplicate(one)[0] for one in frames]
+        return [deduplicate(one)[0] if stream.deduplicated else one for one in frames]
+
+    def speech_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[Span]:
+        """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
+        stream = self.vocabulary.streams.get("codes")
+        of_codes = [is_tokens(one) and np.ndim(one) == 2 and stream is not None for one in audio]
+        units = iter(self.units_of([one for one, codes in zip(audio, of_codes) if not codes]))
+        return [
+            Span("codes", check_tokens(np.asarray(one), stream.cardinalities, "codes"))
+            if codes and stream is not None
+            else Span("units", next(units))
+            for one, codes in zip(audio, of_codes)
+        ]
 
     def _worth_reading(self, audio: Audio | SpokenPiece, rate: int) -> np.ndarray:
         if isinstance(audio, SpokenPiece):
@@ -172,13 +210,15 @@ class Answering:
     def heard(
         self, audio: Sequence[Audio | SpokenPiece], front_end: str | None = None
     ) -> list[tuple[Span, torch.Tensor | None]]:
-        """(condition, its vectors (N, C) where it is `lat`) of recordings, or of units that were made elsewhere.
+        """(condition, its vectors (N, C) where it is `lat`) of recordings, or of tokens that were made elsewhere.
 
-        `front_end` is "tokens" or "latent"; None takes tokens where the model has units. InputError for another one.
+        `front_end` is "tokens" or "latent"; None takes tokens where the model can make them, or is given them.
+        InputError for another one.
         """
-        chosen = front_end or ("latent" if self.tokenizers.units is None and self.latent is not None else "tokens")
+        vectors = self.tokenizers.units is None and self.latent is not None and not all(map(is_tokens, audio))
+        chosen = front_end or ("latent" if vectors else "tokens")
         if chosen == "tokens":
-            return [(Span("units", units), None) for units in self.units_of(audio)]
+            return [(span, None) for span in self.speech_of(audio)]
         if chosen != "latent":
             raise InputError(f"front_end is {front_end!r}; choose tokens or latent")
         if self.latent is None:
@@ -202,13 +242,20 @@ class Answering:
             raise InputError(f"unknown voice {voice!r}; known: {known}; or give a recording")
 
     def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
-        """The `<voice>` condition of a known speaker or of two seconds of what is spoken in a recording, or none."""
+        """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none."""
         self.check_voice(voice)
-        codec = self.tokenizers.codes
-        if voice is None or codec is None:
+        codec, stream = self.tokenizers.codes, self.vocabulary.streams.get("codes")
+        if voice is None or stream is None:
             return ()
         if isinstance(voice, str) and voice in self.voices:
             return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
+        if is_tokens(voice):
+            return (Span("voice", check_tokens(np.asarray(voice), stream.cardinalities, "codes of a voice")),)
+        if codec is None:
+            raise InputError(
+                f"a recording is no voice for codes that were made elsewhere ({stream.fingerprint}): name a known "
+                f"speaker ({', '.join(sorted(self.prompts)) or 'there is none'}) or give codes of theirs"
+            )
         return (Span("voice", codec.encode(self._voice_samples(voice, codec.sample_rate, PROMPT_SECONDS))),)
 
     def _voice_samples(self, voice: Voice, rate: int, seconds: float) -> np.ndarray:
@@ -226,6 +273,8 @@ class Answering:
             return None
         if isinstance(voice, str) and voice in self.voices:
             return voice if voice in self.vocoder.voices else None
+        if is_tokens(voice):
+            raise InputError("codes are no voice for speech through units; name a known speaker or give a recording")
         return self.vocoder.voice_of(self._voice_samples(voice, self.vocoder.sample_rate, VOICE_SECONDS))
 
     # -- generation ---------------------------------------------------------------------------------------------
@@ -312,7 +361,8 @@ class Answering:
 
     def token_limit(self, plan: Plan) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
-        widths = {"codes": len(self.tokenizers.codes.cardinalities) if self.tokenizers.codes else 1}
+        codes = self.vocabulary.streams.get("codes")
+        widths = {"codes": len(codes.cardinalities) if codes is not None else 1}
         kinds = output_kinds(plan.task, plan.flags)
         sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
@@ -355,10 +405,10 @@ class Answering:
         )
 
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
-        """Waveform (S,) of the last speech among outputs, or None."""
+        """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""
         for span in reversed(outputs):
             if span.kind == "codes" and self.tokenizers.codes is not None and self.vocoder is not None:
                 return self.vocoder.from_codes(span.content, self.tokenizers.codes)
-            if span.kind == "units" and self.vocoder is not None:
+            if span.kind == "units" and self.vocoder is not None and "units" not in self.elsewhere:
                 return self.vocoder.from_units(span.content, voice=voice)
         return None

@@ -60,7 +60,7 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         if self.model.tokenizers.units is None:
-            raise InputError("this model has no units; a coordinator hears units")
+            raise InputError("this model has no tokenizer that makes units; a coordinator hears recordings as units")
         if self.window_seconds <= 0:
             raise InputError(f"window_seconds is {self.window_seconds}: it must be above 0")
 

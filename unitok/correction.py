@@ -20,7 +20,7 @@ from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt
 from unitok_tokenizers.listed import ListedAutomaton
-from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.normaliser import basic, words
 
 VectorsOf = Callable[[Sequence[NBest]], list[Any]]
 """Lists → vectors (N, C) of each that stand before its hypotheses, such as a noise vector; None for none."""
@@ -108,8 +108,8 @@ class Corrector:
 
 def nearest(text: str, candidates: Sequence[str]) -> str:
     """The candidate with the fewest word edits to a text; the first of equal ones."""
-    words = basic(text).split()
-    return min(candidates, key=lambda one: edits(words, basic(one).split()))
+    said = words(text)
+    return min(candidates, key=lambda one: edits(said, words(one)))
 
 
 def edits(one: Sequence[str], other: Sequence[str]) -> int:
@@ -125,6 +125,6 @@ def edits(one: Sequence[str], other: Sequence[str]) -> int:
 def majority(one: NBest) -> str:
     """The hypothesis with the fewest word edits to all others together (minimum Bayes risk, equal weights)."""
     texts = one.texts
-    words = [basic(text).split() for text in texts]
-    totals = [sum(edits(a, b) for b in words) for a in words]
+    said = [words(text) for text in texts]
+    totals = [sum(edits(a, b) for b in said) for a in said]
     return texts[int(np.argmin(totals))]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unitok_tokenizers.scripts import SPACELESS, TOKEN
 from unitok_tokenizers.speech_activity import FRAME_SECONDS, levels
 
 SILENCE_DB = -70.0
@@ -24,9 +25,6 @@ RANGE_DB = 40.0
 """Everything further below the loud parts counts as equally quiet."""
 QUIET_SHARE = 1 / 3
 """A frame is quiet in the lowest third of the range between the quietest and the loud frames."""
-SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Scripts without spaces between words; each character counts as a word."""
-TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 ENDS_SPACELESS, BEGINS_SPACELESS = re.compile(rf"[{SPACELESS}]\s*$"), re.compile(rf"^\s*[{SPACELESS}]")
 
 

@@ -150,7 +150,7 @@ class Model(Answering):
         """The request behind `synthesize`."""
         if output not in ("units", "codes"):
             raise InputError(f"output is {output!r}; choose units or codes")
-        if output == "codes" and self.tokenizers.codes is None:
+        if output == "codes" and "codes" not in self.vocabulary.streams:
             output = "units"
         flag = OUT_CODES if output == "codes" else OUT_UNITS
         prompt = self.voice_prompt(voice) if output == "codes" else ()
@@ -259,7 +259,7 @@ class Model(Answering):
         """The request behind `generate` and `stream`; InputError as there."""
         given = [self.text_span(text)] if text is not None else []
         if audio is not None:
-            given.append(Span("units", self.units_of([audio])[0]))
+            given += self.speech_of([audio])
         continues = task in ("lm", "slm", "ilm")
         if continues and task != "ilm" and any(span.kind != output_kinds(task)[0] for span in given):
             raise InputError(

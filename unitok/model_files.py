@@ -51,7 +51,8 @@ def write_model(model: Model, folder: Path | str) -> None:
             model.vocoder.save(draft / "vocoder")
         if model.prompts:
             save_file({k: np.ascontiguousarray(v) for k, v in model.prompts.items()}, draft / "voices.safetensors")
-        write_json(draft / "unitok.json", {"format": FORMAT, "limits": model.limits.__dict__, "info": model.info})
+        own = {"limits": model.limits.__dict__, "info": model.info, "elsewhere": sorted(model.elsewhere)}
+        write_json(draft / "unitok.json", {"format": FORMAT, **own})
 
 
 def read_model(root: Path, dtype: torch.dtype) -> Model:
@@ -76,11 +77,24 @@ def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
     return decoder
 
 
+def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, elsewhere: list[str] | None) -> None:
+    """InputError where a stream has lost its tokenizer: only those made elsewhere have none.
+
+    Directories of earlier versions, which had no streams made elsewhere, do not say so: `elsewhere` is then None.
+    """
+    own = {stream.name for stream in tokenizers.streams()}
+    if elsewhere is not None and (lost := set(vocabulary.streams) - own - set(elsewhere)):
+        raise InputError(
+            f"{root}: tokenizers/{min(lost)} is missing, which makes stream {min(lost)!r}; copy the folder again"
+        )
+
+
 def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     tokenizers = TokenizerSet.load(root / "tokenizers")
     for stream in tokenizers.streams():
-        vocabulary.check(stream, f"{root}/tokenizers")
+        vocabulary.check(stream, f"{root}/tokenizers", f"{root}/vocabulary.json")
+    check_origin(root, vocabulary, tokenizers, config.get("elsewhere"))
     decoder = read_decoder(root, dtype)
     if decoder.config.vocab_size != vocabulary.size:
         raise InputError(

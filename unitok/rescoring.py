@@ -22,6 +22,7 @@ from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.scripts import TOKEN
 
 BATCH = 64
 """Texts that are scored together."""
@@ -58,7 +59,7 @@ class Features:
     lm_tokens: np.ndarray
     """Tokens of it, the end of sequence included."""
     words: np.ndarray
-    """Words of each hypothesis."""
+    """Words of each hypothesis; in scripts without spaces characters."""
 
 
 def features(one: NBest, lm: Sequence[tuple[float, int]]) -> Features:
@@ -69,7 +70,7 @@ def features(one: NBest, lm: Sequence[tuple[float, int]]) -> Features:
         am_tokens=np.asarray([h.tokens for h in one.hypotheses]),
         lm=np.asarray([value for value, _ in lm], dtype=np.float64),
         lm_tokens=np.asarray([count for _, count in lm]),
-        words=np.asarray([len(h.text.split()) for h in one.hypotheses]),
+        words=np.asarray([len(TOKEN.findall(h.text)) for h in one.hypotheses]),
     )
 
 

@@ -12,6 +12,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.speech_activity import SpeechDetector
+from unitok_tokenizers.streams import ELSEWHERE
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
@@ -35,10 +36,15 @@ class TokenizerSet:
         text, units, codes = found
         return [text, replace(units, views=codes.name), codes]
 
-    def vocabulary(self, languages: Sequence[str]) -> Vocabulary:
-        """The vocabulary that these tokenizers and languages make."""
+    def vocabulary(self, languages: Sequence[str], elsewhere: Sequence[StreamInfo] = ()) -> Vocabulary:
+        """The vocabulary that these tokenizers, streams made elsewhere and languages make.
+
+        Of a stream that has both, the tokenizer counts; whoever has the tokens compares (`Vocabulary.check`).
+        """
         text, *speech = self.streams()
-        return Vocabulary.build(text=text, streams=speech, languages=languages, roles=self.text.roles)
+        own = {stream.name for stream in speech}
+        others = [stream for stream in elsewhere if stream.name in ELSEWHERE and stream.name not in own]
+        return Vocabulary.build(text=text, streams=[*speech, *others], languages=languages, roles=self.text.roles)
 
     @property
     def detector(self) -> SpeechDetector | None:

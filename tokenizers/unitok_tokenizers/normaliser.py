@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+from unitok_tokenizers.scripts import SPACE_BESIDE, TOKEN
+
 NAME = "basic"
+STATED = "NFKC (full-width forms become plain ones), lower case, no punctuation, no space beside characters of scripts \
+that are written without"
+"""What scores are computed after, for people."""
 
 
 def basic(text: str) -> str:
@@ -12,3 +17,13 @@ def basic(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
     return " ".join(word.strip("'") for word in kept.split() if word.strip("'"))
+
+
+def compared(text: str) -> str:
+    """`basic`, and no space beside characters of scripts without spaces: what characters are counted in."""
+    return SPACE_BESIDE.sub("", basic(text))
+
+
+def words(text: str) -> list[str]:
+    """What word errors count: words, and in scripts without spaces characters."""
+    return TOKEN.findall(basic(text))

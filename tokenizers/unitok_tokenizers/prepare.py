@@ -31,6 +31,7 @@ from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.shards import FORMAT, Shards
 from unitok_tokenizers.speech_activity import keep, moved, spoken_spans
+from unitok_tokenizers.streams import ELSEWHERE
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import StreamInfo
 
@@ -80,8 +81,10 @@ def prepare_shards(
     if joined_share > 0:
         joinable = [row for row in rows if row.audio is None or _usable(row, max_seconds)]
         rows = [*rows, *joined_rows(joinable, joined_share, seed=seed, most_seconds=max_seconds)]
-    settings = [FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole"]
-    key = fingerprint([*settings, [stream.to_json() for stream in streams]])
+    described = [stream.to_json() for stream in streams]
+    # Parts of an earlier version lost the runs of a stream that keeps them.
+    runs = ["runs kept"] if any(stream.kind == "units" and not stream.deduplicated for stream in streams) else []
+    key = fingerprint([FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole", described, *runs])
     files, skipped = [], dict[str, int]()
     for start in range(0, len(rows), PART_ROWS):
         part = rows[start : start + PART_ROWS]
@@ -91,7 +94,7 @@ def prepare_shards(
             skipped[reason] = skipped.get(reason, 0) + count
         if progress is not None:
             progress(min(start + PART_ROWS, len(rows)), len(rows))
-    manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": [info.to_json() for info in streams]}
+    manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": described}
     write_json(root / "manifest.json", manifest)
     own = {name for file in files for name in (file["name"], f"{file['name']}.json")}
     for stale in (*root.glob("part-*"), *root.glob(".part-*")):
@@ -110,13 +113,38 @@ def _usable(row: Row, max_seconds: float) -> bool:
 
 def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[str, StreamInfo]) -> list[StreamInfo]:
     streams = {info.name: info for info in tokenizers.streams()}
-    carried = {name for row in rows for name in row.tokens}
-    for name in sorted(carried):
-        if name not in external and name not in streams:
+    for name, info in external.items():
+        if name not in ELSEWHERE or info.name != name or info.kind != name:
+            raise InputError(f"stream {name!r}: tokens made elsewhere are {' or '.join(ELSEWHERE)}; name it so")
+        own = streams.get(name)
+        if own is not None and own.fingerprint != info.fingerprint:
             raise InputError(
-                f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
+                f"stream {name!r}: the tokenizers make it with fingerprint {own.fingerprint}, its description says "
+                f"{info.fingerprint}; leave out one of the two"
             )
-    return list({**streams, **external}.values())
+    for row in rows:
+        for name, tokens in row.tokens.items():
+            info = external.get(name) or streams.get(name)
+            if info is None:
+                raise InputError(
+                    f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
+                )
+            _check_tokens(row, np.asarray(tokens), info)
+    return list({**streams, **external, **streams}.values())
+
+
+def _check_tokens(row: Row, tokens: np.ndarray, info: StreamInfo) -> None:
+    """InputError for tokens that are not frames of the stream's codebooks, or ids that it does not have."""
+    width = len(info.cardinalities)
+    frames = tokens.reshape(-1, 1) if tokens.ndim == 1 else tokens
+    if frames.shape[1] != width or (info.kind == "units" and tokens.ndim != 1):
+        wanted = "(N,)" if width == 1 else f"(F, {width})"
+        raise InputError(f"row {row.id}: {info.name} have shape {tokens.shape}, the stream has {wanted}; correct one")
+    if (frames >= np.asarray(info.cardinalities)).any():
+        raise InputError(
+            f"row {row.id}: {info.name} hold id {frames.max()}, the stream has {list(info.cardinalities)} ids; "
+            "correct its description or the row"
+        )
 
 
 def _part_key(rows: Sequence[Row], key: str) -> str:
@@ -257,7 +285,8 @@ def _columns(
             )
             for index, found in zip(with_audio, heard_units):
                 units[index] = found
-        pairs = [deduplicate(one) for one in units]
+        info = next(stream for stream in streams if stream.name == "units")
+        pairs = [deduplicate(one) if info.deduplicated else (one, np.ones_like(one)) for one in units]
         columns["units"] = [pair[0] for pair in pairs]
         columns["units_durations"] = [pair[1] for pair in pairs]
     if "codes" in names:

@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json
 
 KINDS = ("text", "phones", "units", "codes", "prosody")
+ELSEWHERE = ("units", "codes")
+"""Streams whose tokens may be made elsewhere: a manifest carries them, and no tokenizer here need know them."""
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TAKEN_NAME = re.compile(r"control|lang|gen|out|u|a\d+")
 """Stream names whose tokens could read like others'."""
@@ -66,3 +70,57 @@ class StreamInfo:
                 "cardinalities": tuple(value["cardinalities"]),
             }
         )
+
+
+def read_description(name: str, path: Path | str) -> StreamInfo:
+    """The stream `name` as a JSON file describes it: what `unitok prepare --stream NAME=FILE.json` takes.
+
+    Raises:
+        InputError: a name that no manifest carries, a missing or unknown field, or a value that describes no stream.
+    """
+    value, where = read_json(path), f"{path}, which describes stream {name!r},"
+    if name not in ELSEWHERE:
+        raise InputError(f"--stream {name}={path}: tokens made elsewhere are {' or '.join(ELSEWHERE)}; name it so")
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} holds no JSON object; write {{{', '.join(NEEDED)}}}")
+    known = (*NEEDED, *OPTIONAL)
+    if missing := [field for field in NEEDED if field not in value]:
+        raise InputError(f"{where} has no {' and no '.join(missing)}; a description has {', '.join(NEEDED)}")
+    if unknown := [field for field in value if field not in known]:
+        raise InputError(f"{where} has {unknown[0]!r}, which no stream has; its fields are {', '.join(known)}")
+    _check_values(value, where)
+    if value.get("name", name) != name:
+        raise InputError(f"{where} names it {value['name']!r}; give one name to both")
+    if value["kind"] != name:
+        raise InputError(f"{where} has kind {value['kind']!r}; write {name!r}")
+    if name == "codes" and value["frame_rate"] is None:
+        raise InputError(f"{where} has no frame_rate, by which voice prompts are measured; write frames a second")
+    rate = value["frame_rate"]
+    return StreamInfo.from_json({**value, "name": name, "frame_rate": None if rate is None else str(rate)})
+
+
+NEEDED, OPTIONAL = ("kind", "fingerprint", "frame_rate", "cardinalities"), ("deduplicated", "views", "name")
+
+
+def _check_values(value: Mapping[str, Any], where: str) -> None:
+    """InputError for a field of another type, or a rate that is none."""
+
+    def wrong(field: str, wanted: str) -> InputError:
+        return InputError(f"{where} has {field} {value[field]!r}; write {wanted}")
+
+    for field in ("kind", "fingerprint", "views"):
+        found = value.get(field)
+        if not (isinstance(found, str) and found) and not (field == "views" and found is None):
+            raise wrong(field, "a string")
+    if not isinstance(value.get("deduplicated", False), bool):
+        raise wrong("deduplicated", "true or false")
+    sizes = value["cardinalities"]
+    if not isinstance(sizes, list) or not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
+        raise wrong("cardinalities", "a list of one whole number per codebook, such as [500]")
+    rate = value["frame_rate"]
+    try:
+        good = rate is None or (not isinstance(rate, bool) and Fraction(str(rate)) > 0)
+    except (TypeError, ValueError, ZeroDivisionError):
+        good = False
+    if not good:
+        raise wrong("frame_rate", 'frames a second as a number or an exact fraction, such as 12.5 or "75/2"')

@@ -313,18 +313,18 @@ class Vocabulary:
 
     # -- agreement and files ------------------------------------------------------------------------------------
 
-    def check(self, stream: StreamInfo, where: str = "the shards") -> None:
+    def check(self, stream: StreamInfo, where: str = "the shards", owner: str = "the vocabulary") -> None:
         """Raise InputError naming both sides where `stream` is not the one this vocabulary was made with."""
         own = self.streams.get(stream.name)
         if own is None:
             known = ", ".join(self.streams)
-            raise InputError(f"{where} hold stream {stream.name!r}, the vocabulary only {known}; leave that stream out")
+            raise InputError(f"{where} hold stream {stream.name!r}, {owner} only {known}; leave that stream out")
         for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
             ours, theirs = getattr(own, part), getattr(stream, part)
             if ours != theirs:
                 raise InputError(
-                    f"stream {stream.name!r}: {part} is {theirs} in {where} and {ours} in the vocabulary; "
-                    "prepare the shards with this model's tokenizers"
+                    f"stream {stream.name!r}: {part} is {theirs} in {where} and {ours} in {owner}; "
+                    "prepare the shards with this model's tokenizers, or with tokens of the same origin"
                 )
 
     def to_json(self) -> dict[str, Any]:

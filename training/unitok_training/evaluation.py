@@ -23,7 +23,8 @@ from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.shards import Shards
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
-from unitok_training.scores import bleu, cer, chrf, wer
+from unitok_training.scores import bleu, bleu_label, cer, chrf, error_unit, wer
+from unitok_training.token_scores import evaluate_tokens
 
 Metrics = dict[str, Any]
 T = TypeVar("T")
@@ -102,6 +103,13 @@ class Evaluation:
             seconds=values["seconds"],
         )
 
+    def sound(self, row: int) -> np.ndarray | None:
+        """`audio`, or None where the row has none or nothing here reads recordings."""
+        model = self.model
+        readers = (model.tokenizers.units, model.tokenizers.codes, model.latent)
+        there = any(reader is not None for reader in readers) and bool(self.shards.row(row)["audio"])
+        return self.audio(row) if there else None
+
     def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
         """(source row, target row) of the same group in two languages."""
         by_group: dict[str, list[int]] = {}
@@ -136,23 +144,36 @@ TextPairs = list[tuple[str, str, str]]
 
 
 def put_error_rates(run: Evaluation, key: str, pairs: TextPairs) -> None:
-    """Pooled WER and CER, and WER by language."""
+    """Pooled WER and CER and by language, with what `wer` counts (`unit`): characters where there are no spaces."""
     run.put(f"{key}.wer", wer([p[1] for p in pairs], [p[2] for p in pairs]))
     run.put(f"{key}.cer", cer([p[1] for p in pairs], [p[2] for p in pairs]))
+    run.put(f"{key}.unit", error_unit([p[1] for p in pairs]))
     run.put(f"{key}.count", len(pairs))
     for label in sorted({p[0] for p in pairs}):
         chosen = [p for p in pairs if p[0] == label]
         run.put(f"{key}.by_lang.{label}.wer", wer([p[1] for p in chosen], [p[2] for p in chosen]))
+        run.put(f"{key}.by_lang.{label}.cer", cer([p[1] for p in chosen], [p[2] for p in chosen]))
+        run.put(f"{key}.by_lang.{label}.unit", error_unit([p[1] for p in chosen]))
 
 
 def put_translation_scores(run: Evaluation, key: str, pairs: TextPairs, name: str = "bleu") -> None:
-    """Pooled BLEU and chrF, and BLEU by direction."""
-    run.put(f"{key}.{name}", bleu([p[1] for p in pairs], [p[2] for p in pairs]))
+    """Pooled BLEU and chrF, and BLEU by direction, each with the tokenizer of the target's script."""
+    langs, references = [target_of(p[0]) for p in pairs], [p[1] for p in pairs]
+    run.put(f"{key}.{name}", bleu(references, [p[2] for p in pairs], langs))
+    run.put(f"{key}.{name}_tokenizer", bleu_label(references, langs))
     run.put(f"{key}.{name.replace('bleu', 'chrf')}", chrf([p[1] for p in pairs], [p[2] for p in pairs]))
     run.put(f"{key}.count", len(pairs))
     for label in sorted({p[0] for p in pairs}):
         chosen = [p for p in pairs if p[0] == label]
-        run.put(f"{key}.by_direction.{label}.{name}", bleu([p[1] for p in chosen], [p[2] for p in chosen]))
+        texts, langs = [p[1] for p in chosen], [target_of(label)] * len(chosen)
+        run.put(f"{key}.by_direction.{label}.{name}", bleu(texts, [p[2] for p in chosen], langs))
+        run.put(f"{key}.by_direction.{label}.{name}_tokenizer", bleu_label(texts, langs))
+
+
+def target_of(direction: str) -> str:
+    """Target language of a direction such as en-ja; of one with regions, such as en-ja-JP, the language itself."""
+    _, *parts = direction.lower().replace("_", "-").split("-")
+    return "ja" if "ja" in parts else parts[-1] if parts else ""
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -175,7 +196,7 @@ def evaluate_asr(run: Evaluation) -> None:
         put_error_rates(run, key, pairs)
         if key == "asr":
             for row, (_, reference, output) in list(zip(rows, pairs))[:5]:
-                run.examples.append(Example("asr", reference, output, reference_audio=run.audio(row)))
+                run.examples.append(Example("asr", reference, output, reference_audio=run.sound(row)))
 
 
 def evaluate_translation(run: Evaluation) -> None:
@@ -197,7 +218,7 @@ def evaluate_translation(run: Evaluation) -> None:
         put_translation_scores(run, key, triples)
         if "seen" not in key:
             for (a, _), (label, reference, output) in list(zip(pairs, triples))[:5]:
-                sound = run.audio(a) if kind == "units" else None
+                sound = run.sound(a) if kind == "units" else None
                 run.examples.append(
                     Example(key, reference, output, source=f"{label}: {run.text(a)}", reference_audio=sound)
                 )
@@ -212,8 +233,7 @@ def evaluate_speech(run: Evaluation) -> None:
         return
     rows = run.rows(run.split, "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
-    speakable = {"units": run.model.vocoder.units is not None, "codes": run.model.tokenizers.codes is not None}
-    for output in [name for name, possible in speakable.items() if possible]:
+    for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
         asked = [voices[index % len(voices)] for index in range(len(rows))]
         requests = [
             run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
@@ -239,7 +259,7 @@ def evaluate_speech(run: Evaluation) -> None:
                     run.text(row),
                     read[index],
                     audio=heard[index],
-                    reference_audio=run.audio(row),
+                    reference_audio=run.sound(row),
                     note=note,
                 )
             )
@@ -269,7 +289,9 @@ def evaluate_speech_translation(run: Evaluation) -> None:
         put_translation_scores(run, key, triples, "asr_bleu")
         if key == "s2st_chained":
             chain = [result.text or "" for result in results]
-            run.put(f"{key}.text_bleu", bleu([t[1] for t in triples], chain))
+            references, langs = [t[1] for t in triples], [run.lang(b) for _, b in pairs]
+            run.put(f"{key}.text_bleu", bleu(references, chain, langs))
+            run.put(f"{key}.text_bleu_tokenizer", bleu_label(references, langs))
         for index, (a, _) in list(enumerate(pairs))[:5]:
             label, reference, text = triples[index]
             run.examples.append(
@@ -279,7 +301,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
                     text,
                     f"{label}: {run.text(a)}",
                     heard[index],
-                    run.audio(a),
+                    run.sound(a),
                     " → ".join(results[index].texts),
                 )
             )
@@ -289,10 +311,14 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     """Reference audio through the tokenizers and back, without the decoder."""
     if run.judge is None or run.model.vocoder is None:
         return
-    rows = run.rows(run.split, "units", "text_ids")
-    references = [run.audio(row) for row in rows]
+    sounds = {row: run.sound(row) for row in run.rows(run.split, "units", "text_ids")}
+    rows = [row for row, sound in sounds.items() if sound is not None]
+    if not rows:
+        return
+    references = [sound for sound in sounds.values() if sound is not None]
     texts = [run.text(row) for row in rows]
-    run.put("judge", run.judge.controls(references, texts, seed=run.seed))
+    unit = error_unit(texts)
+    run.put("judge", {**run.judge.controls(references, texts, seed=run.seed), "unit": unit})
     if run.judge.speakers is not None:
         seen = run.rows(run.seen_split, "text_ids")
         if seen:
@@ -304,6 +330,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     if codec is not None and run.rows(run.split, "codes"):
         made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
         run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
+        run.put("resynthesis.codes.unit", unit)
         run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
         _resynthesis_examples(run, "resynthesis.codes", rows, references, made)
     if vocoder.units is not None:
@@ -312,6 +339,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
             for row, audio in zip(rows, references)
         ]
         run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(made)))
+        run.put("resynthesis.units.unit", unit)
         _resynthesis_examples(run, "resynthesis.units", rows, references, made)
 
 
@@ -341,6 +369,7 @@ TASKS: tuple[Callable[[Evaluation], None], ...] = (
     evaluate_text_lm,
     evaluate_speech_lm,
     evaluate_interleaved,
+    evaluate_tokens,
 )
 
 
@@ -351,7 +380,7 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
         InputError: the shards are not this model's, or hold no test rows.
     """
     for stream in run.shards.streams.values():
-        run.model.vocabulary.check(stream, str(run.shards.folder))
+        run.model.vocabulary.check(stream, str(run.shards.folder), "the model's vocabulary")
     if not (run.shards.split == run.split).any():
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")

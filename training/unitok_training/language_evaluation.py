@@ -70,7 +70,8 @@ def evaluate_speech_lm(run: Evaluation) -> None:
         if (order == np.arange(len(pieces))).all():
             continue
         units = np.concatenate([pieces[index] for index in order])
-        units = units[np.insert(np.diff(units) != 0, 0, True)]
+        if run.shards.streams["units"].deduplicated:
+            units = units[np.insert(np.diff(units) != 0, 0, True)]
         real.append(Plan("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
         scrambled.append(Plan("slm", run.lang(row), outputs=(Span("units", units),)))
     if not real:
@@ -81,11 +82,13 @@ def evaluate_speech_lm(run: Evaluation) -> None:
 
 
 def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
-    """Deduplicated units of each word, by the row's alignment; empty where there is none."""
+    """Units of each word, by the row's alignment; empty where there is none, or no frame rate."""
     words = run.shards.row(row)["words"]
     units, durations = run.cell("units", row), run.cell("units_durations", row)
-    rate = float(run.shards.streams["units"].frame_rate or 1)
-    middles = (np.cumsum(durations) - durations / 2) / rate
+    rate = run.shards.streams["units"].frame_rate
+    if rate is None:
+        return []
+    middles = (np.cumsum(durations) - durations / 2) / float(rate)
     starts = [start for _, start, _ in words]
     index = np.searchsorted(starts, middles, side="right") - 1
     return [units[np.maximum(index, 0) == word] for word in range(len(words)) if (np.maximum(index, 0) == word).any()]
@@ -93,6 +96,8 @@ def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
 
 def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
+    if "units" not in run.shards.streams or run.shards.streams["units"].frame_rate is None:
+        return  # seconds of words say nothing of units
     rows = [
         row
         for row in run.rows(run.split, "units", "units_durations", "text_ids")

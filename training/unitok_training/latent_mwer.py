@@ -22,6 +22,7 @@ from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span, render, render_prompt
 from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.scripts import TOKEN
 from unitok_training.finetune import only_these_move, permuted
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
@@ -91,7 +92,7 @@ def train_mwer(
             objective, errors = torch.zeros(()), 0.0
             for one, (texts, vectors) in zip(asked, lists):
                 logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
-                counts = torch.tensor([float(edits(one.answer.split(), text.split())) for text in texts])
+                counts = torch.tensor([float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts])
                 objective = objective + mwer_loss(logs[:-1], counts)
                 objective = objective - config.reference_weight * logs[-1] / sizes[-1]
                 errors += float((logs[:-1].detach().softmax(-1) * counts).sum())

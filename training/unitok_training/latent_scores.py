@@ -15,7 +15,7 @@ from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, Item, LatentLine, RowTexts, asked_items
-from unitok_training.scores import bleu, formatted_wer, wer
+from unitok_training.scores import bleu, bleu_label, error_unit, formatted_wer, wer
 
 AT_ONCE = 16
 """Requests that are answered together."""
@@ -71,16 +71,16 @@ def spread(items: Sequence[Any], limit: int) -> list[Any]:
 
 def score_lines(
     model: Model, rows: Sequence[Row], keys: Sequence[str], limit: int = 200, *, seed: int = 0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Scores of each key that the rows fit.
 
     Returns:
         `wer` of asr, `bleu` of s2tt and mt; of other lines `accuracy` (whole answers), and of those that transcribe
-        `wer` and `formatted_wer` too, of `asr.times` also `near`; `rows`, how many were asked. A line of text alone
-        without a question has none.
+        `wer` and `formatted_wer` too, of `asr.times` also `near`; `unit` or `bleu_tokenizer`, what they count; `rows`,
+        how many were asked. A line of text alone without a question has none.
     """
     table = RowTexts(rows, model.tokenizers.text)
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     for key in keys:
         line = LATENT_LINES[key]
         items = [
@@ -94,18 +94,19 @@ def score_lines(
     return scores
 
 
-def score(key: str, wanted: Sequence[str], found: Sequence[str]) -> dict[str, float]:
-    """The figures that a line is judged by."""
+def score(key: str, wanted: Sequence[str], found: Sequence[str]) -> dict[str, Any]:
+    """The figures that a line is judged by, and what they count (`unit`, `bleu_tokenizer`)."""
     task = key.split(".")[0]
     if task in ("s2tt", "mt"):
-        return {"bleu": bleu(wanted, found)}
+        return {"bleu": bleu(wanted, found), "bleu_tokenizer": bleu_label(wanted)}
     if key == "asr":
-        return {"wer": wer(wanted, found)}
-    exact = {"accuracy": sum(a == b for a, b in zip(wanted, found)) / len(wanted)}
+        return {"wer": wer(wanted, found), "unit": error_unit(wanted)}
+    exact: dict[str, Any] = {"accuracy": sum(a == b for a, b in zip(wanted, found)) / len(wanted)}
     if key == "asr.times":
         exact["near"] = near(wanted, found)
     if task in ("asr", "cap"):
-        return {**exact, "wer": wer(wanted, found), "formatted_wer": formatted_wer(wanted, found)}
+        errors = {"wer": wer(wanted, found), "formatted_wer": formatted_wer(wanted, found)}
+        return {**exact, **errors, "unit": error_unit(wanted)}
     return exact
 
 

@@ -19,8 +19,8 @@ from unitok.correction import edits, majority
 from unitok.nbest import NBest
 from unitok.rescoring import Features, best, combine, density_ratio, tune
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.normaliser import basic
-from unitok_training.scores import bleu, sentence_bleu
+from unitok_tokenizers.normaliser import basic, words
+from unitok_training.scores import bleu, bleu_label, error_unit, sentence_bleu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,48 +40,47 @@ Slot = dict[str | None, None]
 def list_errors(one: NBest) -> np.ndarray:
     """(H,) word errors of every hypothesis."""
     reference = _reference(one)
-    return np.asarray([edits(reference, basic(text).split()) for text in one.texts], dtype=np.float64)
+    return np.asarray([edits(reference, words(text)) for text in one.texts], dtype=np.float64)
 
 
 def _reference(one: NBest) -> list[str]:
     if one.reference is None:
         raise InputError(f"list {one.id!r} has no reference; scores need one")
-    return basic(one.reference).split()
+    return words(one.reference)
 
 
 def network(texts: Sequence[str]) -> list[Slot]:
     """A confusion network of texts (Fiscus 1997, ROVER): aligned one after another, every text is a path of it."""
     slots: list[Slot] = []
     for number, text in enumerate(texts):
-        words = basic(text).split()
-        slots = _merge(slots, words, first=number == 0)
+        slots = _merge(slots, words(text), first=number == 0)
     return slots
 
 
-def _merge(slots: list[Slot], words: Sequence[str], *, first: bool) -> list[Slot]:
+def _merge(slots: list[Slot], said: Sequence[str], *, first: bool) -> list[Slot]:
     """The network with one more path, aligned with the fewest new words."""
-    rows, columns = len(slots), len(words)
+    rows, columns = len(slots), len(said)
     cost = np.zeros((rows + 1, columns + 1))
     cost[0] = np.arange(columns + 1)
     for i in range(1, rows + 1):
         skip = 0.0 if None in slots[i - 1] else 1.0
         cost[i, 0] = cost[i - 1, 0] + skip
         for j in range(1, columns + 1):
-            same = 0.0 if words[j - 1] in slots[i - 1] else 1.0
+            same = 0.0 if said[j - 1] in slots[i - 1] else 1.0
             cost[i, j] = min(cost[i - 1, j - 1] + same, cost[i - 1, j] + skip, cost[i, j - 1] + 1.0)
     merged: list[Slot] = []
     i, j = rows, columns
     while i or j:
         slot = dict(slots[i - 1]) if i else {}
         skip = 0.0 if None in slot else 1.0
-        if i and j and cost[i, j] == cost[i - 1, j - 1] + (0.0 if words[j - 1] in slot else 1.0):
-            merged.append({**slot, words[j - 1]: None})
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + (0.0 if said[j - 1] in slot else 1.0):
+            merged.append({**slot, said[j - 1]: None})
             i, j = i - 1, j - 1
         elif i and cost[i, j] == cost[i - 1, j] + skip:
             merged.append({**slot, None: None})
             i -= 1
         else:
-            merged.append({words[j - 1]: None} if first else {None: None, words[j - 1]: None})
+            merged.append({said[j - 1]: None} if first else {None: None, said[j - 1]: None})
             j -= 1
     return merged[::-1]
 
@@ -103,18 +102,19 @@ def oracle_scores(lists: Sequence[NBest]) -> dict[str, Any]:
     if not lists:
         raise InputError("there are no lists to score")
     errors = [list_errors(one) for one in lists]
-    words = max(sum(len(_reference(one)) for one in lists), 1)
+    total = max(sum(len(_reference(one)) for one in lists), 1)
     longest = max(map(len, errors))
     composed = sum(network_errors(_reference(one), network(one.texts)) for one in lists)
     return {
-        "first_pass": {"wer": sum(one[0] for one in errors) / words},
+        "first_pass": {"wer": sum(one[0] for one in errors) / total},
         "oracle": {
-            "wer": sum(one.min() for one in errors) / words,
-            "by_size": {str(n): sum(one[:n].min() for one in errors) / words for n in range(1, longest + 1)},
+            "wer": sum(one.min() for one in errors) / total,
+            "by_size": {str(n): sum(one[:n].min() for one in errors) / total for n in range(1, longest + 1)},
         },
-        "compositional": {"wer": composed / words},
+        "compositional": {"wer": composed / total},
+        "unit": error_unit([one.reference or "" for one in lists]),
         "lists": len(lists),
-        "words": words,
+        "words": total,
         "hypotheses_per_list": float(np.mean([len(one) for one in errors])),
     }
 
@@ -129,15 +129,15 @@ def rescoring_scores(
     """WER after rescoring with the weights that a development set chose, and at λ = 1; errors of it by λ."""
     tuned = tune(dev_features, [list_errors(one) for one in dev], lengths=terms.lengths, words=terms.words)
     errors = [list_errors(one) for one in lists]
-    words = max(sum(len(_reference(one)) for one in lists), 1)
+    total = max(sum(len(_reference(one)) for one in lists), 1)
     picked = [best(combine(one, tuned.weights)) for one in features]
     alone = [int(np.argmax(one.lm)) for one in features]
     return {
-        "wer": sum(one[index] for one, index in zip(errors, picked)) / words,
+        "wer": sum(one[index] for one, index in zip(errors, picked)) / total,
         "lambda": tuned.weights.lm,
         "length": tuned.weights.length,
         "word": tuned.weights.words,
-        "lm_alone_wer": sum(one[index] for one, index in zip(errors, alone)) / words,
+        "lm_alone_wer": sum(one[index] for one, index in zip(errors, alone)) / total,
         "dev_errors_by_lambda": {f"{lam:.2f}": count for lam, count in tuned.curve},
     }
 
@@ -162,11 +162,11 @@ def density_scores(
         return float(sum(counts[one.id][best(score)] for one, score in zip(part, scores)))
 
     mu, lam = min(product(steps, steps), key=lambda pair: (errors(pair[0], pair[1], dev, dev_features), sum(pair)))
-    words = max(sum(len(_reference(one)) for one in lists), 1)
-    return {"wer": errors(mu, lam, lists, features) / words, "mu": mu, "lambda": lam}
+    total = max(sum(len(_reference(one)) for one in lists), 1)
+    return {"wer": errors(mu, lam, lists, features) / total, "mu": mu, "lambda": lam}
 
 
-def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, float]]:
+def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, Any]]:
     """BLEU of the first hypotheses, of those that agree most with their list, and of those nearest to the reference."""
     wanted = [" ".join(_reference(one)) for one in lists]
     picked = {
@@ -174,15 +174,18 @@ def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, float]]:
         "majority": [majority(one) for one in lists],
         "oracle": [max(one.texts, key=partial(sentence_bleu, right)) for one, right in zip(lists, wanted)],
     }
-    return {name: {"bleu": bleu(wanted, texts)} for name, texts in picked.items()}
+    label = bleu_label(wanted)
+    return {name: {"bleu": bleu(wanted, texts), "bleu_tokenizer": label} for name, texts in picked.items()}
 
 
 def correction_scores(lists: Sequence[NBest], answers: Sequence[str]) -> dict[str, Any]:
     """WER of corrected texts, the share of them that no hypothesis says, and of translations their BLEU."""
-    words = max(sum(len(_reference(one)) for one in lists), 1)
+    total = max(sum(len(_reference(one)) for one in lists), 1)
     wrong = sum(edits(_reference(one), basic(text).split()) for one, text in zip(lists, answers))
     outside = [basic(text) not in {basic(own) for own in one.texts} for one, text in zip(lists, answers)]
-    scores = {"wer": wrong / words, "outside_list_share": float(np.mean(outside))}
+    unit = error_unit([one.reference or "" for one in lists])
+    scores: dict[str, Any] = {"wer": wrong / total, "unit": unit, "outside_list_share": float(np.mean(outside))}
     if all(one.target is not None for one in lists):
-        scores["bleu"] = bleu([one.reference or "" for one in lists], answers)
+        references = [one.reference or "" for one in lists]
+        scores |= {"bleu": bleu(references, answers), "bleu_tokenizer": bleu_label(references)}
     return scores

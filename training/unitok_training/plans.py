@@ -79,7 +79,7 @@ class PlanSource:
         pieces: Sequence[str] | None = None,
     ) -> None:
         for stream in shards.streams.values():
-            vocabulary.check(stream)
+            vocabulary.check(stream, str(getattr(shards, "folder", "the shards")))
         self.vocabulary, self.seed = vocabulary, seed
         self.options = options or PlanOptions()
         self.columns = Columns(shards, vocabulary, self.options.split)
@@ -245,7 +245,8 @@ class PlanSource:
 
     def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
         rate = self.columns.shards.streams["codes"].frame_rate
-        assert rate is not None, "codes have a frame rate"
+        if rate is None:
+            raise InputError("the shards' codes have no frame rate, by which voice prompts are measured; describe it")
         return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
 
     # ---- one kind of document per task line

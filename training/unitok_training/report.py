@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.files import atomic_write_bytes, read_json
+from unitok_training.normaliser import STATED
 from unitok_training.progress import flatten, read_metrics
 from unitok_training.report_parts import bars, curve, page, player
 
@@ -183,7 +184,8 @@ def results_table(metrics: Mapping[str, Any], *, targets: bool) -> str:
         if targets:
             cells += f'<td class="number">{html.escape(verdict.target)}</td><td>{mark}</td>'
         rows.append(
-            f"<tr><td>{html.escape(line.title)}<small><code>{line.key}</code></small></td>{cells}"
+            f"<tr><td>{html.escape(line.title)}<small><code>{line.key}</code>{counted(line.key, metrics)}</small></td>"
+            f"{cells}"
             f"<td>{html.escape(verdict.control)}</td></tr>"
         )
     extra = '<th class="number">target</th><th></th>' if targets else ""
@@ -193,6 +195,22 @@ def results_table(metrics: Mapping[str, Any], *, targets: bool) -> str:
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{left_out}"
     )
+
+
+UNITS = {"wer": "words", "cer": "characters", "mer": "words, and characters of scripts without spaces"}
+
+
+def counted(key: str, metrics: Mapping[str, Any]) -> str:
+    """What a score counts, as its evaluation says beside it: words or characters, or BLEU's tokens."""
+    place: Any = metrics
+    *path, last = key.split(".")
+    for part in path:
+        place = place.get(part, {}) if isinstance(place, Mapping) else {}
+    if last.endswith("wer") and place.get("unit") in UNITS:
+        return f" counts {UNITS[place['unit']]}"
+    if isinstance(name := place.get(f"{last}_tokenizer"), str):
+        return f" tokens: {html.escape(name)}"
+    return ""
 
 
 def loss_curves(run: Path) -> str:
@@ -281,6 +299,7 @@ def introduction(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str
         share = write_number(float(corpus["seen_4gram_share"]), percent=True)
         facts.append(f"Training contains {share} of the test's 4-word sequences.")
     facts.append("Test sentences and test voices are held out unless a line says otherwise.")
+    facts.append(f"Scores of text are computed after one normalization: {STATED}.")
     stamp = ""
     if "checkpoint" in metrics:
         stamp = f'<p class="dim">Checkpoint <code>{html.escape(str(metrics["checkpoint"]))}</code></p>'

@@ -18,7 +18,7 @@ from unitok.nbest import NBest
 from unitok.rescoring import Features, Scorer, best, rescore
 from unitok.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.normaliser import words as spoken
 from unitok_training.correction_training import teachable
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import Terms, density_scores, list_errors, oracle_scores, rescoring_scores
@@ -99,7 +99,7 @@ def head_figures(
 def _wer(model: Model, head: RescoringHead, lists: Sequence[NBest]) -> float:
     found: Sequence[Features] = rescore(model, lists)
     picked = [best(head_scores(model, head, one, features)) for one, features in zip(lists, found)]
-    words = sum(len(basic(one.reference or "").split()) for one in lists)
+    words = sum(len(spoken(one.reference or "")) for one in lists)
     if not words:
         raise InputError("the lists' references hold no words; scores need some")
     return float(np.sum([list_errors(one)[index] for one, index in zip(lists, picked)])) / words

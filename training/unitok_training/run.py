@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from unitok.decoder import Decoder, DecoderConfig
+from unitok.hf import expand_vocabulary
+from unitok.lora import lora_config
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
@@ -54,10 +56,12 @@ def train_model(
     Args:
         recipe: what to train.
         shards: token shards.
-        tokenizers: the tokenizers that made them; those of the model `start` where None.
+        tokenizers: the tokenizers that made them; those of the model `start` where None. Units and codes that no
+            tokenizer here makes are described by the shards, and the model keeps that description.
         out: run folder; a repeat continues from its newest checkpoint.
         start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
-            recipe's `decoder` is not used), vocabulary (languages of the shards join it), vocoder, voices and limits.
+            recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
+            and limits.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
@@ -65,7 +69,7 @@ def train_model(
     data = Shards.open(shards, check=True)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
-    vocabulary = _vocabulary(bundle, data, base, str(start), str(tokenizers))
+    vocabulary = _vocabulary(bundle, data, base, start=str(start), tokenizers=str(tokenizers or start))
     if start is not None:
         recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
@@ -73,9 +77,11 @@ def train_model(
     run = Path(out)
     ensure_folder(run)
     with world_from_environment() as world:
-        config = base.decoder.config if base is not None else recipe.decoder.config(vocabulary.size)
-        check_memory(recipe, config.vocab_size, world)
-        decoder = base.decoder if base is not None else _new_decoder(config, recipe.train.seed, start)
+        check_memory(recipe, vocabulary.size, world)
+        if base is not None:
+            decoder = _grown(base, vocabulary, recipe.train.seed)
+        else:
+            decoder = _new_decoder(recipe.decoder.config(vocabulary.size), recipe.train.seed, start)
         if world.is_main:
             run.mkdir(parents=True, exist_ok=True)
             recipe.save(run / "recipe.json")
@@ -106,18 +112,40 @@ def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
     return base.tokenizers
 
 
-def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, start: str, folder: str) -> Vocabulary:
-    """The start's vocabulary with the languages of the shards, whose ids are reserved; else one of its own."""
+def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start: str, tokenizers: str) -> Vocabulary:
+    """The start's vocabulary with what the shards add to it, else one of its own.
+
+    Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes. Languages of
+    the shards take ids that are reserved; streams that the start does not have take new ones behind all others.
+    """
+    made = bundle.vocabulary(data.languages, list(data.streams.values()))
+    for stream in data.streams.values():
+        made.check(stream, str(data.folder), tokenizers)
     if base is None:
-        return bundle.vocabulary(data.languages)
-    vocabulary = base.vocabulary
-    own = {stream.name: stream for stream in bundle.streams()}
-    if own != vocabulary.streams:
-        raise InputError(f"{start}: its vocabulary is not that of {folder}; prepare with {start}/tokenizers")
+        return made
+    vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.streams()}
+    if lost := own - {stream.name for stream in bundle.streams()}:
+        raise InputError(
+            f"{tokenizers} has no tokenizer for {', '.join(sorted(lost))}, which {start} has; leave it out"
+        )
+    for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
+        if stream.name not in vocabulary.streams:
+            vocabulary = vocabulary.append_stream(stream)
+        vocabulary.check(stream, str(data.folder) if stream.name in data.streams else tokenizers, start)
     for code in data.languages:
         if code not in vocabulary.languages:
             vocabulary = vocabulary.append_language(code)
     return vocabulary
+
+
+def _grown(base: Model, vocabulary: Vocabulary, seed: int) -> Decoder:
+    """The start's decoder, with new rows for streams that its vocabulary did not have."""
+    old = base.vocabulary.size
+    if vocabulary.size == old:
+        return base.decoder
+    if lora_config(base.decoder) is not None:
+        raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
+    return expand_vocabulary(base.decoder, vocabulary.size, old, generator=torch.Generator().manual_seed(seed))
 
 
 def _shape(config: DecoderConfig) -> Shape:

@@ -163,7 +163,7 @@ def check_safety(
     found: dict[str, TaskSafety] = {}
     skipped: dict[str, str] = {}
     for stream in shards.streams.values():
-        model.vocabulary.check(stream, str(shards.folder))
+        model.vocabulary.check(stream, str(shards.folder), "the model's vocabulary")
     for key in chosen:
         try:
             source = PlanSource(

@@ -130,7 +130,11 @@ def check_rich(bench: Bench) -> Figures:
         "test_seen": ("sid", "ask"),  # names of speakers can be known of known voices alone
     }.items():
         for key, scores in score_lines(model, bench.held_out(rows, split), keys, bench.config.limit).items():
-            figures |= {f"{key}.{name}": value for name, value in scores.items() if name != "rows"}
+            figures |= {
+                f"{key}.{name}": value
+                for name, value in scores.items()
+                if name != "rows" and not isinstance(value, str)
+            }
     held = bench.held_out(rows)
     for preset in ("tagged", "untagged"):
         arm = bench.taught(preset, rows)

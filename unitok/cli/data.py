@@ -135,18 +135,19 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
 def run_prepare(options: argparse.Namespace) -> None:
     from unitok_tokenizers.bundle import TokenizerSet
     from unitok_tokenizers.errors import InputError
-    from unitok_tokenizers.files import read_json
     from unitok_tokenizers.manifest import read_manifest, unknown_splits
     from unitok_tokenizers.prepare import prepare_shards
     from unitok_tokenizers.shards import summary
-    from unitok_tokenizers.vocabulary import StreamInfo
+    from unitok_tokenizers.streams import read_description
 
     external = {}
     for item in options.stream:
         name, sign, file = item.partition("=")
         if not sign:
             raise InputError(f"--stream is {item!r}: write NAME=FILE.json")
-        external[name] = StreamInfo.from_json({"name": name, **read_json(file)})
+        if name in external:
+            raise InputError(f"--stream {name} is given twice; describe each stream once")
+        external[name] = read_description(name, file)
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
     for split, count in unknown_splits(rows).items():
         print(f"{count} rows are of split {split!r}, which nothing looks for by itself", file=sys.stderr)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from unitok.model import Model
     from unitok.results import Result
 
@@ -38,8 +40,10 @@ def add_commands(commands: Any) -> None:
     generate = commands.add_parser("generate", help="answer one request")
     generate.add_argument("model", help="model directory")
     generate.add_argument(
-        "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
+        "input", nargs="?", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
     )
+    generate.add_argument("--units", metavar="FILE", help="units made elsewhere, instead: .npy, .json or .jsonl")
+    generate.add_argument("--codes", metavar="FILE", help="codes made elsewhere, instead, as frames of ids")
     generate.add_argument(
         "--task",
         required=True,
@@ -68,7 +72,7 @@ def add_commands(commands: Any) -> None:
     generate.add_argument(
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
-    generate.add_argument("-o", "--out", help="file for generated audio")
+    generate.add_argument("-o", "--out", help="file for generated audio; .npy, .json or .jsonl for its ids")
     generate.set_defaults(run=run_generate)
 
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
@@ -92,6 +96,8 @@ SPEAKING = ("tts", "s2st", "slm")
 """Tasks whose answer is a file."""
 CONTINUING = ("lm", "slm", "ilm")
 """Tasks that may begin with nothing."""
+READING = ("tts", "mt", "lm")
+"""Tasks that are given text."""
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -102,9 +108,15 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"task {options.task} needs --lang (for translation --source and --target)")
     if options.target is None and options.task in ("s2tt", "s2st", "mt"):
         raise InputError(f"task {options.task} needs --target")
-    if options.out is None and options.task in SPEAKING:
-        raise InputError(f"task {options.task} needs -o FILE for the audio")
-    if not options.input and options.task not in CONTINUING:
+    given = [name for name in ("input", "units", "codes") if getattr(options, name) is not None]
+    if len(given) != 1:
+        raise InputError("give one of: a recording or text, --units FILE, --codes FILE")
+    if given != ["input"]:
+        if options.task in READING:
+            raise InputError(f"task {options.task} reads text; --{given[0]} is for tasks that hear speech")
+        if options.front_end in ("latent", "cascade"):
+            raise InputError(f"--front-end {options.front_end} reads recordings, not --{given[0]}; leave one out")
+    elif not options.input and options.task not in CONTINUING:
         raise InputError(f"task {options.task} needs text or a recording")
     if options.front_end == "cascade" and options.task not in ("s2tt", "s2st"):
         raise InputError(f"--front-end cascade translates speech (s2tt, s2st); the task is {options.task}")
@@ -114,31 +126,76 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--beams is {options.beams}: give 1 or more")
 
 
+def check_out(model: Model, options: argparse.Namespace) -> None:
+    """InputError where a task that speaks has no file for its audio, or no way to make any."""
+    from unitok.token_files import SUFFIXES, names_ids
+    from unitok_tokenizers.errors import InputError
+
+    if options.out is not None and names_ids(options.out):
+        if options.front_end == "cascade":
+            raise InputError("--front-end cascade answers with audio and keeps no ids; name -o FILE.wav")
+        return
+    if options.task not in SPEAKING:
+        return
+    coded = options.task == "tts" and (options.output or "codes") == "codes" and "codes" in model.vocabulary.streams
+    kind = "codes" if coded else "units"
+    cascade = options.front_end == "cascade"
+    if options.out is None and (cascade or kind not in model.elsewhere):
+        raise InputError(f"task {options.task} needs -o FILE for the audio")
+    if options.out is not None and not cascade and kind in model.elsewhere:
+        raise InputError(
+            f"this model's {kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and cannot be spoken "
+            f"here: name -o FILE with {', '.join(SUFFIXES)} for the ids, or leave -o out to print them"
+        )
+
+
 def run_generate(options: argparse.Namespace) -> None:
     import unitok
-    from unitok.inputs import names_a_file
-    from unitok.sampling import Sampling
+    from unitok.token_files import names_ids, read_ids, write_ids
+    from unitok_tokenizers.errors import InputError
 
     _check(options)
-    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     model = unitok.load(options.model, compiled=options.compiled)
+    check_out(model, options)
+    as_ids = options.out is not None and names_ids(options.out)
+    if as_ids:
+        model.vocoder = None  # the ids are what is wanted
+    stream = "units" if options.units is not None else "codes"
+    file = options.units if options.units is not None else options.codes
+    given = [options.input] if file is None else read_ids(file, stream)
+    if len(given) > 1 and options.out is not None and not as_ids:
+        raise InputError(f"{file} holds {len(given)} utterances, {options.out} one answer; name -o FILE.jsonl")
+    results = [answer(model, options, one) for one in given]
+    if as_ids:
+        print(write_ids(options.out, results))
+    for result in results:
+        show(result, options, as_ids=as_ids)
+
+
+def answer(model: Model, options: argparse.Namespace, given: str | np.ndarray) -> Result:
+    """What one request says. `given` is a recording, a text, or ids that were made elsewhere."""
+    from unitok.inputs import is_tokens, names_a_file
+    from unitok.sampling import Sampling
+
+    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     beams, seed = options.beams, options.seed
     if options.front_end == "cascade":
-        result = run_cascade(model, options)
-    elif options.task == "asr" and not options.temperature:
-        result = model.transcribe(options.input, lang=options.source, beams=beams, front_end=options.front_end)
-    elif options.task == "s2tt" and options.front_end == "latent":
-        result = model.translate(
-            options.input, source=options.source, target=options.target, beams=beams, front_end=options.front_end
+        return run_cascade(model, options)
+    if options.task == "asr" and not options.temperature:
+        return model.transcribe(given, lang=options.source, beams=beams, front_end=options.front_end)
+    if options.task == "s2tt" and options.front_end == "latent":
+        return model.translate(
+            given, source=options.source, target=options.target, beams=beams, front_end=options.front_end
         )
-    elif options.task == "tts":
+    if options.task == "tts":
+        assert isinstance(given, str), "tts is given text"
         output = options.output or "codes"
-        result = model.synthesize(
-            options.input, lang=options.source, voice=options.voice, output=output, sampling=sampling, seed=seed
+        return model.synthesize(
+            given, lang=options.source, voice=options.voice, output=output, sampling=sampling, seed=seed
         )
-    elif options.task == "s2st":
-        result = model.translate_speech(
-            options.input,
+    if options.task == "s2st":
+        return model.translate_speech(
+            given,
             source=options.source,
             target=options.target,
             chain=not options.direct,
@@ -146,22 +203,33 @@ def run_generate(options: argparse.Namespace) -> None:
             sampling=sampling,
             front_end=options.front_end,
         )
-    else:
-        given = options.input or None
-        spoken = given is not None and (options.task in ("asr", "s2tt", "slm", "chat") or names_a_file(given))
-        result = model.generate(
-            options.task,
-            source=options.source,
-            target=options.target,
-            text=None if spoken else given,
-            audio=given if spoken else None,
-            voice=options.voice,
-            sampling=sampling,
-            beams=beams,
-            seed=seed,
-        )
-    if options.out is not None and (result.audio is not None or options.task in SPEAKING):
+    heard = given if is_tokens(given) or (given and options.task in ("asr", "s2tt", "slm", "chat")) else None
+    if heard is None and given and names_a_file(given):
+        heard = given
+    return model.generate(
+        options.task,
+        source=options.source,
+        target=options.target,
+        text=given if heard is None and isinstance(given, str) and given else None,
+        audio=heard,
+        voice=options.voice,
+        sampling=sampling,
+        beams=beams,
+        seed=seed,
+    )
+
+
+def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
+    """Save the audio, and print the texts; of speech that nothing here can say, every output on a line of its own."""
+    from unitok.token_files import lines_of, speech_ids
+
+    speech = result.audio is not None or speech_ids(result) is not None
+    if not as_ids and options.out is not None and (speech or options.task in SPEAKING):
         print(result.save(options.out))
+    elif not as_ids and result.audio is None and speech:
+        for line in lines_of(result, result.texts):
+            print(line)
+        return
     for text in result.texts if len(result.texts) > 1 else [result.text]:
         if text is not None:
             print(text)

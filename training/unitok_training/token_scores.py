@@ -1,0 +1,98 @@
+"""Perplexity and token accuracy of every task line: what can be scored of outputs that nothing here can say or read.
+
+Teacher-forced, among the ids that the grammar allows, where it allows more than one. N choices of an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from unitok.decoder import pack_documents
+from unitok.model import Model
+from unitok.sampling import masked_log_softmax
+from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.tasks import output_kinds
+from unitok_training.documents import Document
+from unitok_training.mixture import LINES, Mixture, parse_key
+from unitok_training.plan_options import PlanOptions
+from unitok_training.plans import OUT_CODES, PlanSource
+
+if TYPE_CHECKING:
+    from unitok_training.evaluation import Evaluation
+
+AT_ONCE = 16
+"""Examples that are read together."""
+SLACK = 64
+"""Ids that an example could still have had: the end is a choice, no limit forces it."""
+
+
+def evaluate_tokens(run: Evaluation) -> None:
+    """`tokens.<task>` for every task of a model whose units or codes were made elsewhere, and what is not scored."""
+    for key in (run.model.info.get("tasks") or list(LINES)) if run.model.elsewhere else ():
+        if why := unspoken(run.model, key):
+            run.metrics.setdefault("not_scored", {})[key] = why
+        options = PlanOptions(split=run.split, target_row="fixed")
+        pieces = run.model.tokenizers.text.pieces()
+        try:
+            source = PlanSource(
+                run.shards, run.model.vocabulary, Mixture(tasks={key: 1.0}), seed=run.seed, options=options,
+                pieces=pieces,
+            )  # fmt: skip
+        except InputError as error:
+            run.metrics.setdefault("not_scored", {})[key] = str(error)
+            continue
+        count = len(source.items[0].source)
+        chosen = range(min(count, run.limit) if run.limit else count)
+        logprobs, right = zip(*choices_of(run.model, [source.document(index) for index in chosen]))
+        run.put(f"tokens.{key}.ppl", float(np.exp(-np.concatenate(logprobs).mean())))
+        run.put(f"tokens.{key}.token_accuracy", float(np.concatenate(right).mean()))
+        run.put(f"tokens.{key}.count", len(chosen))
+
+
+def unspoken(model: Model, key: str) -> str:
+    """Why nobody hears what a task line says; empty where it says nothing, or can be heard."""
+    parsed = parse_key(key)
+    flags = (OUT_CODES,) if parsed.variant == "codes" else ()
+    kind = next((kind for kind in reversed(output_kinds(parsed.task, flags)) if kind in ("units", "codes")), None)
+    if kind is None or kind not in model.elsewhere or model.can_speak(kind):
+        return ""
+    return (
+        f"{kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and no vocoder here speaks them: "
+        f"no word errors and no BLEU of the speech; tokens.{key} says how well they are predicted"
+    )
+
+
+@torch.inference_mode()
+def choices_of(model: Model, documents: list[Document]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(log-probability (N,) float32, whether it is the most probable (N,)) of each chosen id of each example."""
+    for start in range(0, len(documents), AT_ONCE):
+        part = documents[start : start + AT_ONCE]
+        packed = pack_documents([one.ids for one in part], model.decoder.embedding.device)
+        given = torch.tensor([one.prefix_length for one in part], device=packed.ids.device)
+        hidden = model.decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen, prefix_lengths=given)
+        begin = 0
+        for one in part:
+            first = int(np.flatnonzero(one.loss_weight)[0])
+            logits = model.decoder.logits(hidden[begin + first - 1 : begin + len(one.ids) - 1])
+            allowed, free = allowed_ids(model, one.ids, first)
+            logprobs = masked_log_softmax(logits, torch.from_numpy(allowed).to(logits.device)).cpu()
+            target = torch.from_numpy(one.ids[first:].astype(np.int64))
+            found = logprobs.gather(1, target[:, None])[:, 0].numpy()
+            yield found[free], (logprobs.argmax(1) == target).numpy()[free]
+            begin += len(one.ids)
+
+
+def allowed_ids(model: Model, ids: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids that the grammar allows at each place from `first` on (N, V), whether they are several (N,))."""
+    automaton = Automaton(model.vocabulary, ids[:first], max_new_tokens=len(ids) - first + SLACK)
+    masks = []
+    for token in ids[first:].tolist():
+        masks.append(automaton.mask(model.vocabulary.size))
+        automaton.advance(token)
+    allowed = np.stack(masks)
+    return allowed, allowed.sum(1) > 1
