@@ -87,6 +87,8 @@ class Model(Answering):
     ) -> Result:
         """Speech (a recording or units), or text (a string that names no file), to text in another language.
 
+        A string that looks like the path of a recording is one, also where there is no such file, which is an error;
+        `generate("mt", text=…)` takes whatever it is given as text.
         `front_end` as in `heard`, or "cascade" (recognise, then translate the text); it says how speech is read.
         """
         if isinstance(source_input, str) and not names_a_file(source_input):
@@ -133,6 +135,7 @@ class Model(Answering):
         chain: bool = True,
         voice: Voice = None,
         sampling: Sampling = GREEDY,
+        seed: int = 0,
         front_end: str | None = None,
     ) -> Result:
         """Speech to speech in another language, through both texts (`chain=True`) or directly.
@@ -146,7 +149,8 @@ class Model(Answering):
         plan = Plan("s2st", source, target, flags=flags, conditions=(span,))
         own = None if is_tokens(audio) else audio
         vector = self.voice_vector(voice if voice is not None else own)
-        return self.run([Request(plan=plan, voice=vector, speak=True, vectors=vectors)], sampling=sampling)[0]
+        request = Request(plan=plan, voice=vector, speak=True, vectors=vectors)
+        return self.run([request], sampling=sampling, seed=seed)[0]
 
     def cascade(self, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
         """This model's lines one after another, or other backends by name around its translation."""
