@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.test_hf_export import USER_TEXTS, files, own_logits
 from tests.tiny_model import speech, tokenizers
 from unitok.cli.main import main
 from unitok.export import export_hf, import_hf
-from unitok.hf import expand_vocabulary, load_core
+from unitok.hf import expand_vocabulary, load_core, load_hf_state, read_state
 from unitok.hf_tokenizer import token_names
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
@@ -179,3 +180,91 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         import_hf(tmp_path / "host", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def reshard(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change the weights of a folder in several files: what is new goes into a file of its own."""
+    from safetensors.torch import load_file, save_file
+
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    state: dict[str, torch.Tensor] = {}
+    for name in set(index["weight_map"].values()):
+        state.update(load_file(folder / name))
+    before = set(state)
+    change(state)
+    for name in {*index["weight_map"].values()}:
+        part = {key: state[key].contiguous() for key in before & set(state) if index["weight_map"][key] == name}
+        save_file(part, folder / name, metadata={"format": "pt"})
+    fresh = {key: state[key].contiguous() for key in set(state) - before}
+    save_file(fresh, folder / "model-extra.safetensors", metadata={"format": "pt"})
+    index["weight_map"].update(dict.fromkeys(fresh, "model-extra.safetensors"))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+TIED = "llama with every head its own and tied"
+
+
+@pytest.mark.parametrize("kind", ["another", "the embedding once more"])
+@torch.no_grad()
+def test_a_head_beside_a_claim_to_be_tied_is_read_as_stock_reads_it(kind: str, tmp_path: Path) -> None:
+    length = write_host(tmp_path / "host", TIED)
+    another = kind == "another"
+
+    def add(state: dict[str, torch.Tensor]) -> None:
+        table = state["model.embed_tokens.weight"]
+        state["lm_head.weight"] = torch.randn(table.shape) if another else table.clone()
+
+    reshard(tmp_path / "host", add)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "host").eval()
+    decoder = load_core(tmp_path / "host")
+    assert decoder.config.tied is not another
+    model = Model.load(import_hf(tmp_path / "host", tmp_path / "model"))
+    export_hf(tmp_path / "model", tmp_path / "hf")
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    for ids in texts_as_ids(HostText.from_folder(tmp_path / "host")):
+        theirs = stock(torch.from_numpy(ids)[None]).logits[0]
+        assert (own_logits(decoder, ids) - theirs).abs().max() <= 1e-4
+        assert (own_logits(model.decoder, ids)[:, :length] - theirs[:, :length]).abs().max() <= 1e-4
+        assert (back(torch.from_numpy(ids)[None]).logits[0, :, :length] - theirs[:, :length]).abs().max() <= 1e-4
+
+
+@torch.no_grad()
+def test_a_tied_decoder_takes_no_head_of_its_own(tmp_path: Path) -> None:
+    write_host(tmp_path / "host", TIED)
+    decoder, state = load_core(tmp_path / "host"), read_state(tmp_path / "host")
+    load_hf_state(decoder, {**state, "lm_head.weight": state["model.embed_tokens.weight"]})
+    with pytest.raises(InputError, match=r"lm_head\.weight.*tie_word_embeddings to false"):
+        load_hf_state(decoder, {**state, "lm_head.weight": state["model.embed_tokens.weight"] + 1})
+
+
+def test_of_old_checkpoints_the_rotary_buffers_alone_are_left_out(tmp_path: Path) -> None:
+    write_host(tmp_path / "host", "llama")
+
+    def add(state: dict[str, torch.Tensor]) -> None:
+        state["model.layers.1.self_attn.rotary_emb.inv_freq"] = torch.ones(6)
+
+    before = load_core(tmp_path / "host")
+    reshard(tmp_path / "host", add)
+    assert torch.equal(load_core(tmp_path / "host").frequencies, before.frequencies)
+    reshard(tmp_path / "host", lambda state: state.update({"audio.rotary_emb.inv_freq": torch.ones(6)}))
+    with pytest.raises(InputError, match=r"unknown weight 'audio\.rotary_emb\.inv_freq'"):
+        load_core(tmp_path / "host")
+
+
+def test_weights_that_need_scales_or_come_twice_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    write_host(tmp_path / "host", "llama")
+    name = "model.layers.0.mlp.down_proj.weight"
+
+    def narrow(state: dict[str, torch.Tensor]) -> None:
+        state[name] = state[name].to(torch.float8_e4m3fn)
+
+    reshard(tmp_path / "host", narrow)
+    with pytest.raises(InputError, match="float8_e4m3fn; give the folder of the unquantised model"):
+        load_core(tmp_path / "host")
+    index = json.loads((tmp_path / "host/model.safetensors.index.json").read_text())
+    other = next(one for key, one in index["weight_map"].items() if one != index["weight_map"][name])
+    save_file({name: torch.zeros(48, 80)}, tmp_path / "host" / other)
+    with pytest.raises(InputError, match=f"{name}' is in another file too"):
+        load_core(tmp_path / "host")

@@ -181,6 +181,29 @@ def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path:
         other.resume()
 
 
+def test_a_step_weighs_every_token_alike_whatever_pack_it_is_in(manifest: Path, tmp_path: Path) -> None:
+    """By hand: all losses over all tokens, and not the mean of the packs' means."""
+    run = trainer(steps(tiny(), 1, packs_per_step=2), manifest, tmp_path / "run")
+    documents = [run.source.document(index) for index in range(6)]
+    batches = [run.batch(documents[:1]), run.batch(documents[1:])]
+    run._set_modes()
+    torch.manual_seed(3)
+    found = [run.losses_of(batch) for batch in batches]
+    tokens, labels = [len(losses.labels) for losses, *_ in found], [count for _, _, count, _ in found]
+    assert 2 * tokens[0] < tokens[1] and 2 * labels[0] < labels[1]
+    weight = run.config.ctc_weight
+    by_hand = sum(losses.total for losses, *_ in found) / sum(tokens)
+    by_hand = by_hand + weight * sum(ctc for _, ctc, *_ in found) / sum(labels)
+    means = [losses.total / n + weight * ctc / m for (losses, ctc, *_), n, m in zip(found, tokens, labels)]
+    assert abs(float(sum(means)) / 2 - float(by_hand)) > 1e-3
+    values = [value for moving in run.moving.values() for value in moving.values() if value.requires_grad]
+    slopes = [one for one in torch.autograd.grad(by_hand, values, allow_unused=True) if one is not None]
+    torch.manual_seed(3)
+    objective, norm, _ = run.update(batches)
+    assert objective == pytest.approx(float(by_hand), rel=1e-6)
+    assert norm == pytest.approx(float(torch.cat([one.flatten() for one in slopes]).norm()), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(manifest: Path, tmp_path: Path) -> None:
     """Of a step's two packs each takes one; the first one alone writes and scores."""

@@ -31,6 +31,7 @@ from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.streams import StreamInfo
 from unitok_tokenizers.units import deduplicate
@@ -66,11 +67,17 @@ class Request:
     """Turn the units or codes into a waveform."""
     vectors: torch.Tensor | None = None
     """(N, C) of the plan's `lat` spans, in their order."""
+    seed: int | None = None
+    """Of its draws; None takes the one that all requests of a call are given."""
+
+    def drawn_with(self, seed: int) -> int:
+        """Its own seed, or the one that all are given; InputError for what is no seed."""
+        return check_seed(seed if self.seed is None else self.seed)
 
 
-def _batch_seed(seed: int, start: int) -> int:
-    """Seed of the batch that begins at request `start`: equal requests in two batches are drawn apart."""
-    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0]) if start else seed
+def seeded(requests: Sequence[Request], seed: int) -> list[Request]:
+    """The same requests with a seed each, made of one and of their numbers: several draws of one, or of many apart."""
+    return [replace(request, seed=one) for request, one in zip(requests, spread(seed, len(requests)))]
 
 
 @dataclass
@@ -192,7 +199,9 @@ class Answering:
     def speech_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[Span]:
         """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
         stream = self.vocabulary.streams.get("codes")
-        of_codes = [is_tokens(one) and np.ndim(one) == 2 and stream is not None for one in audio]
+        of_codes = [
+            isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 and stream is not None for one in audio
+        ]
         units = iter(self.units_of([one for one, codes in zip(audio, of_codes) if not codes]))
         return [
             Span("codes", check_tokens(np.asarray(one), stream.cardinalities, "codes"))
@@ -288,18 +297,18 @@ class Answering:
         seed: int = 0,
         batch: int = 64,
     ) -> list[Result]:
-        """Answer requests; each result is the same alone as in a batch.
+        """Answer requests; each result is the same alone as in a batch, up to the rounding of sums.
 
         Args:
             requests: plans without outputs (or with a prefix to continue).
             sampling: how ids are chosen where `beams` is 1.
             beams: more than 1 searches instead and fills `nbest`.
-            seed: seed of the draws.
+            seed: of the draws of every request that has no `seed` of its own: equal requests give equal answers.
             batch: most sequences at a time.
         """
         results: list[Result] = []
         for start in range(0, len(requests), batch):
-            results += self._run_batch(requests[start : start + batch], sampling, beams, _batch_seed(seed, start))
+            results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
         return results
 
     def steps(self) -> Stepper | None:
@@ -349,12 +358,13 @@ class Answering:
         ]
 
     def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+        seeds = [request.drawn_with(seed) for request in requests]
         prompts, automata, limits = self.prepare(requests)
         if beams > 1:
             vectors = self.vectors_of(requests, prompts) or [None] * len(requests)
             return [self._search(*one, beams) for one in zip(requests, prompts, automata, vectors)]
         made = generate(
-            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seed,
+            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seeds,
             stepper=self.steps(), vectors=self.vectors_of(requests, prompts), graphs=self.graphs,
         )  # fmt: skip
         return [self.result(*one) for one in zip(requests, prompts, made, automata)]

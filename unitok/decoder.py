@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from unitok.attention import Prefix, varlen_attention
 from unitok.recomputing import keep_products
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.float32_buffers import Float32Buffers
 
 INITIAL_SCALE = 0.02
 
@@ -136,17 +137,18 @@ def after_attention(x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None) 
 
 
 def swiglu(x: Tensor, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
-    """Residual of the feed-forward (Shazeer 2020): (T, C) → (T, C)."""
+    """The feed-forward (Shazeer 2020) behind its norm, without the residual: (T, C) → (T, C)."""
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     gate, up = functional.linear(rms_norm(x, norm, eps).to(dtype), gate_up.to(dtype)).chunk(2, dim=-1)  # (T, I)
-    return x + functional.linear(functional.silu(gate) * up, down.to(dtype))
+    return functional.linear(functional.silu(gate) * up, down.to(dtype))
 
 
 def finish_block(
     x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float
 ) -> Tensor:
     """`after_attention` and `swiglu` as one function: one compiled kernel sequence per block."""
-    return swiglu(after_attention(x, mixed, out, bias), norm, gate_up, down, eps)
+    x = after_attention(x, mixed, out, bias)
+    return x + swiglu(x, norm, gate_up, down, eps)
 
 
 class FeedForward(nn.Module):
@@ -160,7 +162,11 @@ class FeedForward(nn.Module):
         self.down = nn.Parameter(torch.empty(config.width, config.ffn_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, D) → (T, D)."""
+        """(T, C) → (T, C), residual included."""
+        return x + self.update(x)
+
+    def update(self, x: Tensor) -> Tensor:
+        """(T, C) → (T, C), what is added to x: in half precision the difference of `forward` and x has lost its end."""
         return swiglu(x, self.norm, self.gate_up, self.down, self.eps)
 
 
@@ -225,8 +231,8 @@ class Pieces:
     finish: Callable[..., Tensor] = finish_block
 
 
-class Decoder(nn.Module):
-    """Ids → hidden states → logits.
+class Decoder(Float32Buffers):
+    """Ids → hidden states → logits. Rotary frequencies and angles are float32 whatever the weights are.
 
     Args:
         config: the shape.

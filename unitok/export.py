@@ -21,6 +21,7 @@ from unitok.model_parts import save_mixture
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import HostText, SentencePieceText
 from unitok_tokenizers.vocabulary import Vocabulary
 
@@ -106,6 +107,7 @@ def import_hf(
     Raises:
         InputError: another architecture, missing files or weights.
     """
+    check_seed(seed)
     root = Path(folder)
     if not (root / "config.json").exists():
         raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder")

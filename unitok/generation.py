@@ -20,6 +20,7 @@ from unitok.step_graphs import StepGraphs
 from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.seeds import check_seed
 
 LEAST_SHARED = 16
 """Positions that prompts must have in common before they are computed once for all of them."""
@@ -84,7 +85,7 @@ class Generation:
         automata: Sequence[Automaton] | None = None,
         sampling: Sampling = GREEDY,
         max_new_tokens: int | Sequence[int],
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         eos: int | None = None,
         stepper: Stepper | None = None,
         vectors: Sequence[PromptVectors | None] | None = None,
@@ -106,7 +107,8 @@ class Generation:
         self.ids: list[list[int]] = [[] for _ in range(count)]
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
-        self.random = [np.random.default_rng([seed, index]) for index in range(count)]
+        self.random = draws_of(seed, count) if sampling.temperature > 0 else []
+        """Uniform numbers of each sequence: two for every step, counted from its first."""
         self.graphs = graphs if graphs is not None and graphs.fit(decoder, count, capacity, sampling) else None
         self.cache, self.hidden = prefill(
             decoder, prompts, capacity, given_lengths(prompts, automata), vectors,
@@ -184,7 +186,7 @@ def generate(
     automata: Sequence[Automaton] | None = None,
     sampling: Sampling = GREEDY,
     max_new_tokens: int | Sequence[int],
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     eos: int | None = None,
     stepper: Stepper | None = None,
     vectors: Sequence[PromptVectors | None] | None = None,
@@ -198,7 +200,8 @@ def generate(
         automata: one per prompt; None leaves every id allowed.
         sampling: how ids are chosen.
         max_new_tokens: most ids per sequence.
-        seed: with the sequence's index, seeds its draws.
+        seed: of the draws, one for all or one for each. What a sequence draws at a step is a function of its seed and
+            of the step; equal prompts with equal seeds give equal answers.
         eos: id that ends a sequence where there is no automaton.
         stepper: takes the steps, for instance with int8 weights; made from the decoder where None.
         vectors: those that stand in for embedding rows in each prompt.
@@ -216,6 +219,14 @@ def generate(
     while running.step():
         pass
     return running.results()
+
+
+def draws_of(seed: int | Sequence[int], count: int) -> list[np.random.Generator]:
+    """Random numbers of each of `count` sequences: of its own seed alone, whatever stands beside it in the batch."""
+    seeds = [seed] * count if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise InputError(f"{len(seeds)} seeds for {count} sequences; give one for all, or one for each")
+    return [np.random.default_rng(check_seed(one)) for one in seeds]
 
 
 def stepper_of(decoder: Decoder) -> Stepper | None:

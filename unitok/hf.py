@@ -5,6 +5,7 @@ The name map is explicit and works both ways; a key that it does not know is an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,9 @@ FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
 }
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Types of weights that are what they say: integers and float8 need scales, which the stock names have no place for."""
+INV_FREQ = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
@@ -210,16 +214,53 @@ def to_hf_state(decoder: Decoder, *, output_bias: bool = False) -> dict[str, Ten
     return {name: value.detach().contiguous() for name, value in state.items()}
 
 
+def with_its_head(config: DecoderConfig, state: Mapping[str, Tensor]) -> DecoderConfig:
+    """The shape of a checkpoint: not tied where it holds a head of its own, whatever its `config.json` says.
+
+    So does stock transformers 5: `tie_word_embeddings` beside a head that differs from the embedding is overruled. A
+    head that is the embedding once more, as some tools write it, is what being tied means.
+    """
+    head, embedding = state.get("lm_head.weight"), state.get("model.embed_tokens.weight")
+    if not config.tied or head is None or embedding is None or _same(head, embedding):
+        return config
+    return replace(config, tied=False)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.float(), other.float())
+
+
+def _kept(decoder: Decoder, state: Mapping[str, Tensor], where: Path | str) -> dict[str, Tensor]:
+    """A state without what a decoder computes by itself: rotary frequencies, and a head that is its embedding.
+
+    Raises:
+        InputError: numbers that are no floating-point weights, or a head that a tied decoder has no place for.
+    """
+    rest = {}
+    for name, value in state.items():
+        if INV_FREQ.fullmatch(name):  # a buffer that transformers before 4.31 stored; config.json says what it holds
+            continue
+        if value.dtype not in WEIGHT_TYPES:
+            raise InputError(f"{where}: {name!r} is {value.dtype}; give the folder of the unquantised model")
+        rest[name] = value
+    if decoder.config.tied and (head := rest.pop("lm_head.weight", None)) is not None:
+        embedding = rest.get("model.embed_tokens.weight")
+        if embedding is not None and not _same(head, embedding):
+            raise InputError(
+                f"{where}: 'lm_head.weight' is not the embedding, which a tied decoder uses as its head; "
+                "set tie_word_embeddings to false in config.json"
+            )
+    return rest
+
+
 @torch.no_grad()
 def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | str = "the checkpoint") -> None:
     """Copy stock-named weights into a decoder.
 
     Raises:
-        InputError: a missing, unknown or wrongly shaped weight, by name.
+        InputError: a missing, unknown, quantised or wrongly shaped weight, or a head of a tied decoder, by name.
     """
-    rest = {name: value for name, value in state.items() if not name.endswith("rotary_emb.inv_freq")}
-    if decoder.config.tied:
-        rest.pop("lm_head.weight", None)
+    rest = _kept(decoder, state, where)
     output_biases = [value for name, value in rest.items() if name.endswith(".self_attn.o_proj.bias")]
     if any(value.any() for value in output_biases):  # zeros are what a class wants that the decoder does without
         for block in _blocks(decoder):
@@ -265,12 +306,17 @@ def _copy(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
-    """All weights of `model.safetensors`, or of the files that its index names."""
+    """All weights of `model.safetensors`, or of the files that an index names: the first that is there, as in stock.
+
+    Raises:
+        InputError: no such file, one that is damaged, or a weight that two files hold.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     index = folder / "model.safetensors.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    single = (folder / "model.safetensors").exists() or not index.exists()
+    names = ["model.safetensors"] if single else sorted(set(read_json(index)["weight_map"].values()))
     state: dict[str, Tensor] = {}
     for name in names:
         if Path(name).name != name:
@@ -278,9 +324,12 @@ def read_state(folder: Path) -> dict[str, Tensor]:
         if not (folder / name).exists():
             raise InputError(f"{folder}: {name} is missing; give a folder with safetensors weights")
         try:
-            state.update(load_file(folder / name))
+            found = load_file(folder / name)
         except SafetensorError as error:
             raise InputError(f"{folder / name}: not readable ({error}); copy the file again") from error
+        if twice := sorted(found.keys() & state.keys()):
+            raise InputError(f"{folder / name}: weight {twice[0]!r} is in another file too; copy the folder again")
+        state.update(found)
     return state
 
 
@@ -299,8 +348,9 @@ def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int, o
 
 def load_core(folder: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
     """Read such a folder into a decoder."""
-    decoder = Decoder(from_hf_config(read_json(folder / "config.json"), folder))
-    load_hf_state(decoder, read_state(folder), folder)
+    state = read_state(folder)
+    decoder = Decoder(with_its_head(from_hf_config(read_json(folder / "config.json"), folder), state))
+    load_hf_state(decoder, state, folder)
     return decoder.to(dtype).eval()
 
 

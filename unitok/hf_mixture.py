@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from unitok.decoder import Block, Decoder
-from unitok.hf import from_hf_config, load_hf_state, read_state, stock_class, to_hf_config, to_hf_state
+from unitok.hf import (
+    from_hf_config,
+    load_hf_state,
+    read_state,
+    stock_class,
+    to_hf_config,
+    to_hf_state,
+    with_its_head,
+)
 from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
@@ -77,7 +85,7 @@ def load_mixtral(folder: Path) -> Decoder:
     config = read_json(folder / "config.json")
     mixture = MixtureConfig(experts=int(config["num_local_experts"]), chosen=int(config["num_experts_per_tok"]))
     state = _ours(read_state(folder), mixture.experts, int(config["num_hidden_layers"]), folder)
-    shape = from_hf_config({"sliding_window": None, **config, "model_type": "mistral"}, folder)
+    shape = with_its_head(from_hf_config({"sliding_window": None, **config, "model_type": "mistral"}, folder), state)
     dense = Decoder(shape)
     plain = {name: value for name, value in state.items() if not name[0].isdigit()}
     for layer in range(shape.layers):

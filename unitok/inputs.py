@@ -1,11 +1,21 @@
 """What a user may give as speech: a path, samples, samples with their rate, or tokens made elsewhere.
 
 S samples, N units, F frames, Q codebooks.
+
+An array says by its type what it is, and what could be two things is neither:
+
+    float, alone                        samples within [-1, 1], at the rate of the model's tokenizers
+    (float, rate)                       samples within [-1, 1], at that rate in Hz
+    (int16, int32, int8 or uint8, rate) PCM as files and microphones give it, scaled to [-1, 1]
+    int64, alone                        units or codes, as the tokenizers give them
+    any other integers                  refused: give PCM with its rate, tokens as int64
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +24,45 @@ from unitok_tokenizers.audio import LOUDEST, RATES, read_blocks, resample
 from unitok_tokenizers.errors import InputError
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
-"""A path, float samples (S,) at the tokenizers' rate, (samples, rate in Hz), or integer units (N,) or codes (F, Q)."""
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+"""A path, float samples (S,), (samples, rate in Hz), or int64 units (N,) or codes (F, Q); see the table above."""
+AUDIO_SUFFIXES = frozenset(
+    ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .awb .caf .dsf .dts .flac .flv .gsm .m4a .m4b .m4r .m4v "
+    ".mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpga .mpg .oga .ogg .ogv .opus .ra .rf64 .sd2 .snd .sph .spx .tta .voc .w64 "
+    ".wav .wave .weba .webm .wma .wmv .wv".split()
+)
+"""Suffixes of recordings and films, whether they can be read here or not: a name that ends so is never a text."""
+PCM: Mapping[str, tuple[int, int]] = {"int8": (0, 7), "uint8": (128, 7), "int16": (0, 15), "int32": (0, 31)}
+"""Type of PCM samples → (value of silence, bits of full scale)."""
+PATH = re.compile(r"[~.]{0,2}[/\\]\S+|[A-Za-z]:[/\\]\S+|(?!\w+://)\S*[/\\]\S*\.[A-Za-z]\w{0,4}")
+"""A path without spaces: absolute, of this or another folder, of a drive, or of a folder and a name with a suffix."""
 
 
 def is_tokens(audio: object) -> bool:
-    """Whether this is units or codes rather than sound."""
-    return isinstance(audio, np.ndarray) and audio.dtype.kind in "iu"
+    """Whether this is units or codes rather than sound; InputError for integers that could be either."""
+    if not isinstance(audio, np.ndarray) or audio.dtype.kind not in "iu":
+        return False
+    if audio.dtype != np.int64:
+        raise InputError(
+            f"an array of {audio.dtype} may be PCM samples or tokens; give samples with their rate, as (samples, rate),"
+            " or tokens as int64: tokens.astype(numpy.int64)"
+        )
+    return True
 
 
 def names_a_file(value: Audio) -> bool:
-    """Whether this is the path of a recording: a `Path`, a string with an audio suffix, or that of an existing file."""
+    """Whether this is the path of a recording, be there such a file or not.
+
+    A `Path`, or a string that ends in a suffix of recordings, is the path of an existing file, or looks like a path:
+    "/data/talk", "../talk" and "calls/one.bin" do; "and/or", "24/7", addresses and sentences are text.
+    """
     if isinstance(value, Path):
         return True
     if not isinstance(value, str):
         return False
-    if value.lower().endswith(AUDIO_SUFFIXES):
+    stem, dot, ending = value.rpartition(".")
+    if stem and dot and "\n" not in stem and f".{ending.lower()}" in AUDIO_SUFFIXES:
+        return True
+    if PATH.fullmatch(value):
         return True
     try:
         return Path(value).is_file()
@@ -41,24 +74,42 @@ def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
     """(S,) float32 blocks at `rate` Hz; a file is read as they are taken, whatever its length.
 
     Raises:
-        InputError: an unreadable file, or samples that are empty, not finite, or not one-dimensional.
+        InputError: a file that is missing or cannot be read, or samples that are empty, not finite, not of one channel,
+            or of a type that says neither what they are nor how loud.
     """
     if isinstance(audio, str | Path):
         yield from read_blocks(audio, sample_rate=rate)
         return
-    samples, own_rate = audio if isinstance(audio, tuple) else (audio, rate)
-    samples = np.asarray(samples)
-    if samples.dtype.kind != "f":
-        raise InputError(f"samples are {samples.dtype}: give float samples within [-1, 1], or a path")
+    samples, own_rate = _with_rate(audio, rate)
     if samples.ndim != 1 or not len(samples):
         raise InputError(f"samples have shape {samples.shape}: give one channel (S,) with at least one sample")
-    if not RATES[0] <= own_rate <= RATES[1]:
-        raise InputError(f"the sample rate is {own_rate}: give it in Hz, {RATES[0]} to {RATES[1]}")
     if not np.isfinite(samples).all():
         raise InputError("samples hold values that are not finite; mend the recording")
     if np.abs(samples).max() > LOUDEST:
         raise InputError(f"samples hold the value {np.abs(samples).max():.3g}; scale them to [-1, 1]")
     yield resample(np.ascontiguousarray(samples, dtype=np.float32), own_rate, rate)
+
+
+def _with_rate(audio: np.ndarray | tuple[np.ndarray, int], rate: int) -> tuple[np.ndarray, int]:
+    """(float samples, their rate in Hz) of an array, or of a pair of samples and rate."""
+    if not isinstance(audio, tuple):
+        samples = np.asarray(audio)
+        if samples.dtype.kind != "f":
+            raise InputError(
+                f"samples are {samples.dtype}: give float samples within [-1, 1], PCM with its rate, or a path"
+            )
+        return samples, rate
+    if len(audio) != 2 or np.ndim(audio[1]) or not isinstance(audio[1], Real) or isinstance(audio[1], bool):
+        raise InputError("a recording in a pair is (samples, rate in Hz), in this order")
+    samples, own_rate = np.asarray(audio[0]), audio[1]
+    if not RATES[0] <= own_rate <= RATES[1]:
+        raise InputError(f"the sample rate is {own_rate}: give it in Hz, {RATES[0]} to {RATES[1]}")
+    if samples.dtype.name in PCM:
+        silence, bits = PCM[samples.dtype.name]
+        samples = (samples.astype(np.float64) - silence) / 2**bits
+    if samples.dtype.kind != "f":
+        raise InputError(f"samples are {samples.dtype}: give float samples within [-1, 1], or PCM of {', '.join(PCM)}")
+    return samples, own_rate
 
 
 def read_samples(audio: Audio, rate: int) -> np.ndarray:
@@ -73,5 +124,8 @@ def check_tokens(tokens: np.ndarray, cardinalities: tuple[int, ...], name: str) 
         raise InputError(f"{name} have shape {tokens.shape}: give {wanted}, not empty")
     table = tokens.reshape(len(tokens), -1)
     if table.shape[1] != len(cardinalities) or (table < 0).any() or (table >= np.asarray(cardinalities)).any():
-        raise InputError(f"{name} of shape {tokens.shape} do not fit {wanted} with ids below {cardinalities}")
+        raise InputError(
+            f"{name} of shape {tokens.shape} do not fit {wanted} with ids below {cardinalities}; if these are samples, "
+            "give them as (samples, rate): PCM of int16 or int32, or floats within [-1, 1]"
+        )
     return tokens.astype(np.int64)

@@ -54,10 +54,7 @@ class MixtureFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) → (T, C), residual included."""
-        norm = self.experts[0].norm
-        assert isinstance(norm, Tensor)
-        logits = functional.linear(rms_norm(x, norm, self.eps).float(), self.router.float())
-        probabilities = logits.softmax(-1)
+        probabilities = self.route(x)
         rank = probabilities
         if self.forced is not None:
             told = functional.one_hot(self.forced.clamp_min(0).long(), self.mixture.experts).bool()
@@ -66,14 +63,20 @@ class MixtureFeedForward(nn.Module):
         weights = probabilities.gather(1, index)
         weights = weights / weights.sum(-1, keepdim=True)
         self.probabilities, self.picked = probabilities, index
-        out = x
+        mixed = torch.zeros(x.shape, dtype=torch.float32, device=x.device)  # one rounding, not one for every expert
         for number, expert in enumerate(self.experts):
             rows, place = (index == number).nonzero(as_tuple=True)
             if len(rows):
-                part = x[rows]
-                update = (expert(part) - part) * weights[rows, place, None].to(x.dtype)
-                out = out.index_add(0, rows, update)
-        return out
+                assert isinstance(expert, FeedForward)
+                mixed = mixed.index_add(0, rows, expert.update(x[rows]).float() * weights[rows, place, None])
+        return x + mixed.to(x.dtype)
+
+    def route(self, x: Tensor) -> Tensor:
+        """(T, C) → (T, E) probabilities, in float32 also under autocast: a rounded tie would choose another expert."""
+        norm = self.experts[0].norm
+        assert isinstance(norm, Tensor)
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.linear(rms_norm(x.float(), norm, self.eps), self.router.float()).softmax(-1)
 
 
 def mixture_factory(mixture: MixtureConfig) -> Callable[[DecoderConfig], nn.Module]:

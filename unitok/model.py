@@ -113,6 +113,8 @@ class Model(Answering):
     ) -> Result:
         """Speech (a recording or units), or text (a string that names no file), to text in another language.
 
+        A string that looks like the path of a recording is one, also where there is no such file, which is an error;
+        `generate("mt", text=…)` takes whatever it is given as text.
         `front_end` as in `heard`, or "cascade" (recognise, then translate the text); it says how speech is read.
         """
         if isinstance(source_input, str) and not names_a_file(source_input):
@@ -167,6 +169,7 @@ class Model(Answering):
         chain: bool = True,
         voice: Voice = None,
         sampling: Sampling = GREEDY,
+        seed: int = 0,
         front_end: str | None = None,
     ) -> Result:
         """Speech to speech in another language, through both texts (`chain=True`) or directly.
@@ -176,7 +179,7 @@ class Model(Answering):
         if front_end == "cascade":
             return self.cascade().translate_speech(audio, source=source, target=target, voice=voice)
         plan = partial(Plan, "s2st", source, target, (CHAIN,) if chain else (OUT_UNITS,))
-        asked = Asked(plan=plan, sampling=sampling, front_end=front_end, speak=True)
+        asked = Asked(plan=plan, sampling=sampling, seed=seed, front_end=front_end, speak=True)
         if voice is None and not is_tokens(audio):
             if not len(self.spoken(audio, self.sample_rate, seconds=0.1)):
                 return Result(text="", texts=("",))

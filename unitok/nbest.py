@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request
+from unitok.answering import Request, seeded
 from unitok.backends.interfaces import Heard
 from unitok.backends.own import n_best_of
 from unitok.model import Model
@@ -24,6 +24,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar import Plan
 from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.seeds import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class ListOptions:
             )
         if self.temperature < 0:
             raise InputError(f"temperature is {self.temperature}: give 0 to search, more to draw")
+        check_seed(self.seed)
 
 
 def list_of(model: Model, plan: Plan, options: ListOptions) -> tuple[Heard, ...]:
@@ -98,7 +100,7 @@ def list_of(model: Model, plan: Plan, options: ListOptions) -> tuple[Heard, ...]
     if not options.temperature:
         return distinct(n_best_of(model, plan, beams=options.beams, n_best=options.beams))[: options.size]
     sampling = Sampling(temperature=options.temperature)
-    results = model.run([Request(plan=plan)] * options.beams, sampling=sampling, seed=options.seed)
+    results = model.run(seeded([Request(plan=plan)] * options.beams, options.seed), sampling=sampling)
     drawn = [Heard(text=(one.text or "").strip(), logprob=one.score, tokens=len(one.ids)) for one in results]
     return distinct(drawn)[: options.size]
 

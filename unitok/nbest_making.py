@@ -22,6 +22,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.noise import add_noise
+from unitok_tokenizers.seeds import check_seed, named_seed
 from unitok_tokenizers.shards import Shards
 
 TASKS = ("asr", "s2tt")
@@ -108,6 +109,7 @@ class MakingOptions:
             raise InputError(f"task is {self.task!r}: lists are made for {', '.join(TASKS)}")
         if (self.task == "s2tt") != (self.target is not None):
             raise InputError("a target language belongs to task s2tt, which needs one")
+        check_seed(self.seed)
 
 
 def chosen(found: Sequence[Utterance], options: MakingOptions) -> list[tuple[Utterance, str | None]]:
@@ -157,7 +159,7 @@ def make_lists(
         else:
             condition = Span("units", model.units_of([samples])[0])
             plan = Plan(options.task, one.lang, options.target, conditions=(condition,))
-            heard = list_of(model, plan, replace(options.lists, seed=options.lists.seed + number))
+            heard = list_of(model, plan, replace(options.lists, seed=named_seed(options.lists.seed, one.id)))
         yield NBest(
             id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split,
             recording=Recording(id=one.id, snr=snr, seed=0 if snr is None else options.seed),

@@ -65,7 +65,7 @@ class NoiseVector(nn.Module):
 
     def forward(self, found: Tensor) -> Tensor:
         """(B, 2 C) → (B, N, C)."""
-        hidden = torch.tanh(
-            self.inner(found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)) * found.norm(dim=-1, keepdim=True)
-        )
+        wide, dtype = found.float(), self.inner.weight.dtype  # differences are float32 whatever the decoder is
+        size = wide.norm(dim=-1, keepdim=True)
+        hidden = torch.tanh(self.inner((wide / size.clamp_min(1e-6)).to(dtype)) * size.to(dtype))
         return self.outer(hidden).unflatten(-1, (self.config.vectors, self.config.width))

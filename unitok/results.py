@@ -62,10 +62,14 @@ class Result:
         return 0.0 if self.audio is None or not self.sample_rate else len(self.audio) / self.sample_rate
 
     def save(self, path: Path | str) -> Path:
-        """Write the audio as 16-bit WAV, FLAC or OGG, by the name's suffix; returns the path.
+        """Write the audio by the name's suffix, whatever its case; returns the path.
+
+        .wav, .flac, .aiff, .au, .caf and .w64 keep the samples in 16 bits; .ogg (Vorbis), .opus and .mp3 compress them
+        (.opus and .mp3 have the usual sample rates only). A name without a suffix is a WAV.
 
         Raises:
-            InputError: there is no audio, or the file cannot be written.
+            InputError: there is no audio, another suffix, a rate that the format does not have, or a file that cannot
+                be written.
         """
         if self.audio is None or self.sample_rate is None:
             raise InputError(f"cannot write {path}: this result has no audio; ask for speech of a model with a vocoder")

@@ -141,7 +141,8 @@ def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: 
     """
     (prompt,), (automaton,), limits = model.prepare([request])
     running = Generation(
-        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits, seed=seed,
+        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits,
+        seed=request.drawn_with(seed),
         stepper=model.steps(), vectors=model.vectors_of([request], [prompt]), graphs=model.graphs,
     )  # fmt: skip
     answer = _Answer(model, request)

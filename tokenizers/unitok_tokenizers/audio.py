@@ -6,7 +6,7 @@ Shape legend: S samples, C channels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -108,21 +108,34 @@ def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, secon
     return np.concatenate(list(read_blocks(path, sample_rate=sample_rate, offset=offset, seconds=seconds)))
 
 
+WRITTEN: Mapping[str, tuple[str, str]] = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+    ".rf64": ("RF64", "PCM_16"),
+}
+"""Suffixes that can be written, whatever their case → libsndfile's format and what samples become in it."""
+
+
 def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None:
-    """Write (S,) float samples as 16-bit audio in the format of the suffix; louder than full scale is clipped.
+    """Write (S,) float samples in the format of the suffix (`WRITTEN`); louder than full scale is clipped.
+
+    What keeps every sample has 16 bits, OGG is Vorbis, and a name without a suffix is a WAV.
 
     Raises:
-        InputError: a suffix that names no 16-bit format, or a place that cannot be written.
+        InputError: another suffix, a sample rate that the format does not have, no samples where it cannot hold none,
+            or a place that cannot be written.
     """
-    import soundfile
-
     target = Path(path)
-    encoded = BytesIO()  # libsndfile does not tell why the system refuses a file
-    try:
-        name = target.suffix[1:].upper() or "WAV"
-        soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format=name)
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise InputError(f"cannot write audio {path}: {_reason(error)}; use a .wav or .flac name") from error
+    encoded = _encoded(target, np.clip(samples, -1.0, 1.0), sample_rate)
     ensure_writable_parent(target)
     draft = draft_of(target)
     try:
@@ -133,6 +146,28 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
         with suppress(OSError, ValueError):  # a draft that could not be made cannot be removed either
             draft.unlink()
         raise cannot_write(target, error) from error
+
+
+def _encoded(target: Path, samples: np.ndarray, sample_rate: int) -> BytesIO:
+    """The bytes of a file, made in memory: libsndfile does not tell why the system refuses one."""
+    import soundfile
+
+    known = f"use one of {', '.join(WRITTEN)}"
+    suffix = target.suffix.lower() or ".wav"
+    if suffix not in WRITTEN:
+        raise InputError(f"cannot write audio {target}: no format has the suffix {target.suffix!r}; {known}")
+    name, subtype = WRITTEN[suffix]
+    encoded = BytesIO()
+    try:
+        with soundfile.SoundFile(encoded, "w", sample_rate, 1, subtype=subtype, format=name) as file:
+            for start in range(0, len(samples), BLOCK_FRAMES):  # Vorbis keeps a whole write on the stack
+                file.write(samples[start : start + BLOCK_FRAMES])
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        reason = str(error).rpartition(" : ")[2].strip(" .") or type(error).__name__
+        raise InputError(f"cannot write audio {target}: {reason}; use a .wav name") from error
+    if not encoded.getbuffer().nbytes:
+        raise InputError(f"cannot write audio {target}: there are no samples, which {name} cannot say; use a .wav name")
+    return encoded
 
 
 def audio_seconds(path: Path | str) -> float:

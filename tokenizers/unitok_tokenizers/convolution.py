@@ -46,6 +46,6 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, C), mask (B, T, 1) zero behind the end → (B, T, C)."""
-        mixed = convolve(self.depthwise, x * mask)
+        mixed = convolve(self.depthwise, x * mask.to(x.dtype))
         inner = functional.relu(self.expand(self.norm(mixed)))
         return x + self.scale * self.dropout(self.contract(inner).transpose(1, 2)).transpose(1, 2)

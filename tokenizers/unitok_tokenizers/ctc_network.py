@@ -84,7 +84,8 @@ class CtcNetwork(nn.Module):
         lengths = self.trunk_lengths(frames)
         total = int(mels.shape[1]) // STRIDE or 1
         inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
-        x = functional.gelu(convolve(self.front, normalise(mels, frames, self.config.statistics) * inside[..., None]))
+        normal = (normalise(mels, frames, self.config.statistics) * inside[..., None]).to(self.front.weight.dtype)
+        x = functional.gelu(convolve(self.front, normal))
         half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
         x = functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]  # (B, T, C)
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)

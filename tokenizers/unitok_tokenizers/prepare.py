@@ -124,12 +124,12 @@ def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[st
             )
     for row in rows:
         for name, tokens in row.tokens.items():
-            info = external.get(name) or streams.get(name)
-            if info is None:
+            described = external.get(name) or streams.get(name)
+            if described is None:
                 raise InputError(
                     f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
                 )
-            _check_tokens(row, np.asarray(tokens), info)
+            _check_tokens(row, np.asarray(tokens), described)
     return list({**streams, **external, **streams}.values())
 
 

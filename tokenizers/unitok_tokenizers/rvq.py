@@ -6,8 +6,9 @@ N vectors, D width, Q codebooks, K codes a codebook.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from unitok_tokenizers.float32_buffers import Float32Buffers
 from unitok_tokenizers.kmeans import assign, fit_kmeans
 
 DECAY = 0.98
@@ -15,7 +16,7 @@ REVIVE_BELOW = 0.05
 """Codes used less than this share of the even share start again at a random residual."""
 
 
-class ResidualVq(nn.Module):
+class ResidualVq(Float32Buffers):
     """Codebooks learned by moving averages; gradients pass straight through."""
 
     def __init__(self, width: int, codebooks: int, cardinality: int) -> None:
@@ -40,7 +41,7 @@ class ResidualVq(nn.Module):
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
         """(N, D) → codes (N, Q)."""
-        codes, residual = [], vectors
+        codes, residual = [], vectors.float()
         for book in self.codebooks:
             codes.append(assign(residual, book))
             residual = residual - book[codes[-1]]
@@ -68,7 +69,7 @@ class ResidualVq(nn.Module):
 
     @torch.no_grad()
     def _update(self, vectors: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
-        residual = vectors
+        residual = vectors.float()
         for q, book in enumerate(self.codebooks):
             chosen = codes[:, q]
             used = residual

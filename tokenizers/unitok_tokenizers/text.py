@@ -1,7 +1,9 @@
 """Text tokenizers: sentencepiece trained on the corpus, or the tokenizer of a local Hugging Face model.
 
-Both are lossless (dependencies: byte fallback, identity normalisation, no dummy prefix) and never turn a user's text
-into a control id.
+Both are lossless: decode(encode(text)) is the text, spaces at either end included. Ours by byte fallback, identity
+normalisation and no dummy prefix; a host's by what `unitok_tokenizers.lossless` mends, and what cannot be mended is
+refused. Two exceptions: sentencepiece's own sign for a space (U+2581) comes back as a space, and a host that composes
+characters (NFC, as Qwen does) gives them back composed. Neither ever turns a user's text into a control id.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Protocol
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
+from unitok_tokenizers.lossless import check_lossless, with_first_space
 from unitok_tokenizers.vocabulary import StreamInfo
 
 MODEL_FILE = "text.model"
@@ -181,7 +184,10 @@ def _on_grid(model: bytes) -> bytes:
 
 
 class HostText:
-    """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced."""
+    """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced.
+
+    Texts that begin with a space are read as `unitok_tokenizers.lossless` says, all others as the host reads them.
+    """
 
     name = "text"
 
@@ -189,7 +195,7 @@ class HostText:
         from tokenizers import Tokenizer
 
         try:
-            self.json = _all_special(tokenizer_json)
+            self.json = with_first_space(_all_special(tokenizer_json), Tokenizer.from_str)
             self.tokenizer = Tokenizer.from_str(self.json)
         except Exception as error:  # the library raises nothing narrower
             raise InputError(f"tokenizer.json is not readable ({error}); copy it from the model again") from error
@@ -200,12 +206,17 @@ class HostText:
 
     @staticmethod
     def from_folder(folder: Path | str) -> HostText:
-        """Read `tokenizer.json`, and the roles from `config.json` or `tokenizer_config.json`."""
+        """Read `tokenizer.json`, and the roles from `config.json` or `tokenizer_config.json`.
+
+        Raises:
+            InputError: no such file, one that is not readable, or a tokenizer that loses characters.
+        """
         root = Path(folder)
         if not (root / "tokenizer.json").exists():
             raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
         text = (root / "tokenizer.json").read_text(encoding="utf-8")
         host = HostText(text, {})
+        check_lossless(host.tokenizer, str(root))
         config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
         names: dict[str, Any] = {}
         if (root / "tokenizer_config.json").exists():

@@ -16,6 +16,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
@@ -47,6 +48,9 @@ class CodecConfig:
     """Residual codebooks."""
     cardinality: int = 512
     """Codes of a residual codebook."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 FRAMES_PER_CODE = 3

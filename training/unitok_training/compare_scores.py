@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.model import Request
+from unitok.answering import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.grammar import Plan, Span, render_prompt
 from unitok_training.evaluation import (
@@ -154,7 +154,7 @@ def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str])
         run.model.synthesis_request(texts[index], lang=langs[index], voice=voices[index % len(voices)], output="units")
         for index in kept
     ]
-    results = run.model.run(requests, sampling=run.model_sampling("units"), seed=run.seed)
+    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
     found = [""] * len(texts)
     sounds = [np.zeros(0, np.float32) if one.audio is None else one.audio for one in results]
     loud = [number for number, sound in enumerate(sounds) if len(sound)]

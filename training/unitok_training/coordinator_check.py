@@ -23,6 +23,7 @@ from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, S
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.finetune import FinetuneConfig
@@ -60,6 +61,7 @@ class CoordinatorConfig:
     """Of the conversations, the units, the weights and the order of examples."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("questions", "turns", "test_turns", "clusters", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -29,6 +29,7 @@ from unitok.nbest_making import MakingOptions, make_lists, utterances
 from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.correcting import Teaching, corrected, few_shot_scores, teach
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import oracle_scores, rescoring_scores
@@ -115,6 +116,7 @@ class CorrectionConfig:
     """Of the noise, the choice of recordings and the order of examples."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for item in fields(self):
             if item.type == "int" and item.name not in ("test_lists", "seed") and getattr(self, item.name) < 1:
                 raise InputError(f"{item.name} is {getattr(self, item.name)}: it must be 1 or more")

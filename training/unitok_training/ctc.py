@@ -20,6 +20,7 @@ from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders import batches_by_length, between_silence
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(
@@ -56,6 +57,9 @@ class CtcConfig:
     """Channels of the network."""
     blocks: int = 8
     """Blocks of the network."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def alphabet_of(texts: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.pipeline import Pipeline, Stage
 from unitok_training.recipes import load_recipe
 
@@ -58,6 +59,9 @@ class DemoConfig:
     """`key=value` overrides of the recipe."""
     evaluate_limit: int = 0
     """Most utterances per task in the evaluation; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def quicker(config: DemoConfig, share: float = 0.25) -> DemoConfig:

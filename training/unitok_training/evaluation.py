@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from unitok.answering import Request
+from unitok.answering import Request, seeded
 from unitok.model import CHAIN, OUT_UNITS, Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
@@ -239,7 +239,7 @@ def evaluate_speech(run: Evaluation) -> None:
             run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
             for row, voice in zip(rows, asked)
         ]
-        results = run.model.run(requests, sampling=run.model_sampling(output), seed=run.seed)
+        results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
         heard = [_audio(result) for result in results]
         read = run.judge.transcribe(heard)
         pairs = [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)]
@@ -282,7 +282,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
             )
             for index, (a, b) in enumerate(pairs)
         ]
-        results = run.model.run(requests, sampling=run.model_sampling("units"), seed=run.seed)
+        results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
         heard = [_audio(result) for result in results]
         read = run.judge.transcribe(heard)
         triples = [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), text) for (a, b), text in zip(pairs, read)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unitok.decoder import Decoder
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.batch import Pack, collate
 from unitok_training.documents import Document
 from unitok_training.loss import supervised_losses
@@ -41,6 +42,7 @@ class FinetuneConfig:
     """Of every draw."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.steps < 1 or self.positions < 1:
             raise InputError(f"steps is {self.steps} and positions {self.positions}: each must be 1 or more")
 

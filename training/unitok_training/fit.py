@@ -18,6 +18,7 @@ from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.prepare import MIN_SECONDS
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.codec_training import CodecConfig, train_codec
@@ -51,6 +52,9 @@ class FitConfig:
     """Training of the codec; None for no codes."""
     seed: int = 0
     """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def training_rows(rows: Sequence[Row]) -> list[Row]:

@@ -26,6 +26,7 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.frame_encoders.filterbank import padded
 from unitok_tokenizers.frame_encoders.trunks import STRIDE, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.kmeans import assign, fit_kmeans
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.optim import OptimConfig, rate
 
 TEMPERATURE = 0.1
@@ -60,6 +61,7 @@ class HubertConfig:
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not 0 <= self.layer <= self.trunk.layers:
             raise InputError(f"layer is {self.layer}: this encoder has layers 0 to {self.trunk.layers}")
         if not 0 < self.start_share < 1 or not 0 <= self.mix_share <= 1:

@@ -16,6 +16,7 @@ from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
+from unitok_tokenizers.seeds import LARGEST_SEED
 from unitok_tokenizers.speech_activity import spoken_parts
 from unitok_training.ctc import CtcConfig, train_ctc
 from unitok_training.scores import wer
@@ -86,7 +87,9 @@ class Judge:
         progress: Callable[[int, float], None] | None = None,
     ) -> Judge:
         """Train both on reference audio. The judge's seed differs from the unit encoder's, whatever was configured."""
-        network = train_ctc(recordings, texts, replace(config, seed=config.seed + 1000), progress=progress)
+        network = train_ctc(
+            recordings, texts, replace(config, seed=(config.seed + 1000) & LARGEST_SEED), progress=progress
+        )
         known = [index for index, name in enumerate(speakers) if name]
         if len(known) > SPEAKER_RECORDINGS:
             known = np.random.default_rng(config.seed).permutation(known)[:SPEAKER_RECORDINGS].tolist()

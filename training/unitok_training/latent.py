@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -279,19 +280,23 @@ class LatentTrainer:
         return losses, ctc, count, used
 
     def update(self, batches: list[LatentBatch]) -> tuple[float, float, int]:
-        """One step; returns (objective, norm of the gradient, positions)."""
+        """One step; returns (objective, norm of the gradient, positions).
+
+        The objective is the sum of the step's token losses over their number, and of its CTC losses over the number of
+        their labels: over all packs of all processes, so that a token counts the same in a short pack as in a long one.
+        """
         self._set_modes()
         total = 0.0
         used = 0
         weight = self.config.ctc_weight
+        tokens, labels = self._counts(batches)
         for batch in batches:
             with self.compute.autocast():
                 losses, ctc, count, size = self.losses_of(batch)
-            objective = losses.total / max(len(losses.labels), 1)
+            objective = losses.total / tokens
             if count and weight:
-                objective = objective + weight * ctc / count
+                objective = objective + weight * ctc / labels
                 self.ctc_sum += torch.stack([ctc.detach(), ctc.new_tensor(float(count))])
-            objective = objective / self.config.packs_per_step
             if objective.requires_grad:  # a pack of text alone moves nothing where the decoder is frozen
                 objective.backward()
             total, used = total + float(objective.detach()), used + size
@@ -314,6 +319,16 @@ class LatentTrainer:
         for value in values:
             value.grad = None
         return total, norm, used
+
+    def _counts(self, batches: list[LatentBatch]) -> tuple[float, float]:
+        """(supervised tokens, CTC labels) of a step over all processes, each at least 1; known before any forward."""
+        documents = [one for batch in batches for one in batch.documents]
+        tokens = sum(int(np.count_nonzero(one.loss_weight[1:] > 0)) for one in documents)
+        said = [len(one) for batch in batches for one in batch.labels] if self.front_end.encoder.labels else []
+        counts = torch.tensor([tokens, sum(said)], dtype=torch.float64, device=self.device)
+        self.world.sum_([counts])
+        found = counts.clamp(min=1).tolist()
+        return found[0], found[1]
 
     def _summed(self, values: list[nn.Parameter], total: float, used: int) -> tuple[float, int]:
         """Add up gradients, and what a step counts, over the processes; all of them must have the same gradients."""

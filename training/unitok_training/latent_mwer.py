@@ -23,6 +23,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span, render, render_prompt
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.scripts import TOKEN
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.finetune import only_these_move, permuted
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
@@ -49,6 +50,7 @@ class MwerConfig:
     """Of every draw."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.steps < 1 or self.lists < 1 or self.beams < 2:
             raise InputError(
                 f"steps {self.steps}, lists {self.lists}, beams {self.beams}: at least 1, 1 and 2 are needed"

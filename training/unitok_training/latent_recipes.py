@@ -16,6 +16,7 @@ import yaml
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.latent_lines import LATENT_LINES
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
@@ -170,6 +171,7 @@ class LatentTrainConfig:
     """Steps whose recordings are read ahead."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, "train.seed")
         for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")

@@ -22,6 +22,7 @@ from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.units import deduplicate
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
@@ -51,6 +52,7 @@ class ProsodyConfig:
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("sentences", "test_sentences", "encoder_steps", "clusters"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -22,6 +22,7 @@ from unitok.tools import Registry, Tool
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
@@ -83,6 +84,7 @@ class RoutingConfig:
     """Of the requests, the weights and the order of examples."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("requests", "test_requests", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request
+from unitok.answering import Request, seeded
 from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import Sampling
@@ -181,7 +181,7 @@ def check_safety(
             progress(key)
         plans = [source.plan(index) for index in range(samples)]
         requests = [Request(plan=replace(plan, outputs=())) for plan in plans]
-        found[key] = judge_outputs(model, plans, model.run(requests, sampling=sampling, seed=seed))
+        found[key] = judge_outputs(model, plans, model.run(seeded(requests, seed), sampling=sampling))
     if not found:
         raise InputError(f"{shards.folder}: no task can be sampled: {'; '.join(skipped.values())}")
     return {

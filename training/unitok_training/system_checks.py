@@ -24,6 +24,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row, read_manifest
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.fit import load_recordings, training_rows
 from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.latent_lines import (
@@ -70,6 +71,9 @@ class SystemConfig:
     """Seed of everything random."""
     limit: int = 100
     """Most rows that are scored."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 class Bench:

@@ -7,6 +7,7 @@ from typing import Any
 
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.seeds import check_seed
 from unitok_training.optim import OptimConfig
 
 FREE_TO_CHANGE = (
@@ -68,6 +69,7 @@ class TrainConfig:
     """Steps whose packs are made ahead."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, "train.seed")
         for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")

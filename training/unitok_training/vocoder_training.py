@@ -16,6 +16,7 @@ from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE
+from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.units import deduplicate
 from unitok_training.codec_training import SPECTRAL, Crops
 from unitok_training.optim import OptimConfig, descend, optimizer_of
@@ -41,6 +42,9 @@ class MelVocoderTraining:
     seed: int = 0
     """Seed of initial weights and crops."""
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitMelTraining:
@@ -58,6 +62,9 @@ class UnitMelTraining:
     """How weights move."""
     seed: int = 0
     """Seed of initial weights and crops."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 Progress = Callable[[int, float], None]

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from unitok_tokenizers.attention_layers import inside
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.float32_buffers import Float32Buffers
 
 ADAPTERS = {
     "linear": "unitok.adapters.linear:LinearAdapter",
@@ -52,7 +53,7 @@ class AdapterSizes:
     """V, labels of the encoder's CTC head; 0 where it has none."""
 
 
-class Adapter(nn.Module):
+class Adapter(Float32Buffers):
     """Frames → vectors. A subclass says `name`, `Config`, `length` and `adapt`.
 
     Vectors behind a row's end are zero, and a row gives the same alone as in a batch. Where `rms` is not 0, every
@@ -94,6 +95,9 @@ class Adapter(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """frames (B, T, D), lengths (B,), ctc (B, T, V) log-probabilities → vectors (B, N, C), lengths (B,)."""
         assert int(lengths.min()) > 0, "every recording has a frame"
+        own = next((value.dtype for value in self.parameters()), frames.dtype)
+        if own in (torch.bfloat16, torch.float16):  # an adapter in half precision behind an encoder that is not
+            frames = frames.to(own)
         frames = frames * inside(lengths, frames.shape[1])[..., None]
         vectors, sizes = self.adapt(frames, lengths, ctc)
         wide = vectors.float()

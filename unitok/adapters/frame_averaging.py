@@ -41,10 +41,10 @@ def average_runs(frames: Tensor, labels: Tensor, lengths: Tensor) -> tuple[Tenso
     run = (begins.cumsum(1) - 1).clamp(min=0)  # (B, T)
     runs = begins.sum(1)
     most = int(runs.max())
-    weight = valid.to(frames.dtype)
-    sums = frames.new_zeros(len(frames), most, frames.shape[2])
+    weight = valid.float()  # in bfloat16 a count stays at 256, and a sum stops growing before
+    sums = weight.new_zeros(len(frames), most, frames.shape[2])
     place = run[..., None].expand_as(frames)
-    sums = sums.scatter_add(1, place, frames * weight[..., None])
-    counts = frames.new_zeros(len(frames), most).scatter_add(1, run, weight).clamp(min=1)
+    sums = sums.scatter_add(1, place, frames.float() * weight[..., None])
+    counts = weight.new_zeros(len(frames), most).scatter_add(1, run, weight).clamp(min=1)
     first, _ = compact(labels[..., None], begins)
-    return sums / counts[..., None], first[..., 0], runs
+    return (sums / counts[..., None]).to(frames.dtype), first[..., 0], runs

@@ -38,7 +38,7 @@ class PoolingAdapter(Adapter):
     def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Adapter.forward`."""
         stride = self.config.stride
-        sums = stack(frames, stride).unflatten(2, (stride, -1)).sum(2)
-        valid = inside(lengths, frames.shape[1])[..., None].to(frames.dtype)
+        sums = stack(frames.float(), stride).unflatten(2, (stride, -1)).sum(2)
+        valid = inside(lengths, frames.shape[1])[..., None].float()
         counts = stack(valid, stride).sum(2, keepdim=True).clamp(min=1)
-        return self.project(sums / counts), shorter(lengths, stride)
+        return self.project((sums / counts).to(frames.dtype)), shorter(lengths, stride)

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from unitok.cli.options import seed_option
+
 
 def add_commands(commands: Any) -> None:
     manifest = commands.add_parser("manifest", help="a manifest from recordings and transcripts, or any table")
@@ -33,7 +35,7 @@ def add_commands(commands: Any) -> None:
     fit.add_argument(
         "--codec-steps", type=int, default=1000, help="training steps, 0 for no codes (default: %(default)s)"
     )
-    fit.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     fit.set_defaults(run=fit_tokenizers)
 
     prepare = commands.add_parser("prepare", help="write token shards")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unitok.cli.options import seed_option
+
 
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser("demo", help="corpus → tokenizers → shards → train → evaluate → report")
@@ -14,7 +16,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("-o", "--out", default="runs/demo", help="run folder (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
     parser.add_argument("--quick", action="store_true", help="a quarter of the sentences and steps: a look")
-    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--preset", default="demo", help="recipe preset or file of the decoder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from unitok.cli.options import seed_option
+
 
 def add_commands(commands: Any) -> None:
     train = commands.add_parser(
@@ -46,7 +48,7 @@ def add_commands(commands: Any) -> None:
     prosody.add_argument("--test-sentences", type=int, default=40, help="each in every class (default: %(default)s)")
     prosody.add_argument("--encoder-steps", type=int, default=120, help="of the units' encoder (default: %(default)s)")
     prosody.add_argument("--steps", type=int, default=0, help="of every arm (default: the recipes' own)")
-    prosody.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    prosody.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
     prosody.set_defaults(run=run_prosody)
 
     systems = commands.add_parser("systems", help="train a system on the toy corpus and measure what its paper claims")
@@ -56,7 +58,7 @@ def add_commands(commands: Any) -> None:
     systems.add_argument("--sentences", type=int, default=2400, help="training sentences (default: %(default)s)")
     systems.add_argument("--test-sentences", type=int, default=120, help="held-out sentences (default: %(default)s)")
     systems.add_argument("--limit", type=int, default=100, help="most rows that are scored (default: %(default)s)")
-    systems.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    systems.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
     systems.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
     systems.set_defaults(run=run_systems)
 

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from unitok.cli.options import seed_option
+
 
 def add_commands(commands: Any) -> None:
     nbest = commands.add_parser("nbest", help="n-best lists of recordings, clean or with noise")
@@ -21,7 +23,7 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("--temperature", type=float, default=0.0, help="above 0 draws instead of searching")
     nbest.add_argument("--target", help="translate into these languages, with commas, for lists of translations")
     nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)")
-    nbest.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    nbest.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     nbest.set_defaults(run=run_nbest)
 
     rescore = commands.add_parser("rescore", help="rescore lists with a model's text line, λ chosen on a dev split")
@@ -37,7 +39,7 @@ def add_commands(commands: Any) -> None:
     rescore.add_argument("--lengths", default="0", help="exponents of the lengths to try (default: %(default)s)")
     rescore.add_argument("--words", default="0", help="rewards of a word to try, with commas (default: %(default)s)")
     rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
-    rescore.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    rescore.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     rescore.set_defaults(run=run_rescore)
 
     correct = commands.add_parser("correct", help="teach a model to correct lists, and score it on others")
@@ -58,7 +60,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--train-split", default="train", help="split that is learnt from (default: %(default)s)")
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
     correct.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
-    correct.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    correct.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     correct.set_defaults(run=run_correct)
 
     trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")

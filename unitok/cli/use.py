@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unitok.cli.options import seed_option
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -34,7 +36,7 @@ def add_commands(commands: Any) -> None:
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
-    bring.add_argument("--seed", type=int, default=0, help="of the new rows (default: %(default)s)")
+    bring.add_argument("--seed", type=seed_option, default=0, help="of the new rows (default: %(default)s)")
     bring.set_defaults(run=run_import)
 
     generate = commands.add_parser("generate", help="answer one request")
@@ -68,7 +70,7 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
     generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
     generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
-    generate.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    generate.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     generate.add_argument(
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
@@ -201,6 +203,7 @@ def answer(model: Model, options: argparse.Namespace, given: str | np.ndarray) -
             chain=not options.direct,
             voice=options.voice,
             sampling=sampling,
+            seed=seed,
             front_end=options.front_end,
         )
     heard = given if is_tokens(given) or (given and options.task in ("asr", "s2tt", "slm", "chat")) else None

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unitok_tokenizers.convolution import ConvBlock, convolve
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import read_json, read_tensors, write_json
+from unitok_tokenizers.float32_buffers import Float32Buffers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class MelVocoderConfig:
     """FFT size of the synthesis in samples; the hop is the mel configuration's."""
 
 
-class IstftHead(nn.Module):
+class IstftHead(Float32Buffers):
     """Hidden states → complex spectrum → samples."""
 
     def __init__(self, width: int, n_fft: int, hop: int) -> None:
@@ -40,7 +42,9 @@ class IstftHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, C) → (B, F · hop)."""
-        log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)  # (B, N, F)
+        # Of a module in half precision the last map is computed in float32: a phase is rounded by what it has turned.
+        made = functional.linear(x.float(), self.out.weight.float(), self.out.bias.float())
+        log_magnitude, phase = made.float().transpose(1, 2).chunk(2, dim=1)  # (B, N, F)
         spectrum = torch.polar(log_magnitude.clamp(max=6.0).exp(), phase)
         # One repeated frame behind the end, so that the last hop is covered by two windows like every other.
         spectrum = torch.cat([spectrum, spectrum[:, :, -1:]], dim=2)
@@ -62,8 +66,9 @@ class MelVocoder(nn.Module):
 
     def forward(self, log_mels: Tensor) -> Tensor:
         """Log-mels (B, F, M) → samples (B, F · hop_length)."""
-        x = self.norm_in(convolve(self.front, (log_mels + 5.0) / 2.5))  # (B, F, C)
-        mask = torch.ones(1, 1, 1, dtype=x.dtype)
+        scaled = ((log_mels.float() + 5.0) / 2.5).to(self.front.weight.dtype)
+        x = self.norm_in(convolve(self.front, scaled))  # (B, F, C)
+        mask = torch.ones(1, 1, 1, dtype=x.dtype, device=x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.head(self.norm_out(x))

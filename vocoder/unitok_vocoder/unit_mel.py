@@ -45,11 +45,14 @@ class SpeakerEncoder(nn.Module):
 
     def forward(self, log_mels: Tensor) -> Tensor:
         """(B, F, M) → (B, E)."""
-        x = functional.gelu(convolve(self.front, (log_mels + 5.0) / 2.5))
-        mask = torch.ones(1, 1, 1, dtype=x.dtype)
+        scaled = ((log_mels.float() + 5.0) / 2.5).to(self.front.weight.dtype)
+        x = functional.gelu(convolve(self.front, scaled))
+        mask = torch.ones(1, 1, 1, dtype=x.dtype, device=x.device)
         for block in self.blocks:
             x = block(x, mask)
-        return self.out(torch.cat([x.mean(1), (x.var(1, correction=0) + 1e-6).sqrt()], dim=-1))
+        wide = x.float()
+        found = torch.cat([wide.mean(1), (wide.var(1, correction=0) + 1e-6).sqrt()], dim=-1)
+        return self.out(found.to(self.out.weight.dtype))
 
 
 class UnitMel(nn.Module):
@@ -71,21 +74,21 @@ class UnitMel(nn.Module):
 
     def log_durations(self, units: Tensor, voice: Tensor, mask: Tensor) -> Tensor:
         """Deduplicated units (B, N), voice (B, E), mask (B, N, 1) → log frames (B, N)."""
-        x = self.embedding(units) + self.to_voice(voice)[:, None]
+        x = self.embedding(units) + self.to_voice(voice.to(self.to_voice.weight.dtype))[:, None]
         for block in self.duration:
             x = block(x, mask)
-        return self.duration_out(x)[..., 0]
+        return self.duration_out(x)[..., 0].float()
 
     def mels(self, frames: Tensor, voice: Tensor, mask: Tensor) -> Tensor:
         """Units repeated for their durations (B, T) → log-mels (B, stride · T, M)."""
-        x = self.embedding(frames) + self.to_voice(voice)[:, None]
+        x = self.embedding(frames) + self.to_voice(voice.to(self.to_voice.weight.dtype))[:, None]
         for block in self.encoder:
             x = block(x, mask)
         x = self.upsample(x).unflatten(2, (self.config.stride, -1)).flatten(1, 2)  # (B, stride · T, C)
         long_mask = mask.repeat_interleave(self.config.stride, 1)
         for block in self.decoder:
             x = block(x, long_mask)
-        return self.out(x) * 2.5 - 5.0
+        return self.out(x).float() * 2.5 - 5.0
 
     def durations(self, units: Tensor, voice: Tensor) -> Tensor:
         """Deduplicated units (1, N), voice (E,) → frames (N,) of each, at least one."""

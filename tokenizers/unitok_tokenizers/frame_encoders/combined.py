@@ -40,7 +40,7 @@ class LayerMix(FrameEncoder):
         """(L,) share of each layer; they sum to 1."""
         if self.scores is None:
             return torch.eye(self.depth)[self.choice or 0]
-        return self.scores.softmax(0)
+        return self.scores.softmax(0, dtype=torch.float32)
 
     def inputs(self, samples: np.ndarray) -> Inputs:
         """Those of the encoder."""
@@ -56,7 +56,8 @@ class LayerMix(FrameEncoder):
         if self.choice is not None:
             hidden = found.layers[self.choice]
         else:
-            hidden = torch.einsum("l,lbtd->btd", self.weights, torch.stack(found.layers))
+            layers = torch.stack(found.layers)
+            hidden = torch.einsum("l,lbtd->btd", self.weights.to(layers.dtype), layers)
         return Frames(hidden, found.lengths, found.layers, found.ctc)
 
     def to_json(self) -> dict[str, Any]:

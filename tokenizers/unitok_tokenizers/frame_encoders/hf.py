@@ -93,7 +93,8 @@ class SpeechModelEncoder(FrameEncoder):
         """See `FrameEncoder.forward`. One recording at a time: group norm over padding would change the frames."""
         rows: list[tuple[Tensor, ...]] = []
         for (samples,) in batch:
-            rows.append(self.model(samples[None], output_hidden_states=True).hidden_states)
+            given = samples[None].to(self.model.dtype)
+            rows.append(self.model(given, output_hidden_states=True).hidden_states)
         lengths = torch.tensor([row[0].shape[1] for row in rows], device=rows[0][0].device)
         layers = tuple(pad_sequence([row[i][0] for row in rows], batch_first=True) for i in range(self.depth))
         return Frames(layers[-1], lengths, layers)
@@ -144,7 +145,8 @@ class WhisperEncoder(FrameEncoder):
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         counts = [len(mels) for mels, _ in batch]
-        states = self.model(torch.cat([mels for mels, _ in batch]), output_hidden_states=True).hidden_states
+        mels = torch.cat([one for one, _ in batch]).to(self.model.dtype)
+        states = self.model(mels, output_hidden_states=True).hidden_states
         lengths = torch.stack([frames for _, frames in batch]).to(states[0].device)
         layers = []
         for state in states:

@@ -82,7 +82,8 @@ class TrunkEncoder(FrameEncoder):
     def _subsample(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, M) → (B, T, D), zero behind the ends, and the lengths (B,)."""
         lengths = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
-        x = functional.gelu(convolve(self.front, normalise(mels, frames, self.config.statistics)))
+        normal = normalise(mels, frames, self.config.statistics).to(self.front.weight.dtype)
+        x = functional.gelu(convolve(self.front, normal))
         x = functional.gelu(convolve(self.down, x * inside((frames + 1) // 2, x.shape[1])[..., None]))
         x = x[:, : int(lengths.max())]
         return x * inside(lengths, x.shape[1])[..., None], lengths
