@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
 DEVICE = torch.device("lazy", 0)
 aten = torch.ops.aten
 FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray)
 """Factories that torch gives to the device's own library."""
+MOVES = (aten.to, aten._to_copy)
+READS = (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default, aten.equal.default)
+"""Operations whose result is a number on the host."""
+COUNTS = (aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor)
+"""Operations whose result is as long as the numbers say, so that the host must read them."""
 
 
 class Elsewhere(Tensor):
@@ -68,31 +73,46 @@ def _elsewhere(device: Any) -> bool:
     return device is not None and torch.device(device).type == DEVICE.type
 
 
+def _here(value: Any) -> Any:
+    """An argument as the processor's operation takes it."""
+    if isinstance(value, Elsewhere):
+        return value.here
+    return torch.device("cpu") if isinstance(value, torch.device) and _elsewhere(value) else value
+
+
+def _moved(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The one kind of operation between devices: `to` and its relatives."""
+    first, flat = args[0], tree_flatten((args[1:], kwargs))[0]
+    asked = [one.device if isinstance(one, Tensor) else one for one in flat if isinstance(one, torch.device | Tensor)]
+    there = _elsewhere(asked[0]) if asked else isinstance(first, Elsewhere)
+    found = function(*tree_map(_here, args), **tree_map(_here, kwargs))
+    if isinstance(first, Elsewhere) and not there:
+        Elsewhere.waits.append("to")
+    if there == isinstance(first, Elsewhere) and found is _here(first):
+        return first
+    return Elsewhere(found) if there else found
+
+
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    given = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
+    if function.overloadpacket in MOVES:
+        return _moved(function, args, kwargs)
+    flat = tree_flatten((args, kwargs))[0]
+    given = [one for one in flat if isinstance(one, Tensor)]
     away = [one for one in given if isinstance(one, Elsewhere)]
-    plain = tree_map_only(Elsewhere, lambda one: one.here, (args, {**kwargs}))
-    if function is aten._local_scalar_dense.default:
+    plain_args, plain_kwargs = tree_map(_here, args), tree_map(_here, kwargs)
+    if function in READS:
         if away:
-            Elsewhere.waits.append("item")
-        return function(*plain[0])
-    asked = kwargs.get("device")
-    if function is aten.copy_.default:  # the one operation between devices
-        function(*plain[0], **plain[1])
+            Elsewhere.waits.append(str(function))
+        return function(*plain_args, **plain_kwargs)
+    found = function(*plain_args, **plain_kwargs)
+    if function is aten.copy_.default:
         return args[0]
-    if asked is not None:
-        plain[1]["device"] = torch.device("cpu") if _elsewhere(asked) else asked
-    found = function(*plain[0], **plain[1])
-    if function is aten._to_copy.default:
-        if away and asked is not None and not _elsewhere(asked):
-            Elsewhere.waits.append("to")
-        return Elsewhere(found) if (_elsewhere(asked) if asked is not None else away) else found
     if away and any(not isinstance(one, Elsewhere) and one.ndim for one in given):
         shapes = [(tuple(one.shape), str(one.device)) for one in given]
         raise RuntimeError(f"{function}: tensors of two devices, {shapes}")
-    if function in (aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor) and away:
+    if function in COUNTS and away:
         Elsewhere.waits.append(str(function))
-    if not (away or _elsewhere(asked)):
+    if not (away or any(isinstance(one, torch.device) and _elsewhere(one) for one in flat)):
         return found
     same = {id(one.here): one for one in away}
     return tree_map_only(Tensor, lambda one: same[id(one)] if id(one) in same else Elsewhere(one), found)

@@ -88,8 +88,8 @@ class PrefillAttend:
     """Packed causal attention over prompts that also fills the cache, behind a prefix that is in it already.
 
     With a prefix of P positions, the same for all, the packed positions are what follows it. `both_ways` are beginnings
-    of the prompts that see each other in both directions; then there is no shared prefix. `known` are the lengths of the
-    packed documents, where the caller knows them.
+    of the prompts that see each other in both directions; then there is no shared prefix. `known` are the lengths of
+    the packed documents, where the caller has them.
     """
 
     def __init__(

@@ -113,8 +113,10 @@ class Generation:
                 self.hidden = decode_step(self.decoder, self._next, self.cache, self.longest, self.stepper)
             logits = self.decoder.logits(self.hidden) if self.stepper is None else self.stepper.logits(self.hidden)
             ids, chosen = choose(logits, allowed, self.sampling, uniform, [self.ids[index] for index in self.alive])
-        made = list(zip(self.alive, ids.tolist()))
-        ended = self._record(made, chosen.tolist())
+        # One copy of both: the host waits for the device once a step. Ids are exact in float64.
+        drawn, logprobs = torch.stack([ids.double(), chosen.double()]).tolist()
+        made = [(index, int(token)) for index, token in zip(self.alive, drawn)]
+        ended = self._record(made, logprobs)
         if ended and len(ended) < len(self.alive):
             order = self.cache.drop(ended)
             ids = ids[torch.tensor(order, device=ids.device)]

@@ -40,9 +40,7 @@ class BothWays:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (T, H, D), k and v (T, G, D) → (T, H, D)."""
         bounds, longest, own = self.cu_seqlens, self.max_seqlen, self.lengths
-        return varlen_attention(
-            q, k, v, bounds, bounds, longest, longest, causal=False, lengths_q=own, lengths_k=own
-        )
+        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=False, lengths_q=own, lengths_k=own)
 
 
 def hidden_both_ways(decoder: Decoder, documents: Sequence[np.ndarray]) -> Tensor:

@@ -37,7 +37,8 @@ def differences(decoder: Decoder, hypotheses: Sequence[np.ndarray]) -> Tensor:
     `hypotheses` are global ids (N,) each; a list of one, or of equal texts, gives zeros.
     """
     rows = decoder.embedding.detach().float()
-    embedded = [rows[torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(rows.device)] for ids in hypotheses if len(ids)]
+    given = [torch.from_numpy(np.asarray(ids, dtype=np.int64)) for ids in hypotheses if len(ids)]
+    embedded = [rows[ids.to(rows.device)] for ids in given]
     width = rows.shape[1]
     pairs = list(combinations(embedded, 2))
     if not pairs:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unitok.cli.device import add_device, load_model
+
 if TYPE_CHECKING:
     from unitok.model import Model
     from unitok.results import Result
@@ -69,6 +71,7 @@ def add_commands(commands: Any) -> None:
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
     generate.add_argument("-o", "--out", help="file for generated audio")
+    add_device(generate)
     generate.set_defaults(run=run_generate)
 
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
@@ -85,6 +88,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="instead of scores: how N freely sampled outputs per task end (default N: 1000)",
     )
+    add_device(evaluate)
     evaluate.set_defaults(run=run_evaluate)
 
 
@@ -115,13 +119,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def run_generate(options: argparse.Namespace) -> None:
-    import unitok
     from unitok.inputs import names_a_file
     from unitok.sampling import Sampling
 
     _check(options)
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-    model = unitok.load(options.model, compiled=options.compiled)
+    model = load_model(options, compiled=options.compiled)
     beams, seed = options.beams, options.seed
     if options.front_end == "cascade":
         result = run_cascade(model, options)
@@ -183,7 +186,6 @@ def run_cascade(model: Model, options: argparse.Namespace) -> Result:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    import unitok
     from unitok_tokenizers.shards import Shards
     from unitok_training.evaluation import Evaluation, evaluate
     from unitok_training.judge import Judge
@@ -195,7 +197,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         report_latent(options)
         return
     run = Evaluation(
-        model=unitok.load(options.model),
+        model=load_model(options),
         shards=Shards.open(options.shards, check=True),
         judge=Judge.load(Path(options.judge)) if options.judge else None,
         split=options.split,
@@ -206,12 +208,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def report_latent(options: argparse.Namespace) -> None:
     """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
-    import unitok
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.manifest import read_manifest
     from unitok_training.latent_scores import score_lines
 
-    model = unitok.load(options.model)
+    model = load_model(options)
     if model.latent is None:
         raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
     rows = [row for row in read_manifest(options.shards) if row.split == options.split]
@@ -225,12 +226,11 @@ def report_safety(options: argparse.Namespace) -> None:
     """`evaluate --safety`."""
     import sys
 
-    import unitok
     from unitok_tokenizers.shards import Shards
     from unitok_training.safety import check_safety
 
     found = check_safety(
-        unitok.load(options.model),
+        load_model(options),
         Shards.open(options.shards, check=True),
         samples=options.safety,
         split=options.split,

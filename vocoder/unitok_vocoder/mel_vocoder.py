@@ -63,7 +63,7 @@ class MelVocoder(nn.Module):
     def forward(self, log_mels: Tensor) -> Tensor:
         """Log-mels (B, F, M) → samples (B, F · hop_length)."""
         x = self.norm_in(convolve(self.front, (log_mels + 5.0) / 2.5))  # (B, F, C)
-        mask = torch.ones(1, 1, 1, dtype=x.dtype)
+        mask = torch.ones(1, 1, 1, dtype=x.dtype, device=x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.head(self.norm_out(x))
