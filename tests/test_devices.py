@@ -201,7 +201,7 @@ def test_a_latent_model_and_one_with_experts_updates_and_parts_answer_elsewhere(
     def made() -> Model:
         model = tiny_model(latent=front_end("conformer", "stacking"))
         torch.manual_seed(5)
-        model.decoder = expand(model.decoder, MixtureConfig(experts=2, active=1)).eval()
+        model.decoder = expand(model.decoder, MixtureConfig(experts=2, chosen=1)).eval()
         add_lora(model.decoder, LoraConfig(rank=2))
         width = model.decoder.config.width
         model.parts = {
