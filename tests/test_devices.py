@@ -7,23 +7,19 @@ names no device makes a tensor without numbers. So they run, and fail, without a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.elsewhere import DEVICE, Elsewhere, elsewhere
+from tests.elsewhere import elsewhere
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.adapters.base import ADAPTERS, AdapterSizes, make_adapter
 from unitok.backends.interfaces import Heard
-from unitok.beam import beam_search
 from unitok.coordinator import Coordinator
 from unitok.correction import Corrector
 from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, DecoderConfig
 from unitok.latent import LatentFrontEnd
 from unitok.lora import LoraConfig, add_lora
 from unitok.masked import pseudo_logprobs
@@ -33,10 +29,9 @@ from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig, differences
 from unitok.placement import place
 from unitok.rescoring import rescore
-from unitok.rescoring_head import RescoringHead, last_states
+from unitok.rescoring_head import last_states
 from unitok.results import Result
 from unitok.sampling import Sampling
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
@@ -48,7 +43,9 @@ from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 DRAWN = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_window=4)
 TEXT = "the green house stands here"
 LISTS = [
-    NBest(id="a", lang="en", hypotheses=tuple(Heard(text=one, logprob=-1.0 - n, tokens=4) for n, one in enumerate(texts)))
+    NBest(
+        id="a", lang="en", hypotheses=tuple(Heard(text=one, logprob=-1.0 - n, tokens=4) for n, one in enumerate(texts))
+    )
     for texts in (("the green house", "the green house stands", "she sings"), ("we buy two books", "we buy now"))
 ]
 
@@ -173,7 +170,9 @@ def _network() -> tuple[Any, Any, int]:
 def front_end(encoder: str, adapter: str) -> LatentFrontEnd:
     torch.manual_seed(4)
     made = ENCODERS[encoder]()
-    return LatentFrontEnd(made, make_adapter(adapter, AdapterSizes(frames=made.width, vectors=32, labels=made.labels))).eval()
+    return LatentFrontEnd(
+        made, make_adapter(adapter, AdapterSizes(frames=made.width, vectors=32, labels=made.labels))
+    ).eval()
 
 
 @pytest.mark.parametrize(
