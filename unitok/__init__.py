@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unitok.model import Model
+    from unitok.placement import Device, DType
 
 __version__ = "0.1.0"
 
@@ -43,11 +44,13 @@ _EXPORTS = {
 __all__ = ["__version__", "load", *_EXPORTS]
 
 
-def load(folder: str | Path, *, compiled: bool = False) -> Model:
-    """Read a model directory, as `unitok demo` and `unitok train` write it; more options are those of `Model.load`."""
+def load(
+    folder: str | Path, device: Device = None, *, dtype: DType = None, int8: bool = False, compiled: bool = False
+) -> Model:
+    """Read a model directory, as `unitok demo` and `unitok train` write it, onto a device; see `Model.load`."""
     from unitok.model import Model
 
-    return Model.load(folder, compiled=compiled)
+    return Model.load(folder, device=device, dtype=dtype, int8=int8, compiled=compiled)
 
 
 def __getattr__(name: str) -> Any:

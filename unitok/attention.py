@@ -8,11 +8,12 @@ at import.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ def varlen_attention(
     softmax_scale: float | None = None,
     causal: bool = False,
     prefix: Prefix | None = None,
+    lengths_q: HostLengths | None = None,
+    lengths_k: HostLengths | None = None,
 ) -> Tensor:
     """Attention within documents.
 
@@ -49,15 +52,37 @@ def varlen_attention(
         causal: positions see themselves and what comes before, aligned at the documents' ends.
         prefix: beginnings of the documents that see each other in both directions; for `causal` attention of
             documents to themselves.
+        lengths_q: what `cu_seqlens_q` says, for kernels that ask on the host; whoever calls for every layer gives it,
+            so that a device is waited for once. `lengths_k` likewise.
 
     Returns:
         (T, H, D) in q's dtype.
     """
     if prefix is not None:
         assert causal and cu_seqlens_q is cu_seqlens_k and dropout_p == 0.0
-        return prefix_attention(q, k, v, cu_seqlens_q, max_seqlen_q, prefix, softmax_scale)
+        return prefix_attention(q, k, v, cu_seqlens_q, max_seqlen_q, prefix, softmax_scale, lengths_q)
     kernel = resolve(q.device.type, q.dtype, q.shape[-1])
-    return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
+    given = (q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
+    if kernel is split_attention:
+        return split_attention(*given, lengths_q=lengths_q, lengths_k=lengths_k)
+    return kernel(*given)
+
+
+class HostLengths:
+    """The lengths of packed documents on the host, read from the device when a kernel first asks, and never again.
+
+    Args:
+        cu_seqlens: (N + 1,) where documents start and end; not changed afterwards.
+        known: the lengths, where the caller has them already: nothing is waited for.
+    """
+
+    def __init__(self, cu_seqlens: Tensor, known: Sequence[int] | None = None) -> None:
+        self.cu_seqlens, self.known = cu_seqlens, known
+
+    @cached_property
+    def values(self) -> list[int]:
+        """N lengths."""
+        return self.cu_seqlens.diff().tolist() if self.known is None else list(self.known)
 
 
 @dataclass(frozen=True)
@@ -81,27 +106,38 @@ class Prefix:
         document = torch.searchsorted(cu_seqlens[1:].contiguous(), steps, right=True)
         return Prefix(lengths, (steps < ends[document])[:, None, None], bounds)
 
+    @cached_property
+    def bound_lengths(self) -> HostLengths:
+        """Those of `bounds`."""
+        return HostLengths(self.bounds)
+
 
 def prefix_attention(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int, prefix: Prefix, scale: float | None = None
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int, prefix: Prefix, scale: float | None = None,
+    lengths: HostLengths | None = None,
+) -> Tensor:  # fmt: skip
     """Causal attention of documents to themselves, both ways within their beginnings.
 
     Any kernel does it in two calls: over the documents, causal, and over their two parts, both ways; a position takes
     the one that it belongs to. Training on short documents on a processor is one call of dense scores.
     """
-    if q.device.type == "cpu" and _dense_pays(q, longest):
+    if _dense_pays(q, longest):
         return padded_attention(
             q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True, prefix_lengths=prefix.lengths
         )
-    kernel = resolve(q.device.type, q.dtype, q.shape[-1])
-    after = kernel(q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True)
-    among = kernel(q, k, v, prefix.bounds, prefix.bounds, longest, longest, 0.0, scale, False)
+    whole, parts = lengths or HostLengths(cu_seqlens), prefix.bound_lengths
+    after = varlen_attention(
+        q, k, v, cu_seqlens, cu_seqlens, longest, longest, 0.0, scale, True, lengths_q=whole, lengths_k=whole
+    )
+    among = varlen_attention(
+        q, k, v, prefix.bounds, prefix.bounds, longest, longest, 0.0, scale, False, lengths_q=parts, lengths_k=parts
+    )
     return torch.where(prefix.inside, among, after)
 
 
 def _dense_pays(q: Tensor, longest: int) -> bool:
-    return q.requires_grad and q.dtype == torch.bfloat16 and longest <= LONGEST
+    """Whether dense scores are the quicker way: on a processor alone, whose kernel for short documents is slow."""
+    return q.device.type == "cpu" and q.requires_grad and q.dtype == torch.bfloat16 and longest <= LONGEST
 
 
 @lru_cache(maxsize=64)
@@ -141,17 +177,30 @@ def torch_varlen_attention(
     softmax_scale: float | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """torch's own variable-length kernel (CUDA, half precision)."""
+    """torch's own variable-length kernel (CUDA, half precision), with the options that this torch gives it.
+
+    torch 2.11 knows no grouped heads: keys and values are then repeated, which costs their memory H / G times.
+    """
     assert dropout_p == 0.0, "torch's varlen kernel has no dropout"
     from torch.nn.attention.varlen import varlen_attn
 
-    window = (-1, 0) if causal else (-1, -1)
-    out = varlen_attn(
-        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-        scale=softmax_scale, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
+    options: dict[str, object] = {"window_size": (-1, 0) if causal else (-1, -1)}
+    if softmax_scale is not None:
+        options["scale"] = softmax_scale
+    if q.shape[1] != k.shape[1]:
+        if "enable_gqa" in varlen_options(varlen_attn):
+            options["enable_gqa"] = True
+        else:
+            k, v = (one.repeat_interleave(q.shape[1] // k.shape[1], 1) for one in (k, v))
+    out = varlen_attn(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options)
     assert isinstance(out, Tensor)  # a pair only where auxiliary outputs are asked for
     return out
+
+
+@lru_cache(maxsize=4)
+def varlen_options(kernel: Callable[..., object]) -> frozenset[str]:
+    """Names of what torch's variable-length kernel takes; they differ from release to release."""
+    return frozenset(inspect.signature(kernel).parameters)
 
 
 def split_attention(
@@ -165,6 +214,9 @@ def split_attention(
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
+    *,
+    lengths_q: HostLengths | None = None,
+    lengths_k: HostLengths | None = None,
 ) -> Tensor:
     """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros.
 
@@ -175,8 +227,8 @@ def split_attention(
         return padded_attention(
             q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
         )
-    q_lengths = cu_seqlens_q.diff().tolist()
-    k_lengths = q_lengths if cu_seqlens_k is cu_seqlens_q else cu_seqlens_k.diff().tolist()
+    q_lengths = (lengths_q or HostLengths(cu_seqlens_q)).values
+    k_lengths = q_lengths if cu_seqlens_k is cu_seqlens_q else (lengths_k or HostLengths(cu_seqlens_k)).values
     gqa = q.shape[1] != k.shape[1]
     outputs = []
     for one_q, one_k, one_v in zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths)):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unitok.allowed import MaskTable
 from unitok.decoder import Decoder
-from unitok.generation import MaskTable, decode_step, masked_log_softmax, prefill, stepper_of
+from unitok.generation import decode_step, masked_log_softmax, prefill, stepper_of
 from unitok.prompt_vectors import PromptVectors
 from unitok.stepping import Stepper
 from unitok_tokenizers.automaton import Automaton
@@ -56,14 +57,16 @@ def beam_search(
     capacity = len(prompt) + automaton.remaining
     cache, hidden = prefill(decoder, [prompt], capacity, [automaton.given], [vectors])
     stepper = stepper or stepper_of(decoder)
-    masks = MaskTable(decoder.config.vocab_size, hidden.device)
+    device = hidden.device
+    masks = MaskTable(decoder.config.vocab_size, device)
     alive = [_Beam([], 0.0, automaton.copy())]
     finished: list[Hypothesis] = []
     longest = len(prompt)
     while alive:
         logits = decoder.logits(hidden) if stepper is None else stepper.logits(hidden)
         logprobs = masked_log_softmax(logits, masks([beam.automaton for beam in alive]))
-        sums = logprobs.double() + torch.tensor([beam.logprob for beam in alive], dtype=torch.float64)[:, None]
+        so_far = torch.tensor([beam.logprob for beam in alive], dtype=torch.float64, device=device)
+        sums = logprobs.double() + so_far[:, None]
         # Twice as many candidates as beams: however many of them end, enough are left to go on with.
         values, flat = sums.flatten().topk(min(2 * beams, sums.numel()))
         grown: list[_Beam] = []
@@ -84,9 +87,10 @@ def beam_search(
         alive = grown
         if not alive or _settled(alive, finished, beams, length_penalty):
             break
-        cache.select(torch.tensor(parents))
+        cache.select(torch.tensor(parents, device=device), longest)
         longest += 1
-        hidden = decode_step(decoder, torch.tensor([beam.ids[-1] for beam in alive]), cache, longest, stepper)
+        last = torch.tensor([beam.ids[-1] for beam in alive], device=device)
+        hidden = decode_step(decoder, last, cache, longest, stepper)
     return finished[:n_best]
 
 

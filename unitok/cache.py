@@ -6,13 +6,14 @@ G key/value heads, D head size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.attention import Prefix, varlen_attention
+from unitok.attention import HostLengths, Prefix, varlen_attention
 from unitok.decoder import DecoderConfig
 
 
@@ -56,9 +57,11 @@ class KVCache:
             :, None, None
         ]
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order, repeats allowed: beams are reordered. Copies what is filled."""
-        filled = int(self.lengths.max())
+    def select(self, rows: Tensor, filled: int) -> None:
+        """Keep these rows, in this order, repeats allowed: beams are reordered. Copies the first `filled` positions.
+
+        The caller knows the longest row; to ask the device would wait for it.
+        """
         kv = torch.zeros(self.kv.shape[0], len(rows), *self.kv.shape[2:], dtype=self.kv.dtype, device=self.kv.device)
         kv[:, :, :, :filled] = self.kv[:, :, :, :filled].index_select(1, rows)
         self._use(kv, self.lengths.index_select(0, rows))
@@ -85,29 +88,33 @@ class PrefillAttend:
     """Packed causal attention over prompts that also fills the cache, behind a prefix that is in it already.
 
     With a prefix of P positions, the same for all, the packed positions are what follows it. `both_ways` are beginnings
-    of the prompts that see each other in both directions; then there is no shared prefix.
+    of the prompts that see each other in both directions; then there is no shared prefix. `known` are the lengths of
+    the packed documents, where the caller has them.
     """
 
     def __init__(
-        self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int, prefix: int = 0, both_ways: Prefix | None = None
-    ) -> None:
+        self, cache: KVCache, cu_seqlens: Tensor, max_seqlen: int, prefix: int = 0, both_ways: Prefix | None = None,
+        known: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         assert both_ways is None or not prefix
         self.cache, self.cu_seqlens, self.max_seqlen, self.prefix = cache, cu_seqlens, max_seqlen, prefix
         self.both_ways = both_ways
         lengths = cu_seqlens.diff().long()
-        steps = torch.arange(int(cu_seqlens[-1]), device=lengths.device)
-        self.row = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (T,)
+        own = HostLengths(cu_seqlens, known)
+        total = sum(own.values)
+        steps = torch.arange(total, device=lengths.device)
+        documents = torch.arange(len(lengths), device=lengths.device)
+        self.row = torch.repeat_interleave(documents, lengths, output_size=total)  # (T,)
         self.column = steps - cu_seqlens[:-1].long()[self.row] + prefix
         cache.lengths.copy_(lengths + prefix)
-        self.bounds = cu_seqlens
+        self.bounds, self.lengths_q, self.lengths_k = cu_seqlens, own, own
         if prefix:
-            documents = torch.arange(len(cu_seqlens), device=lengths.device)
-            self.bounds = (cu_seqlens + prefix * documents).to(cu_seqlens.dtype)
-            whole = lengths + prefix
-            self.key_row = torch.repeat_interleave(documents[:-1], whole)  # (T + N · P,)
-            self.key_column = (
-                torch.arange(len(self.key_row), device=lengths.device) - self.bounds[:-1].long()[self.key_row]
-            )
+            before = prefix * torch.arange(len(cu_seqlens), device=lengths.device)
+            self.bounds = (cu_seqlens + before).to(cu_seqlens.dtype)
+            self.lengths_k = HostLengths(self.bounds, [length + prefix for length in own.values])
+            keys = total + prefix * len(lengths)
+            self.key_row = torch.repeat_interleave(documents, lengths + prefix, output_size=keys)  # (T + N · P,)
+            self.key_column = torch.arange(keys, device=lengths.device) - self.bounds[:-1].long()[self.key_row]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.cache.k[layer], self.cache.v[layer]
@@ -118,8 +125,9 @@ class PrefillAttend:
             v = values[self.key_row, :, self.key_column].to(v.dtype)
         own, longest = self.cu_seqlens, self.max_seqlen
         return varlen_attention(
-            q, k, v, own, self.bounds, longest, longest + self.prefix, causal=True, prefix=self.both_ways
-        )
+            q, k, v, own, self.bounds, longest, longest + self.prefix, causal=True, prefix=self.both_ways,
+            lengths_q=self.lengths_q, lengths_k=self.lengths_k,
+        )  # fmt: skip
 
 
 class StepAttend:

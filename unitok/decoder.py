@@ -13,14 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from unitok.attention import Prefix, varlen_attention
+from unitok.attention import HostLengths, Prefix, varlen_attention
 from unitok.recomputing import keep_products
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
@@ -97,9 +99,17 @@ class PackedAttend:
     max_seqlen: int
     prefix: Prefix | None = None
 
+    @cached_property
+    def lengths(self) -> HostLengths:
+        """The documents' lengths for all layers, asked for at most once."""
+        return HostLengths(self.cu_seqlens)
+
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         bounds, longest = self.cu_seqlens, self.max_seqlen
-        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=True, prefix=self.prefix)
+        return varlen_attention(
+            q, k, v, bounds, bounds, longest, longest, causal=True, prefix=self.prefix,
+            lengths_q=self.lengths, lengths_k=self.lengths,
+        )  # fmt: skip
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -369,7 +379,8 @@ class Documents:
 def pack_documents(documents: list[Any], device: torch.device | str = "cpu") -> Documents:
     """Lay id sequences one after another."""
     lengths = [len(document) for document in documents]
-    ids = torch.cat([torch.as_tensor(document, dtype=torch.int64) for document in documents])
-    positions = torch.cat([torch.arange(length) for length in lengths])
-    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-    return Documents(ids.to(device), positions.to(device), bounds.to(device), max(lengths), lengths)
+    ids = np.concatenate([np.asarray(document, dtype=np.int64) for document in documents])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    bounds = np.cumsum([0, *lengths]).astype(np.int32)
+    there = [torch.from_numpy(array).to(device) for array in (ids, positions, bounds)]
+    return Documents(*there, max(lengths), lengths)

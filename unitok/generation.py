@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.allowed import MaskTable, rows_of
 from unitok.cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder import Decoder, pack_documents
 from unitok.prompt_vectors import PromptVectors, first_place, joined
@@ -41,33 +42,6 @@ class Generated:
     def score(self) -> float:
         """Sum of the log-probabilities."""
         return float(self.logprobs.sum())
-
-
-class MaskTable:
-    """Allowed-id masks of automaton states, one row per distinct state, on the device."""
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.size, self.device = size, device
-        self.rows: dict[object, int] = {}
-        self.table = torch.zeros(64, size, dtype=torch.bool, device=device)
-
-    def __call__(self, automata: Sequence[Automaton]) -> Tensor:
-        """(B, V) bool (or (1, V), the same for all), True where an id is allowed."""
-        fresh = []
-        index = []
-        for automaton in automata:
-            key = automaton.state_key
-            if key not in self.rows:
-                self.rows[key] = len(self.rows)
-                fresh.append(torch.from_numpy(automaton.mask(self.size)))
-            index.append(self.rows[key])
-        if fresh:
-            while len(self.rows) > len(self.table):
-                self.table = torch.cat([self.table, torch.zeros_like(self.table)])
-            self.table[len(self.rows) - len(fresh) : len(self.rows)] = torch.stack(fresh).to(self.device)
-        if min(index) == max(index):
-            return self.table[index[0] : index[0] + 1]
-        return self.table[torch.tensor(index, device=self.device)]
 
 
 class Generation:
@@ -141,8 +115,10 @@ class Generation:
                 self.hidden = decode_step(self.decoder, self._next, self.cache, self.longest, self.stepper)
             logits = self.decoder.logits(self.hidden) if self.stepper is None else self.stepper.logits(self.hidden)
             ids, chosen = choose(logits, allowed, self.sampling, uniform, [self.ids[index] for index in self.alive])
-        made = list(zip(self.alive, ids.tolist()))
-        ended = self._record(made, chosen.tolist())
+        # One copy of both: the host waits for the device once a step. Ids are exact in float64.
+        drawn, logprobs = torch.stack([ids.double(), chosen.double()]).tolist()
+        made = [(index, int(token)) for index, token in zip(self.alive, drawn)]
+        ended = self._record(made, logprobs)
         if ended and len(ended) < len(self.alive):
             order = self.cache.drop(ended)
             ids = ids[torch.tensor(order, device=ids.device)]
@@ -281,8 +257,8 @@ def prefill(
     both_ways = decoder.prefix(
         packed.cu_seqlens, torch.tensor(given or given_lengths(prompts, None), device=device), len(packed.ids)
     )
-    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared, both_ways)
-    starts = [start - shared for start in packed.cu_seqlens[:-1].tolist()]
+    attend = PrefillAttend(cache, packed.cu_seqlens, packed.max_seqlen, shared, both_ways, packed.lengths)
+    starts = [start - shared for start in np.cumsum([0, *packed.lengths[:-1]]).tolist()]
     x = decoder.embed(packed.ids, *joined(vectors, starts, device))
     hidden = decoder.run(x, packed.positions + shared, attend)
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
@@ -322,11 +298,11 @@ def score(
         allowed = None
         if automata is not None:
             automaton = automata[row].copy()
-            masks = []
+            states = []
             for token in rest.tolist():
-                masks.append(automaton.mask(decoder.config.vocab_size))
+                states.append(automaton.allowed())
                 automaton.advance(token)
-            allowed = torch.from_numpy(np.stack(masks)).to(logits.device)
+            allowed = rows_of(states, decoder.config.vocab_size, logits.device)
         logprobs = masked_log_softmax(logits, allowed)
         target = torch.as_tensor(rest, dtype=torch.int64, device=logits.device)
         results.append(logprobs.gather(1, target[:, None])[:, 0].cpu().numpy())

@@ -61,10 +61,10 @@ def encoder_of(folder: Path | str) -> FrameEncoder:
     return pretrained_encoder(root).eval()
 
 
-def places(count: int, width: int) -> Tensor:
+def places(count: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """(T, E) sines and cosines of each frame's place (Vaswani et al. 2017): many encoders leave out when it was."""
-    rates = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
-    angles = torch.arange(count).float()[:, None] * rates
+    rates = torch.exp(torch.arange(0, width, 2, device=device).float() * (-math.log(10000.0) / width))
+    angles = torch.arange(count, device=device).float()[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
 
 
@@ -110,7 +110,7 @@ class Hearing:
         found = self.encoder.encode(samples)
         for one, hidden, size in zip(lists, found.hidden, found.lengths.tolist()):
             rows = functional.layer_norm(hidden[:size].float(), hidden.shape[-1:])
-            self.kept[one.id] = (rows + places(size, rows.shape[1]).to(rows.device)).to(torch.float16)
+            self.kept[one.id] = (rows + places(size, rows.shape[1], rows.device)).to(torch.float16)
 
     @contextmanager
     def beside(self, model: Model, one: NBest) -> Iterator[None]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.attention import varlen_attention
+from unitok.attention import HostLengths, varlen_attention
 from unitok.decoder import Decoder, pack_documents
 from unitok.model import Model
 from unitok_tokenizers.grammar import Plan, Span, render
@@ -31,10 +32,15 @@ class BothWays:
     cu_seqlens: Tensor
     max_seqlen: int
 
+    @cached_property
+    def lengths(self) -> HostLengths:
+        """The documents' lengths for all layers, asked for at most once."""
+        return HostLengths(self.cu_seqlens)
+
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (T, H, D), k and v (T, G, D) → (T, H, D)."""
-        bounds, longest = self.cu_seqlens, self.max_seqlen
-        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=False)
+        bounds, longest, own = self.cu_seqlens, self.max_seqlen, self.lengths
+        return varlen_attention(q, k, v, bounds, bounds, longest, longest, causal=False, lengths_q=own, lengths_k=own)
 
 
 def hidden_both_ways(decoder: Decoder, documents: Sequence[np.ndarray]) -> Tensor:
@@ -69,9 +75,11 @@ def pseudo_logprobs(model: Model, texts: Sequence[str], *, lang: str) -> list[tu
         hidden = hidden_both_ways(model.decoder, [masked for _, masked, _, _ in part])
         lengths = np.asarray([len(masked) for _, masked, _, _ in part])
         rows = np.cumsum(lengths) - lengths + np.asarray([place for _, _, place, _ in part])
-        logprobs = model.decoder.logits(hidden[torch.from_numpy(rows)]).float().log_softmax(-1)
-        for (index, _, _, token), values in zip(part, logprobs):
-            sums[index] += float(values[token])
+        logits = model.decoder.logits(hidden[torch.from_numpy(rows).to(hidden.device)])
+        wanted = torch.tensor([token for _, _, _, token in part], device=hidden.device)
+        found = logits.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0].tolist()
+        for (index, _, _, _), value in zip(part, found):
+            sums[index] += value
             counts[index] += 1
         start = stop
     return list(zip(sums.tolist(), counts.tolist()))

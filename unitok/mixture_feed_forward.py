@@ -99,7 +99,7 @@ def expand(dense: Decoder, mixture: MixtureConfig, *, generator: torch.Generator
         if not name.endswith(".router"):
             state[name] = own[f"{block}.{rest.partition('.')[2]}" if experts else name].clone()
     made.load_state_dict(state)
-    return made.to(dense.embedding.dtype).train(dense.training)
+    return made.to(dense.embedding.device, dense.embedding.dtype).train(dense.training)
 
 
 def first_experts(decoder: Decoder) -> Decoder:
@@ -109,7 +109,7 @@ def first_experts(decoder: Decoder) -> Decoder:
         owner, _, leaf = name.replace(".feed_forward.", ".feed_forward.experts.0.").rpartition(".")
         with torch.no_grad():
             value.copy_(getattr(decoder.get_submodule(owner), leaf))  # an attribute: it may have low-rank updates
-    return dense.to(decoder.embedding.dtype).train(decoder.training)
+    return dense.to(decoder.embedding.device, decoder.embedding.dtype).train(decoder.training)
 
 
 def expert_tensors(decoder: Decoder) -> dict[str, Tensor]:

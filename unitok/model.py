@@ -16,10 +16,13 @@ from unitok.answering import Answering, Request, SpokenPiece, Voice
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
 from unitok.joined_results import join_results
 from unitok.long_audio import Transcript
+from unitok.placement import Device, DType, resolve_dtype
+from unitok.placement import place as place_model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.stepping import Stepper, steppable
 from unitok.streaming import Chunk, stream_request, stream_requests
+from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds
 
@@ -286,11 +289,34 @@ class Model(Answering):
 
         write_model(self, folder)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.decoder.embedding.device
+
+    def to(self, device: Device = None, dtype: DType = None) -> Model:
+        """Move everything that computes to a device, and the decoder to a type of weights; returns the model itself.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1" …; "auto" is the first GPU where there is one. None leaves it where it is.
+            dtype: a floating type, or a precision as in `load`; None leaves it as it is.
+
+        Raises:
+            InputError: a device that is unknown or not there, or no type of weights.
+        """
+        there = self.device if device is None else resolve_device(device)
+        place_model(self, there, None if dtype is None else resolve_dtype(dtype, there))
+        return self
+
     @staticmethod
     def load(
-        folder: Path | str, *, dtype: torch.dtype = torch.float32, int8: bool = False, compiled: bool = False
+        folder: Path | str, *, device: Device = None, dtype: DType = None, int8: bool = False, compiled: bool = False
     ) -> Model:
         """Read a model directory.
+
+        `device` is where it answers: "cpu", "cuda", "cuda:1" …; None and "auto" are the first GPU where there is one,
+        and the processor elsewhere. `dtype` is that of the decoder's weights: float32 where None, as they were trained;
+        another type; or a precision, "fp32", "bf16", or "auto" for bfloat16 where the device multiplies it natively.
 
         `int8` rounds the weights of decoding steps to int8, one scale per row: the quickest on a processor, and not
         quite the same model. Prompts are read with the weights of `dtype`; bfloat16 goes well with it.
@@ -300,11 +326,16 @@ class Model(Answering):
         compiler a warning says so, and nothing else changes.
 
         Raises:
-            InputError: no such directory, another format, or parts that do not belong together.
+            InputError: no such directory, another format, or parts that do not belong together; a device that is
+                unknown or not there; a type that weights are not held in.
         """
         from unitok.model_files import read_model
 
-        model = read_model(Path(folder), dtype)
+        place = resolve_device(device)
+        if int8 and place.type != "cpu":
+            raise InputError(f"int8 weights speed up decoding on processors only; leave them out on {place}")
+        model = read_model(Path(folder), resolve_dtype(dtype, place))
+        place_model(model, place)
         if (int8 or compiled) and steppable(model.decoder):
             model.stepper = Stepper(model.decoder, packed=True, int8=int8, compiled=compiled)
         return model

@@ -166,7 +166,7 @@ class NativeStep:
 
     def __call__(self, token: int, cache: KVCache, position: int) -> Tensor:
         """Append an id to the only sequence in a cache, at `position`; returns its hidden state (1, C), float32."""
-        hidden = torch.empty(1, self.width)
+        hidden = torch.empty(1, self.width, device="cpu")
         kv = cache.kv
         there = _Cache(kv.data_ptr(), kv.stride(0), kv.stride(2))
         self.step(
@@ -178,7 +178,7 @@ class NativeStep:
     def logits(self, hidden: Tensor) -> Tensor:
         """(1, C) → (1, V), float32."""
         hidden = hidden.float().contiguous()
-        out = torch.empty(1, self.rows)
+        out = torch.empty(1, self.rows, device="cpu")
         self.linear(
             ctypes.byref(self.head), ctypes.c_void_p(hidden.data_ptr()), torch.get_num_threads(),
             ctypes.c_void_p(out.data_ptr()),

@@ -37,11 +37,12 @@ def differences(decoder: Decoder, hypotheses: Sequence[np.ndarray]) -> Tensor:
     `hypotheses` are global ids (N,) each; a list of one, or of equal texts, gives zeros.
     """
     rows = decoder.embedding.detach().float()
-    embedded = [rows[torch.as_tensor(ids)] for ids in hypotheses if len(ids)]
+    given = [torch.from_numpy(np.asarray(ids, dtype=np.int64)) for ids in hypotheses if len(ids)]
+    embedded = [rows[ids.to(rows.device)] for ids in given]
     width = rows.shape[1]
     pairs = list(combinations(embedded, 2))
     if not pairs:
-        return torch.zeros(2 * width)
+        return rows.new_zeros(2 * width)
     whole = torch.stack([(a.mean(0) - b.mean(0)).abs() for a, b in pairs]).mean(0)
     tokens = torch.stack([_places(a, b) for a, b in pairs]).mean(0)
     return torch.cat([whole, tokens])

@@ -52,20 +52,21 @@ def group_documents(cu_seqlens: Tensor, heads: int, prefix_lengths: Tensor | Non
             [starts[i] for i in members],
             [lengths[i] for i in members],
             None if prefixes is None else [prefixes[i] for i in members],
+            cu_seqlens.device,
         )
         for members in groups
     ]
 
 
-def _group(starts: list[int], lengths: list[int], prefixes: list[int] | None) -> Group:
-    steps = torch.arange(lengths[0])
-    inside = steps < torch.tensor(lengths)[:, None]  # (B, L)
-    first = torch.tensor(starts)[:, None]
+def _group(starts: list[int], lengths: list[int], prefixes: list[int] | None, device: torch.device) -> Group:
+    steps = torch.arange(lengths[0], device=device)
+    inside = steps < torch.tensor(lengths, device=device)[:, None]  # (B, L)
+    first = torch.tensor(starts, device=device)[:, None]
     index = torch.where(inside, first + steps, first)
     cells = inside.reshape(-1).nonzero().squeeze(-1)
-    future = torch.ones(lengths[0], lengths[0], dtype=torch.bool).triu(1)[None, None]
+    future = torch.ones(lengths[0], lengths[0], dtype=torch.bool, device=device).triu(1)[None, None]
     if prefixes is not None:  # a query before a key of the prefix lies in the prefix itself
-        future = future & (steps >= torch.tensor(prefixes)[:, None])[:, None, None]
+        future = future & (steps >= torch.tensor(prefixes, device=device)[:, None])[:, None, None]
     return Group(index, index.reshape(-1)[cells], cells, future)
 
 

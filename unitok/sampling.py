@@ -96,7 +96,7 @@ def sample(logits: Tensor, sampling: Sampling, uniform: Tensor | None, history: 
         if window and sum(one == token for one in window) / sampling.repetition_window >= sampling.repetition_share:
             again.append(row)
     if again:
-        rows = torch.tensor(again)
+        rows = torch.tensor(again, device=ids.device)
         ids[rows] = draw(logits[rows] / sampling.temperature, uniform[rows, 1])
     return ids
 

@@ -106,15 +106,16 @@ class StepGraphs:
 
 def capture(step: StaticStep, cache: KVCache, pool: Any = None) -> torch.cuda.CUDAGraph:
     """A graph of a step, in a pool of memory that graphs share; leaves the cache empty."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(WARM_UPS):
-            step()
-    torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        step()
+    with torch.cuda.device(cache.lengths.device):  # streams are those of the current device
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(beside)
+        with torch.cuda.graph(graph, pool=pool):
+            step()
     cache.lengths.zero_()
     return graph
 

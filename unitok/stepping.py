@@ -101,7 +101,7 @@ class Stepper:
         ]
         self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies
-        self.cosine = self.sine = torch.zeros(0, 1, decoder.config.head_dim)
+        self.cosine = self.sine = self.embedding.new_zeros(0, 1, decoder.config.head_dim)
 
     @cached_property
     def layers(self) -> list[_Layer]:

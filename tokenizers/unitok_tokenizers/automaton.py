@@ -2,7 +2,7 @@
 
 A sequence's output is a list of slots: marks that are forced, and content runs that may end once they hold an item.
 The automaton counts what the shortest legal completion still costs and withdraws content while there is just room
-for it. States with equal choices share one key, so that a decoder masks a whole batch with one table look-up.
+for it. States with equal choices share one key, so that a decoder makes a mask once for all sequences in it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def _single(token: int) -> tuple[int, int]:
     return (token, token + 1)
 
 
-def _merge(ranges: Sequence[tuple[int, int]]) -> Ranges:
+def merge(ranges: Sequence[tuple[int, int]]) -> Ranges:
+    """Half-open ranges in any order, made ascending and apart."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start <= merged[-1][1]:
@@ -115,7 +116,6 @@ class Automaton:
         """The end of sequence was taken."""
         self.cut = False
         """A limit closed an output that could have gone on."""
-        self._masks: dict[tuple[Ranges, int], np.ndarray] = {}
         self._items = self._codebook = 0
         self._least = 1
         self._said: tuple[int, ...] = ()
@@ -161,7 +161,7 @@ class Automaton:
 
     def _content(self, kind: str, limit: int) -> _Content:
         if kind == "state":
-            states = _merge([_single(self.vocabulary.control(name)) for name in STATES])
+            states = merge([_single(self.vocabulary.control(name)) for name in STATES])
             return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True)
         name = STREAM_OF_KIND[kind]
         stream = self.vocabulary.streams.get(name)
@@ -169,9 +169,9 @@ class Automaton:
             raise InputError(f"this model has no {name}; its streams are {', '.join(self.vocabulary.streams)}")
         roles = list(self.vocabulary.roles.values())
         books = range(len(stream.cardinalities))
-        ranges = tuple(_without(_merge(self.vocabulary.block_ranges(name, q)), roles) for q in books)
+        ranges = tuple(_without(merge(self.vocabulary.block_ranges(name, q)), roles) for q in books)
         close = self.vocabulary.control(closer(kind))
-        return _Content(ranges, _merge([*ranges[0], _single(close)]), close, limit)
+        return _Content(ranges, merge([*ranges[0], _single(close)]), close, limit)
 
     def _carried(self) -> bool:
         """Whether the units are the codec's first codebook."""
@@ -233,11 +233,11 @@ class Automaton:
         last = place == len(self._said) - 1
         ids = self._said[max(place, 0) : place + 2]
         if self._items < self._least:
-            return _merge([_single(token) for token in ids])
+            return merge([_single(token) for token in ids])
         room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
         if not room or self._items >= slot.limit:
             return (_single(slot.close),)
-        return _merge([_single(token) for token in (*ids, *((slot.close,) if last else ()))])
+        return merge([_single(token) for token in (*ids, *((slot.close,) if last else ()))])
 
     def _allowed_interleaved(self) -> Ranges:
         if self._kind is not None and not self._items:
@@ -249,21 +249,19 @@ class Automaton:
             if self._kind is not None:
                 ranges = ranges if spare >= 2 else []
                 ranges += [_single(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
-            self._choices[key] = _merge(ranges)
+            self._choices[key] = merge(ranges)
         return self._choices[key]
 
     def mask(self, size: int) -> np.ndarray:
-        """(size,) bool, True where an id may come next; made once per distinct state.
+        """(size,) bool, True where an id may come next; nothing is kept of it.
 
-        `size` may exceed the vocabulary's: the rest is padding, which is never allowed.
+        `size` may exceed the vocabulary's: the rest is padding, which is never allowed. Decoders make masks of many
+        states together, from `allowed` (`unitok.allowed`).
         """
-        key = (self.state_key, size)
-        if key not in self._masks:
-            mask = np.zeros(size, dtype=np.bool_)
-            for start, stop in key[0]:
-                mask[start:stop] = True
-            self._masks[key] = mask
-        return self._masks[key]
+        mask = np.zeros(size, dtype=np.bool_)
+        for start, stop in self.allowed():
+            mask[start:stop] = True
+        return mask
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -313,7 +311,7 @@ class Automaton:
         return place + 1 if self._said[place + 1 : place + 2] == (token,) else None
 
     def copy(self) -> Automaton:
-        """An independent automaton in the same state, for a beam; tables and masks are shared."""
+        """An independent automaton in the same state, for a beam; tables are shared."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin

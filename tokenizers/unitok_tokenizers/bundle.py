@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from unitok_tokenizers.codec import AcousticTokenizer, load_codec
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
@@ -57,6 +59,13 @@ class TokenizerSet:
         """Whether the first codebook holds these very units, so that one pass over the audio gives both."""
         carried = self.codes.units if isinstance(self.codes, MelCodec) else None
         return carried is not None and self.units is not None and carried.fingerprint == self.units.fingerprint
+
+    def to(self, device: torch.device | str) -> TokenizerSet:
+        """Move the networks of units and codes; returns itself. Text has none."""
+        for tokenizer in (self.units, self.codes):
+            if tokenizer is not None:
+                tokenizer.to(device)
+        return self
 
     def save(self, folder: Path | str) -> None:
         """Write `text/`, `units/`, `codes/` atomically."""

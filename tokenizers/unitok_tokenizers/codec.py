@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
@@ -49,6 +50,9 @@ class AcousticTokenizer(Protocol):
 
     def decode_features(self, codes: np.ndarray) -> np.ndarray | None:
         """Codes (F, Q) → log-mels (F', M) for a vocoder, or None where `decode` gives samples."""
+
+    def to(self, device: torch.device | str) -> AcousticTokenizer:
+        """Move what it computes with; returns itself."""
 
     def info(self) -> StreamInfo:
         """The stream of codes."""

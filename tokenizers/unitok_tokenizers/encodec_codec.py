@@ -122,14 +122,24 @@ class EncodecCodec:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        values = (value.numpy() for value in self.model.state_dict().values())
+        values = (value.cpu().numpy() for value in self.model.state_dict().values())
         return fingerprint(["encodec", asdict(self.config), array_fingerprint(*values)])
+
+    def to(self, device: torch.device | str) -> EncodecCodec:
+        """Move the network; returns itself."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """(S,) → codes (F, Q)."""
-        frames = self.model.encode(torch.from_numpy(np.asarray(samples, dtype=np.float32))[None, None])
-        return torch.cat([codes for codes, _ in frames], dim=-1)[0].T.contiguous().numpy()  # (1, Q, F) -> (F, Q)
+        frames = self.model.encode(torch.from_numpy(np.asarray(samples, dtype=np.float32)).to(self.device)[None, None])
+        return torch.cat([codes for codes, _ in frames], dim=-1)[0].T.contiguous().cpu().numpy()  # (1, Q, F) -> (F, Q)
 
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Codes of each; one at a time, because padding would change a recording's last frames."""
@@ -138,8 +148,8 @@ class EncodecCodec:
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes (F, Q) → samples (S,), S = F · samples per frame."""
-        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).T[None]  # (1, Q, F)
-        return self.model.decode([(table, None)])[0, 0].numpy()
+        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device).T[None]  # (1, Q, F)
+        return self.model.decode([(table, None)])[0, 0].cpu().numpy()
 
     def decode_features(self, codes: np.ndarray) -> None:
         """No features: `decode` gives samples."""
@@ -154,7 +164,9 @@ class EncodecCodec:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.cpu().contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors"
+        )
         write_json(folder / "config.json", {"class": "encodec", "name": self.name, "config": asdict(self.config)})
 
     @staticmethod

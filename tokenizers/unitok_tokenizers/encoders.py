@@ -45,6 +45,9 @@ class SpeechEncoder(Protocol):
     def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(S,) float32 each → (F, D) float32 each, F = max(1, S · frame_rate // sample_rate)."""
 
+    def to(self, device: torch.device | str) -> SpeechEncoder:
+        """Move what it computes with; returns itself."""
+
     def save(self, folder: Path) -> None:
         """Write `config.json`, whose `class` names the entry in `ENCODERS`, and weights."""
 
@@ -73,6 +76,10 @@ class MfccEncoder:
     def fingerprint(self) -> str:
         """Identifies the content."""
         return fingerprint({"class": "mfcc", **asdict(self.mel)})
+
+    def to(self, device: torch.device | str) -> MfccEncoder:
+        """Nothing to move: features are computed where recordings are read, on the processor."""
+        return self
 
     def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(S,) float32 each → (F, D) float32 each."""
@@ -115,19 +122,29 @@ class CtcEncoder:
     @property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
+        weights = array_fingerprint(*(value.cpu().numpy() for value in self.network.state_dict().values()))
         return fingerprint({"class": "ctc", "layer": self.layer, "weights": weights, **asdict(self.mel)})
+
+    def to(self, device: torch.device | str) -> CtcEncoder:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.network.head.weight.device
 
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Frames are normalised to zero mean and unit deviation across channels, so that k-means sees directions."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel)
+            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel, self.device)
             hidden, lengths = self.network.hidden(mels, frames, self.layer)
-            hidden = torch.nn.functional.layer_norm(hidden.float(), (self.width,))
-            for row, index in enumerate(batch):
-                out[index] = hidden[row, self.padding : int(lengths[row]) - self.padding].numpy().copy()
+            hidden = torch.nn.functional.layer_norm(hidden.float(), (self.width,)).cpu()
+            for row, (index, length) in enumerate(zip(batch, lengths.tolist())):
+                out[index] = hidden[row, self.padding : length - self.padding].numpy().copy()
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
 
@@ -135,19 +152,18 @@ class CtcEncoder:
         """What the network's own head reads."""
         alphabet = self.network.config.alphabet
         each = [torch.from_numpy(frames) for frames in self.log_probabilities(recordings)]
-        return [greedy_text(one[None], torch.tensor([len(one)]), alphabet)[0] for one in each]
+        return [greedy_text(one[None], torch.tensor([len(one)], device="cpu"), alphabet)[0] for one in each]
 
     @torch.inference_mode()
     def log_probabilities(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(2 F, characters + blank) of the head for each recording, natural logarithms, index 0 the blank."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
-            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel)
+            mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel, self.device)
             found, sizes = self.network(mels, frames)
-            for row, index in enumerate(batch):
-                out[index] = (
-                    found[row, EMISSIONS * self.padding : int(sizes[row]) - EMISSIONS * self.padding].numpy().copy()
-                )
+            found, around = found.cpu(), EMISSIONS * self.padding
+            for row, (index, size) in enumerate(zip(batch, sizes.tolist())):
+                out[index] = found[row, around : size - around].numpy().copy()
         assert all(frames is not None for frames in out)
         return out  # type: ignore[return-value]
 
@@ -179,7 +195,9 @@ class CtcEncoder:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.network.state_dict(), folder / "model.safetensors")
+        save_file(
+            {name: value.cpu() for name, value in self.network.state_dict().items()}, folder / "model.safetensors"
+        )
         config = {"class": "ctc", "mel": asdict(self.mel), "layer": self.layer, "network": asdict(self.network.config)}
         write_json(folder / "config.json", config)
 
@@ -210,11 +228,14 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def padded_mels(recordings: Sequence[np.ndarray], mel: MelConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-mels (B, F, M) of recordings padded with zero frames, and their frame counts (B,)."""
+def padded_mels(
+    recordings: Sequence[np.ndarray], mel: MelConfig, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels (B, F, M) of recordings padded with zero frames, and their frame counts (B,), on a device."""
     each = []
     for samples in recordings:
         short = max(0, mel.hop_length * STRIDE - len(samples))
-        each.append(log_mel(torch.from_numpy(np.pad(samples, (0, short)).astype(np.float32)), mel))
-    frames = torch.tensor([len(one) for one in each])
+        padded = torch.from_numpy(np.pad(samples, (0, short)).astype(np.float32))
+        each.append(log_mel(padded.to(device), mel))
+    frames = torch.tensor([len(one) for one in each], device=device)
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True), frames

@@ -58,10 +58,11 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # kept for later callers, who may train with it
 def mel_filters(config: MelConfig) -> Tensor:
-    """Triangular filters (N, M), each with unit area over Hz scaled to the bin width."""
-    bins = torch.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
-    low, high = hz_to_mel(torch.tensor([config.fmin, config.fmax], dtype=torch.float64))
-    edges = mel_to_hz(torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64))
+    """Triangular filters (N, M) on the processor, each with unit area over Hz scaled to the bin width."""
+    bins = torch.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+    low, high = hz_to_mel(torch.tensor([config.fmin, config.fmax], dtype=torch.float64, device="cpu"))
+    steps = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64, device="cpu")
+    edges = mel_to_hz(steps)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - left) / (centre - left)
     falling = (right - bins[:, None]) / (right - centre)
@@ -100,9 +101,9 @@ def log_mel(samples: Tensor, config: MelConfig) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _dct(num_mels: int, num: int) -> Tensor:
-    """Orthonormal type-II cosine transform (M, num)."""
-    position = (torch.arange(num_mels, dtype=torch.float64) + 0.5) * math.pi / num_mels
-    basis = torch.cos(position[:, None] * torch.arange(num, dtype=torch.float64))
+    """Orthonormal type-II cosine transform (M, num), on the processor."""
+    position = (torch.arange(num_mels, dtype=torch.float64, device="cpu") + 0.5) * math.pi / num_mels
+    basis = torch.cos(position[:, None] * torch.arange(num, dtype=torch.float64, device="cpu"))
     basis *= math.sqrt(2.0 / num_mels)
     basis[:, 0] /= math.sqrt(2.0)
     return basis.float()

@@ -17,11 +17,13 @@ def assign(points: Tensor, centroids: Tensor) -> Tensor:
     """Index (N,) of the nearest centroid (K, D) of each point (N, D)."""
     half_norms = 0.5 * (centroids * centroids).sum(1)
     blocks = [torch.argmax(block @ centroids.T - half_norms, dim=1) for block in points.split(ASSIGN_BLOCK)]
-    return torch.cat(blocks) if blocks else torch.zeros(0, dtype=torch.int64)
+    return torch.cat(blocks) if blocks else torch.zeros(0, dtype=torch.int64, device=points.device)
 
 
 def fit_kmeans(points: Tensor, clusters: int, *, seed: int, iterations: int = 25) -> Tensor:
     """Centroids (K, D) by Lloyd's algorithm from a k-means++ start on a sample; empty clusters restart at a point.
+
+    All draws are the processor's, wherever the points lie: a seed gives the same ones on every device.
 
     Raises:
         InputError: fewer points than clusters.
@@ -29,7 +31,8 @@ def fit_kmeans(points: Tensor, clusters: int, *, seed: int, iterations: int = 25
     if len(points) < clusters:
         raise InputError(f"{clusters} clusters from only {len(points)} frames; give more audio or fewer clusters")
     generator = torch.Generator().manual_seed(seed)
-    sample = points[torch.randperm(len(points), generator=generator)[: max(clusters * 20, 2000)]]
+    order = torch.randperm(len(points), generator=generator, device="cpu")[: max(clusters * 20, 2000)]
+    sample = points[order.to(points.device)]
     centroids = _plus_plus(sample, clusters, generator)
     for _ in range(iterations):
         labels = assign(points, centroids)
@@ -38,7 +41,8 @@ def fit_kmeans(points: Tensor, clusters: int, *, seed: int, iterations: int = 25
         moved = sums / counts.clamp(min=1)[:, None]
         empty = counts == 0
         if empty.any():
-            moved[empty] = points[torch.randint(len(points), (int(empty.sum()),), generator=generator)]
+            picks = torch.randint(len(points), (int(empty.sum()),), generator=generator, device="cpu")
+            moved[empty] = points[picks.to(points.device)]
         if torch.allclose(moved, centroids, atol=1e-5):
             return moved
         centroids = moved
@@ -47,10 +51,10 @@ def fit_kmeans(points: Tensor, clusters: int, *, seed: int, iterations: int = 25
 
 def _plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
     """k-means++ seeding (Arthur & Vassilvitskii 2007): draw in proportion to the squared distance."""
-    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    chosen = [int(torch.randint(len(points), (1,), generator=generator, device="cpu"))]
     distance = ((points - points[chosen[0]]) ** 2).sum(1)
     for _ in range(clusters - 1):
         weight = distance if float(distance.sum()) > 0 else torch.ones_like(distance)
-        chosen.append(int(torch.multinomial(weight, 1, generator=generator)))
+        chosen.append(int(torch.multinomial(weight.cpu(), 1, generator=generator)))
         distance = torch.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
     return points[chosen].clone()

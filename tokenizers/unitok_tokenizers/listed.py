@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitok_tokenizers.automaton import Automaton, Ranges
+from unitok_tokenizers.automaton import Automaton, Ranges, merge
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.vocabulary import Vocabulary
 
@@ -26,7 +26,7 @@ class _Node:
 
     def seal(self) -> None:
         """Note the ranges of the children, here and below."""
-        self.allowed = tuple((token, token + 1) for token in sorted(self.children))
+        self.allowed = merge([(token, token + 1) for token in self.children])
         for child in self.children.values():
             child.seal()
 

@@ -113,8 +113,19 @@ class MelCodec:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        weights = array_fingerprint(*(value.numpy() for value in self.network.state_dict().values()))
+        weights = array_fingerprint(*(value.cpu().numpy() for value in self.network.state_dict().values()))
         return fingerprint(["mel_rvq", weights, self.units.fingerprint, asdict(self.mel)])
+
+    def to(self, device: torch.device | str) -> MelCodec:
+        """Move the network and the unit tokenizer; returns itself."""
+        self.network.to(device)
+        self.units.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.network.back.weight.device
 
     @torch.inference_mode()
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -122,16 +133,16 @@ class MelCodec:
         out: list[np.ndarray] = [np.zeros((0, len(self.cardinalities)), dtype=np.int64)] * len(recordings)
         all_units = self.units.encode_batch(recordings)
         for batch in batches_by_length([len(one) for one in recordings], BATCH_SECONDS * self.sample_rate):
-            mels, frames = padded_mels([recordings[index] for index in batch], self.mel)
-            units = nn.utils.rnn.pad_sequence([torch.from_numpy(all_units[index]) for index in batch], batch_first=True)
-            lengths = torch.tensor([len(all_units[index]) for index in batch])
-            mask = frame_mask(lengths)
+            mels, _ = padded_mels([recordings[index] for index in batch], self.mel, self.device)
+            rows = [torch.from_numpy(all_units[index]) for index in batch]
+            units = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+            mask = frame_mask(torch.tensor([len(row) for row in rows], device=self.device))
             usable = mels[:, : units.shape[1] * STRIDE] * mask.repeat_interleave(STRIDE, 1)
             residual, _ = self.network.residual(usable, units, mask)
             for row, index in enumerate(batch):
-                length = int(lengths[row])
+                length = len(all_units[index])
                 rest = self.network.quantiser.encode(residual[row, :length])
-                out[index] = torch.cat([units[row, :length, None], rest], dim=1).numpy()
+                out[index] = torch.cat([units[row, :length, None], rest], dim=1).cpu().numpy()
         return out
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
@@ -145,10 +156,10 @@ class MelCodec:
     @torch.inference_mode()
     def decode_features(self, codes: np.ndarray) -> np.ndarray:
         """Codes (T, Q) → log-mels (4T, M)."""
-        table = torch.from_numpy(np.asarray(codes, dtype=np.int64))
-        mask = torch.ones(1, len(table), 1)
+        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device)
+        mask = torch.ones(1, len(table), 1, device=self.device)
         latents = self.network.expected(table[None, :, 0], mask) + self.network.quantiser.decode(table[:, 1:])[None]
-        return self.network.synthesise(latents, mask)[0].numpy()
+        return self.network.synthesise(latents, mask)[0].cpu().numpy()
 
     def info(self) -> StreamInfo:
         """The stream that it makes."""
@@ -159,7 +170,9 @@ class MelCodec:
         from safetensors.torch import save_file
 
         self.units.save(folder / "units")
-        save_file(self.network.state_dict(), folder / "model.safetensors")
+        save_file(
+            {name: value.cpu() for name, value in self.network.state_dict().items()}, folder / "model.safetensors"
+        )
         config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": asdict(self.network.config)}
         write_json(folder / "config.json", config)
 
@@ -175,4 +188,4 @@ class MelCodec:
 
 def frame_mask(lengths: Tensor) -> Tensor:
     """(B, T, 1) float, 1 inside each length (B,)."""
-    return (torch.arange(int(lengths.max())) < lengths[:, None])[..., None].float()
+    return (torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None])[..., None].float()

@@ -45,11 +45,11 @@ class ResidualVq(Float32Buffers):
         for book in self.codebooks:
             codes.append(assign(residual, book))
             residual = residual - book[codes[-1]]
-        return torch.stack(codes, dim=-1) if codes else torch.zeros(len(vectors), 0, dtype=torch.int64)
+        return torch.stack(codes, dim=-1) if codes else vectors.new_zeros(len(vectors), 0, dtype=torch.int64)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (N, Q) → vectors (N, D)."""
-        total = torch.zeros(len(codes), self.codebooks.shape[2])
+        total = self.codebooks.new_zeros(len(codes), self.codebooks.shape[2])
         for q, book in enumerate(self.codebooks):
             total = total + book[codes[:, q]]
         return total
@@ -80,7 +80,7 @@ class ResidualVq(Float32Buffers):
             book.copy_(self.sums[q] / self.counts[q].clamp(min=1e-4)[:, None])
             idle = self.counts[q] < REVIVE_BELOW * len(vectors) / len(book)
             if bool(idle.any()):
-                picks = torch.randint(len(used), (int(idle.sum()),), generator=generator)
+                picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
                 book[idle] = used[picks]
                 self.sums[q][idle] = used[picks]
                 self.counts[q][idle] = 1.0

@@ -78,14 +78,24 @@ class SpeechTokenizerCodec:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        values = (value.numpy() for value in self.model.state_dict().values())
+        values = (value.cpu().numpy() for value in self.model.state_dict().values())
         return fingerprint(["speechtokenizer", self.config, array_fingerprint(*values)])
+
+    def to(self, device: torch.device | str) -> SpeechTokenizerCodec:
+        """Move the network; returns itself."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """(S,) → codes (F, Q)."""
-        codes = self.model.encode(torch.from_numpy(np.asarray(samples, dtype=np.float32))[None, None])  # (Q, 1, F)
-        return codes[:, 0].T.contiguous().numpy()
+        heard = torch.from_numpy(np.asarray(samples, dtype=np.float32)).to(self.device)
+        return self.model.encode(heard[None, None])[:, 0].T.contiguous().cpu().numpy()  # (Q, 1, F) -> (F, Q)
 
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Codes of each; one at a time, because the recurrent layers would see the padding."""
@@ -94,8 +104,8 @@ class SpeechTokenizerCodec:
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes (F, Q) → samples (S,), S = F · samples per frame."""
-        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).T[:, None]  # (Q, 1, F)
-        return self.model.decode(table)[0, 0].numpy()
+        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device).T[:, None]  # (Q, 1, F)
+        return self.model.decode(table)[0, 0].cpu().numpy()
 
     def decode_features(self, codes: np.ndarray) -> None:
         """No features: `decode` gives samples."""
@@ -110,7 +120,9 @@ class SpeechTokenizerCodec:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.cpu().contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors"
+        )
         write_json(folder / "config.json", {"class": "speechtokenizer", "name": self.name, "config": self.config})
 
     @staticmethod

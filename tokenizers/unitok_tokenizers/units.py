@@ -58,7 +58,13 @@ class UnitTokenizer:
     @property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.numpy())])
+        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy())])
+
+    def to(self, device: torch.device | str) -> UnitTokenizer:
+        """Move the encoder and the centroids; returns itself."""
+        self.encoder.to(device)
+        self.centroids = self.centroids.to(device)
+        return self
 
     @staticmethod
     def fit(encoder: SpeechEncoder, recordings: Sequence[np.ndarray], clusters: int, *, seed: int) -> UnitTokenizer:
@@ -71,7 +77,8 @@ class UnitTokenizer:
         encoded = self.encoder.encode(recordings)
         if not encoded:
             return []
-        labels = assign(torch.from_numpy(np.concatenate(encoded)), self.centroids).numpy()
+        frames = torch.from_numpy(np.concatenate(encoded)).to(self.centroids.device)
+        labels = assign(frames, self.centroids).cpu().numpy()
         return np.split(labels, np.cumsum([len(frames) for frames in encoded])[:-1])
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
@@ -94,7 +101,7 @@ class UnitTokenizer:
         from safetensors.torch import save_file
 
         self.encoder.save(folder / "encoder")
-        save_file({"centroids": self.centroids.contiguous()}, folder / "centroids.safetensors")
+        save_file({"centroids": self.centroids.cpu().contiguous()}, folder / "centroids.safetensors")
         write_json(folder / "config.json", {"class": "kmeans", "name": self.name})
 
     @staticmethod

@@ -13,6 +13,7 @@ from unitok.adapters.base import ADAPTERS
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.manifest import Row
+from unitok_training.distributed import World
 from unitok_training.fit import training_rows
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_data import LatentSource
@@ -67,7 +68,8 @@ def train_adapter(
         training_rows(list(rows)), recipe.mixture, model.tokenizers.text, model.vocabulary, front,
         seed=recipe.train.seed, augmented=recipe.train.augment,
     )  # fmt: skip
-    trainer = LatentTrainer(recipe.train, recipe.tuning, front, model.decoder, source, out)
+    world = World(device=model.device)
+    trainer = LatentTrainer(recipe.train, recipe.tuning, front, model.decoder, source, out, world=world)
     losses: list[float] = []
     while trainer.step < recipe.train.steps and (len(losses) < 2 or losses[-1] > losses[0] / 2):
         trainer.run(stop_after=trainer.step + recipe.train.log_every, on_row=lambda row: losses.append(row["loss"]))

@@ -77,7 +77,8 @@ class Pack:
 
     def pin(self) -> Pack:
         """The same pack in page-locked memory, from which a copy to a GPU runs beside computation."""
-        names = ("ids", "labels", "loss_weight", "positions", "cu_seqlens", "prefix_lengths", "task_ids")
+        names = ["ids", "labels", "loss_weight", "positions", "cu_seqlens", "prefix_lengths", "task_ids"]
+        names += ["vectors", "vector_index"] if self.vectors is not None and self.vector_index is not None else []
         return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 

@@ -149,7 +149,7 @@ def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
             raise InputError(f"{path / name} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
     reader = dcp.HuggingFaceStorageReader(str(path / SHARDS))
     found: dict[str, Tensor] = {
-        name: torch.empty(item.size, dtype=item.properties.dtype)
+        name: torch.empty(item.size, dtype=item.properties.dtype, device="cpu")
         for name, item in reader.read_metadata().state_dict_metadata.items()
         if isinstance(item, TensorStorageMetadata)
     }

@@ -101,7 +101,7 @@ def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: Code
     while count < FRAMES_PER_CODE * config.cardinality:
         batch, units = crops.draw(config.batch, random)
         with compute.autocast():
-            residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1))
+            residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1, device=units.device))
         found.append(residual.float().flatten(0, 1))
         count += len(found[-1])
     return torch.cat(found)
@@ -131,7 +131,7 @@ def train_codec(
     network.train()
     for step in range(config.steps):
         batch, frames = crops.draw(config.batch, random)
-        mask = torch.ones(len(batch), frames.shape[1], 1)
+        mask = torch.ones(len(batch), frames.shape[1], 1, device=frames.device)
         with compute.autocast():
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()

@@ -91,7 +91,8 @@ def teach(
     read = teaching.read
     torch.manual_seed(config.seed)  # new parts
     if teaching.noise_vectors:
-        adapter = NoiseVector(NoiseVectorConfig(width=model.decoder.config.width, vectors=teaching.noise_vectors))
+        sizes = NoiseVectorConfig(width=model.decoder.config.width, vectors=teaching.noise_vectors)
+        adapter = NoiseVector(sizes).to(model.device)
         train_noise_corrector(model, adapter, lists, config, most=read, progress=progress)
         model.parts["noise_vector"] = adapter
     elif teaching.experts:
@@ -101,10 +102,10 @@ def teach(
         model.decoder = expand(model.decoder, mixture)
         train_expert_corrector(model, lists, config, most=read, told=teaching.told, progress=progress)
     elif teaching.hear:
-        encoder = encoder_of(teaching.hear).requires_grad_(False)
-        sizes = CrossAttentionConfig(frames=encoder.width, size=teaching.size, heads=teaching.size // HEAD)
+        encoder = encoder_of(teaching.hear).requires_grad_(False).to(model.device)
+        shape = CrossAttentionConfig(frames=encoder.width, size=teaching.size, heads=teaching.size // HEAD)
         model.parts[ENCODER] = encoder
-        model.parts[ADAPTER] = CrossAttentionAdapter(sizes, model.decoder.config)
+        model.parts[ADAPTER] = CrossAttentionAdapter(shape, model.decoder.config).to(model.device)
         hearing = hearing_of(model, teaching.recordings)
         train_hearing_corrector(model, hearing, lists, config, most=read, frozen=teaching.frozen, progress=progress)
     else:

@@ -165,11 +165,10 @@ def expert_use(model: Model, lists: Sequence[NBest], most: int) -> float:
     tasks: list[np.ndarray] = []
     firsts: list[np.ndarray] = []
     for pack, indices in packs(documents, FinetuneConfig(), pad=model.vocabulary.pad):
-        run(pack, indices)
+        run(pack.to(model.device), indices)
         tasks.append(pack.task_ids.numpy())
-        firsts.append(
-            np.stack([feed.probabilities.argmax(-1).numpy() for feed in feeds if feed.probabilities is not None])
-        )
+        chosen_first = [feed.probabilities.argmax(-1) for feed in feeds if feed.probabilities is not None]
+        firsts.append(torch.stack(chosen_first).cpu().numpy())
         if indices[-1] + 1 >= len(chosen):
             break
     told, used = np.concatenate(tasks), np.concatenate(firsts, axis=1)
@@ -194,7 +193,7 @@ def noise_vectors_of(
     def vectors(lists: Sequence[NBest]) -> list[Tensor]:
         found = torch.stack([list_differences(model, one, most) for one in lists])
         if shuffle_seed is not None:
-            found = found[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(found)))]
+            found = found[np.random.default_rng(shuffle_seed).permutation(len(found)).tolist()]
         return list(adapter(found))
 
     return vectors

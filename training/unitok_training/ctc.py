@@ -90,7 +90,9 @@ def train_ctc(
         for samples, text in surrounded_examples(recordings, texts, mel.sample_rate, config):
             mels.append(log_mel(torch.from_numpy(between_silence(samples, mel)), mel))
             labels.append(
-                torch.tensor([index[character] for character in text if character in index], dtype=torch.int64)
+                torch.tensor(
+                    [index[character] for character in text if character in index], dtype=torch.int64, device="cpu"
+                )
             )
     torch.manual_seed(config.seed)  # initial weights and dropout; the caller's process is a stage of its own
     network = CtcNetwork(
@@ -138,11 +140,11 @@ def _optimise(
             order = random.permutation(len(batches)).tolist()
         chosen = batches[order.pop()]
         augmented = [augment(mels[i], random, config) for i in chosen]
-        frames = torch.tensor([len(one) for one in augmented])
+        frames = torch.tensor([len(one) for one in augmented], device=augmented[0].device)
         with compute.autocast():
             log_probabilities, lengths = network(pad_sequence(augmented, batch_first=True), frames)
         targets = torch.cat([labels[i] for i in chosen])
-        sizes = torch.tensor([len(labels[i]) for i in chosen])
+        sizes = torch.tensor([len(labels[i]) for i in chosen], device=targets.device)
         loss = functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
         descend(optimizer, loss, step=step, steps=config.steps)
         if progress is not None and (step % 50 == 49 or step + 1 == config.steps):
@@ -155,13 +157,13 @@ def augment(mels: Tensor, random: np.random.Generator, config: CtcConfig) -> Ten
     tempo = 1.0 + random.uniform(-config.tempo, config.tempo)
     length = max(8, round(frames * tempo))
     warp = 1.0 + random.uniform(-config.warp, config.warp)
-    rows = torch.linspace(-1.0, 1.0, length)
-    columns = torch.linspace(0.0, 1.0, bins)
+    rows = torch.linspace(-1.0, 1.0, length, device="cpu")
+    columns = torch.linspace(0.0, 1.0, bins, device="cpu")
     columns = torch.clamp(columns * warp, max=1.0) * 2.0 - 1.0
     grid = torch.stack(torch.broadcast_tensors(columns[None, :], rows[:, None]), dim=-1)  # (F', M, 2)
     warped = functional.grid_sample(mels[None, None], grid[None], align_corners=True)[0, 0]  # (F', M)
     noise = torch.from_numpy(random.standard_normal((length, bins), dtype=np.float32))
-    tilt = torch.linspace(-1.0, 1.0, bins) * random.uniform(-1.0, 1.0)
+    tilt = torch.linspace(-1.0, 1.0, bins, device="cpu") * random.uniform(-1.0, 1.0)
     warped = warped + tilt + noise * random.uniform(0.0, config.noise)
     mean = warped.mean(0)
     for _ in range(2):

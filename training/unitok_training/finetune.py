@@ -122,6 +122,7 @@ def finetune(
     losses = []
     with only_these_move(decoder, moving):
         for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
+            pack = pack.to(decoder.embedding.device)
             hidden = run(pack, indices)
             found = supervised_losses(
                 hidden,

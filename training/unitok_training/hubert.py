@@ -126,7 +126,7 @@ def mfcc_frames(recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
 def layer_frames(encoder: TransformerEncoder, recordings: Sequence[np.ndarray], layer: int) -> list[np.ndarray]:
     """(T, D) of a hidden layer of each recording."""
     encoder.eval()
-    return [encoder.encode([samples]).layers[layer][0].numpy() for samples in recordings]
+    return [encoder.encode([samples]).layers[layer][0].cpu().numpy() for samples in recordings]
 
 
 def cluster(features: Sequence[np.ndarray], clusters: int, seed: int) -> list[np.ndarray]:
@@ -190,7 +190,9 @@ def _iterate(
         ]
         mels, frames = padded([network.encoder.inputs(samples) for samples in heard])
         sizes = [min(len(labels[i]), network.encoder.frames_of(len(recordings[i]))) for i in chosen]
-        masked, targets = torch.zeros(len(chosen), max(sizes), dtype=torch.bool), torch.zeros(len(chosen), max(sizes))
+        cells = (len(chosen), max(sizes))
+        masked = torch.zeros(cells, dtype=torch.bool, device=mels.device)
+        targets = torch.zeros(cells, device=mels.device)
         for place, (i, size) in enumerate(zip(chosen, sizes)):
             masked[place, :size] = torch.from_numpy(stretches(size, config, random))
             targets[place, :size] = torch.from_numpy(labels[i][:size])

@@ -40,7 +40,7 @@ class SpeakerClassifier:
             mels = log_mel(torch.from_numpy(samples), MelConfig())
             voiced = mels[mels.mean(1) > mels.mean() - 1.0]
             mean = voiced.mean(0) - voiced.mean()
-            rows.append(torch.cat([mean, voiced.std(0, correction=0), torch.ones(1)]))
+            rows.append(torch.cat([mean, voiced.std(0, correction=0), mean.new_ones(1)]))
         return torch.stack(rows)
 
     @staticmethod
@@ -51,8 +51,8 @@ class SpeakerClassifier:
         mean, scale = x.mean(0), x.std(0) + 1e-3
         mean[-1], scale[-1] = 0.0, 1.0
         x = (x - mean) / scale
-        y = torch.tensor([names.index(speaker) for speaker in speakers])
-        weight = torch.zeros(x.shape[1], len(names), requires_grad=True)
+        y = torch.tensor([names.index(speaker) for speaker in speakers], device=x.device)
+        weight = torch.zeros(x.shape[1], len(names), device=x.device, requires_grad=True)
         optimiser = torch.optim.LBFGS([weight], max_iter=60)
 
         def closure() -> torch.Tensor:

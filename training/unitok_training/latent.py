@@ -6,6 +6,7 @@ summed: torchrun --nproc-per-node 2 -m unitok train-latent latent manifest.jsonl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -306,7 +307,7 @@ class LatentTrainer:
             total, used = self._summed(values, total, used)
         grads = [value.grad for value in values if value.grad is not None]
         norm = float(clip_gradients(grads, self.config.optim.clip)) if grads else 0.0
-        if not (torch.isfinite(torch.tensor(norm)) and torch.isfinite(torch.tensor(total))):
+        if not (math.isfinite(norm) and math.isfinite(total)):
             raise NonFiniteLoss(
                 f"loss {total} with gradient norm {norm} at step {self.step + 1}; the weights were not updated with "
                 "it: lower the learning rates under tuning, or use train.precision=fp32"

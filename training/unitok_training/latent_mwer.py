@@ -91,10 +91,11 @@ def train_mwer(
         model.decoder.eval()
         lists = hypotheses(model, asked, config.beams)
         with only_these_move(model.decoder, moving):
-            objective, errors = torch.zeros(()), 0.0
+            objective, errors = torch.zeros((), device=model.device), 0.0
             for one, (texts, vectors) in zip(asked, lists):
                 logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
-                counts = torch.tensor([float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts])
+                each = [float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts]
+                counts = torch.tensor(each, device=model.device)
                 objective = objective + mwer_loss(logs[:-1], counts)
                 objective = objective - config.reference_weight * logs[-1] / sizes[-1]
                 errors += float((logs[:-1].detach().softmax(-1) * counts).sum())
@@ -136,10 +137,11 @@ def log_probabilities(model: Model, one: Question, texts: Sequence[str], vectors
         render(replace(plan, outputs=(Span("text", np.asarray(encode(text), dtype=np.int64)),)), model.vocabulary).ids
         for text in texts
     ]
-    packed = pack_documents(ids)
-    starts = packed.cu_seqlens[:-1].tolist()
-    given, index = joined([placed(prompt, hole, vectors)] * len(ids), starts, packed.ids.device)
-    lengths = torch.full((len(ids),), len(prompt), dtype=torch.int64)
+    device = model.device
+    packed = pack_documents(ids, device)
+    starts = np.cumsum([0, *packed.lengths[:-1]]).tolist()
+    given, index = joined([placed(prompt, hole, vectors)] * len(ids), starts, device)
+    lengths = torch.full((len(ids),), len(prompt), dtype=torch.int64, device=device)
     hidden = model.decoder(
         packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen,
         prefix_lengths=lengths, vectors=given, vector_index=index,
@@ -147,6 +149,6 @@ def log_probabilities(model: Model, one: Question, texts: Sequence[str], vectors
     found = []
     for start, answer in zip(starts, ids):
         logits = model.decoder.logits(hidden[start + len(prompt) - 1 : start + len(answer) - 1]).float()
-        wanted = torch.from_numpy(answer[len(prompt) :])[:, None]
+        wanted = torch.from_numpy(answer[len(prompt) :]).to(device)[:, None]
         found.append(logits.log_softmax(-1).gather(1, wanted).sum())
     return torch.stack(found), [len(answer) - len(prompt) for answer in ids]

@@ -313,8 +313,8 @@ class Trainer:
 
     def _row(self, interval: Interval) -> dict[str, Any]:
         """The figures of the interval, over all processes."""
-        counters = torch.tensor([interval.used, interval.positions, interval.supervised], dtype=torch.float64)
-        counters = counters.to(self.world.device)
+        sizes = [interval.used, interval.positions, interval.supervised]
+        counters = torch.tensor(sizes, dtype=torch.float64, device=self.world.device)
         self.world.sum_([self.losses.sums, counters])
         self._stop_on_bad()
         used, positions, supervised = counters.tolist()

@@ -20,7 +20,7 @@ def hidden_with_experts(decoder: Decoder, expert_of_task: Sequence[int]) -> Hidd
     experts = mixtures(decoder)[0].mixture.experts
     if not all(-1 <= expert < experts for expert in expert_of_task):
         raise InputError(f"experts of the tasks are {list(expert_of_task)}: there are 0 to {experts - 1}, -1 for none")
-    table = torch.tensor([*expert_of_task, -1])
+    table = torch.tensor([*expert_of_task, -1], device=decoder.embedding.device)
     plain = plain_hidden(decoder)
 
     def run(pack: Pack, indices: Sequence[int]) -> Tensor:

@@ -22,7 +22,7 @@ from unitok_training.loss import HeadSlice, LossTable, TokenLosses, supervised_l
 def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
     """(names of the streams, (V,) int64 index of the stream of every id); each codebook is a stream of its own."""
     names: list[str] = []
-    table = torch.zeros(vocabulary.size, dtype=torch.int64)
+    table = torch.zeros(vocabulary.size, dtype=torch.int64, device="cpu")
     for extent in vocabulary.extents:
         name = extent.tokenizer if extent.block not in ("control", "language") else "control"
         name = f"{name}.{extent.codebook}" if extent.block == "codes" else name
@@ -51,7 +51,7 @@ class OutputSlices:
     def of(vocabulary: Vocabulary) -> OutputSlices:
         """The slices of a vocabulary. Text that was appended behind speech stretches the slice of text over both."""
         texts = [one for one in vocabulary.extents if one.block in ("text", "control", "language")]
-        follows = torch.ones(vocabulary.size, dtype=torch.bool)
+        follows = torch.ones(vocabulary.size, dtype=torch.bool, device="cpu")
         for extent in texts:
             follows[extent.start : extent.start + extent.size] = False
         marks = [mark for kind in ("units", "codes") for mark in (f"<gen:{kind}>", opener(kind))]

@@ -71,7 +71,8 @@ class WatchedAttend:
         total, repeat = len(q), q.shape[1] // k.shape[1]
         keys = k.float().repeat_interleave(repeat, 1)
         scores = torch.einsum("qhd,khd->hqk", q[-self.answers :].float(), keys) * q.shape[2] ** -0.5
-        later = torch.arange(total)[None] > torch.arange(total - self.answers, total)[:, None]
+        steps = torch.arange(total, device=q.device)
+        later = steps[None] > steps[total - self.answers :, None]
         weights = scores.masked_fill(later, -torch.inf).softmax(-1).mean((0, 1))
         self.mass = weights if self.mass is None else self.mass + weights
         self.layers += 1
@@ -83,16 +84,17 @@ def read_along(model: Model, plan: Plan, vectors: Tensor, answer: np.ndarray) ->
     """(log-probabilities (N, V) of an answer's N ids, attention mass by modality) under one prompt."""
     prompt = render_prompt(plan, model.vocabulary)
     hole = model.vocabulary.control("<lat>")
-    packed = pack_documents([np.concatenate([prompt, answer])])
-    x = model.decoder.embed(packed.ids, *joined([placed(prompt, hole, vectors)], [0], packed.ids.device))
-    lengths = torch.tensor([len(prompt)])
+    device = model.device
+    packed = pack_documents([np.concatenate([prompt, answer])], device)
+    x = model.decoder.embed(packed.ids, *joined([placed(prompt, hole, vectors)], [0], device))
+    lengths = torch.tensor([len(prompt)], device=device)
     prefix = model.decoder.prefix(packed.cu_seqlens, lengths, len(packed.ids))
     watched = WatchedAttend(PackedAttend(packed.cu_seqlens, packed.max_seqlen, prefix), len(answer))
     hidden = model.decoder.run(x, packed.positions, watched)
     logits = model.decoder.logits(hidden[len(prompt) - 1 : -1])
     assert watched.mass is not None
-    mass = (watched.mass / watched.layers).numpy()
-    ids = packed.ids.numpy()
+    mass = (watched.mass / watched.layers).cpu().numpy()
+    ids = np.concatenate([prompt, answer])
     pieces = model.vocabulary.streams["text"].cardinalities[0]
     kinds = {"speech": ids == hole, "text": ids < pieces}
     kinds["control"] = ~(kinds["speech"] | kinds["text"])

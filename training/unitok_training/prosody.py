@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from unitok.decoder import Decoder
@@ -123,4 +124,4 @@ def with_units(rows: Sequence[Row], model: Model, kept: Path) -> list[Row]:
         found = [deduplicate(one)[0].tolist() for one in tokenizer.encode_batch(load_recordings(rows))]
         atomic_write_bytes(kept, json.dumps(dict(zip((row.id for row in rows), found))).encode())
     units = read_json(kept)
-    return [replace(row, tokens={"units": torch.tensor(units[row.id]).numpy()}) for row in rows]
+    return [replace(row, tokens={"units": np.asarray(units[row.id], dtype=np.int64)}) for row in rows]

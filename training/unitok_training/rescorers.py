@@ -88,7 +88,7 @@ def head_figures(
     """WER of lists and of `dev` with a head that is trained on `learnt`; its score is added to the first pass's."""
     learnt = teachable(learnt)
     torch.manual_seed(seed)
-    head = RescoringHead(model.decoder.config.width)
+    head = RescoringHead(model.decoder.config.width).to(model.device)
     optim = OptimConfig(learning_rate=1e-2, warmup_steps=min(10, steps))
     errors = [list_errors(one) for one in learnt]
     config = FinetuneConfig(steps=steps, optim=optim, seed=seed)

@@ -55,8 +55,8 @@ def train_head(
         loss = torch.stack(
             [
                 mwer_loss(
-                    torch.from_numpy(features[row].am).float() + head(states[row], _tensor(features[row].lm)),
-                    _tensor(errors[row]),
+                    _tensor(features[row].am, states[row]) + head(states[row], _tensor(features[row].lm, states[row])),
+                    _tensor(errors[row], states[row]),
                 )
                 for row in rows
             ]
@@ -74,11 +74,12 @@ def train_head(
 def head_scores(model: Model, head: RescoringHead, one: NBest, found: Features) -> np.ndarray:
     """(H,) log p_AM plus the head's score."""
     states = last_states(model, one.texts, lang=one.target or one.lang)
-    return found.am + head(states, _tensor(found.lm)).double().numpy()
+    return found.am + head(states, _tensor(found.lm, states)).double().cpu().numpy()
 
 
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+def _tensor(values: np.ndarray, beside: Tensor) -> Tensor:
+    """Values in float32, on the device of another tensor."""
+    return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(beside.device)
 
 
 def train_masked(
@@ -116,8 +117,8 @@ def train_masked(
             labels.append(ids[hidden_places])
             used, index = used + len(ids), index + 1
         hidden = hidden_both_ways(made.decoder, documents)
-        logits = made.decoder.logits(hidden[torch.from_numpy(np.concatenate(rows))])
-        loss = functional.cross_entropy(logits.float(), torch.from_numpy(np.concatenate(labels)))
+        at, wanted = (torch.from_numpy(np.concatenate(one)).to(hidden.device) for one in (rows, labels))
+        loss = functional.cross_entropy(made.decoder.logits(hidden[at]).float(), wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(made.decoder.parameters(), config.optim.clip or torch.inf)

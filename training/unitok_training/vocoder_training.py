@@ -159,7 +159,7 @@ def train_unit_mel(
         ]
         with compute.autocast():
             voice = model.speaker(torch.stack(references)).float()
-            made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1))
+            made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1, device=frames.device))
             table, durations, mask = _durations([runs[row] for row in rows])
             predicted = model.log_durations(table, voice.detach(), mask)
         error = ((predicted.float() - durations.clamp(min=1).float().log()) * mask[..., 0]).pow(2).sum() / mask.sum()
@@ -199,5 +199,5 @@ def _voices(model: UnitMel, mels: Sequence[Tensor], by_speaker: dict[str, list[i
     voices = {}
     for speaker, rows in by_speaker.items():
         if not speaker.startswith("#"):
-            voices[speaker] = np.mean([model.speaker(mels[row][None])[0].numpy() for row in rows[:20]], axis=0)
+            voices[speaker] = np.mean([model.speaker(mels[row][None])[0].cpu().numpy() for row in rows[:20]], axis=0)
     return voices

@@ -40,11 +40,12 @@ def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recog
     if not Path(name).is_dir():
         raise InputError(f"unknown recogniser {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokRecogniser(Model.load(name))
+        return UnitokRecogniser(Model.load(name, device=model.device))
     if ctc_folder(name) is not None:
         found = CtcRecogniser.load(name)
+        found.encoder.to(model.device)
         return found if beams is None else replace(found, beams=beams)
-    return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name))
+    return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name, model.device))
 
 
 def synthesiser_of(name: str, model: Model) -> Synthesiser:
@@ -54,5 +55,5 @@ def synthesiser_of(name: str, model: Model) -> Synthesiser:
     if not Path(name).is_dir():
         raise InputError(f"unknown synthesiser {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokSynthesiser(Model.load(name))
-    return PipelineSynthesiser(local_pipeline("text-to-speech", name))
+        return UnitokSynthesiser(Model.load(name, device=model.device))
+    return PipelineSynthesiser(local_pipeline("text-to-speech", name, model.device))

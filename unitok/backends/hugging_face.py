@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok_tokenizers.errors import InputError
@@ -34,8 +35,8 @@ def offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def local_pipeline(task: str, folder: Path | str) -> Any:
-    """A `transformers` pipeline of a local folder; InputError where there is none."""
+def local_pipeline(task: str, folder: Path | str, device: torch.device | str = "cpu") -> Any:
+    """A `transformers` pipeline of a local folder, on a device; InputError where there is none."""
     root = Path(folder)
     if not (root / "config.json").is_file():
         raise InputError(f"{folder} is no local folder of a transformers model (no config.json); download it yourself")
@@ -43,7 +44,7 @@ def local_pipeline(task: str, folder: Path | str) -> Any:
 
     try:
         with offline():
-            return pipeline(task, model=str(root))  # type: ignore[call-overload]
+            return pipeline(task, model=str(root), device=device)  # type: ignore[call-overload]
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{folder} does not load as a {task} pipeline: {' '.join(str(error).split())[:200]}; use a folder that has "

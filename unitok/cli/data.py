@@ -55,7 +55,7 @@ def add_commands(commands: Any) -> None:
         metavar="SHARE",
         help="rows of several utterances to add, ÷ groups of utterances (default: %(default)s)",
     )
-    prepare.add_argument("--seed", type=int, default=0, help="of which are joined (default: %(default)s)")
+    prepare.add_argument("--seed", type=seed_option, default=0, help="of which are joined (default: %(default)s)")
     prepare.add_argument("--keep-silence", action="store_true", help="tokenize silence around speech as well")
     prepare.add_argument("--keep-going", action="store_true", help="skip and count unreadable recordings")
     prepare.set_defaults(run=run_prepare)

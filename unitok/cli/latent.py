@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from unitok.cli.device import add_device, load_model
 from unitok.cli.options import seed_option
 
 
@@ -30,6 +31,7 @@ def add_commands(commands: Any) -> None:
     grid.add_argument("-o", "--out", default="runs/adapters", help="run folder (default: %(default)s)")
     grid.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="some of the adapters (default: all)")
     grid.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    add_device(grid, precision=False)
     grid.set_defaults(run=run_adapters)
 
     probe = commands.add_parser("probe", help="does a latent model follow its prompt, or only the speech behind it?")
@@ -38,6 +40,7 @@ def add_commands(commands: Any) -> None:
     probe.add_argument("-o", "--out", default="runs/probe", help="folder for figures and plot (default: %(default)s)")
     probe.add_argument("--split", default="test", help="rows to ask about (default: %(default)s)")
     probe.add_argument("--limit", type=int, default=20, help="most rows (default: %(default)s)")
+    add_device(probe)
     probe.set_defaults(run=run_probe)
 
     prosody = commands.add_parser(
@@ -80,7 +83,6 @@ def run_adapters(options: argparse.Namespace) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    import unitok
     from unitok.adapters.base import ADAPTERS
     from unitok_tokenizers.files import write_json
     from unitok_tokenizers.manifest import read_manifest
@@ -93,7 +95,7 @@ def run_adapters(options: argparse.Namespace) -> None:
 
     out = Path(options.out)
     found = train_adapters(
-        unitok.load(options.model),
+        load_model(options),
         read_manifest(options.manifest),
         load_latent_recipe("latent", [*GRID, *options.set]),
         out,
@@ -107,12 +109,11 @@ def run_adapters(options: argparse.Namespace) -> None:
 def run_probe(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    import unitok
     from unitok_tokenizers.manifest import read_manifest
     from unitok_training.probe import probe, write_probe
 
     rows = [row for row in read_manifest(options.manifest) if row.split == options.split]
-    figures = probe(unitok.load(options.model), rows, limit=options.limit)
+    figures = probe(load_model(options), rows, limit=options.limit)
     write_probe(figures, Path(options.out))
     print(json.dumps(figures, indent=2))
 

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from unitok.cli.device import add_device, load_model
 from unitok.cli.options import seed_option
 
 
@@ -24,6 +25,7 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("--target", help="translate into these languages, with commas, for lists of translations")
     nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)")
     nbest.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    add_device(nbest)
     nbest.set_defaults(run=run_nbest)
 
     rescore = commands.add_parser("rescore", help="rescore lists with a model's text line, λ chosen on a dev split")
@@ -40,6 +42,7 @@ def add_commands(commands: Any) -> None:
     rescore.add_argument("--words", default="0", help="rewards of a word to try, with commas (default: %(default)s)")
     rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
     rescore.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    add_device(rescore)
     rescore.set_defaults(run=run_rescore)
 
     correct = commands.add_parser("correct", help="teach a model to correct lists, and score it on others")
@@ -61,6 +64,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
     correct.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
     correct.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    add_device(correct)
     correct.set_defaults(run=run_correct)
 
     trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")
@@ -88,7 +92,6 @@ def run_nbest(options: argparse.Namespace) -> None:
     from dataclasses import replace
     from itertools import chain
 
-    import unitok
     from unitok.backends.choose import recogniser_of
     from unitok.nbest import ListOptions, write_lists
     from unitok.nbest_making import MakingOptions, make_lists, utterances
@@ -100,7 +103,7 @@ def run_nbest(options: argparse.Namespace) -> None:
         lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
         seed=options.seed,
     )
-    model = unitok.load(options.model)
+    model = load_model(options)
     other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model, beams=options.beams)
 
     def progress(done: int, total: int) -> None:
@@ -115,7 +118,6 @@ def run_nbest(options: argparse.Namespace) -> None:
 
 
 def run_rescore(options: argparse.Namespace) -> None:
-    import unitok
     from unitok.nbest import read_lists
     from unitok_training.nbest_scores import Terms
     from unitok_training.rescorers import head_figures, masked_scores, rescored
@@ -124,8 +126,8 @@ def run_rescore(options: argparse.Namespace) -> None:
         lengths=_numbers(options.lengths, "--lengths", "0,0.5,1"), words=_numbers(options.words, "--words", "0,0.5,1")
     )
     dev, test = (read_lists(options.lists, split=split) for split in (options.dev, options.split))
-    model = unitok.load(options.model)
-    source = None if options.source_lm is None else unitok.load(options.source_lm)
+    model = load_model(options)
+    source = None if options.source_lm is None else load_model(options, options.source_lm)
     found = rescored(model, test, dev, terms=terms, source=source)
     for name, steps, scores in (("masked", options.masked, masked_scores), ("head", options.head, head_figures)):
         if steps:
@@ -135,7 +137,6 @@ def run_rescore(options: argparse.Namespace) -> None:
 
 
 def run_correct(options: argparse.Namespace) -> None:
-    import unitok
     from unitok.nbest import read_lists
     from unitok_tokenizers.files import atomic_write_bytes
     from unitok_training.correcting import Teaching, corrected, teach
@@ -148,7 +149,7 @@ def run_correct(options: argparse.Namespace) -> None:
     )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
-    model = unitok.load(options.model)
+    model = load_model(options)
 
     def progress(step: int, loss: float) -> None:
         if step % 20 == 0:

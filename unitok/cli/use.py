@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unitok.cli.device import add_device, load_model
 from unitok.cli.options import seed_option
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def add_commands(commands: Any) -> None:
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
     generate.add_argument("-o", "--out", help="file for generated audio; .npy, .json or .jsonl for its ids")
+    add_device(generate)
     generate.set_defaults(run=run_generate)
 
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
@@ -91,6 +93,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="instead of scores: how N freely sampled outputs per task end (default N: 1000)",
     )
+    add_device(evaluate)
     evaluate.set_defaults(run=run_evaluate)
 
 
@@ -152,12 +155,11 @@ def check_out(model: Model, options: argparse.Namespace) -> None:
 
 
 def run_generate(options: argparse.Namespace) -> None:
-    import unitok
     from unitok.token_files import names_ids, read_ids, write_ids
     from unitok_tokenizers.errors import InputError
 
     _check(options)
-    model = unitok.load(options.model, compiled=options.compiled)
+    model = load_model(options, compiled=options.compiled)
     check_out(model, options)
     as_ids = options.out is not None and names_ids(options.out)
     if as_ids:
@@ -254,7 +256,6 @@ def run_cascade(model: Model, options: argparse.Namespace) -> Result:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    import unitok
     from unitok_tokenizers.shards import Shards
     from unitok_training.evaluation import Evaluation, evaluate
     from unitok_training.judge import Judge
@@ -266,7 +267,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         report_latent(options)
         return
     run = Evaluation(
-        model=unitok.load(options.model),
+        model=load_model(options),
         shards=Shards.open(options.shards, check=True),
         judge=Judge.load(Path(options.judge)) if options.judge else None,
         split=options.split,
@@ -277,12 +278,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def report_latent(options: argparse.Namespace) -> None:
     """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
-    import unitok
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.manifest import read_manifest
     from unitok_training.latent_scores import score_lines
 
-    model = unitok.load(options.model)
+    model = load_model(options)
     if model.latent is None:
         raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
     rows = [row for row in read_manifest(options.shards) if row.split == options.split]
@@ -296,12 +296,11 @@ def report_safety(options: argparse.Namespace) -> None:
     """`evaluate --safety`."""
     import sys
 
-    import unitok
     from unitok_tokenizers.shards import Shards
     from unitok_training.safety import check_safety
 
     found = check_safety(
-        unitok.load(options.model),
+        load_model(options),
         Shards.open(options.shards, check=True),
         samples=options.safety,
         split=options.split,

@@ -18,7 +18,7 @@ def stft_loss(made: Tensor, real: Tensor, resolutions: tuple[tuple[int, int], ..
     """Multi-resolution spectral loss (Yamamoto et al. 2020): convergence plus L1 of log-magnitudes, (B, S) each."""
     total = made.new_zeros(())
     for n_fft, hop in resolutions:
-        window = torch.hann_window(n_fft)
+        window = torch.hann_window(n_fft, device=made.device)
         a = magnitude(torch.stft(made, n_fft, hop, window=window, return_complex=True))
         b = magnitude(torch.stft(real, n_fft, hop, window=window, return_complex=True))
         convergence = (a - b).norm() / b.norm().clamp(min=1e-5)

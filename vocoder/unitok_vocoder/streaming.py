@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unitok_tokenizers.convolution import ConvBlock
 from unitok_vocoder.vocoder import Vocoder
@@ -39,7 +38,8 @@ class UnitStream:
         if self.live:
             assert vocoder.mel is not None and vocoder.units is not None
             synthesiser, mel = vocoder.units, vocoder.mel
-            self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32))
+            self.device = vocoder.device
+            self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32)).to(self.device)
             self.hop, self.stride = mel.mel.hop_length, synthesiser.config.stride
             self.duration_reach = reach(synthesiser.duration)
             windows = -(-mel.config.n_fft // (2 * self.hop)) + 1
@@ -70,15 +70,16 @@ class UnitStream:
         final = total if ended else total - self.mel_reach
         if final <= self.frames_said or not ended and final - self.frames_said < LEAST:
             return np.zeros(0, dtype=np.float32)
-        frames = torch.repeat_interleave(torch.tensor(self.units[: len(known)]), torch.tensor(known))  # (T,)
+        frames = np.repeat(np.asarray(self.units[: len(known)], dtype=np.int64), known)  # (T,)
         begin = max(0, (self.frames_said - self.mel_reach) // self.stride)
-        window = frames[begin:][None]
-        log_mels = self.vocoder.units.mels(window, self.voice[None], torch.ones(1, window.shape[1], 1))
+        window = torch.from_numpy(frames[begin:]).to(self.device)[None]
+        mask = torch.ones(1, window.shape[1], 1, device=self.device)
+        log_mels = self.vocoder.units.mels(window, self.voice[None], mask)
         samples = self.vocoder.mel(log_mels)[0]  # (S,)
         first = (self.frames_said - begin * self.stride) * self.hop
         last = (final - begin * self.stride) * self.hop
         self.frames_said = final
-        return samples[first:last].numpy()
+        return samples[first:last].cpu().numpy()
 
     def _predict_durations(self, ended: bool) -> None:
         """Durations of the units that have all their neighbours; each is decided once."""
@@ -88,6 +89,6 @@ class UnitStream:
         if until <= done:
             return
         begin = max(0, done - side)
-        window: Tensor = torch.tensor(self.units[begin:])[None]
+        window = torch.tensor(self.units[begin:], device=self.device)[None]
         predicted = self.vocoder.units.durations(window, self.voice)
         self.durations += predicted[done - begin : until - begin].tolist()

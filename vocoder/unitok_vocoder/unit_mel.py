@@ -92,19 +92,19 @@ class UnitMel(nn.Module):
 
     def durations(self, units: Tensor, voice: Tensor) -> Tensor:
         """Deduplicated units (1, N), voice (E,) → frames (N,) of each, at least one."""
-        logs = self.log_durations(units, voice[None], torch.ones(1, units.shape[1], 1))[0]
+        logs = self.log_durations(units, voice[None], torch.ones(1, units.shape[1], 1, device=units.device))[0]
         return logs.exp().round().clamp(1, 25).long()
 
     @torch.inference_mode()
     def synthesise(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None = None) -> Tensor:
         """Deduplicated units (N,), voice (E,), optional durations (N,) in frames → log-mels (F, M)."""
-        table = torch.as_tensor(np.asarray(units, dtype=np.int64))[None]
+        table = torch.from_numpy(np.asarray(units, dtype=np.int64)).to(voice.device)[None]
         if durations is None:
             counts = self.durations(table, voice)
         else:
-            counts = torch.as_tensor(np.asarray(durations, dtype=np.int64))
+            counts = torch.from_numpy(np.asarray(durations, dtype=np.int64)).to(voice.device)
         frames = torch.repeat_interleave(table[0], counts)[None]
-        return self.mels(frames, voice[None], torch.ones(1, frames.shape[1], 1))[0]
+        return self.mels(frames, voice[None], torch.ones(1, frames.shape[1], 1, device=frames.device))[0]
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads."""

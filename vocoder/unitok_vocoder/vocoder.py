@@ -50,14 +50,27 @@ class Vocoder:
         """Hz of what comes out."""
         return self.mel_config.sample_rate
 
+    def to(self, device: torch.device | str) -> Vocoder:
+        """Move both networks; returns itself."""
+        for network in (self.mel, self.units):
+            if network is not None:
+                network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie; the processor without any."""
+        network = self.mel or self.units
+        return torch.device("cpu") if network is None else next(network.parameters()).device
+
     @torch.inference_mode()
     def from_features(self, log_mels: Tensor) -> np.ndarray:
-        """Log-mels (F, M) → samples (S,)."""
+        """Log-mels (F, M) on any device → samples (S,)."""
         if not len(log_mels):
             return np.zeros(0, dtype=np.float32)
-        if self.mel is None:
-            return griffin_lim(log_mels, self.mel_config).numpy()
-        return self.mel(log_mels[None])[0].numpy()
+        log_mels = log_mels.to(self.device)
+        samples = griffin_lim(log_mels, self.mel_config) if self.mel is None else self.mel(log_mels[None])[0]
+        return samples.cpu().numpy()
 
     def from_codes(self, codes: np.ndarray, codec: AcousticTokenizer) -> np.ndarray:
         """Codes (F, Q) → samples (S,) at `sample_rate`, whatever the codec's own rate is."""
@@ -84,7 +97,7 @@ class Vocoder:
             raise InputError("this model has no unit synthesiser; ask for codes (--flag out:codes)")
         if not len(units):
             return np.zeros(0, dtype=np.float32)
-        vector = torch.from_numpy(self.voice_vector(voice))
+        vector = torch.from_numpy(self.voice_vector(voice)).to(self.device)
         return self.from_features(self.units.synthesise(units, vector, durations))
 
     def voice_vector(self, voice: str | np.ndarray | None) -> np.ndarray:
@@ -106,7 +119,8 @@ class Vocoder:
             raise InputError("this model has no speaker encoder: name a known speaker")
         least = self.mel_config.n_fft  # less than a window says nothing of a voice, but must not fail either
         padded = np.pad(np.asarray(samples, dtype=np.float32), (0, max(0, least - len(samples))))
-        return self.units.speaker(log_mel(torch.from_numpy(padded), self.mel_config)[None])[0].numpy()
+        mels = log_mel(torch.from_numpy(padded).to(self.device), self.mel_config)
+        return self.units.speaker(mels[None])[0].cpu().numpy()
 
     def save(self, folder: Path | str) -> None:
         """Write the folder that `load` reads."""

@@ -39,7 +39,7 @@ class LayerMix(FrameEncoder):
     def weights(self) -> Tensor:
         """(L,) share of each layer; they sum to 1."""
         if self.scores is None:
-            return torch.eye(self.depth)[self.choice or 0]
+            return torch.eye(self.depth, device="cpu")[self.choice or 0]
         return self.scores.softmax(0, dtype=torch.float32)
 
     def inputs(self, samples: np.ndarray) -> Inputs:

@@ -136,7 +136,7 @@ class WhisperEncoder(FrameEncoder):
         """(S,) → log-mels of every window (W, M, 3000), and the number of frames ()."""
         windows = [samples[start : start + WINDOW] for start in range(0, max(len(samples), 1), WINDOW)]
         mels = self.extractor(windows, sampling_rate=RATE, return_tensors="pt").input_features
-        return mels, torch.tensor(self.frames_of(len(samples)))
+        return mels, torch.tensor(self.frames_of(len(samples)), device="cpu")
 
     def frames_of(self, samples: int) -> int:
         """One for every 20 ms, begun ones included."""

@@ -41,11 +41,13 @@ class PitchEncoder(FrameEncoder):
         """(S,) → correlations (F, P)."""
         frames = self.frames_of(len(samples))
         around = functional.pad(torch.from_numpy(samples.astype(np.float32)), (WINDOW // 2, WINDOW // 2 + HOP))
-        window = torch.hann_window(WINDOW)
+        window = torch.hann_window(WINDOW, device="cpu")
         pieces = around.unfold(0, WINDOW, HOP)[:frames] * window  # (F, N)
         own, weight = autocorrelation(pieces), autocorrelation(window)
         alike = own / (own[:, :1] + QUIET) * (weight[0] / weight)
-        periods = SAMPLE_RATE / torch.logspace(np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0)  # (P,)
+        periods = SAMPLE_RATE / torch.logspace(
+            np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0, device="cpu"
+        )  # (P,)
         before = periods.long()
         share = periods - before
         return (LOUD * (alike[:, before] * (1 - share) + alike[:, before + 1] * share),)
