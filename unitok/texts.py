@@ -6,18 +6,19 @@ joined as their script wants. Whatever was cut at a limit is in the trace and in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, output_kinds
+from unitok_tokenizers.grammar import Span, check_plan, output_kinds
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.text_normalization.characters import CLAUSE
 from unitok_tokenizers.text_normalization.sentences import cut_to_length, grouped, split_sentences
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from unitok.answering import Answering, Request
     from unitok.model import Model
 
-SENTENCE_PAUSE, CLAUSE_PAUSE = 0.25, 0.1
-"""Seconds of silence behind a sentence, and behind a clause where a sentence was cut."""
+CLAUSE_SECONDS = 0.1
+"""Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""
 VOICE_SECONDS = 2.0
 """How much of the first answer sets the voice of the others."""
 CUT = "cut at the length limit"
@@ -98,10 +99,10 @@ def text_pieces(model: Answering, text: str, lang: str) -> list[TextPiece]:
     for group in groups:
         parts = cut_to_length(gap.join(kept[index][0] for index in group), measure, limits.longest_text)
         for part in parts[:-1]:
-            behind = CLAUSE_PAUSE if part.rstrip()[-1:] == CLAUSE or not part.rstrip()[-1:].isalnum() else 0.0
+            behind = CLAUSE_SECONDS if part.rstrip()[-1:] == CLAUSE or not part.rstrip()[-1:].isalnum() else 0.0
             pieces.append(TextPiece(text=_plain(part), pause=behind))
         line_ends = kept[group[-1]][1].count("\n")
-        pieces.append(TextPiece(text=_plain(parts[-1]), pause=SENTENCE_PAUSE, line_ends=line_ends))
+        pieces.append(TextPiece(text=_plain(parts[-1]), pause=PAUSE_SECONDS, line_ends=line_ends))
     return pieces
 
 
@@ -113,66 +114,60 @@ def _plain(part: str) -> str:
 
 
 def answer_text(
-    model: Model,
-    text: str,
-    lang: str,
-    request_of: Callable[[str], Request],
-    *,
-    sampling: Sampling = GREEDY,
-    beams: int = 1,
-    seed: int = 0,
+    model: Model, request: Request, text: str, *, sampling: Sampling = GREEDY, beams: int = 1, seed: int = 0
 ) -> Result:
     """The answer to a text of any length.
 
     Args:
         model: who answers.
-        text: what to read.
-        lang: its language.
-        request_of: the request for a text that is read at once; called once, the other pieces take its place in it.
+        request: what is asked of the text; what is read at once takes the text's place in it.
+        text: as people write it.
         sampling: how ids are chosen where `beams` is 1.
         beams: more than 1 searches; `nbest` is filled where the text is read at once.
         seed: of the draws.
+
+    Raises:
+        InputError: a request that the grammar or the vocabulary does not have, or as `text_pieces`.
     """
-    pieces = text_pieces(model, text, lang)
-    first = request_of(pieces[0].text)
-    if len(pieces) == 1:
-        return model.run([first], sampling=sampling, beams=beams, seed=seed)[0]
+    pieces = _pieces_for(model, request, text)
     results = list[Result]()
-    if _chooses_voice(first):
-        results += model.run([first], sampling=sampling, beams=beams, seed=seed)
-        first = _with_voice_of(model, first, results[0])
-    requests = [_with_text(model, first, piece.text) for piece in pieces[len(results) :]]
-    if sampling == GREEDY or beams > 1:
-        results += model.run(requests, sampling=sampling, beams=beams)
+    if len(pieces) > 1 and _chooses_voice(request):
+        results += model.run([_with_text(model, request, pieces[0].text)], sampling=sampling, beams=beams, seed=seed)
+        request = _with_voice_of(model, request, results[0])
+    requests = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
+    if beams > 1 or not sampling.temperature:
+        results += model.run(requests, beams=beams)
     else:  # what is drawn for a sentence does not depend on how many are answered together
-        for number, request in enumerate(requests, len(results)):
-            results += model.run([request], sampling=sampling, seed=seed + number)
+        for number, one in enumerate(requests, len(results)):
+            results += model.run([one], sampling=sampling, seed=seed + number)
     return joined_results(pieces, results)
 
 
 def stream_text(
-    model: Model,
-    text: str,
-    lang: str,
-    request_of: Callable[[str], Request],
-    *,
-    sampling: Sampling = GREEDY,
-    seed: int = 0,
+    model: Model, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
 ) -> Iterator[Chunk]:
     """`answer_text` as it comes, sentence by sentence; InputError when it is called."""
-    pieces = text_pieces(model, text, lang)
-    return _stream(model, pieces, request_of(pieces[0].text), sampling, seed)
+    return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
+
+
+def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
+    """The text's pieces, once the request itself is known to be one."""
+    check_plan(request.plan, prompt=True)
+    if request.plan.target is not None:
+        model.vocabulary.language(request.plan.target)
+    return text_pieces(model, text, request.plan.source)
 
 
 def _stream(
-    model: Model, pieces: Sequence[TextPiece], first: Request, sampling: Sampling, seed: int
+    model: Model, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     results: list[Result] = []
     said = ""
     for number, piece in enumerate(pieces):
-        request = _with_text(model, first, piece.text)
         begun = False
-        for chunk in stream_request(model, request, sampling=sampling, seed=seed + number):
+        for chunk in stream_request(
+            model, _with_text(model, request, piece.text), sampling=sampling, seed=seed + number
+        ):
             if chunk.result is not None:
                 results.append(chunk.result)
                 continue
@@ -186,8 +181,8 @@ def _stream(
         if number + 1 < len(pieces) and audio is not None and results[-1].sample_rate:
             rate = results[-1].sample_rate
             yield Chunk(audio=_silence(piece.pause, rate), sample_rate=rate)
-        if not number and len(pieces) > 1 and _chooses_voice(first):
-            first = _with_voice_of(model, first, results[0])
+        if not number and len(pieces) > 1 and _chooses_voice(request):
+            request = _with_voice_of(model, request, results[0])
     yield Chunk(result=joined_results(pieces, results))
 
 
@@ -224,20 +219,10 @@ def joined_results(pieces: Sequence[TextPiece], results: Sequence[Result]) -> Re
         shown = piece.text if result.text is None else f"{piece.text} → {result.text}"
         cut = f" ({CUT})" if result.finish_reason == "length" else ""
         trace.append(f"{number + 1} of {len(results)}: {shown}{cut}")
-    translated = results[0].text is not None
-    spoken = [(result.audio, result.sample_rate, piece.pause) for piece, result in zip(pieces, results)]
-    audio, rate = _joined_audio(spoken)
-    return Result(
-        text=text if translated else None,
-        texts=(text,) if translated else (),
-        audio=audio,
-        sample_rate=rate,
-        ids=np.concatenate([result.ids for result in results]),
-        score=sum(result.score for result in results),
-        trace=tuple(trace),
-        finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
-        outputs=tuple(span for result in results for span in result.outputs),
-    )
+    joined = replace(join_results(results), trace=tuple(trace))
+    if joined.text is not None:
+        return replace(joined, text=text, texts=(text,))
+    return replace(joined, audio=_joined_audio(pieces, results))
 
 
 def _joined_text(left: str, right: str, before: TextPiece) -> str:
@@ -247,20 +232,15 @@ def _joined_text(left: str, right: str, before: TextPiece) -> str:
     return join_texts(left, right)
 
 
-def _joined_audio(
-    spoken: Sequence[tuple[np.ndarray | None, int | None, float]],
-) -> tuple[np.ndarray | None, int | None]:
-    """(samples (S,), Hz) of answers (samples, Hz, seconds of silence behind) one after another."""
+def _joined_audio(pieces: Sequence[TextPiece], results: Sequence[Result]) -> np.ndarray | None:
+    """(S,) samples of the answers, each with its piece's pause behind it; None where no answer is spoken."""
     parts: list[np.ndarray] = []
-    rate: int | None = None
-    for number, (samples, own_rate, pause) in enumerate(spoken):
-        if samples is None or own_rate is None:
-            continue
-        parts.append(samples)
-        rate = own_rate
-        if number + 1 < len(spoken):
-            parts.append(_silence(pause, rate))
-    return (np.concatenate(parts), rate) if parts else (None, None)
+    pause = 0.0
+    for piece, result in zip(pieces, results):
+        if result.audio is not None and result.sample_rate is not None:
+            parts += [_silence(pause, result.sample_rate), result.audio]
+            pause = piece.pause
+    return np.concatenate(parts[1:]) if parts else None
 
 
 def _silence(seconds: float, rate: int) -> np.ndarray:

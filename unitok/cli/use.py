@@ -115,9 +115,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def run_generate(options: argparse.Namespace) -> None:
+    import sys
+
     import unitok
     from unitok.inputs import names_a_file
     from unitok.sampling import Sampling
+    from unitok.texts import cut_lines
 
     _check(options)
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
@@ -165,6 +168,8 @@ def run_generate(options: argparse.Namespace) -> None:
     for text in result.texts if len(result.texts) > 1 else [result.text]:
         if text is not None:
             print(text)
+    for line in cut_lines(result):
+        print(f"unitok generate: {line}", file=sys.stderr)
 
 
 def run_cascade(model: Model, options: argparse.Namespace) -> Result:

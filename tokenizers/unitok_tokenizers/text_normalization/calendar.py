@@ -20,12 +20,14 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
     if forms.date is not None:
         names = "|".join(sorted(map(re.escape, words.months), key=len, reverse=True)) or "(?!)"
         month, year = rf"(?P<month>{names})\.?", r"(?P<year>[12]\d{3})"
+        three = r"(?P<a>\d{1,4})(?P<mark>[./-])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{2,4})"
+        day_first = rf"(?P<d>\d{{1,2}})(?:\.|st|nd|rd|th|er|º)?(?: of| de)? {month}(?:,? (?:de )?{year})?"
         found += [
             (rf"{START}{year}-(?P<m>\d\d)-(?P<d>\d\d){END}", calendar.numeric),
-            (rf"{START}(?P<a>\d{{1,4}})(?P<mark>[./-])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}}){END}", calendar.ordered),
-            (rf"{START}(?P<d>\d{{1,2}})(?:\.|st|nd|rd|th|er|º)?(?: of| de)? {month}(?:,? (?:de )?{year})?{END}", calendar.named),
+            (rf"{START}{three}{END}", calendar.ordered),
+            (rf"{START}{day_first}{END}", calendar.named),
             (rf"{START}{month} (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,? {year})?{END}", calendar.named),
-        ]  # fmt: skip
+        ]
         if words.date_order[:2] == "dm" and forms.ordinal_days:
             found.append((rf"{START}(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.(?!\d)", calendar.numeric))
         if words.lang == "zh":

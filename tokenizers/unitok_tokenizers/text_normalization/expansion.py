@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from unitok_tokenizers.text_normalization.languages import SpokenForms, forms_of, primary
+from unitok_tokenizers.text_normalization.languages import Money, SpokenForms, forms_of, primary
 from unitok_tokenizers.text_normalization.number_words import JOINED, NumberWords, number_words
 
 CURRENCIES: Mapping[str, str] = {
@@ -45,6 +45,10 @@ START, END = r"(?<!\w)(?<!\d[.,])", r"(?!\w)"
 JOINED_START, JOINED_END = r"(?<![\dA-Za-z])(?<!\d[.,])", r"(?![\dA-Za-z])"
 """The same where letters stand beside digits without a space."""
 PHONE = r"\+\d[\d /-]{5,}\d|\d{3}(?:-\d{3})?-\d{4}"
+
+
+Say = Callable[[re.Match[str]], str | None]
+"""Match → what is said; None where the rule has no words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ class Expansion:
                         found.append(Span(start=match.start(), end=match.end(), said=said))
         return sorted(found, key=lambda one: one.start)
 
-    def rules(self, digits: bool) -> Iterator[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]]]:
+    def rules(self, digits: bool) -> Iterator[tuple[re.Pattern[str], Say]]:
         """(pattern, what to say for a match), the most special first."""
         yield ADDRESS, self._address
         if digits:
@@ -103,8 +107,8 @@ class Expansion:
     # -- abbreviations and addresses --------------------------------------------------------------------------------
 
     @cached_property
-    def _abbreviation_rules(self) -> list[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]]]:
-        forms, found = self.forms, []
+    def _abbreviation_rules(self) -> list[tuple[re.Pattern[str], Say]]:
+        forms, found = self.forms, list[tuple[re.Pattern[str], Say]]()
         if forms.after_name:
             found.append((re.compile(f"{START}({_any(forms.after_name)})(?!\\w)", re.I), self._after_name))
         tables = (
@@ -158,7 +162,7 @@ class Expansion:
         return digits + (f".{fraction}" if fraction else "")
 
     @cached_property
-    def _number_rules(self) -> list[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]]]:
+    def _number_rules(self) -> list[tuple[re.Pattern[str], Say]]:
         if not self.words.counts:
             return []
         from unitok_tokenizers.text_normalization.calendar import calendar_rules
@@ -166,27 +170,25 @@ class Expansion:
         forms, number, start, end = self.forms, self._number, self.start, self.end
         signs, units = _any(CURRENCIES), _any(UNITS)
         scale = rf"(?:{SPACES}?(?P<scale>{_any(forms.scales)})(?!\w))?" if forms.scales else "(?P<scale>(?!))?"
-        rules = [
-            *calendar_rules(self.words, forms),
+        rules: list[tuple[str, Say]] = [
             (PHONE, lambda match: self.words.digits(match.group())),
-            (rf"{start}(?P<n>\d\d|\d{{4}})(?<=0)s{end}", self._decade),
             (rf"{start}(?P<sign>{signs}){SPACES}?(?P<n>{number}){scale}", self._money),
             (rf"{start}(?P<n>{number}){scale}{SPACES}?(?P<sign>{signs}){end}", self._money),
-            (rf"{start}(?P<n>\d+)(?P<mark>{forms.ordinal_marks}){self._after_ordinal}", self._ordinal),
             (rf"{start}(?P<minus>{MINUS})?(?P<n>{number}){SPACES}?(?P<unit>{units})(?![\w²³/])", self._unit),
-            (rf"{start}(?P<n>\d+)-?(?P<end>{forms.glued}){end}", self._glued),
             (rf"{start}(?P<n>\d+){SPACES}?(?P<f>[{''.join(FRACTION_SIGNS)}])|(?P<only>[½⅓⅔¼¾])", self._fraction),
             (rf"{start}(?:(?P<n>\d+) )?(?P<f>[1-9]/[1-9]){end}(?!/)", self._fraction),
             (rf"{start}(?P<a>{number}){SPACES}?[-–—]{SPACES}?(?P<b>{number}){end}(?![-–]\d)", self._range),
             (rf"{start}\d+(?:\.\d+)+{end}", self._version),
             (rf"(?P<plus>\+)?(?P<minus>{MINUS}{SPACES}?)?(?P<n>{number})", self._plain),
         ]
-        has = {self._ordinal: forms.ordinal_marks, self._glued: forms.glued, self._decade: forms.decades}
-        return [
-            (one if isinstance(one, re.Pattern) else re.compile(one), rule)
-            for one, rule in rules
-            if has.get(rule, True)  # type: ignore[call-overload]
-        ]
+        if forms.glued:
+            rules.insert(4, (rf"{start}(?P<n>\d+)-?(?P<end>{forms.glued}){end}", self._glued))
+        if forms.ordinal_marks:
+            marked = rf"{start}(?P<n>\d+)(?P<mark>{forms.ordinal_marks}){self._after_ordinal}"
+            rules.insert(3, (marked, self._ordinal))
+        if forms.decades:
+            rules.insert(1, (rf"{start}(?P<n>\d\d|\d{{4}})(?<=0)s{end}", self._decade))
+        return calendar_rules(self.words, forms) + [(re.compile(pattern), rule) for pattern, rule in rules]
 
     @property
     def _after_ordinal(self) -> str:
@@ -208,14 +210,14 @@ class Expansion:
             return None
         return self.gap.join(part for part in (said, scale, name) if part)
 
-    def _amount(self, whole: str, hundredths: str, names: object, gender: str) -> str | None:
+    def _amount(self, whole: str, hundredths: str, names: Money, gender: str) -> str | None:
         """`3.50`: major and minor units."""
         major = self.words.cardinal(whole, gender=gender)
         minor = self.words.cardinal(str(int(hundredths)))
         if major is None or minor is None:
             return None
-        name = f"{major} {getattr(names, 'one' if int(whole) == 1 else 'many')}"
-        cents = getattr(names, "minor")
+        name = f"{major} {names.one if int(whole) == 1 else names.many}"
+        cents = names.minor
         if not int(hundredths):
             return name
         if not int(whole):
@@ -295,8 +297,9 @@ class Expansion:
 
 
 ADDRESS = re.compile(
-    r"(?<!\w)(?:https?://[\w./?=&%#@:~+-]*\w|www\.[\w./-]*\w|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|de|eu|io|edu|gov|fr|nl|es|it|uk)(?:/[\w./-]*\w)?)(?!\w)"
-)  # fmt: skip
+    r"(?<!\w)(?:https?://[\w./?=&%#@:~+-]*\w|www\.[\w./-]*\w|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|de|eu|io|edu|gov|fr|nl|es|it|uk)(?:/[\w./-]*\w)?)(?!\w)"
+)
 """Web and mail addresses."""
 
 
@@ -306,7 +309,7 @@ def _any(table: Mapping[str, str]) -> str:
     return "|".join(re.escape(key).replace(r"\ ", SPACES) for key in keys) or "(?!)"
 
 
-def _looked_up(table: Mapping[str, str]) -> Callable[[re.Match[str]], str | None]:
+def _looked_up(table: Mapping[str, str]) -> Say:
     """The table's word, with a capital where a capital is written and the word has none."""
 
     def rule(match: re.Match[str]) -> str | None:
