@@ -91,6 +91,8 @@ class Answering:
     prompts: dict[str, np.ndarray] = field(default_factory=dict)
     """Known speakers: codes (F, Q) of a piece of their training audio."""
     limits: Limits = field(default_factory=Limits)
+    characters: dict[str, str] = field(default_factory=dict)
+    """Language → the characters of its training texts; empty for models that did not keep them."""
     info: dict[str, Any] = field(default_factory=dict)
     """What training recorded: tasks, checkpoint hash."""
     latent: LatentFrontEnd | None = None

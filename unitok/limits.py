@@ -25,6 +25,10 @@ class Limits:
     """Code frames per deduplicated unit."""
     longest_seconds: float = 12.0
     """Longest recording: longer ones are read in pieces."""
+    longest_text: int = 24
+    """Text ids of the longest text that is read at once; longer ones are cut at sentences."""
+    sentences_together: int = 1
+    """Sentences that are read at once where they are short."""
     floor: int = 12
     """Items that are always allowed."""
 

@@ -22,6 +22,7 @@ from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.stepping import Stepper, steppable
 from unitok.streaming import Chunk, stream_request, stream_requests
+from unitok.texts import READS_TEXT, answer_text, stream_text
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds
@@ -118,16 +119,17 @@ class Model(Answering):
 
         A string that looks like the path of a recording is one, also where there is no such file, which is an error;
         `generate("mt", text=…)` takes whatever it is given as text.
+        Texts of any length are read as people write them, sentence by sentence; InputError for a character that the
+        model has not learned and for which it knows no other (`unitok.texts`).
+
         `front_end` as in `heard`, or "cascade" (recognise, then translate the text); it says how speech is read.
         """
         if isinstance(source_input, str) and not names_a_file(source_input):
-            request = Request(plan=Plan("mt", source, target, conditions=(self.text_span(source_input),)))
-        else:
-            if front_end == "cascade":
-                return self.cascade().translate_text(source_input, source=source, target=target)
-            asked = Asked(plan=partial(Plan, "s2tt", source, target), beams=beams, front_end=front_end)
-            return self._answer(source_input, asked)
-        return self.run([request], beams=beams)[0]
+            return self.generate("mt", source=source, target=target, text=source_input, beams=beams)
+        if front_end == "cascade":
+            return self.cascade().translate_text(source_input, source=source, target=target)
+        asked = Asked(plan=partial(Plan, "s2tt", source, target), beams=beams, front_end=front_end)
+        return self._answer(source_input, asked)
 
     def _answer(self, audio: Audio, asked: Asked) -> Result:
         """A recording of any length, or tokens as they are."""
@@ -147,12 +149,19 @@ class Model(Answering):
         sampling: Sampling = GREEDY,
         seed: int = 0,
     ) -> Result:
-        """Text to speech, through units (`output="units"`) or units and codes (`output="codes"`)."""
+        """Text to speech, through units (`output="units"`) or units and codes (`output="codes"`).
+
+        Texts of any length are read as people write them, numbers and abbreviations in words, sentence by sentence in
+        one voice.
+
+        Raises:
+            InputError: a voice, language or output that there is not, or a character that cannot be said.
+        """
         request = self.synthesis_request(text, lang=lang, voice=voice, output=output)
-        return self.run([request], sampling=sampling, seed=seed)[0]
+        return answer_text(self, request, text, sampling=sampling, seed=seed)
 
     def synthesis_request(self, text: str, *, lang: str, voice: Voice, output: str) -> Request:
-        """The request behind `synthesize`."""
+        """The request behind `synthesize`, for a text as it is, read at once."""
         if output not in ("units", "codes"):
             raise InputError(f"output is {output!r}; choose units or codes")
         if output == "codes" and "codes" not in self.vocabulary.streams:
@@ -222,6 +231,8 @@ class Model(Answering):
             asked = replace(asked, speak=self.vocoder is not None)
             return self._listen(audio, asked, overlap=task == "asr")
         request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
+        if task in READS_TEXT and text is not None and audio is None:
+            return answer_text(self, request, text, sampling=sampling, beams=beams, seed=seed)
         return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
 
     def stream(
@@ -243,6 +254,8 @@ class Model(Answering):
             InputError: as `generate`, when it is called.
         """
         request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
+        if task in READS_TEXT and text is not None and audio is None:
+            return stream_text(self, request, text, sampling=sampling, seed=seed)
         if task not in READING or audio is None or text is not None or is_tokens(audio):
             return stream_request(self, request, sampling=sampling, seed=seed)
         pieces = self.listener(self.sample_rate, overlap=False).pieces(sample_blocks(audio, self.sample_rate))

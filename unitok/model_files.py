@@ -51,7 +51,13 @@ def write_model(model: Model, folder: Path | str) -> None:
             model.vocoder.save(draft / "vocoder")
         if model.prompts:
             save_file({k: np.ascontiguousarray(v) for k, v in model.prompts.items()}, draft / "voices.safetensors")
-        own = {"limits": model.limits.__dict__, "info": model.info, "elsewhere": sorted(model.elsewhere)}
+        own: dict[str, Any] = {
+            "limits": model.limits.__dict__,
+            "info": model.info,
+            "elsewhere": sorted(model.elsewhere),
+        }
+        if model.characters:
+            own["characters"] = model.characters
         write_json(draft / "unitok.json", {"format": FORMAT, **own})
 
 
@@ -111,5 +117,6 @@ def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
         limits=Limits(**config["limits"]),
         latent=LatentFrontEnd.load(root / "modules") if (root / "modules/latent.json").exists() else None,
         parts=load_parts(root / "modules", decoder),
+        characters=dict(config.get("characters", {})),
         info=dict(config["info"]),
     )

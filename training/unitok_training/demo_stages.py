@@ -41,7 +41,7 @@ from unitok_training.fit import (
     training_rows,
 )
 from unitok_training.judge import Judge
-from unitok_training.known import learned_limits, voice_prompts
+from unitok_training.known import learned_limits, learned_texts, voice_prompts
 from unitok_training.loop import train
 from unitok_training.mixture import Mixture
 from unitok_training.pipeline import StageRecord
@@ -268,6 +268,7 @@ def model(run: Path, settings: Settings) -> None:
         vocoder=Vocoder(MelVocoder.load(run / "fit" / "mel_vocoder"), unit_model, spoken.voices),
         prompts=voice_prompts(shards),
         limits=learned_limits(shards),
+        characters=learned_texts(shards),
         info={"tasks": list(recipe.mixture.tasks), "preset": recipe.name},
     ).save(run / "model")
 

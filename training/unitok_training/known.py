@@ -1,4 +1,6 @@
-"""What a model knows from its shards without training: a prompt for every speaker, and how long answers become."""
+"""What a model knows from its shards without training: a prompt for every speaker, how long texts and answers become,
+and the characters of every language.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,14 @@ import numpy as np
 
 from unitok.limits import Limits
 from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.text_normalization.sentences import split_sentences
+from unitok_tokenizers.text_normalization.spoken import learned_characters
 
 VOICE_SECONDS = 1.0
 LONGEST_SHARE = 0.98
 """Recordings up to which length are read whole: of the longest ones there were too few to learn from."""
+SENTENCES_COUNTED = 2000
+"""Most texts whose sentences are counted."""
 
 
 def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
@@ -30,22 +36,26 @@ def voice_prompts(shards: Shards) -> dict[str, np.ndarray]:
 
 
 def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
-    """Length limits: the largest ratios that training shows, with a margin."""
-    if "units" not in shards.streams:
-        return Limits()
-    longest = longest_seconds(shards)
+    """Length limits: the largest ratios that training shows, with a margin; and the longest texts that it holds."""
     train_rows = np.flatnonzero(shards.split == "train")
-    size = {name: np.diff(shards.ragged(name)[1])[train_rows] for name in ("text_ids", "units")}
+    held = [name for name in ("text_ids", "units") if name in shards.table.column_names]
+    size = {name: np.diff(shards.ragged(name)[1])[train_rows] for name in held}
+    found = longest_texts(shards, train_rows, size["text_ids"]) if "text_ids" in size else {}
+    if "units" in shards.streams:
+        found["longest_seconds"] = longest_seconds(shards)
+    if "units" not in shards.streams or "text_ids" not in size:
+        return Limits(**found)
     both = (size["text_ids"] > 2) & (size["units"] > 2)
     if not both.any():
-        return Limits(longest_seconds=longest)
+        return Limits(**found)
     text, spoken = size["text_ids"][both], size["units"][both]
     values = {"text_per_unit": text / spoken, "units_per_text": spoken / text}
     if "codes" in shards.streams:
         width = len(shards.streams["codes"].cardinalities)
         values["frames_per_unit"] = np.diff(shards.ragged("codes")[1])[train_rows][both] / width / spoken
-    most: dict[str, Any] = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
-    return Limits(longest_seconds=longest, **{name: value for name, value in most.items() if value > 0})
+    longest = {name: float(np.quantile(value, 0.999)) * margin for name, value in values.items()}
+    found |= {name: value for name, value in longest.items() if value > 0}
+    return Limits(**found)
 
 
 def longest_seconds(shards: Shards) -> float:
@@ -61,6 +71,34 @@ def longest_seconds(shards: Shards) -> float:
     else:
         frames = np.diff(offsets)[rows]
     return float(np.quantile(frames, LONGEST_SHARE)) / float(rate)
+
+
+def longest_texts(shards: Shards, rows: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
+    """`longest_text` and `sentences_together` of `Limits`: what all but a hundredth of the training texts (N,) keep."""
+    if not (sizes > 0).any():
+        return {}
+    chosen = rows[sizes > 0][:: max(1, int((sizes > 0).sum()) // SENTENCES_COUNTED)]
+    counts = [len(split_sentences(shards.text[row] or "", str(shards.lang[row]))) for row in chosen.tolist()]
+    return {
+        "longest_text": max(1, int(np.quantile(sizes[sizes > 0], 0.99))),
+        "sentences_together": max(1, int(np.quantile(counts, 0.99))),
+    }
+
+
+def learned_texts(shards: Shards) -> dict[str, str]:
+    """Language → the characters of its training texts, sorted."""
+    train, found = shards.split == "train", dict[str, str]()
+    for lang in shards.languages:
+        rows = np.flatnonzero(train & (shards.lang == lang)).tolist()
+        known = learned_characters(shards.text[row] or "" for row in rows)
+        if known:
+            found[lang] = "".join(sorted(known))
+    return found
+
+
+def wider_characters(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    """The characters of both, for each language."""
+    return {lang: "".join(sorted({*one.get(lang, ""), *other.get(lang, "")})) for lang in sorted({*one, *other})}
 
 
 def wider_limits(one: Limits, other: Limits) -> Limits:

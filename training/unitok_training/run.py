@@ -21,7 +21,7 @@ from unitok_training import planning
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.devices import Device
 from unitok_training.distributed import World, local_processes, world_from_environment
-from unitok_training.known import learned_limits, voice_prompts, wider_limits
+from unitok_training.known import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
 from unitok_training.loop import train
 from unitok_training.mixture import Curriculum
 from unitok_training.recipes import Recipe, Shape
@@ -166,10 +166,12 @@ def _finished(
 ) -> Model:
     """The model directory's other parts: those of the start, and what these shards add."""
     prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)
+    characters = learned_texts(data)
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codes is not None else None
     if base is not None:
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
+        characters = wider_characters(base.characters, characters)
         tasks = list(dict.fromkeys([*base.info.get("tasks", []), *tasks]))
         vocoder = base.vocoder or vocoder
     return Model(
@@ -179,5 +181,6 @@ def _finished(
         vocoder=vocoder,
         prompts=prompts,
         limits=limits,
+        characters=characters,
         info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
     )

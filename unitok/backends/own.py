@@ -64,11 +64,10 @@ class UnitokTranslator:
     """More than 1 searches."""
 
     def __call__(self, text: str, source: str, target: str) -> str:
-        """Text in `source` → text in `target`; an empty text stays empty."""
+        """Text in `source`, of any length → text in `target`; an empty text stays empty."""
         if not text.strip():
             return ""
-        plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
-        return self.model.run([Request(plan=plan)], beams=self.beams)[0].text or ""
+        return self.model.generate("mt", source=source, target=target, text=text, beams=self.beams).text or ""
 
 
 @dataclass
@@ -83,8 +82,8 @@ class UnitokSynthesiser:
         """As `Synthesiser.speak`; a voice is a known speaker or the path of a recording."""
         if self.model.vocoder is None:
             raise InputError("this model has no vocoder; it cannot speak")
-        requests = [self.model.synthesis_request(text, lang=lang, voice=voice, output=self.output) for text in texts]
-        return [_spoken(result.audio, result.sample_rate) for result in self.model.run(requests)]
+        results = [self.model.synthesize(text, lang=lang, voice=voice, output=self.output) for text in texts]
+        return [_spoken(result.audio, result.sample_rate) for result in results]
 
 
 def _spoken(samples: np.ndarray | None, rate: int | None) -> Spoken:

@@ -226,6 +226,9 @@ def answer(model: Model, options: argparse.Namespace, given: str | np.ndarray) -
 
 def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     """Save the audio, and print the texts; of speech that nothing here can say, every output on a line of its own."""
+    import sys
+
+    from unitok.texts import cut_lines
     from unitok.token_files import lines_of, speech_ids
 
     speech = result.audio is not None or speech_ids(result) is not None
@@ -238,6 +241,11 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     for text in result.texts if len(result.texts) > 1 else [result.text]:
         if text is not None:
             print(text)
+    cut = cut_lines(result)
+    if result.finish_reason == "length" and not cut:
+        cut = ["the answer was cut at its length limit"]
+    for line in cut:
+        print(f"unitok generate: {line}", file=sys.stderr)
 
 
 def run_cascade(model: Model, options: argparse.Namespace) -> Result:

@@ -1,0 +1,50 @@
+"""A sentence as a model can say it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from unitok_tokenizers.text_normalization.characters import CLAUSE, Characters
+from unitok_tokenizers.text_normalization.expansion import expansion
+
+RARE = 1e-6
+"""Share of a text's characters below which one was not learned: a stray character of a large corpus."""
+
+
+def spoken_text(text: str, lang: str, known: frozenset[str] | None, *, clauses: bool = False) -> str:
+    """A sentence in characters that a model knows: as it is where it knows them all, else in words as far as needed.
+
+    Args:
+        text: one sentence.
+        lang: its language.
+        known: characters that the model has learned in this language; None leaves the text as it is, in NFC.
+        clauses: keep `characters.CLAUSE` where a mark that ends a clause was left out.
+
+    Returns:
+        "" where there is nothing to say: punctuation alone.
+
+    Raises:
+        InputError: a character that cannot be said.
+    """
+    text = unicodedata.normalize("NFC", text)
+    if known is None:
+        return text.strip()
+    characters = Characters(lang=lang, known=known)
+    text = " ".join(text.split()) if " " in known else text.strip()
+    if characters.knows(text):
+        return text
+    said = characters.written(text, expansion(lang).spans(text, characters.needs_words))
+    if not any(character.isalnum() for character in said):
+        return ""
+    return said if clauses else said.replace(CLAUSE, "")
+
+
+def learned_characters(texts: Iterable[str]) -> frozenset[str]:
+    """Characters of texts that a model was trained on, strays of a large corpus left out."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        for character in unicodedata.normalize("NFC", text):
+            counts[character] = counts.get(character, 0) + 1
+    least = RARE * sum(counts.values())
+    return frozenset(character for character, count in counts.items() if count >= least)

@@ -1,0 +1,255 @@
+"""Texts of any length: normalized, cut at sentences into what a model has learned to read, and the answers joined.
+
+The pieces are answered as a batch. Speech has a short pause between sentences and one voice throughout; texts are
+joined as their script wants. Whatever was cut at a limit is in the trace and in `finish_reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unitok.joined_results import PAUSE_SECONDS, join_results
+from unitok.long_audio import join_texts
+from unitok.results import Result
+from unitok.sampling import GREEDY, Sampling
+from unitok.streaming import Chunk, stream_request
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Span, check_plan, output_kinds
+from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.text_normalization.characters import CLAUSE
+from unitok_tokenizers.text_normalization.sentences import cut_to_length, grouped, split_sentences
+from unitok_tokenizers.text_normalization.spoken import spoken_text
+
+if TYPE_CHECKING:
+    from unitok.answering import Answering, Request
+    from unitok.model import Model
+
+CLAUSE_SECONDS = 0.1
+"""Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""
+VOICE_SECONDS = 2.0
+"""How much of the first answer sets the voice of the others."""
+CUT = "cut at the length limit"
+"""How the trace line of a piece ends whose answer was cut."""
+READS_TEXT = ("tts", "mt")
+"""Tasks that read a text sentence by sentence; the others take theirs as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPiece:
+    """What a model reads at once."""
+
+    text: str
+    """In the characters that the model knows."""
+    pause: float
+    """Seconds of silence behind it."""
+    line_ends: int = 0
+    """Line ends behind it in the text that was given."""
+
+
+def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
+    """Characters that a model has learned to read in a language; None where it reads any.
+
+    Models of before `unitok.json` kept them are judged by the pieces of their tokenizer, which are those of the
+    training texts in all languages together. A host model reads any character.
+    """
+    if lang in model.characters:
+        return frozenset(model.characters[lang])
+    if model.characters or not isinstance(model.tokenizers.text, SentencePieceText):
+        known = "".join(model.characters.values())
+        return frozenset(known) if known else None
+    pieces = [piece for piece in model.tokenizers.text.pieces() if not (piece[:1] == "<" and piece[-1:] == ">")]
+    return frozenset("".join(pieces).replace("▁", " "))
+
+
+def text_pieces(model: Answering, text: str, lang: str) -> list[TextPiece]:
+    """A text as what the model reads at once, in order.
+
+    Raises:
+        InputError: nothing to read, an unknown language, or a character that cannot be said; names the sentence.
+    """
+    model.vocabulary.language(lang)
+    known, encode, limits = known_characters(model, lang), model.tokenizers.text.encode, model.limits
+    sentences = split_sentences(text, lang)
+    spoken = []
+    for number, sentence in enumerate(sentences, 1):
+        try:
+            spoken.append(spoken_text(sentence, lang, known, clauses=True))
+        except InputError as error:
+            where = f"sentence {number} of {len(sentences)}: " if len(sentences) > 1 else ""
+            raise InputError(f"{where}{error}") from error
+    if not any(spoken):
+        asked = "give at least one character" if not text.strip() else "it has nothing that can be said; give words"
+        raise InputError(f"the text is {'empty' if not text.strip() else repr(text[:40])}; {asked}")
+    gap = " " if known is None or " " in known else ""
+    ends = [one[len(one.rstrip()) :] for one in sentences]
+    kept = [(said, end) for said, end in zip(spoken, ends) if said]
+
+    def measure(one: str) -> int:
+        return len(encode(one.replace(CLAUSE, "").strip()))
+
+    groups = grouped(
+        [said + (end if "\n" in end else gap) for said, end in kept], measure, limits.longest_text,
+        limits.sentences_together,
+    )  # fmt: skip
+    pieces: list[TextPiece] = []
+    for group in groups:
+        parts = cut_to_length(gap.join(kept[index][0] for index in group), measure, limits.longest_text)
+        for part in parts[:-1]:
+            behind = CLAUSE_SECONDS if part.rstrip()[-1:] == CLAUSE or not part.rstrip()[-1:].isalnum() else 0.0
+            pieces.append(TextPiece(text=_plain(part), pause=behind))
+        line_ends = kept[group[-1]][1].count("\n")
+        pieces.append(TextPiece(text=_plain(parts[-1]), pause=PAUSE_SECONDS, line_ends=line_ends))
+    return pieces
+
+
+def _plain(part: str) -> str:
+    return part.replace(CLAUSE, "").strip()
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+def answer_text(
+    model: Model, request: Request, text: str, *, sampling: Sampling = GREEDY, beams: int = 1, seed: int = 0
+) -> Result:
+    """The answer to a text of any length.
+
+    Args:
+        model: who answers.
+        request: what is asked of the text; what is read at once takes the text's place in it.
+        text: as people write it.
+        sampling: how ids are chosen where `beams` is 1.
+        beams: more than 1 searches; `nbest` is filled where the text is read at once.
+        seed: of the draws.
+
+    Raises:
+        InputError: a request that the grammar or the vocabulary does not have, or as `text_pieces`.
+    """
+    pieces = _pieces_for(model, request, text)
+    results = list[Result]()
+    if len(pieces) > 1 and _chooses_voice(request):
+        results += model.run([_with_text(model, request, pieces[0].text)], sampling=sampling, beams=beams, seed=seed)
+        request = _with_voice_of(model, request, results[0])
+    requests = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
+    if beams > 1 or not sampling.temperature:
+        results += model.run(requests, beams=beams)
+    else:  # what is drawn for a sentence does not depend on how many are answered together
+        for number, one in enumerate(requests, len(results)):
+            results += model.run([one], sampling=sampling, seed=seed + number)
+    return joined_results(pieces, results)
+
+
+def stream_text(
+    model: Model, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
+) -> Iterator[Chunk]:
+    """`answer_text` as it comes, sentence by sentence; InputError when it is called."""
+    return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
+
+
+def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
+    """The text's pieces, once the request itself is known to be one."""
+    check_plan(request.plan, prompt=True)
+    if request.plan.target is not None:
+        model.vocabulary.language(request.plan.target)
+    return text_pieces(model, text, request.plan.source)
+
+
+def _stream(
+    model: Model, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
+) -> Iterator[Chunk]:
+    results: list[Result] = []
+    said = ""
+    for number, piece in enumerate(pieces):
+        begun = False
+        for chunk in stream_request(
+            model, _with_text(model, request, piece.text), sampling=sampling, seed=seed + number
+        ):
+            if chunk.result is not None:
+                results.append(chunk.result)
+                continue
+            if chunk.text and not begun and number:
+                fresh = _joined_text(said, chunk.text, pieces[number - 1])
+                chunk = replace(chunk, text=fresh[len(said.rstrip()) :])
+            begun = begun or bool(chunk.text)
+            said += chunk.text
+            yield chunk
+        audio = results[-1].audio
+        if number + 1 < len(pieces) and audio is not None and results[-1].sample_rate:
+            rate = results[-1].sample_rate
+            yield Chunk(audio=_silence(piece.pause, rate), sample_rate=rate)
+        if not number and len(pieces) > 1 and _chooses_voice(request):
+            request = _with_voice_of(model, request, results[0])
+    yield Chunk(result=joined_results(pieces, results))
+
+
+def _with_text(model: Answering, request: Request, text: str) -> Request:
+    """The same request for another text."""
+    span = model.text_span(text)
+    conditions = tuple(span if one.kind == "text" else one for one in request.plan.conditions)
+    return replace(request, plan=replace(request.plan, conditions=conditions))
+
+
+def _chooses_voice(request: Request) -> bool:
+    """Whether an answer has a voice that no one has chosen."""
+    kinds = output_kinds(request.plan.task, request.plan.flags)
+    return "codes" in kinds and not any(span.kind == "voice" for span in request.plan.conditions)
+
+
+def _with_voice_of(model: Answering, request: Request, result: Result) -> Request:
+    """The request with the beginning of an answer's codes as its voice."""
+    codec, codes = model.tokenizers.codes, [span for span in result.outputs if span.kind == "codes"]
+    if codec is None or not codes or not len(codes[-1]):
+        return request
+    frames = max(1, round(VOICE_SECONDS * float(codec.info().frame_rate or 1)))
+    voice = Span("voice", codes[-1].content[:frames])
+    return replace(request, plan=replace(request.plan, conditions=(voice, *request.plan.conditions)))
+
+
+def joined_results(pieces: Sequence[TextPiece], results: Sequence[Result]) -> Result:
+    """One result of the answers to the pieces of a text: text or speech joined, a trace line for each."""
+    if len(results) == 1:
+        return results[0]
+    text, trace = "", list[str]()
+    for number, (piece, result) in enumerate(zip(pieces, results)):
+        text = _joined_text(text, result.text or "", pieces[number - 1]) if number else result.text or ""
+        shown = piece.text if result.text is None else f"{piece.text} → {result.text}"
+        cut = f" ({CUT})" if result.finish_reason == "length" else ""
+        trace.append(f"{number + 1} of {len(results)}: {shown}{cut}")
+    joined = replace(join_results(results), trace=tuple(trace))
+    if joined.text is not None:
+        return replace(joined, text=text, texts=(text,))
+    return replace(joined, audio=_joined_audio(pieces, results))
+
+
+def _joined_text(left: str, right: str, before: TextPiece) -> str:
+    """Two answers; the line ends between what was given stay."""
+    if before.line_ends and left.strip():
+        return left.rstrip() + "\n" * before.line_ends + right.strip()
+    return join_texts(left, right)
+
+
+def _joined_audio(pieces: Sequence[TextPiece], results: Sequence[Result]) -> np.ndarray | None:
+    """(S,) samples of the answers, each with its piece's pause behind it; None where no answer is spoken."""
+    parts: list[np.ndarray] = []
+    pause = 0.0
+    for piece, result in zip(pieces, results):
+        if result.audio is not None and result.sample_rate is not None:
+            parts += [_silence(pause, result.sample_rate), result.audio]
+            pause = piece.pause
+    return np.concatenate(parts[1:]) if parts else None
+
+
+def _silence(seconds: float, rate: int) -> np.ndarray:
+    return np.zeros(round(seconds * rate), dtype=np.float32)
+
+
+def cut_lines(result: Result) -> list[str]:
+    """What a person should be told of an answer that was cut: a line each, none where nothing was."""
+    if result.finish_reason != "length":
+        return []
+    lines = [line for line in result.trace if isinstance(line, str) and line.endswith(f"({CUT})")]
+    return lines or [f"the answer was {CUT}; what follows is missing"]
