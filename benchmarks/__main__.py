@@ -1,10 +1,11 @@
-"""`python -m benchmarks [SUBJECT …] [--rounds N] [--force] [--quick] [-o runs/bench]`."""
+"""`python -m benchmarks [SUBJECT …] [--rounds N] [--seed N] [--force] [--quick] [-o runs/bench]`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A checkout runs without being installed; an installed package comes first on the path and is the same files.
 sys.path[1:1] = [str(ROOT / name) for name in ("tokenizers", "vocoder", "training")]
 
-from benchmarks import machine, results  # noqa: E402
+from benchmarks import machine, results, table  # noqa: E402
 from benchmarks.context import Context  # noqa: E402
 from benchmarks.subjects import SUBJECTS, TIMED  # noqa: E402
 from unitok_tokenizers.errors import InputError  # noqa: E402
@@ -23,11 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("subjects", nargs="*", help=f"which (default: all): {', '.join(SUBJECTS)}")
     parser.add_argument("--rounds", type=int, default=3, help="times that every arm runs, in turn (default: 3)")
-    parser.add_argument("--force", action="store_true", help="measure on a busy machine; the results say so")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, prompts and lengths (default: 0)")
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to try the plumbing; RESULTS.md is not written"
+        "--force", action="store_true", help="measure on a busy machine or what is not committed; the rows say so"
     )
-    parser.add_argument("-o", "--out", default="runs/bench", help="folder of results.json (default: runs/bench)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the plumbing; nothing is published")
+    parser.add_argument(
+        "-o", "--out", default="runs/bench", help="folder of scratch files and of the results of --quick"
+    )
     options = parser.parse_args(arguments)
     try:
         run(options)
@@ -45,25 +49,44 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"no subject {unknown[0]!r}; choose from {', '.join(SUBJECTS)}")
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}: give 1 or more")
+    if options.seed < 0:
+        raise InputError(f"--seed is {options.seed}: give 0 or more")
     out = Path(options.out)
-    context = Context(folder=out / "work", rounds=options.rounds, quick=options.quick)
+    context = Context(
+        folder=out / "work", rounds=options.rounds, quick=options.quick, seed=options.seed, bf16=machine.bfloat16()
+    )
     context.folder.mkdir(parents=True, exist_ok=True)
-    found = results.read(out / "results.json")
-    described = machine.describe()
+    path = out / "results.json" if options.quick else ROOT / "benchmarks" / "results.json"
     for name in names:
-        timed = name in TIMED and not options.quick
-        busy = machine.check_quiet(options.force or not timed)
-        print(f"{name}: {options.rounds} rounds, other work takes {busy:.0%}", flush=True)
+        _measure(name, context, path, force=options.force or options.quick)
+        if not options.quick:
+            text = table.markdown(results.read(path))
+            (ROOT / "benchmarks" / "RESULTS.md").write_text(text, encoding="utf-8")
+    print(path)
+
+
+def _measure(name: str, context: Context, path: Path, *, force: bool) -> None:
+    """Measure a subject and put it into the file. InputError where nobody should believe the figures."""
+    timed = name in TIMED
+    commit = machine.check_commit(force)
+    before = machine.check_quiet(force or not timed)
+    print(f"{name}: {context.rounds} rounds, other work takes {before:.0%}", flush=True)
+    begin = time.monotonic()
+    with machine.Watch() as watch:
         outcome = SUBJECTS[name](context)
-        after = machine.busy_share()
-        share = {"busy_share": max(busy, after), "rounds": options.rounds}
-        forced = timed and max(busy, after) > machine.BUSY_SHARE
-        results.merge(found, name, outcome, machine=described, run={**share, "forced": forced, "quick": options.quick})
-        table = None if options.quick else ROOT / "benchmarks" / "RESULTS.md"
-        results.save(found, out / "results.json", table)
-        for key, value in outcome.ratios.items():
-            print(f"  {key}: {'—' if value is None else results.number(value)}", flush=True)
-    print(out / "results.json")
+    busy = max(before, machine.check_quiet(force or not timed, watch.share))
+    forced = [f"{busy:.0%} other work"] if timed and busy > machine.BUSY_SHARE else []
+    forced += ["not a commit"] if not commit or commit.endswith("+") else []
+    described = machine.describe()
+    run = results.Run(
+        commit=commit, rounds=context.rounds, threads=described["threads"], seed=context.seed, bfloat16=context.bf16,
+        busy_share=busy, forced=tuple(forced),
+    )  # fmt: skip
+    found = results.read(path)
+    results.save(results.merge(found, name, outcome, kind=machine.kind(), machine=described, run=run), path)
+    for key, value in outcome.ratios.items():
+        print(f"  {key}: {'—' if value is None else table.number(value)}", flush=True)
+    print(f"  {time.monotonic() - begin:.0f} s, other work took {busy:.0%}", flush=True)
 
 
 if __name__ == "__main__":

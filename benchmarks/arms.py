@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ class Arm:
     """Unit of the figure."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What a reader needs to repeat it: precision, flags, versions."""
+    rivals: str = ""
+    """Arms with the same word are one program with different flags: after the first round only the fastest goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +60,15 @@ def interleave(
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Run all arms once, then all again, …; returns what they gave, and why an arm that failed gave nothing.
 
-    An arm that raises is left out from then on: one peer that does not work here must not end the whole run.
+    An arm that raises is left out from then on: one peer that does not work here must not end the whole run. Of rivals
+    only the fastest of the first round is measured again; the others keep the figure of that round.
     """
     values: dict[str, list[float]] = {arm.name: [] for arm in arms}
     failed: dict[str, str] = {}
+    beaten: set[str] = set()
     for number in range(rounds):
         for arm in arms:
-            if arm.name in failed:
+            if arm.name in failed or arm.name in beaten:
                 continue
             gc.collect()
             try:
@@ -76,13 +80,29 @@ def interleave(
                 continue
             values[arm.name].append(value)
             report(f"  round {number + 1}, {arm.name}: {value:.4g} {arm.unit}")
+        if number == 0:
+            beaten = slower_rivals(arms, {name: found[0] for name, found in values.items() if found})
     found = {arm.name: measured(values[arm.name], arm.unit, arm.settings) for arm in arms if values[arm.name]}
     return found, failed
 
 
-def ratio(found: Mapping[str, Measured], over: str, under: str) -> float | None:
+def slower_rivals(arms: Sequence[Arm], figures: Mapping[str, float]) -> set[str]:
+    """Arms whose rival has a higher figure."""
+    best: dict[str, float] = {}
+    for arm in arms:
+        if arm.rivals and arm.name in figures:
+            best[arm.rivals] = max(best.get(arm.rivals, figures[arm.name]), figures[arm.name])
+    return {arm.name for arm in arms if arm.name in figures and figures[arm.name] < best.get(arm.rivals, -1.0)}
+
+
+def fastest(found: Mapping[str, Measured], names: Iterable[str]) -> str | None:
+    """The arm with the highest median among those that were measured."""
+    return max((name for name in names if name in found), key=lambda name: found[name].median, default=None)
+
+
+def ratio(found: Mapping[str, Measured], over: str | None, under: str | None) -> float | None:
     """Median of one arm ÷ median of another; None where one of them is missing."""
-    if over not in found or under not in found or not found[under].median:
+    if over is None or under is None or over not in found or under not in found or not found[under].median:
         return None
     return found[over].median / found[under].median
 

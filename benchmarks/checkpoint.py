@@ -19,7 +19,7 @@ from unitok_training.saving import BackgroundSaver
 def run(context: Context) -> Outcome:
     """Ratio `checkpoint.stall_vs_copy`."""
     shape = {"width": 64, "layers": 1, "heads": 2, "kv_heads": 1} if context.quick else material.SMALL
-    model = material.decoder(shape)
+    model = material.decoder(shape, seed=context.seed)
     optimizer = Optimizer(dict(model.named_parameters()), OptimConfig())
     for value in model.parameters():
         value.grad = torch.zeros_like(value)

@@ -17,5 +17,9 @@ class Context:
     """Times that every arm runs."""
     quick: bool
     """Sizes so small that only the plumbing is tried; figures mean nothing."""
+    seed: int = 0
+    """Seed of weights, prompts and lengths."""
+    bf16: bool = True
+    """Whether bfloat16 arms run: not where the processor has no units for it."""
     report: Callable[[str], None] = print
     """Takes one line of progress."""

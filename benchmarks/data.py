@@ -23,12 +23,14 @@ def run(context: Context) -> Outcome:
     """Ratios `data.*`."""
     rows = 500 if context.quick else 60_000
     window = 256 if context.quick else 262_144
-    shards, lengths = material.shards(context.folder / f"shards-{rows}", rows)
+    shards, lengths = material.shards(context.folder / f"shards-{rows}-{context.seed}", rows, seed=context.seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=0)
-        stream = PackStream(source.documents, capacity=PACK, window=window, seed=0, pad=source.vocabulary.pad)
+        source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
+        stream = PackStream(
+            source.documents, capacity=PACK, window=window, seed=context.seed, pad=source.vocabulary.pad
+        )
         documents = [source.document(index).ids for index in range(min(window, 4096))]
         arms = [
             Arm(
@@ -55,9 +57,13 @@ def run(context: Context) -> Outcome:
     return Outcome(arms=found, ratios=ratios, notes=notes)
 
 
+def _stream(source: PlanSource, window: int) -> PackStream:
+    return PackStream(source.documents, capacity=PACK, window=window, seed=source.seed, pad=source.vocabulary.pad)
+
+
 def _drain(source: PlanSource, window: int) -> float:
     """Tokens/s of one window, from the shards to collated packs."""
-    stream = PackStream(source.documents, capacity=PACK, window=window, seed=0, pad=source.vocabulary.pad)
+    stream = _stream(source, window)
     begin = time.perf_counter()
     tokens = 0
     for packs, state in stream.steps(DataState(), packs_per_step=1):

@@ -9,26 +9,25 @@ from torch.nn import functional
 from benchmarks.arms import Measured, measured
 from benchmarks.context import Context
 from benchmarks.results import Outcome
-from unitok_training.loss import linear_cross_entropy
+from unitok_training.loss import linear_cross_entropy, rows_at_once
 from unitok_training.planning import peak_bytes
 
 WIDTH, IDS = 512, 150_000
-CHUNK = 64
-"""Supervised positions whose logits are held at once; `train.loss_chunk` of a recipe with such a vocabulary."""
 
 
 def run(context: Context) -> Outcome:
     """Ratios `loss.*`."""
-    ids, few, many, chunk = (2000, 512, 1024, 32) if context.quick else (IDS, 4096, 16384, CHUNK)
+    ids, few, many, width = (40_000, 1024, 2048, 16) if context.quick else (IDS, 4096, 16384, WIDTH)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found: dict[str, Measured] = {}
     for name, tokens, plain in (("unitok.4k", few, False), ("plain.4k", few, True), ("unitok.16k", many, False)):
-        found[name] = _arm(tokens, ids, plain, chunk, device)
+        found[name] = _arm(tokens, ids, width, plain, device, context.seed)
         context.report(f"  {name}: {found[name].median:.4g} bytes")
     ratio = found["unitok.4k"].median / found["plain.4k"].median
+    chunk = rows_at_once(ids, on_gpu=device == "cuda")
     note = (
-        f"bfloat16, width {WIDTH}, {ids} ids, chunk {chunk}; forward and backward, the gradients of the hidden states "
-        "and of the head counted, these and the head themselves not"
+        f"bfloat16, width {width}, {ids} ids, the default chunk of {chunk} positions; forward and backward, the "
+        "gradients of the hidden states and of the head counted, these and the head themselves not"
     )
     return Outcome(
         arms=found,
@@ -37,17 +36,17 @@ def run(context: Context) -> Outcome:
     )
 
 
-def _arm(tokens: int, ids: int, plain: bool, chunk: int, device: str) -> Measured:
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(tokens, WIDTH, generator=generator).to(device, torch.bfloat16).requires_grad_()
-    head = torch.randn(ids, WIDTH, generator=generator).mul_(0.02).to(device, torch.bfloat16).requires_grad_()
+def _arm(tokens: int, ids: int, width: int, plain: bool, device: str, seed: int) -> Measured:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(tokens, width, generator=generator).to(device, torch.bfloat16).requires_grad_()
+    head = torch.randn(ids, width, generator=generator).mul_(0.02).to(device, torch.bfloat16).requires_grad_()
     labels = torch.randint(ids, (tokens,), generator=generator).to(device)
     weights = torch.ones(tokens, device=device)
 
     def loss() -> Tensor:
         if plain:
             return functional.cross_entropy((hidden @ head.t()).float(), labels, reduction="sum")
-        return linear_cross_entropy(hidden, head, labels, weights, chunk=chunk)[0]
+        return linear_cross_entropy(hidden, head, labels, weights)[0]
 
     def both() -> None:
         loss().backward()

@@ -1,4 +1,8 @@
-"""The machine that measures: what it is, whether it is quiet, and the two rates that bound everything on it."""
+"""The machine that measures: what it is, whether a figure of it may be published, and the two rates that bound it.
+
+A figure is published where the source is a commit and other work leaves the processor alone, before and while it is
+measured. `--force` measures all the same, and every row then says so.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ from typing import Any
 
 import torch
 
+from unitok_tokenizers.compute import PRECISION_VARIABLE, processor_name, resolve_precision
 from unitok_tokenizers.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[1]
+WRITTEN = ("benchmarks/results.json", "benchmarks/RESULTS.md")
+"""Files that measuring itself changes."""
 BUSY_SHARE = 0.15
 """Share of all cores that other work may take before a measurement is refused."""
 LOOK_SECONDS = 2.0
+HOLDING = (PRECISION_VARIABLE, "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "CXXFLAGS")
+"""Variables that make a processor play a lesser one."""
 
 
 def describe() -> dict[str, Any]:
@@ -24,10 +34,12 @@ def describe() -> dict[str, Any]:
     import numpy
 
     found: dict[str, Any] = {
-        "cpu": cpu_name(),
+        "processor": processor_name(),
+        "bfloat16": bfloat16(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "held_to": {name: os.environ[name] for name in HOLDING if os.environ.get(name)},
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -41,25 +53,49 @@ def describe() -> dict[str, Any]:
     return found
 
 
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def kind() -> str:
+    """The kind of processor that rows are kept apart by: its name and units, what it is held to, its GPU."""
+    parts = [processor_name()]
+    held = [os.environ[name] for name in HOLDING[:2] if os.environ.get(name)]
+    if held:
+        parts.append(f"held to {' '.join(held)}")
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_properties(0).name)
+    return ", ".join(parts)
 
 
-def commit() -> str:
-    """Commit of the source, with `+` where files differ from it; empty outside a repository."""
-    root = Path(__file__).resolve().parents[1]
+def bfloat16() -> bool:
+    """Whether bfloat16 is a precision to measure here: by units of the device, or because somebody asks for it."""
+    return resolve_precision(device=torch.device("cuda" if torch.cuda.is_available() else "cpu")) != "fp32"
+
+
+def _git(*arguments: str, root: Path) -> str:
     try:
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-        state = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+    return done.stdout
+
+
+def changed_files(root: Path = ROOT) -> list[str]:
+    """Files that differ from the commit or are not in it, apart from the results."""
+    lines = _git("status", "--porcelain", "--untracked-files=all", root=root).splitlines()
+    return [name for line in lines if (name := line[3:].strip('"')) not in WRITTEN]
+
+
+def commit(root: Path = ROOT) -> str:
+    """Commit of the source, with `+` where files differ from it; empty outside a repository."""
+    head = _git("rev-parse", "--short", "HEAD", root=root).strip()
+    return head + ("+" if head and changed_files(root) else "")
+
+
+def check_commit(force: bool, root: Path = ROOT) -> str:
+    """The commit; InputError where the source is not one and `force` is not set."""
+    found = commit(root)
+    if force or (found and not found.endswith("+")):
+        return found
+    reason = f"{', '.join(changed_files(root)[:3])} not committed" if found else "the source is no git checkout"
+    raise InputError(f"{reason}: a row must name what was measured; commit it, or give --force (the rows then say so)")
 
 
 def _ticks() -> tuple[int, int]:
@@ -68,26 +104,61 @@ def _ticks() -> tuple[int, int]:
     return sum(fields) - fields[3] - fields[4], sum(fields)  # idle and waiting for a disk are not busy
 
 
+def _own_ticks() -> int:
+    """Clock ticks of this process, of what it has started, and of what these have started."""
+    parents, spent = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile, and its parent counts it
+            continue
+        process = int(path.parent.name)
+        parents[process], spent[process] = int(fields[1]), sum(map(int, fields[11:15]))
+    mine = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    return sum(spent.get(process, 0) for process in mine)
+
+
+class Watch:
+    """Share of all cores that other work takes while a block runs; 0 where the system does not say."""
+
+    share: float = 0.0
+
+    def __enter__(self) -> Watch:
+        self._start = self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        before, after = self._start, self._look()
+        if before is not None and after is not None:
+            busy, own, total = (late - early for early, late in zip(before, after))
+            self.share = min(max(busy - own, 0) / max(total, 1), 1.0)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            busy, total = _ticks()
+            return busy, _own_ticks(), total
+        except (OSError, ValueError, IndexError):
+            return None
+
+
 def busy_share(seconds: float = LOOK_SECONDS) -> float:
     """Share of all cores in use while this process sleeps: other people's work. 0 where the system does not say."""
-    try:
-        busy, total = _ticks()
+    with Watch() as watch:
         time.sleep(seconds)
-        busy_after, total_after = _ticks()
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return (busy_after - busy) / max(total_after - total, 1)
+    return watch.share
 
 
-def check_quiet(force: bool) -> float:
-    """The busy share; InputError where it is too high and `force` is not set."""
-    share = busy_share()
-    if share > BUSY_SHARE and not force:
+def check_quiet(force: bool, share: float | None = None) -> float:
+    """The busy share, now or as it was watched; InputError where it is too high and `force` is not set."""
+    found = busy_share() if share is None else share
+    if found > BUSY_SHARE and not force:
         raise InputError(
-            f"other work uses {share:.0%} of the processor, at most {BUSY_SHARE:.0%} leaves a timing meaningful: "
-            "wait until it has ended, or give --force (the results then say so)"
+            f"other work {'uses' if share is None else 'used'} {found:.0%} of the processor, at most {BUSY_SHARE:.0%} "
+            "leaves a timing meaningful: wait until it has ended, or give --force (the rows then say so)"
         )
-    return share
+    return found
 
 
 def best_seconds(function: Any, repeats: int) -> float:

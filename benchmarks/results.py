@@ -1,15 +1,16 @@
-"""Results on disk: `results.json` for machines, `RESULTS.md` for people, losing rows kept."""
+"""What is measured, what it should reach, and results on disk: a part for each kind of processor, losing rows kept."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arms import Measured
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 
 
@@ -36,20 +37,26 @@ class Goal:
 
 GOALS: Mapping[str, Goal] = {
     "train.vs_trainer_default": Goal(text="training tokens/s ÷ Trainer at its defaults", at_least=5),
-    "train.vs_trainer_best": Goal(text="training tokens/s ÷ Trainer with its best flags", at_least=2),
+    "train.vs_trainer_best": Goal(text="training tokens/s ÷ Trainer at its best flags", at_least=2),
+    "train.vs_trainer_best.fp32": Goal(text="the same, both in float32", at_least=2),
+    "train.vs_trainer_best.bf16": Goal(text="the same, both in bfloat16 over float32 weights", at_least=2),
     "train.gemm_share": Goal(text="share of the matrix-product rate, training", at_least=0.40),
     "train.gpu_gemm_share": Goal(text="share of the matrix-product rate, training, H200", at_least=0.75),
     "train.gpu_vs_trainer_best": Goal(text="training tokens/s ÷ Trainer with its best flags, H200", at_least=2.5),
-    "decode.vs_generate": Goal(text="decoding, batch 1, 28M ÷ generate at its defaults", at_least=3),
-    "decode.vs_llamacpp": Goal(text="decoding, batch 1, 28M ÷ llama.cpp at equal precision", at_least=0.8),
+    "decode.vs_generate": Goal(text="decoding, batch 1, 28M ÷ generate at its best flags", at_least=3),
+    "decode.vs_generate.fp32": Goal(text="the same, both in float32", at_least=3),
+    "decode.vs_generate.bf16": Goal(text="the same, both in bfloat16", at_least=3),
+    "decode.vs_llamacpp": Goal(text="decoding, batch 1, 28M ÷ llama.cpp", at_least=0.8),
     "decode.bandwidth_share": Goal(text="share of the read bandwidth, batch 1, 350M", at_least=0.6),
     "decode.gpu_bandwidth_share": Goal(text="share of the read bandwidth, batch 1, ≥ 1B, H200", at_least=0.75),
-    "decode_b64.vs_generate": Goal(text="decoding, batch 64 ÷ generate with padding", at_least=4),
+    "decode_b64.vs_generate": Goal(text="decoding, batch 64 ÷ generate at its best flags", at_least=4),
+    "decode_b64.vs_generate.fp32": Goal(text="the same, both in float32", at_least=4),
+    "decode_b64.vs_generate.bf16": Goal(text="the same, both in bfloat16", at_least=4),
     "data.packed_tokens_per_second": Goal(text="packed tokens/s from shards, one core", at_least=100e6),
     "data.padding_share": Goal(text="padding share of packs", at_most=0.001),
     "data.dropped_share": Goal(text="dropped share of examples", at_most=0.0),
-    "loss.memory_vs_plain": Goal(text="peak memory of the loss ÷ plain, 150k ids, 4k tokens", at_most=0.1),
-    "loss.peak_bytes": Goal(text="peak memory of the loss, 150k ids, 16k tokens (bytes)", at_most=1e9),
+    "loss.memory_vs_plain": Goal(text="default loss's peak memory ÷ plain's, 150k ids, 4k tokens", at_most=0.1),
+    "loss.peak_bytes": Goal(text="default loss's peak memory, 150k ids, 16k tokens (bytes)", at_most=1e9),
     "checkpoint.stall_vs_copy": Goal(text="checkpoint stall ÷ copying the bytes once", at_most=1.5),
     "demo.seconds_vs_before": Goal(text="`make demo` ÷ time before: 450 s of 746, its targets met", at_most=450 / 746),
 }
@@ -68,108 +75,62 @@ class Outcome:
     """Key or arm → why there is no value, or what a reader must know."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a subject was measured: what every row of it names."""
+
+    commit: str
+    """Of the source; `+` behind it where files differed."""
+    rounds: int
+    """Times that every arm ran."""
+    threads: int
+    """Of the processor."""
+    seed: int
+    """Of weights, prompts and lengths."""
+    bfloat16: bool
+    """Whether bfloat16 was a precision to measure."""
+    busy_share: float
+    """Largest share of the processor that other work took before or meanwhile."""
+    forced: tuple[str, ...] = ()
+    """What `--force` overruled; empty where nothing."""
+
+
+FORMAT = 2
+
+
 def empty() -> dict[str, Any]:
     """Results before anything was measured."""
-    return {
-        "machine": {},
-        "arms": {},
-        "ratios": {key: None for key in GOALS},
-        "notes": {key: "not measured yet" for key in GOALS},
-        "runs": {},
-    }
+    return {"format": FORMAT, "processors": {}}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Results of earlier runs, or empty ones."""
+    """Results of earlier runs, or empty ones. InputError for a file of another format."""
     if not path.exists():
         return empty()
-    found = empty()
-    for key, value in json.loads(path.read_text(encoding="utf-8")).items():
-        if isinstance(value, dict) and key in found:
-            found[key] = {**found[key], **value} if key == "ratios" else value
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{path} is not results of format {FORMAT}: move it away, and measure anew")
     return found
 
 
 def merge(
-    results: dict[str, Any], subject: str, outcome: Outcome, *, machine: Mapping[str, Any], run: Mapping[str, Any]
+    results: dict[str, Any], subject: str, outcome: Outcome, *, kind: str, machine: Mapping[str, Any], run: Run
 ) -> dict[str, Any]:
-    """Replace one subject's part. AssertionError for a key that the table does not have."""
+    """Replace one subject's part of one kind of processor. AssertionError for a key that the table does not have."""
     assert set(outcome.ratios) <= set(GOALS), set(outcome.ratios) - set(GOALS)
-    results["machine"] = dict(machine)
-    results["arms"] = {name: value for name, value in results["arms"].items() if not name.startswith(f"{subject}.")}
-    results["arms"].update({f"{subject}.{name}": value.to_json() for name, value in outcome.arms.items()})
-    stale = [name for name in results["notes"] if name.startswith(f"{subject}.") and name not in GOALS]
-    for name in [*stale, *outcome.ratios]:
-        results["notes"].pop(name, None)
-    for key, value in outcome.ratios.items():
-        results["ratios"][key] = value
-        if value is None and key not in outcome.notes:
-            outcome.notes[key] = "could not be measured here"
-    results["notes"].update(outcome.notes)
-    results["runs"][subject] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": machine.get("commit", ""),
-        **run,
+    fresh: dict[str, Any] = {"machine": {}, "subjects": {}}
+    part = results["processors"].setdefault(kind, fresh)
+    part["machine"] = dict(machine)
+    missing = [key for key, value in outcome.ratios.items() if value is None and key not in outcome.notes]
+    part["subjects"][subject] = {
+        "run": {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), **asdict(run), "forced": list(run.forced)},
+        "ratios": dict(outcome.ratios),
+        "arms": {name: value.to_json() for name, value in outcome.arms.items()},
+        "notes": {**outcome.notes, **{key: "could not be measured here" for key in missing}},
     }
     return results
 
 
-def save(results: Mapping[str, Any], json_path: Path, markdown_path: Path | None) -> None:
-    """Write both files."""
+def save(results: Mapping[str, Any], json_path: Path) -> None:
+    """Write the file."""
     write_json(json_path, results)
-    if markdown_path is not None:
-        markdown_path.write_text(markdown(results), encoding="utf-8")
-
-
-def number(value: float) -> str:
-    """Three significant digits, large figures with a unit prefix."""
-    for scale, suffix in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if abs(value) >= scale:
-            return f"{value / (scale if scale != 1e4 else 1e3):.3g}{suffix}"
-    return f"{value:.3g}"
-
-
-def _machine_line(machine: Mapping[str, Any]) -> str:
-    parts = [machine.get("cpu", "?"), f"{machine.get('cores', '?')} cores", f"{machine.get('threads', '?')} threads"]
-    parts += [machine.get("cpu_capability", "?"), f"torch {machine.get('torch', '?')}"]
-    parts.append(machine["gpu"]["name"] if "gpu" in machine else "no GPU")
-    return f"Machine: {', '.join(parts)}."
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """The tables that people read: goals, then every arm."""
-    machine = results["machine"]
-    lines = [
-        "# Results",
-        "",
-        "Written by `python -m benchmarks` from `runs/bench/results.json`; do not edit by hand.",
-        "",
-        _machine_line(machine),
-        "",
-        "| key | what | goal | reached | |",
-        "|---|---|---|---|---|",
-    ]
-    for key, goal in GOALS.items():
-        value = results["ratios"].get(key)
-        reached = "—" if value is None else number(value)
-        verdict = "not measured" if value is None else "met" if goal.met(value) else "**missed**"
-        lines.append(f"| `{key}` | {goal.text} | {goal.sign} | {reached} | {verdict} |")
-    lines += ["", "## Arms", "", "| arm | median | least … greatest | unit | settings |", "|---|---|---|---|---|"]
-    for name, arm in results["arms"].items():
-        settings = ", ".join(f"{key} {value}" for key, value in arm["settings"].items())
-        spread = f"{number(arm['low'])} … {number(arm['high'])}"
-        lines.append(f"| `{name}` | {number(arm['median'])} | {spread} | {arm['unit']} | {settings} |")
-    lines += ["", "## Notes", ""]
-    lines += [f"- `{key}`: {note}" for key, note in sorted(results["notes"].items())]
-    lines += [
-        "",
-        "## Runs",
-        "",
-        "| subject | date | commit | rounds | other work | forced |",
-        "|---|---|---|---|---|---|",
-    ]
-    for subject, run in sorted(results["runs"].items()):
-        busy = f"{run.get('busy_share', 0.0):.0%}"
-        forced = "yes: timings are not trustworthy" if run.get("forced") else "no"
-        lines.append(f"| {subject} | {run['date']} | {run['commit']} | {run.get('rounds', '')} | {busy} | {forced} |")
-    return "\n".join(lines) + "\n"

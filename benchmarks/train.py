@@ -1,15 +1,15 @@
 """Training throughput beside Hugging Face's Trainer: same documents, order, initial weights, optimizer and schedule.
 
 Every round trains from the initial weights; the first steps warm up and are not counted. Documents' own tokens are
-counted, never padding; the Trainer's clock leaves its data loader out, ours leaves nothing out.
+counted, never padding; the Trainer's clock leaves its data loader out, ours leaves nothing out. A ratio is one of equal
+precision with the Trainer at its best flags, batches by length among them.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks import hf_training, machine, material
-from benchmarks.arms import Arm, interleave, largest_difference, ratio
+from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, ratio
 from benchmarks.context import Context
+from benchmarks.decode import NO_UNITS, lowest
 from benchmarks.results import Outcome
 from unitok.decoder import Decoder
 from unitok.hf import save_core
@@ -31,7 +32,8 @@ from unitok_training.planning import training_flops
 from unitok_training.plans import PlanSource
 from unitok_training.train_config import TrainConfig
 
-WARM_UP = 3
+WARM_UP, COUNTED = 3, 6
+"""Steps of a round; the compiled arms have compiled what they compile within the first."""
 LEARNING_RATE = 1e-4
 SAME_PRECISION, OTHER_PRECISION = 2e-3, 3e-2
 """Largest relative difference of loss curves, from the float32 curve."""
@@ -43,11 +45,13 @@ class Subject:
     def __init__(self, context: Context) -> None:
         self.context = context
         shape = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1} if context.quick else material.SMALL
-        self.steps = WARM_UP + (2 if context.quick else 8)
+        self.steps = WARM_UP + (2 if context.quick else COUNTED)
         rows = 500 if context.quick else 4000
-        shards, self.lengths = material.shards(context.folder / f"shards-{rows}", rows)
-        self.source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=0)
-        self.model = material.decoder(shape)
+        shards, self.lengths = material.shards(
+            context.folder / f"shards-{rows}-{context.seed}", rows, seed=context.seed
+        )
+        self.source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
+        self.model = material.decoder(shape, seed=context.seed)
         self.exported = context.folder / "train-export"
         roles = self.source.vocabulary
         save_core(self.model, self.exported, bos=roles.bos, eos=roles.eos, pad=roles.pad)
@@ -86,11 +90,28 @@ class Subject:
             found: list[dict[str, Any]] = []
             self._trainer(config, out).run(on_row=found.append)
             self.curves[name] = [row["objective"] for row in found]
-            return self._rate([row["seconds"] for row in found])
+            return self._rate([row["seconds"] for row in found], self.documents)
 
         return Arm(name=name, run=run, unit="tokens/s", settings={"precision": precision, "compile": compiled})
 
-    def trainer(self, name: str, *, flatten: bool, bf16: bool, compiled: bool, by_length: bool = False) -> Arm:
+    def trainers(self, precision: str) -> list[Arm]:
+        """The Trainer at its defaults and with the flags that it offers, in one precision; the fastest counts."""
+        if precision == "fp32":
+            names = ("trainer.default", "trainer.flat", "trainer.flat_compile", "trainer.by_length")
+        else:
+            names = ("trainer.bf16", "trainer.flat_bf16", "trainer.flat_bf16_compile", "trainer.bf16_by_length")
+        padded, flat, compiled, by_length = names
+        bf16 = precision == "bf16"
+        return [
+            self._trainer_arm(padded, bf16=bf16),
+            self._trainer_arm(flat, bf16=bf16, flatten=True),
+            *([] if self.context.quick else [self._trainer_arm(compiled, bf16=bf16, flatten=True, compiled=True)]),
+            self._trainer_arm(by_length, bf16=bf16, by_length=True),
+        ]
+
+    def _trainer_arm(
+        self, name: str, *, bf16: bool, flatten: bool = False, compiled: bool = False, by_length: bool = False
+    ) -> Arm:
         """The Trainer with flags. `by_length` gives it other steps, so that its curve compares with no other."""
         steps = grouped(self.documents) if by_length else self.documents
 
@@ -101,21 +122,21 @@ class Subject:
             )  # fmt: skip
             if not by_length:
                 self.curves[name] = curve.losses
-                return self._rate(curve.seconds)
-            tokens = sum(len(document.ids) for step in steps[WARM_UP:] for document in step)
-            return tokens / sum(curve.seconds[WARM_UP:])
+            return self._rate(curve.seconds, steps)
 
         order = {"order": "by length"} if by_length else {}
         settings = {"rows": "flattened" if flatten else "padded", "bf16": bf16, "compile": compiled, **order}
-        return Arm(name=name, run=run, unit="tokens/s", settings=settings)
+        # The defaults are measured in every round: another ratio is that to them.
+        rivals = "" if name == "trainer.default" else f"trainer.{'bf16' if bf16 else 'fp32'}"
+        return Arm(name=name, run=run, unit="tokens/s", settings=settings, rivals=rivals)
 
-    def _rate(self, seconds: Sequence[float]) -> float:
-        assert len(seconds) == self.steps, (len(seconds), self.steps)
-        each = [tokens / time for tokens, time in zip(self.tokens, seconds)]
-        return statistics.median(each[WARM_UP:])
+    def _rate(self, seconds: Sequence[float], steps: Sequence[Sequence[Document]]) -> float:
+        """Tokens of the counted steps ÷ their time: by length, steps are of different size."""
+        assert len(seconds) == len(steps) == self.steps, (len(seconds), len(steps), self.steps)
+        return sum(len(one.ids) for step in steps[WARM_UP:] for one in step) / sum(seconds[WARM_UP:])
 
-    def gemm_rate(self) -> float:
-        """FLOP/s of the model's own products, in bfloat16, forward and both backward ones."""
+    def gemm_rate(self, dtype: torch.dtype) -> float:
+        """FLOP/s of the model's own products, forward and both backward ones."""
         config, rows = self.model.config, self.config.pack_size
         inner = config.heads * config.head_dim
         forward = [
@@ -125,7 +146,7 @@ class Subject:
             (rows, config.ffn_dim, config.width),
         ]
         backward = [shape for m, k, n in forward for shape in ((m, n, k), (n, m, k))]
-        return machine.gemm_rate([*forward, *backward], torch.bfloat16)
+        return machine.gemm_rate([*forward, *backward], dtype)
 
     def flops(self) -> float:
         """FLOPs that the counted steps need: products of real tokens, logits where there is a label."""
@@ -147,43 +168,49 @@ def grouped(steps: Sequence[Sequence[Document]]) -> list[Sequence[Document]]:
 def run(context: Context) -> Outcome:
     """Ratios `train.*`."""
     subject = Subject(context)
-    arms = [
-        subject.ours("unitok.bf16", "bf16", True),
-        subject.trainer("trainer.default", flatten=False, bf16=False, compiled=False),
-        subject.ours("unitok.pure", "bf16-pure", True),
-        subject.trainer("trainer.bf16", flatten=False, bf16=True, compiled=False),
-        subject.ours("unitok.fp32", "fp32", False),
-        subject.trainer("trainer.flat_bf16", flatten=True, bf16=True, compiled=False),
-        subject.trainer("trainer.flat_bf16_compile", flatten=True, bf16=True, compiled=True),
-        subject.trainer("trainer.bf16_by_length", flatten=False, bf16=True, compiled=False, by_length=True),
-    ]
-    if context.quick:
-        arms = [arms[1], arms[4], arms[-1]]
+    precisions = ("fp32", "bf16") if context.bf16 else ("fp32",)
+    arms: list[Arm] = []
+    for precision in precisions:
+        arms += [subject.ours(f"unitok.{precision}", precision, not context.quick), *subject.trainers(precision)]
+    if context.bf16:
+        arms.insert(1, subject.ours("unitok.pure", "bf16-pure", not context.quick))
     found, failed = interleave(arms, context.rounds, context.report)
     notes = {f"train.{name}": reason for name, reason in failed.items()}
     notes |= _check_curves(subject)
-    ours = max((name for name in found if name.startswith("unitok.")), key=lambda name: found[name].median)
-    same_steps = [name for name in found if name in subject.curves]
-    peers = [name for name in same_steps if name.startswith("trainer.") and name != "trainer.default"]
-    best = max(peers, key=lambda name: found[name].median) if peers else ""
-    tokens = sum(subject.tokens[WARM_UP:])
-    share = subject.flops() / tokens * found[ours].median / subject.gemm_rate()
+    ratios, why = _ratios(subject, found, precisions)
+    return Outcome(arms=found, ratios=ratios, notes=notes | why)
+
+
+def _ratios(
+    subject: Subject, found: Mapping[str, Measured], precisions: tuple[str, ...]
+) -> tuple[dict[str, float | None], dict[str, str]]:
     on_gpu = torch.cuda.is_available()
     prefix = "train.gpu_" if on_gpu else "train."
-    ratios = {f"{prefix}gemm_share": share, f"{prefix}vs_trainer_best": ratio(found, ours, best)}
+    ratios: dict[str, float | None] = {}
+    notes: dict[str, str] = {}
+    each: dict[str, float | None] = {}
+    for precision in precisions:
+        peer = fastest(found, [arm.name for arm in subject.trainers(precision)])
+        each[precision] = ratio(found, f"unitok.{precision}", peer)
+        if not on_gpu:
+            key = f"train.vs_trainer_best.{precision}"
+            ratios[key], notes[key] = each[precision], f"unitok.{precision} ÷ {peer or 'no arm of the Trainer ran'}"
+    if "bf16" not in precisions:
+        ratios["train.vs_trainer_best.bf16"], notes["train.vs_trainer_best.bf16"] = None, NO_UNITS
+    ratios[f"{prefix}vs_trainer_best"], notes[f"{prefix}vs_trainer_best"] = lowest(each)
+    ours = fastest(found, [name for name in found if name.startswith("unitok.")])
+    dtype = torch.float32 if ours == "unitok.fp32" else torch.bfloat16
+    needed = subject.flops() / sum(subject.tokens[WARM_UP:])
+    key = f"{prefix}gemm_share"
+    ratios[key] = None if ours is None else needed * found[ours].median / subject.gemm_rate(dtype)
+    notes[key] = f"{ours}; FLOPs of real tokens only ÷ time ÷ the rate of the same shapes in {dtype}"
     ratios["train.vs_trainer_default"] = ratio(found, ours, "trainer.default")
-    notes[f"{prefix}gemm_share"] = f"{ours}; FLOPs of real tokens only ÷ time ÷ bfloat16 rate of the same shapes"
-    notes[f"{prefix}vs_trainer_best"] = f"{ours} ÷ {best or 'no other Trainer arm ran'}"
-    if other := ratio(found, ours, "trainer.bf16_by_length"):
-        notes[f"{prefix}vs_trainer_best"] += f"; {other:.2f} ÷ trainer.bf16_by_length, which sees other steps"
     notes["train.vs_trainer_default"] = (
-        f"{ours} ÷ trainer.default (float32, padded); {material.parameters(subject.model) / 1e6:.0f}M parameters, "
-        f"{subject.lengths}, {sum(map(len, subject.documents)) / subject.steps:.1f} documents a step"
+        f"{ours} ÷ trainer.default (float32, padded), what either does unasked; "
+        f"{material.parameters(subject.model) / 1e6:.0f}M parameters, {subject.lengths}, "
+        f"{sum(map(len, subject.documents)) / subject.steps:.1f} documents a step"
     )
-    if not on_gpu:
-        for key in ("train.gpu_gemm_share", "train.gpu_vs_trainer_best"):
-            ratios[key], notes[key] = None, "this machine has no GPU"
-    return Outcome(arms=found, ratios=ratios, notes=notes)
+    return ratios, notes
 
 
 def _check_curves(subject: Subject) -> dict[str, str]:
@@ -192,7 +219,7 @@ def _check_curves(subject: Subject) -> dict[str, str]:
     notes = {}
     for name, curve in subject.curves.items():
         gap = largest_difference(curve, reference)
-        single = name in ("unitok.fp32", "trainer.default")
+        single = "bf16" not in name and name != "unitok.pure"
         limit = SAME_PRECISION if single else OTHER_PRECISION
         assert gap <= limit, f"{name}: its loss curve lies {gap:.2%} from the float32 one, at most {limit:.2%} is noise"
         notes[f"train.{name}.loss"] = f"loss curve at most {gap:.2e} from the float32 one (relative)"

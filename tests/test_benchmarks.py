@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import decode, demo, gpu_decode, machine, results
 from benchmarks.__main__ import main
-from benchmarks.arms import Arm, interleave, largest_difference, ratio
+from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, measured, ratio
 from benchmarks.context import Context
+from benchmarks.table import markdown
 from unitok_tokenizers.errors import InputError
 
 
@@ -44,36 +48,141 @@ def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch
     assert machine.check_quiet(True) == 0.7
 
 
-def test_results_keep_losing_rows_and_give_a_reason_for_every_gap(tmp_path: Path) -> None:
+def test_what_is_not_committed_is_refused_unless_forced(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    with pytest.raises(InputError, match="no git checkout: .* --force"):
+        machine.check_commit(False, tmp_path)
+    git("init")
+    (tmp_path / "a.py").write_text("1")
+    git("add", "a.py")
+    git("commit", "-m", "x")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "RESULTS.md").write_text("what measuring itself writes")
+    clean = machine.check_commit(False, tmp_path)
+    assert clean and not clean.endswith("+")
+    for name in ("a.py", "new.py"):
+        (tmp_path / name).write_text("2")
+        with pytest.raises(InputError, match=f"{name} not committed: .* --force"):
+            machine.check_commit(False, tmp_path)
+        assert machine.check_commit(True, tmp_path) == clean + "+"
+        git("stash", "--include-untracked")
+
+
+def test_work_of_others_is_told_from_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process and those that it starts compute is not other work."""
+    before = machine._own_ticks()
+    spin = "import time\nwhile time.process_time() < 0.4: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as child:
+        child.wait()
+    ended = machine._own_ticks()
+    assert ended - before >= 30, "of a hundredth of a second"
+    monkeypatch.setattr(machine, "_ticks", iter([(100, 1000), (400, 1400)]).__next__)
+    monkeypatch.setattr(machine, "_own_ticks", iter([10, 110]).__next__)
+    with machine.Watch() as watch:
+        pass
+    assert watch.share == (300 - 100) / 400
+    with pytest.raises(InputError, match="other work used 50%"):
+        machine.check_quiet(False, watch.share)
+
+
+def test_of_rivals_only_the_fastest_is_measured_again() -> None:
+    def arm(name: str, value: float, rivals: str = "") -> Arm:
+        return Arm(name=name, run=lambda: value, unit="x", rivals=rivals)
+
+    arms = [arm("ours", 1.0), arm("plain", 2.0, "peer"), arm("flags", 3.0, "peer"), arm("other", 0.5, "else")]
+    found, _ = interleave(arms, 3, lambda _: None)
+    assert {name: len(one.rounds) for name, one in found.items()} == {"ours": 3, "plain": 1, "flags": 3, "other": 3}
+    assert fastest(found, ["plain", "flags", "nothing"]) == "flags" and fastest(found, ["nothing"]) is None
+
+
+def run_record(**changes: Any) -> results.Run:
+    plain: dict[str, Any] = {
+        "commit": "abc", "rounds": 1, "threads": 2, "seed": 3, "bfloat16": True, "busy_share": 0.01,
+    }  # fmt: skip
+    return results.Run(**{**plain, **changes})
+
+
+def test_results_keep_losing_rows_and_kinds_of_processor_side_by_side(tmp_path: Path) -> None:
     found = results.read(tmp_path / "none.json")
-    assert set(found["ratios"]) == set(results.GOALS) and set(found["notes"]) >= set(results.GOALS)
     losing = results.Outcome(ratios={"train.vs_trainer_best": 0.5, "train.gpu_gemm_share": None})
-    results.merge(found, "train", losing, machine={"cpu": "x"}, run={"rounds": 1, "forced": True})
-    results.save(found, tmp_path / "r.json", tmp_path / "R.md")
+    forced = run_record(forced=("70% other work",), commit="abc+")
+    results.merge(found, "train", losing, kind="x, bfloat16 units amx_bf16", machine={"cores": 2}, run=forced)
+    better = results.Outcome(ratios={"train.vs_trainer_best": 2.5})
+    results.merge(found, "train", better, kind="y, bfloat16 units none", machine={"cores": 4}, run=run_record())
+    results.save(found, tmp_path / "r.json")
     again = results.read(tmp_path / "r.json")
-    assert again["ratios"]["train.vs_trainer_best"] == 0.5 and "train.vs_trainer_best" not in again["notes"]
-    assert all(again["notes"][key] for key, value in again["ratios"].items() if value is None)
-    table = (tmp_path / "R.md").read_text(encoding="utf-8")
-    assert "| ≥ 2 | 0.5 | **missed** |" in table and "not trustworthy" in table
+    assert again == found
+    table = markdown(again)
+    rows = [line for line in table.splitlines() if line.startswith("| `train.vs_trainer_best` ")]
+    assert len(rows) == 2 and "| x, bfloat16 units amx_bf16 | 0.5 | **missed** | abc+ | 2 | 3 |" in rows[0], rows
+    assert "(forced: 70% other work)" in rows[0]
+    assert "| y, bfloat16 units none | 2.5 | met | abc | 2 | 3 | 1% |" in rows[1]
+    gap = next(line for line in table.splitlines() if line.startswith("| `train.gpu_gemm_share`"))
+    assert "not measured" in gap and "- `train.gpu_gemm_share`: could not be measured here" in table
+    again["processors"]["x, bfloat16 units amx_bf16"]["subjects"]["train"]["ratios"]["train.vs_trainer_best"] = 4.0
+    assert markdown(again) != table
     with pytest.raises(AssertionError):
-        results.merge(found, "x", results.Outcome(ratios={"x.y": 1.0}), machine={}, run={})
+        results.merge(found, "x", results.Outcome(ratios={"x.y": 1.0}), kind="x", machine={}, run=run_record())
+    (tmp_path / "old.json").write_text("{}")
+    with pytest.raises(InputError, match="format 2"):
+        results.read(tmp_path / "old.json")
+
+
+def test_the_published_table_is_made_of_the_published_results() -> None:
+    folder = Path(decode.__file__).parent
+    found = results.read(folder / "results.json")
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == markdown(found)
+
+
+def test_a_headline_is_the_lower_of_equal_precisions() -> None:
+    def figure(value: float) -> Measured:
+        return measured([value], "tokens/s")
+
+    found = {
+        "unitok.28m.fp32": figure(300.0), "unitok.28m.bf16": figure(900.0), "unitok.28m.bf16.torch": figure(400.0),
+        "generate.28m.default": figure(100.0), "generate.28m.static_compile": figure(120.0),
+        "generate.28m.bf16": figure(200.0), "unitok.b64.fp32": figure(800.0), "generate.b64.default": figure(100.0),
+    }  # fmt: skip
+    ratios, notes = decode._ratios(found, ("fp32", "bf16"), "no llama.cpp")
+    assert ratios["decode.vs_generate.fp32"] == 2.5 and ratios["decode.vs_generate.bf16"] == 4.5
+    assert ratios["decode.vs_generate"] == 2.5 and notes["decode.vs_generate"] == "the lower of fp32 2.50, bf16 4.50"
+    assert ratios["decode_b64.vs_generate.fp32"] == 8.0 and ratios["decode_b64.vs_generate"] is None  # bf16 is missing
+    ratios, notes = decode._ratios(found, ("fp32",), "no llama.cpp")
+    assert ratios["decode.vs_generate"] == 2.5 and ratios["decode.vs_generate.bf16"] is None
+    assert "no bfloat16 units" in notes["decode.vs_generate.bf16"]
+
+
+def quick(folder: Path, *subjects: str) -> dict[str, Any]:
+    """{"ratios": …, "arms": …, "notes": …} of subjects at sizes that mean nothing."""
+    assert main([*subjects, "--quick", "--rounds", "1", "-o", str(folder)]) == 0
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    (part,) = found["processors"].values()
+    gathered: dict[str, Any] = {"ratios": {}, "arms": {}, "notes": {}}
+    for name in subjects:
+        for kind, values in gathered.items():
+            values |= part["subjects"][name][kind]
+    return gathered
 
 
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
-    assert main(["loss", "data", "checkpoint", "--quick", "--rounds", "1", "-o", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert set(found) >= {"machine", "arms", "ratios", "notes"} and set(found["ratios"]) == set(results.GOALS)
+    found = quick(tmp_path, "loss", "data", "checkpoint")
     assert found["ratios"]["data.dropped_share"] == 0 and found["ratios"]["checkpoint.stall_vs_copy"] > 0
-    assert found["arms"]["loss.unitok.4k"]["median"] < found["arms"]["loss.plain.4k"]["median"]
-    assert main(["nothing", "-o", str(tmp_path)]) == 2
+    assert found["arms"]["unitok.4k"]["median"] < found["arms"]["plain.4k"]["median"]
+    assert main(["nothing", "-o", str(tmp_path)]) == 2 and main(["--seed", "-1", "-o", str(tmp_path)]) == 2
 
 
 @pytest.mark.slow
-def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="generate is the peer")
-    assert main(["decode", "--quick", "--rounds", "1", "-o", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    monkeypatch.setenv("UNITOK_PRECISION", precision)
+    found = quick(tmp_path, "decode")
     assert found["ratios"]["decode.vs_generate"] > 0 and found["ratios"]["decode_b64.vs_generate"] > 0
+    assert (found["ratios"]["decode.vs_generate.bf16"] is None) == (precision == "fp32")
+    assert not [name for name in found["arms"] if "bf16" in name] or precision == "bf16"
     assert found["notes"]["decode.generate.28m.default.ids"].startswith("100.0%")
     missing = found["ratios"]["decode.vs_llamacpp"] is None
     assert missing == ("llama-cpp-python" in found["notes"]["decode.vs_llamacpp"]), found["notes"]
@@ -103,8 +212,7 @@ def test_the_demo_is_compared_with_its_time_before(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_learns_the_same_as_the_trainer(tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the Trainer needs it")
-    assert main(["train", "--quick", "--rounds", "1", "-o", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert found["ratios"]["train.vs_trainer_default"] > 0
-    assert "train.trainer.default" in found["arms"], found["notes"]
-    assert "train.trainer.bf16_by_length" in found["arms"], found["notes"]
+    found = quick(tmp_path, "train")
+    assert found["ratios"]["train.vs_trainer_default"] > 0 and found["ratios"]["train.vs_trainer_best"] > 0
+    assert found["ratios"]["train.vs_trainer_best"] <= found["ratios"]["train.vs_trainer_best.fp32"]
+    assert {"trainer.default", "trainer.flat", "trainer.by_length"} <= set(found["arms"]), found["notes"]

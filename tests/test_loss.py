@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch.nn import functional
 
+from unitok_training import loss as loss_module
 from unitok_training.batch import NO_LABEL
-from unitok_training.loss import LossTable, linear_cross_entropy, supervised_losses
+from unitok_training.loss import (
+    GPU_LOGIT_BYTES,
+    LOGIT_BYTES,
+    LossTable,
+    linear_cross_entropy,
+    rows_at_once,
+    supervised_losses,
+)
+from unitok_training.planning import peak_bytes
 
 N, C, V = 37, 16, 53
 
@@ -22,7 +31,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("chunk", [1, 10, 4096])
+@pytest.mark.parametrize("chunk", [1, 10, 4096, 0])
 def test_value_and_gradient_equal_plain_cross_entropy(smoothing: float, chunk: int) -> None:
     hidden, head, labels, weights = inputs()
     plain = functional.cross_entropy(hidden @ head.t(), labels, reduction="none", label_smoothing=smoothing)
@@ -34,6 +43,28 @@ def test_value_and_gradient_equal_plain_cross_entropy(smoothing: float, chunk: i
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, functional.cross_entropy(hidden @ head.t(), labels, reduction="none"))
     assert not losses.requires_grad
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7_576, 150_000, 10**9])
+def test_rows_at_once_are_what_a_bound_in_bytes_allows(vocabulary: int) -> None:
+    for on_gpu, most in ((False, LOGIT_BYTES), (True, GPU_LOGIT_BYTES)):
+        rows = rows_at_once(vocabulary, on_gpu=on_gpu)
+        assert rows >= 1 and (rows == 1 or 4 * rows * vocabulary <= most < 4 * (rows + 1) * vocabulary)
+
+
+def test_the_default_bounds_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the head's gradient grows with N · V; the sums are those of one chunk up to rounding."""
+    monkeypatch.setattr(loss_module, "LOGIT_BYTES", 1 << 16)
+    rows, ids = 2048, 1000
+    hidden, head = torch.randn(rows, C, requires_grad=True), torch.randn(ids, C, requires_grad=True)
+    labels, weights = torch.randint(ids, (rows,)), torch.ones(rows)
+    found = [linear_cross_entropy(hidden, head, labels, weights, chunk=chunk)[0] for chunk in (0, rows)]
+    torch.testing.assert_close(found[0], found[1])
+    grads = [torch.autograd.grad(one, (hidden, head)) for one in found]
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
+    held = peak_bytes(lambda: linear_cross_entropy(hidden, head, labels, weights))
+    whole = peak_bytes(lambda: linear_cross_entropy(hidden, head, labels, weights, chunk=rows))
+    assert held < 1 << 20 < 4 * rows * ids < whole, (held, whole)
 
 
 def test_gradient_passes_finite_differences() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -138,3 +141,16 @@ def test_compiling_is_an_option_of_loading_and_of_the_command(tmp_path: Path) ->
         for flag in ((), ("--compiled",))
     ]
     assert told[0].out == told[1].out and told[0].code == told[1].code == 0
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64" or not which("objdump"), reason="looks at code for x86 with objdump")
+def test_what_torch_is_held_to_holds_the_compiled_step_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert native.WITHOUT_AVX512 in native.for_processor()
+    compiler = find_compiler()
+    assert compiler is not None and native.compile_to(tmp_path / "step.so", compiler)
+    wide = subprocess.run(["objdump", "-d", str(tmp_path / "step.so")], capture_output=True, text=True, check=False)
+    assert "%zmm" not in wide.stdout
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert native.WITHOUT_AVX512 not in native.for_processor()

@@ -184,7 +184,7 @@ def torch_varlen_attention(
     assert dropout_p == 0.0, "torch's varlen kernel has no dropout"
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, object] = {"window_size": (-1, 0) if causal else (-1, -1)}
+    options: dict[str, Any] = {"window_size": (-1, 0) if causal else (-1, -1)}
     if softmax_scale is not None:
         options["scale"] = softmax_scale
     if q.shape[1] != k.shape[1]:

@@ -382,5 +382,5 @@ def pack_documents(documents: list[Any], device: torch.device | str = "cpu") -> 
     ids = np.concatenate([np.asarray(document, dtype=np.int64) for document in documents])
     positions = np.concatenate([np.arange(length) for length in lengths])
     bounds = np.cumsum([0, *lengths]).astype(np.int32)
-    there = [torch.from_numpy(array).to(device) for array in (ids, positions, bounds)]
-    return Documents(*there, max(lengths), lengths)
+    packed, places, ends = (torch.from_numpy(array).to(device) for array in (ids, positions, bounds))
+    return Documents(packed, places, ends, max(lengths), lengths)

@@ -30,6 +30,8 @@ SOURCE = Path(__file__).with_name("step.cpp")
 FLAGS = ("-std=c++17", "-O3", "-funroll-loops", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 NATIVE = ("-march=native", "-mprefer-vector-width=512")
 """Left out where a compiler does not know them."""
+WITHOUT_AVX512 = "-mno-avx512f"
+"""For a processor that torch's own kernels take for one without, by its nature or by $ATEN_CPU_CAPABILITY."""
 LONGEST_HEAD = 1024
 """Head size that `step.cpp` has room for."""
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -68,7 +70,7 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = (SOURCE.read_text(encoding="utf-8"), *FLAGS, *NATIVE, version, platform.machine(), processor())
+    parts = (SOURCE.read_text(encoding="utf-8"), *FLAGS, *for_processor(), version, platform.machine(), processor())
     kept = folder() / f"step-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     try:
         if not kept.exists():
@@ -84,12 +86,20 @@ def compile_to(path: Path, compiler: str) -> bool:
     """Compile `step.cpp` for this processor into a shared library, whole or not at all; says whether it worked."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
-        for extra in (NATIVE, NATIVE[:1], ()):
+        native = for_processor()
+        for extra in (native, [flag for flag in native if "prefer" not in flag], ()):
             command = [compiler, *FLAGS, *extra, str(SOURCE), "-o", str(made)]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 made.replace(path)
                 return True
     return False
+
+
+def for_processor() -> list[str]:
+    """Flags for this processor, or for the lesser one that torch is held to."""
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    lesser = intel and torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT")
+    return [*NATIVE, *([WITHOUT_AVX512] if lesser else [])]
 
 
 def processor() -> str:

@@ -13,6 +13,16 @@ from torch import Tensor
 
 from unitok_training.batch import NO_LABEL
 
+LOGIT_BYTES = 1 << 26
+"""Bytes of float32 logits that a processor holds at once: more are no quicker there."""
+GPU_LOGIT_BYTES = 1 << 29
+"""Bytes of float32 logits that a GPU holds at once: fewer leave its matrix products too few rows."""
+
+
+def rows_at_once(vocab_size: int, *, on_gpu: bool = False) -> int:
+    """Supervised positions whose logits are held at once where nobody says how many: what a bound in bytes allows."""
+    return max((GPU_LOGIT_BYTES if on_gpu else LOGIT_BYTES) // (4 * vocab_size), 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLosses:
@@ -131,18 +141,20 @@ def linear_cross_entropy(
     weights: Tensor,
     *,
     smoothing: float = 0.0,
-    chunk: int = 4096,
+    chunk: int = 0,
     slices: Sequence[HeadSlice] = (),
 ) -> tuple[Tensor, Tensor]:
     """(weighted sum of losses with gradient (), loss of each row (N,) detached) of logits = hidden @ headᵀ.
 
     hidden (N, C) and head (V, C); labels (N,) int64; weights (N,) float32. The softmax is in float32 whatever the
-    inputs. Smoothing (Szegedy 2016, ε spread over all V) changes the sum and the gradient, not the reported losses.
+    inputs; the logits of `chunk` rows are held at once, of `rows_at_once` where it is 0. Smoothing (Szegedy 2016, ε
+    spread over all V) changes the sum and the gradient, not the reported losses.
     With `slices`, which cover the rows in order and hold their labels, each row's softmax is over its slice alone.
     """
     assert hidden.shape[0] == labels.shape[0] == weights.shape[0] and hidden.shape[1] == head.shape[1]
     whole = tuple(slices) or (HeadSlice(labels.shape[0], 0, head.shape[0]),)
     assert sum(one.rows for one in whole) == labels.shape[0], "slices cover every row"
+    chunk = chunk or rows_at_once(head.shape[0], on_gpu=hidden.is_cuda)
     return _LinearCrossEntropy.apply(  # type: ignore[no-any-return]
         hidden, head, labels, weights, smoothing, chunk, whole
     )
@@ -157,7 +169,7 @@ def supervised_losses(
     task_ids: Tensor,
     index: Tensor | None = None,
     smoothing: float = 0.0,
-    chunk: int = 4096,
+    chunk: int = 0,
     slices: Sequence[HeadSlice] = (),
 ) -> TokenLosses:
     """Losses of one stream: hidden (T, C), labels (T,), loss_weight (T,), task_ids (T,).

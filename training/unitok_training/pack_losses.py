@@ -102,7 +102,7 @@ def supervised_positions(pack: Pack, slices: OutputSlices | None = None) -> Supe
 
 
 def pack_losses(
-    decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 4096
+    decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 0
 ) -> TokenLosses:
     """Forward one pack that is on the decoder's device, as its supervised positions are."""
     lengths = pack.prefix_lengths[: pack.num_sequences]

@@ -18,6 +18,7 @@ from unitok.padded_attention import GROUP_SCORES, LONGEST
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.devices import Device
+from unitok_training.loss import rows_at_once
 from unitok_training.recipes import Recipe
 
 RESERVE = 0.08
@@ -40,8 +41,8 @@ class Setup:
     """As in TrainConfig, "auto" resolved."""
     compiled: bool = False
     """Whether blocks are compiled: fused norms and activations keep less for the backward pass."""
-    loss_chunk: int = 4096
-    """Supervised positions whose logits are held at once."""
+    loss_chunk: int = 0
+    """Supervised positions whose logits are held at once; 0 for what the loss takes by itself."""
     supervised_share: float = 0.6
     """Supervised positions ÷ T."""
     document: int = 256
@@ -206,11 +207,16 @@ def activations(setup: Setup) -> int:
     return whole * each + setup.recompute_blocks * (inputs + block_products(setup)) + ends
 
 
+def loss_rows(setup: Setup) -> int:
+    """Positions whose logits are held at once."""
+    return setup.loss_chunk or rows_at_once(setup.config.vocab_size, on_gpu=setup.flash)
+
+
 def loss_bytes(setup: Setup) -> int:
     """Bytes of the loss at its peak: the logits of a chunk twice, hidden states, and the head's gradient twice."""
     config = setup.config
     supervised = round(setup.supervised_share * setup.pack_size)
-    rows = min(setup.loss_chunk, supervised)
+    rows = min(loss_rows(setup), supervised)
     stream = 2 if setup.precision == "bf16-pure" else 4
     head = config.vocab_size * config.width
     logits = rows * config.vocab_size * 8
@@ -332,9 +338,9 @@ def evaluate(setup: Setup, device: Device, change: str = "") -> Option:
 def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
     """Changes that need less memory, the least intrusive first; the last ones change what is learnt or need more
     devices."""
-    chunk = min(setup.loss_chunk, 512)
+    chunk = min(loss_rows(setup), 512)
     small = replace(setup, loss_chunk=chunk)
-    if chunk < setup.loss_chunk:
+    if chunk < loss_rows(setup):
         yield f"train.loss_chunk={chunk}", small
     size, packs = setup.pack_size, setup.packs
     while size // 2 >= SMALLEST_PACK:

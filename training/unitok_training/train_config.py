@@ -16,6 +16,7 @@ FREE_TO_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.prefetch",
+    "train.loss_chunk",
     "train.recompute_blocks",
     "train.keep_products",
     "train.shard",
@@ -57,8 +58,8 @@ class TrainConfig:
     keep_products: bool = False
     """Let these blocks keep what matrix products and attention kernels yield, and compute only the rest again: more
     memory, next to no more time."""
-    loss_chunk: int = 4096
-    """Supervised positions whose logits are held at once."""
+    loss_chunk: int = 0
+    """Supervised positions whose logits are held at once; 0 for as many as 64 MiB of logits hold, 512 MiB on a GPU."""
     log_every: int = 20
     """Steps between two rows of metrics."""
     checkpoint_every: int = 500
@@ -70,9 +71,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, "train.seed")
-        for name in ("steps", "packs_per_step", "window", "loss_chunk", "log_every", "checkpoint_every"):
+        for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.loss_chunk < 0:
+            raise InputError(f"train.loss_chunk is {self.loss_chunk}: it must be 1 or more, or 0 for what fits")
         check_precision(self.precision, "train.precision")
         if self.keep_products and self.compile:
             raise InputError(

@@ -241,10 +241,7 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     for text in result.texts if len(result.texts) > 1 else [result.text]:
         if text is not None:
             print(text)
-    cut = cut_lines(result)
-    if result.finish_reason == "length" and not cut:
-        cut = ["the answer was cut at its length limit"]
-    for line in cut:
+    for line in cut_lines(result):
         print(f"unitok generate: {line}", file=sys.stderr)
 
 
