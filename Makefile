@@ -17,7 +17,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0 numpy
-	$(PIP) -e '.[hf,data,train,eval,codec,demo,cascade,dev]'
+	$(PIP) -e '.[hf,data,train,eval,codec,demo,text,cascade,dev]'
 	$(PIP) setuptools wheel
 	$(PIP) --no-deps --no-build-isolation encodec==0.1.1 speechtokenizer==1.0.1
 	touch $(STAMP)
