@@ -21,6 +21,7 @@ from unitok_tokenizers.speech_activity import (
     keep,
     leveled,
     loudness,
+    may_be_trimmed,
     moved,
     spans,
     spoken_parts,
@@ -97,6 +98,13 @@ def test_levels_do_not_depend_on_silence_or_offset(gain: float, seed: int) -> No
     first, second = leveled(said, RATE), leveled(around, RATE)[: len(said)]
     assert np.abs(first - second).max() < 0.02 * np.abs(first).max()
     assert loudness(leveled(said + np.float32(0.2), RATE), RATE) == pytest.approx(loudness(first, RATE), abs=0.1)
+
+
+def test_a_look_at_levels_tells_what_needs_no_detector() -> None:
+    said, silence = np.tile(speech(0.1, 3), 12), np.zeros(RATE, np.float32)
+    assert not may_be_trimmed(said, RATE)
+    for around in ([silence, said], [said, silence], [said, silence, said], [said, noise(1.0, 0.01)]):
+        assert may_be_trimmed(np.concatenate(around), RATE)
 
 
 def test_words_move_with_what_is_left_out() -> None:

@@ -30,7 +30,7 @@ from unitok_tokenizers.files import (
 from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.shards import FORMAT, Shards
-from unitok_tokenizers.speech_activity import keep, moved, spoken_spans
+from unitok_tokenizers.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.streams import ELSEWHERE
 from unitok_tokenizers.units import deduplicate
 from unitok_tokenizers.vocabulary import StreamInfo
@@ -253,7 +253,9 @@ def _columns(
     heard = [audio for audio in samples if audio is not None]
     words = [list(row.words) for row in rows]
     if trim and tokenizers.detector is not None:  # levels alone are no reason to leave out what is to be learned
-        for place, kept in enumerate(spoken_spans(heard, rate, tokenizers.detector)):
+        looked = [place for place, one in enumerate(heard) if may_be_trimmed(one, rate)]
+        found = spoken_spans([heard[place] for place in looked], rate, tokenizers.detector)
+        for place, kept in zip(looked, found):
             if kept:  # where nothing is spoken, there is still something to tokenize
                 index = with_audio[place]
                 heard[place] = keep(heard[place], rate, kept)

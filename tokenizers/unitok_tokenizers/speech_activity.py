@@ -30,6 +30,9 @@ ABOVE_FLOOR_DB, BELOW_LOUD_DB, LEAST_CONTRAST_DB = 6.0, 40.0, 9.0
 """Levels alone call a frame spoken that is so far above the noise, and not so far below the loudest moments; a
 recording whose loudest moments are not `LEAST_CONTRAST_DB` above its noise holds no speech."""
 
+NEAR_LOUD_DB = 12.0
+"""What is not further below the loudest moments is taken for speech where it stands among speech."""
+
 
 @runtime_checkable
 class SpeechDetector(Protocol):
@@ -82,6 +85,22 @@ def activity_by_level(samples: np.ndarray, rate: int) -> np.ndarray:
     if loud < SILENCE_DB or (loud - floor < LEAST_CONTRAST_DB and len(found) * FRAME_SECONDS > LOUD_SECONDS):
         return np.zeros(len(found), dtype=bool)
     return found > max(loud - BELOW_LOUD_DB, min(floor + ABOVE_FLOOR_DB, loud - LEAST_CONTRAST_DB))
+
+
+def may_be_trimmed(samples: np.ndarray, rate: int, trimming: Trimming | None = None) -> bool:
+    """Whether anything of (S,) samples could be left out, if somebody speaks in it: a look at levels, for corpora.
+
+    Moments near the loudest ones are kept whatever a detector says, so that none is asked where no more than a margin
+    lies before, behind and between them.
+    """
+    trimming = trimming or Trimming()
+    loud = np.flatnonzero(levels(samples, rate) > loudness(samples, rate) - NEAR_LOUD_DB)
+    if not len(loud):
+        return True
+    step = len(samples) / rate / len(levels(samples, rate))
+    ends = max(float(loud[0]) * step, len(samples) / rate - float(loud[-1] + 1) * step)
+    pauses = float(np.diff(loud).max(initial=0)) * step
+    return ends > trimming.margin or pauses > trimming.pause
 
 
 def spans(active: np.ndarray, seconds: float, trimming: Trimming | None = None) -> list[tuple[float, float]]:
