@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from tests.command import refused, works
+from tests.command import refused, unitok, works
 from tests.tiny_model import RATE, tokenizers
 from unitok_tokenizers.audio import audio_seconds
 from unitok_tokenizers.errors import InputError
@@ -92,7 +92,18 @@ def test_a_json_list_of_objects(root: Path) -> None:
     check(written(root / "m.json", json.dumps(rows, indent=1)))
 
 
-AUDIO = ("audio", "audio_filepath", "audio_path", "path", "file", "file_name", "wav", "wav_filename", "Audio File", "AUDIO")
+AUDIO = (
+    "audio",
+    "audio_filepath",
+    "audio_path",
+    "path",
+    "file",
+    "file_name",
+    "wav",
+    "wav_filename",
+    "Audio File",
+    "AUDIO",
+)
 TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text", "Text", "Transcript")
 
 
@@ -107,7 +118,10 @@ def test_names_of_columns(audio: str, text: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ({"audio": "a.wav", "transcript": FIRST, "sentence": SECOND}, ("'transcript'", "'sentence'", "--columns text=")),
+        (
+            {"audio": "a.wav", "transcript": FIRST, "sentence": SECOND},
+            ("'transcript'", "'sentence'", "--columns text="),
+        ),
         ({"path": "a.wav", "file": "b.wav", "text": FIRST}, ("'path'", "'file'", "--columns audio=")),
         ({"text": FIRST, "audio_stereo_mix": "a.wav"}, ("'audio_stereo_mix'", "--columns audio=")),
         ({"text": FIRST, "take": "a.WAV"}, ("'take'", "--columns audio=")),
@@ -117,7 +131,10 @@ def test_names_of_columns(audio: str, text: str, root: Path) -> None:
         ({"name": "a", "said": "b"}, ("'name'", "'said'", "neither audio nor text")),
         ({"audio": {"array": [0.1], "sampling_rate": 16000}, "text": FIRST}, ("audio is", "array")),
         ({"audio": "a.wav", "text": 2.93}, ("text is 2.93", "string")),
-        ({"audio_filepath": "a.wav", "text": FIRST, "source_lang": "en", "target_lang": "de"}, ("'target_lang'", "'de'")),
+        (
+            {"audio_filepath": "a.wav", "text": FIRST, "source_lang": "en", "target_lang": "de"},
+            ("'target_lang'", "'de'"),
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused(row: dict[str, Any], named: tuple[str, ...], root: Path) -> None:
@@ -161,7 +178,9 @@ def test_absent_values(root: Path) -> None:
 
 
 def test_common_voice(root: Path) -> None:
-    head = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\n"
+    head = (
+        "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\n"
+    )
     lines = f'x1\ta.wav\ts1\t{FIRST}\tgeneral\t2\t0\t\t\t\tde\nx2\tb.wav\ts2\t{SECOND}\t\t2\t0\tteens\t\t"odd\tde\n'
     for name in ("a", "b"):
         (root / f"{name}.wav").unlink()
@@ -187,7 +206,7 @@ def test_common_voice(root: Path) -> None:
         ("m.csv", 'wav_filename,wav_filesize,transcript\na.wav,12,"{0}"\nb.wav,13,{1}\n'),
         ("m.csv", 'sentence;path\n{0};a.wav\n"{1}";b.wav\n'),
         ("m.csv", "file\ttext\na.wav\t{0}\nb.wav\t{1}\n"),
-        ("m.csv", "path,start,end,sentence\nab.wav,0,0.5,\"{0}\"\nab.wav,0.5,1.0,{1}\n"),
+        ("m.csv", 'path,start,end,sentence\nab.wav,0,0.5,"{0}"\nab.wav,0.5,1.0,{1}\n'),
     ],
 )
 def test_ljspeech_and_its_descendants(name: str, text: str, root: Path) -> None:
@@ -355,7 +374,11 @@ def test_lhotse(suffix: str, root: Path) -> None:
         ({"recording": lhotse_recording("r", "a.wav", transforms=[{"name": "Speed"}])}, "'transforms'"),
         ({"recording": lhotse_recording("r", "a.wav", sources=[{"type": "url", "source": "x"}])}, "'url'"),
         (
-            {"recording": lhotse_recording("r", "a", sources=[{"type": "file", "channels": [0, 1], "source": "a.wav"}])},
+            {
+                "recording": lhotse_recording(
+                    "r", "a", sources=[{"type": "file", "channels": [0, 1], "source": "a.wav"}]
+                )
+            },
             "'channels'",
         ),
     ],
@@ -483,26 +506,33 @@ def test_folders(root: Path) -> None:
 # -- short, long ----------------------------------------------------------------------------------------------------
 
 
-def test_clicks_and_hours_are_counted(root: Path) -> None:
-    """A click and a long recording: counted by both commands, and the long one is not held."""
+def clicks_and_hours(root: Path) -> Path:
+    """A manifest of three usual recordings, two of a click or less, and one that is too long."""
     soundfile.write(root / "click.wav", tone(200, 0.005), RATE)
     soundfile.write(root / "sample.wav", tone(200)[:1], RATE)
     with soundfile.SoundFile(root / "long.wav", "w", RATE, 1, "PCM_16") as file:
         for _ in range(100):
             file.write(tone(300, 1.0))
     rows = [{"audio": f"{name}.wav", "text": f"we buy {name}"} for name in ("a", "b", "click", "sample", "long", "ab")]
-    source = json_lines(root / "m.jsonl", *rows)
+    return json_lines(root / "m.jsonl", *rows)
+
+
+def test_preparing_counts_clicks_and_hours(root: Path) -> None:
+    source = clicks_and_hours(root)
     tokenizers().save(root / "t")
     shards = json.loads(works("prepare", source, root / "out", "--tokenizers", root / "t", "--joined-share", 0))
     assert shards["rows"] == 3 and shards["skipped"] == {"longer than max_seconds": 1, "too short": 2}
-    small = ("--clusters", 4, "--encoder-steps", 2, "--codec-steps", 0, "--text-pieces", 300)
-    for encoder in ("ctc", "mfcc"):
-        from tests.command import unitok
 
-        ended = unitok("fit-tokenizers", source, root / encoder, "--encoder", encoder, *small)
-        assert ended.code == 0, ended
-        assert "2 recordings are shorter than 0.025 s" in ended.err and "such as 0000003" in ended.err
-        assert "1 recordings are longer than 60 s, such as 0000005" in ended.err
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["ctc", "mfcc"])
+def test_fitting_counts_clicks_and_hours(encoder: str, root: Path) -> None:
+    source = clicks_and_hours(root)
+    small = ("--clusters", 4, "--encoder-steps", 2, "--codec-steps", 0, "--text-pieces", 300)
+    ended = unitok("fit-tokenizers", source, root / encoder, "--encoder", encoder, *small)
+    assert ended.code == 0, ended
+    assert "2 recordings are shorter than 0.025 s" in ended.err and "such as 0000003" in ended.err
+    assert "1 recordings are longer than 60 s, such as 0000005" in ended.err
 
 
 def test_a_long_row_is_not_held(root: Path) -> None:
