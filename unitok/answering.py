@@ -75,6 +75,13 @@ class Request:
         return check_seed(seed if self.seed is None else self.seed)
 
 
+def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
+    """(F, Q) int64 codes of a stream; InputError for another shape, or ids that it does not have."""
+    if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
+        codes = codes[:, 0]
+    return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
+
+
 def seeded(requests: Sequence[Request], seed: int) -> list[Request]:
     """The same requests with a seed each, made of one and of their numbers: several draws of one, or of many apart."""
     return [replace(request, seed=one) for request, one in zip(requests, spread(seed, len(requests)))]
@@ -201,12 +208,12 @@ class Answering:
     def speech_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[Span]:
         """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
         stream = self.vocabulary.streams.get("codes")
-        of_codes = [
-            isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 and stream is not None for one in audio
-        ]
+        of_codes = [isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 for one in audio]
+        if stream is None and any(of_codes):
+            raise InputError(f"codes (F, Q) are given, and this model knows {', '.join(self.vocabulary.streams)} alone")
         units = iter(self.units_of([one for one, codes in zip(audio, of_codes) if not codes]))
         return [
-            Span("codes", check_tokens(np.asarray(one), stream.cardinalities, "codes"))
+            Span("codes", check_codes(np.asarray(one), stream))
             if codes and stream is not None
             else Span("units", next(units))
             for one, codes in zip(audio, of_codes)
@@ -261,7 +268,7 @@ class Answering:
         if isinstance(voice, str) and voice in self.voices:
             return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
         if is_tokens(voice):
-            return (Span("voice", check_tokens(np.asarray(voice), stream.cardinalities, "codes of a voice")),)
+            return (Span("voice", check_codes(np.asarray(voice), stream)),)
         if codec is None:
             raise InputError(
                 f"a recording is no voice for codes that were made elsewhere ({stream.fingerprint}): name a known "

@@ -89,7 +89,7 @@ def _ids(array: np.ndarray, stream: str, where: str) -> np.ndarray:
             f"{where}: {stream} are {array.dtype} of shape {array.shape}: give {wanted} of one utterance, "
             "none negative, not empty; several utterances are lines of a .jsonl"
         )
-    return array.astype(np.int64)
+    return array.astype(np.int64) if stream == "units" else array.reshape(len(array), -1).astype(np.int64)
 
 
 def speech_ids(result: Result) -> np.ndarray | None:

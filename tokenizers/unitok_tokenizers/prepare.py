@@ -130,7 +130,11 @@ def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[st
                     f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
                 )
             _check_tokens(row, np.asarray(tokens), described)
-    return list({**streams, **external, **streams}.values())
+    found = {**streams, **external, **streams}
+    for info in found.values():
+        if info.views is not None and info.views not in found:
+            raise InputError(f"stream {info.name!r} views {info.views!r}, which is not described; describe it too")
+    return list(found.values())
 
 
 def _check_tokens(row: Row, tokens: np.ndarray, info: StreamInfo) -> None:

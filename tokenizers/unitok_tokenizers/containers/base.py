@@ -94,10 +94,10 @@ def end_of_tags(source: BinaryIO, start: int, size: int) -> int:
                 return size
             size -= length
         elif size - start >= 9 and read_at(source, size - 9, 9) == b"LYRICS200":
-            length = read_at(source, size - 15, 6)
-            if not length.isdigit() or int(length) + 15 > size - start:
+            digits = read_at(source, size - 15, 6)
+            if not digits.isdigit() or int(digits) + 15 > size - start:
                 return size
-            size -= int(length) + 15
+            size -= int(digits) + 15
         else:
             return size
 

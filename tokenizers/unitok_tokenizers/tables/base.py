@@ -95,13 +95,12 @@ class Finder:
             return written
         slashed = name.replace("\\", "/")
         bare = Path(slashed).suffix.lower() not in AUDIO_SUFFIXES + OTHER_AUDIO
-        for place in ("", *FOLDERS) if "/" not in slashed else ("",):
-            found = self._in_folder(self.folder / place / slashed, bare)
-            if len(found) > 1:
-                raise InputError(f"{where}: {name!r} fits {found[0]} and {found[1]}; write the whole name")
-            if found:
-                return found[0]
-        return written
+        found = self._in_folder(self.folder / slashed, bare)
+        if not found and "/" not in slashed:
+            found = [path for place in FOLDERS for path in self._in_folder(self.folder / place / slashed, bare)]
+        if len(found) > 1:
+            raise InputError(f"{where}: {name!r} fits {found[0]} and {found[1]}; write the whole name")
+        return found[0] if found else written
 
     def _in_folder(self, path: Path, bare: bool) -> list[Path]:
         """What is like `path` there: of equal names in composed form, and where it has no suffix, with one."""

@@ -49,8 +49,8 @@ def kaldi_records(folder: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             raise InputError(f"{where}: {name!r} has no recording in {folder}; run utils/fix_data_dir.sh, or remove it")
         utterances.setdefault(name, {})["text"] = text
         places.setdefault(name, where)
-    for number, (name, value) in enumerate(utterances.items(), 1):
-        known: dict[str, Any] = {"id": name, "speaker": speakers.get(name), "lang": langs.get(name), **value}
+    for number, (name, own) in enumerate(utterances.items(), 1):
+        known = {"id": name, "speaker": speakers.get(name), "lang": langs.get(name), **own}
         yield places[name], number, known
 
 
