@@ -348,3 +348,17 @@ def test_codebooks_follow_their_members_in_float32() -> None:
         assert torch.equal(getattr(half, name), getattr(books, name))
     given = torch.randn(32, 4).bfloat16()
     assert torch.equal(half.encode(given), books.encode(given.float()))
+
+
+@torch.inference_mode()
+def test_vectors_in_place_of_rows_far_behind() -> None:
+    wide = made()
+    half = deepcopy(wide).to(torch.bfloat16)
+    vectors = torch.randn(NEAR, 64, generator=torch.Generator().manual_seed(7)).bfloat16()
+
+    def logits(decoder: Decoder) -> Tensor:
+        x = decoder.embed(ids(), vectors.float(), torch.arange(NEAR, 2 * NEAR))
+        return decoder.logits(decoder.run(x, POSITIONS, PackedAttend(BOUNDS, 2 * NEAR))[NEAR:])
+
+    assert off(logits(half), logits(wide)) < 0.04
+    assert off(far_logits(wide), logits(wide)) > 0.1  # the vectors are read

@@ -268,3 +268,20 @@ def test_weights_that_need_scales_or_come_twice_are_refused(tmp_path: Path) -> N
     save_file({name: torch.zeros(48, 80)}, tmp_path / "host" / other)
     with pytest.raises(InputError, match=f"{name}' is in another file too"):
         load_core(tmp_path / "host")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "llama 3.1", "llama with linear rope and biases", "qwen3"])
+def test_rotary_frequencies_are_the_hosts_in_every_precision(name: str, tmp_path: Path) -> None:
+    write_host(tmp_path / "host", name)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "host", dtype=torch.bfloat16)
+    wanted = stock.model.rotary_emb.inv_freq
+    assert wanted.dtype == torch.float32
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        found = load_core(tmp_path / "host", dtype=dtype)
+        assert found.embedding.dtype == dtype and torch.equal(found.frequencies, wanted)
+    before = load_core(tmp_path / "host", dtype=torch.bfloat16)
+    after = expand_vocabulary(before, 1000, 300, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(after.frequencies, wanted)
+    model = Model.load(import_hf(tmp_path / "host", tmp_path / "model"), dtype=torch.bfloat16)
+    assert torch.equal(model.decoder.frequencies, wanted)

@@ -5,6 +5,7 @@ B sequences, V vocabulary, C width.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ class Generation:
         self.ids: list[list[int]] = [[] for _ in range(count)]
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.reasons = ["length"] * count
-        self.random = draws_of(seed, count) if sampling.temperature > 0 else []
+        self.random = draws_of(seed, prompts) if sampling.temperature > 0 else []
         """Uniform numbers of each sequence: two for every step, counted from its first."""
         self.graphs = graphs if graphs is not None and graphs.fit(decoder, count, capacity, sampling) else None
         self.cache, self.hidden = prefill(
@@ -176,8 +177,8 @@ def generate(
         automata: one per prompt; None leaves every id allowed.
         sampling: how ids are chosen.
         max_new_tokens: most ids per sequence.
-        seed: of the draws, one for all or one for each. What a sequence draws at a step is a function of its seed and
-            of the step; equal prompts with equal seeds give equal answers.
+        seed: of the draws, one for all or one for each. What a sequence draws at a step is a function of its seed, its
+            prompt and the step; equal prompts with equal seeds give equal answers.
         eos: id that ends a sequence where there is no automaton.
         stepper: takes the steps, for instance with int8 weights; made from the decoder where None.
         vectors: those that stand in for embedding rows in each prompt.
@@ -197,12 +198,16 @@ def generate(
     return running.results()
 
 
-def draws_of(seed: int | Sequence[int], count: int) -> list[np.random.Generator]:
-    """Random numbers of each of `count` sequences: of its own seed alone, whatever stands beside it in the batch."""
-    seeds = [seed] * count if isinstance(seed, int) else list(seed)
-    if len(seeds) != count:
-        raise InputError(f"{len(seeds)} seeds for {count} sequences; give one for all, or one for each")
-    return [np.random.default_rng(check_seed(one)) for one in seeds]
+def draws_of(seed: int | Sequence[int], prompts: Sequence[np.ndarray]) -> list[np.random.Generator]:
+    """Random numbers of each sequence: of its own seed and prompt, whatever stands beside it in the batch.
+
+    The prompt is among them so that unlike prompts with one seed have nothing to do with each other.
+    """
+    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(prompts):
+        raise InputError(f"{len(seeds)} seeds for {len(prompts)} sequences; give one for all, or one for each")
+    marks = [zlib.crc32(np.asarray(prompt).astype("<i8").tobytes()) for prompt in prompts]
+    return [np.random.default_rng([check_seed(one), mark]) for one, mark in zip(seeds, marks)]
 
 
 def stepper_of(decoder: Decoder) -> Stepper | None:
