@@ -1,4 +1,7 @@
-"""`python -m benchmarks [SUBJECT …] [--rounds N] [--seed N] [--force] [--quick] [-o runs/bench]`."""
+"""`python -m benchmarks [SUBJECT …] [--rounds N] [--seed N] [--force] [--quick] [-o runs/bench]`.
+
+`python -m benchmarks gpu …` is a command of its own (`benchmarks.gpu`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,12 @@ from unitok_tokenizers.errors import InputError  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run subjects and write their results; returns the exit code."""
+    """Run subjects and write their results, or `gpu` with options of its own; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["gpu"]:
+        from benchmarks import gpu
+
+        return gpu.main(given[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("subjects", nargs="*", help=f"which (default: all): {', '.join(SUBJECTS)}")
     parser.add_argument("--rounds", type=int, default=3, help="times that every arm runs, in turn (default: 3)")
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--out", default="runs/bench", help="folder of scratch files and of the results of --quick"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         run(options)
     except InputError as error:

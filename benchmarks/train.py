@@ -24,6 +24,7 @@ from benchmarks.decode import NO_UNITS, lowest
 from benchmarks.results import Outcome
 from unitok.decoder import Decoder
 from unitok.hf import save_core
+from unitok_tokenizers.compute import resolve_device
 from unitok_training.distributed import World
 from unitok_training.documents import Document
 from unitok_training.loop import Trainer
@@ -78,7 +79,8 @@ class Subject:
     def _trainer(self, config: TrainConfig, out: Path) -> Trainer:
         model = Decoder(self.model.config)
         model.load_state_dict(self.model.state_dict())
-        return Trainer(config, model, self.source, out, world=World())
+        place = resolve_device()  # as `unitok train` chooses it
+        return Trainer(config, model.to(place), self.source, out, world=World(device=place))
 
     def ours(self, name: str, precision: str, compiled: bool) -> Arm:
         """Our loop as `unitok train` runs it."""

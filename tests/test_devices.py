@@ -6,124 +6,58 @@ names no device makes a tensor without numbers. So they run, and fail, without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.elsewhere import elsewhere
-from tests.tiny_model import RATE, speech, tiny_model, tokenizers
-from unitok.adapters.base import ADAPTERS, AdapterSizes, make_adapter
-from unitok.backends.interfaces import Heard
-from unitok.coordinator import Coordinator
-from unitok.correction import Corrector
+import unitok
+from benchmarks.__main__ import main as benchmarks_main
+from tests import toy_shards
+from tests.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told, whole_model
+from tests.elsewhere import Elsewhere, elsewhere
+from tests.tiny_model import speech, tiny_model
+from tests.toy_plans import PROPERTY
+from unitok.adapters.base import ADAPTERS
+from unitok.allowed import ROWS, MaskTable, rows_of
+from unitok.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
+from unitok.cli.main import main
 from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok.latent import LatentFrontEnd
 from unitok.lora import LoraConfig, add_lora
 from unitok.masked import pseudo_logprobs
 from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest import write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig, differences
 from unitok.placement import place
 from unitok.rescoring import rescore
-from unitok.rescoring_head import last_states
-from unitok.results import Result
-from unitok.sampling import Sampling
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
-from unitok_tokenizers.frame_encoders.pitch import PitchEncoder
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
-from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
-
-DRAWN = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_window=4)
-TEXT = "the green house stands here"
-LISTS = [
-    NBest(
-        id="a", lang="en", hypotheses=tuple(Heard(text=one, logprob=-1.0 - n, tokens=4) for n, one in enumerate(texts))
-    )
-    for texts in (("the green house", "the green house stands", "she sings"), ("we buy two books", "we buy now"))
-]
-
-
-def told(result: Result) -> list[Any]:
-    """What an answer says, to be compared."""
-    audio = np.zeros(0) if result.audio is None else result.audio
-    return [result.ids, np.asarray(result.score), audio, "|".join(result.texts), "|".join(t for t, _ in result.nbest)]
-
-
-def streamed(model: Model, task: str, **inputs: Any) -> list[Any]:
-    *parts, last = model.stream(task, **inputs)
-    assert last.result is not None
-    joined = [one.audio for one in parts if len(one.audio)]
-    return [*told(last.result), "".join(one.text for one in parts), np.concatenate([np.zeros(0), *joined])]
-
-
-def heard_lists(model: Model) -> list[Any]:
-    """Rescoring, constrained and free correction, pseudo-log-likelihoods, states of a rescoring head."""
-    found: list[Any] = [value for one in rescore(model, LISTS) for value in (one.am, one.lm)]
-    for constrained in (True, False):
-        found.append("|".join(Corrector(model, constrained=constrained).correct(LISTS)))
-    found.append(np.asarray(pseudo_logprobs(model, LISTS[0].texts, lang="en")))
-    states = last_states(model, LISTS[0].texts, lang="en")
-    torch.manual_seed(0)
-    return [*found, states.cpu().numpy()]
-
-
-def coordinated(model: Model) -> list[Any]:
-    return [one.state + one.text for one in Coordinator(model, "en").run([speech(0.3, 1), speech(0.3, 2)])]
-
-
-ANSWERS: dict[str, Callable[[Model], list[Any]]] = {
-    "asr": lambda model: told(model.transcribe(speech(), lang="en")),
-    "asr, a batch": lambda model: [
-        value
-        for one in model.transcribe_batch([speech(0.5, seed) for seed in range(3)], lang="en")
-        for value in told(one)
-    ],
-    "asr, beams": lambda model: told(model.transcribe(speech(), lang="en", beams=3)),
-    "asr, long": lambda model: told(model.transcribe(np.concatenate([speech(20.0), speech(15.0, 1)]), lang="en")),
-    "tts, units": lambda model: told(model.synthesize(TEXT, lang="en", output="units", voice="anna")),
-    "tts, codes": lambda model: told(model.synthesize(TEXT, lang="en", output="codes", voice="anna")),
-    "tts, a voice": lambda model: told(model.synthesize(TEXT, lang="en", output="units", voice=(speech(), RATE))),
-    "tts, drawn": lambda model: told(model.synthesize(TEXT, lang="en", output="units", sampling=DRAWN, seed=3)),
-    "s2tt": lambda model: told(model.translate(speech(), source="en", target="de")),
-    "s2tt, cascade": lambda model: told(model.translate(speech(), source="en", target="de", front_end="cascade")),
-    "s2st, chain": lambda model: told(model.translate_speech(speech(), source="en", target="de")),
-    "s2st, direct": lambda model: told(model.translate_speech(speech(), source="en", target="de", chain=False)),
-    "mt": lambda model: told(model.translate(TEXT, source="en", target="de")),
-    "mt, beams": lambda model: told(model.translate(TEXT, source="en", target="de", beams=4)),
-    "lm": lambda model: told(model.generate("lm", source="en", text="the green", sampling=DRAWN)),
-    "slm": lambda model: told(model.generate("slm", source="en", audio=speech())),
-    "ilm": lambda model: told(model.generate("ilm", source="en", sampling=DRAWN)),
-    "chat": lambda model: told(model.generate("chat", source="en", audio=speech())),
-    "stream of text": lambda model: streamed(model, "mt", source="en", target="de", text=TEXT),
-    "stream of speech": lambda model: streamed(model, "tts", source="en", text=TEXT, flags=("<out:units>",)),
-    "lists": heard_lists,
-    "coordinator": coordinated,
-}
-
-
-def same(found: list[Any], wanted: list[Any], tolerance: float = 1e-4) -> None:
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted):
-        if isinstance(one, np.ndarray) and one.dtype.kind == "f":
-            np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
-        else:
-            assert np.array_equal(one, other), (one, other)
-
-
-def whole_model() -> Model:
-    """The tiny model with a mel vocoder, so that speech is streamed."""
-    model = tiny_model()
-    assert model.vocoder is not None
-    torch.manual_seed(3)
-    model.vocoder.mel = MelVocoder(MelVocoderConfig(width=16, blocks=1), model.vocoder.mel_config).eval()
-    return model
+from unitok.rescoring_head import RescoringHead
+from unitok.stepping import Stepper
+from unitok_tokenizers.automaton import Automaton, merge
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar import Plan, Span, render_prompt
+from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+from unitok_training.batch import collate
+from unitok_training.correction_training import train_corrector, train_noise_corrector
+from unitok_training.documents import Document
+from unitok_training.finetune import FinetuneConfig
+from unitok_training.loop import train
+from unitok_training.loss import LossTable
+from unitok_training.mixture import Mixture
+from unitok_training.optim import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
+from unitok_training.pack_losses import OutputSlices, pack_losses, stream_table, supervised_positions
+from unitok_training.rescoring_training import head_scores, train_head, train_masked
+from unitok_training.saving import BackgroundSaver, lock_pages
+from unitok_training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -150,29 +84,6 @@ def test_no_factory_forgets_its_device_where_weights_lie_here(pair: tuple[Model,
     with torch.device("meta"):
         found = ANSWERS[name](pair[0])
     same(found, wanted, 0.0)
-
-
-ENCODERS: dict[str, Callable[[], FrameEncoder]] = {
-    "conformer": lambda: ConformerEncoder(TRUNK),
-    "transformer": lambda: TransformerEncoder(TRUNK),
-    "ctc": lambda: CtcFrameEncoder(*_network()),
-    "a mix and a pitch": lambda: SideBySide(LayerMix(FilterbankEncoder()), PitchEncoder()),
-}
-TRUNK = TrunkConfig(width=16, layers=1, heads=2, inner=32, labels=5)
-
-
-def _network() -> tuple[Any, Any, int]:
-    units = tokenizers().units
-    assert units is not None
-    return units.encoder.network, units.encoder.mel, 1  # type: ignore[attr-defined]
-
-
-def front_end(encoder: str, adapter: str) -> LatentFrontEnd:
-    torch.manual_seed(4)
-    made = ENCODERS[encoder]()
-    return LatentFrontEnd(
-        made, make_adapter(adapter, AdapterSizes(frames=made.width, vectors=32, labels=made.labels))
-    ).eval()
 
 
 @pytest.mark.parametrize(
@@ -227,3 +138,397 @@ def test_a_latent_model_and_one_with_experts_updates_and_parts_answer_elsewhere(
         found = answers(there)
         assert all(one.device == device for one in (*there.decoder.parameters(), *there.decoder.buffers()))
     same(found, wanted)
+
+
+# -- what waits, what is bounded ------------------------------------------------------------------------------------
+
+
+def test_a_step_of_decoding_waits_once_whatever_the_batch_and_the_grammar(pair: tuple[Model, Model]) -> None:
+    """Ids and log-probabilities leave the device together; nothing else is read on the host."""
+    model = pair[1]
+    with elsewhere():
+        texts = ["we buy two books", "the green house", "now she sings"]
+        requests = [model.request("mt", source="en", target="de", text=text) for text in texts]
+        longest = max(len(one.ids) for one in model.run(requests))
+        model.run(requests)  # what is made once was made
+        Elsewhere.waits.clear()
+        model.run(requests)
+    assert Elsewhere.waits == ["tolist"] * longest
+
+
+def test_documents_lengths_are_read_once_for_all_layers() -> None:
+    config = DecoderConfig(vocab_size=30, width=16, layers=3, heads=2, kv_heads=1, prefix_lm=True)
+    decoder = Decoder(config, generator=torch.Generator().manual_seed(0))
+    with elsewhere() as device:
+        decoder.to(device)
+        packed = pack_documents([np.arange(9), np.arange(4)], device)
+        given = torch.tensor([3, 2], device=device)
+        Elsewhere.waits.clear()
+        hidden = decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen, prefix_lengths=given)
+        assert Elsewhere.waits == ["tolist", "tolist"], "of the documents, and of their two parts"
+        Elsewhere.waits.clear()
+        hidden.sum().backward()
+        assert not Elsewhere.waits
+
+
+@pytest.mark.parametrize("size", [12, 8])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_half_precision_with_heads_of_any_size_needs_nothing_of_the_processor(size: int, prefix: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(14, heads, size, dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2))
+    bounds, given = torch.tensor([0, 9, 9, 14], dtype=torch.int32), torch.tensor([4, 0, 5])
+    both = Prefix.of(bounds, given, 14) if prefix else None
+    wanted = reference_varlen_attention(q, k, v, bounds, bounds, 9, 9, causal=True, prefix=both)
+    wanted_grad = torch.autograd.grad(wanted.float().square().sum(), q)[0]
+    with elsewhere() as device:
+        there = [one.detach().to(device).requires_grad_() for one in (q, k, v)]
+        cu = bounds.to(device)
+        both = Prefix.of(cu, given.to(device), 14) if prefix else None
+        found = varlen_attention(*there, cu, cu, 9, 9, causal=True, prefix=both)
+        found.float().square().sum().backward()
+        grad = there[0].grad
+        assert grad is not None
+        torch.testing.assert_close(found.cpu(), wanted, atol=3e-2, rtol=3e-2)
+        torch.testing.assert_close(grad.cpu(), wanted_grad, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["torch 2.12 and later", "torch 2.11"])
+def test_torchs_kernel_is_asked_for_what_it_knows(grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.11 has no `enable_gqa`: keys and values are repeated for it."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, longest: Any, causal: bool, gqa: bool) -> torch.Tensor:
+        asked.append({"heads": k.shape[1], "gqa": gqa})
+        return reference_varlen_attention(q, k, v, cu_q, cu_k, longest, longest, causal=causal)
+
+    def early(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+    ):  # type: ignore[no-untyped-def]
+        assert query.shape[1] == key.shape[1]
+        return answer(query, key, value, cu_seq_q, cu_seq_k, max_q, window_size == (-1, 0), False)
+
+    def late(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
+    ):  # type: ignore[no-untyped-def]
+        return answer(query, key, value, cu_seq_q, cu_seq_k, max_q, window_size == (-1, 0), enable_gqa)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", late if grouped else early)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(14, heads, 8) for heads in (4, 2, 2))
+    bounds = torch.tensor([0, 9, 14], dtype=torch.int32)
+    for causal in (True, False):
+        found = torch_varlen_attention(q, k, v, bounds, bounds, 9, 9, causal=causal)
+        wanted = reference_varlen_attention(q, k, v, bounds, bounds, 9, 9, causal=causal)
+        torch.testing.assert_close(found, wanted)
+    assert asked[0] == ({"heads": 2, "gqa": True} if grouped else {"heads": 4, "gqa": False})
+
+
+ranges_of_ids = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 6)), max_size=5).map(
+    lambda pairs: merge([(start, start + size) for start, size in pairs])
+)
+
+
+@PROPERTY
+@given(st.lists(ranges_of_ids, min_size=1, max_size=6))
+def test_rows_of_ranges_are_true_inside_them(rows: list[Any]) -> None:
+    found = rows_of(rows, 70, "cpu").numpy()
+    for row, ranges in zip(found, rows):
+        assert np.flatnonzero(row).tolist() == [one for start, stop in ranges for one in range(start, stop)]
+
+
+class Told:
+    """An automaton of which only the allowed ranges are asked."""
+
+    def __init__(self, ranges: Any) -> None:
+        self.state_key = ranges
+
+
+@PROPERTY
+@given(st.lists(st.lists(ranges_of_ids, min_size=1, max_size=90), min_size=1, max_size=8))
+def test_masks_follow_their_states_however_many_there_were(steps: list[list[Any]]) -> None:
+    table, widest = MaskTable(70, torch.device("cpu")), 0
+    for states in steps:
+        found = table([Told(one) for one in states])  # type: ignore[misc]
+        assert torch.equal(found.expand(len(states), -1), rows_of(states, 70, "cpu"))
+        widest = max(widest, len(set(states)))
+        assert len(table.rows) <= len(table.table) <= max(ROWS, 2 * widest)
+
+
+def test_a_long_answer_of_units_and_codes_keeps_the_memory_of_a_short_one() -> None:
+    """Every pair of units is a state of its own."""
+    vocabulary = Vocabulary.build(
+        text=StreamInfo("text", "text", "t", None, (50,)),
+        streams=[
+            StreamInfo("units", "units", "v", Fraction(25), (400,), views="codes"),
+            StreamInfo("codes", "codes", "c", Fraction(25), (400, 8)),
+        ],
+        languages=("en",),
+    )
+    plan = Plan("tts", "en", flags=("<out:codes>",), conditions=(Span("text", np.arange(4)),))
+    prompt = render_prompt(plan, vocabulary)
+    automaton = Automaton(vocabulary, prompt, max_new_tokens=4000, aligned=True)
+    table, states, random = MaskTable(vocabulary.size, torch.device("cpu")), set(), np.random.default_rng(0)
+    while not automaton.finished:
+        states.add(automaton.state_key)
+        mask = table([automaton])[0].numpy()
+        assert np.array_equal(mask, automaton.mask(vocabulary.size))
+        automaton.advance(int(random.choice(np.flatnonzero(mask))))
+    assert len(states) > 4 * ROWS and len(table.table) == ROWS
+    kept = [value for value in vars(automaton).values() if isinstance(value, dict)]
+    assert all(len(value) < 20 for value in kept), "nothing of the states is kept in the automaton"
+
+
+# -- where a model is -----------------------------------------------------------------------------------------------
+
+
+def test_models_are_loaded_moved_and_saved(tmp_path: Path, pair: tuple[Model, Model]) -> None:
+    with elsewhere():
+        pair[1].save(tmp_path / "model")
+    model = unitok.load(tmp_path / "model", "cpu")
+    assert model.device == torch.device("cpu") and model.decoder.embedding.dtype == torch.float32
+    assert torch.equal(model.decoder.embedding, pair[0].decoder.embedding)
+    same(told(model.translate(TEXT, source="en", target="de")), told(pair[0].translate(TEXT, source="en", target="de")))
+    half = unitok.load(tmp_path / "model", device="cpu", dtype="bf16")
+    assert half.decoder.embedding.dtype == torch.bfloat16 == half.to("cpu").decoder.embedding.dtype
+    assert half.to(dtype=torch.float32).decoder.embedding.dtype == torch.float32
+    assert half.vocoder is not None and next(half.vocoder.units.parameters()).dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_steps_follow_a_model_that_moves() -> None:
+    model = tiny_model()
+    model.stepper = Stepper(model.decoder)  # reads the weights where they lie
+    wanted = model.translate(TEXT, source="en", target="de").ids
+    model.capture(capacity=512, sizes=(1,))
+    assert model.to("cpu", torch.float64 if False else torch.bfloat16) is model and model.graphs is None
+    assert (
+        model.stepper.embedding is model.decoder.embedding.detach() or model.stepper.embedding.dtype == torch.bfloat16
+    )
+    assert len(model.to(dtype=torch.float32).translate(TEXT, source="en", target="de").ids) > 0 < len(wanted)
+    model.stepper = Stepper(model.decoder, int8=True)
+    with pytest.raises(InputError, match="int8 weights speed up decoding on processors only"), elsewhere() as device:
+        place(model, device)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"dtype": "fp17"}, "precision is 'fp17': choose from"),
+        ({"dtype": "bf16-pure"}, "for training; choose from auto, fp32, bf16"),
+        ({"dtype": torch.int32}, "dtype is torch.int32: weights are"),
+    ],
+)
+def test_devices_and_types_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny_model().to(**options)
+
+
+def test_auto_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        monkeypatch.setenv("UNITOK_PRECISION", precision)
+        assert tiny_model().to("cpu", "auto").decoder.embedding.dtype == dtype
+        assert tiny_model().to("cpu").decoder.embedding.dtype == torch.float32, "what nobody asked for stays"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("devices") / "model"
+    tiny_model().save(folder)
+    return str(folder)
+
+
+ANSWERING = {
+    "generate": ["MODEL", "the green house", "--task", "mt", "--source", "en", "--target", "de"],
+    "evaluate": ["MODEL", "shards"],
+    "nbest": ["MODEL", "rows.jsonl"],
+    "rescore": ["MODEL", "LISTS"],
+    "correct": ["MODEL", "LISTS"],
+    "probe": ["MODEL", "ROWS"],
+    "adapters": ["MODEL", "ROWS"],
+}
+"""Commands that answer with a model, or train beside one."""
+
+
+@pytest.mark.parametrize("command", ANSWERING)
+def test_a_device_that_is_not_there_is_one_message(
+    command: str, saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "the", "lang": "en", "split": "test"}\n')
+    write_lists(tmp_path / "lists.jsonl", LISTS)
+    names = {"MODEL": saved, "LISTS": str(tmp_path / "lists.jsonl"), "ROWS": str(tmp_path / "rows.jsonl")}
+    words = [command, *(names.get(word, word) for word in ANSWERING[command])]
+    for device, message in (("tpu", "device is 'tpu'"), ("cuda:77", "device is 'cuda:77'")):
+        assert main([*words, "--device", device]) == 2
+        said = capsys.readouterr()
+        assert message in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_a_command_answers_where_and_as_it_is_asked(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", saved, TEXT, "--task", "mt", "--source", "en", "--target", "de"]
+    assert main(words) == 0
+    wanted = capsys.readouterr().out
+    assert main([*words, "--device", "cpu", "--precision", "fp32"]) == 0
+    assert capsys.readouterr().out == wanted
+    assert main([*words, "--device", "cpu", "--precision", "bf16"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--precision", "half"]) == 2
+    assert "precision is 'half': choose from" in capsys.readouterr().err
+
+
+# -- training -------------------------------------------------------------------------------------------------------
+
+
+def step_of(decoder: Decoder, device: torch.device | str, *, prefix_lm: bool = False) -> tuple[float, list[np.ndarray]]:
+    """One step of training as the trainer takes it; its loss and the weights after it."""
+    vocabulary = toy_shards.vocabulary()
+    masters = Masters(decoder, torch.float32)
+    optimizer = Optimizer(masters.named, OptimConfig(name="muon", learning_rate=1e-2), Matrices(torch.float32))
+    rng = np.random.default_rng(0)
+    weight = np.ones(12, np.float32)
+    documents = [Document(ids=rng.integers(0, 20, 12), loss_weight=weight, task=0, prefix_length=4) for _ in range(3)]
+    pack = collate(documents, capacity=48, pad=vocabulary.pad)
+    names, table = stream_table(vocabulary)
+    sums = LossTable(["asr"], names, table, torch.device(device))
+    supervised = supervised_positions(pack, OutputSlices.of(vocabulary))
+    found = pack_losses(decoder, pack.to(device), supervised.to(device), smoothing=0.1)
+    (found.total / pack.supervised).backward()
+    masters.collect()
+    sums.add(found)
+    clip_gradients(masters.gradients(), 1.0)
+    optimizer.step(1.0, skip=torch.zeros((), device=device))
+    masters.publish()
+    return sums.read()["task"]["asr"], [value.detach().cpu().numpy() for value in decoder.parameters()]
+
+
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_a_step_of_training_is_the_same_elsewhere(prefix_lm: bool) -> None:
+    def made() -> Decoder:
+        size = toy_shards.vocabulary().size
+        config = DecoderConfig(vocab_size=size, width=16, layers=2, heads=2, kv_heads=1, prefix_lm=prefix_lm)
+        return Decoder(config, generator=torch.Generator().manual_seed(0))
+
+    here, there = made(), made()
+    there.recompute_blocks(1)
+    loss, weights = step_of(here, "cpu")
+    with elsewhere() as device:
+        found, moved = step_of(there.to(device), device)
+    assert found == pytest.approx(loss, rel=1e-5)
+    same(moved, weights, 1e-4)
+
+
+def test_a_run_needs_no_default_device(tmp_path: Path) -> None:
+    """The whole loop, its checkpoints and its continuation, where factories that name no device make no numbers."""
+    shards: Any = toy_shards.ToyShards(toy_shards.corpus(2))
+    vocabulary, mixture = toy_shards.vocabulary(), Mixture(tasks={"asr": 1.0, "tts.codes": 1.0})
+    config = TrainConfig(
+        steps=2, pack_size=256, packs_per_step=1, window=16, precision="fp32", log_every=1, checkpoint_every=1,
+        output_slices=True, optim=OptimConfig(name="muon", warmup_steps=1),
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    shape = DecoderConfig(vocab_size=vocabulary.size, width=16, layers=1, heads=2, kv_heads=1)
+    for stop in (1, 2):
+        decoder = Decoder(shape, generator=torch.Generator().manual_seed(0))
+        with torch.device("meta"):
+            options: dict[str, Any] = {"mixture": mixture, "stop_after": stop, "on_row": rows.append}
+            train(config, decoder, shards, vocabulary, tmp_path, **options)
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+def test_correcting_rescoring_and_probing_learn_elsewhere() -> None:
+    lists = [replace(one, reference=one.texts[-1]) for one in LISTS]
+    config = FinetuneConfig(steps=2, positions=64, optim=OptimConfig(learning_rate=1e-3))
+
+    def learnt(model: Model) -> list[Any]:
+        torch.manual_seed(0)
+        losses = train_corrector(model, lists, config)
+        width = model.decoder.config.width
+        noise = NoiseVector(NoiseVectorConfig(width=width))
+        head = RescoringHead(width)
+        device = model.device
+        model.decoder.zero_grad()
+        losses += train_noise_corrector(model, noise.to(device), lists, config)
+        errors = [np.arange(len(one.hypotheses), dtype=np.float64) for one in lists]
+        losses += train_head(model, head.to(device), lists, rescore(model, lists), errors, config)
+        masked, more = train_masked(model, [(TEXT, "en")], config)
+        scores = head_scores(model, head, lists[0], rescore(model, lists[:1])[0])
+        return [np.asarray(losses + more), scores, np.asarray(pseudo_logprobs(masked, [TEXT], lang="en"))]
+
+    here, there = tiny_model(), tiny_model()
+    wanted = learnt(here)
+    with elsewhere() as device:
+        place(there, device)
+        found = learnt(there)
+    same(found, wanted, 2e-3)
+
+
+# -- page-locked memory ---------------------------------------------------------------------------------------------
+
+
+class Driver:
+    """What a saver asks of the CUDA runtime; says what is locked."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.error, self.locked = error, dict[int, int]()
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        assert address not in self.locked, "locked twice"
+        if not self.error:
+            self.locked[address] = size
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> int:
+        del self.locked[address]
+        return 0
+
+
+def test_locked_pages_are_unlocked_before_their_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr("torch.cuda.cudart", lambda: driver)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device=None: None)
+    saver, memory = BackgroundSaver(), torch.zeros(4096, dtype=torch.uint8)
+    saver._locked = lock_pages(saver, memory)
+    assert driver.locked == {memory.data_ptr(): 4096}
+    saver.close()
+    assert not driver.locked
+    saver._locked = lock_pages(saver, memory)  # the same address again, as a second run in a process has it
+    assert driver.locked
+    del saver
+    assert not driver.locked, "also where nobody calls close"
+    monkeypatch.setattr("torch.cuda.cudart", lambda: Driver(error=1))
+    monkeypatch.setattr("unitok_training.saving.forget_error", lambda: None)
+    assert lock_pages(BackgroundSaver(), memory) is None
+
+
+# -- the checks of a GPU --------------------------------------------------------------------------------------------
+
+
+def test_the_checks_of_a_gpu_run_on_a_processor_and_say_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["varlen-options", "odd-heads", "waits", "packs", "graphs", "decode-1.1b"]
+    words = ["gpu", "--device", "cpu", "--rows", *rows, "-o", str(tmp_path)]
+    assert benchmarks_main(words) == 0
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    results = {line["row"]: line["result"] for line in lines}
+    assert results == {**{name: "PASS" for name in rows}, "waits": "NOT RUN"}
+    assert capsys.readouterr().out.endswith(f"5 PASS, 0 FAIL, 1 NOT RUN · {tmp_path / 'rows.jsonl'}\n")
+
+    def broken(*given: Any, **options: Any) -> torch.Tensor:
+        return reference_varlen_attention(*given, **{**options, "causal": True}) * 1.1
+
+    monkeypatch.setattr("benchmarks.gpu_rows.varlen_attention", broken)
+    assert benchmarks_main([*words[:3], "--rows", "odd-heads", "packs", "-o", str(tmp_path)]) == 1
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [line["result"] for line in lines] == ["FAIL", "PASS"] and "AssertionError" in lines[0]["said"]
+    assert benchmarks_main([*words, "--seconds", "11"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {line["result"] for line in lines} == {"NOT RUN"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")
+def test_without_a_gpu_the_checks_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmarks_main(["gpu"]) == 2
+    assert "torch sees no GPU" in capsys.readouterr().err
+    assert benchmarks_main(["gpu", "--device", "cpu", "--rows", "speed"]) == 2
+    assert "no row 'speed'; choose from" in capsys.readouterr().err

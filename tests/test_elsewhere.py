@@ -279,6 +279,20 @@ def test_codes_too(root: Path, tmp_path: Path) -> None:
     assert chosen.synthesize("ab", lang="en", voice=np.asarray(codes_of("abc"))).outputs[-1].kind == "codes"
 
 
+def test_codes_alone(root: Path, tmp_path: Path) -> None:
+    """A model that knows codes of one codebook and no units."""
+    rows = [{"text": text, "codes": [[unit] for unit in units_of(text)], "lang": "en"} for text in texts(30)]
+    stream = f"codes={described(tmp_path / 'codes.json', CODED, cardinalities=[SIZE])}"
+    manifest = write_rows(tmp_path / "m.jsonl", rows)
+    works("prepare", manifest, tmp_path / "shards", "--tokenizers", root / "tokenizers", "--stream", stream)
+    mixture = ("--set", f"mixture={json.dumps({'only': {'asr.codes': 1}})}")
+    works(*train(tmp_path, tmp_path / "run", "--tokenizers", root / "tokenizers", *mixture))
+    np.save(tmp_path / "c.npy", np.asarray(units_of("abc")))
+    works("generate", tmp_path / "run/model", "--task", "asr", "--lang", "en", "--codes", tmp_path / "c.npy")
+    (span, _), *_ = Model.load(tmp_path / "run/model").heard([np.asarray(units_of("abc"))[:, None]])
+    assert span.kind == "codes" and span.content.shape == (9, 1)
+
+
 def test_units_that_keep_their_runs(root: Path, tmp_path: Path) -> None:
     keep = described(tmp_path / "units.json", DESCRIBED)
     works(

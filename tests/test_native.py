@@ -71,6 +71,41 @@ def test_rounded_weights_give_what_they_give_in_float32(ways: dict[str, bool]) -
 
 
 @needs_compiler
+@pytest.mark.parametrize("config", [PLAIN, ODD, replace(PLAIN, head_size=64)], ids=["plain", "odd", "usual heads"])
+def test_a_batch_gives_the_ids_of_the_eager_float32_decoder(config: DecoderConfig) -> None:
+    """Sequences of different length, of which some end before others, so that the cache's rows move."""
+    decoder = made(config)
+    prompts, limits = ragged(7, 2, 31, 12), [20, 3, 9, 14]
+    slow = generate(decoder, prompts, max_new_tokens=limits)
+    quick = generate(decoder, prompts, max_new_tokens=limits, stepper=Stepper(decoder, packed=True, compiled=True))
+    for one, other in zip(quick, slow):
+        assert np.array_equal(one.ids, other.ids)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_attention_of_a_batch_reads_what_each_sequence_has_filled(dtype: torch.dtype) -> None:
+    """Hidden states are torch's; what lies behind a sequence's end counts for nothing, and is left as it was."""
+    decoder = made(ODD).to(dtype)
+    steppers = [Stepper(decoder, compiled=compiled) for compiled in (False, True)]
+    caches = [prefill(decoder, ragged(5, 17, 9), 40)[0] for _ in steppers]
+    lengths = caches[1].lengths.tolist()
+    for row, length in enumerate(lengths):
+        caches[1].kv[:, row, :, length + 3 :] = torch.nan
+    for step in range(3):
+        ids = torch.tensor([step, step + 1, step + 2])
+        wanted, found = (one(ids, cache, 18 + step) for one, cache in zip(steppers, caches))
+        loose = dtype == torch.bfloat16
+        torch.testing.assert_close(found, wanted, atol=6e-2 if loose else 1e-5, rtol=3e-2 if loose else 1e-4)
+    assert caches[1].lengths.tolist() == [length + 3 for length in lengths]
+    for row, length in enumerate(lengths):
+        assert caches[1].kv[:, row, :, : length + 3].isfinite().all()
+        assert caches[1].kv[:, row, :, length + 3 :].isnan().all()
+
+
+@needs_compiler
 def test_threads_share_the_rows_and_give_the_same_bits() -> None:
     decoder = made(ODD)
     stepper = Stepper(decoder, compiled=True)

@@ -211,7 +211,8 @@ class Answering:
         of_codes = [isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 for one in audio]
         if stream is None and any(of_codes):
             raise InputError(f"codes (F, Q) are given, and this model knows {', '.join(self.vocabulary.streams)} alone")
-        units = iter(self.units_of([one for one, codes in zip(audio, of_codes) if not codes]))
+        others = [one for one, codes in zip(audio, of_codes) if not codes]
+        units = iter(self.units_of(others) if others else ())
         return [
             Span("codes", check_codes(np.asarray(one), stream))
             if codes and stream is not None

@@ -1,6 +1,9 @@
 """The step of one sequence on a processor as one compiled function: `step.cpp`, built by the system's compiler.
 
-C width, V vocabulary, O outputs and I inputs of a matrix.
+Of a batch's step it is the attention, which reads what each sequence has filled and not the longest's positions of all.
+
+B sequences, H query heads, G key/value heads, D head size, S cache positions, C width, V vocabulary, O outputs and I
+inputs of a matrix.
 
 Torch's operations leave half of such a step to their starts and ends, and its matrix products read a plain bfloat16
 matrix at half the rate of memory. The compiler takes some two seconds, once for a machine: what it made is kept. It
@@ -51,6 +54,11 @@ class _Layer(ctypes.Structure):
 class _Decoder(ctypes.Structure):
     _fields_ = [("layers", ctypes.c_void_p), ("embedding", ctypes.c_void_p), ("norm", ctypes.c_void_p),
                 ("frequencies", ctypes.c_void_p), ("count", ctypes.c_int64), ("heads", ctypes.c_int64),
+                ("kv_heads", ctypes.c_int64), ("size", ctypes.c_int64), ("eps", ctypes.c_float)]  # fmt: skip
+
+
+class _Heads(ctypes.Structure):
+    _fields_ = [("q_norm", ctypes.c_void_p), ("k_norm", ctypes.c_void_p), ("heads", ctypes.c_int64),
                 ("kv_heads", ctypes.c_int64), ("size", ctypes.c_int64), ("eps", ctypes.c_float)]  # fmt: skip
 
 
@@ -151,6 +159,11 @@ class NativeStep:
             config.norm_eps,
         )  # fmt: skip
         self.width, self.rows = config.width, len(weight)
+        self.attention = getattr(functions, f"attention_{dtype}")
+        self.heads = [
+            _Heads(layer.q_norm, layer.k_norm, config.heads, config.kv_heads, config.head_dim, config.norm_eps)
+            for layer in self.layers
+        ]
 
     def _layer(self, block: Block, matrices: Iterator[Weight]) -> _Layer:
         feed = block.feed_forward
@@ -184,6 +197,22 @@ class NativeStep:
             torch.get_num_threads(), ctypes.c_void_p(hidden.data_ptr()),
         )  # fmt: skip
         return hidden
+
+    def attend(self, layer: int, joint: Tensor, own: Tensor, lengths: Tensor, turns: Tensor) -> Tensor:
+        """Append a position to every sequence of a layer's cache, and attend: (B, H + 2G, D) → (B, H · D).
+
+        joint: queries, keys and values as the matrix yields them; own (B, 2G, S, D) the layer's cache; lengths (B,)
+        int64 what of it is filled; turns (S, D) float32 cosines before sines of every position.
+        """
+        mixed = joint.new_empty(len(joint), self.heads[layer].heads * joint.shape[-1])
+        assert joint.is_contiguous() and turns.is_contiguous() and lengths.is_contiguous()
+        self.attention(
+            ctypes.byref(self.heads[layer]), ctypes.c_void_p(own.data_ptr()), ctypes.c_int64(own.stride(0)),
+            ctypes.c_int64(own.stride(1)), ctypes.c_int64(len(joint)), ctypes.c_void_p(lengths.data_ptr()),
+            ctypes.c_void_p(turns.data_ptr()), ctypes.c_void_p(joint.data_ptr()), torch.get_num_threads(),
+            ctypes.c_void_p(mixed.data_ptr()),
+        )  # fmt: skip
+        return mixed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(1, C) → (1, V), float32."""

@@ -1,6 +1,7 @@
-// One decoding step of one sequence in one parallel region: what `unitok.stepping` computes in torch's operations.
+// One decoding step of one sequence in one parallel region: what `unitok.stepping` computes in torch's operations. Of a
+// batch's step only the attention is here, which reads of every sequence what is filled and not the longest's positions.
 //
-// C width, H query heads, G key/value heads, D head size, I feed-forward size, S cache positions. Matrices are
+// B sequences, C width, H query heads, G key/value heads, D head size, I feed-forward size, S cache positions. Matrices are
 // row-major (outputs, inputs), float32, bfloat16 or int8 with a scale per row, read where they lie; sums are float32.
 // Reading every weight once bounds a step, so matrices are split by rows over the threads, each thread reads one row
 // after the other, and what is small is computed by every thread for itself instead of waiting for it.
@@ -31,6 +32,12 @@ struct Decoder {
     const void* embedding;              // (V, C)
     const float *norm, *frequencies;    // (C), (D / 2)
     int64_t count, heads, kv_heads, size;
+    float eps;
+};
+
+struct Heads {
+    const float *q_norm, *k_norm;  // (D) or null
+    int64_t heads, kv_heads, size;
     float eps;
 };
 
@@ -150,26 +157,52 @@ void attend(const float* q, const K* keys, const K* values, int64_t length, int6
     std::copy_n(sums, size, out);
 }
 
-// The query heads of one key/value head, whose new key and value enter the cache. joint (H + 2G, D), mixed (H, D).
+// The query heads of one key/value head, whose new key and value enter the cache at keys and values (S, D). q (R, D) and
+// key (D) are normalised and rotated in place by turns (D), cosines before sines; mixed (R, D).
 template <class K>
-void group(const Decoder& decoder, const Layer& layer, const Cache& cache, int64_t index, int64_t position, int64_t g,
-           const float* cosines, const float* sines, float* scores, float* joint, float* mixed) {
-    int64_t size = decoder.size, heads = decoder.heads, repeat = heads / decoder.kv_heads;
-    K* keys = (K*)cache.kv + index * cache.layer_stride + g * cache.head_stride;
-    K* values = keys + decoder.kv_heads * cache.head_stride;
-    float *key = joint + (heads + g) * size, *value = key + decoder.kv_heads * size;
-    if (layer.k_norm) normalise(key, layer.k_norm, decoder.eps, size, key);
-    rotate(key, cosines, sines, size / 2);
+void group(const Heads& heads, K* keys, K* values, int64_t position, const float* turns, float* scores, float* q,
+           float* key, const float* value, float* mixed) {
+    const int64_t size = heads.size, half = size / 2;
+    if (heads.k_norm) normalise(key, heads.k_norm, heads.eps, size, key);
+    rotate(key, turns, turns + half, half);
     for (int64_t d = 0; d < size; d++) {
         narrow(key[d], keys[position * size + d]);
         narrow(value[d], values[position * size + d]);
     }
-    for (int64_t head = g * repeat; head < (g + 1) * repeat; head++) {
-        float* q = joint + head * size;
-        if (layer.q_norm) normalise(q, layer.q_norm, decoder.eps, size, q);
-        rotate(q, cosines, sines, size / 2);
-        auto run = size == 64 ? attend<64, K> : size == 128 ? attend<128, K> : attend<0, K>;
-        run(q, keys, values, position + 1, size, scores, mixed + head * size);
+    auto run = size == 64 ? attend<64, K> : size == 128 ? attend<128, K> : attend<0, K>;
+    for (int64_t head = 0; head < heads.heads / heads.kv_heads; head++, q += size, mixed += size) {
+        if (heads.q_norm) normalise(q, heads.q_norm, heads.eps, size, q);
+        rotate(q, turns, turns + half, half);
+        run(q, keys, values, position + 1, size, scores, mixed);
+    }
+}
+
+// Attention of one new position of each of B sequences, at `lengths` (B). joint (B, H + 2G, D), cache (B, 2G, S, D) at
+// these distances, turns (S, D) as in `group`, mixed (B, H, D).
+template <class K>
+void attention(const Heads& heads, K* cache, int64_t row_stride, int64_t head_stride, int64_t count,
+               const int64_t* lengths, const float* turns, const K* joint, int threads, K* mixed) {
+    const int64_t size = heads.size, kv_heads = heads.kv_heads, repeat = heads.heads / kv_heads;
+    const int64_t longest = *std::max_element(lengths, lengths + count) + 1;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> scores(longest), own((2 * repeat + 2) * size);
+        float *q = own.data(), *out = q + repeat * size, *key = out + repeat * size, *value = key + size;
+#pragma omp for schedule(dynamic)
+        for (int64_t one = 0; one < count * kv_heads; one++) {
+            int64_t row = one / kv_heads, g = one % kv_heads;
+            const K* from = joint + row * (heads.heads + 2 * kv_heads) * size;
+            for (int64_t d = 0; d < repeat * size; d++) q[d] = wide(from[g * repeat * size + d]);
+            for (int64_t d = 0; d < size; d++) {
+                key[d] = wide(from[(heads.heads + g) * size + d]);
+                value[d] = wide(from[(heads.heads + kv_heads + g) * size + d]);
+            }
+            K* keys = cache + row * row_stride + g * head_stride;
+            group(heads, keys, keys + kv_heads * head_stride, lengths[row], turns + lengths[row] * size, scores.data(),
+                  q, key, value, out);
+            K* to = mixed + (row * heads.heads + g * repeat) * size;
+            for (int64_t d = 0; d < repeat * size; d++) narrow(out[d], to[d]);
+        }
     }
 }
 
@@ -192,10 +225,15 @@ void step(const Decoder& decoder, const Cache& cache, int64_t id, int64_t positi
             normalise(x.data(), layer.norm, decoder.eps, width, own.data());
 #pragma omp for  // every such loop ends with a barrier
             for (int64_t row = 0; row < layer.qkv.rows; row++) joint[row] = output<W>(layer.qkv, row, own.data());
+            Heads heads{layer.q_norm, layer.k_norm, decoder.heads, decoder.kv_heads, decoder.size, decoder.eps};
 #pragma omp for
-            for (int64_t g = 0; g < decoder.kv_heads; g++)
-                group<K>(decoder, layer, cache, index, position, g, turns.data(), turns.data() + half, scores.data(),
-                         joint.data(), mixed.data());
+            for (int64_t g = 0; g < decoder.kv_heads; g++) {
+                K* keys = (K*)cache.kv + index * cache.layer_stride + g * cache.head_stride;
+                int64_t first = g * decoder.heads / decoder.kv_heads * decoder.size;
+                float* key = joint.data() + (decoder.heads + g) * decoder.size;
+                group(heads, keys, keys + decoder.kv_heads * cache.head_stride, position, turns.data(), scores.data(),
+                      joint.data() + first, key, key + decoder.kv_heads * decoder.size, mixed.data() + first);
+            }
 #pragma omp for
             for (int64_t row = 0; row < width; row++) x[row] += output<W>(layer.out, row, mixed.data());
             normalise(x.data(), layer.feed_norm, decoder.eps, width, own.data());
@@ -239,6 +277,16 @@ void step_int8_float32(const Decoder* decoder, const Cache* cache, int64_t id, i
 void step_int8_bfloat16(const Decoder* decoder, const Cache* cache, int64_t id, int64_t position, int threads,
                         float* out) {
     step<int8_t, bfloat16>(*decoder, *cache, id, position, threads, out);
+}
+void attention_float32(const Heads* heads, void* cache, int64_t row_stride, int64_t head_stride, int64_t count,
+                       const int64_t* lengths, const float* turns, const void* joint, int threads, void* mixed) {
+    attention(*heads, (float*)cache, row_stride, head_stride, count, lengths, turns, (const float*)joint, threads,
+              (float*)mixed);
+}
+void attention_bfloat16(const Heads* heads, void* cache, int64_t row_stride, int64_t head_stride, int64_t count,
+                        const int64_t* lengths, const float* turns, const void* joint, int threads, void* mixed) {
+    attention(*heads, (bfloat16*)cache, row_stride, head_stride, count, lengths, turns, (const bfloat16*)joint, threads,
+              (bfloat16*)mixed);
 }
 void linear_float32(const Matrix* matrix, const float* x, int threads, float* out) {
     linear<float>(*matrix, x, threads, out);

@@ -6,7 +6,8 @@ A step of one small sequence is bound by the cost of starting operations, and on
 weights. So: queries and keys are rotated together and in place, keys and values are written to the cache together, no
 operation has a twin per head group, and on processors weights may be copied into oneDNN's blocked layout, which reads
 bfloat16 at more than twice the rate of a plain matrix, or be int8 with a scale per row (a quarter of float32's bytes).
-A single sequence on a processor may go through `unitok.native`, which has no operations to start at all.
+A single sequence on a processor may go through `unitok.native`, which has no operations to start at all, and so may
+the attention of a batch, which there reads of every sequence what it has filled.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ class Stepper:
         decoder: what is to be computed.
         packed: copy the weights into the layout that processors read quickest. Pays after some ten steps.
         int8: round the weights; changes what is computed.
-        compiled: step single sequences through `unitok.native`, with float32 between the weights whatever these are.
-            Compiles for two seconds where no process on this machine has before. Where it cannot, a warning says so.
+        compiled: step single sequences through `unitok.native`, with float32 between the weights whatever these are,
+            and the attention of batches, which then reads no more of the cache than each sequence has filled. Compiles
+            for two seconds where no process on this machine has before. Where it cannot, a warning says so.
     """
 
     def __init__(self, decoder: Decoder, *, packed: bool = False, int8: bool = False, compiled: bool = False) -> None:
@@ -102,6 +104,7 @@ class Stepper:
         self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies
         self.cosine = self.sine = self.embedding.new_zeros(0, 1, decoder.config.head_dim)
+        self.turns = torch.zeros(0, decoder.config.head_dim, device="cpu")
 
     @cached_property
     def layers(self) -> list[_Layer]:
@@ -148,6 +151,8 @@ class Stepper:
         if alone and self.alone is not None:
             cache.lengths += 1
             return self.alone(int(ids), cache, longest - 1)
+        if self.alone is not None and not fixed:
+            return self._batch(self.alone, ids, cache)
         config, size = self.config, self.config.head_dim
         self._rotations(cache.capacity)
         heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
@@ -174,6 +179,22 @@ class Stepper:
                 attn_mask=mask,
             )
             x = x + layer.out(mixed.reshape(len(ids), -1))
+            gate, up = layer.gate_up(functional.rms_norm(x, (width,), layer.feed_norm, eps)).chunk(2, -1)
+            x = x + layer.down(functional.silu(gate).mul_(up))
+        cache.lengths += 1
+        return functional.rms_norm(x, (width,), self.norm, eps)
+
+    def _batch(self, compiled: native.NativeStep, ids: Tensor, cache: KVCache) -> Tensor:
+        """The step of a batch with compiled attention."""
+        config, width, eps = self.config, self.config.width, self.config.norm_eps
+        if len(self.turns) < cache.capacity:
+            angles = torch.arange(cache.capacity).float()[:, None] * self.frequencies.float()
+            self.turns = torch.cat([angles.cos(), angles.sin()], -1)
+        lengths = cache.lengths.contiguous()
+        x = functional.embedding(ids, self.embedding)
+        for index, (layer, own) in enumerate(zip(self.layers, cache.layers)):
+            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(ids), -1, config.head_dim)
+            x = x + layer.out(compiled.attend(index, joint, own, lengths, self.turns))
             gate, up = layer.gate_up(functional.rms_norm(x, (width,), layer.feed_norm, eps)).chunk(2, -1)
             x = x + layer.down(functional.silu(gate).mul_(up))
         cache.lengths += 1

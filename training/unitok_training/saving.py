@@ -165,9 +165,18 @@ def lock_pages(owner: object, memory: Tensor) -> weakref.finalize | None:
     runtime = torch.cuda.cudart()
     address = memory.data_ptr()
     if int(runtime.cudaHostRegister(address, memory.numel(), 0)) != 0:
+        forget_error()
         return None
     # The tensor goes along: its memory must not be given back before it is unlocked.
     return weakref.finalize(owner, _unlock_pages, runtime, address, memory)
+
+
+def forget_error() -> None:
+    """Take back the error that a refused call has left: torch reports it with the next kernel, whichever that is."""
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError:
+        pass
 
 
 def _unlock_pages(runtime: Any, address: int, memory: Tensor) -> None:
