@@ -13,6 +13,8 @@ from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_training.known import longest_seconds
+from unitok_training.mixture import Mixture
+from unitok_training.plans import PlanSource
 
 
 @pytest.fixture
@@ -63,6 +65,20 @@ def test_shards_hold_joined_rows_and_say_how_long_recordings_become(rows: list[R
     assert len(shards) == len(plain) + 10
     joined = [index for index in range(len(shards)) if str(shards.row(index)["id"]).startswith("joined")]
     for index in joined:
-        assert shards.row(index)["audio"] == "" and len(shards.codes(index)) and shards.split[index] == "train"
+        assert shards.row(index)["audio"] == "" and len(shards.codes(index)) and shards.split[index] == "joined"
     assert longest_seconds(plain) == pytest.approx(0.48, abs=0.1)
     assert longest_seconds(shards) > 1.0
+
+
+def test_tasks_that_listen_learn_from_joined_rows_and_the_others_do_not(rows: list[Row], tmp_path: Path) -> None:
+    shards = prepare_shards(rows, tokenizers(), tmp_path / "joined", joined_share=0.5, seed=0)
+    vocabulary = tokenizers().vocabulary(["de", "en"])
+    keys = ("asr", "asr.codes", "s2tt", "s2st.chain", "mt", "tts.units", "lm", "slm")
+    source = PlanSource(shards, vocabulary, Mixture(tasks=dict.fromkeys(keys, 1.0)), seed=0)
+    found = source.usable()
+    assert {key: found[key] for key in keys[:4]} == dict.fromkeys(keys[:4], 30)
+    assert {key: found[key] for key in keys[4:]} == dict.fromkeys(keys[4:], 20)
+    targets = source.items[source.keys.index("s2tt")]
+    joined = np.asarray(shards.split) == "joined"
+    assert targets.start is not None and targets.pool is not None
+    assert np.array_equal(joined[targets.source], joined[targets.pool[targets.start]])

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.vocabulary import Vocabulary
 
@@ -127,7 +128,11 @@ class Columns:
         self.ids = shards.id
         self.speaker = np.asarray(shards.speaker)
         self.group = np.asarray(shards.group)
-        self.split = np.asarray(shards.split) == split
+        splits = np.asarray(shards.split)
+        self.split = splits == split
+        """(R,) rows that examples are made of."""
+        self.joined = splits == JOINED if split == "train" else np.zeros(len(splits), np.bool_)
+        """(R,) rows of several utterances, for tasks that listen."""
         lang = np.asarray(shards.lang)
         self.known_language = np.isin(lang, list(vocabulary.languages))
         self.languages = sorted(set(lang.tolist()))
@@ -220,6 +225,8 @@ NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "ilm": (("text_ids", "units"), None),
     "chat": (("units", "text_ids"), ("text_ids", "units")),
 }
+LISTENING = ("asr", "s2tt", "s2st")
+"""Tasks whose recordings may be several utterances long."""
 COLUMN_NAMES = {"text_ids": "text", "units": "units", "codes": "codes"}
 
 

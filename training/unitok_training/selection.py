@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.columns import COLUMN_NAMES, NEEDS, Columns, Items, Skipped, segment_maximum
+from unitok_training.columns import COLUMN_NAMES, LISTENING, NEEDS, Columns, Items, Skipped, segment_maximum
 from unitok_training.mixture import TaskKey
 
 
@@ -29,7 +29,7 @@ class Selection:
             raise InputError(f"mixture.{key}: only `unitok train-latent` takes it; remove it with mixture.{key}=0")
         columns = self.columns
         source_needs, target_needs = NEEDS[parsed.line]
-        usable = columns.split.copy()
+        usable = self._rows(parsed)
         total = int(usable.sum())
         reasons: list[tuple[str, int]] = []
 
@@ -62,6 +62,11 @@ class Selection:
             )
         return items
 
+    def _rows(self, parsed: TaskKey) -> np.ndarray:
+        """(R,) rows that a task may be made of, a copy."""
+        listens = parsed.task in LISTENING
+        return self.columns.split | self.columns.joined if listens else self.columns.split.copy()
+
     def _is(self, language: str) -> np.ndarray:
         """(R,) whether a row is in a language."""
         languages = self.columns.languages
@@ -84,9 +89,9 @@ class Selection:
         rows = np.flatnonzero(usable)
         return rows[np.sort(np.unique(self._cell[rows], return_index=True)[1])]
 
-    def _targets(self, needs: Sequence[str]) -> np.ndarray:
+    def _targets(self, parsed: TaskKey, needs: Sequence[str]) -> np.ndarray:
         """(R,) whether a row can be an answer that needs these columns."""
-        target = self.columns.split & self.columns.known_language
+        target = self._rows(parsed) & self.columns.known_language
         for name in needs:
             target &= self.columns.lengths(name) > 0
         return target
@@ -94,7 +99,7 @@ class Selection:
     def _pairs(self, parsed: TaskKey, usable: np.ndarray, target_needs: Sequence[str]) -> Items:
         """Every usable source row with every other language in which its group is said."""
         columns = self.columns
-        target = self._targets(target_needs) & (columns.group != "")
+        target = self._targets(parsed, target_needs) & (columns.group != "")
         pool = self._distinct(target) if parsed.line == "mt" else np.flatnonzero(target)
         pool = pool[np.argsort(self._cell[pool], kind="stable")]
         cells = self._cell[pool]
@@ -116,7 +121,7 @@ class Selection:
         columns = self.columns
         row_of = {str(columns.ids[row]): int(row) for row in np.flatnonzero(usable)}
         pairs = []
-        for row in np.flatnonzero(self._targets(target_needs)):
+        for row in np.flatnonzero(self._targets(parsed, target_needs)):
             if '"reply_to"' not in columns.extras[row]:
                 continue
             question = row_of.get(str(json.loads(columns.extras[row])["reply_to"]))

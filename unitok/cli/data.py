@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
     prepare.add_argument(
         "--joined-share",
         type=float,
-        default=0.15,
+        default=0.1,
         metavar="SHARE",
         help="rows of several utterances to add, ÷ groups of utterances (default: %(default)s)",
     )
