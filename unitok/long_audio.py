@@ -28,6 +28,8 @@ QUIET_SHARE = 1 / 3
 ENDS_SPACELESS, BEGINS_SPACELESS = re.compile(rf"[{SPACELESS}]\s*$"), re.compile(rf"^\s*[{SPACELESS}]")
 
 
+SHORT_PAUSE = 0.08
+"""Between two sentences in a hurry: as long as the longest closures of most plosives, of which the widest is taken."""
 SHORTEST_PIECE = 1.0
 """Pieces are not cut shorter than this, in seconds, whatever was learned."""
 
@@ -62,6 +64,7 @@ class Cutting:
         return Cutting(
             longest=longest,
             search=search,
+            pause=SHORT_PAUSE,
             good_pause=min(0.5, search),
             overlap=shared if overlap else 0.0,
             leeway=shared / 4,

@@ -16,7 +16,7 @@ from unitok_tokenizers.manifest import Row
 
 SPLIT = "joined"
 """Split of these rows: tasks that listen train on them beside the training split; the others have no use for them."""
-MOST_PARTS = 3
+MOST_PARTS = 2
 AROUND = Surroundings(end_share=0.5, under_share=0.0)
 """Around what is joined: such rows are spoken too, and noise under the speech would be learned."""
 
@@ -52,7 +52,7 @@ class JoinedRow(Row):
 
 
 def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: float | None = None) -> list[Row]:
-    """New rows for training, `share` times as many as there are groups: two or three utterances of one speaker each.
+    """New rows for training, `share` times as many as there are groups: two utterances of one speaker each.
 
     What is said in several languages is joined in all of them, so that the joined rows translate one another. Nothing
     is joined where a speaker has a single utterance, or where rows have no text or no recording.

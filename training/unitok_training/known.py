@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from unitok.limits import Limits
-from unitok_tokenizers.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.text_normalization.sentences import split_sentences
 from unitok_tokenizers.text_normalization.spoken import learned_characters
@@ -60,8 +59,11 @@ def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
 
 
 def longest_seconds(shards: Shards) -> float:
-    """How long the recordings were that training has seen, but for the longest few: as long as their units."""
-    rows = np.flatnonzero(np.isin(shards.split, ("train", JOINED)) & (np.diff(shards.ragged("units")[1]) > 0))
+    """How long utterances of the training are, but for the longest few: as long as their units.
+
+    Joined rows do not count: a cut between sentences is worth more than a long piece.
+    """
+    rows = np.flatnonzero((shards.split == "train") & (np.diff(shards.ragged("units")[1]) > 0))
     rate = shards.streams["units"].frame_rate
     if not len(rows) or rate is None:
         return Limits().longest_seconds
