@@ -54,7 +54,7 @@ class Recording:
         self.files = [soundfile.SoundFile(view) for view in self.views]
         self.rate = int(self.files[0].samplerate)
         self.lengths = [_frames(piece, file) for piece, file in zip(layout.pieces, self.files)]
-        self.missing = layout.missing
+        self.missing = layout.missing or (_told_by_log(self.files[0]) if not layout.known else "")
         """What shows that the file is cut; complete when all of it was read."""
         for file, length in zip(self.files, self.lengths):
             if file.samplerate != self.rate:
@@ -118,6 +118,12 @@ class Recording:
                 f"audio {self.path} goes on behind the {self.lengths[index] / self.rate:.2f} s that its header tells "
                 f"of, for {behind:,} bytes; mend the header, or convert the file again"
             )
+
+
+def _told_by_log(file: Any) -> str:
+    """What libsndfile notes of sizes that do not fit the file, and passes over."""
+    lines = (" ".join(line.split()) for line in file.extra_info.splitlines())
+    return next((line.strip("* .") for line in lines if "should be" in line or "truncated" in line), "")
 
 
 def _frames(piece: Piece, file: Any) -> int:

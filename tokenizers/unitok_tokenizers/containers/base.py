@@ -50,13 +50,15 @@ class Layout:
     """What shows that the file was cut; empty where it is whole."""
     trouble: str = ""
     """Why the file cannot be read as it is, with the remedy; empty where it can."""
+    known: bool = True
+    """False where only the decoder knows the container."""
     self_delimiting: bool = field(default=True)
     """False where the decoder alone finds the end (FLAC): bytes that it never looked at are then a fault."""
 
 
 def whole_file(size: int) -> Layout:
     """A container that only the decoder knows."""
-    return Layout(pieces=(Piece(parts=((0, size),)),))
+    return Layout(pieces=(Piece(parts=((0, size),)),), known=False)
 
 
 def never_filled_in(size: int, *, bits: int = 32) -> bool:

@@ -29,7 +29,7 @@ CHAIN = 4
 """Frames in a row, all alike, that are no accident."""
 FIRST_BYTES = 1 << 16
 """How far into a file the first frame may be."""
-WINDOW = 1 << 20
+WINDOW, STRETCH = 1 << 20, 1 << 16
 MONO = 0b11
 DELAY = 529
 """Samples that mpg123 takes away where an Info frame makes it cut exactly: the delay of its synthesis."""
@@ -117,9 +117,10 @@ class _Run:
     """Frames with sound."""
 
 
-def is_mpeg(source: BinaryIO, start: int, size: int) -> bool:
-    """Whether frames in a row begin at `start`."""
-    return _chained(_Window(source), start, size)
+def first_frame(source: BinaryIO, start: int, size: int) -> int | None:
+    """Where frames in a row begin, at `start` or a little behind it: what was cut out of a stream begins in the middle
+    of a frame. None where nothing does."""
+    return _next_chain(_Window(source), start, size, start + FIRST_BYTES)
 
 
 def mpeg_layout(source: BinaryIO, start: int, size: int) -> Layout:
@@ -155,15 +156,15 @@ def _chained(window: _Window, position: int, end: int) -> bool:
     return True
 
 
-def _next_chain(window: _Window, position: int, end: int) -> int | None:
-    """Where the next frames in a row begin."""
-    while position + 4 <= end:
-        data = window.at(position, min(WINDOW, end - position))
+def _next_chain(window: _Window, position: int, end: int, latest: int) -> int | None:
+    """Where the next frames in a row begin, before `latest`."""
+    latest = min(latest, end - 3)
+    while position < latest:
+        data = window.at(position, min(STRETCH, latest - position))
         found = data.find(b"\xff")
         while found >= 0:
             if _chained(window, position + found, end):
                 return position + found
-            data = window.at(position, min(WINDOW, end - position))
             found = data.find(b"\xff", found + 1)
         position += max(1, len(data))
     return None
@@ -184,7 +185,7 @@ def _runs(window: _Window, position: int, end: int) -> Iterator[_Run]:
             if run is not None:
                 yield run
                 run = None
-            found = _next_chain(window, position, end)
+            found = _next_chain(window, position, end, end)
             if found is None:
                 return
             position = found

@@ -16,6 +16,7 @@ READERS: tuple[tuple[Callable[[bytes], bool], Reader], ...] = (
     (sized.is_au, sized.au_layout),
     (sized.is_caf, sized.caf_layout),
     (sized.is_sphere, sized.sphere_layout),
+    (sized.is_voc, sized.voc_layout),
     (lambda head: head.startswith(ogg.MARK), ogg.ogg_layout),
     (lambda head: head.startswith(flac.MARK), flac.flac_layout),
 )
@@ -30,6 +31,5 @@ def probe(source: BinaryIO, size: int) -> Layout:
     for begins, read in READERS:
         if begins(head):
             return read(source, size, start) or whole_file(size)
-    if mpeg.is_mpeg(source, start, size):
-        return mpeg.mpeg_layout(source, start, size)
-    return whole_file(size)
+    first = mpeg.first_frame(source, start, size)
+    return whole_file(size) if first is None else mpeg.mpeg_layout(source, first, size)

@@ -1,6 +1,7 @@
-"""AIFF, AU, CAF and NIST Sphere: what their headers tell of the length of the samples, and what is there.
+"""AIFF, AU, CAF, NIST Sphere and VOC: what their headers tell of the length of the samples, and what is there.
 
-Sources: Apple's descriptions of AIFF-C and CAF, Sun's AU header, NIST's SPHERE header.
+Sources: Apple's descriptions of AIFF-C and CAF, Sun's AU header, NIST's SPHERE header,
+Creative's VOC blocks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from unitok_tokenizers.containers.chunks import Chunk, Family, chunks, followed,
 AIFF = Family(order="big")
 CAF = Family(order="big", size_bytes=8, align=1, first=8)
 LARGEST = 0xFFFFFFFE
+VOC_SOUND = (1, 2, 9)
+"""Kinds of VOC blocks that hold sound."""
 
 
 def is_aiff(head: bytes) -> bool:
@@ -33,6 +36,27 @@ def is_caf(head: bytes) -> bool:
 def is_sphere(head: bytes) -> bool:
     """Whether these bytes begin a NIST Sphere file."""
     return head[:8] == b"NIST_1A\n"
+
+
+def is_voc(head: bytes) -> bool:
+    """Whether these bytes begin a Creative Voice file."""
+    return head.startswith(b"Creative Voice File\x1a")
+
+
+def voc_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
+    """What a VOC file says: blocks of a kind and 24 bits of length, of which the decoder reads one with sound."""
+    position = start + int.from_bytes(read_at(source, start + 20, 2), "little")
+    whole = (Piece(parts=((start, size),)),)
+    sounds = 0
+    while len(head := read_at(source, position, 4)) == 4 and head[0]:
+        length = int.from_bytes(head[1:], "little")
+        if missing := not_there(length, size - position - 4):
+            return Layout(pieces=whole, missing=missing)
+        sounds += head[0] in VOC_SOUND
+        position += 4 + length
+    if sounds > 1:
+        return Layout(pieces=whole, trouble=f"it has {sounds} blocks of sound; convert it to WAV or FLAC")
+    return Layout(pieces=whole)
 
 
 def aiff_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
