@@ -19,6 +19,7 @@ sys.path[1:1] = [str(ROOT / name) for name in ("tokenizers", "vocoder", "trainin
 from benchmarks import machine, results, table  # noqa: E402
 from benchmarks.context import Context  # noqa: E402
 from benchmarks.subjects import SUBJECTS, TIMED  # noqa: E402
+from unitok.cli.options import seed_option  # noqa: E402
 from unitok_tokenizers.errors import InputError  # noqa: E402
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("subjects", nargs="*", help=f"which (default: all): {', '.join(SUBJECTS)}")
     parser.add_argument("--rounds", type=int, default=3, help="times that every arm runs, in turn (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, prompts and lengths (default: 0)")
+    parser.add_argument("--seed", type=seed_option, default=0, help="seed of weights, prompts and lengths (default: 0)")
     parser.add_argument(
         "--force", action="store_true", help="measure on a busy machine or what is not committed; the rows say so"
     )

@@ -203,7 +203,7 @@ def draws_of(seed: int | Sequence[int], prompts: Sequence[np.ndarray]) -> list[n
 
     The prompt is among them so that unlike prompts with one seed have nothing to do with each other.
     """
-    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(prompts)
     if len(seeds) != len(prompts):
         raise InputError(f"{len(seeds)} seeds for {len(prompts)} sequences; give one for all, or one for each")
     marks = [zlib.crc32(np.asarray(prompt).astype("<i8").tobytes()) for prompt in prompts]
