@@ -1,0 +1,119 @@
+"""Whisper as a recogniser, greedy, with the stock class: from folders of CTranslate2 and of Hugging Face.
+
+B batch, S samples, F feature frames, M mel bins, T ids, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitok.backends.interfaces import Heard
+from unitok.long_audio import Cutting, Piece, Transcript, cut, is_silent
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.whisper_folder import WhisperParts, load_whisper
+
+BATCH = 16
+"""Windows at a time: 30 s each, whatever is spoken in them."""
+MOST_IDS, IDS_PER_SECOND = 4, 8.0
+"""An answer has at most this many ids, and as many more per second: twice of what fast talkers say. Greedy search on
+unclear speech may repeat itself until it is stopped, and such an answer would count as a hundred errors."""
+
+
+@dataclass
+class WhisperRecogniser:
+    """Greedy transcripts; recordings longer than a window are cut at pauses."""
+
+    parts: WhisperParts
+    """Model, features and tokenizer."""
+
+    @staticmethod
+    def load(folder: Path | str) -> WhisperRecogniser:
+        """Read a local folder; InputError as `load_whisper`."""
+        return WhisperRecogniser(load_whisper(folder))
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it takes."""
+        return int(self.parts.features.sampling_rate)
+
+    @property
+    def cutting(self) -> Cutting:
+        """How long recordings are cut: to the window that the model has learned."""
+        window = float(self.parts.model.config.max_source_positions * 2 * self.parts.features.hop_length)
+        longest = window / self.sample_rate
+        return Cutting(longest=longest, search=longest / 2)
+
+    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recogniser.recognise`: one hypothesis of each, without a score. Silence is an empty text."""
+        pieces = [list(cut([samples], self.sample_rate, self.cutting)) for samples in audio]
+        flat = [piece for recording in pieces for piece in recording]
+        read = iter(self._read(flat, lang))
+        heard = []
+        for recording in pieces:
+            transcript = Transcript(self.sample_rate)
+            for piece in recording:
+                transcript.add(piece, next(read))
+            heard.append([Heard(text=transcript.text)])
+        return heard
+
+    def _read(self, pieces: Sequence[Piece], lang: str) -> list[str]:
+        texts = [""] * len(pieces)
+        spoken = [index for index, piece in enumerate(pieces) if not is_silent(piece.samples, self.sample_rate)]
+        prompt = self.parts.prompt(lang)
+        for begin in range(0, len(spoken), BATCH):
+            batch = spoken[begin : begin + BATCH]
+            features = self.parts.features(
+                [pieces[index].samples for index in batch], sampling_rate=self.sample_rate, return_tensors="pt"
+            ).input_features  # (B, M, F), padded to the window
+            seconds = [len(pieces[index].samples) / self.sample_rate for index in batch]
+            limits = [MOST_IDS + int(IDS_PER_SECOND * one) for one in seconds]
+            for index, ids in zip(batch, greedy_ids(self.parts.model, features, prompt, limits)):
+                texts[index] = self.parts.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return texts
+
+
+@torch.inference_mode()
+def greedy_ids(model: Any, features: Tensor, prompt: Sequence[int], limits: Sequence[int]) -> list[list[int]]:
+    """The most probable id at each step, without those that the model's generation settings suppress.
+
+    Args:
+        model: `WhisperForConditionalGeneration`.
+        features: (B, M, F) of whole windows.
+        prompt: ids that every answer begins behind.
+        limits: most ids of each row.
+
+    Returns:
+        Ids of each row, without prompt and end; at most half of the decoder's positions, as Whisper itself does it.
+    """
+    config = model.generation_config
+    end = int(config.eos_token_id)
+    room = model.config.max_target_positions // 2 - len(prompt)
+    if room <= 0:
+        raise InputError(f"this Whisper model has no room behind a prompt of {len(prompt)} ids; use a larger one")
+    most = torch.tensor([min(limit, room) for limit in limits], device=model.device)
+    encoded = model.get_encoder()(features.to(model.device, model.dtype))
+    ids = torch.tensor([list(prompt)] * len(features), device=model.device)  # (B, T)
+    cache, alive = None, torch.ones(len(features), dtype=torch.bool, device=model.device)
+    rows: list[list[int]] = [[] for _ in range(len(features))]
+    for step in range(int(most.max())):
+        out = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
+        cache, logits = out.past_key_values, out.logits[:, -1].float()  # (B, V)
+        logits[:, config.suppress_tokens or []] = -torch.inf
+        if step == 0:
+            logits[:, config.begin_suppress_tokens or []] = -torch.inf
+        chosen = logits.argmax(1)
+        alive &= (chosen != end) & (most > step)
+        if not alive.any():
+            break
+        for row, (going, token) in enumerate(zip(alive.tolist(), chosen.tolist())):
+            if going:
+                rows[row].append(token)
+        ids = chosen[:, None]
+    return rows
