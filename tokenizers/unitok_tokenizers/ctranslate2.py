@@ -91,7 +91,9 @@ def read_ct2(path: Path | str) -> Ct2Variables:
             raise ValueError(f"an alias of {lost[0]}, which is not there")
         scalars = {name: value.item() for name, value in raw.items() if value.ndim == 0 and not name.endswith(SCALE)}
         tensors = {
-            name: _dequantized(name, value, raw) for name, value in raw.items() if value.ndim and not _is_scale(name, raw)
+            name: _dequantized(name, value, raw)
+            for name, value in raw.items()
+            if value.ndim and not _is_scale(name, raw)
         }
         kept = {name: other for name, other in aliases.items() if not name.endswith(SCALE)}
         return Ct2Variables(spec=spec, revision=revision, tensors=tensors, scalars=scalars, aliases=kept)

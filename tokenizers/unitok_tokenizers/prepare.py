@@ -258,8 +258,8 @@ def _columns(
     words = [list(row.words) for row in rows]
     if trim and tokenizers.detector is not None:  # levels alone are no reason to leave out what is to be learned
         looked = [place for place, one in enumerate(heard) if may_be_trimmed(one, rate)]
-        found = spoken_spans([heard[place] for place in looked], rate, tokenizers.detector)
-        for place, kept in zip(looked, found):
+        spans = spoken_spans([heard[place] for place in looked], rate, tokenizers.detector)
+        for place, kept in zip(looked, spans):
             if kept:  # where nothing is spoken, there is still something to tokenize
                 index = with_audio[place]
                 heard[place] = keep(heard[place], rate, kept)

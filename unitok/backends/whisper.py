@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from unitok.backends.interfaces import Heard
-from unitok.long_audio import Cutting, Piece, Transcript, cut, is_silent
+from unitok.long_audio import SILENCE_DB, Cutting, Piece, Transcript, cut
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.speech_activity import loudness
 from unitok_tokenizers.whisper_folder import WhisperParts, load_whisper
 
 BATCH = 16
@@ -65,7 +66,7 @@ class WhisperRecogniser:
 
     def _read(self, pieces: Sequence[Piece], lang: str) -> list[str]:
         texts = [""] * len(pieces)
-        spoken = [index for index, piece in enumerate(pieces) if not is_silent(piece.samples, self.sample_rate)]
+        spoken = [index for index, piece in enumerate(pieces) if loudness(piece.samples, self.sample_rate) > SILENCE_DB]
         prompt = self.parts.prompt(lang)
         for begin in range(0, len(spoken), BATCH):
             batch = spoken[begin : begin + BATCH]

@@ -17,9 +17,7 @@ LOG_STEP = math.log(6.4) / 27.0
 
 def slaney_to_hz(mel: Tensor) -> Tensor:
     """Mels of Slaney's scale (1998, Auditory Toolbox) → Hz."""
-    return torch.where(
-        mel < BREAK_MEL, mel * BREAK_HZ / BREAK_MEL, BREAK_HZ * torch.exp(LOG_STEP * (mel - BREAK_MEL))
-    )
+    return torch.where(mel < BREAK_MEL, mel * BREAK_HZ / BREAK_MEL, BREAK_HZ * torch.exp(LOG_STEP * (mel - BREAK_MEL)))
 
 
 def hz_to_slaney(hz: float) -> float:
