@@ -44,7 +44,7 @@ Voice = Audio | None
 
 PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
 """How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
-CLOSE = Trimming(margin=0.08, pause=0.3)
+CLOSE = Trimming(margin=0.08, pause=0.3, inner=0.08)
 """Of a recording that says what a voice is like, nothing but speech counts."""
 
 
@@ -171,7 +171,8 @@ class Answering:
 
     def listener(self, rate: int, *, overlap: bool) -> Listener:
         """Cuts a recording into pieces of what is spoken, as long as this model has learned to read."""
-        return Listener(rate, self.detector, Cutting.of(self.limits.longest_seconds, overlap=overlap))
+        cutting = Cutting.of(self.limits.longest_seconds, overlap=overlap)
+        return Listener(rate, self.detector, cutting, whole_seconds=self.limits.whole_seconds)
 
     def spoken(
         self, audio: Audio, rate: int, *, seconds: float | None = None, trimming: Trimming | None = None

@@ -24,7 +24,9 @@ class Limits:
     frames_per_unit: float = 3.0
     """Code frames per deduplicated unit."""
     longest_seconds: float = 12.0
-    """Longest recording: longer ones are read in pieces."""
+    """Longest utterance of the training: longer recordings are cut to such pieces, at pauses."""
+    whole_seconds: float = 0.0
+    """Recordings of several utterances that are read whole all the same, because training has seen such."""
     longest_text: int = 24
     """Text ids of the longest text that is read at once; longer ones are cut at sentences."""
     sentences_together: int = 1

@@ -6,6 +6,7 @@ S samples. Samples come as blocks and leave as pieces; no more than a window, a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -57,6 +58,7 @@ class Listener:
         detector: knows speech from other sounds; levels decide where it is None.
         cutting: how long pieces may become.
         trimming: how much stays around what is spoken.
+        whole_seconds: what is spoken in a recording is not cut up to here, even where pieces are to be shorter.
     """
 
     def __init__(
@@ -65,9 +67,12 @@ class Listener:
         detector: SpeechDetector | None,
         cutting: Cutting | None = None,
         trimming: Trimming | None = None,
+        *,
+        whole_seconds: float = 0.0,
     ) -> None:
         self.rate, self.detector = rate, detector
         self.cutting, self.trimming = cutting or Cutting(), trimming or Trimming()
+        self.whole_seconds = max(whole_seconds, self.cutting.longest)
         self._places: list[tuple[int, int]] = [(0, 0)]
         """(samples given so far, where the next one stood in the recording), a pair per span."""
 
@@ -86,7 +91,13 @@ class Listener:
 
     def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
         """Pieces of what is spoken; `Piece.start` counts spoken samples, see `second`."""
-        for piece in cut(self.spoken(blocks), self.rate, self.cutting):
+        spoken, held = self.spoken(blocks), list[np.ndarray]()
+        while sum(map(len, held)) <= self.whole_seconds * self.rate and (block := next(spoken, None)) is not None:
+            held.append(block)
+        if 0 < sum(map(len, held)) <= self.whole_seconds * self.rate:
+            yield Piece(samples=np.concatenate(held), start=0, overlap=0)
+            return
+        for piece in cut(chain(held, spoken), self.rate, self.cutting):
             short = len(piece.samples) < SHORT_SECONDS * self.rate  # what a cut in the last pause leaves over
             if len(piece.samples) and not (short and not self._says_something(piece.samples)):
                 yield piece

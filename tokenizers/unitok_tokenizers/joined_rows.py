@@ -1,4 +1,4 @@
-"""Training rows that are several utterances in one: what a model must have seen to read recordings of some length.
+"""Training rows of several utterances, or with pauses inside: what a model must have seen to read what people record.
 
 S samples.
 """
@@ -11,22 +11,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok_tokenizers.backgrounds import Surroundings, noises, surrounded
+from unitok_tokenizers.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.manifest import Row
 
 SPLIT = "joined"
 """Split of these rows: tasks that listen train on them beside the training split; the others have no use for them."""
-MOST_PARTS = 2
+PARTED_SHARE = 0.5
+"""Share of these rows that are one utterance with a pause inside; the others are two utterances."""
 AROUND = Surroundings(end_share=0.5, under_share=0.0)
 """Around what is joined: such rows are spoken too, and noise under the speech would be learned."""
+VOICES = 12
+"""Recordings that murmurs are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JoinedRow(Row):
-    """Utterances of one speaker one after another, with gaps and ends of silence or noise, as one utterance."""
+    """Two utterances of one speaker, or one in two parts, with silence or noise around and between, as one utterance."""
 
     parts: tuple[Row, ...] = ()
     """What is joined, in order."""
+    voices: tuple[Row, ...] = ()
+    """Whose recordings a murmur in the background is made of."""
     seed: int = 0
     """Of the gaps and ends, together with the row's name."""
 
@@ -35,57 +40,64 @@ class JoinedRow(Row):
         """There is no file of it."""
         return ""
 
-    def load(self, sample_rate: int, *, most_seconds: float | None = None) -> np.ndarray:
-        """(S,) samples, `most_seconds` at most; InputError, naming the part, where one cannot be read."""
+    def load(self, sample_rate: int) -> np.ndarray:
+        """(S,) samples; InputError, naming the part, where one cannot be read."""
         random = np.random.default_rng([self.seed, zlib.crc32(self.id.encode())])
-        parts = [part.load(sample_rate, most_seconds=most_seconds) for part in self.parts]
-        joined = surrounded(parts, sample_rate, noises(sample_rate), random, AROUND)
-        return joined if most_seconds is None else joined[: round(most_seconds * sample_rate)]
+        sounds = [part.load(sample_rate) for part in self.parts]
+        if len(sounds) == 1:
+            sounds = split_at_quiet(sounds[0], sample_rate, random)
+        return surrounded(sounds, sample_rate, _murmur(self.voices, sample_rate), random, AROUND)
 
-    def length(self) -> float:
-        """Seconds of its parts, without the gaps."""
-        return sum(part.length() for part in self.parts)
 
-    def stamp(self) -> list[int]:
-        """Size and time of every part's recording."""
-        return [number for part in self.parts for number in part.stamp()]
+_MURMURS: dict[tuple[tuple[str, ...], int], Backgrounds] = {}
+
+
+def _murmur(voices: Sequence[Row], rate: int) -> Backgrounds:
+    """Noises and the murmur of some recordings, made once: half a minute of each takes a second."""
+    key = (tuple(row.id for row in voices), rate)
+    if key not in _MURMURS:
+        _MURMURS.clear()
+        _MURMURS[key] = Backgrounds([row.load(rate) for row in voices], rate, seed=0)
+    return _MURMURS[key]
 
 
 def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: float | None = None) -> list[Row]:
-    """New rows for training, `share` times as many as there are groups: two utterances of one speaker each.
+    """New rows for training, `share` times as many as there are groups, that look like recordings people have.
 
-    What is said in several languages is joined in all of them, so that the joined rows translate one another. Nothing
-    is joined where a speaker has a single utterance, or where rows have no text or no recording.
+    Half of them are two utterances of one speaker one after another, and half one utterance with a pause inside. What
+    is said in several languages is made in all of them, so that these rows translate one another. Rows without text or
+    recording are left alone.
 
     Args:
-        rows: a manifest's rows; those of the training split are joined.
+        rows: a manifest's rows; those of the training split are used.
         share: new groups ÷ groups.
         seed: of the choice.
         most_seconds: rows whose parts are known to be longer together are left out.
     """
     by_speaker: dict[str, dict[str, dict[str, Row]]] = {}
-    for row in rows:
-        if row.split == "train" and row.audio is not None and row.text:
-            by_speaker.setdefault(row.speaker, {}).setdefault(row.group, {})[row.lang] = row
-    speakers = [name for name, groups in sorted(by_speaker.items()) if len(groups) > 1]
+    usable = [row for row in rows if row.split == "train" and row.audio is not None and row.text]
+    for row in usable:
+        by_speaker.setdefault(row.speaker, {}).setdefault(row.group, {})[row.lang] = row
+    speakers = sorted(by_speaker)
     if not speakers or share <= 0:
         return []
     random = np.random.default_rng([seed, 17])
+    voices = [usable[int(i)] for i in random.choice(len(usable), min(VOICES, len(usable)), replace=False)]
     sizes = np.asarray([len(by_speaker[name]) for name in speakers], dtype=np.float64)
     found: list[Row] = []
     for number in range(round(share * float(sizes.sum()))):
         groups = by_speaker[speakers[int(random.choice(len(speakers), p=sizes / sizes.sum()))]]
         names = sorted(groups)
-        count = min(int(random.integers(2, MOST_PARTS + 1)), len(names))
+        count = 1 if random.random() < PARTED_SHARE or len(names) < 2 else 2
         chosen = [groups[names[int(i)]] for i in random.choice(len(names), count, replace=False)]
         for lang in sorted(set.intersection(*(set(one) for one in chosen))):
-            joined = _joined(f"joined-{number:06d}", [one[lang] for one in chosen], seed)
+            joined = _joined(f"joined-{number:06d}", [one[lang] for one in chosen], voices, seed)
             if most_seconds is None or sum(part.seconds or 0.0 for part in joined.parts) <= most_seconds:
                 found.append(joined)
     return found
 
 
-def _joined(name: str, parts: Sequence[Row], seed: int) -> JoinedRow:
+def _joined(name: str, parts: Sequence[Row], voices: Sequence[Row], seed: int) -> JoinedRow:
     first = parts[0]
     return JoinedRow(
         id=f"{name}-{first.lang}",
@@ -96,6 +108,7 @@ def _joined(name: str, parts: Sequence[Row], seed: int) -> JoinedRow:
         text=" ".join((part.text or "").strip() for part in parts),
         audio=first.audio,
         parts=tuple(parts),
+        voices=tuple(voices),
         seed=seed,
         extras={"joined": [part.id for part in parts]},
     )

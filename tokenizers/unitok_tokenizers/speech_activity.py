@@ -51,8 +51,10 @@ class Trimming:
 
     margin: float = 0.35
     """Before the first and behind the last sign of speech of a span: recognizers mark the middle of a sound."""
-    pause: float = 0.9
-    """Longest pause that is left as it is; a longer one keeps a margin on either side."""
+    pause: float = 0.6
+    """Longest pause that is left as it is."""
+    inner: float = 0.2
+    """What a longer pause keeps on either side."""
     fade: float = 0.005
     """Cross-fade where something was taken out, so that there is no click."""
 
@@ -111,8 +113,9 @@ def spans(active: np.ndarray, seconds: float, trimming: Trimming | None = None) 
         return []
     step = seconds / len(active)
     breaks = np.flatnonzero(np.diff(found) * step > trimming.pause)
-    starts = found[np.concatenate([[0], breaks + 1])] * step - trimming.margin
-    ends = (found[np.concatenate([breaks, [len(found) - 1]])] + 1) * step + trimming.margin
+    inner = np.full(len(breaks), trimming.inner)
+    starts = found[np.concatenate([[0], breaks + 1])] * step - np.concatenate([[trimming.margin], inner])
+    ends = (found[np.concatenate([breaks, [len(found) - 1]])] + 1) * step + np.concatenate([inner, [trimming.margin]])
     return [(max(0.0, float(a)), min(seconds, float(b))) for a, b in zip(starts, ends)]
 
 

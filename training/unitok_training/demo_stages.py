@@ -58,7 +58,7 @@ from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 
 Settings = Mapping[str, Any]
-JOINED_SHARE = 0.12
+JOINED_SHARE = 0.16
 """Rows of several utterances, ÷ groups of utterances."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unitok.limits import Limits
+from unitok_tokenizers.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.shards import Shards
 from unitok_tokenizers.text_normalization.sentences import split_sentences
 from unitok_tokenizers.text_normalization.spoken import learned_characters
@@ -43,6 +44,7 @@ def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
     found = longest_texts(shards, train_rows, size["text_ids"]) if "text_ids" in size else {}
     if "units" in shards.streams:
         found["longest_seconds"] = longest_seconds(shards)
+        found["whole_seconds"] = longest_seconds(shards, "train", JOINED)
     if "units" not in shards.streams or "text_ids" not in size:
         return Limits(**found)
     both = (size["text_ids"] > 2) & (size["units"] > 2)
@@ -58,12 +60,9 @@ def learned_limits(shards: Shards, margin: float = 1.3) -> Limits:
     return Limits(**found)
 
 
-def longest_seconds(shards: Shards) -> float:
-    """How long utterances of the training are, but for the longest few: as long as their units.
-
-    Joined rows do not count: a cut between sentences is worth more than a long piece.
-    """
-    rows = np.flatnonzero((shards.split == "train") & (np.diff(shards.ragged("units")[1]) > 0))
+def longest_seconds(shards: Shards, *splits: str) -> float:
+    """How long rows of splits (the training where none are named) are, but for the longest few, by their units."""
+    rows = np.flatnonzero(np.isin(shards.split, splits or ("train",)) & (np.diff(shards.ragged("units")[1]) > 0))
     rate = shards.streams["units"].frame_rate
     if not len(rows) or rate is None:
         return Limits().longest_seconds
