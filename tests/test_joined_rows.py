@@ -50,7 +50,8 @@ def test_utterances_of_one_speaker_are_joined_in_all_their_languages(rows: list[
 
 
 def test_nothing_is_joined_where_nothing_can_be(rows: list[Row]) -> None:
-    assert joined_rows(rows, 0.0, seed=0) == [] == joined_rows(rows[:2], 1.0, seed=0)
+    assert joined_rows(rows, 0.0, seed=0) == [] == joined_rows(rows[20:], 1.0, seed=0)
+    assert joined_rows(rows, 0.5, seed=0, most_seconds=4.0) == []
     assert (
         joined_rows(
             [Row(id="t", group="t", lang="en", text="a"), Row(id="u", group="u", lang="en", text="b")], 1.0, seed=0

@@ -67,7 +67,7 @@ def test_long_pauses_are_shortened_and_short_ones_stay() -> None:
     pause = np.zeros(RATE, np.float32)
     made = np.concatenate([speech(1.0), pause, speech(1.0, 1), pause[: RATE // 4], speech(1.0, 2)])
     (part,) = spoken_parts([made], RATE, Known())
-    kept = 3.25 + 2 * Trimming().margin
+    kept = 3.25 + 2 * Trimming().inner
     assert len(part) / RATE == pytest.approx(kept, abs=0.1)
     assert np.array_equal(part[: RATE // 2], made[: RATE // 2])
 

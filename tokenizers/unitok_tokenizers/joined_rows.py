@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,14 +24,28 @@ VOICES = 12
 """Recordings that murmurs are made of."""
 
 
+class Murmur:
+    """Noises and the murmur of some rows' recordings, made when they are first asked for."""
+
+    def __init__(self, voices: Sequence[Row]) -> None:
+        self.voices = voices
+        self._made: dict[int, Backgrounds] = {}
+
+    def at(self, rate: int) -> Backgrounds:
+        """The backgrounds at a sample rate in Hz."""
+        if rate not in self._made:
+            self._made[rate] = Backgrounds([row.load(rate) for row in self.voices], rate, seed=0)
+        return self._made[rate]
+
+
 @dataclass(frozen=True, kw_only=True)
 class JoinedRow(Row):
-    """Two utterances of one speaker, or one in two parts, with silence or noise around and between, as one utterance."""
+    """Two utterances of a speaker, or one in two parts, with silence or noise around and between, as one utterance."""
 
     parts: tuple[Row, ...] = ()
     """What is joined, in order."""
-    voices: tuple[Row, ...] = ()
-    """Whose recordings a murmur in the background is made of."""
+    murmur: Murmur = field(default_factory=lambda: Murmur(()), compare=False)
+    """What is in the background, which all joined rows share."""
     seed: int = 0
     """Of the gaps and ends, together with the row's name."""
 
@@ -40,25 +54,18 @@ class JoinedRow(Row):
         """There is no file of it."""
         return ""
 
-    def load(self, sample_rate: int) -> np.ndarray:
+    def length(self) -> float:
+        """Its parts' length in seconds, without what lies around them."""
+        return sum(part.length() for part in self.parts)
+
+    def load(self, sample_rate: int, *, most_seconds: float | None = None) -> np.ndarray:
         """(S,) samples; InputError, naming the part, where one cannot be read."""
         random = np.random.default_rng([self.seed, zlib.crc32(self.id.encode())])
         sounds = [part.load(sample_rate) for part in self.parts]
         if len(sounds) == 1:
             sounds = split_at_quiet(sounds[0], sample_rate, random)
-        return surrounded(sounds, sample_rate, _murmur(self.voices, sample_rate), random, AROUND)
-
-
-_MURMURS: dict[tuple[tuple[str, ...], int], Backgrounds] = {}
-
-
-def _murmur(voices: Sequence[Row], rate: int) -> Backgrounds:
-    """Noises and the murmur of some recordings, made once: half a minute of each takes a second."""
-    key = (tuple(row.id for row in voices), rate)
-    if key not in _MURMURS:
-        _MURMURS.clear()
-        _MURMURS[key] = Backgrounds([row.load(rate) for row in voices], rate, seed=0)
-    return _MURMURS[key]
+        made = surrounded(sounds, sample_rate, self.murmur.at(sample_rate), random, AROUND)
+        return made if most_seconds is None else made[: round(most_seconds * sample_rate)]
 
 
 def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: float | None = None) -> list[Row]:
@@ -72,7 +79,7 @@ def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: f
         rows: a manifest's rows; those of the training split are used.
         share: new groups ÷ groups.
         seed: of the choice.
-        most_seconds: rows whose parts are known to be longer together are left out.
+        most_seconds: rows that could be longer, with what is around them, are left out.
     """
     by_speaker: dict[str, dict[str, dict[str, Row]]] = {}
     usable = [row for row in rows if row.split == "train" and row.audio is not None and row.text]
@@ -82,7 +89,8 @@ def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: f
     if not speakers or share <= 0:
         return []
     random = np.random.default_rng([seed, 17])
-    voices = [usable[int(i)] for i in random.choice(len(usable), min(VOICES, len(usable)), replace=False)]
+    voices = random.choice(len(usable), min(VOICES, len(usable)), replace=False)
+    murmur = Murmur([usable[int(i)] for i in voices])
     sizes = np.asarray([len(by_speaker[name]) for name in speakers], dtype=np.float64)
     found: list[Row] = []
     for number in range(round(share * float(sizes.sum()))):
@@ -91,13 +99,13 @@ def joined_rows(rows: Sequence[Row], share: float, *, seed: int, most_seconds: f
         count = 1 if random.random() < PARTED_SHARE or len(names) < 2 else 2
         chosen = [groups[names[int(i)]] for i in random.choice(len(names), count, replace=False)]
         for lang in sorted(set.intersection(*(set(one) for one in chosen))):
-            joined = _joined(f"joined-{number:06d}", [one[lang] for one in chosen], voices, seed)
-            if most_seconds is None or sum(part.seconds or 0.0 for part in joined.parts) <= most_seconds:
+            joined = _joined(f"joined-{number:06d}", [one[lang] for one in chosen], murmur, seed)
+            if most_seconds is None or joined.length() + 3 * AROUND.longest <= most_seconds:
                 found.append(joined)
     return found
 
 
-def _joined(name: str, parts: Sequence[Row], voices: Sequence[Row], seed: int) -> JoinedRow:
+def _joined(name: str, parts: Sequence[Row], murmur: Murmur, seed: int) -> JoinedRow:
     first = parts[0]
     return JoinedRow(
         id=f"{name}-{first.lang}",
@@ -108,7 +116,7 @@ def _joined(name: str, parts: Sequence[Row], voices: Sequence[Row], seed: int) -
         text=" ".join((part.text or "").strip() for part in parts),
         audio=first.audio,
         parts=tuple(parts),
-        voices=tuple(voices),
+        murmur=murmur,
         seed=seed,
         extras={"joined": [part.id for part in parts]},
     )
