@@ -117,12 +117,12 @@ class DemoPlan:
                 size=data["size"], quick=coerce(data["quick"], bool, "quick"), config=_config(settings),
                 compute=data["compute"], measurement=data["measurement"], seconds=data["seconds"],
             )  # fmt: skip
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path} is no plan of the demo: give the {PLAN} of a run, or remove it to plan anew"
             ) from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
 
 
 FIRST = ("seed", "precision", "threads")
