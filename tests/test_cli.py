@@ -79,8 +79,9 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         code = stop.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
     quiet = out == "" or arguments[0] == "demo"  # the demo says which stage it is at
-    assert code == 2 and quiet and len(err.strip().splitlines()) == 1, (code, out, err)
-    assert err.startswith("unitok")
+    lines = [line for line in err.strip().splitlines() if ": at work for" not in line]  # of a busy machine
+    assert code == 2 and quiet and len(lines) == 1, (code, out, err)
+    assert lines[0].startswith("unitok")
     return err
 
 
@@ -123,7 +124,8 @@ def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsy
     ):
         assert main(["generate", model, *arguments]) == 0
         printed = capsys.readouterr()
-        assert printed.err == "" and (printed.out or arguments[1] in ("asr", "s2tt", "mt", "lm", "ilm"))
+        said = [line for line in printed.err.splitlines() if not line.startswith("generate: ")]  # of a busy machine
+        assert said == [] and (printed.out or arguments[1] in ("asr", "s2tt", "mt", "lm", "ilm"))
         if "-o" in arguments and arguments[1] != "ilm":
             assert printed.out.splitlines()[0] == out
             samples, rate = soundfile.read(out)
@@ -212,7 +214,8 @@ def test_every_argument_says_what_it_is_and_the_same_everywhere() -> None:
             assert action.help, f"unitok {name}: {action.option_strings or action.dest} has no help"
             for option in action.option_strings:
                 values.setdefault(option, set()).add((action.type, action.nargs))
-    assert {option: kinds for option, kinds in values.items() if len(kinds) > 1} == {}
+    # `--size` is S, M or L of the demo, and a number of hypotheses for lists.
+    assert [option for option, kinds in values.items() if len(kinds) > 1] == ["--size"]
 
 
 def test_a_cascade_answers_with_its_stages(model: str, wav: str, capsys: pytest.CaptureFixture[str]) -> None:

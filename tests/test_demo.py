@@ -34,10 +34,8 @@ def test_a_quick_run_takes_a_quarter_and_leaves_overrides_the_last_word() -> Non
     assert recipe.train.optim.warmup_steps == 4
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_manifest(root: Path) -> Path:
     """Twelve meanings in two languages by two voices, two of them for the test."""
-    root = tmp_path_factory.mktemp("mine")
     rows = []
     for index in range(12):
         for lang, texts in TEXTS.items():
@@ -52,21 +50,28 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "m.jsonl"
 
 
-@pytest.mark.slow
-def test_every_stage_runs_and_a_repeat_does_nothing_again(manifest: Path, tmp_path: Path) -> None:
+def short_demo(manifest: Path) -> DemoConfig:
+    """Every stage, in steps and sizes that teach nothing."""
     train = "steps=2 optim.warmup_steps=1 window=64 pack_size=1024 compile=false"
     shape = "width=32 heads=2 kv_heads=1 layers=1"
     short = (*(f"train.{one}" for one in train.split()), *(f"decoder.{one}" for one in shape.split()))
-    config = DemoConfig(
+    return DemoConfig(
         manifest=str(manifest), clusters=8, encoder_steps=2, codec_steps=12, judge_steps=2, mel_vocoder_steps=2,
         unit_mel_steps=2, overrides=short,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_a_repeat_does_nothing_again(tmp_path: Path) -> None:
+    config = short_demo(write_manifest(tmp_path))
     said: list[str] = []
     report = run_demo(tmp_path / "run", config, report=said.append)
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert {"asr", "mt", "s2tt", "tts", "s2st", "resynthesis", "lm", "slm", "judge", "seconds", "memory"} <= set(
         metrics
     )
+    assert metrics["compute"]["threads"] == config.threads and metrics["compute"]["precision"] in ("fp32", "bf16")
+    assert any("evaluate: started" in line for line in said) and said[0].startswith("computes on cpu")
     assert metrics["train"]["steps"] == 2 and metrics["train"]["dropped_share"] == 0
     assert set(metrics["seconds"]) >= {stage.name for stage in demo_stages(config)}
     page = report.read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import write_json
@@ -36,11 +37,12 @@ from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import COLUMNS, Shards
 from unitok_tokenizers.text import HostText
 from unitok_training.ctc import CtcConfig
+from unitok_training.demo_plan import PLAN, Asked, plan_demo
 from unitok_training.demo_stages import training_summary, write_report
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.judge import Judge
 from unitok_training.mixture import LINES
-from unitok_training.pipeline import StageRecord
+from unitok_training.pipeline import COMPUTE, StageRecord
 from unitok_training.recipes import Recipe, load_recipe
 from unitok_training.run import train_model
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
@@ -301,6 +303,7 @@ def test_figures(root: Path, tmp_path: Path) -> None:
     metrics["corpus"] = {"train_rows": 1, "test_rows": 1, "seen_4gram_share": 0.0}
     write_json(tmp_path / "evaluation.json", metrics)
     write_json(tmp_path / "pipeline.json", {"manifest": None, "languages": ["en"]})
+    write_json(tmp_path / COMPUTE, resolve("cpu").to_json())
     (tmp_path / "train").symlink_to(root / "run")
     (tmp_path / "examples").mkdir()
     write_json(tmp_path / "examples/examples.json", [])
@@ -308,6 +311,14 @@ def test_figures(root: Path, tmp_path: Path) -> None:
     assert np.isfinite(training_summary(root / "run")["padding_share"])
     elsewhere = ("tokens.<task>", "not_scored.<task>")  # this model has tokenizers for all streams
     compare("metrics.json", json_keys(tmp_path / "metrics.json"), missing=elsewhere)
+    compare("compute.json", json_keys(tmp_path / COMPUTE))
+
+
+def test_plan(tmp_path: Path) -> None:
+    plan = plan_demo(tmp_path, Asked(size="S"), report=lambda line: None)
+    measured = replace(plan, measurement={"ctc": 0.2}, seconds={"units": 70.0})
+    measured.save(tmp_path / PLAN)
+    compare("plan.json", json_keys(tmp_path / PLAN))
 
 
 def test_a_wrong_document_is_noticed() -> None:

@@ -31,6 +31,7 @@ from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.streams import StreamInfo
@@ -320,6 +321,7 @@ class Answering:
         results: list[Result] = []
         for start in range(0, len(requests), batch):
             results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
+            advance_aside("answer", len(results), len(requests))
         return results
 
     def steps(self) -> Stepper | None:

@@ -21,6 +21,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt
 from unitok_tokenizers.listed import ListedAutomaton
 from unitok_tokenizers.normaliser import basic, words
+from unitok_tokenizers.progress import advance_aside
 
 VectorsOf = Callable[[Sequence[NBest]], list[Any]]
 """Lists → vectors (N, C) of each that stand before its hypotheses, such as a noise vector; None for none."""
@@ -72,6 +73,7 @@ class Corrector:
                 texts = self._choose(part) if self.constrained else self._write(part)
             for row, one, text in zip(rows, part, texts):
                 answers[row] = nearest(text, one.texts[: self.most]) if self.closest else text
+            advance_aside("list corrected", start + len(rows), len(worth))
         return answers
 
     def _ids(self, one: NBest) -> list[list[int]]:

@@ -22,6 +22,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.noise import add_noise
+from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
 from unitok_tokenizers.shards import Shards
 
@@ -164,6 +165,7 @@ def make_lists(
             id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split,
             recording=Recording(id=one.id, snr=snr, seed=0 if snr is None else options.seed),
         )  # fmt: skip
+        advance_aside("list", number + 1, len(picked))
         if progress is not None:
             progress(number + 1, len(picked))
 

@@ -22,6 +22,7 @@ from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.scripts import TOKEN
 
 BATCH = 64
@@ -171,6 +172,7 @@ def lm_scores(model: Model, texts: Sequence[str], *, lang: str, context: str = "
         part = rest[start : start + BATCH]
         scored = teacher_forced(model.decoder, [prompt] * len(part), part)
         found += [(float(np.sum(one, dtype=np.float64)), len(one)) for one in scored]
+        advance_aside("text scored", len(found), len(rest))
     return found
 
 

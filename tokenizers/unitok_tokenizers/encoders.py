@@ -7,7 +7,7 @@ A new encoder is one file and one line in `ENCODERS`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from unitok_tokenizers.ctc_network import EMISSIONS, PADDING, SPOKEN, STRIDE, Ct
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.speech_activity import leveled
 
 ENCODERS = {
@@ -187,8 +188,13 @@ class CtcEncoder:
         """What the network was trained on: recordings of one level, or as they are in networks of before."""
         return between_silence(samples, self.mel) if self.knows_noise else samples
 
-    def _batches(self, recordings: Sequence[np.ndarray]) -> list[list[int]]:
-        return batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate)
+    def _batches(self, recordings: Sequence[np.ndarray]) -> Iterator[list[int]]:
+        """Indices of recordings of similar length; those of a batch count as done when the next is asked for."""
+        done = 0
+        for batch in batches_by_length([len(samples) for samples in recordings], BATCH_SECONDS * self.sample_rate):
+            yield batch
+            done += len(batch)
+            advance_aside("recording", done, len(recordings))
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads."""

@@ -25,6 +25,7 @@ from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.encoders import batches_by_length, padded_mels
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.rvq import ResidualVq
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_tokenizers.vocabulary import StreamInfo
@@ -131,7 +132,7 @@ class MelCodec:
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Codes (T, Q) of each recording: the unit, then the residual codes."""
         out: list[np.ndarray] = [np.zeros((0, len(self.cardinalities)), dtype=np.int64)] * len(recordings)
-        all_units = self.units.encode_batch(recordings)
+        all_units, done = self.units.encode_batch(recordings), 0
         for batch in batches_by_length([len(one) for one in recordings], BATCH_SECONDS * self.sample_rate):
             mels, _ = padded_mels([recordings[index] for index in batch], self.mel, self.device)
             rows = [torch.from_numpy(all_units[index]) for index in batch]
@@ -143,6 +144,8 @@ class MelCodec:
                 length = len(all_units[index])
                 rest = self.network.quantiser.encode(residual[row, :length])
                 out[index] = torch.cat([units[row, :length, None], rest], dim=1).cpu().numpy()
+            done += len(batch)
+            advance_aside("recording", done, len(recordings))
         return out
 
     def encode(self, samples: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from unitok_tokenizers.files import (
 )
 from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.shards import FORMAT, Shards
 from unitok_tokenizers.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.streams import ELSEWHERE
@@ -88,7 +89,9 @@ def prepare_shards(
     files, skipped = [], dict[str, int]()
     for start in range(0, len(rows), PART_ROWS):
         part = rows[start : start + PART_ROWS]
-        record = _part(root, start // PART_ROWS, part, key, tokenizers, streams, max_seconds, keep_unreadable, trim)
+        number, parts = start // PART_ROWS, -(-len(rows) // PART_ROWS)
+        with part_of_work(f"rows {start + 1:,} to {start + len(part):,} of {len(rows):,}", number, parts):
+            record = _part(root, number, part, key, tokenizers, streams, max_seconds, keep_unreadable, trim)
         files.append({name: record[name] for name in ("name", "rows", "sha256")})
         for reason, count in record["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
@@ -219,7 +222,7 @@ def tokenize_rows(
     samples: list[np.ndarray | None] = []
     rate = next((t.sample_rate for t in (tokenizers.units, tokenizers.codes) if t is not None), 16000)
     wants_audio = tokenizers.units is not None or tokenizers.codes is not None
-    for row in rows:
+    for row in counted(rows, "row read"):
         audio = None
         if row.audio is not None and wants_audio:
             try:

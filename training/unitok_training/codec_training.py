@@ -150,6 +150,6 @@ def train_codec(
         unforeseen = (expected - true).pow(2).mean()
         loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
         descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None and step % 50 == 49:
+        if progress is not None:
             progress(step + 1, float(loss.detach()))
     return MelCodec(network, units, mel)

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import read_manifest
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, MOST_SEEDS, CompareRecipe, load_compare_recipe
 from unitok_training.demo import DemoConfig
-from unitok_training.pipeline import Pipeline, Stage
+from unitok_training.pipeline import Pipeline
+from unitok_training.schedule import Stage
+from unitok_training.stage_progress import Display
 
 SHARED = "unitok_training.demo_stages"
 OWN = "unitok_training.compare_stages"
@@ -40,6 +43,8 @@ class CompareConfig:
     """All three budgets, not equal decoder tokens alone."""
     threads: int = 2
     """CPU threads in all; a training takes one."""
+    precision: str = AUTO
+    """Of everything that is trained, where it is not "auto", whatever the recipes say."""
     preset: str = "compare"
     """Preset of the recipe."""
     overrides: tuple[str, ...] = ()
@@ -50,6 +55,13 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise InputError(f"--seeds is {self.seeds}: give 1 to {MOST_SEEDS}")
+        check_precision(self.precision)
+
+    @property
+    def recipe_overrides(self) -> tuple[str, ...]:
+        """The overrides, and a precision that was asked for in every training."""
+        chosen = () if self.precision == AUTO else ("start", "tokens", "cascade", "latent")
+        return (*self.overrides, *(f"{one}.train.precision={self.precision}" for one in chosen))
 
     @property
     def budgets(self) -> tuple[str, ...]:
@@ -136,14 +148,17 @@ def stages(recipe: CompareRecipe, config: CompareConfig) -> list[Stage]:
 def settings_of(recipe: CompareRecipe, config: CompareConfig) -> dict[str, Any]:
     """What the stages read: the demo's settings, the recipe by name, and its parts so that a change is seen."""
     prepared = asdict(DemoConfig(
-        manifest=config.manifest, languages=config.languages, threads=config.threads, **asdict(recipe.preparation)
+        manifest=config.manifest, languages=config.languages, threads=config.threads, precision=config.precision,
+        **asdict(recipe.preparation),
     ))  # fmt: skip
     parts = {name: value for name, value in asdict(recipe).items() if name != "preparation"}
-    own = {"preset": config.preset, "overrides": list(config.overrides), "languages": list(config.languages)}
+    own = {"preset": config.preset, "overrides": list(config.recipe_overrides), "languages": list(config.languages)}
     return {**prepared, **parts, **own}
 
 
-def run_compare(out: Path, config: CompareConfig, *, report: Callable[[str], None] = print) -> dict[str, Any]:
+def run_compare(
+    out: Path, config: CompareConfig, *, report: Callable[[str], None] = print, display: Display | None = None
+) -> dict[str, Any]:
     """Run a comparison into `out`; returns what stands in its `results.json`. Finished trainings are kept.
 
     Raises:
@@ -151,13 +166,16 @@ def run_compare(out: Path, config: CompareConfig, *, report: Callable[[str], Non
     """
     from unitok_training.compare_report import add_figures, write_results
 
-    recipe = load_compare_recipe(config.preset, config.overrides)
+    recipe = load_compare_recipe(config.preset, config.recipe_overrides)
     if config.manifest is not None:
         check_manifest(config.manifest)
     ensure_folder(out)
     out.mkdir(exist_ok=True)
     add_figures(out, [Path(one) for one in config.added])
-    pipeline = Pipeline(out, stages(recipe, config), settings_of(recipe, config), threads=config.threads, report=report)
+    pipeline = Pipeline(
+        out, stages(recipe, config), settings_of(recipe, config), threads=config.threads, report=report,
+        display=display, compute=resolve("cpu", config.precision, threads=config.threads),
+    )  # fmt: skip
     records = pipeline.run()
     tables = {
         budget: {

@@ -57,6 +57,8 @@ class CoordinatorConfig:
     """Updates of the decoder."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
+    precision: str = "fp32"
+    """"fp32", "bf16" or "auto", of the training."""
     seed: int = 0
     """Of the conversations, the units, the weights and the order of examples."""
 
@@ -85,7 +87,9 @@ def coordinator_figures(
     documents = turn_documents(model, learnt, ASKED)
     report(f"coordinator: {config.steps} steps")
     optim = OptimConfig(learning_rate=config.learning_rate, warmup_steps=min(20, config.steps))
-    train_turns(model, documents, FinetuneConfig(steps=config.steps, optim=optim, seed=config.seed))
+    train_turns(model, documents, FinetuneConfig(
+        steps=config.steps, optim=optim, precision=config.precision, seed=config.seed
+    ))  # fmt: skip
     model.save(run / "model")
     report("scores")
     test = conversations(known, TEST_VOICES, config.test_turns, config, stream=1)

@@ -27,6 +27,7 @@ from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
 from unitok.rescoring import Weights, best, combine, rescore
+from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
 from unitok_tokenizers.seeds import check_seed
@@ -34,10 +35,12 @@ from unitok_training.correcting import Teaching, corrected, few_shot_scores, tea
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import oracle_scores, rescoring_scores
 from unitok_training.optim import OptimConfig
-from unitok_training.pipeline import Pipeline, Stage, StageRecord
+from unitok_training.pipeline import Pipeline, StageRecord
 from unitok_training.progress import flatten
 from unitok_training.report import lookup
 from unitok_training.rescorers import head_figures, masked_scores
+from unitok_training.schedule import Stage
+from unitok_training.stage_progress import Display
 
 OWN = "unitok_training.correction_run"
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
@@ -112,6 +115,8 @@ class CorrectionConfig:
     """Folder of the encoder whose frames the arm `hear` looks at."""
     threads: int = 2
     """CPU threads in all; a stage takes one."""
+    precision: str = "fp32"
+    """"fp32", "bf16" or "auto", of what is trained."""
     seed: int = 0
     """Of the noise, the choice of recordings and the order of examples."""
 
@@ -124,6 +129,7 @@ class CorrectionConfig:
             raise InputError(f"unknown arm {unknown[0]!r}: arms are {', '.join(ARMS)}, with commas between")
         if not self.snr:
             raise InputError("snr is empty: give the noise in dB, such as 15")
+        check_precision(self.precision)
         ListOptions(size=self.size, beams=self.beams)
 
     @property
@@ -182,8 +188,9 @@ def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
 
 
 def run_correction(
-    run: Path | str, out: Path | str, config: CorrectionConfig, *, report: Callable[[str], None] = print
-) -> dict[str, Any]:
+    run: Path | str, out: Path | str, config: CorrectionConfig, *, report: Callable[[str], None] = print,
+    display: Display | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run all stages into `out`; returns what stands in its `results.json`. Finished stages are kept.
 
     Args:
@@ -191,6 +198,7 @@ def run_correction(
         out: run folder of its own.
         config: what it depends on.
         report: takes a line of progress.
+        display: shows the stages that run; lines do where None.
 
     Raises:
         InputError: parts, recordings or settings that cannot be used, naming them and the remedy.
@@ -203,7 +211,11 @@ def run_correction(
         encoder_of(settings["encoder"])
     ensure_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = Pipeline(folder, correction_stages(config.chosen), settings, threads=config.threads, report=report).run()
+    pipeline = Pipeline(
+        folder, correction_stages(config.chosen), settings, threads=config.threads, report=report, display=display,
+        compute=resolve("cpu", config.precision, threads=config.threads),
+    )  # fmt: skip
+    records = pipeline.run()
     results = gathered(folder, records, config.chosen)
     write_json(folder / "results.json", results)
     return results
@@ -326,7 +338,8 @@ def arm(run: Path, settings: Settings, name: str) -> None:
         if name == "few_shot":
             scores = few_shot_scores(model, test, learnt, read=settings["read"], shots=settings["shots"], seed=seed)
         else:
-            scores = RESCORERS[name](model, test, dev, learnt, steps=settings[f"{name}_steps"], seed=seed)
+            steps, precision = settings[f"{name}_steps"], settings["precision"]
+            scores = RESCORERS[name](model, test, dev, learnt, steps=steps, precision=precision, seed=seed)
         (run / name).mkdir(exist_ok=True)
         write_json(run / name / "scores.json", scores)
         return
@@ -343,11 +356,11 @@ def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: T
     """Train a corrector, save it, and score what it writes of the test lists."""
     model = Model.load(settings["model"])
     optim = OptimConfig(learning_rate=learning_rate, warmup_steps=min(20, settings["steps"]))
-    config = FinetuneConfig(steps=settings["steps"], optim=optim, seed=settings["seed"])
-    learnt, test = read_lists(folder.parent / "train.jsonl"), read_lists(folder.parent / "scored.jsonl", split="test")
-    teach(
-        model, learnt, config, teaching, progress=lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True)
+    config = FinetuneConfig(
+        steps=settings["steps"], optim=optim, precision=settings["precision"], seed=settings["seed"]
     )
+    learnt, test = read_lists(folder.parent / "train.jsonl"), read_lists(folder.parent / "scored.jsonl", split="test")
+    teach(model, learnt, config, teaching)
     model.save(folder / "model")
     figures, texts = corrected(model, test, read=teaching.read, recordings=teaching.recordings)
     write_json(folder / "texts.json", {line["id"]: line["ger"] for line in texts})

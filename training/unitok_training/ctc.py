@@ -147,7 +147,7 @@ def _optimise(
         sizes = torch.tensor([len(labels[i]) for i in chosen], device=targets.device)
         loss = functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
         descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None and (step % 50 == 49 or step + 1 == config.steps):
+        if progress is not None:
             progress(step + 1, float(loss.detach()))
 
 

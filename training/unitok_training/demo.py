@@ -3,23 +3,26 @@
 `run_demo` arranges the stages; each stage function below reads and writes one run folder:
 
     corpus/ manifest.json  fit/{text,units,codes}/  tokenizers/  shards/  vocoder/  judge/  train/  model/
-    metrics.json  report.html  stages/ logs/
+    metrics.json  report.html  plan.json  compute.json  stages/ logs/
 
 The phrase corpus and somebody's manifest take the same course from the second stage on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.compute import AUTO, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.pipeline import Pipeline, Stage
+from unitok_training.pipeline import Pipeline
 from unitok_training.recipes import load_recipe
+from unitok_training.schedule import Stage
+from unitok_training.stage_progress import Display
 
 STAGES = "unitok_training.demo_stages"
 QUICK_ROWS = 60
@@ -41,6 +44,8 @@ class DemoConfig:
     """Seed of everything random."""
     threads: int = 2
     """CPU threads in all."""
+    precision: str = AUTO
+    """One of `unitok_tokenizers.compute.PRECISIONS`, of everything that is trained."""
     clusters: int = 384
     """Number of units."""
     encoder_steps: int = 300
@@ -117,11 +122,23 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
 
 
 def run_demo(
-    out: Path, config: DemoConfig, *, report: Callable[[str], None] = print, only: Sequence[str] | None = None
+    out: Path,
+    config: DemoConfig,
+    *,
+    report: Callable[[str], None] = print,
+    display: Display | None = None,
+    expected: Mapping[str, float] | None = None,
+    only: Sequence[str] | None = None,
 ) -> Path:
     """Run the demo into `out` and return the report's path; finished stages of an earlier run are kept.
 
-    `only` names the stages to run (with whatever they need), for work on one of them.
+    Args:
+        out: run folder.
+        config: what it depends on.
+        report: takes lines.
+        display: shows the stages that run; lines do where None.
+        expected: seconds of the stages, for the time that is left in all.
+        only: stages to run, with whatever they need, for work on one of them.
 
     Raises:
         InputError: a manifest, recording or setting that cannot be used, naming it and the remedy.
@@ -136,7 +153,12 @@ def run_demo(
         "languages": list(config.languages),
         "overrides": list(config.overrides),
     }
-    records = Pipeline(out, stages, settings, threads=config.threads, report=report).run()
+    compute = resolve("cpu", config.precision, threads=config.threads)
+    pipeline = Pipeline(
+        out, stages, settings, threads=config.threads, report=report, display=display, compute=compute,
+        expected=expected,
+    )  # fmt: skip
+    records = pipeline.run()
     if only is None:
         from unitok_training.demo_stages import write_report
 

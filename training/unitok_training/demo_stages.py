@@ -18,6 +18,7 @@ from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.codec import load_codec
+from unitok_tokenizers.compute import AUTO, Compute, resolve
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
@@ -38,13 +39,14 @@ from unitok_training.fit import (
     fitting_rows,
     load_recordings,
     some_recorded,
+    steps_of,
     training_rows,
 )
 from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, learned_texts, voice_prompts
 from unitok_training.loop import train
 from unitok_training.mixture import Mixture
-from unitok_training.pipeline import StageRecord
+from unitok_training.pipeline import COMPUTE, StageRecord
 from unitok_training.recipes import Recipe, load_recipe
 from unitok_training.report import write_html
 from unitok_training.vocoder_training import (
@@ -62,9 +64,9 @@ JOINED_SHARE = 0.16
 """Rows of several utterances, ÷ groups of utterances."""
 
 
-def say(what: str, step: int, loss: float) -> None:
-    """One line of a stage's log."""
-    print(f"{what}: step {step}, loss {loss:.3f}", flush=True)
+def compute_of(settings: Settings) -> Compute:
+    """What the small networks of a run are trained on: the processor, in the run's precision."""
+    return resolve("cpu", settings["precision"])
 
 
 def demo_rows(run: Path, settings: Settings) -> list[Row]:
@@ -101,6 +103,7 @@ def fit_config(settings: Settings) -> FitConfig:
         clusters=settings["clusters"],
         ctc=ctc_config(settings["encoder_steps"], settings["seed"]),
         codec=CodecConfig(steps=settings["codec_steps"], seed=settings["seed"]),
+        precision=settings["precision"],
         seed=settings["seed"],
     )
 
@@ -126,7 +129,7 @@ def units(run: Path, settings: Settings) -> None:
     rows, config = demo_rows(run, settings), fit_config(settings)
     with atomic_directory(run / "fit" / "text") as draft:
         fit_text(rows, config).save(draft)
-    tokenizer = fit_units(recorded_rows(run, settings), config, say)
+    tokenizer = fit_units(recorded_rows(run, settings), config)
     with atomic_directory(run / "fit" / "units") as draft:
         tokenizer.save(draft)
 
@@ -140,7 +143,8 @@ def judge(run: Path, settings: Settings) -> None:
         [row.text or "" for row in chosen],
         [row.speaker for row in chosen],
         config,
-        progress=lambda step, loss: say("judge", step, loss),
+        compute=compute_of(settings),
+        progress=steps_of("judge", config.steps),
     )
     with atomic_directory(run / "judge") as draft:
         found.save(draft)
@@ -149,7 +153,7 @@ def judge(run: Path, settings: Settings) -> None:
 def codes(run: Path, settings: Settings) -> None:
     """The codec, and the tokenizers as one bundle."""
     rows, config = recorded_rows(run, settings), fit_config(settings)
-    codec = fit_codec(rows, UnitTokenizer.load(run / "fit" / "units"), config, say)
+    codec = fit_codec(rows, UnitTokenizer.load(run / "fit" / "units"), config)
     with atomic_directory(run / "fit" / "codes") as draft:
         codec.save(draft)
     from unitok_tokenizers.text import load_text_tokenizer
@@ -177,7 +181,9 @@ def mel_vocoder(run: Path, settings: Settings) -> None:
     recordings = load_recordings(some_recorded(training_rows(recorded_rows(run, settings)), 1500, settings["seed"]))
     config = MelVocoderTraining(steps=settings["mel_vocoder_steps"], seed=settings["seed"])
     codec = load_codec(run / "fit" / "codes")
-    vocoder = train_mel_vocoder(recordings, codec, config, progress=lambda step, loss: say("vocoder", step, loss))
+    vocoder = train_mel_vocoder(
+        recordings, codec, config, compute=compute_of(settings), progress=steps_of("vocoder", config.steps)
+    )
     with atomic_directory(run / "fit" / "mel_vocoder") as draft:
         vocoder.save(draft)
 
@@ -187,20 +193,25 @@ def unit_mel(run: Path, settings: Settings) -> None:
     rows = some_recorded(training_rows(recorded_rows(run, settings)), 2500, settings["seed"])
     recordings = load_recordings(rows)
     tokenizer = UnitTokenizer.load(run / "fit" / "units")
+    config = UnitMelTraining(steps=settings["unit_mel_steps"], seed=settings["seed"])
     model, voices = train_unit_mel(
         recordings,
         tokenizer.encode_batch(recordings),
         [row.speaker for row in rows],
         tokenizer.cardinality,
-        UnitMelTraining(steps=settings["unit_mel_steps"], seed=settings["seed"]),
-        progress=lambda step, loss: say("unit synthesiser", step, loss),
+        config,
+        compute=compute_of(settings),
+        progress=steps_of("unit synthesiser", config.steps),
     )
     Vocoder(None, model, voices).save(run / "fit" / "unit_mel")
 
 
 def demo_recipe(settings: Settings) -> Recipe:
-    """The preset with the run's overrides and seed."""
-    return load_recipe(settings["preset"], [f"train.seed={settings['seed']}", *settings["overrides"]])
+    """The preset with the run's overrides and seed, in the run's precision where it leaves that open."""
+    recipe = load_recipe(settings["preset"], [f"train.seed={settings['seed']}", *settings["overrides"]])
+    if recipe.train.precision == AUTO:
+        recipe = replace(recipe, train=replace(recipe.train, precision=settings["precision"]))
+    return recipe
 
 
 def usable_mixture(mixture: Mixture, shards: Shards) -> Mixture:
@@ -247,7 +258,6 @@ def decoder(run: Path, settings: Settings) -> None:
         curriculum=recipe.curriculum,
         plans=recipe.plans,
         pieces=tokenizers.text.pieces(),
-        on_row=lambda row: print(row, flush=True),
     )
 
 
@@ -341,5 +351,7 @@ def write_report(run: Path, records: Mapping[str, StageRecord]) -> Path:
         "by_stage": {name: record.peak_bytes for name, record in records.items()},
     }
     metrics["train"] = training_summary(run / "train")
+    if (run / COMPUTE).exists():
+        metrics["compute"] = read_json(run / COMPUTE)
     write_json(run / "metrics.json", metrics)
     return write_html(run)

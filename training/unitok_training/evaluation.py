@@ -20,6 +20,7 @@ from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.progress import advance, part_of_work
 from unitok_tokenizers.shards import Shards
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
@@ -384,9 +385,12 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
     if not (run.shards.split == run.split).any():
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")
-    for task in TASKS:
+    for number, task in enumerate(TASKS):
         begin = time.perf_counter()
-        task(run)
+        name = task.__name__.removeprefix("evaluate_").replace("_", " ")
+        with part_of_work(f"task {number + 1} of {len(TASKS)}, {name}", number, len(TASKS)):
+            advance("task", 0, 1)
+            task(run)
         if progress is not None:
             progress(f"{task.__name__}: {time.perf_counter() - begin:.1f} s")
     return run

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from unitok.decoder import Decoder
+from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.batch import Pack, collate
 from unitok_training.documents import Document
@@ -38,11 +40,15 @@ class FinetuneConfig:
     """Learning rate, its course and clipping; AdamW."""
     added_rate: float = 3.0
     """New parts beside the decoder learn so many times as fast as it does."""
+    precision: str = "fp32"
+    """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the device multiplies it natively."""
     seed: int = 0
     """Of every draw."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if check_precision(self.precision) == "bf16-pure":
+            raise InputError("precision is 'bf16-pure': fine-tuning takes auto, fp32 or bf16")
         if self.steps < 1 or self.positions < 1:
             raise InputError(f"steps is {self.steps} and positions {self.positions}: each must be 1 or more")
 
@@ -115,6 +121,7 @@ def finetune(
     groups = [(list(decoder.parameters() if parameters is None else parameters), 1.0), (list(added), config.added_rate)]
     moving = [one for group, _ in groups for one in group]
     run = hidden_of or plain_hidden(decoder)
+    compute = resolve(decoder.head_weight.device, config.precision)
     optimizer = torch.optim.AdamW(
         [{"params": group, "times": times} for group, times in groups if group],
         lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay,
@@ -123,14 +130,14 @@ def finetune(
     with only_these_move(decoder, moving):
         for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
             pack = pack.to(decoder.embedding.device)
-            hidden = run(pack, indices)
-            found = supervised_losses(
-                hidden,
-                decoder.head_weight,
-                labels=pack.labels[:, 0],
-                loss_weight=pack.loss_weight[:, 0],
-                task_ids=pack.task_ids,
-            )
+            with compute.autocast():
+                found = supervised_losses(
+                    run(pack, indices),
+                    decoder.head_weight,
+                    labels=pack.labels[:, 0],
+                    loss_weight=pack.loss_weight[:, 0],
+                    task_ids=pack.task_ids,
+                )
             mean = found.total / max(pack.supervised, 1)
             total = mean + extra() if extra is not None else mean
             if not torch.isfinite(total):
@@ -143,6 +150,7 @@ def finetune(
                 group["lr"] = now * group["times"]
             optimizer.step()
             losses.append(float(mean.detach()))
+            advance("step", step + 1, config.steps, losses[-1])
             if progress is not None:
                 progress(step + 1, losses[-1])
     return losses

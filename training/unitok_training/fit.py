@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
@@ -11,6 +11,7 @@ import numpy as np
 
 from unitok_tokenizers.backgrounds import among_noises
 from unitok_tokenizers.bundle import PARTS, TokenizerSet
+from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
@@ -18,6 +19,7 @@ from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.prepare import MIN_SECONDS
+from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.units import UnitTokenizer
@@ -50,11 +52,25 @@ class FitConfig:
     """Most recordings that the codec is trained on."""
     codec: CodecConfig | None = field(default_factory=CodecConfig)
     """Training of the codec; None for no codes."""
+    precision: str = AUTO
+    """One of `unitok_tokenizers.compute.PRECISIONS`, of what is trained."""
     seed: int = 0
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_precision(self.precision)
+
+
+def steps_of(what: str, steps: int, also: Progress | None = None) -> Callable[[int, float], None]:
+    """What a training calls after every step: counts it, and tells `also`."""
+
+    def done(step: int, loss: float) -> None:
+        advance(f"{what} step", step, steps, loss)
+        if also is not None:
+            also(what, step, loss)
+
+    return done
 
 
 def training_rows(rows: Sequence[Row]) -> list[Row]:
@@ -126,17 +142,24 @@ def some_recorded(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
 
 def load_recordings(rows: Sequence[Row], sample_rate: int = 16000) -> list[np.ndarray]:
     """Samples of rows that have audio, which all of them must."""
-    return [row.load(sample_rate) for row in rows]
+    return list(RowAudio(rows, sample_rate))
 
 
 class RowAudio(Sequence[np.ndarray]):
-    """Samples of rows that have audio, read each time they are asked for: an hour of them takes 230 MB."""
+    """Samples of rows that have audio, read each time they are asked for: an hour of them takes 230 MB.
+
+    Reading all of them, one after another, is counted.
+    """
 
     def __init__(self, rows: Sequence[Row], sample_rate: int = 16000) -> None:
         self.rows, self.sample_rate = rows, sample_rate
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for row in counted(self.rows, "recording"):
+            yield row.load(self.sample_rate)
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -159,8 +182,10 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
     with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]
-        report = None if progress is None else lambda step, loss: progress("encoder", step, loss)
-        network = train_ctc(RowAudio(with_text), texts, config.ctc, progress=report)
+        network = train_ctc(
+            RowAudio(with_text), texts, config.ctc, compute=resolve("cpu", config.precision),
+            progress=steps_of("encoder", config.ctc.steps, progress),
+        )  # fmt: skip
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
     picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
     recordings = among_noises(load_recordings([chosen[index] for index in picks]), encoder.sample_rate, config.seed)
@@ -174,8 +199,10 @@ def fit_codec(
     assert config.codec is not None
     chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
     recordings = among_noises(load_recordings(chosen), units.sample_rate, config.seed)
-    report = None if progress is None else lambda step, loss: progress("codec", step, loss)
-    return train_codec(recordings, units, config.codec, progress=report)
+    return train_codec(
+        recordings, units, config.codec, compute=resolve("cpu", config.precision),
+        progress=steps_of("codec", config.codec.steps, progress),
+    )  # fmt: skip
 
 
 def fit_tokenizers(

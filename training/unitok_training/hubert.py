@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
@@ -26,6 +27,7 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.frame_encoders.filterbank import padded
 from unitok_tokenizers.frame_encoders.trunks import STRIDE, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.kmeans import assign, fit_kmeans
+from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.optim import OptimConfig, rate
 
@@ -57,11 +59,14 @@ class HubertConfig:
     """Share of the recordings that another one is laid over; 0 is HuBERT."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=30))
     """Learning rate, its course and clipping; AdamW."""
+    precision: str = "fp32"
+    """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the processor multiplies it natively."""
     seed: int = 0
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_precision(self.precision)
         if not 0 <= self.layer <= self.trunk.layers:
             raise InputError(f"layer is {self.layer}: this encoder has layers 0 to {self.trunk.layers}")
         if not 0 < self.start_share < 1 or not 0 <= self.mix_share <= 1:
@@ -177,7 +182,7 @@ def _iterate(
 ) -> Iteration:
     torch.manual_seed(config.seed + number)
     random = np.random.default_rng([config.seed, number])
-    network = MaskedEncoder(config).train()
+    network, compute = MaskedEncoder(config).train(), resolve("cpu", config.precision)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
     right: list[tuple[int, int]] = []
     for step in range(config.steps):
@@ -196,7 +201,8 @@ def _iterate(
         for place, (i, size) in enumerate(zip(chosen, sizes)):
             masked[place, :size] = torch.from_numpy(stretches(size, config, random))
             targets[place, :size] = torch.from_numpy(labels[i][:size])
-        logits = network(mels, frames, masked)[:, : max(sizes)]
+        with compute.autocast():
+            logits = network(mels, frames, masked)[:, : max(sizes)].float()
         wanted = targets.long()[masked]
         loss = functional.cross_entropy(logits[masked], wanted)
         if not torch.isfinite(loss):
@@ -208,6 +214,7 @@ def _iterate(
             group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
         optimizer.step()
         right.append((int((logits[masked].argmax(-1) == wanted).sum()), len(wanted)))
+        advance(f"step of iteration {number + 1}", step + 1, config.steps, float(loss.detach()))
         if report is not None and (step % 50 == 49 or step + 1 == config.steps):
             report(step + 1, float(loss.detach()))
     last = right[-max(1, len(right) // 5) :]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel
@@ -84,12 +85,12 @@ class Judge:
         speakers: Sequence[str],
         config: CtcConfig,
         *,
+        compute: Compute | None = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> Judge:
         """Train both on reference audio. The judge's seed differs from the unit encoder's, whatever was configured."""
-        network = train_ctc(
-            recordings, texts, replace(config, seed=(config.seed + 1000) & LARGEST_SEED), progress=progress
-        )
+        other = replace(config, seed=(config.seed + 1000) & LARGEST_SEED)
+        network = train_ctc(recordings, texts, other, compute=compute, progress=progress)
         known = [index for index, name in enumerate(speakers) if name]
         if len(known) > SPEAKER_RECORDINGS:
             known = np.random.default_rng(config.seed).permutation(known)[:SPEAKER_RECORDINGS].tolist()

@@ -21,7 +21,7 @@ from torch.nn import functional
 from unitok.decoder import Decoder
 from unitok.latent import LatentFrontEnd, Latents
 from unitok.lora import LoraConfig, add_lora, updates
-from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.vocabulary import Vocabulary
@@ -54,6 +54,7 @@ FREE_TO_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.prefetch",
+    "train.precision",
 )
 ROUND = 64
 """Packs are filled up to a multiple of this, so that shapes repeat."""
@@ -103,6 +104,7 @@ class LatentTrainer:
             )
         self.device = self.world.device
         self.compute = resolve(self.device, config.precision)
+        self.messages = [f"computes on {self.compute}"]
         self.front_end, self.decoder = front_end.to(self.device), decoder.to(self.device)
         self.vocabulary: Vocabulary = source.vocabulary
         self.hole = self.vocabulary.control("<lat>")
@@ -191,6 +193,10 @@ class LatentTrainer:
             optimizer.load(own)
         set_random_states(found.rng)
         self.step, self.data = int(found.state["step"]), DataState(**found.state["data"])
+        now = environment(self.compute, world_size=self.world.size)
+        for change in changes(found.state["environment"], now):
+            self.messages.append(f"{change}: the run continues, but not bit for bit")
+        self.messages.append(f"continues at step {self.step} from {found.path}")
         return True
 
     # ---- running
@@ -226,6 +232,9 @@ class LatentTrainer:
         config = self.config
         last = config.steps if stop_after is None else min(stop_after, config.steps)
         reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)
+        for message in self.messages:
+            reporter.message(message)
+        self.messages.clear()  # a run that goes on in pieces says it once
         feed = Prefetcher(self._feed(), config.prefetch)
         started, positions = time.monotonic(), 0
         try:
@@ -233,6 +242,7 @@ class LatentTrainer:
                 batches, after = next(feed)
                 objective, norm, used = self.update(batches)
                 self.step, self.data, positions = self.step + 1, after, positions + used
+                reporter.step(self.step, objective)
                 if self.step % config.log_every == 0 or self.step == last:
                     row = self._row(objective, norm, positions, time.monotonic() - started)
                     reporter.row(row)

@@ -19,9 +19,11 @@ from unitok.correction import edits
 from unitok.decoder import pack_documents
 from unitok.model import Model, Request
 from unitok.prompt_vectors import joined, placed
+from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span, render, render_prompt
 from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.progress import advance
 from unitok_tokenizers.scripts import TOKEN
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.finetune import only_these_move, permuted
@@ -46,11 +48,14 @@ class MwerConfig:
     """Weight of the reference's negative log-likelihood, in nats per id."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, warmup_steps=5))
     """Learning rate, its course and clipping; AdamW."""
+    precision: str = "fp32"
+    """"fp32", "bf16" (float32 weights, autocast) or "auto", of the pass that is differentiated."""
     seed: int = 0
     """Of every draw."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_precision(self.precision)
         if self.steps < 1 or self.lists < 1 or self.beams < 2:
             raise InputError(
                 f"steps {self.steps}, lists {self.lists}, beams {self.beams}: at least 1, 1 and 2 are needed"
@@ -83,7 +88,7 @@ def train_mwer(
         raise InputError(f"{key}: no row has what it needs")
     moving = list(model.decoder.parameters())
     optimizer = torch.optim.AdamW(moving, lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=0.0)
-    expected = []
+    compute, expected = resolve(model.decoder.head_weight.device, config.precision), []
     for step in range(config.steps):
         random = np.random.default_rng([config.seed, step])
         chosen = [permuted(len(items), step * config.lists + place, config.seed) for place in range(config.lists)]
@@ -93,7 +98,8 @@ def train_mwer(
         with only_these_move(model.decoder, moving):
             objective, errors = torch.zeros((), device=model.device), 0.0
             for one, (texts, vectors) in zip(asked, lists):
-                logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
+                with compute.autocast():
+                    logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
                 each = [float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts]
                 counts = torch.tensor(each, device=model.device)
                 objective = objective + mwer_loss(logs[:-1], counts)
@@ -108,6 +114,7 @@ def train_mwer(
                 group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
             optimizer.step()
         expected.append(errors / config.lists)
+        advance("step", step + 1, config.steps, expected[-1])
         if progress is not None:
             progress(step + 1, expected[-1])
     return expected

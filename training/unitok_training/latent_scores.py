@@ -13,6 +13,7 @@ import torch
 from unitok.model import Model, Request
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, Item, LatentLine, RowTexts, asked_items
 from unitok_training.scores import bleu, bleu_label, error_unit, formatted_wer, wer
@@ -43,15 +44,16 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
     """The model's answers, greedily."""
     found: list[str] = []
     for begin in range(0, len(asked), AT_ONCE):
-        part = asked[begin : begin + AT_ONCE]
-        recordings = [row for one in part for row in one.heard]
+        together = asked[begin : begin + AT_ONCE]
+        recordings = [row for one in together for row in one.heard]
         heard = iter(hear(model, recordings))
         requests = []
-        for one in part:
+        for one in together:
             vectors = [next(heard) for _ in one.heard]
             plan = filled(one.plan, [len(given) for given in vectors])
             requests.append(Request(plan=plan, vectors=torch.cat(vectors) if vectors else None))
         found += [result.text or "" for result in model.run(requests)]
+        advance_aside("answer", len(found), len(asked))
     return found
 
 
@@ -81,7 +83,7 @@ def score_lines(
     """
     table = RowTexts(rows, model.tokenizers.text)
     scores: dict[str, dict[str, Any]] = {}
-    for key in keys:
+    for number, key in enumerate(keys):
         line = LATENT_LINES[key]
         items = [
             item for item in asked_items(line, rows) if item.target is None or item.target in model.languages
@@ -90,7 +92,8 @@ def score_lines(
             continue
         random = np.random.default_rng(seed)
         asked = [question(line, table, item, random) for item in spread(items, limit)]
-        scores[key] = {**score(key, [one.answer for one in asked], answers(model, asked)), "rows": len(asked)}
+        with part_of_work(f"scores of {key}", number, len(keys)):
+            scores[key] = {**score(key, [one.answer for one in asked], answers(model, asked)), "rows": len(asked)}
     return scores
 
 

@@ -235,6 +235,7 @@ class Trainer:
                     self._update(packs)
                     interval.add([pack for pack, _ in packs])
                     self.step, self.data = self.step + 1, after
+                    reporter.step(self.step, float(self._objective) if self._objective.device.type == "cpu" else None)
                     collect(self.step)
                     if self.step % config.log_every == 0 or self.step == last:
                         row = self._row(interval)

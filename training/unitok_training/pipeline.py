@@ -3,7 +3,7 @@
 A stage is a function of (run folder, configuration). Processes keep thread counts and memory apart: two one-thread
 stages side by side use two cores better than one two-thread stage, and what a stage allocated is gone when it ends.
 A finished stage leaves `stages/<name>.json`; a repeat with the same configuration skips it, another configuration
-runs it, and all that need it, again.
+runs it, and all that need it, again. A stage that runs says in a file of its own where it stands (`stage_progress`).
 """
 
 from __future__ import annotations
@@ -20,32 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
+from unitok_tokenizers.progress import listening
 from unitok_training.resources import TreeMemory, tree_bytes
+from unitok_training.schedule import Stage, seconds_until_done, startable
+from unitok_training.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
 
 INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
 WALL = "wall.json"
 """File of a run folder with what a run that was not interrupted took."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One step of a pipeline."""
-
-    name: str
-    """Key of its record, its log file and its seconds in the metrics."""
-    function: str
-    """`module:function`, called as function(run folder, configuration as a JSON object, *arguments)."""
-    arguments: tuple[str, ...] = ()
-    """What tells stages of the same function apart."""
-    needs: tuple[str, ...] = ()
-    """Stages that must be finished before."""
-    threads: int = 1
-    """CPU threads it uses; stages run side by side while their threads fit the machine."""
-    settings: tuple[str, ...] = ()
-    """Configuration keys that change its result: the others may change without running it again."""
+COMPUTE = "compute.json"
+"""File of a run folder with what its stages were last computed on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +76,20 @@ class Pipeline:
         *,
         threads: int,
         report: Callable[[str], None] = print,
+        display: Display | None = None,
+        compute: Compute | None = None,
+        expected: Mapping[str, float] | None = None,
     ) -> None:
+        """`report` takes lines, `display` shows what runs (as such lines where None), `compute` says in which precision
+        stages that leave it open compute, and `expected` seconds of the stages give the time that is left in all."""
         self.run_folder = run
         self.stages = list(stages)
         self.config = dict(config)
         self.threads = threads
         self.report = report
+        self.display = display or LineDisplay(report)
+        self.compute = compute or resolve("cpu", threads=threads)
+        self.expected = dict(expected or {})
         self.keys: dict[str, str] = {}
         for stage in self.stages:  # listed in an order in which every need comes first
             assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
@@ -114,41 +110,69 @@ class Pipeline:
         done = {stage.name: record for stage in self.stages if (record := self._valid_record(stage))}
         for name in done:
             self.report(f"{name}: done before ({done[name].seconds:.0f} s)")
+        if len(done) < len(self.stages):
+            self._note_compute()
         try:
             while len(done) < len(self.stages):
                 self._start_ready(done)
                 time.sleep(POLL_SECONDS)
                 self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
                 self._collect(done)
+                self._show(done)
         finally:
+            self.display.close()
             self._stop_all()
         if fresh:  # a run that continued an earlier one has no wall time of its own
             wall = {"seconds": round(time.monotonic() - begin, 1), "peak_bytes": self.peak_bytes}
             write_json(self.run_folder / WALL, wall)
         return done
 
+    def _note_compute(self) -> None:
+        """Say once what is computed on, and what of it has changed since the run was begun."""
+        self.report(f"computes on {self.compute}")
+        path, now = self.run_folder / COMPUTE, self.compute.to_json()
+        if path.exists():
+            for change in changes(read_json(path), now):
+                self.report(f"{change}: finished stages are kept, and the others go on with what is here")
+        write_json(path, now)
+
+    def _show(self, done: Mapping[str, StageRecord]) -> None:
+        running = [
+            Running(
+                name=name, seconds=time.monotonic() - begin, reading=read_place(progress_file(self.run_folder, name))
+            )
+            for name, (_, begin, _) in self._running.items()
+        ]
+        self.display.show(running, self._left(done, running))
+
+    def _left(self, done: Mapping[str, StageRecord], running: Sequence[Running]) -> float | None:
+        """Seconds of the whole run: what is expected, times what finished stages took of what was expected of them."""
+        if not self.expected:
+            return None
+        known = [(record.seconds, self.expected[name]) for name, record in done.items() if self.expected.get(name)]
+        slower = sum(took for took, _ in known) / sum(thought for _, thought in known) if known else 1.0
+        left = {s.name: slower * self.expected.get(s.name, 0.0) for s in self.stages if s.name not in done}
+        for one in running:
+            own = one.left if one.main_work else None
+            left[one.name] = own if own is not None else max(0.0, left[one.name] - one.seconds)
+        return seconds_until_done(self.stages, self.threads, left, self._running)
+
     def _valid_record(self, stage: Stage) -> StageRecord | None:
         record = load_record(self.run_folder, stage.name)
         return record if record and record.key == self.keys[stage.name] else None
 
     def _start_ready(self, done: Mapping[str, StageRecord]) -> None:
-        by_name = {stage.name: stage for stage in self.stages}
-        free = self.threads - sum(by_name[name].threads for name in self._running)
-        for stage in self.stages:
-            if stage.name in done or stage.name in self._running or not all(name in done for name in stage.needs):
-                continue
-            wanted = min(stage.threads, self.threads)
-            if wanted > free:
-                return  # stages start in their listed order, so that a run takes the same course every time
-            self._start(stage, wanted)
-            free -= wanted
+        for stage, threads in startable(self.stages, self.threads, done, self._running):
+            self._start(stage, threads)
 
     def _start(self, stage: Stage, threads: int) -> None:
         self.report(f"{stage.name}: started")
         (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
         environment = dict(os.environ)
         environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-        words = [stage.function, str(self.run_folder), *stage.arguments]
+        environment[PRECISION_VARIABLE] = self.compute.precision
+        progress_file(self.run_folder, stage.name).unlink(missing_ok=True)
+        words = [stage.name, stage.function, str(self.run_folder), *stage.arguments]
         command = [sys.executable, "-m", "unitok_training.pipeline", *words]
         with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -200,10 +224,14 @@ def run_stage(function: str, run: Path, *arguments: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point of a stage's process: `module:function RUN_FOLDER [ARGUMENT …]`."""
+    """Entry point of a stage's process: `NAME module:function RUN_FOLDER [ARGUMENT …]`."""
     _die_with_parent()
+    name, function, folder, *others = arguments
+    run = Path(folder)
+    writer = PlaceWriter(progress_file(run, name), lambda line: print(line, flush=True))
     try:
-        run_stage(arguments[0], Path(arguments[1]), *arguments[2:])
+        with listening(writer):
+            run_stage(function, run, *others)
     except (InputError, OSError) as error:
         found = cannot_use(error) if isinstance(error, OSError) else error
         print(" ".join(str(found).split()), file=sys.stderr)

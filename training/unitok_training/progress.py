@@ -1,18 +1,20 @@
-"""Where the figures of a training run go: JSON Lines, TensorBoard where it is installed, and the terminal."""
+"""Where the figures of a training run go: JSON Lines, TensorBoard where it is installed, and the terminal.
+
+Rows come every so many steps; in between every step is counted, so that slow ones too give a sign of life.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.progress import Watch, advance, heard
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -47,9 +49,8 @@ class Reporter:
         self.steps = steps
         self.path = out / METRICS_FILE
         self.console = console or Console()
-        self.started = time.monotonic()
-        self._progress: Progress | None = None
         self._board: Any = None
+        self._watch: Watch | None = None
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -59,16 +60,19 @@ class Reporter:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
-        if self.console.is_terminal:
-            columns = (TextColumn("[bold]train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
-            self._task = self._progress.add_task("train", total=steps, completed=start, figures="")
-            self._progress.start()
+        if not heard():  # called as a function: nobody above shows anything
+            self._watch = Watch("train").__enter__()
+        self.step(start)
 
     def message(self, text: str) -> None:
         """Say something once."""
         if self.active:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, done: int, loss: float | None = None) -> None:
+        """So many steps are done; the loss is that of the last one, where it is at hand without waiting for a GPU."""
+        if self.active:
+            advance("step", done, self.steps, loss)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Write the figures of a logged step."""
@@ -79,11 +83,7 @@ class Reporter:
         if self._board is not None:
             for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
                 self._board.add_scalar(name, value, row["step"])
-        figures = self._figures(row)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=row["step"], figures=figures)
-        else:
-            self.message(f"step {row['step']}/{self.steps} {figures}")
+        self.message(f"step {row['step']}/{self.steps} {self._figures(row)}")
 
     @staticmethod
     def _figures(row: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ class Reporter:
 
     def close(self) -> None:
         """Flush and give the terminal back."""
-        if self._progress is not None:
-            self._progress.stop()
+        if self._watch is not None:
+            self._watch.__exit__(None, None, None)
         if self._board is not None:
             self._board.close()

@@ -19,6 +19,7 @@ import torch
 from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
@@ -49,6 +50,8 @@ class ProsodyConfig:
     """Number of units."""
     steps: int = 0
     """Optimiser steps of each arm; the recipes' own where 0."""
+    precision: str | None = None
+    """Of everything that is trained; None leaves it to each recipe. A repeat may change it."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -73,7 +76,7 @@ def prosody_figures(
     """
     config = config or ProsodyConfig()
     run = Path(output)
-    keep_settings(run, config.__dict__)
+    keep_settings(run, {name: value for name, value in config.__dict__.items() if name != "precision"})
     corpus = make_prosody_corpus(
         run / "corpus", sentences=config.sentences, test_sentences=config.test_sentences, seed=config.seed
     )
@@ -97,7 +100,8 @@ def prosody_figures(
 def arm_recipe(arm: str, config: ProsodyConfig) -> LatentRecipe:
     """The recipe of an arm."""
     recipe = load_latent_recipe(ARMS[arm])
-    return replace(recipe, train=replace(recipe.train, seed=config.seed, steps=config.steps or recipe.train.steps))
+    train = replace(recipe.train, seed=config.seed, steps=config.steps or recipe.train.steps)
+    return replace(recipe, train=replace(train, precision=config.precision or train.precision))
 
 
 def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig) -> Model:
@@ -106,6 +110,7 @@ def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig)
         text_pieces=recipe.text_pieces,
         clusters=config.clusters,
         ctc=CtcConfig(steps=config.encoder_steps, seed=config.seed),
+        precision=config.precision or AUTO,
         seed=config.seed,
     )
     bundle = TokenizerSet(text=fit_text(rows, fit), units=fit_units(rows, fit))

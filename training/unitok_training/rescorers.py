@@ -48,15 +48,16 @@ def rescored(
 
 
 def masked_scores(
-    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int, seed: int = 0
-) -> dict[str, Any]:
+    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int,
+    precision: str = "fp32", seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """The same with pseudo-log-likelihoods of a copy that learns to fill in the references of `learnt`.
 
     `above_permutations` is the share of the lists' references that it prefers to their words in another order.
     """
     optim = OptimConfig(learning_rate=1e-3, warmup_steps=min(20, steps))
     texts = [(one.reference or "", one.target or one.lang) for one in teachable(learnt)]
-    reader, _ = train_masked(model, texts, FinetuneConfig(steps=steps, optim=optim, seed=seed))
+    reader, _ = train_masked(model, texts, FinetuneConfig(steps=steps, optim=optim, precision=precision, seed=seed))
 
     def scorer(texts: Sequence[str], lang: str) -> list[tuple[float, int]]:
         return pseudo_logprobs(reader, texts, lang=lang)
@@ -83,15 +84,16 @@ def _another_order(words: Sequence[str], random: np.random.Generator) -> list[st
 
 
 def head_figures(
-    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int, seed: int = 0
-) -> dict[str, float]:
+    model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int,
+    precision: str = "fp32", seed: int = 0,
+) -> dict[str, float]:  # fmt: skip
     """WER of lists and of `dev` with a head that is trained on `learnt`; its score is added to the first pass's."""
     learnt = teachable(learnt)
     torch.manual_seed(seed)
     head = RescoringHead(model.decoder.config.width).to(model.device)
     optim = OptimConfig(learning_rate=1e-2, warmup_steps=min(10, steps))
     errors = [list_errors(one) for one in learnt]
-    config = FinetuneConfig(steps=steps, optim=optim, seed=seed)
+    config = FinetuneConfig(steps=steps, optim=optim, precision=precision, seed=seed)
     train_head(model, head, learnt, rescore(model, learnt), errors, config)
     return {"wer": _wer(model, head, lists), "dev_wer": _wer(model, head, dev)}
 

@@ -19,7 +19,9 @@ from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.rescoring import Features
 from unitok.rescoring_head import RescoringHead, last_states
+from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.progress import advance
 from unitok_training.finetune import FinetuneConfig, permuted
 from unitok_training.optim import rate
 
@@ -67,6 +69,7 @@ def train_head(
             group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
         optimizer.step()
         losses.append(float(loss.detach()))
+        advance("step of the head", step + 1, config.steps, losses[-1])
     return losses
 
 
@@ -96,9 +99,9 @@ def train_masked(
     chosen = [(text, lang) for text, lang in texts if text.strip()]
     if not chosen:
         raise InputError("there is no text to learn from")
-    made = replace(model, decoder=copy.deepcopy(model.decoder), stepper=None)
+    made = replace(model, decoder=copy.deepcopy(model.decoder).float(), stepper=None)
     mask = model.vocabulary.control("<mask>")
-    random = np.random.default_rng(config.seed)
+    random, compute = np.random.default_rng(config.seed), resolve(model.device, config.precision)
     optimizer = torch.optim.AdamW(made.decoder.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
     losses, index = [], 0
     for step in range(config.steps):
@@ -116,9 +119,11 @@ def train_masked(
             rows.append(hidden_places + used)
             labels.append(ids[hidden_places])
             used, index = used + len(ids), index + 1
-        hidden = hidden_both_ways(made.decoder, documents)
-        at, wanted = (torch.from_numpy(np.concatenate(one)).to(hidden.device) for one in (rows, labels))
-        loss = functional.cross_entropy(made.decoder.logits(hidden[at]).float(), wanted)
+        with compute.autocast():
+            hidden = hidden_both_ways(made.decoder, documents)
+            at, wanted = (torch.from_numpy(np.concatenate(one)).to(hidden.device) for one in (rows, labels))
+            logits = made.decoder.logits(hidden[at])
+        loss = functional.cross_entropy(logits.float(), wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(made.decoder.parameters(), config.optim.clip or torch.inf)
@@ -126,4 +131,5 @@ def train_masked(
             group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
         optimizer.step()
         losses.append(float(loss.detach()))
+        advance("step of the masked scorer", step + 1, config.steps, losses[-1])
     return made, losses

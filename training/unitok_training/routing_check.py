@@ -80,6 +80,8 @@ class RoutingConfig:
     """Updates of the decoder."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
+    precision: str = "fp32"
+    """"fp32", "bf16" or "auto", of the training."""
     seed: int = 0
     """Of the requests, the weights and the order of examples."""
 
@@ -169,7 +171,7 @@ def train_router(model: Model, rows: Sequence[tuple[str, str]], config: RoutingC
     losses = finetune(
         model.decoder,
         document,
-        FinetuneConfig(steps=config.steps, positions=1024, optim=optim, seed=config.seed),
+        FinetuneConfig(steps=config.steps, positions=1024, optim=optim, precision=config.precision, seed=config.seed),
         pad=model.vocabulary.pad,
     )
     model.info = {**model.info, "tasks": list(dict.fromkeys([*model.info.get("tasks", []), "route"]))}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ from unitok_training.scores import bleu, wer
 from unitok_training.text_checks import TEXT_CHECKS
 
 Figures = dict[str, float]
+Trained = TypeVar("Trained")
 NAMES, NAME_NOISE = 200, 0.2
 """Of the corpora about keywords: rare names, and noise over them that leaves a part of them to the ear."""
 SESSION = 4
@@ -71,6 +72,12 @@ class SystemConfig:
     """Seed of everything random."""
     limit: int = 100
     """Most rows that are scored."""
+    precision: str | None = None
+    """Of everything that is trained; None leaves it to each recipe. A repeat may change it."""
+
+    def precisely(self, config: Trained) -> Trained:
+        """A training's configuration in this precision."""
+        return config if self.precision is None else replace(config, precision=self.precision)  # type: ignore[type-var]
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -96,7 +103,7 @@ class Bench:
     def train(self, preset: str, rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
         """The model of a recipe, from a start that was trained here."""
         recipe = load_latent_recipe(preset, self.config.overrides)
-        recipe = replace(recipe, train=replace(recipe.train, seed=self.config.seed))
+        recipe = replace(recipe, train=self.config.precisely(replace(recipe.train, seed=self.config.seed)))
         self.report(f"{name or preset}: {recipe.train.steps} steps")
         begin = self.run / start / "model" if start else None
         return train_latent(recipe, rows, self.run / (name or preset), start=begin, split="").model
@@ -166,7 +173,8 @@ def check_seed_asr(bench: Bench) -> Figures:
     steps = max(1, load_latent_recipe("seed_asr", bench.config.overrides).train.steps // 24)
     bench.report(f"mwer: {steps} steps")
     spoken = [row for row in training_rows(rows) if row.audio is not None]
-    train_mwer(model, spoken, MwerConfig(steps=steps, seed=bench.config.seed), key="asr.keywords")
+    config = bench.config.precisely(MwerConfig(steps=steps, seed=bench.config.seed))
+    train_mwer(model, spoken, config, key="asr.keywords")
     model.save(bench.run / "mwer")
     return {**figures, **{f"after.{name}": value for name, value in by_context(bench, model, rows).items()}}
 
@@ -340,7 +348,7 @@ def check_hubert(bench: Bench) -> Figures:
     """HuBERT: masked accuracy beside chance, and how pure in phones the units of each iteration are."""
     rows = [row for row in training_rows(bench.rows()) if row.audio is not None]
     recordings = load_recordings(rows)
-    config = overridden(HubertConfig(seed=bench.config.seed), bench.config.overrides)
+    config = overridden(bench.config.precisely(HubertConfig(seed=bench.config.seed)), bench.config.overrides)
     bench.report(f"hubert: {config.iterations} iterations of {config.steps} steps")
     found = pretrain(
         recordings, config, progress=lambda *said: bench.report("iteration {} step {} loss {:.3f}".format(*said))
@@ -391,7 +399,8 @@ def system_figures(
     if name not in CHECKS:
         raise InputError(f"no system {name!r}; did you mean {nearest(name, CHECKS)!r}? Known: {', '.join(CHECKS)}")
     config, run = config or SystemConfig(), Path(output)
-    keep_settings(run, {"system": name, **config.__dict__, "overrides": list(config.overrides)})
+    settings = {name: value for name, value in config.__dict__.items() if name != "precision"}
+    keep_settings(run, {"system": name, **settings, "overrides": list(config.overrides)})
     figures = dict(sorted(CHECKS[name](Bench(run, config, report)).items()))
     write_json(run / "results.json", figures)
     return figures

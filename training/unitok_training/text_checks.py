@@ -17,14 +17,14 @@ def check_coordinator(bench: Bench) -> dict[str, float]:
     """A coordinator with state tokens: its states in conversations of held-out voices, left to itself."""
     given = bench.config
     config = CoordinatorConfig(turns=given.sentences, test_turns=given.test_sentences, seed=given.seed)
-    return coordinator_figures(bench.run, overridden(config, given.overrides), report=bench.report)
+    return coordinator_figures(bench.run, overridden(given.precisely(config), given.overrides), report=bench.report)
 
 
 def check_routing(bench: Bench) -> dict[str, float]:
     """AudioGPT's choice of a tool: requests in other words than were learnt, by rules and by a trained router."""
     given = bench.config
     config = RoutingConfig(requests=given.sentences, test_requests=given.test_sentences, seed=given.seed)
-    return routing_figures(bench.run, overridden(config, given.overrides), report=bench.report)
+    return routing_figures(bench.run, overridden(given.precisely(config), given.overrides), report=bench.report)
 
 
 TEXT_CHECKS: Mapping[str, Callable[[Bench], dict[str, float]]] = {

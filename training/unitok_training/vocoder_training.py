@@ -109,7 +109,7 @@ def train_mel_vocoder(
             made = vocoder(torch.stack(mels))
         loss = mel_loss(made, real, mel) + stft_loss(made, real)
         descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None and step % 50 == 49:
+        if progress is not None:
             progress(step + 1, float(loss.detach()))
     return vocoder.eval()
 
@@ -165,7 +165,7 @@ def train_unit_mel(
         error = ((predicted.float() - durations.clamp(min=1).float().log()) * mask[..., 0]).pow(2).sum() / mask.sum()
         loss = (made.float() - targets).abs().mean() + 0.3 * error
         descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None and step % 50 == 49:
+        if progress is not None:
             progress(step + 1, float(loss.detach()))
     model.eval()
     return model, _voices(model, mels, by_speaker)

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from unitok.cli.options import add_precision, chosen_precision
+from unitok.cli.stages import shown_stages
+
 
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser("compare", help="tokens, latent vectors and a cascade on one corpus and one budget")
@@ -16,18 +19,18 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--full", action="store_true", help="also equal optimiser steps and equal trainable parameters")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each approach (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the processors there are)")
+    add_precision(parser, "what each recipe says")
     parser.add_argument("--preset", default="compare", help="compare or tiny (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     parser.add_argument(
         "--add", action="append", default=[], metavar="FILE", help="results.json of another command, to stand beside"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, watched=False)
 
 
 def run(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
+    from unitok_tokenizers.compute import AUTO, available_threads
     from unitok_training.compare import CompareConfig, run_compare
     from unitok_training.compare_report import as_text
 
@@ -36,12 +39,13 @@ def run(options: argparse.Namespace) -> None:
         languages=tuple(options.languages),
         seeds=options.seeds,
         full=options.full,
-        threads=options.threads,
+        threads=options.threads or available_threads(),
+        precision=chosen_precision(options.precision) or AUTO,
         preset=options.preset,
         overrides=tuple(options.set),
         added=tuple(options.add),
     )
-    console = Console(highlight=False, stderr=True)
-    results = run_compare(Path(options.out), config, report=lambda line: console.log(line))
+    say, display = shown_stages(stderr=True)
+    results = run_compare(Path(options.out), config, report=say, display=display)
     print(as_text(results))
     print(Path(options.out) / "report.html")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from unitok.cli.options import seed_option
+from unitok.cli.options import add_precision, chosen_precision, seed_option
 
 
 def add_commands(commands: Any) -> None:
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
         "--codec-steps", type=int, default=1000, help="training steps, 0 for no codes (default: %(default)s)"
     )
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    add_precision(fit)
     fit.set_defaults(run=fit_tokenizers)
 
     prepare = commands.add_parser("prepare", help="write token shards")
@@ -111,11 +112,15 @@ def run_manifest(options: argparse.Namespace) -> None:
 
 
 def fit_tokenizers(options: argparse.Namespace) -> None:
+    from unitok_tokenizers.compute import AUTO, resolve
     from unitok_tokenizers.manifest import read_manifest
     from unitok_training.codec_training import CodecConfig
     from unitok_training.ctc import CtcConfig
     from unitok_training.fit import FitConfig, fit_tokenizers
 
+    precision = chosen_precision(options.precision) or AUTO
+    compute = resolve("cpu", precision)
+    print(f"computes on {compute}", file=sys.stderr)
     codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if options.codec_steps else None
     config = FitConfig(
         text_pieces=options.text_pieces,
@@ -123,14 +128,11 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         encoder=options.encoder,
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
+        precision=precision,
         seed=options.seed,
     )
-
-    def progress(what: str, step: int, loss: float) -> None:
-        print(f"{what}: step {step}, loss {loss:.3f}", file=sys.stderr)
-
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
-    tokenizers = fit_tokenizers(rows, options.out, config, progress, lambda line: print(line, file=sys.stderr))
+    tokenizers = fit_tokenizers(rows, options.out, config, notice=lambda line: print(line, file=sys.stderr))
     print(json.dumps([stream.to_json() for stream in tokenizers.streams()], indent=2))
 
 
@@ -163,7 +165,6 @@ def run_prepare(options: argparse.Namespace) -> None:
         trim=not options.keep_silence,
         joined_share=options.joined_share,
         seed=options.seed,
-        progress=lambda done, total: print(f"{done} of {total} rows", file=sys.stderr),
     )
     for reason, count in shards.manifest["skipped"].items():
         print(f"{count} rows left out: {reason}", file=sys.stderr)

@@ -24,9 +24,16 @@ def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> No
     )
 
 
-def load_model(options: argparse.Namespace, folder: Path | str | None = None, *, compiled: bool = False) -> Model:
-    """The command's model, or another one beside it, where and as the options say; InputError as `unitok.load`."""
+def load_model(
+    options: argparse.Namespace, folder: Path | str | None = None, *, compiled: bool = False, trains: bool = False
+) -> Model:
+    """The command's model, or another one beside it, where and as the options say; InputError as `unitok.load`.
+
+    Weights that a command trains are float32, whatever precision it multiplies them in.
+    """
     import unitok
 
     name = options.model if folder is None else folder
-    return unitok.load(name, options.device, dtype=getattr(options, "precision", None), compiled=compiled)
+    return unitok.load(
+        name, options.device, dtype=None if trains else getattr(options, "precision", None), compiled=compiled
+    )

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import seed_option
+from unitok.cli.options import add_precision, chosen_precision, precision_override, seed_option
 
 
 def add_commands(commands: Any) -> None:
@@ -18,6 +18,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("manifest", help="JSON Lines or TSV")
     train.add_argument("-o", "--out", default="runs/latent", help="run folder (default: %(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory whose decoder and tokenizers are taken over")
     train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
@@ -32,6 +33,7 @@ def add_commands(commands: Any) -> None:
     grid.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="some of the adapters (default: all)")
     grid.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_device(grid, precision=False)
+    add_precision(grid, "what the recipe says")
     grid.set_defaults(run=run_adapters)
 
     probe = commands.add_parser("probe", help="does a latent model follow its prompt, or only the speech behind it?")
@@ -52,6 +54,7 @@ def add_commands(commands: Any) -> None:
     prosody.add_argument("--encoder-steps", type=int, default=120, help="of the units' encoder (default: %(default)s)")
     prosody.add_argument("--steps", type=int, default=0, help="of every arm (default: the recipes' own)")
     prosody.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
+    add_precision(prosody, "what the recipes say")
     prosody.set_defaults(run=run_prosody)
 
     systems = commands.add_parser("systems", help="train a system on the toy corpus and measure what its paper claims")
@@ -63,6 +66,7 @@ def add_commands(commands: Any) -> None:
     systems.add_argument("--limit", type=int, default=100, help="most rows that are scored (default: %(default)s)")
     systems.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
     systems.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
+    add_precision(systems, "what the recipes say")
     systems.set_defaults(run=run_systems)
 
 
@@ -70,7 +74,7 @@ def run_train(options: argparse.Namespace) -> None:
     from unitok_training.latent_recipes import load_latent_recipe
     from unitok_training.latent_run import train_latent
 
-    recipe = load_latent_recipe(options.recipe, options.set)
+    recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     done = train_latent(
         recipe, options.manifest, options.out, start=options.start, split=options.split, limit=options.limit
     )
@@ -95,9 +99,9 @@ def run_adapters(options: argparse.Namespace) -> None:
 
     out = Path(options.out)
     found = train_adapters(
-        load_model(options),
+        load_model(options, trains=True),
         read_manifest(options.manifest),
-        load_latent_recipe("latent", [*GRID, *options.set]),
+        load_latent_recipe("latent", [*GRID, *options.set, *precision_override(options.precision)]),
         out,
         kinds=options.kinds or list(ADAPTERS),
         progress=say,
@@ -126,6 +130,7 @@ def run_prosody(options: argparse.Namespace) -> None:
         test_sentences=options.test_sentences,
         encoder_steps=options.encoder_steps,
         steps=options.steps,
+        precision=chosen_precision(options.precision),
         seed=options.seed,
     )
     figures = prosody_figures(options.out, config, report=lambda line: print(line, flush=True))
@@ -141,6 +146,7 @@ def run_systems(options: argparse.Namespace) -> None:
         overrides=tuple(options.set),
         seed=options.seed,
         limit=options.limit,
+        precision=chosen_precision(options.precision),
     )
     out = options.out or f"runs/systems/{options.system}"
     figures = system_figures(options.system, out, config, report=lambda line: print(line, flush=True))

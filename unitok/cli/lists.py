@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import seed_option
+from unitok.cli.options import add_precision, chosen_precision, seed_option
+from unitok.cli.stages import shown_stages
 
 
 def add_commands(commands: Any) -> None:
@@ -64,7 +64,8 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--split", default="test", help="split that is scored (default: %(default)s)")
     correct.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
     correct.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
-    add_device(correct)
+    add_device(correct, precision=False)
+    add_precision(correct, "fp32")
     correct.set_defaults(run=run_correct)
 
     trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")
@@ -72,7 +73,8 @@ def add_commands(commands: Any) -> None:
     trial.add_argument("-o", "--out", default="runs/correction", help="run folder (default: %(default)s)")
     trial.add_argument("--snr", default="15", help="noise, in dB below the speech; several, with commas, in turn")
     trial.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of a setting")
-    trial.set_defaults(run=run_experiment)
+    add_precision(trial, "fp32")
+    trial.set_defaults(run=run_experiment, watched=False)
 
 
 def _numbers(text: str, option: str, example: str) -> tuple[float, ...]:
@@ -106,14 +108,10 @@ def run_nbest(options: argparse.Namespace) -> None:
     model = load_model(options)
     other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model, beams=options.beams)
 
-    def progress(done: int, total: int) -> None:
-        if done % 50 == 0 or done == total:
-            print(f"{done} of {total} lists", file=sys.stderr)
-
     found = utterances(options.source)
     targets = [part.strip() for part in options.target.split(",")] if options.target is not None else []
     asked = [replace(wanted, task="s2tt", target=target) for target in targets] or [wanted]
-    made = (make_lists(model, found, one, recogniser=other, progress=progress) for one in asked)
+    made = (make_lists(model, found, one, recogniser=other) for one in asked)
     print(write_lists(options.out, chain.from_iterable(made)))
 
 
@@ -132,7 +130,7 @@ def run_rescore(options: argparse.Namespace) -> None:
     for name, steps, scores in (("masked", options.masked, masked_scores), ("head", options.head, head_figures)):
         if steps:
             learnt = read_lists(options.lists, split=options.train_split)
-            found[name] = scores(model, test, dev, learnt, steps=steps, seed=options.seed)
+            found[name] = scores(model, test, dev, learnt, steps=steps, precision=options.precision, seed=options.seed)
     print(json.dumps(found, indent=2))
 
 
@@ -149,16 +147,13 @@ def run_correct(options: argparse.Namespace) -> None:
     )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
-    model = load_model(options)
-
-    def progress(step: int, loss: float) -> None:
-        if step % 20 == 0:
-            print(f"step {step}, loss {loss:.3f}", file=sys.stderr)
+    model = load_model(options, trains=True)
 
     if learnt:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
-        config = FinetuneConfig(steps=options.steps, optim=optim, seed=options.seed)
-        teach(model, learnt, config, teaching, progress=progress)
+        precision = chosen_precision(options.precision) or "fp32"
+        config = FinetuneConfig(steps=options.steps, optim=optim, precision=precision, seed=options.seed)
+        teach(model, learnt, config, teaching)
     found, texts = corrected(model, test, read=options.size, recordings=options.recordings)
     print(json.dumps(found, indent=2))
     if options.texts is not None:
@@ -174,7 +169,9 @@ def run_experiment(options: argparse.Namespace) -> None:
     from unitok_training.correction_run import CorrectionConfig, correction_table, run_correction
     from unitok_training.recipes import overridden
 
-    config = overridden(CorrectionConfig(snr=_noise(options.snr)), options.set)
-    results = run_correction(options.folder, options.out, config, report=lambda line: print(line, file=sys.stderr))
+    precision = chosen_precision(options.precision) or "fp32"
+    config = overridden(CorrectionConfig(snr=_noise(options.snr), precision=precision), options.set)
+    say, display = shown_stages(stderr=True)
+    results = run_correction(options.folder, options.out, config, report=say, display=display)
     print(correction_table(results))
     print(f"{options.out}/results.json")

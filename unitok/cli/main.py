@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 import unitok
 from unitok.cli import compare, data, demo, doctor, latent, lists, plan, use
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
+from unitok_tokenizers.progress import Watch
 
 EXTRAS = {
     "jiwer": "eval",
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        # Commands whose stages are processes of their own show those; all others are watched here.
+        with Watch(options.command) if getattr(options, "watched", True) else nullcontext():
+            options.run(options)
     except InputError as error:
         print(f"unitok {options.command}: {error}", file=sys.stderr)
         return 2

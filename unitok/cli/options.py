@@ -14,3 +14,23 @@ def seed_option(text: str) -> int:
         return read_seed(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
+
+
+def add_precision(parser: argparse.ArgumentParser, default: str = "auto, what this machine is quick with") -> None:
+    """The option of every command that trains; `default` says what it is without."""
+    parser.add_argument("--precision", metavar="P", help=f"fp32, bf16 or auto (default: {default})")
+
+
+def chosen_precision(given: str | None) -> str | None:
+    """What was given, if it is a precision, or None; InputError that names the option."""
+    from unitok_tokenizers.compute import check_precision
+    from unitok_tokenizers.errors import InputError
+
+    if given is not None and check_precision(given, "--precision") == "bf16-pure":
+        raise InputError("--precision is 'bf16-pure': choose auto, fp32 or bf16; `unitok train` alone takes it")
+    return given
+
+
+def precision_override(given: str | None) -> list[str]:
+    """As an override of a recipe that has `train.precision`; none where nothing was given."""
+    return [] if given is None else [f"train.precision={given}"]

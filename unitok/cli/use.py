@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import seed_option
+from unitok.cli.options import add_precision, precision_override, seed_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--tokenizers", metavar="DIR", help="what made the shards (default: those of --start MODEL)")
     train.add_argument("-o", "--out", default="runs/train", help="run folder (default: %(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory or checkpoint to take the weights from")
     train.set_defaults(run=run_train)
 
@@ -318,7 +319,7 @@ def run_train(options: argparse.Namespace) -> None:
     from unitok_training.recipes import load_recipe
     from unitok_training.run import train_model
 
-    recipe = load_recipe(options.recipe, options.set)
+    recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(
         recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start
     )

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.progress import advance
 
 SAMPLE_RATE = 16000
 ESPEAK_LANGUAGES = {"en": "en-us", "de": "de", "fr": "fr", "es": "es"}
@@ -95,16 +98,23 @@ def speak_all(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2
             for worker, path in enumerate(jobs):
                 lines = [json.dumps(asdict(one), ensure_ascii=False) for one in todo[worker::workers]]
                 path.write_text("\n".join(lines), encoding="utf-8")
-            for _ in pool.map(lambda path: _speak_jobs(path, folder), jobs):
-                pass
+            count, total = itertools.count(1), len(todo)
+
+            def spoken() -> None:
+                advance("utterance", next(count), total)
+
+            # Threads have a context of their own, in which nobody would listen to the count.
+            started = [pool.submit(copy_context().run, _speak_jobs, path, folder, spoken) for path in jobs]
+            for one in started:
+                one.result()
     finally:
         for path in jobs:
             path.unlink(missing_ok=True)
     return [json.loads((folder / f"{one.id}.json").read_text(encoding="utf-8")) for one in utterances]
 
 
-def _speak_jobs(jobs: Path, folder: Path) -> None:
-    """Run a helper over its jobs, and write each recording and its words as they come."""
+def _speak_jobs(jobs: Path, folder: Path, spoken: Callable[[], None]) -> None:
+    """Run a helper over its jobs, and write each recording and its words as they come; `spoken` counts them."""
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "unitok_tokenizers.corpora.espeak", str(jobs)]
@@ -112,8 +122,9 @@ def _speak_jobs(jobs: Path, folder: Path) -> None:
         assert process.stdout is not None and process.stderr is not None
         try:
             while header := process.stdout.readline():
-                spoken = json.loads(header)
-                _write(spoken, process.stdout.read(spoken["bytes"]), folder)
+                made = json.loads(header)
+                _write(made, process.stdout.read(made["bytes"]), folder)
+                spoken()
         except BaseException:
             process.kill()
             raise

@@ -243,6 +243,13 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
+def check_languages(codes: Sequence[str]) -> None:
+    """InputError for a language that the phrase corpus does not have."""
+    for code in codes:
+        if code not in LANGUAGES:
+            raise InputError(f"the phrase corpus has no language {code!r}; it has {', '.join(LANGUAGES)}")
+
+
 def make_phrase_corpus(
     out: Path | str,
     *,
@@ -260,9 +267,7 @@ def make_phrase_corpus(
     Raises:
         InputError: an unknown language, too many sentences, or no espeak-ng.
     """
-    for code in languages:
-        if code not in LANGUAGES:
-            raise InputError(f"the phrase corpus has no language {code!r}; it has {', '.join(LANGUAGES)}")
+    check_languages(languages)
     root = Path(out)
     manifest = root / "manifest.jsonl"
     utterances = _utterances(
