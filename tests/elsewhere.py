@@ -11,7 +11,7 @@ need no library. torch.autocast does not know it, so that everything elsewhere i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -135,14 +135,20 @@ class _Values(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def _autocast(device: str, *args: Any, _real: Any = torch.autocast, **kwargs: Any) -> AbstractContextManager[Any]:
+    """`torch.autocast`, of which nothing is left elsewhere."""
+    return nullcontext() if device == DEVICE.type else _real(device, *args, **kwargs)
+
+
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
     """While this lasts there is a second device; factories that do not name one make tensors without numbers."""
     Elsewhere.waits.clear()
-    asked = torch.is_autocast_enabled
+    asked, autocast = torch.is_autocast_enabled, torch.autocast
     torch.is_autocast_enabled = lambda kind=None: asked(kind) if kind not in (None, DEVICE.type) else False
+    torch.autocast = _autocast  # type: ignore[misc,assignment]
     try:
         with torch.device("meta"), _Values(), _Factories():
             yield DEVICE
     finally:
-        torch.is_autocast_enabled = asked
+        torch.is_autocast_enabled, torch.autocast = asked, autocast  # type: ignore[misc]

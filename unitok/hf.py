@@ -341,7 +341,8 @@ def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int, o
     output_bias = output_bias or any(block.out_bias is not None for block in _blocks(decoder))
     value = to_hf_config(decoder.config, bos=bos, eos=eos, pad=pad, output_bias=output_bias)
     write_json(folder / "config.json", value)
-    save_file(to_hf_state(decoder, output_bias=output_bias), folder / "model.safetensors", metadata={"format": "pt"})
+    state = {name: value.cpu() for name, value in to_hf_state(decoder, output_bias=output_bias).items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad, "do_sample": False}
     write_json(folder / "generation_config.json", generation)
 

@@ -44,7 +44,10 @@ def write_model(model: Model, folder: Path | str) -> None:
         if lora is not None:
             (draft / "modules").mkdir(exist_ok=True)
             write_json(draft / "modules/lora.json", lora_json(lora))
-            save_tensors(lora_tensors(model.decoder), draft / "modules/lora.safetensors")
+            save_tensors(
+                {name: value.cpu() for name, value in lora_tensors(model.decoder).items()},
+                draft / "modules/lora.safetensors",
+            )
         roles.save(draft / "vocabulary.json")
         model.tokenizers.save(draft / "tokenizers")
         if model.vocoder is not None:

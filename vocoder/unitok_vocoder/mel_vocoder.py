@@ -78,7 +78,7 @@ class MelVocoder(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), folder / "model.safetensors")
+        save_file({name: value.cpu() for name, value in self.state_dict().items()}, folder / "model.safetensors")
         write_json(folder / "config.json", {"config": asdict(self.config), "mel": asdict(self.mel)})
 
     @staticmethod
