@@ -137,7 +137,11 @@ def prefix_attention(
 
 
 def _dense_pays(q: Tensor, longest: int) -> bool:
-    """Whether dense scores are the quicker way: on a processor alone, whose kernel for short documents is slow."""
+    """Whether dense scores are the quicker way: on a processor alone, whose kernel for short documents is slow.
+
+    In bfloat16, that is: in float32 the kernel takes 1.3 to 1.9 times less time than dense scores, for documents of 100
+    to 1,000 positions, forward and backward, with AVX2 as with AVX-512.
+    """
     return q.device.type == "cpu" and q.requires_grad and q.dtype == torch.bfloat16 and longest <= LONGEST
 
 
