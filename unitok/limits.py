@@ -25,7 +25,7 @@ class Limits:
     """Code frames per deduplicated unit."""
     longest_seconds: float = 12.0
     """Longest recording: longer ones are read in pieces."""
-    longest_text: int = 24
+    longest_text: int = 32
     """Text ids of the longest text that is read at once; longer ones are cut at sentences."""
     sentences_together: int = 1
     """Sentences that are read at once where they are short."""
