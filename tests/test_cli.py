@@ -115,8 +115,8 @@ def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsy
         ["--task", "lm", "--lang", "en", "we buy"],
         ["--task", "lm", "--lang", "en", ""],
         ["--task", "chat", "--lang", "en", wav],
-        ["--task", "tts", "--lang", "en", "good morning", "--voice", "anna", "-o", out],
-        ["--task", "tts", "--lang", "en", "good morning", "--voice", wav, "--output", "units", "-o", out],
+        ["--task", "tts", "--lang", "en", "the green house", "--voice", "anna", "-o", out],
+        ["--task", "tts", "--lang", "en", "the green house", "--voice", wav, "--output", "units", "-o", out],
         ["--task", "s2st", *both, wav, "-o", out],
         ["--task", "s2st", "--direct", *both, wav, "-o", out],
         ["--task", "slm", "--lang", "en", wav, "-o", out],
@@ -124,7 +124,8 @@ def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsy
     ):
         assert main(["generate", model, *arguments]) == 0
         printed = capsys.readouterr()
-        said = [line for line in printed.err.splitlines() if not line.startswith("generate: ")]  # of a busy machine
+        cut = "unitok generate: the answer was cut at the length limit; what follows is missing"
+        said = [line for line in printed.err.splitlines() if not line.startswith("generate: ") and line != cut]
         assert said == [] and (printed.out or arguments[1] in ("asr", "s2tt", "mt", "lm", "ilm"))
         if "-o" in arguments and arguments[1] != "ilm":
             assert printed.out.splitlines()[0] == out

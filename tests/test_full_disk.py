@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_no_half_recording_or_manifest(shop: Workshop, disk: P
     lines.write_text("".join(f"{index} we buy {'x' * 9000}\n" for index in range(4)), encoding="utf-8")
     with full_but_for(disk, 4096):
         refused("manifest", shop.root, lines, "-o", disk / "m.jsonl", saying=("cannot write", disk, "make space"))
-        speak = ("generate", shop.model, "hello", "--task", "tts", "--lang", "en", "-o", disk / "a.wav")
+        speak = ("generate", shop.model, "the house", "--task", "tts", "--lang", "en", "-o", disk / "a.wav")
         refused(*speak, saying=("cannot write", disk / "a.wav", "make space"))
         assert [path.name for path in disk.iterdir()] == ["hog"]
     works("manifest", shop.root, lines, "-o", disk / "m.jsonl")

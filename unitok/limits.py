@@ -27,7 +27,7 @@ class Limits:
     """Longest utterance of the training: longer recordings are cut to such pieces, at pauses."""
     whole_seconds: float = 0.0
     """Recordings of several utterances that are read whole all the same, because training has seen such."""
-    longest_text: int = 24
+    longest_text: int = 32
     """Text ids of the longest text that is read at once; longer ones are cut at sentences."""
     sentences_together: int = 1
     """Sentences that are read at once where they are short."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CLAUSE_SECONDS = 0.1
 """Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""
+WHOLE = 1.1
+"""A sentence that is longer than the longest text by no more than this is read whole: better than in two halves."""
 VOICE_SECONDS = 2.0
 """How much of the first answer sets the voice of the others."""
 CUT = "cut at the length limit"
@@ -97,7 +99,9 @@ def text_pieces(model: Answering, text: str, lang: str) -> list[TextPiece]:
     )  # fmt: skip
     pieces: list[TextPiece] = []
     for group in groups:
-        parts = cut_to_length(gap.join(kept[index][0] for index in group), measure, limits.longest_text)
+        whole = gap.join(kept[index][0] for index in group)
+        fits = measure(whole) <= WHOLE * limits.longest_text
+        parts = [whole] if fits else cut_to_length(whole, measure, limits.longest_text)
         for part in parts[:-1]:
             behind = CLAUSE_SECONDS if part.rstrip()[-1:] == CLAUSE or not part.rstrip()[-1:].isalnum() else 0.0
             pieces.append(TextPiece(text=_plain(part), pause=behind))

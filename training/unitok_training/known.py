@@ -76,13 +76,13 @@ def longest_seconds(shards: Shards, *splits: str) -> float:
 
 
 def longest_texts(shards: Shards, rows: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
-    """`longest_text` and `sentences_together` of `Limits`: what all but a hundredth of the training texts (N,) keep."""
+    """`longest_text` and `sentences_together` of `Limits`: what nearly all training texts (N,) keep."""
     if not (sizes > 0).any():
         return {}
     chosen = rows[sizes > 0][:: max(1, int((sizes > 0).sum()) // SENTENCES_COUNTED)]
     counts = [len(split_sentences(shards.text[row] or "", str(shards.lang[row]))) for row in chosen.tolist()]
     return {
-        "longest_text": max(1, int(np.quantile(sizes[sizes > 0], 0.99))),
+        "longest_text": max(1, int(np.quantile(sizes[sizes > 0], 0.999))),
         "sentences_together": max(1, int(np.quantile(counts, 0.99))),
     }
 

@@ -21,7 +21,7 @@ POINTS = {"ja": "点", "pl": " przecinek ", "ru": " запятая "}
 """Decimal points where CLDR's rules have no word of their own."""
 JOINED = frozenset({"zh", "ja", "yue", "ko", "th", "lo", "km", "my"})
 """Languages whose number words stand without spaces."""
-REMEDY = "install them with `pip install babel unicode-rbnf sentencex`, or give words, one sentence at a time"
+REMEDY = 'install it with `pip install "unitok[text]"`, or give words, one sentence at a time'
 
 
 def needed(name: str) -> Any:

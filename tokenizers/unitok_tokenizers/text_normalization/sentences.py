@@ -23,6 +23,10 @@ STOPS = re.compile("[.!?。！？।؟…]")
 CLAUSE_END = re.compile(
     f"{CLAUSE}\\s*|[{re.escape(''.join(mark for mark in CLAUSE_MARKS if mark not in '(['))}]+(?=\\s)\\s*|[、，；：]"
 )
+CLAUSE_REACH = 0.25
+"""How far from where it is wanted a cut may lie to be at the end of a clause, as a share of the text."""
+CUTS_TRIED = 8
+"""Cuts of which the first is taken that leaves both sides short enough."""
 WORD_END = re.compile(r"\s+")
 
 
@@ -79,32 +83,41 @@ def cut_to_length(text: str, measure: Measure, longest: int) -> list[str]:
     in scripts without spaces between characters. A word is never cut: one that is too long is a part of its own.
     """
     assert longest >= 1, longest
-    size = measure(text.replace(CLAUSE, ""))
-    if size <= longest:
+
+    def size(part: str) -> int:
+        return measure(part.replace(CLAUSE, "").strip())
+
+    total = size(text)
+    if total <= longest:
         return [text]
-    parts = -(-size // longest)
-    place = _cut(text, (parts // 2) / parts)
-    if place is None:
+    parts = -(-total // longest)
+    left, right = parts // 2, parts - parts // 2
+    places = _cuts(text, left / parts)[:CUTS_TRIED]
+    if not places:
         return [text]
+    fits = (one for one in places if size(text[:one]) <= left * longest and size(text[one:]) <= right * longest)
+    place = next(fits, places[0])
     return cut_to_length(text[:place], measure, longest) + cut_to_length(text[place:], measure, longest)
 
 
-def _cut(text: str, share: float) -> int | None:
-    """Index of the best cut near a share of a text; None where there is none."""
+def _cuts(text: str, share: float) -> list[int]:
+    """Indices at which a text may be cut, the best first; empty where there is none."""
     body = len(text.rstrip())
     wanted = share * body
-    for ends, reach in ((CLAUSE_END, 0.25), (WORD_END, 1.0)):
-        places = [match.end() for match in ends.finditer(text) if text[: match.end()].strip() and match.end() < body]
-        near = [place for place in places if abs(place - wanted) <= reach * body]
-        if near:
-            return min(near, key=lambda place: abs(place - wanted))
-    places = [
-        index
-        for index in range(1, body)
-        if SPACELESS.match(text[index]) and SPACELESS.match(text[index - 1]) and not unicodedata.combining(text[index])
-        and unicodedata.category(text[index]) not in ("Mn", "Mc")
-    ]  # fmt: skip
-    return min(places, key=lambda place: abs(place - wanted)) if places else None
+    clauses, words = (
+        [match.end() for match in ends.finditer(text) if text[: match.end()].strip() and match.end() < body]
+        for ends in (CLAUSE_END, WORD_END)
+    )
+    inside = [] if words or clauses else [index for index in range(1, body) if _between_characters(text, index)]
+    near = [place for place in clauses if abs(place - wanted) <= CLAUSE_REACH * body]
+    found = [sorted(places, key=lambda place: abs(place - wanted)) for places in (near, words or clauses, inside)]
+    return [place for places in found for place in places]
+
+
+def _between_characters(text: str, index: int) -> bool:
+    """Whether two letters of a script without spaces meet at an index."""
+    joins = unicodedata.category(text[index]) in ("Mn", "Mc")
+    return not joins and bool(SPACELESS.match(text[index]) and SPACELESS.match(text[index - 1]))
 
 
 def grouped(sentences: Sequence[str], measure: Measure, longest: int, most: int) -> list[list[int]]:
