@@ -56,9 +56,11 @@ class Family:
 
     def chunk_at(self, source: BinaryIO, position: int, size: int) -> Chunk | None:
         """The chunk that begins at `position`; None where nothing does that looks like one."""
+        if not 0 <= position <= size - self.header:
+            return None
         head = read_at(source, position, self.header)
         printable = all(32 <= byte < 127 for byte in head[:4]) and head[:4].strip() != b""
-        if position + self.header > size or len(head) < self.header or not printable:
+        if len(head) < self.header or not printable:
             return None
         length = int.from_bytes(head[self.name_bytes :], self.order, signed=self.size_bytes == 8)
         return Chunk(
