@@ -62,9 +62,12 @@ def test_the_command_names_it_too(task: str, tmp_path: Path, capsys: pytest.Capt
     assert "no audio file /path/missing.m4a" in message
 
 
-def test_any_text_can_be_translated_by_name(model: Model) -> None:
-    assert model.generate("mt", source="en", target="de", text="/path/missing.m4a").text is not None
-    assert model.translate("and/or", source="en", target="de").finish_reason
+def test_a_text_given_by_name_is_never_a_path(model: Model) -> None:
+    """It is read as a text, of whose characters a model may know too few."""
+    for text in ("/path/missing.m4a", "house.wav"):
+        with pytest.raises(InputError, match="has not learned to say"):
+            model.generate("mt", source="en", target="de", text=text)
+    assert model.translate("the house", source="en", target="de").finish_reason
 
 
 def pcm(samples: np.ndarray, kind: str) -> np.ndarray:

@@ -108,7 +108,8 @@ def test_a_drawn_list_does_not_depend_on_its_place(model: Model, tmp_path: Path)
 BAD = ("-1", str(2**64), str(2**63), "1.5", "1e3", "abc", "", " 1", "1_0", "\u0661", "0x1", "+1", "9" * 50, "nan")
 COMMANDS = (
     ["generate", "M", "x", "--task", "mt"], ["import", "HF", "OUT"], ["demo"], ["fit-tokenizers", "M", "OUT"],
-    ["prepare", "M", "OUT", "--tokenizers", "T"], ["nbest", "M", "S"], ["rescore", "M", "L"], ["correct", "M", "L"], ["prosody"], ["systems", "rich"],
+    ["prepare", "M", "OUT", "--tokenizers", "T"], ["nbest", "M", "S"], ["rescore", "M", "L"], ["correct", "M", "L"],
+    ["prosody"], ["systems", "rich"],
 )  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def answer_text(
         text: as people write it.
         sampling: how ids are chosen where `beams` is 1.
         beams: more than 1 searches; `nbest` is filled where the text is read at once.
-        seed: of the draws.
+        seed: of the draws; sentences that differ draw apart.
 
     Raises:
         InputError: a request that the grammar or the vocabulary does not have, or as `text_pieces`.
@@ -139,11 +139,7 @@ def answer_text(
         results += model.run([_with_text(model, request, pieces[0].text)], sampling=sampling, beams=beams, seed=seed)
         request = _with_voice_of(model, request, results[0])
     requests = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
-    if beams > 1 or not sampling.temperature:
-        results += model.run(requests, beams=beams)
-    else:  # what is drawn for a sentence does not depend on how many are answered together
-        for number, one in enumerate(requests, len(results)):
-            results += model.run([one], sampling=sampling, seed=seed + number)
+    results += model.run(requests, sampling=sampling, beams=beams, seed=seed)
     return joined_results(pieces, results)
 
 
@@ -169,9 +165,7 @@ def _stream(
     said = ""
     for number, piece in enumerate(pieces):
         begun = False
-        for chunk in stream_request(
-            model, _with_text(model, request, piece.text), sampling=sampling, seed=seed + number
-        ):
+        for chunk in stream_request(model, _with_text(model, request, piece.text), sampling=sampling, seed=seed):
             if chunk.result is not None:
                 results.append(chunk.result)
                 continue
