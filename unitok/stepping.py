@@ -188,7 +188,7 @@ class Stepper:
         """The step of a batch with compiled attention."""
         config, width, eps = self.config, self.config.width, self.config.norm_eps
         if len(self.turns) < cache.capacity:
-            angles = torch.arange(cache.capacity).float()[:, None] * self.frequencies.float()
+            angles = torch.arange(cache.capacity, device="cpu").float()[:, None] * self.frequencies.float()
             self.turns = torch.cat([angles.cos(), angles.sin()], -1)
         lengths = cache.lengths.contiguous()
         x = functional.embedding(ids, self.embedding)

@@ -76,7 +76,9 @@ def unexplained(behind: int, samples: int) -> bool:
 
 
 def read_at(source: BinaryIO, start: int, count: int) -> bytes:
-    """Up to `count` bytes from `start`."""
+    """Up to `count` bytes from `start`; none where a damaged header leads before the file or beyond any."""
+    if not 0 <= start < 1 << 62 or count <= 0:
+        return b""
     source.seek(start)
     return source.read(count)
 

@@ -30,10 +30,10 @@ class MelPower:
 
     def __init__(self, *, sample_rate: int, n_fft: int, hop_length: int, num_mels: int) -> None:
         self.n_fft, self.hop_length = n_fft, hop_length
-        self.window = torch.hann_window(n_fft, dtype=torch.float64)
+        self.window = torch.hann_window(n_fft, dtype=torch.float64, device="cpu")
         top = hz_to_slaney(sample_rate / 2)
-        edges = slaney_to_hz(torch.linspace(0.0, top, num_mels + 2, dtype=torch.float64))
-        bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+        edges = slaney_to_hz(torch.linspace(0.0, top, num_mels + 2, dtype=torch.float64, device="cpu"))
+        bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu") * sample_rate / n_fft
         left, centre, right = edges[:-2], edges[1:-1], edges[2:]
         rising = (bins[:, None] - left) / (centre - left)
         falling = (right - bins[:, None]) / (right - centre)
