@@ -39,6 +39,7 @@ GLOSSES = {
     "Makefile": "the set-up commands",
     "README.md": "this page",
     "SECURITY.md": "what is trusted, and how to report a hole",
+    "benchmarks/results.json": "the figures that `RESULTS.md` is made of",
     "constraints.txt": "versions that were tested together",
     "pyproject.toml": "packages, extras, tool settings",
 }

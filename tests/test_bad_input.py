@@ -40,7 +40,6 @@ MANIFESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "text of another type": (b'{"text": {"a": 1}}\n', (":1:", "text is {'a': 1}", "write a string")),
     "unknown language": (b'{"text": "a", "lang": "../e n"}\n', (":1:", "'../e n'", "write a code")),
     "negative offset": (b'{"audio": "0.wav", "offset": -1}\n', (":1:", "offset is -1", "0 or more")),
-    "offset NaN": (b'{"audio": "0.wav", "offset": NaN}\n', (":1:", "offset is nan", "0 or more")),
     "words upside down": (b'{"text": "a", "words": [["a", 2, 1]]}\n', (":1:", "words is", "rising")),
     "negative units": (b'{"units": [3, -1]}\n', (":1:", "units is [3, -1]", "none negative")),
     "id twice": (b'{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}\n', (":2:", "'x'", "line 1", "unique")),

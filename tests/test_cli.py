@@ -162,9 +162,9 @@ def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture[
 def test_prepare_inspect_and_validate(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = str(corpus / "shards")
     assert main(["prepare", str(corpus / "m.jsonl"), shards, "--tokenizers", str(corpus / "tokenizers")]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"] == 8
+    assert json.loads(capsys.readouterr().out)["rows"] == 9
     assert main(["inspect", shards]) == 0
-    assert json.loads(capsys.readouterr().out)["splits"] == {"test": 2, "train": 6}
+    assert json.loads(capsys.readouterr().out)["splits"] == {"joined": 1, "test": 2, "train": 6}
     assert main(["validate", shards]) == 0
     capsys.readouterr()
     part = next((corpus / "shards").glob("*.arrow"))

@@ -127,7 +127,7 @@ def test_across_languages_a_text_in_several_voices_is_one_answer(rows: list[Row]
 
 def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[Row]) -> None:
     figures = score("asr.formatted", ["We buy 2 books."], ["we buy 2 books"])
-    assert figures == {"accuracy": 0.0, "wer": 0.0, "formatted_wer": 0.5}
+    assert figures == {"accuracy": 0.0, "wer": 0.0, "formatted_wer": 0.5, "unit": "wer"}
     model = tiny_model()
     table = RowTexts(rows, model.tokenizers.text)
     line = LATENT_LINES["ask"]

@@ -12,7 +12,7 @@ from tests.test_automaton import content_first, marks_first, prompt_of, walk
 from tests.test_evaluation import rows
 from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
-from unitok.answering import Request
+from unitok.answering import Request, seeded
 from unitok.cli.main import main
 from unitok.limits import Limits
 from unitok.model import Model
@@ -78,17 +78,17 @@ def test_running_out_of_positions_is_a_length_too() -> None:
     model = tiny_model(limits=Limits(units_per_text=1e4))
     text = Span("text", np.full(model.decoder.config.max_positions - 20, 300))
     plan = Plan("tts", "en", flags=("<out:units>",), conditions=(text,))
-    found = model.run([Request(plan=plan)] * 8, sampling=Sampling())
+    found = model.run(seeded([Request(plan=plan)] * 8, 0), sampling=Sampling())
     room = max(len(one.ids) for one in found)
     assert room < 20 and {one.finish_reason for one in found} == {"eos", "length"}
     assert all(len(one.ids) == room for one in found if one.finish_reason == "length")
 
 
-def test_equal_requests_in_two_batches_are_drawn_apart() -> None:
-    model, request = tiny_model(), Request(plan=Plan("slm", "en"))
-    found = model.run([request] * 12, sampling=Sampling(), batch=4)
+def test_several_draws_of_a_request_are_drawn_apart_whatever_their_batches() -> None:
+    model, requests = tiny_model(), seeded([Request(plan=Plan("slm", "en"))] * 12, 0)
+    found = model.run(requests, sampling=Sampling(), batch=4)
     assert len({tuple(one.ids.tolist()) for one in found}) >= 10
-    again = model.run([request] * 12, sampling=Sampling(), batch=4)
+    again = model.run(requests, sampling=Sampling(), batch=5)
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(found, again))
 
 

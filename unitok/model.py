@@ -77,7 +77,6 @@ class Model(Answering):
         Long recordings are cut at pauses, or overlap where there is none, to pieces of the lengths that were learned.
         Memory does not grow with the length of a file. `front_end` as in `heard`.
         """
-        self.vocabulary.language(lang)  # an unknown language is told even of silence
         if is_tokens(audio):
             return self.transcribe_batch([audio], lang=lang, beams=beams, front_end=front_end)[0]
         plan = partial(Plan, "asr", lang)
@@ -85,6 +84,9 @@ class Model(Answering):
 
     def _listen(self, audio: Audio, asked: Asked, *, overlap: bool = False) -> Result:
         """One answer from the pieces of a recording, each read alone; an empty text where nothing is spoken."""
+        plan = asked.plan(conditions=())
+        for lang in (plan.source, *(() if plan.target is None else (plan.target,))):
+            self.vocabulary.language(lang)  # an unknown language is told even of silence
         rate = self.listening_rate(asked.front_end)
         listener, transcript, results = self.listener(rate, overlap=overlap), Transcript(rate), list[Result]()
         pieces = listener.pieces(sample_blocks(audio, rate))
@@ -103,14 +105,14 @@ class Model(Answering):
     def transcribe_batch(
         self, audio: Sequence[Audio], *, lang: str, beams: int = 1, front_end: str | None = None
     ) -> list[Result]:
-        """`transcribe` for several short recordings."""
-        return self.run(
-            [
-                Request(plan=Plan("asr", lang, conditions=(span,)), vectors=vectors)
-                for span, vectors in self.heard(audio, front_end)
-            ],
-            beams=beams,
-        )
+        """`transcribe` for several short recordings, which are read whole; an empty text where nothing is spoken."""
+        rate = self.listening_rate(front_end) if not all(map(is_tokens, audio)) else 0
+        given = [one if is_tokens(one) else SpokenPiece(self.spoken(one, rate)) for one in audio]
+        said = [not isinstance(one, SpokenPiece) or len(one.samples) > 0 for one in given]
+        heard = self.heard([one for one, there in zip(given, said) if there], front_end)
+        plans = [(Plan("asr", lang, conditions=(span,)), vectors) for span, vectors in heard]
+        answers = iter(self.run([Request(plan=plan, vectors=vectors) for plan, vectors in plans], beams=beams))
+        return [next(answers) if there else Result(text="", texts=("",)) for there in said]
 
     def translate(
         self, source_input: Audio, *, source: str, target: str, beams: int = 1, front_end: str | None = None

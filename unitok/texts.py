@@ -67,8 +67,10 @@ def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
     return frozenset("".join(pieces).replace("▁", " "))
 
 
-def text_pieces(model: Answering, text: str, lang: str) -> list[TextPiece]:
+def text_pieces(model: Answering, text: str, lang: str, *, said: bool = True) -> list[TextPiece]:
     """A text as what the model reads at once, in order.
+
+    Where it is to be `said`, a character that cannot be is refused; to be translated, such a sentence stays as it is.
 
     Raises:
         InputError: nothing to read, an unknown language, or a character that cannot be said; names the sentence.
@@ -81,6 +83,9 @@ def text_pieces(model: Answering, text: str, lang: str) -> list[TextPiece]:
         try:
             spoken.append(spoken_text(sentence, lang, known, clauses=True))
         except InputError as error:
+            if not said:
+                spoken.append(sentence.strip())
+                continue
             where = f"sentence {number} of {len(sentences)}: " if len(sentences) > 1 else ""
             raise InputError(f"{where}{error}") from error
     if not any(spoken):
@@ -155,7 +160,7 @@ def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
     check_plan(request.plan, prompt=True)
     if request.plan.target is not None:
         model.vocabulary.language(request.plan.target)
-    return text_pieces(model, text, request.plan.source)
+    return text_pieces(model, text, request.plan.source, said=request.plan.task == "tts")
 
 
 def _stream(

@@ -106,6 +106,8 @@ def resolve_device(asked: str | torch.device | None = None) -> torch.device:
         found = torch.device(asked)
     except RuntimeError as error:
         raise InputError(f"device is {str(asked)!r}: give auto, cpu, cuda or cuda:N") from error
+    if isinstance(asked, torch.device) and asked.type not in ("cpu", "cuda"):
+        return asked  # where weights are already
     if found.type not in ("cpu", "cuda"):
         raise InputError(f"device is {str(asked)!r}: unitok computes on cpu, cuda or cuda:N")
     if found.type == "cuda" and not torch.cuda.is_available():

@@ -120,7 +120,6 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
 
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve("cpu", precision)
-    print(f"computes on {compute}", file=sys.stderr)
     codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if options.codec_steps else None
     config = FitConfig(
         text_pieces=options.text_pieces,
@@ -132,6 +131,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
+    print(f"computes on {compute}", file=sys.stderr)
     tokenizers = fit_tokenizers(rows, options.out, config, notice=lambda line: print(line, file=sys.stderr))
     print(json.dumps([stream.to_json() for stream in tokenizers.streams()], indent=2))
 
