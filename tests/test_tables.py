@@ -171,6 +171,12 @@ def test_absent_values(root: Path) -> None:
     assert (row.text, row.speaker, row.lang, row.split) == (None, "", "en", "train")
     written(root / "m.csv", "path,sentence,client_id,age\na.wav,,nan,\nb.wav,yes,,NaN\n")
     first, second = read_manifest(root / "m.csv")
+    for name, text in (
+        ("t.csv", "path,start,end,text\na.wav,nan,0.5,x\n"),
+        ("t.jsonl", '{"audio": "a.wav", "start": NaN}\n'),
+    ):
+        with pytest.raises(InputError, match="offset is nan|starts at nan"):
+            read_manifest(written(root / name, text))
     assert first.text is None and first.speaker == "" and second.text == "yes" and second.extras == {}
 
 

@@ -7,6 +7,7 @@ like it. What is left is kept in `extras`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,8 @@ def understood(record: Mapping[str, Any], where: str, chosen: Mapping[str, str])
     Raises:
         InputError: two columns could be the same of ours, or none is audio, text or tokens while one looks like it.
     """
-    present = {str(key): value for key, value in record.items() if key is not None and not absent(value)}
+    named = {str(key): value for key, value in record.items() if key is not None}
+    present = {key: value for key, value in named.items() if not absent(value) or (_is_nan(value) and _is_time(key))}
     found: dict[str, Any] = {}
     used = set[str]()
     for ours, theirs in chosen.items():
@@ -109,6 +111,16 @@ def understood(record: Mapping[str, Any], where: str, chosen: Mapping[str, str])
     if left and isinstance(extras, dict):
         found["extras"] = {**left, **extras}
     return found
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_time(name: str) -> bool:
+    """Whether a column tells when an utterance is spoken: one without a number is a fault, not the whole recording."""
+    own = plain(name)
+    return any(own == ours or own in ALIASES.get(ours, ()) for ours in ("offset", "end"))
 
 
 def _same(value: Any) -> str:
@@ -177,6 +189,6 @@ def _end_to_duration(found: dict[str, Any], where: str) -> None:
         length = float(end) - start
     except (TypeError, ValueError):
         raise InputError(f"{where}: end is {repr(end)[:60]}; write a number of seconds, 0 or more") from None
-    if not length > 0:
+    if not (length > 0 and start >= 0):
         raise InputError(f"{where}: the utterance ends at {end} and starts at {start}; write rising seconds")
     found["offset"], found["duration"] = start, length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,8 +74,8 @@ def delimited_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple
         yield cells.where(number), number, dict(zip(names, (_cell(field, header) for field in fields)))
 
 
-def _cell(field: str, header: bool) -> str:
-    return "" if field in NOT_A_NUMBER else field if header else field.strip()
+def _cell(field: str, header: bool) -> str | float:
+    return math.nan if field in NOT_A_NUMBER else field if header else field.strip()
 
 
 def _read(source: Path) -> _Cells:
