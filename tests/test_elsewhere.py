@@ -164,7 +164,8 @@ def test_what_it_cannot_do_is_said(root: Path, asked: tuple[str, Path], tmp_path
     refused("generate", model, "ab", "--task", "tts", *lang, "-o", tmp_path / "b.wav", saying=("speller-10", ".npy"))
     refused("generate", model, "--task", "tts", *lang, "--units", file, saying="reads text")
     refused("generate", model, "x.wav", "--task", "asr", *lang, "--units", file, saying="give one of")
-    refused("generate", model, "--task", "asr", *lang, saying="give one of")
+    refused("generate", model, "--task", "asr", *lang, "--units", file, "x.wav", saying="give one of")
+    assert unitok("generate", model, "--task", "asr", *lang).code == 2
     refused("generate", model, "--task", "asr", *lang, "--codes", file, saying=("codes (F, Q)", "units"))
     refused("generate", model, "--task", "asr", *lang, "--units", tmp_path / "no.npy", saying="check the path")
     refused("generate", model, "--task", "asr", *lang, "--units", file, "-o", "x.npy", saying="text alone")

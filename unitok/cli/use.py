@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
 
     from unitok.model import Model
     from unitok.results import Result
+
+
+class Instead(argparse.Action):
+    """An option whose file stands for a positional argument, which then need not be given.
+
+    An optional positional (`nargs="?"`) would not do: argparse takes it for absent where options stand before it.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, positional: argparse.Action, help: str) -> None:
+        super().__init__(option_strings, dest, metavar="FILE", help=help)
+        self.positional = positional
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Note the file."""
+        setattr(namespace, self.dest, values)
+        self.positional.required = False
 
 
 def add_commands(commands: Any) -> None:
@@ -43,11 +60,13 @@ def add_commands(commands: Any) -> None:
 
     generate = commands.add_parser("generate", help="answer one request")
     generate.add_argument("model", help="model directory")
-    generate.add_argument(
-        "input", nargs="?", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
+    given = generate.add_argument(
+        "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
     )
-    generate.add_argument("--units", metavar="FILE", help="units made elsewhere, instead: .npy, .json or .jsonl")
-    generate.add_argument("--codes", metavar="FILE", help="codes made elsewhere, instead, as frames of ids")
+    for name, text in (("units", ".npy, .json or .jsonl"), ("codes", "frames of ids in such a file")):
+        generate.add_argument(
+            f"--{name}", action=Instead, positional=given, help=f"{name} made elsewhere, instead of input: {text}"
+        )
     generate.add_argument(
         "--task",
         required=True,
