@@ -106,13 +106,13 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 def test_texts_are_written_alike(ears: Ears) -> None:
     assert isinstance(ears.ear, WhisperEar)
-    assert ears.ear.normalize("It's Twenty-one o'clock, Mr. Brown!") == "it is 21 o'clock mister brown"
+    assert ears.ear.normalize("It's twenty-one TIMES, Mr. Brown!") == "it is 21 times mister brown"
     assert ears.ear.normalize("um") == ""
 
 
 def test_figures_of_recordings(ears: Ears) -> None:
     """A recording is not compared with itself, and the impostor is everybody else."""
-    sounds = {0: speech(2.0, seed=1), 1: speech(2.0, seed=1) * 0.5, 2: speech(2.0, seed=9)}
+    sounds = {0: speech(2.0, seed=1), 1: speech(2.0, seed=1), 2: speech(2.0, seed=8)}
     voices = KnownVoices({"anna": [0, 1], "bob": [2]}, sounds.__getitem__, RATE)
 
     def heard(row: int, speaker: str | None, own: int | None) -> Heard:
@@ -120,11 +120,11 @@ def test_figures_of_recordings(ears: Ears) -> None:
 
     figures, read = ear_figures(ears, heard(0, "anna", 0), voices)
     assert figures.keys() == {"count", "wer", "similarity", "similarity_impostor", "dnsmos"} and len(read) == 1
-    assert figures["similarity"] > 0.999 > figures["similarity_impostor"]
+    assert figures["similarity"] > 0.9999 > figures["similarity_impostor"]
     alone, _ = ear_figures(ears, heard(2, "bob", 2), voices)
     assert "similarity" not in alone  # nothing is left to compare with
     other, _ = ear_figures(ears, heard(2, "anna", None), voices)
-    assert other["similarity_impostor"] > 0.999 > other["similarity"]
+    assert other["similarity_impostor"] > 0.9999 > other["similarity"]
     nobody, _ = ear_figures(ears, heard(2, None, None), voices)
     assert "similarity" not in nobody and nobody["dnsmos"] > 1.0
     unsaid, _ = ear_figures(

@@ -175,15 +175,14 @@ def test_a_batch_decodes_as_each_alone_without_a_cache(tmp_path: Path) -> None:
     assert len({tuple(ids) for ids in found}) > 2
 
 
-def test_silence_and_noise_are_empty_and_long_recordings_are_cut(tmp_path: Path) -> None:
+def test_silence_is_empty_and_long_recordings_are_cut(tmp_path: Path) -> None:
     recognizer = WhisperRecogniser.load(write_ct2(tmp_path / "ct2", tiny_whisper()))
-    noise = np.random.default_rng(0).normal(0.0, 0.02, 16000).astype(np.float32)
     long = np.concatenate([speech(0.8, seed=1), np.zeros(8000, np.float32), speech(0.8, seed=2)])
-    nothing = [np.zeros(0, np.float32), np.zeros(16000, np.float32), noise]
+    nothing = [np.zeros(0, np.float32), np.zeros(16000, np.float32)]
     texts = [found[0].text for found in recognizer.recognise([*nothing, long], lang="en")]
-    assert texts[:3] == ["", "", ""]
+    assert texts[:2] == ["", ""]
     first = recognizer.recognise([long[:16000]], lang="en")[0][0].text
-    assert first and len(texts[3].split()) > len(first.split())
+    assert first and len(texts[2].split()) > len(first.split())
 
 
 def test_a_cascade_takes_such_a_folder(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from unitok.backends.interfaces import Heard
-from unitok.long_audio import Cutting, Piece, Transcript, cut
+from unitok.long_audio import SILENCE_DB, Cutting, Piece, Transcript, cut
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.speech_activity import activity_by_level
+from unitok_tokenizers.speech_activity import loudness
 from unitok_tokenizers.whisper_folder import WhisperParts, load_whisper
 
 BATCH = 16
@@ -68,8 +68,8 @@ class WhisperRecogniser:
     def _read(self, pieces: Sequence[Piece], lang: str) -> list[str]:
         texts = [""] * len(pieces)
         rate = self.sample_rate
-        # Of silence or steady noise Whisper writes what its training's subtitles said there.
-        spoken = [i for i, one in enumerate(pieces) if len(one.samples) and activity_by_level(one.samples, rate).any()]
+        # Of silence Whisper writes what its training's subtitles said there.
+        spoken = [index for index, one in enumerate(pieces) if loudness(one.samples, rate) > SILENCE_DB]
         prompt = self.parts.prompt(lang)
         for begin in range(0, len(spoken), BATCH):
             batch = spoken[begin : begin + BATCH]
