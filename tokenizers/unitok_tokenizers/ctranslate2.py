@@ -89,7 +89,7 @@ def read_ct2(path: Path | str) -> Ct2Variables:
             raise ValueError(f"{len(cursor.data) - cursor.at} bytes behind the last alias")
         if lost := sorted(set(aliases.values()) - set(raw)):
             raise ValueError(f"an alias of {lost[0]}, which is not there")
-        scalars = {name: value.item() for name, value in raw.items() if value.ndim == 0 and not name.endswith(SCALE)}
+        scalars = {name: value.item() for name, value in raw.items() if not value.ndim and not _is_scale(name, raw)}
         tensors = {
             name: _dequantized(name, value, raw)
             for name, value in raw.items()
@@ -113,7 +113,9 @@ def _variable(cursor: _Cursor) -> tuple[str, Tensor]:
 
 
 def _is_scale(name: str, raw: dict[str, Tensor]) -> bool:
-    return name.endswith(SCALE) and name.removesuffix(SCALE) in raw
+    """Whether a variable is the scale of integers; of anything else it would be dropped without a word."""
+    owner = raw.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+    return owner is not None and not owner.is_floating_point()
 
 
 def _dequantized(name: str, value: Tensor, raw: dict[str, Tensor]) -> Tensor:

@@ -94,6 +94,8 @@ def check_replaceable(folder: Path, holds: Collection[str]) -> None:
 @contextmanager
 def intact(where: Path | str, remedy: str) -> Iterator[None]:
     """Turn what a damaged file makes its reader raise into one message; for the bodies of loaders only."""
+    from pickle import UnpicklingError  # what `torch.load(weights_only=True)` raises where there is more than weights
+
     from safetensors import SafetensorError
 
     try:
@@ -109,6 +111,8 @@ def intact(where: Path | str, remedy: str) -> Iterator[None]:
         AssertionError,
         RuntimeError,
         OSError,
+        EOFError,
+        UnpicklingError,
         SafetensorError,
     ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

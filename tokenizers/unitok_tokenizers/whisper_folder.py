@@ -64,10 +64,15 @@ class WhisperParts:
         return [start, self.id_of(f"<|{lang}|>"), self.id_of("<|transcribe|>"), last]
 
 
+def is_ct2_folder(folder: Path | str) -> bool:
+    """Whether a folder looks like one of CTranslate2."""
+    return (Path(folder) / "model.bin").is_file()
+
+
 def is_whisper_folder(folder: Path | str) -> bool:
     """Whether a folder looks like Whisper, of either kind."""
     root = Path(folder)
-    if (root / "model.bin").is_file():
+    if is_ct2_folder(root):
         return True
     return (root / "config.json").is_file() and read_json(root / "config.json").get("model_type") == "whisper"
 
@@ -81,7 +86,7 @@ def load_whisper(folder: Path | str) -> WhisperParts:
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"no folder {root}; give a local CTranslate2 or Hugging Face folder of Whisper")
-    if (root / "model.bin").is_file():
+    if is_ct2_folder(root):
         return _load_ct2(root)
     if not is_whisper_folder(root):
         raise InputError(
@@ -91,14 +96,15 @@ def load_whisper(folder: Path | str) -> WhisperParts:
     from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     with intact(root, "copy the folder again with weights, tokenizer and preprocessor"):
-        model, info = WhisperForConditionalGeneration.from_pretrained(
+        loaded: Any = WhisperForConditionalGeneration.from_pretrained(
             str(root), local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
+        model, info = loaded
         if missing := sorted(set(info["missing_keys"]) | set(info["unexpected_keys"])):
             raise ValueError(f"weights do not fit: {missing[0]}")
         features = WhisperFeatureExtractor.from_pretrained(str(root), local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(str(root), local_files_only=True)
-    return WhisperParts(model=model.eval(), features=features, tokenizer=tokenizer)
+    return WhisperParts(model=model.requires_grad_(False).eval(), features=features, tokenizer=tokenizer)
 
 
 def _load_ct2(root: Path) -> WhisperParts:
@@ -182,8 +188,7 @@ def whisper_of_ct2(found: Ct2Variables, where: str) -> Any:
         left = [name for name, value in model.state_dict().items() if value.is_meta]
         if left:
             raise ValueError(f"nothing for {left[0]}")
-    model.requires_grad_(False)
-    return model.eval()
+    return model.requires_grad_(False).eval()
 
 
 def _sizes(tensors: dict[str, Tensor], scalars: dict[str, int | float]) -> dict[str, Any]:

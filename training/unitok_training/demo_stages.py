@@ -29,6 +29,7 @@ from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig
+from unitok_training.ears.find import find_ears
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.fit import (
     FitConfig,
@@ -290,6 +291,7 @@ def evaluate_stage(run: Path, settings: Settings) -> None:
             model=Model.load(run / "model"),
             shards=Shards.open(run / "shards"),
             judge=Judge.load(run / "judge"),
+            ears=find_ears(),
             limit=settings["evaluate_limit"],
             seed=settings["seed"],
         ),

@@ -22,8 +22,12 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_tokenizers.shards import Shards
+from unitok_training.ear_evaluation import about_ears, put_ears
+from unitok_training.ears.interfaces import Ears
+from unitok_training.ears.scoring import KnownVoices
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
+from unitok_training.resynthesis_evaluation import evaluate_resynthesis
 from unitok_training.scores import bleu, bleu_label, cer, chrf, error_unit, wer
 from unitok_training.token_scores import evaluate_tokens
 
@@ -51,6 +55,10 @@ class Evaluation:
     model: Model
     shards: Shards
     judge: Judge | None = None
+    ears: Ears | None = None
+    """Recognizer, speaker encoder and quality model that never saw this corpus."""
+    known_voices: KnownVoices | None = None
+    """What ears compare voices with; found when it is first needed."""
     split: str = "test"
     """Held-out sentences by held-out voices."""
     seen_split: str = "test_seen"
@@ -130,6 +138,10 @@ class Evaluation:
         """How speech is drawn: what the model's training found best, greedy otherwise."""
         settings = self.model.info.get("sampling", {}).get(output)
         return Sampling(**settings) if settings else GREEDY
+
+    def show(self, task: str, reference: str, output: str, **shown: Any) -> None:
+        """Keep an example for the report; `shown` are further fields of `Example`."""
+        self.examples.append(Example(task, reference, output, **shown))
 
     def put(self, key: str, value: Any) -> None:
         """Store under a dotted key."""
@@ -229,8 +241,8 @@ def evaluate_translation(run: Evaluation) -> None:
 
 
 def evaluate_speech(run: Evaluation) -> None:
-    """Synthesis through units and through codes, read by the judge."""
-    if run.judge is None or run.model.vocoder is None:
+    """Synthesis through units and through codes, read by the judge and by ears."""
+    if (run.judge is None and run.ears is None) or run.model.vocoder is None:
         return
     rows = run.rows(run.split, "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
@@ -242,28 +254,41 @@ def evaluate_speech(run: Evaluation) -> None:
         ]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
         heard = [_audio(result) for result in results]
-        read = run.judge.transcribe(heard)
-        pairs = [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)]
-        put_error_rates(run, f"tts.{output}", pairs)
-        run.put(f"tts.{output}.judge_wer", run.metrics["tts"][output].pop("wer"))
+        read = _read_by_judge(run, f"tts.{output}", rows, heard, asked)
         cut = [result.finish_reason == "length" for result in results]
         run.put(f"tts.{output}.length_limited_share", float(np.mean(cut)))
-        if run.judge.speakers is not None and voices[0] is not None:
-            named = run.judge.speakers.predict(heard)
-            run.put(f"tts.{output}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
+        read_by_ear = put_ears(run, f"tts.{output}.ears", rows, heard, asked)
         for index in range(min(5, len(rows))):
             row = rows[index]
-            note = f"voice {asked[index]}; the judge reads: {read[index]}"
+            note = f"voice {asked[index]}"
+            note += f"; the judge reads: {read[index]}" if read else ""
+            note += f"; the ear reads: {read_by_ear[row]}" if row in read_by_ear else ""
             run.examples.append(
                 Example(
                     f"tts.{output}",
                     run.text(row),
-                    read[index],
+                    read[index] if read else read_by_ear.get(row, ""),
                     audio=heard[index],
                     reference_audio=run.sound(row),
                     note=note,
                 )
             )
+
+
+def _read_by_judge(
+    run: Evaluation, key: str, rows: Sequence[int], heard: Sequence[np.ndarray], asked: Sequence[str | None]
+) -> list[str]:
+    """Put what the judge makes of synthesized rows; returns its transcripts, none without a judge."""
+    if run.judge is None:
+        return []
+    read = run.judge.transcribe(heard)
+    put_error_rates(run, key, [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)])
+    place = run.metrics["tts"][key.split(".")[1]]
+    run.put(f"{key}.judge_wer", place.pop("wer"))
+    if run.judge.speakers is not None and asked[0] is not None:
+        named = run.judge.speakers.predict(heard)
+        run.put(f"{key}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
+    return read
 
 
 def evaluate_speech_translation(run: Evaluation) -> None:
@@ -308,51 +333,6 @@ def evaluate_speech_translation(run: Evaluation) -> None:
             )
 
 
-def evaluate_resynthesis(run: Evaluation) -> None:
-    """Reference audio through the tokenizers and back, without the decoder."""
-    if run.judge is None or run.model.vocoder is None:
-        return
-    sounds = {row: run.sound(row) for row in run.rows(run.split, "units", "text_ids")}
-    rows = [row for row, sound in sounds.items() if sound is not None]
-    if not rows:
-        return
-    references = [sound for sound in sounds.values() if sound is not None]
-    texts = [run.text(row) for row in rows]
-    unit = error_unit(texts)
-    run.put("judge", {**run.judge.controls(references, texts, seed=run.seed), "unit": unit})
-    if run.judge.speakers is not None:
-        seen = run.rows(run.seen_split, "text_ids")
-        if seen:
-            named = run.judge.speakers.predict([run.audio(row) for row in seen])
-            run.put(
-                "judge.speaker_accuracy", float(np.mean([n == run.shards.speaker[row] for n, row in zip(named, seen)]))
-            )
-    vocoder, codec = run.model.vocoder, run.model.tokenizers.codes
-    if codec is not None and run.rows(run.split, "codes"):
-        made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
-        run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
-        run.put("resynthesis.codes.unit", unit)
-        run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
-        _resynthesis_examples(run, "resynthesis.codes", rows, references, made)
-    if vocoder.units is not None:
-        made = [
-            vocoder.from_units(run.cell("units", row), voice=vocoder.voice_of(audio))
-            for row, audio in zip(rows, references)
-        ]
-        run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(made)))
-        run.put("resynthesis.units.unit", unit)
-        _resynthesis_examples(run, "resynthesis.units", rows, references, made)
-
-
-def _resynthesis_examples(
-    run: Evaluation, key: str, rows: Sequence[int], references: Sequence[np.ndarray], made: Sequence[np.ndarray]
-) -> None:
-    for index in range(min(5, len(rows))):
-        run.examples.append(
-            Example(key, run.text(rows[index]), "", audio=made[index], reference_audio=references[index])
-        )
-
-
 def _audio(result: Result) -> np.ndarray:
     assert result.audio is not None
     return result.audio
@@ -385,6 +365,8 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
     if not (run.shards.split == run.split).any():
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")
+    if run.ears is not None and progress is not None:
+        progress(about_ears(run))
     for number, task in enumerate(TASKS):
         begin = time.perf_counter()
         name = task.__name__.removeprefix("evaluate_").replace("_", " ")

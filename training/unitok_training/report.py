@@ -18,6 +18,11 @@ from unitok_training.progress import flatten, read_metrics
 from unitok_training.report_parts import bars, curve, page, player
 
 EXAMPLES_PER_TASK = 5
+WITHOUT_EARS = (
+    "The judge learned from the corpus that it scores and forgives what a stranger would not understand. For scores by "
+    "ears that never saw it (Whisper, a speaker encoder, DNSMOS): make install-real, then unitok evaluate --ears auto, "
+    "or the demo again."
+)
 SHOWN_AT_ONCE = 2
 """Examples of a task in plain view; the others unfold."""
 TASK_TITLES = {
@@ -80,6 +85,41 @@ LINES: tuple[Line, ...] = (
         at_most=0.30,
         percent=True,
     ),
+    Line(title="Ears (Whisper, English): word errors on recordings", key="ears.recordings.wer", percent=True),
+    Line(
+        title="Synthesis through units, read by ears",
+        key="tts.units.ears.wer",
+        minus="ears.recordings.wer",
+        at_most=0.15,
+        percent=True,
+    ),
+    Line(
+        title="Synthesis through codes, read by ears",
+        key="tts.codes.ears.wer",
+        minus="ears.recordings.wer",
+        at_most=0.25,
+        percent=True,
+    ),
+    Line(title="Units alone, read by ears", key="resynthesis.units.ears.wer", percent=True),
+    Line(title="Codec alone, read by ears", key="resynthesis.codes.ears.wer", percent=True),
+    Line(
+        title="Recordings: cosine of two of one speaker",
+        key="ears.recordings.similarity",
+        above="ears.recordings.similarity_impostor",
+    ),
+    Line(
+        title="Synthesis through units: cosine with the speaker",
+        key="tts.units.ears.similarity",
+        above="tts.units.ears.similarity_impostor",
+    ),
+    Line(
+        title="Synthesis through codes: cosine with the speaker",
+        key="tts.codes.ears.similarity",
+        above="tts.codes.ears.similarity_impostor",
+    ),
+    Line(title="Recordings: DNSMOS, 1 to 5", key="ears.recordings.dnsmos"),
+    Line(title="Synthesis through units: DNSMOS", key="tts.units.ears.dnsmos"),
+    Line(title="Synthesis through codes: DNSMOS", key="tts.codes.ears.dnsmos"),
     Line(
         title="Synthesis through codes: the voice that was asked for",
         key="tts.codes.voice_match",
@@ -191,6 +231,8 @@ def results_table(metrics: Mapping[str, Any], *, targets: bool) -> str:
     extra = '<th class="number">target</th><th></th>' if targets else ""
     heads = f'<th>what</th><th class="number">figure</th>{extra}<th>control</th>'
     left_out = f'<p class="dim">Not measured here: <code>{", ".join(missing)}</code></p>' if missing else ""
+    if "ears" not in metrics:
+        left_out += f'<p class="dim">{html.escape(WITHOUT_EARS)}</p>'
     return (
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{left_out}"

@@ -10,8 +10,10 @@ from unitok.backends.ctc import CtcRecogniser, ctc_folder
 from unitok.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
 from unitok.backends.interfaces import Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
+from unitok.backends.whisper import WhisperRecogniser
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.whisper_folder import is_ct2_folder
 
 
 def _sphinx(model: Model) -> Recogniser:
@@ -31,7 +33,8 @@ SYNTHESISERS: Mapping[str, Callable[[Model], Synthesiser]] = {"unitok": UnitokSy
 
 
 def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recogniser:
-    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers.
+    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers, or
+    Whisper of CTranslate2.
 
     `beams` are those of a CTC network's search.
     """
@@ -45,6 +48,8 @@ def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recog
         found = CtcRecogniser.load(name)
         found.encoder.to(model.device)
         return found if beams is None else replace(found, beams=beams)
+    if is_ct2_folder(name):
+        return WhisperRecogniser.load(name, device=model.device)
     return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name, model.device))
 
 

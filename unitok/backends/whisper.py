@@ -35,9 +35,11 @@ class WhisperRecogniser:
     """Model, features and tokenizer."""
 
     @staticmethod
-    def load(folder: Path | str) -> WhisperRecogniser:
+    def load(folder: Path | str, *, device: torch.device | str = "cpu") -> WhisperRecogniser:
         """Read a local folder; InputError as `load_whisper`."""
-        return WhisperRecogniser(load_whisper(folder))
+        parts = load_whisper(folder)
+        parts.model.to(device)
+        return WhisperRecogniser(parts)
 
     @property
     def sample_rate(self) -> int:
@@ -47,9 +49,8 @@ class WhisperRecogniser:
     @property
     def cutting(self) -> Cutting:
         """How long recordings are cut: to the window that the model has learned."""
-        window = float(self.parts.model.config.max_source_positions * 2 * self.parts.features.hop_length)
-        longest = window / self.sample_rate
-        return Cutting(longest=longest, search=longest / 2)
+        window = self.parts.model.config.max_source_positions * 2 * self.parts.features.hop_length
+        return Cutting.of(window / self.sample_rate, overlap=True)
 
     def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
         """As `Recogniser.recognise`: one hypothesis of each, without a score. Silence is an empty text."""
@@ -66,7 +67,9 @@ class WhisperRecogniser:
 
     def _read(self, pieces: Sequence[Piece], lang: str) -> list[str]:
         texts = [""] * len(pieces)
-        spoken = [index for index, piece in enumerate(pieces) if loudness(piece.samples, self.sample_rate) > SILENCE_DB]
+        rate = self.sample_rate
+        # Of silence Whisper writes what its training's subtitles said there.
+        spoken = [index for index, one in enumerate(pieces) if loudness(one.samples, rate) > SILENCE_DB]
         prompt = self.parts.prompt(lang)
         for begin in range(0, len(spoken), BATCH):
             batch = spoken[begin : begin + BATCH]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from unitok.model import Model
     from unitok.results import Result
+    from unitok_training.ears.interfaces import Ears
 
 
 class Instead(argparse.Action):
@@ -102,7 +103,13 @@ def add_commands(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
     evaluate.add_argument("model", help="model directory")
     evaluate.add_argument("shards", help="what prepare wrote; of a latent model a manifest, JSON Lines or TSV")
-    evaluate.add_argument("--judge", help="judge folder; without it generated audio is not scored")
+    evaluate.add_argument("--judge", help="judge folder; generated audio is scored by it, by --ears, or not at all")
+    evaluate.add_argument(
+        "--ears",
+        metavar="FOLDER",
+        help="score English speech by a Whisper that never saw the corpus: a local folder of CTranslate2 or Hugging "
+        "Face, or auto for the packages of `make install-real`, which also bring voice similarity and DNSMOS",
+    )
     evaluate.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     evaluate.add_argument("--limit", type=int, default=0, help="most rows per task")
     evaluate.add_argument(
@@ -281,6 +288,8 @@ def run_cascade(model: Model, options: argparse.Namespace) -> Result:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    import sys
+
     from unitok_tokenizers.shards import Shards
     from unitok_training.evaluation import Evaluation, evaluate
     from unitok_training.judge import Judge
@@ -295,10 +304,23 @@ def run_evaluate(options: argparse.Namespace) -> None:
         model=load_model(options),
         shards=Shards.open(options.shards, check=True),
         judge=Judge.load(Path(options.judge)) if options.judge else None,
+        ears=ears_of(options.ears) if options.ears else None,
         split=options.split,
         limit=options.limit,
     )
-    print(json.dumps(evaluate(run).metrics, indent=2))
+    found = evaluate(run, progress=lambda line: print(line, file=sys.stderr))
+    print(json.dumps(found.metrics, indent=2))
+
+
+def ears_of(where: str) -> Ears:
+    """`--ears`; InputError where none is found."""
+    from unitok_tokenizers.errors import InputError
+    from unitok_training.ears.find import HOW_TO_GET, find_ears
+
+    found = find_ears(where)
+    if found is None:
+        raise InputError(f"--ears auto finds no package with weights: {HOW_TO_GET}")
+    return found
 
 
 def report_latent(options: argparse.Namespace) -> None:

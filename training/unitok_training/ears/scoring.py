@@ -1,8 +1,8 @@
 """What ears make of recordings and of generated speech, as figures of an evaluation.
 
-Keys, each below the name of a group of recordings such as `ears.recordings`, `resynthesis.units.ears` or `tts.codes.ears`:
-`wer` and `count`, `similarity` and `similarity_impostor` (cosines with other recordings of the speaker, and with those
-of other speakers, which say what the first is worth), `dnsmos`.
+Keys, each below the name of a group of recordings such as `ears.recordings` or `tts.codes.ears`: `wer` and `count`,
+`similarity` and `similarity_impostor` (cosines with other recordings of the speaker, and with those of other speakers,
+which say what the first is worth), `dnsmos`.
 
 N recordings, S samples, E width of a voice vector.
 """

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unitok.long_audio import levels, smoothed
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact
+from unitok_tokenizers.speech_activity import Trimming, spoken_parts
 from unitok_training.ears.mel_power import MelPower
 
 SAMPLE_RATE = 16000
@@ -30,8 +30,8 @@ COVERAGE = 0.75
 """Share of the last window that must be there."""
 LOUDNESS_DB = -30.0
 """Recordings below this level, full scale = 0, are raised to it."""
-GATE_DB = 35.0
-"""What lies further below the loud parts is a pause and left out; Resemblyzer asks WebRTC's voice detector instead."""
+TRIMMING = Trimming(margin=0.06, pause=0.18)
+"""Longer pauses are taken out, by level; Resemblyzer asks WebRTC's voice detector instead."""
 OF_TRAINING = ("similarity_weight", "similarity_bias")
 """Weights of the loss, of no use here."""
 
@@ -71,8 +71,7 @@ class Ge2eSpeakerEncoder(nn.Module):
     def embed(self, recordings: Sequence[np.ndarray]) -> np.ndarray:
         """As `SpeakerEncoder.embed`."""
         vectors = np.zeros((len(recordings), WIDTH), dtype=np.float32)
-        for index, samples in enumerate(recordings):
-            spoken = spoken_part(np.asarray(samples, dtype=np.float32))
+        for index, spoken in enumerate(spoken_parts(recordings, SAMPLE_RATE, None, TRIMMING)):
             if len(spoken):
                 mean = self(self.windows(at_level(spoken))).mean(0)
                 vectors[index] = nn.functional.normalize(mean, dim=0).numpy()
@@ -94,15 +93,3 @@ def at_level(samples: np.ndarray) -> np.ndarray:
     """(S,) raised to LOUDNESS_DB where it is quieter."""
     level = 10.0 * np.log10(np.mean(samples.astype(np.float64) ** 2))
     return (samples * 10.0 ** (max(0.0, LOUDNESS_DB - level) / 20.0)).astype(np.float32)
-
-
-def spoken_part(samples: np.ndarray) -> np.ndarray:
-    """(S,) without pauses; empty where nothing can be heard."""
-    hop = SAMPLE_RATE // 50
-    level = levels(samples, SAMPLE_RATE)
-    if not len(level) or level.max() < -70.0:
-        return np.zeros(0, dtype=np.float32)
-    level = smoothed(level)
-    kept = level > np.quantile(level, 0.95) - GATE_DB
-    kept = np.convolve(kept, np.ones(5), mode="same") > 0  # 40 ms around what is loud: onsets and releases
-    return samples[: len(level) * hop][np.repeat(kept, hop)]
