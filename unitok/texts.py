@@ -128,8 +128,7 @@ def _pause(part: str) -> float:
     """Seconds of silence behind a part of a sentence; one that ends a line is a sentence of its own."""
     if part.endswith("\n"):
         return PAUSE_SECONDS
-    last = part.rstrip()[-1:]
-    return 0.0 if last.isalnum() and last != CLAUSE else CLAUSE_SECONDS
+    return 0.0 if part.rstrip()[-1:].isalnum() else CLAUSE_SECONDS
 
 
 def _plain(part: str) -> str:
