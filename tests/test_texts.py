@@ -14,13 +14,16 @@ from tests.command import refused
 from tests.command import unitok as run_command
 from tests.tiny_model import RATE, model_folder, tiny_model
 from unitok.backends.own import UnitokSynthesiser, UnitokTranslator
+from unitok.generation import score
 from unitok.joined_results import PAUSE_SECONDS
 from unitok.limits import Limits
 from unitok.model import Model
 from unitok.sampling import Sampling
+from unitok.sentence_ends import cut_at_likely_ends
 from unitok.texts import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.grammar import Plan, render, render_prompt
 
 pytest.importorskip("sentencex", reason="texts of several sentences need sentencex")
 
@@ -48,8 +51,8 @@ def test_long_sentences_are_cut_at_clauses(model: Model) -> None:
     short = replace_limits(model, longest_text=6)
     pieces = text_pieces(short, "The green house stands here today, she sings, we buy two books.", "en")
     measure = model.tokenizers.text.encode
-    assert len(pieces) > 2 and all(len(measure(piece.text)) <= 7 for piece in pieces)
-    assert pieces[-1].pause == PAUSE_SECONDS and CLAUSE_SECONDS in [piece.pause for piece in pieces[:-1]]
+    assert len(pieces) == 2 and all(len(measure(piece.text)) <= 7 for piece in pieces)
+    assert pieces[-1].pause == PAUSE_SECONDS and pieces[0].pause == CLAUSE_SECONDS
     assert " ".join(piece.text for piece in pieces) == "the green house stands here today she sings we buy two books"
 
 
@@ -198,3 +201,32 @@ def test_the_command_reads_long_texts_and_tells_what_was_cut(tmp_path: Path) -> 
     assert "unitok generate: 2 of 3: we buy two books now → " in done.err
     asked = ("generate", folder, "the ☃ sings", "--task", "tts", "--lang", "en", "-o", wav)
     refused(*asked, saying=("SNOWMAN", "character 5", "write it in other words"))
+
+
+def test_a_run_of_words_is_cut_where_the_model_expects_ends(model: Model) -> None:
+    """Against every way to cut eight words, scored one by one."""
+    speaker = replace(model, info={"tasks": ["lm"]})
+    words = "the green house stands here we buy two".split()
+    longest = max(len(model.tokenizers.text.encode(f" {word}")) for word in words) * 3
+
+    def score_of(text: str) -> float:
+        rest = np.asarray([*model.tokenizers.text.encode(text), closing])
+        return float(score(model.decoder, [prompt], [rest])[0].sum(dtype=np.float64))
+
+    prompt = render_prompt(Plan("lm", "en"), model.vocabulary)
+    closing = int(render(Plan("lm", "en", outputs=(model.text_span("we"),)), model.vocabulary).ids[-2])
+    found = cut_at_likely_ends(speaker, " ".join(words), "en", longest)
+    assert "".join(found) == " ".join(words) and len(found) > 1
+    best, ways = -np.inf, list[str]()
+    for marks in range(2 ** (len(words) - 1)):
+        ends = [index + 1 for index in range(len(words) - 1) if marks >> index & 1] + [len(words)]
+        parts = ["".join(f" {word}" for word in words[a:b]) for a, b in zip([0, *ends], ends)]
+        parts[0] = parts[0].strip()
+        if all(len(model.tokenizers.text.encode(part)) <= longest for part in parts):
+            value = sum(score_of(part) for part in parts)
+            best, ways = (value, parts) if value > best else (best, ways)
+    assert found == ways
+    short = replace_limits(speaker, longest_text=round(longest / 1.1))
+    pieces = text_pieces(short, " ".join(words), "en")
+    assert [piece.text for piece in pieces] == [part.strip() for part in found]
+    assert all(piece.pause == PAUSE_SECONDS for piece in pieces)

@@ -6,7 +6,7 @@ joined as their script wants. Whatever was cut at a limit is in the trace and in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,13 @@ from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span, check_plan, output_kinds
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.text_normalization.characters import CLAUSE
-from unitok_tokenizers.text_normalization.sentences import cut_to_length, grouped, split_sentences
+from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text_normalization.spoken import spoken_text
 
 if TYPE_CHECKING:
@@ -104,15 +105,35 @@ def text_pieces(model: Answering, text: str, lang: str, *, said: bool = True) ->
     )  # fmt: skip
     pieces: list[TextPiece] = []
     for group in groups:
-        whole = gap.join(kept[index][0] for index in group)
-        fits = measure(whole) <= WHOLE * limits.longest_text
-        parts = [whole] if fits else cut_to_length(whole, measure, limits.longest_text)
+        parts = _parts(model, gap.join(kept[index][0] for index in group), lang, known, measure)
         for part in parts[:-1]:
-            behind = CLAUSE_SECONDS if part.rstrip()[-1:] == CLAUSE or not part.rstrip()[-1:].isalnum() else 0.0
-            pieces.append(TextPiece(text=_plain(part), pause=behind))
+            pieces.append(TextPiece(text=_plain(part), pause=_pause(part)))
         line_ends = kept[group[-1]][1].count("\n")
         pieces.append(TextPiece(text=_plain(parts[-1]), pause=PAUSE_SECONDS, line_ends=line_ends))
     return pieces
+
+
+def _parts(
+    model: Answering, text: str, lang: str, known: frozenset[str] | None, measure: Callable[[str], int]
+) -> list[str]:
+    """A sentence as what is read at once: whole, at the ends of clauses, or where it is likely to be several.
+
+    A model whose training texts have no stops is given texts without any, in which several sentences are one run of
+    words: those are looked for in everything that is not short.
+    """
+    longest, size = model.limits.longest_text, measure(text)
+    run_on = knows_texts(model) and " " in text and not CLAUSE_END.search(text.rstrip())
+    stops = known is None or "." in known
+    if run_on and size > (WHOLE * longest if stops else longest / 2):
+        return [f"{part}\n" for part in cut_at_likely_ends(model, text, lang, round(WHOLE * longest))]
+    return [text] if size <= WHOLE * longest else cut_to_length(text, measure, longest)
+
+
+def _pause(part: str) -> float:
+    """Seconds of silence behind a part of a sentence; one that ends a line is a sentence of its own."""
+    if part.endswith("\n"):
+        return PAUSE_SECONDS
+    return 0.0 if part.rstrip()[-1:].isalnum() else CLAUSE_SECONDS
 
 
 def _plain(part: str) -> str:

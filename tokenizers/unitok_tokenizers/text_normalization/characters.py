@@ -15,7 +15,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text_normalization.expansion import Span
 from unitok_tokenizers.text_normalization.languages import forms_of
 
-CLAUSE = "\x1f"
+CLAUSE = "\ue000"
 """Stands where a mark that ends a clause was left out (`sentences.cut_to_length` cuts there first)."""
 CLAUSE_MARKS = frozenset(",;:–—()[]،؛、，；：…")
 VARIANTS = {
