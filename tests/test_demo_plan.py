@@ -208,7 +208,6 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         (["--precision", "half"], "'half'"),
         (["--precision", "bf16-pure"], "takes auto, fp32 or bf16"),
         (["--threads", "0"], "threads is 0"),
-        (["--seed", "-1"], "seed is -1"),
         (["--plan", str(tmp_path / "none.json")], "none.json"),
     ):
         assert main(["demo", "-o", str(tmp_path), *words]) == 2
