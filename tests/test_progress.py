@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +182,14 @@ def test_the_time_of_a_stage_is_its_own_only_while_its_main_work_is_counted() ->
     assert str(found[1]) == "units: encoder step 5 of 20, loss 1.000, 28 s left"
 
 
-def lines_of(display: LineDisplay, running: Sequence[Running]) -> None:
-    display.show(running, None)
-
-
 def test_lines_come_no_oftener_than_they_should() -> None:
-    said: list[str] = []
-    display = LineDisplay(said.append, interval=0.2)
     running = [Running(name="units", seconds=1.0, reading=None)]
-    for _ in range(6):
-        lines_of(display, running)
-        time.sleep(0.05)
-    display.close()
-    assert said == ["units: at work for 1 s"]
+    for interval, lines in ((60.0, 0), (0.0, 4)):
+        said: list[str] = []
+        display = LineDisplay(said.append, interval=interval)
+        for _ in range(4):
+            display.show(running, None)
+        display.close()
+        assert said == ["units: at work for 1 s"] * lines
+    LineDisplay(said.append, interval=0.0).show([], None)
+    assert len(said) == 4, "where nothing runs there is nothing to say"
