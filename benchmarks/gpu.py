@@ -29,7 +29,7 @@ from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
 
 SECONDS = 480.0
-"""Of one call: the most that machines which are lent for minutes allow."""
+"""Of one call: what a short booking of a GPU allows."""
 KEPT = 10.0
 """Seconds that are left to write and end."""
 

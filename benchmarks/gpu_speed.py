@@ -81,7 +81,7 @@ def train(setting: Setting, config: DecoderConfig, *, precision: str, compiled: 
 
     def step() -> None:
         for _ in range(packs):
-            with compute.autocast():
+            with compute.mixed():
                 losses = pack_losses(model, *there)
             (losses.total / len(supervised) / packs).backward()
             masters.collect()

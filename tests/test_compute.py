@@ -38,13 +38,13 @@ def test_what_was_asked_for_goes_before_the_variable_and_the_variable_before_the
 
 
 def test_types_follow_from_the_precision() -> None:
-    plain, mixed, pure = (resolve("cpu", name) for name in ("fp32", "bf16", "bf16-pure"))
+    plain, half, pure = (resolve("cpu", name) for name in ("fp32", "bf16", "bf16-pure"))
     assert (plain.products, plain.weights) == (torch.float32, torch.float32)
-    assert (mixed.products, mixed.weights) == (torch.bfloat16, torch.float32)
+    assert (half.products, half.weights) == (torch.bfloat16, torch.float32)
     assert (pure.products, pure.weights) == (torch.bfloat16, torch.bfloat16)
-    with plain.autocast():
+    with plain.mixed():
         assert not torch.is_autocast_enabled("cpu")
-    with mixed.autocast():
+    with half.mixed():
         assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 

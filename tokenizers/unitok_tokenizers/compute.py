@@ -56,7 +56,7 @@ class Compute:
         """Type in which a trained decoder's weights are held."""
         return torch.bfloat16 if self.precision == "bf16-pure" else torch.float32
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def mixed(self) -> AbstractContextManager[Any]:
         """Matrix products in bfloat16 over float32 weights where the precision says so; nothing otherwise."""
         if self.precision != "bf16":
             return nullcontext()

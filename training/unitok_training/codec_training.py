@@ -100,7 +100,7 @@ def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: Code
     random = np.random.default_rng([config.seed, 1])
     while count < FRAMES_PER_CODE * config.cardinality:
         batch, units = crops.draw(config.batch, random)
-        with compute.autocast():
+        with compute.mixed():
             residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1, device=units.device))
         found.append(residual.float().flatten(0, 1))
         count += len(found[-1])
@@ -132,7 +132,7 @@ def train_codec(
     for step in range(config.steps):
         batch, frames = crops.draw(config.batch, random)
         mask = torch.ones(len(batch), frames.shape[1], 1, device=frames.device)
-        with compute.autocast():
+        with compute.mixed():
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()
         true = (expected + residual).detach()
@@ -145,7 +145,7 @@ def train_codec(
         if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
             flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
             latents = expected + flat.view_as(residual)
-        with compute.autocast():
+        with compute.mixed():
             made = network.synthesise(latents, mask)
         unforeseen = (expected - true).pow(2).mean()
         loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen

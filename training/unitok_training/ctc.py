@@ -141,7 +141,7 @@ def _optimise(
         chosen = batches[order.pop()]
         augmented = [augment(mels[i], random, config) for i in chosen]
         frames = torch.tensor([len(one) for one in augmented], device=augmented[0].device)
-        with compute.autocast():
+        with compute.mixed():
             log_probabilities, lengths = network(pad_sequence(augmented, batch_first=True), frames)
         targets = torch.cat([labels[i] for i in chosen])
         sizes = torch.tensor([len(labels[i]) for i in chosen], device=targets.device)

@@ -167,7 +167,7 @@ def _ctc(compute: Compute) -> Turn:
     counts = torch.full((len(mels),), 40)
 
     def loss() -> Tensor:
-        with compute.autocast():
+        with compute.mixed():
             found, lengths = network(mels, frames)
         return functional.ctc_loss(found.transpose(0, 1), labels, lengths, counts, zero_infinity=True)
 
@@ -181,11 +181,11 @@ def _codec(compute: Compute, clusters: int) -> Turn:
     mask, generator = torch.ones(config.batch, config.crop, 1), torch.Generator().manual_seed(0)
 
     def loss() -> Tensor:
-        with compute.autocast():
+        with compute.mixed():
             residual, expected = network.residual(mels, units, mask)
         residual, expected = residual.float(), expected.float()
         flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
-        with compute.autocast():
+        with compute.mixed():
             made = network.synthesise(expected + flat.view_as(residual), mask)
         return (made.float() - mels).abs().mean() + commitment
 
@@ -198,7 +198,7 @@ def _vocoder(compute: Compute) -> Turn:
     mels, real = _speech(config.batch, config.crop), 0.1 * torch.randn(config.batch, config.crop * mel.hop_length)
 
     def loss() -> Tensor:
-        with compute.autocast():
+        with compute.mixed():
             made = vocoder(mels)
         return mel_loss(made, real, mel) + stft_loss(made, real)
 
@@ -212,7 +212,7 @@ def _unit_mel(compute: Compute, clusters: int) -> Turn:
     frames, mask = torch.randint(clusters, (config.batch, config.crop)), torch.ones(config.batch, config.crop, 1)
 
     def loss() -> Tensor:
-        with compute.autocast():
+        with compute.mixed():
             voice = model.speaker(references).float()
             made = model.mels(frames, voice, mask)
             durations = model.log_durations(frames, voice.detach(), mask)
@@ -240,7 +240,7 @@ def _decoder(recipe: Recipe, compute: Compute) -> Turn:
     supervised = supervised_positions(pack)
 
     def loss() -> Tensor:
-        with compute.autocast():
+        with compute.mixed():
             found = pack_losses(decoder, pack, supervised, chunk=config.loss_chunk)
         return config.packs_per_step * found.total / len(found.labels)
 

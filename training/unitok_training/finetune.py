@@ -130,7 +130,7 @@ def finetune(
     with only_these_move(decoder, moving):
         for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
             pack = pack.to(decoder.embedding.device)
-            with compute.autocast():
+            with compute.mixed():
                 found = supervised_losses(
                     run(pack, indices),
                     decoder.head_weight,

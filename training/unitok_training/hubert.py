@@ -201,7 +201,7 @@ def _iterate(
         for place, (i, size) in enumerate(zip(chosen, sizes)):
             masked[place, :size] = torch.from_numpy(stretches(size, config, random))
             targets[place, :size] = torch.from_numpy(labels[i][:size])
-        with compute.autocast():
+        with compute.mixed():
             logits = network(mels, frames, masked)[:, : max(sizes)].float()
         wanted = targets.long()[masked]
         loss = functional.cross_entropy(logits[masked], wanted)

@@ -302,7 +302,7 @@ class LatentTrainer:
         weight = self.config.ctc_weight
         tokens, labels = self._counts(batches)
         for batch in batches:
-            with self.compute.autocast():
+            with self.compute.mixed():
                 losses, ctc, count, size = self.losses_of(batch)
             objective = losses.total / tokens
             if count and weight:

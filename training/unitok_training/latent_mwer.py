@@ -98,7 +98,7 @@ def train_mwer(
         with only_these_move(model.decoder, moving):
             objective, errors = torch.zeros((), device=model.device), 0.0
             for one, (texts, vectors) in zip(asked, lists):
-                with compute.autocast():
+                with compute.mixed():
                     logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
                 each = [float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts]
                 counts = torch.tensor(each, device=model.device)

@@ -279,7 +279,7 @@ class Trainer:
         self.world.sum_([count])
         objective = torch.zeros((), dtype=torch.float32, device=device)
         for pack, supervised in packs:
-            with self.compute.autocast():
+            with self.compute.mixed():
                 losses = pack_losses(
                     self.decoder, pack.to(device), supervised.to(device),
                     smoothing=config.label_smoothing, chunk=config.loss_chunk,

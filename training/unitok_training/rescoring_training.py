@@ -119,7 +119,7 @@ def train_masked(
             rows.append(hidden_places + used)
             labels.append(ids[hidden_places])
             used, index = used + len(ids), index + 1
-        with compute.autocast():
+        with compute.mixed():
             hidden = hidden_both_ways(made.decoder, documents)
             at, wanted = (torch.from_numpy(np.concatenate(one)).to(hidden.device) for one in (rows, labels))
             logits = made.decoder.logits(hidden[at])

@@ -105,7 +105,7 @@ def train_mel_vocoder(
             mels.append(chosen[start : start + config.crop])
             waves.append(torch.from_numpy(recordings[row][start * hop : (start + config.crop) * hop]))
         real = torch.stack(waves)
-        with compute.autocast():
+        with compute.mixed():
             made = vocoder(torch.stack(mels))
         loss = mel_loss(made, real, mel) + stft_loss(made, real)
         descend(optimizer, loss, step=step, steps=config.steps)
@@ -157,7 +157,7 @@ def train_unit_mel(
         references = [
             _reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers
         ]
-        with compute.autocast():
+        with compute.mixed():
             voice = model.speaker(torch.stack(references)).float()
             made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1, device=frames.device))
             table, durations, mask = _durations([runs[row] for row in rows])
