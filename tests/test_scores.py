@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from unitok.correction import majority
+from unitok.nbest import Heard, NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.normaliser import basic, compared, words
 from unitok_training.evaluation import Evaluation, put_error_rates, put_translation_scores, target_of
+from unitok_training.nbest_scores import list_errors, oracle_scores
+from unitok_training.report import counted
 from unitok_training.scores import (
     bleu,
     bleu_label,
@@ -148,3 +152,18 @@ def test_every_score_is_named() -> None:
     assert found["by_direction"]["en-zh"]["bleu"] == pytest.approx(100)
     assert found["by_direction"]["en-zh"]["bleu_tokenizer"] == "zh"
     assert [target_of(name) for name in ("en-ja", "en-ja-JP", "zh-en", "pt-BR-de")] == ["ja", "ja", "en", "de"]
+
+
+def test_lists_of_such_texts_are_counted_alike() -> None:
+    heard = tuple(Heard(text=text) for text in ("我买二本书", "我买一本书", "他买一本书"))
+    one = NBest(id="a", lang="zh", hypotheses=heard, reference="我买一本书。")
+    assert list_errors(one).tolist() == [1, 0, 1] and majority(one) == "我买一本书"
+    found = oracle_scores([one])
+    assert found["first_pass"]["wer"] == pytest.approx(0.2) and found["unit"] == "cer"
+
+
+def test_the_report_says_what_is_counted() -> None:
+    metrics = {"asr": {"wer": 0.2, "unit": "cer"}, "mt": {"bleu": 50.0, "bleu_tokenizer": "13a+zh"}, "lm": {"ppl": 2.0}}
+    assert counted("asr.wer", metrics) == " counts characters"
+    assert counted("mt.bleu", metrics) == " tokens: 13a+zh"
+    assert counted("lm.ppl", metrics) == counted("tts.units.judge_wer", metrics) == ""
