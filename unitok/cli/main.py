@@ -43,24 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command line.
-
-    argparse gives an optional positional its chance only before the first option: what is left over behind the options
-    of `generate` is its input.
-    """
-    parser = build_parser()
-    options, left = parser.parse_known_args(arguments)
-    if len(left) == 1 and not left[0].startswith("-") and getattr(options, "input", "") is None:
-        options.input = left.pop()
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parsed(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         # Commands whose stages are processes of their own show those; all others are watched here.
         with Watch(options.command) if getattr(options, "watched", True) else nullcontext():
