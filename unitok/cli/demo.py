@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser("demo", help="corpus → tokenizers → shards → train → evaluate → report")
-    parser.add_argument("--manifest", help="your recordings (JSON Lines or TSV) instead of the phrase corpus")
+    parser.add_argument(
+        "--manifest",
+        help="your recordings (JSON Lines, CSV, TSV or a table of another tool) instead of the phrase corpus",
+    )
     parser.add_argument("-o", "--out", default="runs/demo", help="run folder (default: %(default)s)")
     parser.add_argument("--size", type=str.upper, help="S, M or L (default: what ten seconds of measurement choose)")
     parser.add_argument("--plan", metavar="FILE", help="do what the plan.json of another run says")
