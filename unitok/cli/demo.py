@@ -18,7 +18,7 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser("demo", help="corpus → tokenizers → shards → train → evaluate → report")
     parser.add_argument(
         "--manifest",
-        help="your recordings (JSON Lines, CSV, TSV or a table of another tool) instead of the phrase corpus",
+        help="your recordings, any table that is read, instead of the phrase corpus",
     )
     parser.add_argument("-o", "--out", default="runs/demo", help="run folder (default: %(default)s)")
     parser.add_argument("--size", type=str.upper, help="S, M or L (default: what ten seconds of measurement choose)")
