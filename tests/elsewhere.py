@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
+from unitok_tokenizers import compute
+
 DEVICE = torch.device("lazy", 0)
 aten = torch.ops.aten
 FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray)
@@ -147,8 +149,11 @@ def elsewhere() -> Iterator[torch.device]:
     asked, autocast = torch.is_autocast_enabled, torch.autocast
     torch.is_autocast_enabled = lambda kind=None: asked(kind) if kind not in (None, DEVICE.type) else False
     torch.autocast = _autocast  # type: ignore[misc,assignment]
+    known = compute.resolve_device
+    compute.resolve_device = lambda asked=None: DEVICE if asked == DEVICE else known(asked)  # `resolve` knows it too
     try:
         with torch.device("meta"), _Values(), _Factories():
             yield DEVICE
     finally:
         torch.is_autocast_enabled, torch.autocast = asked, autocast  # type: ignore[misc]
+        compute.resolve_device = known
