@@ -88,5 +88,6 @@ def test_a_model_trained_from_nothing_speaks_codes_with_the_voices_of_its_shards
     assert main(["train", "tiny", *where, *settings, "--set", "mixture.only={tts.codes: 1}"]) == 0
     model = Model.load(tmp_path / "model")
     assert model.voices == ["lena"]
-    result = model.synthesize("the house", lang="fr", voice="lena")
+    known = "".join(sorted(set(model.characters["fr"]) - {" "}))  # of the few texts that it was given
+    result = model.synthesize(known, lang="fr", voice="lena")
     assert result.audio is not None and len(result.audio)

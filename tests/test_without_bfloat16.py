@@ -100,7 +100,7 @@ def test_a_latent_model_is_trained_probed_and_scored(shop: Workshop, tmp_path: P
 def test_a_model_answers_and_is_scored_and_planned(shop: Workshop, tmp_path: Path) -> None:
     sound, out = shop.root / "0.wav", ("-o", tmp_path / "out.wav")
     works("generate", shop.model, "--task", "asr", "--lang", "en", sound)
-    works("generate", shop.model, "--task", "tts", "--lang", "en", "good morning", "--voice", "anna", *out)
+    works("generate", shop.model, "--task", "tts", "--lang", "en", "the green house", "--voice", "anna", *out)
     works("generate", shop.model, "--task", "s2st", "--source", "en", "--target", "de", sound, *out)
     works("evaluate", shop.model, shop.shards, "--limit", "1")
     works("plan", "demo")

@@ -11,6 +11,7 @@ from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.beam import beam_search
 from unitok.model import Model
+from unitok.texts import answer_text
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse
 
@@ -67,7 +68,8 @@ class UnitokTranslator:
         """Text in `source`, of any length → text in `target`; an empty text stays empty."""
         if not text.strip():
             return ""
-        return self.model.generate("mt", source=source, target=target, text=text, beams=self.beams).text or ""
+        plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
+        return answer_text(self.model, Request(plan=plan), text, beams=self.beams, strict=False).text or ""
 
 
 @dataclass
