@@ -94,8 +94,6 @@ def check_replaceable(folder: Path, holds: Collection[str]) -> None:
 @contextmanager
 def intact(where: Path | str, remedy: str) -> Iterator[None]:
     """Turn what a damaged file makes its reader raise into one message; for the bodies of loaders only."""
-    from pickle import UnpicklingError  # what `torch.load(weights_only=True)` raises where there is more than weights
-
     from safetensors import SafetensorError
 
     try:
@@ -112,12 +110,16 @@ def intact(where: Path | str, remedy: str) -> Iterator[None]:
         RuntimeError,
         OSError,
         EOFError,
-        UnpicklingError,
         SafetensorError,
     ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = f"no {first}" if isinstance(error, KeyError) else first
         raise InputError(f"{where} is damaged or incomplete ({reason}); {remedy}") from error
+    except Exception as error:
+        # What torch.load(weights_only=True) raises where there is more than weights; its module is never imported here.
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise InputError(f"{where} holds more than weights; {remedy}") from error
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:

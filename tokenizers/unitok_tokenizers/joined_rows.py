@@ -6,8 +6,10 @@ S samples.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence  # noqa: F401 - inherited fields' types are looked up here
 from dataclasses import dataclass, field
+from pathlib import Path  # noqa: F401
+from typing import Any  # noqa: F401
 
 import numpy as np
 
