@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.command import unitok
-from tests.ct2_whisper import tiny_whisper, write_ct2
 from tests.test_evaluation import rows, tiny_judge
+from tests.tiny_ears import speaker_file, tiny_ears
 from tests.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.prepare import prepare_shards
@@ -27,30 +27,9 @@ from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.report import LINES, judge_line, results_table
 
 
-class Loudness:
-    """A `QualityModel` of somebody's own: louder is better."""
-
-    sample_rate = RATE
-
-    def rate(self, recordings: list[np.ndarray]) -> np.ndarray:
-        return np.array([1.0 + 4.0 * float(np.abs(one).max(initial=0.0)) for one in recordings])
-
-
-def speaker_file(folder: Path, *, extra: str = "similarity_weight") -> Path:
-    """`pretrained.pt` as Resemblyzer has it, with random weights."""
-    torch.manual_seed(0)
-    state = {**Ge2eSpeakerEncoder().state_dict(), extra: torch.ones(1)}
-    torch.save({"model_state": state}, folder / "pretrained.pt")
-    return folder / "pretrained.pt"
-
-
 @pytest.fixture(scope="module")
 def ears(tmp_path_factory: pytest.TempPathFactory) -> Ears:
-    folder = write_ct2(tmp_path_factory.mktemp("ears") / "whisper", tiny_whisper())
-    speaker_file(folder)
-    found = find_ears(str(folder))
-    assert found is not None
-    return Ears(ear=found.ear, speaker=found.speaker, quality=Loudness(), source="a test")
+    return tiny_ears(tmp_path_factory.mktemp("ears"))
 
 
 @pytest.fixture(scope="module")
