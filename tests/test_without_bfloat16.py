@@ -101,7 +101,7 @@ def test_a_model_answers_and_is_scored_and_planned(shop: Workshop, tmp_path: Pat
     sound, out = shop.root / "0.wav", ("-o", tmp_path / "out.wav")
     works("generate", shop.model, sound, "--task", "asr", "--lang", "en")
     works("generate", shop.model, "we buy two books", "--task", "tts", "--lang", "en", "--voice", "anna", *out)
-    works("generate", shop.model, sound, "--task", "s2st", "--source", "en", "--target", "de", *out)
+    works("generate", shop.model, sound, "--task", "slm", "--lang", "en", *out)
     works("evaluate", shop.model, shop.shards, "--limit", "1")
     works("plan", "demo")
     works("plan", "demo", "--device", "h100")
