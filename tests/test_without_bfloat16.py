@@ -92,16 +92,16 @@ def test_a_latent_model_is_trained_probed_and_scored(shop: Workshop, tmp_path: P
     works("train-latent", "tiny", shop.manifest, "-o", tmp_path / "two", "--limit", "1", *sizes, "--precision", "fp32")
     model = tmp_path / "run" / "model"
     works("evaluate", model, shop.manifest, "--limit", "1")
-    works("generate", model, "--task", "asr", "--lang", "en", "--front-end", "latent", shop.root / "0.wav")
+    works("generate", model, shop.root / "0.wav", "--task", "asr", "--lang", "en", "--front-end", "latent")
     few = ("--kinds", "linear", "--set", "train.steps=10")
     works("adapters", model, shop.manifest, "-o", tmp_path / "grid", *few, "--precision", "fp32")
 
 
 def test_a_model_answers_and_is_scored_and_planned(shop: Workshop, tmp_path: Path) -> None:
     sound, out = shop.root / "0.wav", ("-o", tmp_path / "out.wav")
-    works("generate", shop.model, "--task", "asr", "--lang", "en", sound)
-    works("generate", shop.model, "--task", "tts", "--lang", "en", "the green house", "--voice", "anna", *out)
-    works("generate", shop.model, "--task", "s2st", "--source", "en", "--target", "de", sound, *out)
+    works("generate", shop.model, sound, "--task", "asr", "--lang", "en")
+    works("generate", shop.model, "we buy two books", "--task", "tts", "--lang", "en", "--voice", "anna", *out)
+    works("generate", shop.model, sound, "--task", "slm", "--lang", "en", *out)
     works("evaluate", shop.model, shop.shards, "--limit", "1")
     works("plan", "demo")
     works("plan", "demo", "--device", "h100")
