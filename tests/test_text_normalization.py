@@ -126,6 +126,12 @@ def test_what_cannot_be_said_is_refused(text: str, lang: str, needles: tuple[str
     assert len(str(refusal.value)) < 600
 
 
+def test_what_cannot_be_said_may_stay_where_it_is_read_only() -> None:
+    assert spoken_text("The ☃, e.g. 2 😀!", "en", LETTERS, refuse=False) == "the ☃ for example two 😀"
+    assert spoken_text("☃!", "en", LETTERS, refuse=False) == "☃"
+    assert spoken_text("... !", "en", LETTERS, refuse=False) == ""
+
+
 def test_a_word_for_a_number_may_be_out_of_reach() -> None:
     with pytest.raises(InputError, match=r"'z' \(LATIN SMALL LETTER Z\) at character 6 \(to say '0'\)"):
         spoken_text("room 0", "en", LETTERS - {"z"})

@@ -19,7 +19,7 @@ from unitok.joined_results import PAUSE_SECONDS
 from unitok.limits import Limits
 from unitok.model import Model
 from unitok.sampling import Sampling
-from unitok.sentence_ends import cut_at_likely_ends
+from unitok.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok.texts import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
@@ -142,8 +142,7 @@ def test_what_a_language_model_continues_stays_as_it_is(model: Model) -> None:
 def test_refusals_name_the_sentence_and_the_character(model: Model) -> None:
     with pytest.raises(InputError, match=r"sentence 2 of 2: .*'☃' \(SNOWMAN\) at character 5.* in en"):
         model.synthesize("We buy. She ☃ sings.", lang="en")
-    with pytest.raises(InputError, match=r"'☃'.*SNOWMAN"):
-        model.translate("the ☃", source="en", target="de")
+    assert model.translate("the ☃", source="en", target="de").text is not None, "what is not said may be unknown"
     with pytest.raises(InputError, match="nothing that can be said"):
         model.synthesize("... !", lang="en")
     for empty in ("", "  \n "):
@@ -223,7 +222,7 @@ def test_a_run_of_words_is_cut_where_the_model_expects_ends(model: Model) -> Non
         parts = ["".join(f" {word}" for word in words[a:b]) for a, b in zip([0, *ends], ends)]
         parts[0] = parts[0].strip()
         if all(len(model.tokenizers.text.encode(part)) <= longest for part in parts):
-            value = sum(score_of(part) for part in parts)
+            value = sum(score_of(part) for part in parts) - PENALTY * (len(parts) - 1)
             best, ways = (value, parts) if value > best else (best, ways)
     assert found == ways
     short = replace_limits(speaker, longest_text=round(longest / 1.1))

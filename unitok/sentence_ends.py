@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Places that are looked at together."""
+PENALTY = 3.0
+"""Nats that a cut must gain: words that a model merely finds unlikely are no reason for one."""
 END_IDS = 2
 """Ids behind the last word of a text: the mark that closes it, and the end of the sequence."""
 
@@ -48,9 +50,10 @@ def cut_at_likely_ends(model: Answering, text: str, lang: str, longest: int) -> 
     best = np.full(len(words) + 1, -np.inf)
     best[0], back = 0.0, np.zeros(len(words) + 1, dtype=np.int64)
     for begin in range(len(words)):
+        before = best[begin] - (PENALTY if begin else 0.0)
         for count, value in enumerate(ends[begin], 1):
-            if best[begin] + value > best[begin + count]:
-                best[begin + count], back[begin + count] = best[begin] + value, begin
+            if before + value > best[begin + count]:
+                best[begin + count], back[begin + count] = before + value, begin
     parts, place = list[str](), len(words)
     while place:
         parts.append("".join(words[back[place] : place]))

@@ -22,7 +22,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Span, check_plan, output_kinds
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.text_normalization.characters import CLAUSE
-from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, cut_to_length, grouped, split_sentences
+from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text_normalization.spoken import spoken_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
 def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) -> list[TextPiece]:
     """A text as what the model reads at once, in order.
 
-    Where it is not to be `strict`, a sentence with a character that the model has not learned stays as it is.
+    Where it is not to be `strict`, a character that the model has not learned stays as it is.
 
     Raises:
         InputError: nothing to read, an unknown language, or a character that cannot be said; names the sentence.
@@ -82,11 +82,8 @@ def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) 
     spoken = []
     for number, sentence in enumerate(sentences, 1):
         try:
-            spoken.append(spoken_text(sentence, lang, known, clauses=True))
+            spoken.append(spoken_text(sentence, lang, known, clauses=True, refuse=strict))
         except InputError as error:
-            if not strict:
-                spoken.append(sentence.strip())
-                continue
             where = f"sentence {number} of {len(sentences)}: " if len(sentences) > 1 else ""
             raise InputError(f"{where}{error}") from error
     if not any(spoken):
@@ -105,7 +102,8 @@ def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) 
     )  # fmt: skip
     pieces: list[TextPiece] = []
     for group in groups:
-        parts = _parts(model, gap.join(kept[index][0] for index in group), lang, known, measure)
+        whole = gap.join(kept[index][0] for index in group)
+        parts = _parts(model, whole, lang, measure, stops=STOPS.search(text) is not None)
         for part in parts[:-1]:
             pieces.append(TextPiece(text=_plain(part), pause=_pause(part)))
         line_ends = kept[group[-1]][1].count("\n")
@@ -113,17 +111,14 @@ def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) 
     return pieces
 
 
-def _parts(
-    model: Answering, text: str, lang: str, known: frozenset[str] | None, measure: Callable[[str], int]
-) -> list[str]:
+def _parts(model: Answering, text: str, lang: str, measure: Callable[[str], int], *, stops: bool) -> list[str]:
     """A sentence as what is read at once: whole, at the ends of clauses, or where it is likely to be several.
 
-    A model whose training texts have no stops is given texts without any, in which several sentences are one run of
-    words: those are looked for in everything that is not short.
+    A text without any stops may hold several sentences in one run of words: they are looked for in all that is not
+    short.
     """
     longest, size = model.limits.longest_text, measure(text)
     run_on = knows_texts(model) and " " in text and not CLAUSE_END.search(text.rstrip())
-    stops = known is None or "." in known
     if run_on and size > (WHOLE * longest if stops else longest / 2):
         return [f"{part}\n" for part in cut_at_likely_ends(model, text, lang, round(WHOLE * longest))]
     return [text] if size <= WHOLE * longest else cut_to_length(text, measure, longest)

@@ -70,8 +70,10 @@ class Characters:
         """The text in a case that the model knows."""
         return next((one for one in (text, text.lower(), text.upper()) if self.knows(one)), None)
 
-    def written(self, text: str, spans: Iterable[Span]) -> str:
+    def written(self, text: str, spans: Iterable[Span], *, refuse: bool = True) -> str:
         """The text with its spans in words, in characters that the model knows.
+
+        Those for which nothing stands are refused, or else left as they are.
 
         Raises:
             InputError: characters that it does not know and for which nothing stands; names them and their places.
@@ -82,17 +84,17 @@ class Characters:
                 said = self._character(text, index)
                 if said is None:
                     refused.append((index, text[index], ""))
-                parts.append(said or "")
+                parts.append(text[index] if said is None else said)
             if span.said:
                 parts.append(self._gap(text, span.start - 1))
                 for index, character in enumerate(span.said):
                     said = self._character(span.said, index)
                     if said is None:
                         refused.append((span.start, character, text[span.start : span.end]))
-                    parts.append(said or "")
+                    parts.append(character if said is None else said)
                 parts.append(self._gap(text, span.end))
             place = span.end
-        if refused:
+        if refused and refuse:
             raise InputError(self._refusal(text, refused))
         return self._tidied("".join(parts))
 

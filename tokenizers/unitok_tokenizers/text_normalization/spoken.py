@@ -12,7 +12,9 @@ RARE = 1e-6
 """Share of a text's characters below which one was not learned: a stray character of a large corpus."""
 
 
-def spoken_text(text: str, lang: str, known: frozenset[str] | None, *, clauses: bool = False) -> str:
+def spoken_text(
+    text: str, lang: str, known: frozenset[str] | None, *, clauses: bool = False, refuse: bool = True
+) -> str:
     """A sentence in characters that a model knows: as it is where it knows them all, else in words as far as needed.
 
     Args:
@@ -20,6 +22,7 @@ def spoken_text(text: str, lang: str, known: frozenset[str] | None, *, clauses: 
         lang: its language.
         known: characters that the model has learned in this language; None leaves the text as it is, in NFC.
         clauses: keep `characters.CLAUSE` where a mark that ends a clause was left out.
+        refuse: refuse a character that cannot be said; it is left as it is otherwise.
 
     Returns:
         "" where there is nothing to say: punctuation alone.
@@ -34,9 +37,9 @@ def spoken_text(text: str, lang: str, known: frozenset[str] | None, *, clauses: 
     text = " ".join(text.split()) if " " in known else text.strip()
     if characters.knows(text):
         return text
-    said = characters.written(text, expansion(lang).spans(text, characters.needs_words))
-    if not any(character.isalnum() for character in said):
-        return ""
+    said = characters.written(text, expansion(lang).spans(text, characters.needs_words), refuse=refuse)
+    if not any(character.isalnum() or character not in known for character in said.replace(CLAUSE, "")):
+        return ""  # punctuation that it knows
     return said if clauses else said.replace(CLAUSE, "")
 
 
