@@ -71,7 +71,8 @@ def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
 def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) -> list[TextPiece]:
     """A text as what the model reads at once, in order.
 
-    Where it is not to be `strict`, a character that the model has not learned stays as it is.
+    `strict` is for texts that are to be said; where a text is translated, a character that the model has not learned
+    stays as it is.
 
     Raises:
         InputError: nothing to read, an unknown language, or a character that cannot be said; names the sentence.
@@ -146,7 +147,6 @@ def answer_text(
     sampling: Sampling = GREEDY,
     beams: int = 1,
     seed: int = 0,
-    strict: bool = True,
 ) -> Result:
     """The answer to a text of any length.
 
@@ -157,12 +157,11 @@ def answer_text(
         sampling: how ids are chosen where `beams` is 1.
         beams: more than 1 searches; `nbest` is filled where the text is read at once.
         seed: of the draws; sentences that differ draw apart.
-        strict: refuse characters that the model has not learned; what another stage wrote is taken as it is.
 
     Raises:
         InputError: a request that the grammar or the vocabulary does not have, or as `text_pieces`.
     """
-    pieces = _pieces_for(model, request, text, strict=strict)
+    pieces = _pieces_for(model, request, text)
     results = list[Result]()
     if len(pieces) > 1 and _chooses_voice(request):
         results += model.run([_with_text(model, request, pieces[0].text)], sampling=sampling, beams=beams, seed=seed)
@@ -179,12 +178,12 @@ def stream_text(
     return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
 
 
-def _pieces_for(model: Model, request: Request, text: str, *, strict: bool = True) -> list[TextPiece]:
+def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
     """The text's pieces, once the request itself is known to be one."""
     check_plan(request.plan, prompt=True)
     if request.plan.target is not None:
         model.vocabulary.language(request.plan.target)
-    return text_pieces(model, text, request.plan.source, strict=strict)
+    return text_pieces(model, text, request.plan.source, strict=request.plan.task == "tts")
 
 
 def _stream(

@@ -69,7 +69,7 @@ class UnitokTranslator:
         if not text.strip():
             return ""
         plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
-        return answer_text(self.model, Request(plan=plan), text, beams=self.beams, strict=False).text or ""
+        return answer_text(self.model, Request(plan=plan), text, beams=self.beams).text or ""
 
 
 @dataclass
