@@ -119,7 +119,7 @@ def intact(where: Path | str, remedy: str) -> Iterator[None]:
         # What torch.load(weights_only=True) raises where there is more than weights; its module is never imported here.
         if type(error).__name__ != "UnpicklingError":
             raise
-        raise InputError(f"{where} holds more than weights; {remedy}") from error
+        raise InputError(f"{where} is damaged, or holds more than weights; {remedy}") from error
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ LOUD_SECONDS = 0.3
 """The loudest so many seconds say how loud a recording is: a share of it would depend on the silence around them."""
 FLOOR_SHARE = 0.1
 """Share of a recording's frames that lie below what counts as its noise."""
-ABOVE_FLOOR_DB, BELOW_LOUD_DB, LEAST_CONTRAST_DB = 6.0, 40.0, 4.0
+ABOVE_FLOOR_DB, BELOW_LOUD_DB, LEAST_CONTRAST_DB = 6.0, 40.0, 2.5
 """Levels alone call a frame spoken that is so far above the noise, and not so far below the loudest moments; a
 recording whose loudest moments are not `LEAST_CONTRAST_DB` above its noise holds no speech."""
 
