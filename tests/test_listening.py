@@ -63,6 +63,9 @@ def test_every_task_that_listens_answers_all_of_a_long_recording(model: Model) -
     spoken = model.translate_speech(made, source="en", target="de", voice="anna")
     assert len(spoken.texts) == 2 and len(spoken.outputs) == 15 and spoken.audio is not None
     assert len(model.generate("s2tt", source="en", target="de", audio=made).trace) == 5
+    *chunks, last = model.stream("s2st", source="en", target="de", audio=made, voice="anna", flags=("<chain>",))
+    assert last.result is not None and last.result.audio is not None
+    assert len(np.concatenate([chunk.audio for chunk in chunks])) == len(last.result.audio)
     *chunks, last = model.stream("asr", source="en", audio=made)
     assert last.result is not None and len(last.result.outputs) == 5
     assert "".join(chunk.text for chunk in chunks).split() == (last.result.text or "").split()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unitok.generation import Generation
-from unitok.joined_results import join_results
+from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import Sampling
@@ -160,10 +160,15 @@ def stream_requests(model: Model, requests: Iterable[Request], *, sampling: Samp
     results: list[Result] = []
     for request in requests:
         before = [one.text or "" for one in results]
+        pauses = any(one.audio is not None for one in results)
         for chunk in stream_request(model, request, sampling=sampling, seed=seed):
             if chunk.result is not None:
                 results.append(chunk.result)
                 continue
+            if pauses and len(chunk.audio) and chunk.sample_rate:
+                silence = np.zeros(round(PAUSE_SECONDS * chunk.sample_rate), dtype=np.float32)
+                yield Chunk(audio=silence, sample_rate=chunk.sample_rate)
+                pauses = False
             if before and before[-1] and chunk.text:  # the space, or none, that the script has between two texts
                 gap = len(join_texts(before[-1], chunk.text)) - len(before[-1].strip()) - len(chunk.text.strip())
                 chunk, before = replace(chunk, text=" " * gap + chunk.text.lstrip()), []
