@@ -15,7 +15,17 @@ def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
     The same sums as `layer` itself, asked for in two dimensions: laid out so, channels last, a CPU computes a
     depthwise convolution and its gradients in two fifths of the time, and needs no transposed copy.
+
+    A depthwise one stays in float32 where a CPU computes in mixed precision: it has no products of matrices that
+    bfloat16 would make quicker, and takes two thirds of the time that it takes in bfloat16.
     """
+    if layer.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return _convolved(layer, x.float())
+    return _convolved(layer, x)
+
+
+def _convolved(layer: nn.Conv1d, x: Tensor) -> Tensor:
     assert not isinstance(layer.padding, str)
     made = functional.conv2d(
         x.transpose(1, 2)[:, :, None],  # (B, C, 1, T)

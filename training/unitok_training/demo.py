@@ -48,11 +48,11 @@ class DemoConfig:
     """One of `unitok_tokenizers.compute.PRECISIONS`, of everything that is trained."""
     clusters: int = 384
     """Number of units."""
-    encoder_steps: int = 300
+    encoder_steps: int = 450
     """Optimiser steps of the speech encoder behind the units."""
     codec_steps: int = 400
     """Optimiser steps of the codec."""
-    judge_steps: int = 300
+    judge_steps: int = 450
     """Optimiser steps of the judge."""
     mel_vocoder_steps: int = 350
     """Optimiser steps of the spectral vocoder."""

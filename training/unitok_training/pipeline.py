@@ -24,12 +24,14 @@ from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, reso
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
 from unitok_tokenizers.progress import listening
-from unitok_training.resources import TreeMemory, tree_bytes
+from unitok_training.resources import tree_bytes
 from unitok_training.schedule import Stage, seconds_until_done, startable
 from unitok_training.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
 
 INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
+MEMORY_SECONDS = 1.0
+"""Between two looks at how much memory the stages hold."""
 WALL = "wall.json"
 """File of a run folder with what a run that was not interrupted took."""
 COMPUTE = "compute.json"
@@ -65,6 +67,17 @@ def load_record(run: Path, name: str) -> StageRecord | None:
         return None
 
 
+@dataclass(kw_only=True)
+class _Process:
+    """A stage's process."""
+
+    process: subprocess.Popen[bytes]
+    begin: float
+    """Monotonic time at which it was started."""
+    peak_bytes: int = 0
+    """The most that its tree was seen with."""
+
+
 class Pipeline:
     """Schedules stages on `threads` CPU threads and keeps their records under `run`."""
 
@@ -96,7 +109,8 @@ class Pipeline:
             self.keys[stage.name] = stage_key(stage, self.config, self.keys)
         self.peak_bytes = 0
         """Most that all stages and this process held at once."""
-        self._running: dict[str, tuple[subprocess.Popen[bytes], float, TreeMemory]] = {}
+        self._running: dict[str, _Process] = {}
+        self._looked = -float("inf")
 
     def run(self) -> dict[str, StageRecord]:
         """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input.
@@ -116,7 +130,7 @@ class Pipeline:
             while len(done) < len(self.stages):
                 self._start_ready(done)
                 time.sleep(POLL_SECONDS)
-                self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
+                self._look_at_memory()
                 self._collect(done)
                 self._show(done)
         finally:
@@ -137,20 +151,24 @@ class Pipeline:
         write_json(path, now)
 
     def _show(self, done: Mapping[str, StageRecord]) -> None:
+        now = time.monotonic()
         running = [
-            Running(
-                name=name, seconds=time.monotonic() - begin, reading=read_place(progress_file(self.run_folder, name))
-            )
-            for name, (_, begin, _) in self._running.items()
+            Running(name=name, seconds=now - one.begin, reading=read_place(progress_file(self.run_folder, name)))
+            for name, one in self._running.items()
         ]
         self.display.show(running, self._left(done, running))
 
     def _left(self, done: Mapping[str, StageRecord], running: Sequence[Running]) -> float | None:
-        """Seconds of the whole run: what is expected, times what finished stages took of what was expected of them."""
+        """Seconds of the whole run: what is expected, times what finished stages took of what was expected of them.
+
+        One short stage that took twice as long says little of the others: half of the run is believed beforehand.
+        """
         if not self.expected:
             return None
         known = [(record.seconds, self.expected[name]) for name, record in done.items() if self.expected.get(name)]
-        slower = sum(took for took, _ in known) / sum(thought for _, thought in known) if known else 1.0
+        believed = 0.5 * sum(self.expected.values())
+        took, thought = sum(one for one, _ in known), sum(one for _, one in known)
+        slower = (took + believed) / max(1e-9, thought + believed)
         left = {s.name: slower * self.expected.get(s.name, 0.0) for s in self.stages if s.name not in done}
         for one in running:
             own = one.left if one.main_work else None
@@ -176,22 +194,32 @@ class Pipeline:
         command = [sys.executable, "-m", "unitok_training.pipeline", *words]
         with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        self._running[stage.name] = (process, time.monotonic(), TreeMemory(process.pid))
+        self._running[stage.name] = _Process(process=process, begin=time.monotonic())
+
+    def _look_at_memory(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < MEMORY_SECONDS:
+            return
+        self._looked = now
+        own = os.getpid()
+        found = tree_bytes([own, *(one.process.pid for one in self._running.values())])
+        self.peak_bytes = max(self.peak_bytes, found[own])
+        for one in self._running.values():
+            one.peak_bytes = max(one.peak_bytes, found[one.process.pid])
 
     def _collect(self, done: dict[str, StageRecord]) -> None:
-        for name, (process, begin, memory) in list(self._running.items()):
-            memory.sample()
-            code = process.poll()
+        for name, one in list(self._running.items()):
+            code = one.process.poll()
             if code is None:
                 continue
             del self._running[name]
             if code:
                 self._raise_failure(name, code)
-            seconds = time.monotonic() - begin
-            record = StageRecord(key=self.keys[name], seconds=seconds, peak_bytes=memory.peak_bytes)
+            seconds = time.monotonic() - one.begin
+            record = StageRecord(key=self.keys[name], seconds=seconds, peak_bytes=one.peak_bytes)
             write_json(self.run_folder / "stages" / f"{name}.json", record.__dict__)
             done[name] = record
-            self.report(f"{name}: {seconds:.0f} s, {memory.peak_bytes / 1e9:.1f} GB")
+            self.report(f"{name}: {seconds:.0f} s, {one.peak_bytes / 1e9:.1f} GB")
 
     def _raise_failure(self, name: str, code: int) -> None:
         log = self.run_folder / "logs" / f"{name}.log"
@@ -203,10 +231,10 @@ class Pipeline:
         )
 
     def _stop_all(self) -> None:
-        for process, _, _ in self._running.values():
-            process.terminate()
-        for process, _, _ in self._running.values():
-            process.wait()
+        for one in self._running.values():
+            one.process.terminate()
+        for one in self._running.values():
+            one.process.wait()
         self._running.clear()
 
 
