@@ -50,13 +50,13 @@ class DemoConfig:
     """Number of units."""
     encoder_steps: int = 450
     """Optimiser steps of the speech encoder behind the units."""
-    codec_steps: int = 400
+    codec_steps: int = 700
     """Optimiser steps of the codec."""
     judge_steps: int = 450
     """Optimiser steps of the judge."""
     mel_vocoder_steps: int = 350
     """Optimiser steps of the spectral vocoder."""
-    unit_mel_steps: int = 290
+    unit_mel_steps: int = 800
     """Optimiser steps of the unit synthesiser."""
     preset: str = "demo"
     """Recipe preset of the decoder."""

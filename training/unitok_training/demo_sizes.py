@@ -19,11 +19,11 @@ def small(config: DemoConfig) -> DemoConfig:
     return replace(
         config,
         pairs=2200,
-        encoder_steps=220,
-        judge_steps=220,
-        codec_steps=200,
+        encoder_steps=330,
+        judge_steps=330,
+        codec_steps=300,
         mel_vocoder_steps=180,
-        unit_mel_steps=200,
+        unit_mel_steps=300,
         overrides=("train.steps=400", *config.overrides),
     )
 
@@ -38,12 +38,12 @@ def large(config: DemoConfig) -> DemoConfig:
     return replace(
         config,
         pairs=6000,
-        encoder_steps=800,
-        judge_steps=800,
-        codec_steps=1200,
+        encoder_steps=1200,
+        judge_steps=1200,
+        codec_steps=2100,
         mel_vocoder_steps=1200,
-        unit_mel_steps=900,
-        overrides=("train.steps=2100", *config.overrides),
+        unit_mel_steps=2400,
+        overrides=("train.steps=1900", *config.overrides),
     )
 
 
