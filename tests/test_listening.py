@@ -43,6 +43,20 @@ def test_pieces_know_where_they_stood() -> None:
     assert all(0.9 <= len(piece.samples) / RATE <= 2.5 for piece in found)
 
 
+def test_pauses_leave_an_utterance_whole_and_part_two() -> None:
+    """Of a model that read single utterances of 2 s and joined rows of 6 s."""
+    silence = np.zeros(RATE, np.float32)
+    one = np.concatenate([silence, speech(0.9), silence, speech(0.9, 1), silence])
+    two = np.concatenate([speech(1.6), silence[: RATE // 2], speech(1.6, 1)])
+
+    def pieces(made: np.ndarray, whole: float) -> int:
+        listener = Listener(RATE, None, Cutting.of(2.0, overlap=False), whole_seconds=whole)
+        return len(list(listener.pieces([made])))
+
+    assert (pieces(one, 6.0), pieces(two, 6.0)) == (1, 2)
+    assert pieces(one, 2.5) == pieces(two, 2.5) == 2, "no row of the training was that long"
+
+
 @pytest.mark.parametrize("longest", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_cutting_follows_what_was_learned(longest: float, overlap: bool) -> None:

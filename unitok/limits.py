@@ -26,7 +26,7 @@ class Limits:
     longest_seconds: float = 12.0
     """Longest utterance of the training: longer recordings are cut to such pieces, at pauses."""
     whole_seconds: float = 0.0
-    """Recordings of several utterances that are read whole all the same, because training has seen such."""
+    """The longest row of the training, of several utterances: what pauses and margins make no longer is not cut."""
     longest_text: int = 32
     """Text ids of the longest text that is read at once; longer ones are cut at sentences."""
     sentences_together: int = 1

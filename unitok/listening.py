@@ -58,7 +58,8 @@ class Listener:
         detector: knows speech from other sounds; levels decide where it is None.
         cutting: how long pieces may become.
         trimming: how much stays around what is spoken.
-        whole_seconds: what is spoken in a recording is not cut up to here, even where pieces are to be shorter.
+        whole_seconds: what training saw read at once. An utterance of the longest piece is not cut for the margins and
+            the shortened pause that were left in it; two utterances are, since they are read better one by one.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Listener:
     ) -> None:
         self.rate, self.detector = rate, detector
         self.cutting, self.trimming = cutting or Cutting(), trimming or Trimming()
-        self.whole_seconds = max(whole_seconds, self.cutting.longest)
+        self.whole_seconds = max(self.cutting.longest, min(whole_seconds, self.cutting.longest + self.trimming.around))
         self._places: list[tuple[int, int]] = [(0, 0)]
         """(samples given so far, where the next one stood in the recording), a pair per span."""
 

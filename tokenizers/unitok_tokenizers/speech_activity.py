@@ -58,6 +58,11 @@ class Trimming:
     fade: float = 0.005
     """Cross-fade where something was taken out, so that there is no click."""
 
+    @property
+    def around(self) -> float:
+        """Seconds that an utterance with silence before, behind and once within it keeps of that."""
+        return 2 * self.margin + 2 * self.inner
+
 
 def levels(samples: np.ndarray, rate: int) -> np.ndarray:
     """(F,) level of each whole 20 ms frame in dB, full scale = 0; one frame of a recording that is shorter."""
