@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig, greedy_text
+from unitok_tokenizers.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
 from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder, load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig, log_mel, mel_filters, mfcc
@@ -118,3 +118,12 @@ def test_best_path_merges_repeats_and_drops_blanks() -> None:
     path = [1, 1, 0, 1, 2, 2, 0, 3, 3, 1]
     table = torch.nn.functional.one_hot(torch.tensor(path), 4).float()[None]
     assert greedy_text(table, torch.tensor([len(path)]), ("a", "b", " ")) == ["aab a"]
+
+
+def test_a_long_run_of_blanks_parts_words_where_words_are_parted() -> None:
+    path = [1, 0, 0, 0, 2, *[0] * PAUSE_FRAMES, 1]
+    table = torch.nn.functional.one_hot(torch.tensor(path), 4).float()[None]
+    length = torch.tensor([len(path)])
+    assert greedy_text(table, length, ("a", "b", " ")) == ["ab a"]
+    assert greedy_text(table, length, ("木", "水", "火")) == ["木水木"]
+    assert greedy_text(table, length - 1, ("a", "b", " ")) == ["ab"], "a pause at the end is no word"
