@@ -48,9 +48,16 @@ class CodecConfig:
     """Residual codebooks."""
     cardinality: int = 512
     """Codes of a residual codebook."""
+    exchanged: float = 0.4
+    """Share of frames whose residual is that of another frame of the crop, as if a decoder had chosen another code of
+    the same voice. Without it, the words hang on codes that nobody can foretell: with half of them exchanged, an
+    independent ear reads .75 of the words wrong where it reads .33 with the true ones, and .30 where it was trained so.
+    """
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if not 0 <= self.exchanged <= 1:
+            raise InputError(f"codec exchanged is {self.exchanged}: a share lies between 0 and 1")
 
 
 FRAMES_PER_CODE = 3
@@ -107,6 +114,14 @@ def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: Code
     return torch.cat(found)
 
 
+def exchange(residual: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Residuals (B, T, D) with a share of their frames replaced by others of the same row."""
+    rows, frames, _ = residual.shape
+    other = torch.randint(0, frames, (rows, frames, 1), generator=generator, device="cpu").to(residual.device)
+    hit = (torch.rand(rows, frames, 1, generator=generator, device="cpu") < share).to(residual.device)
+    return torch.where(hit, residual.gather(1, other.expand_as(residual)), residual)
+
+
 def train_codec(
     recordings: Sequence[np.ndarray],
     units: UnitTokenizer,
@@ -144,7 +159,7 @@ def train_codec(
         latents = expected + residual
         if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
             flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
-            latents = expected + flat.view_as(residual)
+            latents = expected + exchange(flat.view_as(residual), config.exchanged, generator)
         with compute.mixed():
             made = network.synthesise(latents, mask)
         unforeseen = (expected - true).pow(2).mean()

@@ -24,7 +24,7 @@ def small(config: DemoConfig) -> DemoConfig:
         codec_steps=300,
         mel_vocoder_steps=180,
         unit_mel_steps=300,
-        overrides=("train.steps=400", *config.overrides),
+        overrides=("train.steps=560", *config.overrides),
     )
 
 
@@ -43,7 +43,7 @@ def large(config: DemoConfig) -> DemoConfig:
         codec_steps=2100,
         mel_vocoder_steps=1200,
         unit_mel_steps=2400,
-        overrides=("train.steps=1900", *config.overrides),
+        overrides=("train.steps=2300", *config.overrides),
     )
 
 

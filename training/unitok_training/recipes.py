@@ -141,7 +141,7 @@ def demo() -> Recipe:
         curriculum=Curriculum(tasks={key: late.get(key, 0.14) for key in weights if key != "mt"}),
         plans=PlanOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
         train=TrainConfig(
-            steps=630,
+            steps=760,
             pack_size=4096,
             packs_per_step=1,
             window=8192,
