@@ -17,7 +17,7 @@ from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.units import UnitTokenizer
-from unitok_training.codec_training import CodecConfig, train_codec
+from unitok_training.codec_training import CodecConfig, exchange, train_codec
 
 SPEECHTOKENIZER = {
     "n_filters": 4, "strides": [8, 5, 4, 2], "dimension": 16, "semantic_dimension": 12, "bidirectional": True,
@@ -150,3 +150,15 @@ def test_a_corpus_of_single_words_suffices_for_the_codebooks() -> None:
     fitted = train_codec(words, units, CodecConfig(steps=2, batch=2, codebooks=1, cardinality=32))
     codes = fitted.encode(words[0])
     assert codes.shape == (8, 2) and codes[:, 1].max() < 32
+
+
+def test_exchanged_residuals_are_those_of_other_frames_of_the_row() -> None:
+    residual = torch.randn(3, 50, 4)
+    found = exchange(residual, 0.4, torch.Generator().manual_seed(0))
+    assert torch.equal(found, exchange(residual, 0.4, torch.Generator().manual_seed(0)))
+    assert torch.equal(exchange(residual, 0.0, torch.Generator()), residual)
+    for row in range(3):
+        assert (found[row][:, None] == residual[row][None]).all(-1).any(1).all(), "a frame of another row"
+    assert 0.2 < (found != residual).any(-1).float().mean() < 0.5
+    with pytest.raises(InputError, match="exchanged is 1.5"):
+        CodecConfig(exchanged=1.5)

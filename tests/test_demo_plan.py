@@ -60,7 +60,7 @@ def test_sizes_differ_in_sentences_and_steps_alone_and_grow() -> None:
 
 
 def test_costs_tell_what_is_known_of_a_quiet_machine() -> None:
-    """434 s with bfloat16 units; S within a quarter of an hour and M within half of one without."""
+    """M within ten minutes with bfloat16 units; S within a quarter of an hour and M within half of one without."""
     totals = {}
     for measured in (QUIET, PLAIN):
         seconds = {name: stage_seconds(size(DemoConfig()), measured) for name, size in SIZES.items()}
@@ -68,7 +68,7 @@ def test_costs_tell_what_is_known_of_a_quiet_machine() -> None:
             name: run_seconds(SIZES[name](DemoConfig()), one) for name, one in seconds.items()
         }
     quick, plain = totals[QUIET.gigaflops], totals[PLAIN.gigaflops]
-    assert quick["M"] == pytest.approx(434, rel=0.1) and 2 < quick["L"] / quick["M"] < 4
+    assert 300 < quick["M"] <= 600 and 2 < quick["L"] / quick["M"] < 4
     assert plain["S"] <= 900 and plain["M"] <= 1800 and plain["M"] > PATIENCE
     assert recordings_of(DemoConfig()) == {"all": 6560, "train": 6000, "test": 480}
     mine = stage_seconds(DemoConfig(manifest="m"), QUIET, rows=100)

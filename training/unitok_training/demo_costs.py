@@ -55,8 +55,9 @@ COSTS: Mapping[str, Cost] = {
     "model": Cost(start=1.5),
     "evaluate": Cost(recordings="test", handled=15.0, read=36.0, times=1.0),
 }
-"""Stage → what it costs: calibrated on two quiet cores of an Intel Xeon with bfloat16 units, where M took 434 s
-(corpus 21, units 76, judge 72, codes 35, unit_mel 52, mel_vocoder 38, prepare 46, decoder 190, evaluate 55)."""
+"""Stage → what it costs: calibrated on two quiet cores of an Intel Xeon with bfloat16 units, where M with the steps of
+then took 434 s (corpus 21, units 76, judge 72, codes 35, unit_mel 52, mel_vocoder 38, prepare 46, decoder 190,
+evaluate 55). Where the cores are shared, two stages at once take up to twice as long as one alone was measured."""
 
 
 def recordings_of(config: DemoConfig, rows: int | None = None) -> dict[str, int]:

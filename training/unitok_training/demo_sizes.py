@@ -19,12 +19,12 @@ def small(config: DemoConfig) -> DemoConfig:
     return replace(
         config,
         pairs=2200,
-        encoder_steps=330,
-        judge_steps=330,
+        encoder_steps=290,
+        judge_steps=290,
         codec_steps=300,
         mel_vocoder_steps=180,
-        unit_mel_steps=300,
-        overrides=("train.steps=560", *config.overrides),
+        unit_mel_steps=280,
+        overrides=("train.steps=440", *config.overrides),
     )
 
 
