@@ -9,12 +9,17 @@ from torch import nn
 from unitok_tokenizers.convolution import ConvBlock, convolve
 
 
-@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (8, 1)])
-def test_frames_before_channels_gives_what_the_layer_gives(groups: int, stride: int) -> None:
+@pytest.mark.parametrize(("width", "kernel", "stride", "groups"), [(6, 9, 1, 6), (6, 5, 2, 1), (4, 7, 2, 1)])
+def test_a_convolution_over_frames_is_the_layers_own(width: int, kernel: int, stride: int, groups: int) -> None:
     torch.manual_seed(0)
-    layer = nn.Conv1d(8, 8, 5, stride=stride, padding=2, groups=groups)
-    x = torch.randn(2, 13, 8)
-    torch.testing.assert_close(convolve(layer, x), layer(x.transpose(1, 2)).transpose(1, 2), atol=1e-6, rtol=1e-5)
+    layer = nn.Conv1d(6, width, kernel, stride=stride, padding=kernel // 2, groups=groups)
+    x = torch.randn(2, 13, 6, requires_grad=True)
+    results = []
+    for made in (convolve(layer, x), layer(x.transpose(1, 2)).transpose(1, 2)):
+        gradients = torch.autograd.grad(made.square().sum(), [x, *layer.parameters()])
+        results.append([made, *gradients])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_depthwise_convolution_stays_in_float32_where_products_are_rounded() -> None:

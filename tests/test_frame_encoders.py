@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from unitok_tokenizers.convolution import convolve
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.features import MelConfig
@@ -222,16 +220,3 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         pretrained_encoder(tmp_path)
     with pytest.raises(InputError, match="unknown frame encoder"):
         frame_encoder_from_json({"class": "ear"})
-
-
-@pytest.mark.parametrize(("width", "kernel", "stride", "groups"), [(6, 9, 1, 6), (6, 5, 2, 1), (4, 7, 2, 1)])
-def test_a_convolution_over_frames_is_the_layers_own(width: int, kernel: int, stride: int, groups: int) -> None:
-    torch.manual_seed(0)
-    layer = nn.Conv1d(6, width, kernel, stride=stride, padding=kernel // 2, groups=groups)
-    x = torch.randn(2, 13, 6, requires_grad=True)
-    results = []
-    for made in (convolve(layer, x), layer(x.transpose(1, 2)).transpose(1, 2)):
-        gradients = torch.autograd.grad(made.square().sum(), [x, *layer.parameters()])
-        results.append([made, *gradients])
-    for ours, theirs in zip(*results):
-        torch.testing.assert_close(ours, theirs)

@@ -197,8 +197,9 @@ class Pipeline:
         self._running[stage.name] = _Process(process=process, begin=time.monotonic())
 
     def _look_at_memory(self) -> None:
+        """Look once in a while, and at what was just started: it may end before the next look."""
         now = time.monotonic()
-        if now - self._looked < MEMORY_SECONDS:
+        if now - self._looked < MEMORY_SECONDS and all(one.peak_bytes for one in self._running.values()):
             return
         self._looked = now
         own = os.getpid()
