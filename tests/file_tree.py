@@ -44,6 +44,8 @@ GLOSSES = {
     "pyproject.toml": "packages, extras, tool settings",
 }
 """Files without a docstring or heading of their own."""
+DATA = ("tests/artifacts/", "tests/goldens/")
+"""Folders of files that tests compare with."""
 NAME_WIDTH, LINE_WIDTH = 29, 130
 
 
@@ -52,7 +54,8 @@ def repository_files() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         raise FileNotFoundError(listed.stderr.strip())
-    return sorted(name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file())
+    names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return sorted(name for name in names if not name.startswith(DATA))
 
 
 def first_sentence(text: str) -> str:
