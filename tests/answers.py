@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
-from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.adapters.base import AdapterSizes
+from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.coordinator import Coordinator
 from unitok.correction import Corrector

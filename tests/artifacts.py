@@ -31,7 +31,8 @@ from unitok.model import Model
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import Shards
-from unitok_training.latent_recipes import EncoderChoice, PartTuning, Tuning
+from unitok_training.latent_config import PartTuning, Tuning
+from unitok_training.latent_recipes import EncoderChoice
 from unitok_training.latent_recipes import tiny as tiny_latent
 from unitok_training.latent_run import train_latent
 from unitok_training.loop import train

@@ -30,7 +30,7 @@ from unitok_training.compare import stages as compare_stages
 from unitok_training.compare_recipes import COMPARE_PRESETS
 from unitok_training.correction_run import CorrectionConfig, correction_stages
 from unitok_training.demo import DemoConfig, demo_stages
-from unitok_training.latent_recipes import latent_presets
+from unitok_training.latent_presets import latent_presets
 from unitok_training.mixture import Mixture
 from unitok_training.packing import DataState, PackStream
 from unitok_training.pipeline import Pipeline

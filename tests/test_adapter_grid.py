@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.recordings import write_pairs
-from unitok.adapters.base import ADAPTERS
+from unitok.adapters.registry import ADAPTERS
 from unitok.cli.main import main
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.manifest import read_manifest
 from unitok_training.adapter_grid import train_adapter
-from unitok_training.latent_recipes import FROZEN, AdapterChoice, LatentRecipe, tiny
+from unitok_training.latent_config import FROZEN
+from unitok_training.latent_recipes import AdapterChoice, LatentRecipe, tiny
 from unitok_training.latent_run import train_latent
 
 QUERIES = ("cross_attention", "qformer")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from unitok_tokenizers.codec import AcousticTokenizer, load_codec
+from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encodec_codec import EncodecCodec, EncodecConfig, build_encodec
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError

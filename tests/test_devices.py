@@ -25,7 +25,7 @@ from tests.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told,
 from tests.elsewhere import Elsewhere, elsewhere
 from tests.tiny_model import speech, tiny_model
 from tests.toy_plans import PROPERTY
-from unitok.adapters.base import ADAPTERS
+from unitok.adapters.registry import ADAPTERS
 from unitok.allowed import ROWS, MaskTable, rows_of
 from unitok.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
 from unitok.cli.main import main

@@ -16,11 +16,11 @@ from tests.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import Shards
+from unitok_training.ear_scores import Heard, KnownVoices, ear_figures
 from unitok_training.ears.dnsmos import Dnsmos
 from unitok_training.ears.find import find_ears, package_folder
 from unitok_training.ears.interfaces import Ears
 from unitok_training.ears.mel_power import MelPower
-from unitok_training.ears.scoring import Heard, KnownVoices, ear_figures
 from unitok_training.ears.speaker import Ge2eSpeakerEncoder
 from unitok_training.ears.whisper import WhisperEar
 from unitok_training.evaluation import Evaluation, evaluate

@@ -19,7 +19,8 @@ from tokenizers.models import WordLevel
 from tests.test_readme import write_recordings
 from tests.tiny_ears import tiny_ears
 from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
-from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.adapters.base import AdapterSizes
+from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.latent import LatentFrontEnd

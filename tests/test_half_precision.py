@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny_model import RATE, speech
-from unitok.adapters.base import ADAPTERS, AdapterSizes, make_adapter
+from unitok.adapters.base import AdapterSizes
+from unitok.adapters.registry import ADAPTERS, make_adapter
 from unitok.cache import KVCache, StepAttend
 from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder import Decoder, DecoderConfig, FeedForward, PackedAttend

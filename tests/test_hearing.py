@@ -16,7 +16,8 @@ import torch
 
 from tests.test_cli import fails
 from tests.tiny_model import RATE, model_folder, tiny_model
-from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.adapters.base import AdapterSizes
+from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.cli.main import main
 from unitok.hearing import Hearing, encoder_of, hearing_of, places

@@ -18,7 +18,7 @@ from torch import nn
 from tests.launching import torchrun
 from tests.recordings import SENTENCES, write_pairs
 from tests.tiny_model import speech, tiny_model
-from unitok.adapters.base import ADAPTERS
+from unitok.adapters.registry import ADAPTERS
 from unitok.beam import beam_search
 from unitok.cli.main import main
 from unitok.generation import generate
@@ -30,16 +30,10 @@ from unitok_tokenizers.grammar import Plan, Span, render_prompt
 from unitok_tokenizers.manifest import read_manifest
 from unitok_training.distributed import World
 from unitok_training.latent import LatentTrainer
+from unitok_training.latent_config import FROZEN, PartTuning, Tuning
 from unitok_training.latent_data import LatentSource
-from unitok_training.latent_recipes import (
-    FROZEN,
-    LatentRecipe,
-    PartTuning,
-    Tuning,
-    latent_presets,
-    load_latent_recipe,
-    tiny,
-)
+from unitok_training.latent_presets import latent_presets, load_latent_recipe
+from unitok_training.latent_recipes import LatentRecipe, tiny
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.mixture import Mixture
 from unitok_training.probe import Prompt, language_of, probe

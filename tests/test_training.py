@@ -14,7 +14,8 @@ import torch
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
-from unitok.adapters.base import AdapterSizes, make_adapter
+from unitok.adapters.base import AdapterSizes
+from unitok.adapters.registry import make_adapter
 from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError

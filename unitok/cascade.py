@@ -15,8 +15,8 @@ import numpy as np
 from unitok.backends.interfaces import Recogniser, Spoken, Synthesiser, Voice
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.inputs import Audio, is_tokens, read_samples
-from unitok.model import Model
 from unitok.results import Result, Stage
+from unitok.task_model import TaskModel
 from unitok.tools import Registry, Step, Tool, ToolPlan, Use
 from unitok_tokenizers.errors import InputError
 
@@ -118,7 +118,7 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
     return result
 
 
-def cascade_of(model: Model, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
+def cascade_of(model: TaskModel, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
     """A cascade around a model: its own lines, or recogniser and synthesiser by name (`unitok.backends.choose`).
 
     A model without a vocoder translates into text only.
@@ -134,7 +134,7 @@ def cascade_of(model: Model, *, recogniser: str = "unitok", synthesiser: str = "
     return Cascade(hears, UnitokTranslator(model), speaks)
 
 
-def _own_output(model: Model) -> str:
+def _own_output(model: TaskModel) -> str:
     """Units where the vocoder speaks them: half the steps of codes."""
     assert model.vocoder is not None
     return "units" if model.vocoder.units is not None else "codes"

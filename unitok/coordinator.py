@@ -17,7 +17,7 @@ import numpy as np
 
 from unitok.answering import Request
 from unitok.inputs import read_samples
-from unitok.model import Model
+from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.tasks import STATES
@@ -45,7 +45,7 @@ class Coordinator:
         InputError: a model without units.
     """
 
-    model: Model
+    model: TaskModel
     """With a trained `<turn>` line."""
     lang: str
     """Of the conversation."""
@@ -100,13 +100,13 @@ class Coordinator:
         return self.model.run([Request(plan=plan)])[0].text or ""
 
 
-def units_of(model: Model, samples: np.ndarray) -> np.ndarray:
+def units_of(model: TaskModel, samples: np.ndarray) -> np.ndarray:
     """(S,) → (N,) units frame by frame: how long a silence lasts is what tells that somebody has finished."""
     assert model.tokenizers.units is not None
     return np.asarray(model.tokenizers.units.encode_batch([samples])[0])
 
 
-def turn_plan(model: Model, task: str, lang: str, units: np.ndarray, said: str) -> Plan:
+def turn_plan(model: TaskModel, task: str, lang: str, units: np.ndarray, said: str) -> Plan:
     """What both lines are given: what was heard, and behind it what was said."""
     text = (model.text_span(said),) if said else ()
     return Plan(task, lang, conditions=(Span("units", units), *text))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from unitok.answering import Answering
 from unitok.decoder import Decoder
 from unitok.hf import load_core, save_core
 from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
-from unitok.model import Model
 from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
@@ -27,7 +27,7 @@ PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.
 """What a model directory may hold."""
 
 
-def write_model(model: Model, folder: Path | str) -> None:
+def write_model(model: Answering, folder: Path | str) -> None:
     """Write a model directory atomically."""
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
@@ -64,8 +64,8 @@ def write_model(model: Model, folder: Path | str) -> None:
         write_json(draft / "unitok.json", {"format": FORMAT, **own})
 
 
-def read_model(root: Path, dtype: torch.dtype) -> Model:
-    """Read a model directory; InputError as `Model.load`."""
+def read_model(root: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The fields of an `Answering` from a model directory; InputError as `Model.load`."""
     if not (root / "unitok.json").exists():
         raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
     config: Mapping[str, Any] = read_json(root / "unitok.json")
@@ -98,7 +98,7 @@ def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, e
         )
 
 
-def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
+def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     tokenizers = TokenizerSet.load(root / "tokenizers")
     for stream in tokenizers.streams():
@@ -111,7 +111,7 @@ def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Model:
             "their files are of different models, copy the folder again"
         )
     prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
-    return Model(
+    return dict(
         decoder=decoder,
         vocabulary=vocabulary,
         tokenizers=tokenizers,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from unitok.answering import Answering
 from unitok.stepping import Stepper
 from unitok_tokenizers.compute import PRECISIONS, check_precision, resolve
 from unitok_tokenizers.errors import InputError
-
-if TYPE_CHECKING:
-    from unitok.answering import Answering
 
 Device = str | torch.device | None
 """As `unitok_tokenizers.compute.resolve_device` takes it: "auto" and None are the first GPU, or the processor."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok.generation import generate
-from unitok.model import Model
+from unitok.task_model import TaskModel
 from unitok.tools import Registry
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, parse, render_prompt
@@ -100,7 +100,7 @@ class Script:
 class Router:
     """Routing by a model that was trained on the `<route>` line; it can only choose among `calls`."""
 
-    model: Model
+    model: TaskModel
     calls: Sequence[Call]
     """Every call that may be made."""
     lang: str = "en"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unitok.answering import Answering, Request
 from unitok.generation import Generation
 from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
@@ -19,10 +19,6 @@ from unitok.sampling import Sampling
 from unitok_tokenizers.grammar import output_kinds
 from unitok_tokenizers.text import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
-
-if TYPE_CHECKING:
-    from unitok.answering import Request
-    from unitok.model import Model
 
 UNITS_AT_ONCE = 8
 """Units that are collected before the vocoder is asked."""
@@ -72,7 +68,7 @@ class TextStream:
 class _Answer:
     """Sorts generated ids into texts and speech."""
 
-    def __init__(self, model: Model, request: Request) -> None:
+    def __init__(self, model: Answering, request: Request) -> None:
         self.model, self.vocabulary = model, model.vocabulary
         self.text: TextStream | None = None
         self.texts = 0
@@ -134,7 +130,7 @@ class _Answer:
         yield Chunk(result=result, output=max(self.texts - 1, 0))
 
 
-def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+def stream_request(model: Answering, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
     """Answer one request in chunks; InputError as `Model.run`, at the first one.
 
     Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end.
@@ -152,7 +148,7 @@ def stream_request(model: Model, request: Request, *, sampling: Sampling, seed: 
     yield from answer.finish(model.result(request, prompt, running.results()[0], automaton))
 
 
-def stream_requests(model: Model, requests: Iterable[Request], *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+def stream_requests(model: Answering, requests: Iterable[Request], *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
     """Answer the parts of a long request one after another, as if they were one: the last chunk has the joined result.
 
     Nothing is asked where there are no parts; the answer is then an empty text.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unitok.answering import Answering, Request
 from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
 from unitok.results import Result
@@ -24,10 +24,6 @@ from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.text_normalization.characters import CLAUSE
 from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text_normalization.spoken import spoken_text
-
-if TYPE_CHECKING:
-    from unitok.answering import Answering, Request
-    from unitok.model import Model
 
 CLAUSE_SECONDS = 0.1
 """Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""
@@ -140,7 +136,7 @@ def _plain(part: str) -> str:
 
 
 def answer_text(
-    model: Model,
+    model: Answering,
     request: Request,
     text: str,
     *,
@@ -172,13 +168,13 @@ def answer_text(
 
 
 def stream_text(
-    model: Model, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
+    model: Answering, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
 ) -> Iterator[Chunk]:
     """`answer_text` as it comes, sentence by sentence; InputError when it is called."""
     return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
 
 
-def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
+def _pieces_for(model: Answering, request: Request, text: str) -> list[TextPiece]:
     """The text's pieces, once the request itself is known to be one."""
     check_plan(request.plan, prompt=True)
     if request.plan.target is not None:
@@ -187,7 +183,7 @@ def _pieces_for(model: Model, request: Request, text: str) -> list[TextPiece]:
 
 
 def _stream(
-    model: Model, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
+    model: Answering, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     results: list[Result] = []
     said = ""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from unitok_tokenizers.codec import AcousticTokenizer, load_codec
+from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact

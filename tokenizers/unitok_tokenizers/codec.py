@@ -1,12 +1,11 @@
 """Acoustic tokenizers behind one interface: samples ↔ codes (F, Q).
 
 S samples, F frames, Q codebooks, M mel bins.
-A new codec is one file and one line in `CODECS`.
+A new codec is one file and one line in `codec_registry.CODECS`.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,16 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json
 from unitok_tokenizers.vocabulary import StreamInfo
-
-CODECS = {
-    "mel_rvq": "unitok_tokenizers.mel_codec:MelCodec",
-    "encodec": "unitok_tokenizers.encodec_codec:EncodecCodec",
-    "speechtokenizer": "unitok_tokenizers.speechtokenizer_codec:SpeechTokenizerCodec",
-}
-"""Name in `config.json` → `module:class`."""
 
 
 class AcousticTokenizer(Protocol):
@@ -58,17 +48,7 @@ class AcousticTokenizer(Protocol):
         """The stream of codes."""
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, whose `class` names the entry in `CODECS`, and weights."""
-
-
-def load_codec(folder: Path | str) -> AcousticTokenizer:
-    """Read any registered codec."""
-    root = Path(folder)
-    name = read_json(root / "config.json").get("class")
-    if name not in CODECS:
-        raise InputError(f"{root}: unknown codec {name!r}; known: {', '.join(CODECS)}")
-    module, _, attribute = CODECS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute).load(root)
+        """Write `config.json`, whose `class` names the entry in `codec_registry.CODECS`, and weights."""
 
 
 def codes_info(codec: AcousticTokenizer) -> StreamInfo:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unitok.adapters.base import ADAPTERS
+from unitok.adapters.registry import ADAPTERS
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.manifest import Row
 from unitok_training.distributed import World
 from unitok_training.fit import training_rows
 from unitok_training.latent import LatentTrainer
+from unitok_training.latent_config import FROZEN, PartTuning, Tuning
 from unitok_training.latent_data import LatentSource
-from unitok_training.latent_recipes import FROZEN, AdapterChoice, LatentRecipe, PartTuning, Tuning
+from unitok_training.latent_recipes import AdapterChoice, LatentRecipe
 from unitok_training.latent_run import make_front_end
 
 

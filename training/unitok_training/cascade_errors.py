@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from unitok.model import Model, Request
+from unitok.answering import Request
+from unitok.model import Model
 from unitok.nbest import NBest, read_lists
 from unitok.nbest_making import utterances
 from unitok_tokenizers.files import read_json, write_json

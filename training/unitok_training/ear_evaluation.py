@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unitok_training.ears.scoring import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
+from unitok_training.ear_scores import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
 
 if TYPE_CHECKING:
     from unitok_training.evaluation import Evaluation

@@ -14,17 +14,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from unitok.answering import Request, seeded
-from unitok.model import CHAIN, OUT_UNITS, Model
+from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok.task_model import CHAIN, OUT_UNITS
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_tokenizers.shards import Shards
 from unitok_training.ear_evaluation import about_ears, put_ears
+from unitok_training.ear_scores import KnownVoices
 from unitok_training.ears.interfaces import Ears
-from unitok_training.ears.scoring import KnownVoices
 from unitok_training.judge import Judge
 from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
 from unitok_training.resynthesis_evaluation import evaluate_resynthesis

@@ -36,8 +36,8 @@ from unitok_training.checkpoint import (
 )
 from unitok_training.distributed import World
 from unitok_training.documents import Document, ListedDocuments, listed
+from unitok_training.latent_config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
-from unitok_training.latent_recipes import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.loop import NonFiniteLoss
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.optim import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate

@@ -24,7 +24,7 @@ from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.speech_activity import leveled
 from unitok_tokenizers.text import TextTokenizer
 from unitok_tokenizers.vocabulary import Vocabulary
-from unitok_training.ctc import CtcConfig, augment
+from unitok_training.augmentation import Augmentation, augment
 from unitok_training.documents import Document
 from unitok_training.latent_lines import LATENT_LINES, Item, RowTexts, asked_items
 from unitok_training.mixture import Mixture, Schedule
@@ -149,7 +149,7 @@ class LatentSource:
         found = self.rows[row]
         assert found.audio is not None
         seconds = found.seconds if found.seconds is not None else audio_seconds(found.audio) - found.offset
-        slower = 1 + CtcConfig().tempo if self.augmented else 1.0
+        slower = 1 + Augmentation().tempo if self.augmented else 1.0
         seconds += 2 * SURROUNDINGS.longest if self.augmented else 0.0
         return self.front_end.max_length(int(seconds * slower * self.front_end.sample_rate) + 1)
 
@@ -165,7 +165,7 @@ class LatentSource:
         and what two encoders take of it alike too."""
         seeds = [self.seed, AUGMENT, document.index]
         kept: dict[str, Any] = dict.fromkeys(self.lines[document.task].keeps, 0.0)
-        config = CtcConfig(**kept)
+        config = Augmentation(**kept)
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
         return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 

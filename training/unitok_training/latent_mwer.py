@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.answering import Request
 from unitok.correction import edits
 from unitok.decoder import pack_documents
-from unitok.model import Model, Request
+from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError

@@ -5,22 +5,18 @@ unitok train-latent slam_asr manifest.jsonl --start runs/demo/model --set encode
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from unitok_tokenizers.compute import AUTO, check_precision
+from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.files import write_json
+from unitok_training.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.latent_lines import LATENT_LINES
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.recipes import YAML_TROUBLE, Shape, in_file, nearest, overridden, replaced
+from unitok_training.recipes import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,89 +90,6 @@ class AdapterChoice:
         return {
             name: value for name, value in given.items() if name not in ("kind", "match_scale") and value is not None
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartTuning:
-    """How one part is trained: wholly, by low-rank updates, or not at all."""
-
-    full: bool = True
-    """All of its weights move."""
-    lora_rank: int = 0
-    """Rank of low-rank updates of its attention, which alone move then; 0 for none. Not with `full`."""
-    lora_alpha: float = 32.0
-    """An update counts α ÷ rank."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    start_step: int = 0
-    """Step from which it moves: training in two stages."""
-
-    def __post_init__(self) -> None:
-        if self.full and self.lora_rank:
-            raise InputError(
-                f"tuning: full is true and lora_rank is {self.lora_rank}; set full=false for updates alone"
-            )
-
-    @property
-    def frozen(self) -> bool:
-        """Nothing of it moves."""
-        return not self.full and not self.lora_rank
-
-
-FROZEN = PartTuning(full=False)
-"""A part that stays as it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How the three parts are trained."""
-
-    encoder: PartTuning = field(default_factory=PartTuning)
-    """The speech encoder."""
-    adapter: PartTuning = field(default_factory=PartTuning)
-    """The adapter."""
-    decoder: PartTuning = field(default_factory=PartTuning)
-    """The decoder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentTrainConfig:
-    """Steps, packs and losses."""
-
-    steps: int = 1000
-    """Updates."""
-    pack_size: int = 2048
-    """Most positions of a pack, in tokens."""
-    packs_per_step: int = 1
-    """Packs of one update."""
-    window: int = 2048
-    """Examples that are packed together."""
-    seed: int = 0
-    """Seed of every draw."""
-    precision: str = "fp32"
-    """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the device multiplies it natively."""
-    ctc_weight: float = 0.3
-    """Weight of the CTC loss of an encoder that has such a head; 0 for none."""
-    augment: bool = True
-    """Random speaker, speed, noise and masks on log-mels, where the encoder takes log-mels."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Schedule, clipping and moments; each part has a learning rate of its own in `tuning`."""
-    log_every: int = 20
-    """Steps between two rows of metrics."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints; the last step always writes one."""
-    keep_checkpoints: int = 2
-    """Checkpoints that are kept."""
-    prefetch: int = 2
-    """Steps whose recordings are read ahead."""
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed, "train.seed")
-        for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        if check_precision(self.precision, "train.precision") == "bf16-pure":
-            raise InputError("train.precision is 'bf16-pure': latent training takes auto, fp32 or bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,50 +269,3 @@ def slm() -> LatentRecipe:
 def tsunoo() -> LatentRecipe:
     """Tsunoo et al. 2024: the tokens of the CTC head as a prompt."""
     return replace(fathullah(), name="tsunoo", adapter=AdapterChoice(kind="token_mapping"))
-
-
-LATENT_PRESETS: Mapping[str, Callable[[], LatentRecipe]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        latent, tiny, slam_asr, salmonn, qwen_audio, pengi, fathullah, speech_llama, ling, hono, yu, slm, tsunoo,
-    )
-}  # fmt: skip
-"""Presets of this module; `latent_presets` has those of `latent_systems` too."""
-
-
-def latent_presets() -> dict[str, Callable[[], LatentRecipe]]:
-    """All presets by name."""
-    from unitok_training.latent_systems import SYSTEMS
-
-    return {**LATENT_PRESETS, **SYSTEMS}
-
-
-def latent_preset(name: str) -> LatentRecipe:
-    """A preset by its name. InputError with the nearest known one."""
-    known = latent_presets()
-    if name not in known:
-        raise InputError(f"no latent preset {name!r}; did you mean {nearest(name, known)!r}? Known: {', '.join(known)}")
-    return known[name]()
-
-
-def load_latent_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> LatentRecipe:
-    """A preset's name, a YAML file that names one, or a resolved JSON; then `key=value` overrides in order."""
-    path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml", ".json"):
-        data = read_json(path) if path.suffix == ".json" else _yaml(path)
-        base = data.pop("preset" if path.suffix != ".json" else "name", None)
-        with in_file(path):
-            recipe = replaced(latent_preset(str(base)), data)
-    else:
-        recipe = latent_preset(str(name_or_file))
-    return overridden(recipe, overrides)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, *YAML_TROUBLE) as error:
-        raise InputError(f"recipe {path} cannot be read: {' '.join(str(error).split())}; correct it") from error
-    if not isinstance(data, dict):
-        raise InputError(f"recipe {path} names no preset: begin with `preset: latent`")
-    return typing.cast(dict[str, Any], data)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from unitok.adapters.base import Adapter, AdapterSizes, make_adapter
+from unitok.adapters.base import Adapter, AdapterSizes
+from unitok.adapters.registry import make_adapter
 from unitok.decoder import Decoder
 from unitok.hearing import encoder_of
 from unitok.latent import LatentFrontEnd

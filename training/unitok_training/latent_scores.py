@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.model import Model, Request
+from unitok.answering import Request
+from unitok.model import Model
 from unitok_tokenizers.grammar import Plan, Span
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance_aside, part_of_work

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from unitok_training.latent_recipes import (
-    FROZEN,
-    AdapterChoice,
-    EncoderChoice,
-    LatentRecipe,
-    LatentTrainConfig,
-    PartTuning,
-    Tuning,
-)
+from unitok_training.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
+from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape

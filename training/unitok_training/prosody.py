@@ -28,7 +28,8 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.units import deduplicate
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
-from unitok_training.latent_recipes import LatentRecipe, load_latent_recipe
+from unitok_training.latent_presets import load_latent_recipe
+from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.latent_run import train_latent
 from unitok_training.system_checks import keep_settings
 

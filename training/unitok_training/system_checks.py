@@ -40,7 +40,7 @@ from unitok_training.latent_lines import (
     with_example,
 )
 from unitok_training.latent_mwer import MwerConfig, train_mwer
-from unitok_training.latent_recipes import load_latent_recipe
+from unitok_training.latent_presets import load_latent_recipe
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.latent_scores import Question, answers, question, score, score_lines, spread, without_recordings
 from unitok_training.probe import read_along

@@ -1,14 +1,12 @@
-"""What an adapter is, the registry of adapters, and the pieces that several share.
+"""What an adapter is, and the pieces that several share.
 
 B batch, T frames, D width of the frames, N vectors, C width of the decoder, V labels of the CTC head, blank included.
-A new adapter is one file and one line in `ADAPTERS`; `tests/test_adapters.py` then tests it.
+A new adapter is one file and one line in `registry.ADAPTERS`; `tests/test_adapters.py` then tests it.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -20,23 +18,6 @@ from unitok_tokenizers.attention_layers import inside
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 
-ADAPTERS = {
-    "linear": "unitok.adapters.linear:LinearAdapter",
-    "stacking": "unitok.adapters.stacking:StackingAdapter",
-    "convolution": "unitok.adapters.convolution:ConvolutionAdapter",
-    "fully_connected": "unitok.adapters.fully_connected:FullyConnectedAdapter",
-    "transformer": "unitok.adapters.transformer:TransformerAdapter",
-    "cross_attention": "unitok.adapters.cross_attention:CrossAttentionAdapter",
-    "blank_removal": "unitok.adapters.blank_removal:BlankRemovalAdapter",
-    "frame_averaging": "unitok.adapters.frame_averaging:FrameAveragingAdapter",
-    "blank_probability": "unitok.adapters.blank_probability:BlankProbabilityAdapter",
-    "qformer": "unitok.adapters.qformer:QFormerAdapter",
-    "window_qformer": "unitok.adapters.window_qformer:WindowQFormerAdapter",
-    "random_downsampling": "unitok.adapters.random_downsampling:RandomDownsamplingAdapter",
-    "token_mapping": "unitok.adapters.token_mapping:TokenMappingAdapter",
-    "pooling": "unitok.adapters.pooling:PoolingAdapter",
-}
-"""Name in a configuration → `module:class`."""
 BLANK = 0
 """Label of the CTC head that says nothing; label i + 1 is text piece i."""
 
@@ -61,7 +42,7 @@ class Adapter(Float32Buffers):
     """
 
     name: ClassVar[str]
-    """Entry in `ADAPTERS`."""
+    """Entry in `registry.ADAPTERS`."""
     Config: ClassVar[type[Any]]
     """Dataclass of its options."""
     by_content: ClassVar[bool] = False
@@ -106,31 +87,8 @@ class Adapter(Float32Buffers):
         return vectors * inside(sizes, vectors.shape[1])[..., None], sizes
 
     def to_json(self) -> dict[str, Any]:
-        """What `adapter_from_json` reads."""
+        """What `registry.adapter_from_json` reads."""
         return {"class": self.name, "config": asdict(self.config), "sizes": asdict(self.sizes)}
-
-
-def adapter_class(name: str) -> type[Adapter]:
-    """A registered class; InputError where there is none."""
-    if name not in ADAPTERS:
-        raise InputError(f"unknown adapter {name!r}; known: {', '.join(ADAPTERS)}")
-    module, _, attribute = ADAPTERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def make_adapter(name: str, sizes: AdapterSizes, options: Mapping[str, Any] | None = None) -> Adapter:
-    """A new adapter with options of its `Config`; InputError for an unknown one."""
-    kind = adapter_class(name)
-    known = kind.Config.__dataclass_fields__
-    for option in options or {}:
-        if option not in known:
-            raise InputError(f"the adapter {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-    return kind(kind.Config(**(options or {})), sizes)
-
-
-def adapter_from_json(value: Mapping[str, Any]) -> Adapter:
-    """The inverse of `to_json`, with fresh weights."""
-    return make_adapter(value["class"], AdapterSizes(**value["sizes"]), value["config"])
 
 
 def check_positive(name: str, value: float) -> None:

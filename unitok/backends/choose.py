@@ -11,28 +11,28 @@ from unitok.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser
 from unitok.backends.interfaces import Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
 from unitok.backends.whisper import WhisperRecogniser
-from unitok.model import Model
+from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.whisper_folder import is_ct2_folder
 
 
-def _sphinx(model: Model) -> Recogniser:
+def _sphinx(model: TaskModel) -> Recogniser:
     from unitok.backends.sphinx import SphinxRecogniser
 
     return SphinxRecogniser()
 
 
-def _espeak(model: Model) -> Synthesiser:
+def _espeak(model: TaskModel) -> Synthesiser:
     from unitok.backends.espeak import EspeakSynthesiser
 
     return EspeakSynthesiser()
 
 
-RECOGNISERS: Mapping[str, Callable[[Model], Recogniser]] = {"unitok": UnitokRecogniser, "pocketsphinx": _sphinx}
-SYNTHESISERS: Mapping[str, Callable[[Model], Synthesiser]] = {"unitok": UnitokSynthesiser, "espeak": _espeak}
+RECOGNISERS: Mapping[str, Callable[[TaskModel], Recogniser]] = {"unitok": UnitokRecogniser, "pocketsphinx": _sphinx}
+SYNTHESISERS: Mapping[str, Callable[[TaskModel], Synthesiser]] = {"unitok": UnitokSynthesiser, "espeak": _espeak}
 
 
-def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recogniser:
+def recogniser_of(name: str, model: TaskModel, *, beams: int | None = None) -> Recogniser:
     """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers, or
     Whisper of CTranslate2.
 
@@ -43,7 +43,7 @@ def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recog
     if not Path(name).is_dir():
         raise InputError(f"unknown recogniser {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokRecogniser(Model.load(name, device=model.device))
+        return UnitokRecogniser(TaskModel.load(name, device=model.device))
     if ctc_folder(name) is not None:
         found = CtcRecogniser.load(name)
         found.encoder.to(model.device)
@@ -53,12 +53,12 @@ def recogniser_of(name: str, model: Model, *, beams: int | None = None) -> Recog
     return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name, model.device))
 
 
-def synthesiser_of(name: str, model: Model) -> Synthesiser:
+def synthesiser_of(name: str, model: TaskModel) -> Synthesiser:
     """The synthesiser of a name: unitok (of `model`), espeak, or a local transformers folder."""
     if name in SYNTHESISERS:
         return SYNTHESISERS[name](model)
     if not Path(name).is_dir():
         raise InputError(f"unknown synthesiser {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokSynthesiser(Model.load(name, device=model.device))
+        return UnitokSynthesiser(TaskModel.load(name, device=model.device))
     return PipelineSynthesiser(local_pipeline("text-to-speech", name, model.device))

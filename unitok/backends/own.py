@@ -10,13 +10,13 @@ import numpy as np
 from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.beam import beam_search
-from unitok.model import Model
+from unitok.task_model import TaskModel
 from unitok.texts import answer_text
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar import Plan, Span, parse
 
 
-def n_best_of(model: Model, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:
+def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:
     """Distinct texts that answer a plan with one text output, the most probable first.
 
     The list is ordered by the sum of log-probabilities, as rescoring wants it: with λ = 0 its first entry wins.
@@ -38,7 +38,7 @@ def n_best_of(model: Model, plan: Plan, *, beams: int, n_best: int) -> list[Hear
 class UnitokRecogniser:
     """The `<asr>` line of a model, greedy for one hypothesis and by beam search for several."""
 
-    model: Model
+    model: TaskModel
     beams: int | None = None
     """Beams of the search; as many as hypotheses are asked for by default."""
 
@@ -60,7 +60,7 @@ class UnitokRecogniser:
 class UnitokTranslator:
     """The `<mt>` line of a model."""
 
-    model: Model
+    model: TaskModel
     beams: int = 1
     """More than 1 searches."""
 
@@ -76,7 +76,7 @@ class UnitokTranslator:
 class UnitokSynthesiser:
     """The `<tts>` line of a model with its vocoder."""
 
-    model: Model
+    model: TaskModel
     output: str = "units"
     """What it speaks through: units or codes."""
 

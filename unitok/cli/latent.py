@@ -71,7 +71,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    from unitok_training.latent_recipes import load_latent_recipe
+    from unitok_training.latent_presets import load_latent_recipe
     from unitok_training.latent_run import train_latent
 
     recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
@@ -87,11 +87,11 @@ def run_adapters(options: argparse.Namespace) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from unitok.adapters.base import ADAPTERS
+    from unitok.adapters.registry import ADAPTERS
     from unitok_tokenizers.files import write_json
     from unitok_tokenizers.manifest import read_manifest
     from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters
-    from unitok_training.latent_recipes import load_latent_recipe
+    from unitok_training.latent_presets import load_latent_recipe
 
     def say(one: AdapterFigures) -> None:
         halved = "not halved" if one.halved is None else f"halved after {one.halved} steps"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs, frame_encoder_from_json
+from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 
 class LayerMix(FrameEncoder):
@@ -67,7 +67,7 @@ class LayerMix(FrameEncoder):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LayerMix:
         """See `FrameEncoder.from_json`."""
-        return cls(frame_encoder_from_json(value["encoder"]), value["layer"])
+        return cls(value["encoder"], value["layer"])
 
 
 class SideBySide(FrameEncoder):
@@ -116,4 +116,4 @@ class SideBySide(FrameEncoder):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SideBySide:
         """See `FrameEncoder.from_json`."""
-        return cls(frame_encoder_from_json(value["first"]), frame_encoder_from_json(value["second"]))
+        return cls(value["first"], value["second"])

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text_normalization.expansion import Span
-from unitok_tokenizers.text_normalization.languages import forms_of
+from unitok_tokenizers.text_normalization.language_tables import forms_of
 
 CLAUSE = "\ue000"
 """Stands where a mark that ends a clause was left out (`sentences.cut_to_length` cuts there first)."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from unitok_tokenizers.text_normalization.languages import Money, SpokenForms, forms_of, primary
+from unitok_tokenizers.text_normalization.language_tables import forms_of
+from unitok_tokenizers.text_normalization.languages import Money, SpokenForms, primary
 from unitok_tokenizers.text_normalization.number_words import JOINED, NumberWords, number_words
 
 CURRENCIES: Mapping[str, str] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unitok_tokenizers.text_normalization.languages import Money, SpokenForms
+from unitok_tokenizers.text_normalization.languages import DEFAULT, Money, SpokenForms, primary
 
 EN = SpokenForms(
     titles={
@@ -277,3 +277,8 @@ ZH = SpokenForms(
 
 FORMS: Mapping[str, SpokenForms] = {"en": EN, "de": DE, "fr": FR, "es": ES, "nl": NL, "it": IT, "zh": ZH}
 """By the primary subtag of the language."""
+
+
+def forms_of(lang: str) -> SpokenForms:
+    """The table of a language, or `DEFAULT`."""
+    return FORMS.get(primary(lang), DEFAULT)

@@ -104,10 +104,3 @@ DEFAULT = SpokenForms()
 def primary(lang: str) -> str:
     """`en` of `en-US` and `EN_gb`."""
     return lang.replace("_", "-").split("-")[0].lower()
-
-
-def forms_of(lang: str) -> SpokenForms:
-    """The table of a language, or `DEFAULT`."""
-    from unitok_tokenizers.text_normalization.language_tables import FORMS  # which is made of the class above
-
-    return FORMS.get(primary(lang), DEFAULT)

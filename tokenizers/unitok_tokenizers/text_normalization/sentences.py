@@ -10,7 +10,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from unitok_tokenizers.text_normalization.characters import CLAUSE, CLAUSE_MARKS
-from unitok_tokenizers.text_normalization.languages import forms_of, primary
+from unitok_tokenizers.text_normalization.language_tables import forms_of
+from unitok_tokenizers.text_normalization.languages import primary
 from unitok_tokenizers.text_normalization.number_words import needed
 
 Measure = Callable[[str], int]

@@ -1,0 +1,30 @@
+"""The codecs by the names that folders give them. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json
+from unitok_tokenizers.registry import Registry
+
+CODECS = Registry(
+    "codec",
+    {
+        "mel_rvq": "unitok_tokenizers.mel_codec:MelCodec",
+        "encodec": "unitok_tokenizers.encodec_codec:EncodecCodec",
+        "speechtokenizer": "unitok_tokenizers.speechtokenizer_codec:SpeechTokenizerCodec",
+    },
+)
+"""Name in `config.json` → class."""
+
+
+def load_codec(folder: Path | str) -> AcousticTokenizer:
+    """Read any registered codec."""
+    root = Path(folder)
+    name = read_json(root / "config.json").get("class")
+    if name not in CODECS:
+        raise InputError(f"{root}: unknown codec {name!r}; known: {', '.join(CODECS)}")
+    codec: AcousticTokenizer = CODECS[name].load(root)
+    return codec

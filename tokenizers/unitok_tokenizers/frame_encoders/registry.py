@@ -1,0 +1,45 @@
+"""The frame encoders by the names that configurations give them. A new one is a class and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.files import read_json, read_tensors
+from unitok_tokenizers.frame_encoders.base import FrameEncoder
+from unitok_tokenizers.registry import Registry
+
+FRAME_ENCODERS = Registry(
+    "frame encoder",
+    {
+        "filterbank": "unitok_tokenizers.frame_encoders.filterbank:FilterbankEncoder",
+        "transformer": "unitok_tokenizers.frame_encoders.trunks:TransformerEncoder",
+        "conformer": "unitok_tokenizers.frame_encoders.trunks:ConformerEncoder",
+        "speech_model": "unitok_tokenizers.frame_encoders.hf:SpeechModelEncoder",
+        "whisper": "unitok_tokenizers.frame_encoders.hf:WhisperEncoder",
+        "ctc": "unitok_tokenizers.frame_encoders.ctc:CtcFrameEncoder",
+        "layer_mix": "unitok_tokenizers.frame_encoders.combined:LayerMix",
+        "pitch": "unitok_tokenizers.frame_encoders.pitch:PitchEncoder",
+        "side_by_side": "unitok_tokenizers.frame_encoders.combined:SideBySide",
+    },
+)
+"""Name in a configuration → class."""
+
+
+def frame_encoder_from_json(value: Mapping[str, Any]) -> FrameEncoder:
+    """A registered encoder, those inside it first; InputError where there is none of that name."""
+    inside = {
+        name: frame_encoder_from_json(part)
+        for name, part in value.items()
+        if isinstance(part, Mapping) and part.get("class") in FRAME_ENCODERS
+    }
+    encoder: FrameEncoder = FRAME_ENCODERS[value.get("class")].from_json({**value, **inside})
+    return encoder
+
+
+def load_frame_encoder(folder: Path) -> FrameEncoder:
+    """An encoder with its weights, from a folder with `encoder.json` and `encoder.safetensors`."""
+    encoder = frame_encoder_from_json(read_json(folder / "encoder.json"))
+    encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
+    return encoder
