@@ -25,10 +25,13 @@ from tests.toy_shards import ToyShards
 from unitok.cli.main import build_parser
 from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.grammar import render
+from unitok_training.compare import KNOWN_AS as COMPARE_KNOWN_AS
 from unitok_training.compare import CompareConfig, settings_of
 from unitok_training.compare import stages as compare_stages
 from unitok_training.compare_recipes import COMPARE_PRESETS
+from unitok_training.correction_run import KNOWN_AS as CORRECTION_KNOWN_AS
 from unitok_training.correction_run import CorrectionConfig, correction_stages
+from unitok_training.demo import KNOWN_AS as DEMO_KNOWN_AS
 from unitok_training.demo import DemoConfig, demo_stages
 from unitok_training.latent_presets import latent_presets
 from unitok_training.mixture import Mixture
@@ -124,11 +127,15 @@ def stages() -> dict[str, str]:
     """Keys by which a finished stage is known again: a change trains it anew in everybody's runs."""
     config, compared, recipe = DemoConfig(), CompareConfig(seeds=1), COMPARE_PRESETS["compare"]()
     demo_settings = asdict(config) | {"languages": list(config.languages), "overrides": list(config.overrides)}
-    demo = Pipeline(Path(), demo_stages(config), demo_settings, threads=2)
+    demo = Pipeline(Path(), demo_stages(config), demo_settings, threads=2, known_as=DEMO_KNOWN_AS)
     correcting = correction_stages(("masked", "head"))
     unset = {name: None for stage in correcting for name in stage.settings}
-    correction = Pipeline(Path(), correcting, {**unset, **asdict(CorrectionConfig())}, threads=2)
-    compare = Pipeline(Path(), compare_stages(recipe, compared), settings_of(recipe, compared), threads=2)
+    correction = Pipeline(
+        Path(), correcting, {**unset, **asdict(CorrectionConfig())}, threads=2, known_as=CORRECTION_KNOWN_AS
+    )
+    compare = Pipeline(
+        Path(), compare_stages(recipe, compared), settings_of(recipe, compared), threads=2, known_as=COMPARE_KNOWN_AS
+    )
     return {
         **{f"demo: {name}": key for name, key in demo.keys.items()},
         **{f"compare: {name}": key for name, key in compare.keys.items()},

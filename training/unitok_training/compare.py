@@ -24,6 +24,8 @@ from unitok_training.stage_progress import Display
 
 SHARED = "unitok_training.demo_stages"
 OWN = "unitok_training.compare_stages"
+KNOWN_AS = {SHARED: "unitok_training.demo_stages", OWN: "unitok_training.compare_stages"}
+"""What keys on disk call these modules: it never changes, wherever they move."""
 CORPUS = ("manifest", "languages", "pairs", "test_pairs", "seed")
 LATENT_FIRST = ("latent", "cascade", "tokens")
 """The longest trainings start first, so that no core waits at the end."""
@@ -174,7 +176,7 @@ def run_compare(
     add_figures(out, [Path(one) for one in config.added])
     pipeline = Pipeline(
         out, stages(recipe, config), settings_of(recipe, config), threads=config.threads, report=report,
-        display=display, compute=resolve("cpu", config.precision, threads=config.threads),
+        display=display, compute=resolve("cpu", config.precision, threads=config.threads), known_as=KNOWN_AS,
     )  # fmt: skip
     records = pipeline.run()
     tables = {

@@ -43,6 +43,9 @@ from unitok_training.schedule import Stage
 from unitok_training.stage_progress import Display
 
 OWN = "unitok_training.correction_run"
+ERRORS = "unitok_training.cascade_errors"
+KNOWN_AS = {OWN: "unitok_training.correction_run", ERRORS: "unitok_training.cascade_errors"}
+"""What keys on disk call these modules: it never changes, wherever they move."""
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
 SCORED = ("dev", "dev_draws", "test_lists")
 TEACHING = ("read", "seed")
@@ -161,7 +164,7 @@ def correction_stages(arms: Sequence[str] = ()) -> list[Stage]:
             needs=both,
             settings=(*TEACHING, "steps", "lora_rank", "lora_learning_rate"),
         ),
-        Stage(name="translation", function="unitok_training.cascade_errors:translation", needs=("rescoring", "ger")),
+        Stage(name="translation", function=f"{ERRORS}:translation", needs=("rescoring", "ger")),
         *(
             Stage(name=name, function=f"{OWN}:arm", arguments=(name,), needs=both, settings=beside[name])
             for name in arms
@@ -213,7 +216,7 @@ def run_correction(
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(
         folder, correction_stages(config.chosen), settings, threads=config.threads, report=report, display=display,
-        compute=resolve("cpu", config.precision, threads=config.threads),
+        compute=resolve("cpu", config.precision, threads=config.threads), known_as=KNOWN_AS,
     )  # fmt: skip
     records = pipeline.run()
     results = gathered(folder, records, config.chosen)

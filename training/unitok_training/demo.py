@@ -25,6 +25,8 @@ from unitok_training.schedule import Stage
 from unitok_training.stage_progress import Display
 
 STAGES = "unitok_training.demo_stages"
+KNOWN_AS = {STAGES: "unitok_training.demo_stages"}
+"""What keys on disk call these modules: it never changes, wherever they move."""
 QUICK_ROWS = 60
 
 
@@ -156,7 +158,7 @@ def run_demo(
     compute = resolve("cpu", config.precision, threads=config.threads)
     pipeline = Pipeline(
         out, stages, settings, threads=config.threads, report=report, display=display, compute=compute,
-        expected=expected,
+        expected=expected, known_as=KNOWN_AS,
     )  # fmt: skip
     records = pipeline.run()
     if only is None:

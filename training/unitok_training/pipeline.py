@@ -50,12 +50,16 @@ class StageRecord:
     """Largest resident memory of its process tree, in bytes."""
 
 
-def stage_key(stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str]) -> str:
-    """Fingerprint that decides whether a finished stage is still valid."""
+def stage_key(
+    stage: Stage, config: Mapping[str, Any], keys: Mapping[str, str], known_as: Mapping[str, str] | None = None
+) -> str:
+    """Fingerprint that decides whether a finished stage is still valid; `known_as` as in `Pipeline`."""
+    module, _, function = stage.function.partition(":")
+    named = f"{(known_as or {}).get(module, module)}:{function}"
     chosen = {name: config[name] for name in stage.settings}
     given = {"arguments": list(stage.arguments)} if stage.arguments else {}
     needs = [keys[name] for name in stage.needs]
-    return fingerprint({"function": stage.function, "settings": chosen, "needs": needs, **given})
+    return fingerprint({"function": named, "settings": chosen, "needs": needs, **given})
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
@@ -92,9 +96,12 @@ class Pipeline:
         display: Display | None = None,
         compute: Compute | None = None,
         expected: Mapping[str, float] | None = None,
+        known_as: Mapping[str, str] | None = None,
     ) -> None:
         """`report` takes lines, `display` shows what runs (as such lines where None), `compute` says in which precision
-        stages that leave it open compute, and `expected` seconds of the stages give the time that is left in all."""
+        stages that leave it open compute, and `expected` seconds of the stages give the time that is left in all.
+        `known_as` are modules of stages and the names that keys on disk have for them: where a module moves, stages
+        that were finished before stay so."""
         self.run_folder = run
         self.stages = list(stages)
         self.config = dict(config)
@@ -106,7 +113,7 @@ class Pipeline:
         self.keys: dict[str, str] = {}
         for stage in self.stages:  # listed in an order in which every need comes first
             assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
-            self.keys[stage.name] = stage_key(stage, self.config, self.keys)
+            self.keys[stage.name] = stage_key(stage, self.config, self.keys, known_as)
         self.peak_bytes = 0
         """Most that all stages and this process held at once."""
         self._running: dict[str, _Process] = {}
