@@ -16,8 +16,8 @@ import torch
 
 from unitok.decoder import Decoder, DecoderConfig
 from unitok_tokenizers.files import sha256_file, write_json
+from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_tokenizers.shards import FORMAT, Shards
-from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
 from unitok_training.mixture import Mixture
 
 PIECES, UNITS = 6000, 1000

@@ -23,8 +23,8 @@ from tests import toy_shards
 from tests.toy_plans import LINES, VOCABULARIES, line_name, random_plan
 from tests.toy_shards import ToyShards
 from unitok.cli.main import build_parser
-from unitok_tokenizers.automaton import Automaton
-from unitok_tokenizers.grammar import render
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import render
 from unitok_training.compare import KNOWN_AS as COMPARE_KNOWN_AS
 from unitok_training.compare import CompareConfig, settings_of
 from unitok_training.compare import stages as compare_stages

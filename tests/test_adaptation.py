@@ -13,7 +13,7 @@ from tests.test_readme import write_recordings
 from tests.tiny_model import model_folder
 from unitok.cli.main import main
 from unitok.model import Model
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 STEPS = ["train.steps=2", "train.pack_size=512", "train.window=64", "train.optim.learning_rate=1e-4"]
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toy_plans import LINES, PROPERTY, TEXT, VOCABULARIES, line_name, own, random_plan
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
-from unitok_tokenizers.plan import STREAM_OF_KIND
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 GENERATIONS = 1000
 LONGEST = 40

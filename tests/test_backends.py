@@ -20,7 +20,7 @@ from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTrans
 from unitok.generation import score
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
 

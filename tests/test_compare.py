@@ -21,7 +21,7 @@ from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.grammar.render import Plan
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.shards import Shards
 from unitok_training.compare import CompareConfig, run_compare, settings_of, stages, training_of, trainings

@@ -13,11 +13,11 @@ import pytest
 from tests.tiny_model import tiny_model
 from unitok.coordinator import LISTEN, SPEAK, STOP, Coordinator, turn_plan
 from unitok.model import Model
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, build_sentences
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, render_prompt
-from unitok_tokenizers.tasks import STATES
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import Span, render_prompt
+from unitok_tokenizers.grammar.tasks import STATES
 from unitok_training.coordinator_check import CoordinatorConfig, conversations, coordinator_figures
 from unitok_training.recipes import Shape
 from unitok_training.turns import ScriptConfig, scripted

@@ -33,8 +33,8 @@ from unitok.prompting import (
 )
 from unitok.routing import Call, Router
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
-from unitok_tokenizers.listed import ListedAutomaton
+from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_training.correcting import corrected
 from unitok_training.correction_training import (
     CorrectionDocuments,

@@ -42,10 +42,10 @@ from unitok.placement import place
 from unitok.rescoring import rescore
 from unitok.rescoring_head import RescoringHead
 from unitok.stepping import Stepper
-from unitok_tokenizers.automaton import Automaton, merge
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render_prompt
-from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.automaton import Automaton, merge
+from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_training.batch import collate
 from unitok_training.correction_training import train_corrector, train_noise_corrector
 from unitok_training.documents import Document

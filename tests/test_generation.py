@@ -11,9 +11,9 @@ from unitok.beam import beam_search
 from unitok.decoder import Decoder, DecoderConfig, pack_documents
 from unitok.generation import generate, score
 from unitok.sampling import GREEDY, Sampling, draw, filter_logits, sample
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
 
 VOCABULARY = toy_shards.vocabulary()
 LIMIT = 16

@@ -33,8 +33,8 @@ from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.grammar import render_prompt
-from unitok_tokenizers.plan import Plan, Span
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.text import SentencePieceText
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")

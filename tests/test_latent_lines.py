@@ -12,7 +12,7 @@ from tests.tiny_model import speech, tiny_model
 from unitok.model import Model
 from unitok_tokenizers.audio import write_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, render
+from unitok_tokenizers.grammar.render import Span, render
 from unitok_tokenizers.manifest import Row
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items, questions

@@ -18,7 +18,7 @@ from unitok.answering import Request, SpokenPiece
 from unitok.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesise
 from unitok_tokenizers.corpora.toy_oracle import Oracle
-from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.grammar.render import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "a", "house", "book", "green"]

@@ -15,8 +15,8 @@ from tests.toy_shards import ToyShards
 from unitok.decoder import Decoder, DecoderConfig
 from unitok.generation import generate
 from unitok.sampling import Sampling
-from unitok_tokenizers.automaton import Automaton
-from unitok_tokenizers.grammar import Plan, render, render_prompt
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import Plan, render, render_prompt
 from unitok_training.loop import train
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.optim import OptimConfig

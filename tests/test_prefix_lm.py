@@ -24,9 +24,9 @@ from unitok.export import export_hf
 from unitok.generation import generate, score
 from unitok.model import Model
 from unitok.padded_attention import padded_attention
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, parse, render, render_prompt
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
 from unitok_training.loop import TrainConfig, train
 from unitok_training.mixture import Mixture
 from unitok_training.plans import PlanSource

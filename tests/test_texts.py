@@ -23,7 +23,7 @@ from unitok.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok.texts import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar import Plan, render, render_prompt
+from unitok_tokenizers.grammar.render import Plan, render, render_prompt
 
 pytest.importorskip("sentencex", reason="texts of several sentences need sentencex")
 

@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import settings
 
-from unitok_tokenizers.grammar import TASKS, Plan, Span, output_kinds
-from unitok_tokenizers.streams import StreamInfo
-from unitok_tokenizers.tasks import STATES
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.tasks import STATES
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 TEXT = StreamInfo("text", "text", "t", None, (50,))
 UNITS = StreamInfo("units", "units", "u", Fraction(50), (12,), deduplicated=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 
 TEXT_PIECES = 24
 UNITS = 16

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.automaton import Automaton, Ranges
+from unitok_tokenizers.grammar.automaton import Automaton, Ranges
 
 ROWS = 64
 """Rows that a table begins with."""

@@ -27,16 +27,16 @@ from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import SIZES, StepGraphs
 from unitok.stepping import Stepper, steppable
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.render import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
-from unitok_tokenizers.streams import StreamInfo
 from unitok_tokenizers.units import deduplicate
-from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
 Voice = Audio | None

@@ -15,7 +15,7 @@ from unitok.decoder import Decoder
 from unitok.generation import decode_step, masked_log_softmax, prefill, stepper_of
 from unitok.prompt_vectors import PromptVectors
 from unitok.stepping import Stepper
-from unitok_tokenizers.automaton import Automaton
+from unitok_tokenizers.grammar.automaton import Automaton
 
 
 @dataclass(frozen=True)

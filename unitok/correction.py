@@ -18,8 +18,8 @@ from unitok.generation import generate
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, parse, render_prompt
-from unitok_tokenizers.listed import ListedAutomaton
+from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
+from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_tokenizers.normaliser import basic, words
 from unitok_tokenizers.progress import advance_aside
 

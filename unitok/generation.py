@@ -20,8 +20,8 @@ from unitok.prompt_vectors import PromptVectors, first_place, joined
 from unitok.sampling import GREEDY, Sampling, choose, masked_log_softmax
 from unitok.step_graphs import StepGraphs
 from unitok.stepping import Stepper, steppable
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.seeds import check_seed
 
 LEAST_SHARED = 16

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.vocabulary import ROLES, Vocabulary
 from unitok_tokenizers.text import HostText, SentencePieceText, TextTokenizer, read_proto
-from unitok_tokenizers.vocabulary import ROLES, Vocabulary
 
 SPACE = "▁"
 # Hugging Face's unigram model would read these pieces in a text that spells them out; sentencepiece does not.

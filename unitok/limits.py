@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unitok_tokenizers.grammar import Plan, output_kinds
+from unitok_tokenizers.grammar.render import Plan, output_kinds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from unitok.attention import HostLengths, varlen_attention
 from unitok.decoder import Decoder, pack_documents
 from unitok.model import Model
-from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.grammar.render import Plan, Span, render
 
 PACK = 4096
 """Positions that are computed together."""

@@ -19,7 +19,7 @@ from unitok.model_parts import load_mixture, load_parts, save_mixture, save_part
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1

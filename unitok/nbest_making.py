@@ -19,7 +19,7 @@ from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.noise import add_noise
 from unitok_tokenizers.progress import advance_aside

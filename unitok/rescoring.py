@@ -21,7 +21,7 @@ from unitok.generation import score as teacher_forced
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.scripts import TOKEN
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unitok.decoder import pack_documents
 from unitok.model import Model
-from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.grammar.render import Plan, Span, render
 
 
 class RescoringHead(nn.Module):

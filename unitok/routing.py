@@ -16,8 +16,8 @@ from unitok.generation import generate
 from unitok.task_model import TaskModel
 from unitok.tools import Registry
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, parse, render_prompt
-from unitok_tokenizers.listed import ListedAutomaton
+from unitok_tokenizers.grammar.render import Plan, parse, render_prompt
+from unitok_tokenizers.grammar.trie import ListedAutomaton
 
 
 @dataclass(frozen=True)

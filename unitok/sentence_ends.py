@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from unitok.decoder import pack_documents
-from unitok_tokenizers.grammar import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 
 if TYPE_CHECKING:
     from unitok.answering import Answering

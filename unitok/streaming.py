@@ -16,7 +16,7 @@ from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import Sampling
-from unitok_tokenizers.grammar import output_kinds
+from unitok_tokenizers.grammar.render import output_kinds
 from unitok_tokenizers.text import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
 

@@ -26,7 +26,7 @@ from unitok.streaming import Chunk, stream_request, stream_requests
 from unitok.texts import READS_TEXT, answer_text, stream_text
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, output_kinds
+from unitok_tokenizers.grammar.render import Plan, Span, output_kinds
 
 PIECES_AT_ONCE = 8
 """Pieces of a long recording that are transcribed together."""

@@ -19,7 +19,7 @@ from unitok.sampling import GREEDY, Sampling
 from unitok.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, check_plan, output_kinds
+from unitok_tokenizers.grammar.render import Span, check_plan, output_kinds
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.text_normalization.characters import CLAUSE
 from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences

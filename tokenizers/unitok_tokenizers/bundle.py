@@ -13,12 +13,12 @@ from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact
+from unitok_tokenizers.grammar.streams import ELSEWHERE
+from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.speech_activity import SpeechDetector
-from unitok_tokenizers.streams import ELSEWHERE
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
-from unitok_tokenizers.vocabulary import StreamInfo, Vocabulary
 
 PARTS = ("text", "units", "codes")
 

@@ -25,10 +25,10 @@ from unitok_tokenizers.convolution import ConvBlock
 from unitok_tokenizers.encoders import batches_by_length, padded_mels
 from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.rvq import ResidualVq
 from unitok_tokenizers.units import UnitTokenizer
-from unitok_tokenizers.vocabulary import StreamInfo
 
 STRIDE = 4
 """Mel frames per latent frame."""

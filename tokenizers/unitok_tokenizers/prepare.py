@@ -27,14 +27,14 @@ from unitok_tokenizers.files import (
     sync_folder,
     write_json,
 )
+from unitok_tokenizers.grammar.streams import ELSEWHERE
+from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.shards import FORMAT, Shards
 from unitok_tokenizers.speech_activity import keep, may_be_trimmed, moved, spoken_spans
-from unitok_tokenizers.streams import ELSEWHERE
 from unitok_tokenizers.units import deduplicate
-from unitok_tokenizers.vocabulary import StreamInfo
 
 PART_ROWS = 1024
 MAX_SECONDS = 60.0

@@ -14,7 +14,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, sha256_file
-from unitok_tokenizers.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import StreamInfo
 
 FORMAT = 1
 RAGGED = ("text_ids", "units", "units_durations", "codes")

@@ -27,7 +27,7 @@ from unitok_tokenizers.codec import codes_info
 from unitok_tokenizers.encodec_codec import load_plain_state
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
-from unitok_tokenizers.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import StreamInfo
 
 
 def import_speechtokenizer() -> Any:

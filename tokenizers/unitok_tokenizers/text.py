@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
+from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.lossless import check_lossless, with_first_space
-from unitok_tokenizers.vocabulary import StreamInfo
 
 MODEL_FILE = "text.model"
 SCORE_GRID = 256

@@ -17,7 +17,7 @@ from unitok.model import Model
 from unitok.nbest import NBest, read_lists
 from unitok.nbest_making import utterances
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar import Plan
+from unitok_tokenizers.grammar.render import Plan
 from unitok_training.scores import bleu
 
 SHARES = (0.05, 0.1, 0.2, 0.4)

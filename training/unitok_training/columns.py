@@ -13,9 +13,9 @@ from functools import cache, cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

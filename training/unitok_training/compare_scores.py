@@ -14,7 +14,7 @@ import numpy as np
 
 from unitok.answering import Request, seeded
 from unitok.results import Result
-from unitok_tokenizers.grammar import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_training.evaluation import (
     Evaluation,
     evaluate_speech_translation,

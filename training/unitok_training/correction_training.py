@@ -23,7 +23,7 @@ from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.noise_vector import NoiseVector, differences
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_training.batch import Pack
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden

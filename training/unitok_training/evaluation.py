@@ -20,7 +20,7 @@ from unitok.sampling import GREEDY, Sampling
 from unitok.task_model import CHAIN, OUT_UNITS
 from unitok_tokenizers.audio import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_tokenizers.shards import Shards
 from unitok_training.ear_evaluation import about_ears, put_ears

@@ -24,7 +24,7 @@ from unitok.lora import LoraConfig, add_lora, updates
 from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import Inputs
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import collate
 from unitok_training.checkpoint import (
     Checkpoint,

@@ -22,7 +22,7 @@ from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, render, render_prompt
+from unitok_tokenizers.grammar.render import Span, render, render_prompt
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.scripts import TOKEN

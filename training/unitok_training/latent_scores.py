@@ -12,7 +12,7 @@ import torch
 
 from unitok.answering import Request
 from unitok.model import Model
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.latent_data import filled

@@ -19,8 +19,8 @@ import torch
 from unitok.decoder import Decoder
 from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.vocabulary import Vocabulary
 from unitok_training.batch import Pack
 from unitok_training.checkpoint import (
     Checkpoint,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unitok.decoder import Decoder
-from unitok_tokenizers.tasks import opener
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.tasks import opener
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import NO_LABEL, Pack
 from unitok_training.loss import HeadSlice, LossTable, TokenLosses, supervised_losses
 

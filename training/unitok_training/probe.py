@@ -26,7 +26,7 @@ from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.grammar import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.normaliser import basic
 

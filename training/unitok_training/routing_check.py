@@ -21,7 +21,7 @@ from unitok.routing import Call, Router, Rule, Script, read_call
 from unitok.tools import Registry, Tool
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, render
+from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_training.documents import Document

@@ -17,7 +17,7 @@ from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import Sampling
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.shards import Shards
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.plan_options import PlanOptions

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitok_tokenizers.tasks import closer, opener, task_line
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.tasks import closer, opener, task_line
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.columns import Column, spread
 
 

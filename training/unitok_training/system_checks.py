@@ -22,7 +22,7 @@ from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthe
 from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
-from unitok_tokenizers.grammar import Plan, Span
+from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.fit import load_recordings, training_rows

@@ -14,9 +14,9 @@ import torch
 from unitok.decoder import pack_documents
 from unitok.model import Model
 from unitok.sampling import masked_log_softmax
-from unitok_tokenizers.automaton import Automaton
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tasks import output_kinds
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.tasks import output_kinds
 from unitok_training.documents import Document
 from unitok_training.mixture import LINES, Mixture, parse_key
 from unitok_training.plan_options import PlanOptions

@@ -17,8 +17,8 @@ from unitok.coordinator import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_pl
 from unitok.model import Model
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesise
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Span, render
-from unitok_tokenizers.tasks import STATES
+from unitok_tokenizers.grammar.render import Span, render
+from unitok_tokenizers.grammar.tasks import STATES
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
 

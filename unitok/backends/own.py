@@ -13,7 +13,7 @@ from unitok.beam import beam_search
 from unitok.task_model import TaskModel
 from unitok.texts import answer_text
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar import Plan, Span, parse
+from unitok_tokenizers.grammar.render import Plan, Span, parse
 
 
 def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:

@@ -139,10 +139,10 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
 def run_prepare(options: argparse.Namespace) -> None:
     from unitok_tokenizers.bundle import TokenizerSet
     from unitok_tokenizers.errors import InputError
+    from unitok_tokenizers.grammar.streams import read_description
     from unitok_tokenizers.manifest import read_manifest, unknown_splits
     from unitok_tokenizers.prepare import prepare_shards
     from unitok_tokenizers.shards import summary
-    from unitok_tokenizers.streams import read_description
 
     external = {}
     for item in options.stream:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.parsing import parse
-from unitok_tokenizers.plan import MODALITIES, STREAM_OF_KIND, Parsed
-from unitok_tokenizers.tasks import STATES, closer, opener, output_kinds, task_line
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.sequence import MODALITIES, STREAM_OF_KIND, Parsed
+from unitok_tokenizers.grammar.tasks import STATES, closer, opener, output_kinds, task_line
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 Ranges = tuple[tuple[int, int], ...]
 """Half-open ranges of ids, ascending and apart."""

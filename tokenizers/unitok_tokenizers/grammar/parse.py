@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.plan import (
+from unitok_tokenizers.grammar.sequence import (
     MODALITIES,
     STREAM_OF_KIND,
     Parsed,
@@ -17,8 +17,17 @@ from unitok_tokenizers.plan import (
     check_flags,
     check_interleaved,
 )
-from unitok_tokenizers.tasks import CONDITION_KINDS, FLAGS, STATES, TaskLine, closer, opener, output_kinds, task_line
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.tasks import (
+    CONDITION_KINDS,
+    FLAGS,
+    STATES,
+    TaskLine,
+    closer,
+    opener,
+    output_kinds,
+    task_line,
+)
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tasks import CONDITION_KINDS, STATES, TaskLine, output_kinds, task_line
+from unitok_tokenizers.grammar.tasks import CONDITION_KINDS, STATES, TaskLine, output_kinds, task_line
 
 STREAM_OF_KIND = {
     **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitok_tokenizers.automaton import Automaton, Ranges, merge
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.automaton import Automaton, Ranges, merge
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
 class _Node:

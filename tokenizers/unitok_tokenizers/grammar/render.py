@@ -17,10 +17,10 @@ from __future__ import annotations
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.parsing import parse
-from unitok_tokenizers.plan import Parsed, Plan, Rendered, Span, check_plan
-from unitok_tokenizers.tasks import STATES, TASKS, TaskLine, closer, opener, output_kinds, task_line
-from unitok_tokenizers.vocabulary import Vocabulary
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.sequence import Parsed, Plan, Rendered, Span, check_plan
+from unitok_tokenizers.grammar.tasks import STATES, TASKS, TaskLine, closer, opener, output_kinds, task_line
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 __all__ = [
     "TASKS",
