@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok.cli.main import main
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("we buy two books now", "the green house stands here today")

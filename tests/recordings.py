@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.tiny_model import RATE, speech
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 
 SENTENCES = {
     "en": ("the green house", "we buy two books", "she sings now", "today here stands"),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny_model import RATE, model_folder, speech, tokenizers
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 
 RECORDINGS = 6
 ROWS = 24

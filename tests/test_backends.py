@@ -18,7 +18,7 @@ from unitok.backends.choose import recogniser_of, synthesiser_of
 from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.generation import score
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 

@@ -14,7 +14,7 @@ import soundfile
 
 from tests.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok.cli.main import build_parser, main
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 
 COMMANDS = (
     "demo",

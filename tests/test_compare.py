@@ -17,7 +17,7 @@ from tests.command import refused
 from tests.tiny_model import RATE, speech
 from unitok.decoder import Decoder
 from unitok.model import Model
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json

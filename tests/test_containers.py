@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from tests.tiny_model import RATE, speech
-from unitok_tokenizers.audio import audio_seconds, read_audio, read_blocks
-from unitok_tokenizers.containers.flac import crc8, crc16
+from unitok_tokenizers.audio.containers.flac import crc8, crc16
+from unitok_tokenizers.audio.io import audio_seconds, read_audio, read_blocks
 from unitok_tokenizers.errors import InputError
 
 WHOLE = {
@@ -185,7 +185,7 @@ def test_checksums_are_those_of_the_format(tmp_path: Path) -> None:
 
 
 def mp3_frames(content: bytes) -> list[int]:
-    from unitok_tokenizers.containers.mpeg import frame_of
+    from unitok_tokenizers.audio.containers.mpeg import frame_of
 
     places, position = [], 0
     while (frame := frame_of(content[position : position + 4])) is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.corpora import phrases, toy
 from unitok_tokenizers.corpora.espeak import ESPEAK_LANGUAGES, Utterance, speak_all
 from unitok_tokenizers.corpora.lexicon import LANGUAGES

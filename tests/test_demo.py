@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, speech
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.demo import DemoConfig, demo_stages, quicker, run_demo
 from unitok_training.recipes import load_recipe

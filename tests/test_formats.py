@@ -29,9 +29,9 @@ from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import read_manifest

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
@@ -123,7 +123,7 @@ def test_filterbanks_match_a_reference_and_shift_with_the_sound() -> None:
     padded = np.pad(samples.astype(np.float64), FILTERBANK.n_fft // 2, mode="reflect")
     window = np.zeros(FILTERBANK.n_fft)
     window[56:456] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
-    from unitok_tokenizers.features import mel_filters
+    from unitok_tokenizers.audio.features import mel_filters
 
     for frame in (0, 7, 50):
         part = padded[frame * 160 : frame * 160 + 512] * window

@@ -31,8 +31,8 @@ from unitok.native import find_compiler
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.stepping import Stepper
 from unitok_tokenizers.attention_layers import rotate_positions
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder

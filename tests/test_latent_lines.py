@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny_model import speech, tiny_model
 from unitok.model import Model
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
 from unitok_tokenizers.manifest import Row

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unitok.cli.main import main
-from unitok_tokenizers.audio import audio_seconds
+from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.corpora.phrases import TEST_VOICES
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import write_json
 from unitok_training.report import LINES, Line, judge_line, write_html
 from unitok_training.report_parts import png

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from unitok.results import Result
-from unitok_tokenizers.audio import WRITTEN, read_audio
+from unitok_tokenizers.audio.io import WRITTEN, read_audio
 from unitok_tokenizers.errors import InputError
 
 

@@ -19,7 +19,7 @@ from unitok.model import Model
 from unitok.nbest import ListOptions
 from unitok.nbest_making import MakingOptions, make_lists, utterances
 from unitok.sampling import GREEDY, Sampling
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan
 from unitok_tokenizers.seeds import LARGEST_SEED, check_seed, named_seed, read_seed, spread

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_model
-from unitok_tokenizers.audio import read_audio, write_audio
+from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError

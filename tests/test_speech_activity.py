@@ -11,11 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_model import RATE, speech
-from unitok_tokenizers.backgrounds import Backgrounds, Surroundings, among_noises, colored, split_at_quiet, surrounded
-from unitok_tokenizers.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalise
-from unitok_tokenizers.encoders import CtcEncoder
-from unitok_tokenizers.features import MelConfig, log_mel
-from unitok_tokenizers.speech_activity import (
+from unitok_tokenizers.audio.backgrounds import (
+    Backgrounds,
+    Surroundings,
+    among_noises,
+    colored,
+    split_at_quiet,
+    surrounded,
+)
+from unitok_tokenizers.audio.features import MelConfig, log_mel
+from unitok_tokenizers.audio.speech_activity import (
     SpeechDetector,
     Trimming,
     keep,
@@ -27,6 +32,8 @@ from unitok_tokenizers.speech_activity import (
     spoken_parts,
     spoken_spans,
 )
+from unitok_tokenizers.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalise
+from unitok_tokenizers.encoders import CtcEncoder
 
 
 class Known:

@@ -12,8 +12,8 @@ from tests.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.model import Model
 from unitok.sampling import Sampling
 from unitok.streaming import Chunk, TextStream
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.streaming import UnitStream
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig

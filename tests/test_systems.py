@@ -14,7 +14,7 @@ from tests.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.model import Model
 from unitok.routing import Call, Router, Script
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.trunks import TrunkConfig
 from unitok_tokenizers.manifest import Row

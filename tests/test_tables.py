@@ -21,7 +21,7 @@ import soundfile
 
 from tests.command import refused, unitok, works
 from tests.tiny_model import RATE, tokenizers
-from unitok_tokenizers.audio import audio_seconds
+from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.shards import Shards

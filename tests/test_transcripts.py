@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unitok.cli.main import main
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.transcripts import ManifestOptions, write_manifest

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from unitok_tokenizers.audio.features import MelConfig, log_mel, magnitude
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig, log_mel, magnitude
 from unitok_tokenizers.units import deduplicate, expand
 from unitok_training.codec_training import Crops
 from unitok_training.vocoder_training import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel

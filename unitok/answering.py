@@ -27,6 +27,7 @@ from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import SIZES, StepGraphs
 from unitok.stepping import Stepper, steppable
+from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
@@ -35,7 +36,6 @@ from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, spread
-from unitok_tokenizers.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.units import deduplicate
 from unitok_vocoder.vocoder import Vocoder
 

@@ -25,12 +25,12 @@ from unitok.lora import lora_config, merge_lora
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.nbest_making import Utterance, utterances
+from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
 from unitok_tokenizers.frame_encoders.registry import load_frame_encoder
-from unitok_tokenizers.noise import add_noise
 
 ADAPTER, ENCODER = "cross_attention", "frame_encoder"
 """Names among a model's parts."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.audio import LOUDEST, RATES, read_blocks, resample
+from unitok_tokenizers.audio.io import LOUDEST, RATES, read_blocks, resample
 from unitok_tokenizers.errors import InputError
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]

@@ -36,7 +36,7 @@ class Recording:
     snr: float | None = None
     """Noise that was added, in dB below the speech; None where it was clean."""
     seed: int = 0
-    """Of that noise, as `unitok_tokenizers.noise.add_noise` takes it with the name."""
+    """Of that noise, as `unitok_tokenizers.audio.noise.add_noise` takes it with the name."""
 
 
 @dataclass(frozen=True, kw_only=True)

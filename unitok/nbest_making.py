@@ -17,11 +17,11 @@ from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Recogniser
 from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio.io import read_audio
+from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.noise import add_noise
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
 from unitok_tokenizers.shards import Shards

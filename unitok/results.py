@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span
 

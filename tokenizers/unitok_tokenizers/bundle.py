@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encoders import CtcEncoder
@@ -16,7 +17,6 @@ from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_tokenizers.mel_codec import MelCodec
-from unitok_tokenizers.speech_activity import SpeechDetector
 from unitok_tokenizers.text import TextTokenizer, load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 

@@ -16,12 +16,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from unitok_tokenizers.audio.features import MelConfig, deltas, log_mel, mfcc
+from unitok_tokenizers.audio.speech_activity import leveled
 from unitok_tokenizers.ctc_network import EMISSIONS, PADDING, SPOKEN, STRIDE, CtcNetwork, greedy_text, network_config
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig, deltas, log_mel, mfcc
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.speech_activity import leveled
 
 ENCODERS = {
     "mfcc": "unitok_tokenizers.encoders:MfccEncoder",

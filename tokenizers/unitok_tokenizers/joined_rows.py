@@ -13,7 +13,7 @@ from typing import Any  # noqa: F401
 
 import numpy as np
 
-from unitok_tokenizers.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
+from unitok_tokenizers.audio.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.manifest import Row
 
 SPLIT = "joined"

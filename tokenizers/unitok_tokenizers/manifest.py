@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.audio import audio_seconds, read_blocks
-from unitok_tokenizers.embedded import container_of
+from unitok_tokenizers.audio.embedded import container_of
+from unitok_tokenizers.audio.io import audio_seconds, read_blocks
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 from unitok_tokenizers.tables.base import Finder, Record, TableOptions, composed

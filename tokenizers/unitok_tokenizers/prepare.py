@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
@@ -33,7 +34,6 @@ from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.shards import FORMAT, Shards
-from unitok_tokenizers.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.units import deduplicate
 
 PART_ROWS = 1024

@@ -18,11 +18,11 @@ import torch
 from unitok.coordinator import LISTEN
 from unitok.decoder import Decoder
 from unitok.model import Model
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text import SentencePieceText
 from unitok_tokenizers.units import UnitTokenizer

@@ -328,7 +328,7 @@ def training_summary(folder: Path) -> dict[str, Any]:
 
 def save_examples(found: Evaluation, folder: Path) -> None:
     """Audio and captions of the examples, for the report."""
-    from unitok_tokenizers.audio import write_audio
+    from unitok_tokenizers.audio.io import write_audio
 
     rate = found.model.sample_rate
     with atomic_directory(folder) as draft:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitok_tokenizers.audio import resample
+from unitok_tokenizers.audio.io import resample
 from unitok_training.ears.interfaces import Ears
 from unitok_training.scores import wer
 

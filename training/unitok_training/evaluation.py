@@ -18,7 +18,7 @@ from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.task_model import CHAIN, OUT_UNITS
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work

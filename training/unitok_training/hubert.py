@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.encoders import MfccEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.frame_encoders.filterbank import padded
 from unitok_tokenizers.frame_encoders.trunks import STRIDE, TransformerEncoder, TrunkConfig

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unitok_tokenizers.audio.features import MelConfig, log_mel
+from unitok_tokenizers.audio.speech_activity import spoken_parts
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders import CtcEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_tokenizers.seeds import LARGEST_SEED
-from unitok_tokenizers.speech_activity import spoken_parts
 from unitok_training.ctc import CtcConfig, train_ctc
 from unitok_training.scores import wer
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok_tokenizers.audio import read_audio
-from unitok_tokenizers.features import MelConfig, log_mel
+from unitok_tokenizers.audio.features import MelConfig, log_mel
+from unitok_tokenizers.audio.io import read_audio
 
 AUDIO_TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg"}
 FLOOR_DB = 60.0

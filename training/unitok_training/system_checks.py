@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from unitok.model import Model
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesise
 from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
 from unitok_tokenizers.errors import InputError

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.compute import Compute, resolve
-from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.units import deduplicate

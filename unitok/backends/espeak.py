@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unitok.backends import interfaces
 from unitok.backends.interfaces import Spoken
-from unitok_tokenizers.audio import read_audio
+from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.corpora.espeak import SAMPLE_RATE, Utterance, Voice, speak_all
 from unitok_tokenizers.errors import InputError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.features import MelConfig, mel_filters
+from unitok_tokenizers.audio.features import MelConfig, mel_filters
 
 
 def griffin_lim(log_mels: Tensor, config: MelConfig, *, iterations: int = 32, seed: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.features import MelConfig, log_mel, magnitude
+from unitok_tokenizers.audio.features import MelConfig, log_mel, magnitude
 
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))
 """(FFT size, hop) of the spectral losses, in samples."""

@@ -136,7 +136,7 @@ def _speak_jobs(jobs: Path, folder: Path, spoken: Callable[[], None]) -> None:
 def _write(spoken: Mapping[str, Any], data: bytes, folder: Path) -> None:
     import numpy as np
 
-    from unitok_tokenizers.audio import resample, write_audio
+    from unitok_tokenizers.audio.io import resample, write_audio
 
     assert len(data) == spoken["bytes"], "the helper ended in the middle of an utterance"
     samples = np.frombuffer(data, dtype=np.int16).astype(np.float32) / 32768

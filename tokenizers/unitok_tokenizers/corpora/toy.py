@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from unitok_tokenizers.audio.features import MelConfig, log_mel, mfcc
 from unitok_tokenizers.corpora.toy import (
     CONTOURS,
     LANGUAGES,
@@ -27,7 +28,6 @@ from unitok_tokenizers.corpora.toy import (
     synthesise_segment,
 )
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.features import MelConfig, log_mel, mfcc
 
 # A short window keeps neighbouring segments apart; the bins are wide enough to blur single harmonics.
 MEL = MelConfig(n_fft=512, win_length=400, hop_length=160, num_mels=32)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.audio import write_audio
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.corpora.toy import (
     CLASSES,
     CONSONANTS,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch.nn import functional
 
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.ctc_network import PADDING, SPOKEN, STRIDE, CtcNetwork, network_config
 from unitok_tokenizers.encoders import between_silence
-from unitok_tokenizers.features import MelConfig
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.frame_encoders.filterbank import mel_inputs, padded
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.ctc_network import ALL, SPOKEN, normalise
-from unitok_tokenizers.features import MelConfig, log_mel
 from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.embedded import TABLES, Table, reference
+from unitok_tokenizers.audio.embedded import TABLES, Table, reference
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.tables.columns import ALIASES, plain
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unitok_tokenizers.audio.speech_activity import Trimming, spoken_parts
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact
-from unitok_tokenizers.speech_activity import Trimming, spoken_parts
 from unitok_training.ears.mel_power import MelPower
 
 SAMPLE_RATE = 16000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-from unitok_tokenizers.containers import flac, mpeg, ogg, sized, waves
-from unitok_tokenizers.containers.base import Layout, id3v2_length, read_at, whole_file
-from unitok_tokenizers.containers.chunks import HEAD
+from unitok_tokenizers.audio.containers import flac, mpeg, ogg, sized, waves
+from unitok_tokenizers.audio.containers.base import Layout, id3v2_length, read_at, whole_file
+from unitok_tokenizers.audio.containers.chunks import HEAD
 
 Reader = Callable[[BinaryIO, int, int], Layout | None]
 READERS: tuple[tuple[Callable[[bytes], bool], Reader], ...] = (

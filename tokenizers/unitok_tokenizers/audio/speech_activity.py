@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from unitok_tokenizers.audio import resample
+from unitok_tokenizers.audio.io import resample
 
 FRAME_SECONDS = 0.02
 SILENCE_DB = -95.0

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.downmix import Downmix
+from unitok_tokenizers.audio.downmix import Downmix
+from unitok_tokenizers.audio.recording import open_recording
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent, open_draft
-from unitok_tokenizers.recording import open_recording
 
 BLOCK_FRAMES = 1 << 18
 RATES = (1_000, 768_000)

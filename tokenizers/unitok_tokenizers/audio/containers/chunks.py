@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from unitok_tokenizers.containers.base import (
+from unitok_tokenizers.audio.containers.base import (
     Layout,
     Piece,
     clipped,

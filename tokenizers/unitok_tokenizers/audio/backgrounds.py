@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from unitok_tokenizers.speech_activity import levels
+from unitok_tokenizers.audio.speech_activity import levels
 
 TRACK_SECONDS = 30
 """Length of each noise that slices are drawn from."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.containers.base import Layout, Piece, end_of_tags, id3v2_length
+from unitok_tokenizers.audio.containers.base import Layout, Piece, end_of_tags, id3v2_length
 
 KILOBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from unitok_tokenizers.containers.base import Layout, Part, Piece, end_of_tags, read_at
+from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, end_of_tags, read_at
 
 MARK = b"fLaC"
 TOTAL_AT = 18

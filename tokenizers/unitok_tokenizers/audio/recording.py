@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unitok_tokenizers.containers.base import Layout, Piece, View, unexplained
-from unitok_tokenizers.containers.probe import probe
-from unitok_tokenizers.embedded import embedded_bytes
+from unitok_tokenizers.audio.containers.base import Layout, Piece, View, unexplained
+from unitok_tokenizers.audio.containers.probe import probe
+from unitok_tokenizers.audio.embedded import embedded_bytes
 from unitok_tokenizers.errors import InputError
 
 REMEMBERED = 256

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.containers.base import Layout, Part, Piece, end_of_tags, read_at
+from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, end_of_tags, read_at
 
 MARK = b"OggS"
 BEGINS, ENDS = 2, 4

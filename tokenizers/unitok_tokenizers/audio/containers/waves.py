@@ -9,9 +9,9 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.containers.base import Layout, Part, Piece, never_filled_in, read_at
-from unitok_tokenizers.containers.chunks import Family, chunks, followed, not_there, only_chunks
-from unitok_tokenizers.containers.mpeg import mpeg_layout
+from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, never_filled_in, read_at
+from unitok_tokenizers.audio.containers.chunks import Family, chunks, followed, not_there, only_chunks
+from unitok_tokenizers.audio.containers.mpeg import mpeg_layout
 
 MPEG_TAGS = (0x50, 0x55)
 PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import BinaryIO, Literal
 
-from unitok_tokenizers.containers.base import Layout, Part, Piece, never_filled_in, read_at
-from unitok_tokenizers.containers.chunks import Chunk, Family, chunks, followed, not_there, only_chunks
+from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, never_filled_in, read_at
+from unitok_tokenizers.audio.containers.chunks import Chunk, Family, chunks, followed, not_there, only_chunks
 
 AIFF = Family(order="big")
 CAF = Family(order="big", size_bytes=8, align=1, first=8)
