@@ -19,7 +19,7 @@ from tests.command import COMMAND, Ended, Workshop, check_refusal, environment, 
 from tests.tiny_model import RATE, model_folder, speech
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.files import read_json, sha256_file, write_json
-from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.text.tokenizers import SentencePieceText
 
 
 @pytest.fixture(scope="module")

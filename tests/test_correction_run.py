@@ -23,7 +23,7 @@ from unitok.nbest import ListOptions, read_lists
 from unitok.nbest_making import MakingOptions, make_lists, translated, utterances
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.text.score_normalizer import basic
 from unitok_training import correction_run
 from unitok_training.cascade_errors import SHARES, spoilt
 from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of

@@ -37,7 +37,7 @@ from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfi
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import COLUMNS, Shards
-from unitok_tokenizers.text import HostText
+from unitok_tokenizers.text.tokenizers import HostText
 from unitok_training.ctc import CtcConfig
 from unitok_training.demo_plan import PLAN, Asked, plan_demo
 from unitok_training.demo_stages import training_summary, write_report

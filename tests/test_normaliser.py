@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.text.score_normalizer import basic
 
 
 @pytest.mark.parametrize(

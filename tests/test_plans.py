@@ -16,7 +16,7 @@ from unitok_tokenizers.grammar.render import Plan, parse, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_training.columns import segment_maximum
 from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.mixture import LINES, Mixture

@@ -7,7 +7,7 @@ import pytest
 from unitok.correction import majority
 from unitok.nbest import Heard, NBest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.normaliser import basic, compared, words
+from unitok_tokenizers.text.score_normalizer import basic, compared, words
 from unitok_training.evaluation import Evaluation, put_error_rates, put_translation_scores, target_of
 from unitok_training.nbest_scores import list_errors, oracle_scores
 from unitok_training.report import counted

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitok_tokenizers.text_normalization.characters import CLAUSE
-from unitok_tokenizers.text_normalization.sentences import cut_to_length, grouped, split_sentences
+from unitok_tokenizers.text.normalization.characters import CLAUSE
+from unitok_tokenizers.text.normalization.sentences import cut_to_length, grouped, split_sentences
 
 pytest.importorskip("sentencex", reason="sentences need sentencex")
 

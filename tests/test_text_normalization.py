@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.text_normalization.characters import CLAUSE
-from unitok_tokenizers.text_normalization.language_tables import FORMS
-from unitok_tokenizers.text_normalization.number_words import number_words
-from unitok_tokenizers.text_normalization.spoken import learned_characters, spoken_text
+from unitok_tokenizers.text.normalization.characters import CLAUSE
+from unitok_tokenizers.text.normalization.language_tables import FORMS
+from unitok_tokenizers.text.normalization.number_words import number_words
+from unitok_tokenizers.text.normalization.spoken import learned_characters, spoken_text
 
 for package in ("babel", "unicode_rbnf", "sentencex"):
     pytest.importorskip(package, reason="texts with numbers or several sentences need babel, unicode-rbnf, sentencex")

@@ -20,8 +20,8 @@ from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton
-from unitok_tokenizers.normaliser import basic, words
 from unitok_tokenizers.progress import advance_aside
+from unitok_tokenizers.text.score_normalizer import basic, words
 
 VectorsOf = Callable[[Sequence[NBest]], list[Any]]
 """Lists → vectors (N, C) of each that stand before its hypotheses, such as a noise vector; None for none."""

@@ -23,7 +23,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.text import HostText, SentencePieceText
+from unitok_tokenizers.text.tokenizers import HostText, SentencePieceText
 
 OWN = "unitok"
 """Folder of an export that holds what Hugging Face has no place for."""

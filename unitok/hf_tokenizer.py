@@ -13,7 +13,7 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import ROLES, Vocabulary
-from unitok_tokenizers.text import HostText, SentencePieceText, TextTokenizer, read_proto
+from unitok_tokenizers.text.tokenizers import HostText, SentencePieceText, TextTokenizer, read_proto
 
 SPACE = "▁"
 # Hugging Face's unigram model would read these pieces in a text that spells them out; sentencepiece does not.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.audio.speech_activity import FRAME_SECONDS, levels
-from unitok_tokenizers.scripts import SPACELESS, TOKEN
+from unitok_tokenizers.text.scripts import SPACELESS, TOKEN
 
 SILENCE_DB = -70.0
 """Level (full scale = 0 dB) below which there is nothing to hear: ten steps of 16-bit audio."""

@@ -23,8 +23,8 @@ from unitok.sampling import Sampling
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar.render import Plan
-from unitok_tokenizers.normaliser import basic
 from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.text.score_normalizer import basic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.scripts import TOKEN
+from unitok_tokenizers.text.scripts import TOKEN
 
 BATCH = 64
 """Texts that are scored together."""

@@ -17,7 +17,7 @@ from unitok.long_audio import join_texts
 from unitok.results import Result
 from unitok.sampling import Sampling
 from unitok_tokenizers.grammar.render import output_kinds
-from unitok_tokenizers.text import TextTokenizer
+from unitok_tokenizers.text.tokenizers import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
 
 UNITS_AT_ONCE = 8

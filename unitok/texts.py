@@ -20,10 +20,10 @@ from unitok.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, check_plan, output_kinds
-from unitok_tokenizers.text import SentencePieceText
-from unitok_tokenizers.text_normalization.characters import CLAUSE
-from unitok_tokenizers.text_normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
-from unitok_tokenizers.text_normalization.spoken import spoken_text
+from unitok_tokenizers.text.normalization.characters import CLAUSE
+from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
+from unitok_tokenizers.text.normalization.spoken import spoken_text
+from unitok_tokenizers.text.tokenizers import SentencePieceText
 
 CLAUSE_SECONDS = 0.1
 """Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""

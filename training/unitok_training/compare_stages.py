@@ -15,7 +15,7 @@ from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_j
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.text import load_text_tokenizer
+from unitok_tokenizers.text.tokenizers import load_text_tokenizer
 from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
 from unitok_training.compare_scores import score_arm, text_ability

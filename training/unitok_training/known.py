@@ -12,8 +12,8 @@ import numpy as np
 from unitok.limits import Limits
 from unitok_tokenizers.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.text_normalization.sentences import split_sentences
-from unitok_tokenizers.text_normalization.spoken import learned_characters
+from unitok_tokenizers.text.normalization.sentences import split_sentences
+from unitok_tokenizers.text.normalization.spoken import learned_characters
 
 VOICE_SECONDS = 1.0
 LONGEST_SHARE = 0.98

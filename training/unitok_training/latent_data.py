@@ -23,7 +23,7 @@ from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.text import TextTokenizer
+from unitok_tokenizers.text.tokenizers import TextTokenizer
 from unitok_training.augmentation import Augmentation, augment
 from unitok_training.documents import Document
 from unitok_training.latent_lines import LATENT_LINES, Item, RowTexts, asked_items

@@ -16,7 +16,7 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.text import TextTokenizer
+from unitok_tokenizers.text.tokenizers import TextTokenizer
 
 Asked = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""

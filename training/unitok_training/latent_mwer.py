@@ -25,8 +25,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render, render_prompt
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance
-from unitok_tokenizers.scripts import TOKEN
 from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.text.scripts import TOKEN
 from unitok_training.finetune import only_these_move, permuted
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items

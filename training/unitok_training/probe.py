@@ -28,7 +28,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.normaliser import basic
+from unitok_tokenizers.text.score_normalizer import basic
 
 INSTRUCTIONS = ("write down what is said", "what do you hear", "transcript please", "repeat this in writing")
 """Prompts that no preset trains with."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.files import atomic_write_bytes, read_json
-from unitok_tokenizers.normaliser import STATED
+from unitok_tokenizers.text.score_normalizer import STATED
 from unitok_training.progress import flatten, read_metrics
 from unitok_training.report_parts import bars, curve, page, player
 

@@ -18,7 +18,7 @@ from unitok.nbest import NBest
 from unitok.rescoring import Features, Scorer, best, rescore
 from unitok.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.normaliser import words as spoken
+from unitok_tokenizers.text.score_normalizer import words as spoken
 from unitok_training.correction_training import teachable
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import Terms, density_scores, list_errors, oracle_scores, rescoring_scores

@@ -23,7 +23,7 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.text import SentencePieceText
+from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
 from unitok_training.optim import OptimConfig

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.normaliser import basic, compared, words
-from unitok_tokenizers.scripts import HAN, HANGUL, KANA, SPACELESS, TOKEN, count
+from unitok_tokenizers.text.score_normalizer import basic, compared, words
+from unitok_tokenizers.text.scripts import HAN, HANGUL, KANA, SPACELESS, TOKEN, count
 
 ORDER = 4
 """Longest n-grams of BLEU."""

@@ -1,7 +1,7 @@
 """Text tokenizers: sentencepiece trained on the corpus, or the tokenizer of a local Hugging Face model.
 
 Both are lossless: decode(encode(text)) is the text, spaces at either end included. Ours by byte fallback, identity
-normalisation and no dummy prefix; a host's by what `unitok_tokenizers.lossless` mends, and what cannot be mended is
+normalisation and no dummy prefix; a host's by what `unitok_tokenizers.text.lossless` mends, and what cannot be mended is
 refused. Two exceptions: sentencepiece's own sign for a space (U+2581) comes back as a space, and a host that composes
 characters (NFC, as Qwen does) gives them back composed. Neither ever turns a user's text into a control id.
 """
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
-from unitok_tokenizers.lossless import check_lossless, with_first_space
+from unitok_tokenizers.text.lossless import check_lossless, with_first_space
 
 MODEL_FILE = "text.model"
 SCORE_GRID = 256
@@ -186,7 +186,7 @@ def _on_grid(model: bytes) -> bytes:
 class HostText:
     """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced.
 
-    Texts that begin with a space are read as `unitok_tokenizers.lossless` says, all others as the host reads them.
+    Texts that begin with a space are read as `unitok_tokenizers.text.lossless` says, all others as the host reads them.
     """
 
     name = "text"

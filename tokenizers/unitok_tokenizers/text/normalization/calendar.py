@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from unitok_tokenizers.text_normalization.languages import SpokenForms
-from unitok_tokenizers.text_normalization.number_words import NumberWords
+from unitok_tokenizers.text.normalization.languages import SpokenForms
+from unitok_tokenizers.text.normalization.number_words import NumberWords
 
 Rule = Callable[[re.Match[str]], str | None]
 START, END = r"(?<![\w])(?<!\d[.,:/-])", r"(?![\w])(?![:/-]\d)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from unitok_tokenizers.scripts import SPACE_BESIDE, TOKEN
+from unitok_tokenizers.text.scripts import SPACE_BESIDE, TOKEN
 
 NAME = "basic"
 STATED = "NFKC (full-width forms become plain ones), lower case, no punctuation, no space beside characters of scripts \

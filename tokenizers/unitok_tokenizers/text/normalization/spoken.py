@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from unitok_tokenizers.text_normalization.characters import CLAUSE, Characters
-from unitok_tokenizers.text_normalization.expansion import expansion
+from unitok_tokenizers.text.normalization.characters import CLAUSE, Characters
+from unitok_tokenizers.text.normalization.expansion import expansion
 
 RARE = 1e-6
 """Share of a text's characters below which one was not learned: a stray character of a large corpus."""

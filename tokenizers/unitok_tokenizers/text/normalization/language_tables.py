@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unitok_tokenizers.text_normalization.languages import DEFAULT, Money, SpokenForms, primary
+from unitok_tokenizers.text.normalization.languages import DEFAULT, Money, SpokenForms, primary
 
 EN = SpokenForms(
     titles={

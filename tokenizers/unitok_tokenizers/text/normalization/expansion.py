@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from unitok_tokenizers.text_normalization.language_tables import forms_of
-from unitok_tokenizers.text_normalization.languages import Money, SpokenForms, primary
-from unitok_tokenizers.text_normalization.number_words import JOINED, NumberWords, number_words
+from unitok_tokenizers.text.normalization.language_tables import forms_of
+from unitok_tokenizers.text.normalization.languages import Money, SpokenForms, primary
+from unitok_tokenizers.text.normalization.number_words import JOINED, NumberWords, number_words
 
 CURRENCIES: Mapping[str, str] = {
     "US$": "USD", "$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY",
@@ -166,7 +166,7 @@ class Expansion:
     def _number_rules(self) -> list[tuple[re.Pattern[str], Say]]:
         if not self.words.counts:
             return []
-        from unitok_tokenizers.text_normalization.calendar import calendar_rules
+        from unitok_tokenizers.text.normalization.calendar import calendar_rules
 
         forms, number, start, end = self.forms, self._number, self.start, self.end
         signs, units = _any(CURRENCIES), _any(UNITS)

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.text_normalization.languages import primary
+from unitok_tokenizers.text.normalization.languages import primary
 
 LONGEST = 15
 """Most digits of a number that is said as one; longer ones are said digit by digit."""

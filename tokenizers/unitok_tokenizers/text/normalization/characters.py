@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.text_normalization.expansion import Span
-from unitok_tokenizers.text_normalization.language_tables import forms_of
+from unitok_tokenizers.text.normalization.expansion import Span
+from unitok_tokenizers.text.normalization.language_tables import forms_of
 
 CLAUSE = "\ue000"
 """Stands where a mark that ends a clause was left out (`sentences.cut_to_length` cuts there first)."""

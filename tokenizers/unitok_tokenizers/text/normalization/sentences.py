@@ -9,10 +9,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from unitok_tokenizers.text_normalization.characters import CLAUSE, CLAUSE_MARKS
-from unitok_tokenizers.text_normalization.language_tables import forms_of
-from unitok_tokenizers.text_normalization.languages import primary
-from unitok_tokenizers.text_normalization.number_words import needed
+from unitok_tokenizers.text.normalization.characters import CLAUSE, CLAUSE_MARKS
+from unitok_tokenizers.text.normalization.language_tables import forms_of
+from unitok_tokenizers.text.normalization.languages import primary
+from unitok_tokenizers.text.normalization.number_words import needed
 
 Measure = Callable[[str], int]
 """How long a text is, such as its ids."""

@@ -1,0 +1,1 @@
+"""Text and ids: the tokenizers of text, how texts are said, and how they are compared."""
