@@ -22,12 +22,12 @@ from unitok.rescoring import rescore
 from unitok.rescoring_head import last_states
 from unitok.results import Result
 from unitok.sampling import Sampling
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
-from unitok_tokenizers.frame_encoders.pitch import PitchEncoder
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 
 DRAWN = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_window=4)

@@ -15,7 +15,7 @@ from tests.tiny_model import tokenizers
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.codec import AcousticTokenizer
-from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.units import UnitTokenizer, deduplicate, expand
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder

@@ -13,7 +13,7 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encodec_codec import EncodecCodec, EncodecConfig, build_encodec
-from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer

@@ -31,9 +31,9 @@ from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.shards import COLUMNS, Shards

@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.filterbank import DEVIATION, FILTERBANK, FilterbankEncoder
+from unitok_tokenizers.encoders.huggingface import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
+from unitok_tokenizers.encoders.pitch import LOUD, PitchEncoder
+from unitok_tokenizers.encoders.registry import FRAME_ENCODERS, frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.filterbank import DEVIATION, FILTERBANK, FilterbankEncoder
-from unitok_tokenizers.frame_encoders.hf import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
-from unitok_tokenizers.frame_encoders.pitch import LOUD, PitchEncoder
-from unitok_tokenizers.frame_encoders.registry import FRAME_ENCODERS, frame_encoder_from_json
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 
 HAS_HF = importlib.util.find_spec("transformers") is not None
 needs_hf = pytest.mark.skipif(not HAS_HF, reason="transformers is not installed (extra hf)")

@@ -28,9 +28,9 @@ from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.audio.noise import add_noise
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
 from unitok_training.correcting import Teaching
 
 SAID = ("the green house", "we buy two books")

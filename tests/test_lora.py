@@ -25,8 +25,8 @@ from unitok.lora import (
     without_lora,
 )
 from unitok.stepping import Stepper, fingerprint
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TrunkConfig
 
 SIZES = DecoderConfig(vocab_size=40, width=32, layers=2, heads=4, kv_heads=2)
 ALL = LoraConfig(rank=4, alpha=8.0, targets=("q", "k", "v", "out", "gate", "up", "down"))

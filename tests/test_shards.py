@@ -13,7 +13,7 @@ import pytest
 from tests import tiny_model
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.bundle import TokenizerSet
-from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, sha256_file
 from unitok_tokenizers.grammar.vocabulary import StreamInfo

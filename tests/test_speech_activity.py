@@ -32,8 +32,8 @@ from unitok_tokenizers.audio.speech_activity import (
     spoken_parts,
     spoken_spans,
 )
-from unitok_tokenizers.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalise
-from unitok_tokenizers.encoders import CtcEncoder
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalise
+from unitok_tokenizers.encoders.frozen import CtcEncoder
 
 
 class Known:

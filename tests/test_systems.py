@@ -15,8 +15,8 @@ from unitok.cli.main import main
 from unitok.model import Model
 from unitok.routing import Call, Router, Script
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.encoders.conformer import TrunkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.trunks import TrunkConfig
 from unitok_tokenizers.manifest import Row
 from unitok_training.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items

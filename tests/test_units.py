@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitok_tokenizers.audio.features import MelConfig, log_mel, mel_filters, mfcc
-from unitok_tokenizers.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
-from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder, load_encoder
+from unitok_tokenizers.encoders.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
+from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder, load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.kmeans import assign, fit_kmeans
 from unitok_tokenizers.units import UnitTokenizer, deduplicate, expand

@@ -14,9 +14,9 @@ from tests.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, tiny_whi
 from tests.tiny_model import speech, tiny_model
 from unitok.backends.choose import recogniser_of
 from unitok.backends.whisper import WhisperRecogniser, greedy_ids
-from unitok_tokenizers.ctranslate2 import read_ct2
+from unitok_tokenizers.encoders.ctranslate2 import read_ct2
+from unitok_tokenizers.encoders.whisper_folder import load_whisper, whisper_of_ct2
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.whisper_folder import load_whisper, whisper_of_ct2
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])

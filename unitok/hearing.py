@@ -26,11 +26,11 @@ from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.nbest_making import Utterance, utterances
 from unitok_tokenizers.audio.noise import add_noise
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.encoders.huggingface import pretrained_encoder
+from unitok_tokenizers.encoders.registry import load_frame_encoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
-from unitok_tokenizers.frame_encoders.registry import load_frame_encoder
 
 ADAPTER, ENCODER = "cross_attention", "frame_encoder"
 """Names among a model's parts."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from unitok.adapters.base import Adapter
 from unitok.adapters.registry import adapter_from_json
 from unitok.lora import LoraConfig, add_lora, lora_config, lora_json
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.frame_encoders.registry import frame_encoder_from_json
 
 ALIKE = 1.25
 """Recordings are encoded together whose longest is at most so many times the shortest; the rest would be padding."""

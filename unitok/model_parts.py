@@ -18,10 +18,10 @@ from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder import Decoder
 from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.registry import frame_encoder_from_json
 
 MIXTURE = "mixture"
 

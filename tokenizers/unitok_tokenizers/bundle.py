@@ -11,7 +11,7 @@ import torch
 from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.codec_registry import load_codec
-from unitok_tokenizers.encoders import CtcEncoder
+from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.grammar.streams import ELSEWHERE

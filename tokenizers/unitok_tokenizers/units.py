@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders import SpeechEncoder, load_encoder
+from unitok_tokenizers.encoders.frozen import SpeechEncoder, load_encoder
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.kmeans import assign, fit_kmeans

@@ -21,7 +21,7 @@ from unitok.model import Model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences
-from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import SentencePieceText

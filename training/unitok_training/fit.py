@@ -13,7 +13,7 @@ from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import PARTS, TokenizerSet
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
-from unitok_tokenizers.encoders import CtcEncoder, MfccEncoder, SpeechEncoder
+from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row

@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import check_precision, resolve
-from unitok_tokenizers.encoders import MfccEncoder
+from unitok_tokenizers.encoders.conformer import STRIDE, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.filterbank import padded
+from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.frame_encoders.filterbank import padded
-from unitok_tokenizers.frame_encoders.trunks import STRIDE, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.kmeans import assign, fit_kmeans
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed

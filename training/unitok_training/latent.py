@@ -22,8 +22,8 @@ from unitok.decoder import Decoder
 from unitok.latent import LatentFrontEnd, Latents
 from unitok.lora import LoraConfig, add_lora, updates
 from unitok_tokenizers.compute import changes, resolve
+from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import collate
 from unitok_training.checkpoint import (

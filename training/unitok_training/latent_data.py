@@ -18,8 +18,8 @@ from unitok.latent import LatentFrontEnd
 from unitok_tokenizers.audio.backgrounds import Surroundings, noises, surrounded
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.audio.speech_activity import leveled
+from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import Inputs
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.manifest import Row

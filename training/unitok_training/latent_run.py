@@ -16,14 +16,14 @@ from unitok.hearing import encoder_of
 from unitok.latent import LatentFrontEnd
 from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.encoders.huggingface import pretrained_encoder
+from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
-from unitok_tokenizers.frame_encoders.combined import LayerMix, SideBySide
-from unitok_tokenizers.frame_encoders.filterbank import FilterbankEncoder
-from unitok_tokenizers.frame_encoders.hf import pretrained_encoder
-from unitok_tokenizers.frame_encoders.pitch import PitchEncoder
-from unitok_tokenizers.frame_encoders.trunks import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_training.distributed import world_from_environment
 from unitok_training.fit import FitConfig, fit_text, training_rows

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unitok.adapters.base import BLANK, at_least_one, compact
 from unitok.adapters.ctc_compression import CtcCompression
-from unitok_tokenizers.attention_layers import inside
+from unitok_tokenizers.encoders.layers import inside
 
 
 @dataclass(frozen=True, kw_only=True)

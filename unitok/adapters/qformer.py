@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.adapters.base import Adapter, AdapterSizes, check_positive
-from unitok_tokenizers.attention_layers import QueryLayer, inside
+from unitok_tokenizers.encoders.layers import QueryLayer, inside
 
 
 @dataclass(frozen=True, kw_only=True)

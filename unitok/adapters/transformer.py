@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter
 from unitok.adapters.convolution import StridedConvolution
-from unitok_tokenizers.attention_layers import TransformerLayer, inside
+from unitok_tokenizers.encoders.layers import TransformerLayer, inside
 
 
 @dataclass(frozen=True, kw_only=True)

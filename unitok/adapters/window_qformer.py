@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
 from unitok.adapters.qformer import QueryReader
-from unitok_tokenizers.attention_layers import inside
+from unitok_tokenizers.encoders.layers import inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from unitok.backends.interfaces import Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
 from unitok.backends.whisper import WhisperRecogniser
 from unitok.task_model import TaskModel
+from unitok_tokenizers.encoders.whisper_folder import is_ct2_folder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.whisper_folder import is_ct2_folder
 
 
 def _sphinx(model: TaskModel) -> Recogniser:

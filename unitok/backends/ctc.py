@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from unitok.backends.interfaces import Heard
-from unitok_tokenizers.ctc_search import prefix_search
-from unitok_tokenizers.encoders import CtcEncoder, load_encoder
+from unitok_tokenizers.encoders.ctc_search import prefix_search
+from unitok_tokenizers.encoders.frozen import CtcEncoder, load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
 

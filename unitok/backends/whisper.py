@@ -17,8 +17,8 @@ from torch import Tensor
 from unitok.backends.interfaces import Heard
 from unitok.long_audio import SILENCE_DB, Cutting, Piece, Transcript, cut
 from unitok_tokenizers.audio.speech_activity import loudness
+from unitok_tokenizers.encoders.whisper_folder import WhisperParts, load_whisper
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.whisper_folder import WhisperParts, load_whisper
 
 BATCH = 16
 """Windows at a time: 30 s each, whatever is spoken in them."""

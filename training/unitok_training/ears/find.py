@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from unitok_tokenizers.encoders.whisper_folder import is_whisper_folder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.whisper_folder import is_whisper_folder
 from unitok_training.ears.dnsmos import Dnsmos
 from unitok_training.ears.interfaces import Ears
 from unitok_training.ears.speaker import Ge2eSpeakerEncoder

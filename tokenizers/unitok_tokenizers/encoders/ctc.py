@@ -13,10 +13,10 @@ import numpy as np
 from torch.nn import functional
 
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.ctc_network import PADDING, SPOKEN, STRIDE, CtcNetwork, network_config
-from unitok_tokenizers.encoders import between_silence
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.frame_encoders.filterbank import mel_inputs, padded
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.ctc_network import PADDING, SPOKEN, STRIDE, CtcNetwork, network_config
+from unitok_tokenizers.encoders.filterbank import mel_inputs, padded
+from unitok_tokenizers.encoders.frozen import between_silence
 
 
 class CtcFrameEncoder(FrameEncoder):
@@ -25,7 +25,7 @@ class CtcFrameEncoder(FrameEncoder):
     Its characters are no text pieces and come twice a frame, so that there are no `Frames.ctc`.
 
     Args:
-        network: from `unitok_tokenizers.encoders.CtcEncoder`.
+        network: from `unitok_tokenizers.encoders.frozen.CtcEncoder`.
         mel: features that it was trained on.
         layer: blocks that are run to the output; the last ones of a trained network are mostly blank.
     """

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.attention_layers import ConformerLayer, TransformerLayer, inside
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.convolution import convolve
-from unitok_tokenizers.ctc_network import ALL, SPOKEN, normalise
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.convolution import convolve
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalise
+from unitok_tokenizers.encoders.filterbank import mel_inputs, padded
+from unitok_tokenizers.encoders.layers import ConformerLayer, TransformerLayer, inside
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.frame_encoders.filterbank import mel_inputs, padded
 
 STRIDE = 4
 """Mel frames per frame."""

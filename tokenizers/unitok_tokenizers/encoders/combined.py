@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 
 class LayerMix(FrameEncoder):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.frame_encoders.filterbank import padded
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.filterbank import padded
 
 SAMPLE_RATE, HOP, WINDOW = 16000, 160, 1024
 """Windows of 64 ms, four periods of a low voice."""

@@ -18,14 +18,22 @@ import torch
 
 from unitok_tokenizers.audio.features import MelConfig, deltas, log_mel, mfcc
 from unitok_tokenizers.audio.speech_activity import leveled
-from unitok_tokenizers.ctc_network import EMISSIONS, PADDING, SPOKEN, STRIDE, CtcNetwork, greedy_text, network_config
+from unitok_tokenizers.encoders.ctc_network import (
+    EMISSIONS,
+    PADDING,
+    SPOKEN,
+    STRIDE,
+    CtcNetwork,
+    greedy_text,
+    network_config,
+)
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.progress import advance_aside
 
 ENCODERS = {
-    "mfcc": "unitok_tokenizers.encoders:MfccEncoder",
-    "ctc": "unitok_tokenizers.encoders:CtcEncoder",
+    "mfcc": "unitok_tokenizers.encoders.frozen:MfccEncoder",
+    "ctc": "unitok_tokenizers.encoders.frozen:CtcEncoder",
 }
 """Name in `config.json` → `module:class`."""
 

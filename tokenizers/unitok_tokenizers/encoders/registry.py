@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.files import read_json, read_tensors
-from unitok_tokenizers.frame_encoders.base import FrameEncoder
 from unitok_tokenizers.registry import Registry
 
 FRAME_ENCODERS = Registry(
     "frame encoder",
     {
-        "filterbank": "unitok_tokenizers.frame_encoders.filterbank:FilterbankEncoder",
-        "transformer": "unitok_tokenizers.frame_encoders.trunks:TransformerEncoder",
-        "conformer": "unitok_tokenizers.frame_encoders.trunks:ConformerEncoder",
-        "speech_model": "unitok_tokenizers.frame_encoders.hf:SpeechModelEncoder",
-        "whisper": "unitok_tokenizers.frame_encoders.hf:WhisperEncoder",
-        "ctc": "unitok_tokenizers.frame_encoders.ctc:CtcFrameEncoder",
-        "layer_mix": "unitok_tokenizers.frame_encoders.combined:LayerMix",
-        "pitch": "unitok_tokenizers.frame_encoders.pitch:PitchEncoder",
-        "side_by_side": "unitok_tokenizers.frame_encoders.combined:SideBySide",
+        "filterbank": "unitok_tokenizers.encoders.filterbank:FilterbankEncoder",
+        "transformer": "unitok_tokenizers.encoders.conformer:TransformerEncoder",
+        "conformer": "unitok_tokenizers.encoders.conformer:ConformerEncoder",
+        "speech_model": "unitok_tokenizers.encoders.huggingface:SpeechModelEncoder",
+        "whisper": "unitok_tokenizers.encoders.huggingface:WhisperEncoder",
+        "ctc": "unitok_tokenizers.encoders.ctc:CtcFrameEncoder",
+        "layer_mix": "unitok_tokenizers.encoders.combined:LayerMix",
+        "pitch": "unitok_tokenizers.encoders.pitch:PitchEncoder",
+        "side_by_side": "unitok_tokenizers.encoders.combined:SideBySide",
     },
 )
 """Name in a configuration → class."""

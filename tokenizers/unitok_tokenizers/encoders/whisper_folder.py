@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.ctranslate2 import Ct2Variables, read_ct2
+from unitok_tokenizers.encoders.ctranslate2 import Ct2Variables, read_ct2
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unitok_tokenizers.audio.features import MelConfig, log_mel
-from unitok_tokenizers.ctc_network import ALL, SPOKEN, normalise
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalise
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)
 """80 bins, windows of 25 ms, a frame every 10 ms."""

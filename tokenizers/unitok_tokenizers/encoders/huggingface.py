@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
-from unitok_tokenizers.frame_encoders.base import FrameEncoder, Frames, Inputs
 
 SPEECH_MODELS = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
 """model_type → prefix of transformers' classes."""

@@ -1,0 +1,1 @@
+"""Speech encoders: recordings to frames. One file each, and their networks."""
