@@ -16,7 +16,7 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.encoders.frozen import MfccEncoder
-from unitok_tokenizers.units import UnitTokenizer, deduplicate, expand
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate, expand
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder
 

@@ -16,8 +16,8 @@ from unitok_tokenizers.encodec_codec import EncodecCodec, EncodecConfig, build_e
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer
-from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.codec_training import CodecConfig, exchange, train_codec
 
 SPEECHTOKENIZER = {

@@ -19,9 +19,9 @@ from unitok_tokenizers.files import atomic_directory, sha256_file
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.manifest import read_manifest, unknown_splits
 from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
 from unitok_tokenizers.shards import Shards, validate_shards
 from unitok_tokenizers.text.tokenizers import SentencePieceText, load_text_tokenizer
-from unitok_tokenizers.units import UnitTokenizer, expand
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "der hund lief davon", "the mat is red", "ein roter hut"]
 

@@ -15,8 +15,8 @@ from unitok_tokenizers.audio.features import MelConfig, log_mel, mel_filters, mf
 from unitok_tokenizers.encoders.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
 from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder, load_encoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.kmeans import assign, fit_kmeans
-from unitok_tokenizers.units import UnitTokenizer, deduplicate, expand
+from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate, expand
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

@@ -15,8 +15,8 @@ from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.encoders.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
-from unitok_tokenizers.units import UnitTokenizer
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder
 

@@ -36,7 +36,7 @@ from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, spread
-from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_vocoder.vocoder import Vocoder
 
 Voice = Audio | None

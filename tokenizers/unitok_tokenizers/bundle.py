@@ -17,8 +17,8 @@ from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_tokenizers.mel_codec import MelCodec
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import TextTokenizer, load_text_tokenizer
-from unitok_tokenizers.units import UnitTokenizer
 
 PARTS = ("text", "units", "codes")
 

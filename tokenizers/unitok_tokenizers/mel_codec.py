@@ -28,7 +28,7 @@ from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, r
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.rvq import ResidualVq
-from unitok_tokenizers.units import UnitTokenizer
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 
 STRIDE = 4
 """Mel frames per latent frame."""

@@ -33,8 +33,8 @@ from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.joined_rows import joined_rows
 from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import counted, part_of_work
+from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.shards import FORMAT, Shards
-from unitok_tokenizers.units import deduplicate
 
 PART_ROWS = 1024
 MAX_SECONDS = 60.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unitok_tokenizers.float32_buffers import Float32Buffers
-from unitok_tokenizers.kmeans import assign, fit_kmeans
+from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
 
 DECAY = 0.98
 REVIVE_BELOW = 0.05

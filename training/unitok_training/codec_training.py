@@ -17,7 +17,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.units import UnitTokenizer
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
 SPECTRAL = OptimConfig(

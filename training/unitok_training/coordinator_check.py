@@ -24,8 +24,8 @@ from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, S
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
-from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape

@@ -24,8 +24,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig

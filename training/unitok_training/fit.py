@@ -21,8 +21,8 @@ from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.prepare import MIN_SECONDS
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
-from unitok_tokenizers.units import UnitTokenizer
 from unitok_training.codec_training import CodecConfig, train_codec
 from unitok_training.ctc import CtcConfig, train_ctc
 

@@ -26,9 +26,9 @@ from unitok_tokenizers.encoders.filterbank import padded
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.kmeans import assign, fit_kmeans
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
+from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
 from unitok_training.optim import OptimConfig, rate
 
 TEMPERATURE = 0.1

@@ -25,7 +25,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
 from unitok_training.latent_presets import load_latent_recipe

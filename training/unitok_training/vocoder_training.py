@@ -17,7 +17,7 @@ from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.units import deduplicate
+from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.codec_training import SPECTRAL, Crops
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 from unitok_vocoder.losses import mel_loss, stft_loss

@@ -1,0 +1,1 @@
+"""Semantic units: frames to clusters."""
