@@ -12,9 +12,9 @@ import torch
 
 from tests.test_codecs import encodec, mel_rvq, speechtokenizer
 from tests.tiny_model import tokenizers
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import read_audio
-from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate, expand
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.acoustic.encodec import EncodecCodec, EncodecConfig, build_encodec
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.registry import load_codec
+from unitok_tokenizers.acoustic.speechtokenizer import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.codec import AcousticTokenizer
-from unitok_tokenizers.codec_registry import load_codec
-from unitok_tokenizers.encodec_codec import EncodecCodec, EncodecConfig, build_encodec
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_tokenizers.speechtokenizer_codec import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_training.codec_training import CodecConfig, exchange, train_codec
 
 SPEECHTOKENIZER = {

@@ -30,6 +30,7 @@ from unitok.mixture_feed_forward import MixtureConfig, expand, mixture_factory, 
 from unitok.native import find_compiler
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.stepping import Stepper
+from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -38,7 +39,6 @@ from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.encoders.layers import rotate_positions
-from unitok_tokenizers.rvq import ResidualVq
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 

@@ -10,11 +10,11 @@ import torch
 
 from unitok.decoder import Decoder, DecoderConfig
 from unitok.model import Model
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.encoders.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import CtcEncoder
-from unitok_tokenizers.mel_codec import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig

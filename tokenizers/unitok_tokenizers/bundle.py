@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.audio.speech_activity import SpeechDetector
-from unitok_tokenizers.codec import AcousticTokenizer
-from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
-from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import TextTokenizer, load_text_tokenizer
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.mel_codec import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.optim import OptimConfig, descend, optimizer_of

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.decoder import Decoder
+from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.mel_codec import STRIDE, MelCodecConfig, MelCodecNetwork
 from unitok_training.batch import Pack, collate
 from unitok_training.codec_training import SPECTRAL, CodecConfig
 from unitok_training.ctc import QUICK, CtcConfig

@@ -16,8 +16,8 @@ import torch
 
 from unitok.decoder import Decoder
 from unitok.model import Model
+from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.bundle import TokenizerSet
-from unitok_tokenizers.codec_registry import load_codec
 from unitok_tokenizers.compute import AUTO, Compute, resolve
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
 from unitok_tokenizers.errors import InputError

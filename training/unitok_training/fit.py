@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import PARTS, TokenizerSet
@@ -17,7 +18,6 @@ from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEnc
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.mel_codec import MelCodec
 from unitok_tokenizers.prepare import MIN_SECONDS
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.acoustic.mel_rvq import STRIDE
 from unitok_tokenizers.audio.features import MelConfig, log_mel
-from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.compute import Compute, resolve
-from unitok_tokenizers.mel_codec import STRIDE
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.codec_training import SPECTRAL, Crops

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.audio.io import resample
-from unitok_tokenizers.codec import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_vocoder.griffin_lim import griffin_lim

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok_tokenizers.codec import codes_info
+from unitok_tokenizers.acoustic.base import codes_info
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo

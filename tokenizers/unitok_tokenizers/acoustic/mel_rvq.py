@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.codec import codes_info
 from unitok_tokenizers.encoders.convolution import ConvBlock
 from unitok_tokenizers.encoders.frozen import batches_by_length, padded_mels
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.rvq import ResidualVq
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 
 STRIDE = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unitok_tokenizers.codec import AcousticTokenizer
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
 from unitok_tokenizers.registry import Registry
@@ -12,9 +12,9 @@ from unitok_tokenizers.registry import Registry
 CODECS = Registry(
     "codec",
     {
-        "mel_rvq": "unitok_tokenizers.mel_codec:MelCodec",
-        "encodec": "unitok_tokenizers.encodec_codec:EncodecCodec",
-        "speechtokenizer": "unitok_tokenizers.speechtokenizer_codec:SpeechTokenizerCodec",
+        "mel_rvq": "unitok_tokenizers.acoustic.mel_rvq:MelCodec",
+        "encodec": "unitok_tokenizers.acoustic.encodec:EncodecCodec",
+        "speechtokenizer": "unitok_tokenizers.acoustic.speechtokenizer:SpeechTokenizerCodec",
     },
 )
 """Name in `config.json` → class."""

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok_tokenizers.codec import codes_info
-from unitok_tokenizers.encodec_codec import load_plain_state
+from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.encodec import load_plain_state
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
