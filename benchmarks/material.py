@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from unitok.decoder import Decoder, DecoderConfig
+from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import sha256_file, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
-from unitok_tokenizers.shards import FORMAT, Shards
 from unitok_training.mixture import Mixture
 
 PIECES, UNITS = 6000, 1000

@@ -28,9 +28,9 @@ from unitok.decoder import Decoder, DecoderConfig
 from unitok.lora import LoraConfig, add_lora, updates
 from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
-from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_training.latent_config import PartTuning, Tuning
 from unitok_training.latent_recipes import EncoderChoice
 from unitok_training.latent_recipes import tiny as tiny_latent

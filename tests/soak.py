@@ -40,7 +40,13 @@ TIMINGS = ("seconds", "tokens_per_second")
 UNSTABLE = ("tensorboard", "metrics.jsonl")
 """Logs with times in them; the metrics are compared apart from those."""
 PRELOAD = (
-    *("unitok.cli.main", "unitok.export", "unitok_tokenizers.prepare", "unitok_training.fit", "unitok_training.run"),
+    *(
+        "unitok.cli.main",
+        "unitok.export",
+        "unitok_tokenizers.data.prepare",
+        "unitok_training.fit",
+        "unitok_training.run",
+    ),
     *("soxr", "torch._dynamo", "torch.utils.tensorboard"),
 )
 """What every command would import; the last is optional, and a module that is absent is passed over."""
@@ -68,11 +74,11 @@ def _command(arguments: list[str], log: str, kill_before: int) -> None:
     """Body of the process: one command of `unitok`, its output in a file."""
     import torch
 
-    import unitok_tokenizers.prepare
+    import unitok_tokenizers.data.prepare
     from unitok.cli.main import main
 
     torch.set_num_threads(1)
-    unitok_tokenizers.prepare.PART_ROWS = PART_ROWS
+    unitok_tokenizers.data.prepare.PART_ROWS = PART_ROWS
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

@@ -15,8 +15,8 @@ from tests.recordings import write_pairs
 from unitok.adapters.registry import ADAPTERS
 from unitok.cli.main import main
 from unitok.model import Model
+from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import read_manifest
 from unitok_training.adapter_grid import train_adapter
 from unitok_training.latent_config import FROZEN
 from unitok_training.latent_recipes import AdapterChoice, LatentRecipe, tiny

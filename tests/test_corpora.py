@@ -17,8 +17,8 @@ from unitok_tokenizers.corpora import phrases, toy
 from unitok_tokenizers.corpora.espeak import ESPEAK_LANGUAGES, Utterance, speak_all
 from unitok_tokenizers.corpora.lexicon import LANGUAGES
 from unitok_tokenizers.corpora.toy_oracle import Oracle
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row, read_manifest
 
 MAKERS: dict[str, Callable[..., Path]] = {"phrases": phrases.make_phrase_corpus, "toy": toy.make_toy_corpus}
 

@@ -13,9 +13,9 @@ from tests.command import unitok
 from tests.test_evaluation import rows, tiny_judge
 from tests.tiny_ears import speaker_file, tiny_ears
 from tests.tiny_model import RATE, speech, tiny_model
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.shards import Shards
 from unitok_training.ear_scores import Heard, KnownVoices, ear_figures
 from unitok_training.ears.dnsmos import Dnsmos
 from unitok_training.ears.find import find_ears, package_folder

@@ -16,8 +16,8 @@ from tests.command import refused, unitok, works, write_rows
 from tests.tiny_model import model_folder, speech, tiny_model
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.shards import Shards
 
 LETTERS = "abcde"
 SIZE = 10

@@ -12,12 +12,12 @@ import torch
 from tests.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.shards import Shards
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.judge import Judge, SpeakerClassifier
 from unitok_vocoder.vocoder import Vocoder

@@ -19,7 +19,7 @@ from tests.soak import Workshop, digest, metrics, write_corpus
 from tests.test_distributed import launch
 from tests.toy_shards import ToyShards
 from unitok.cli.main import main
-from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_training.batch import Pack
 from unitok_training.mixture import Mixture
 from unitok_training.packing import DataState, PackStream

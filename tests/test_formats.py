@@ -31,12 +31,12 @@ from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import COLUMNS, Shards
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.shards import COLUMNS, Shards
 from unitok_tokenizers.text.tokenizers import HostText
 from unitok_training.ctc import CtcConfig
 from unitok_training.demo_plan import PLAN, Asked, plan_demo

@@ -24,10 +24,10 @@ from unitok.cli.main import main
 from unitok.generation import generate
 from unitok.model import Model
 from unitok.prompt_vectors import PromptVectors
+from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
-from unitok_tokenizers.manifest import read_manifest
 from unitok_training.distributed import World
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_config import FROZEN, PartTuning, Tuning

@@ -11,9 +11,9 @@ import pytest
 from tests.tiny_model import speech, tiny_model
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
-from unitok_tokenizers.manifest import Row
 from unitok_training.latent_data import LatentSource
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items, questions
 from unitok_training.latent_recipes import tiny

@@ -13,8 +13,8 @@ from unitok.cli.main import main
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.corpora.phrases import TEST_VOICES
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_training.prosody import ProsodyConfig, prosody_figures
 
 pytest.importorskip("espeakng_loader", reason="espeak-ng is not installed")

@@ -20,8 +20,8 @@ from tests.file_tree import HEADING, file_tree, first_sentence, repository_files
 from tests.hf_hosts import write_host
 from tests.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.prepare import prepare_shards
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_training.ctc import CtcConfig
 from unitok_training.judge import Judge
 

@@ -18,11 +18,11 @@ from unitok.limits import Limits
 from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.prepare import prepare_shards
-from unitok_tokenizers.shards import Shards
 from unitok_training.safety import (
     check_safety,
     ends_in_a_loop,

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from tests.command import ROOT, Workshop, refused, unitok, works, write_rows
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.shards import Shards
 
 PACKAGES = ("unitok", "tokenizers/unitok_tokenizers", "vocoder/unitok_vocoder", "training/unitok_training")
 

@@ -13,14 +13,14 @@ import pytest
 from tests import tiny_model
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.data.shards import Shards, validate_shards
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, sha256_file
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
-from unitok_tokenizers.manifest import read_manifest, unknown_splits
-from unitok_tokenizers.prepare import prepare_shards
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
-from unitok_tokenizers.shards import Shards, validate_shards
 from unitok_tokenizers.text.tokenizers import SentencePieceText, load_text_tokenizer
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "der hund lief davon", "the mat is red", "ein roter hut"]
@@ -96,7 +96,7 @@ def test_datasets_opens_a_part(corpus: Path, tokenizers: TokenizerSet, tmp_path:
 def test_a_repeat_and_an_interrupted_run_give_the_same_bytes(
     corpus: Path, tokenizers: TokenizerSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unitok_tokenizers import prepare
+    from unitok_tokenizers.data import prepare
 
     monkeypatch.setattr(prepare, "PART_ROWS", 2)
     rows = read_manifest(corpus / "manifest.jsonl")

@@ -15,9 +15,9 @@ from unitok.cli.main import main
 from unitok.model import Model
 from unitok.routing import Call, Router, Script
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.conformer import TrunkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row
 from unitok_training.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
 from unitok_training.latent_mwer import MwerConfig, hypotheses, log_probabilities, train_mwer

@@ -22,10 +22,10 @@ import soundfile
 from tests.command import refused, unitok, works
 from tests.tiny_model import RATE, tokenizers
 from unitok_tokenizers.audio.io import audio_seconds
+from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.data.transcripts import ManifestOptions, write_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row, read_manifest
-from unitok_tokenizers.shards import Shards
-from unitok_tokenizers.transcripts import ManifestOptions, write_manifest
 
 FIRST, SECOND = "Maria says: the chair, red, is here", "where did they clean it"
 

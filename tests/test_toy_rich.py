@@ -15,7 +15,7 @@ from unitok_tokenizers.corpora.toy_rich import (
     with_name,
     written,
 )
-from unitok_tokenizers.manifest import read_manifest
+from unitok_tokenizers.data.manifest import read_manifest
 from unitok_training.latent_lines import LATENT_LINES, asked_items
 
 

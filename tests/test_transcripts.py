@@ -10,9 +10,9 @@ import pytest
 
 from unitok.cli.main import main
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.transcripts import ManifestOptions, write_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.transcripts import ManifestOptions, write_manifest
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 

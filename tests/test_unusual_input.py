@@ -14,7 +14,7 @@ import soundfile
 from tests.command import Workshop, refused, works, write_rows
 from tests.tiny_model import RATE, speech
 from unitok_tokenizers.bundle import TokenizerSet
-from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.data.shards import Shards
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ _EXPORTS = {
     "parse": "unitok_tokenizers.grammar.render",
     "Automaton": "unitok_tokenizers.grammar.automaton",
     "TokenizerSet": "unitok_tokenizers.bundle",
-    "Shards": "unitok_tokenizers.shards",
+    "Shards": "unitok_tokenizers.data.shards",
     "InputError": "unitok_tokenizers.errors",
     "Vocoder": "unitok_vocoder.vocoder",
     "Cascade": "unitok.cascade",

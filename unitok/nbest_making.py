@@ -19,12 +19,12 @@ from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.manifest import read_manifest
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
-from unitok_tokenizers.shards import Shards
 
 TASKS = ("asr", "s2tt")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from unitok.adapters.registry import ADAPTERS
 from unitok.model import Model
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.manifest import Row
 from unitok_training.distributed import World
 from unitok_training.fit import training_rows
 from unitok_training.latent import LatentTrainer

@@ -12,10 +12,10 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.joined_rows import SPLIT as JOINED
-from unitok_tokenizers.shards import Shards
 
 
 @dataclass(frozen=True, kw_only=True)

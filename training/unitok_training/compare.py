@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
+from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
-from unitok_tokenizers.manifest import read_manifest
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, MOST_SEEDS, CompareRecipe, load_compare_recipe
 from unitok_training.demo import DemoConfig
 from unitok_training.pipeline import Pipeline

@@ -19,10 +19,10 @@ from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.task_model import CHAIN, OUT_UNITS
 from unitok_tokenizers.audio.io import read_audio
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
-from unitok_tokenizers.shards import Shards
 from unitok_training.ear_evaluation import about_ears, put_ears
 from unitok_training.ear_scores import KnownVoices
 from unitok_training.ears.interfaces import Ears

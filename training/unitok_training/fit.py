@@ -14,11 +14,11 @@ from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.bundle import PARTS, TokenizerSet
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.prepare import MIN_SECONDS
 from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
-from unitok_tokenizers.manifest import Row
-from unitok_tokenizers.prepare import MIN_SECONDS
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer

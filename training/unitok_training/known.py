@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from unitok.limits import Limits
-from unitok_tokenizers.joined_rows import SPLIT as JOINED
-from unitok_tokenizers.shards import Shards
+from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.text.normalization.sentences import split_sentences
 from unitok_tokenizers.text.normalization.spoken import learned_characters
 

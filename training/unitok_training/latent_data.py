@@ -18,11 +18,11 @@ from unitok.latent import LatentFrontEnd
 from unitok_tokenizers.audio.backgrounds import Surroundings, noises, surrounded
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.audio.speech_activity import leveled
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.text.tokenizers import TextTokenizer
 from unitok_training.augmentation import Augmentation, augment
 from unitok_training.documents import Document

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.text.tokenizers import TextTokenizer
 
 Asked = Sequence[tuple[str, str]]

@@ -21,9 +21,9 @@ from unitok.decoder import pack_documents
 from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.compute import check_precision, resolve
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render, render_prompt
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.scripts import TOKEN

@@ -12,8 +12,8 @@ import torch
 
 from unitok.answering import Request
 from unitok.model import Model
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.latent_data import filled
 from unitok_training.latent_lines import LATENT_LINES, Item, LatentLine, RowTexts, asked_items

@@ -18,9 +18,9 @@ import torch
 
 from unitok.decoder import Decoder
 from unitok_tokenizers.compute import changes, resolve
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.shards import Shards
 from unitok_training.batch import Pack
 from unitok_training.checkpoint import (
     Checkpoint,

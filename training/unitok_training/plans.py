@@ -18,10 +18,10 @@ from functools import cached_property
 
 import numpy as np
 
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, parse
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.shards import Shards
 from unitok_training.columns import Column, Columns, Items, spread
 from unitok_training.documents import Document
 from unitok_training.draws import below, uniform

@@ -24,10 +24,10 @@ from unitok.answering import Request
 from unitok.decoder import PackedAttend, pack_documents
 from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.text.score_normalizer import basic
 
 INSTRUCTIONS = ("write down what is said", "what do you hear", "transcript please", "repeat this in writing")

@@ -21,9 +21,9 @@ from unitok.model import Model
 from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
-from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.ctc import CtcConfig

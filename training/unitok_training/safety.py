@@ -16,9 +16,9 @@ from unitok.answering import Request, seeded
 from unitok.model import Model
 from unitok.results import Result
 from unitok.sampling import Sampling
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.shards import Shards
 from unitok_training.mixture import LINES, Mixture
 from unitok_training.plan_options import PlanOptions
 from unitok_training.plans import PlanSource

@@ -20,10 +20,10 @@ from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesise
 from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.manifest import Row, read_manifest
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.fit import load_recordings, training_rows
 from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder

@@ -94,7 +94,7 @@ def _columns(options: argparse.Namespace) -> dict[str, str]:
 
 
 def run_manifest(options: argparse.Namespace) -> None:
-    from unitok_tokenizers.transcripts import ManifestOptions, write_manifest
+    from unitok_tokenizers.data.transcripts import ManifestOptions, write_manifest
 
     wanted = ManifestOptions(
         lang=options.lang, speaker=options.speaker, test_share=options.test_share, columns=_columns(options)
@@ -113,7 +113,7 @@ def run_manifest(options: argparse.Namespace) -> None:
 
 def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_tokenizers.compute import AUTO, resolve
-    from unitok_tokenizers.manifest import read_manifest
+    from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.codec_training import CodecConfig
     from unitok_training.ctc import CtcConfig
     from unitok_training.fit import FitConfig, fit_tokenizers
@@ -138,11 +138,11 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
 
 def run_prepare(options: argparse.Namespace) -> None:
     from unitok_tokenizers.bundle import TokenizerSet
+    from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
+    from unitok_tokenizers.data.prepare import prepare_shards
+    from unitok_tokenizers.data.shards import summary
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.grammar.streams import read_description
-    from unitok_tokenizers.manifest import read_manifest, unknown_splits
-    from unitok_tokenizers.prepare import prepare_shards
-    from unitok_tokenizers.shards import summary
 
     external = {}
     for item in options.stream:
@@ -172,13 +172,13 @@ def run_prepare(options: argparse.Namespace) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    from unitok_tokenizers.shards import Shards, summary
+    from unitok_tokenizers.data.shards import Shards, summary
 
     print(json.dumps(summary(Shards.open(options.shards, check=True)), indent=2))
 
 
 def validate(options: argparse.Namespace) -> None:
-    from unitok_tokenizers.shards import validate_shards
+    from unitok_tokenizers.data.shards import validate_shards
 
     print(json.dumps(validate_shards(options.shards), indent=2))
     print("valid", file=sys.stderr)

@@ -54,8 +54,8 @@ def asked(options: argparse.Namespace) -> Asked:
 
 def run(options: argparse.Namespace) -> None:
     from unitok_tokenizers.corpora.phrases import check_languages
+    from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import ensure_folder
-    from unitok_tokenizers.manifest import read_manifest
     from unitok_training.demo import run_demo
     from unitok_training.demo_plan import plan_demo
     from unitok_training.recipes import load_recipe

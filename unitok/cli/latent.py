@@ -88,8 +88,8 @@ def run_adapters(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from unitok.adapters.registry import ADAPTERS
+    from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import write_json
-    from unitok_tokenizers.manifest import read_manifest
     from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters
     from unitok_training.latent_presets import load_latent_recipe
 
@@ -113,7 +113,7 @@ def run_adapters(options: argparse.Namespace) -> None:
 def run_probe(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from unitok_tokenizers.manifest import read_manifest
+    from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.probe import probe, write_probe
 
     rows = [row for row in read_manifest(options.manifest) if row.split == options.split]

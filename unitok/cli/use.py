@@ -290,7 +290,7 @@ def run_cascade(model: Model, options: argparse.Namespace) -> Result:
 def run_evaluate(options: argparse.Namespace) -> None:
     import sys
 
-    from unitok_tokenizers.shards import Shards
+    from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation import Evaluation, evaluate
     from unitok_training.judge import Judge
 
@@ -325,8 +325,8 @@ def ears_of(where: str) -> Ears:
 
 def report_latent(options: argparse.Namespace) -> None:
     """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
+    from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.errors import InputError
-    from unitok_tokenizers.manifest import read_manifest
     from unitok_training.latent_scores import score_lines
 
     model = load_model(options)
@@ -343,7 +343,7 @@ def report_safety(options: argparse.Namespace) -> None:
     """`evaluate --safety`."""
     import sys
 
-    from unitok_tokenizers.shards import Shards
+    from unitok_tokenizers.data.shards import Shards
     from unitok_training.safety import check_safety
 
     found = check_safety(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.data.tables.base import composed
+from unitok_tokenizers.data.tables.json_lines import json_records
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.base import composed
-from unitok_tokenizers.tables.json_lines import json_records
 
 Records = Iterator[tuple[str, int, dict[str, Any]]]
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from unitok_tokenizers.audio.embedded import container_of
 from unitok_tokenizers.audio.io import audio_seconds, read_blocks
+from unitok_tokenizers.data.tables.base import Finder, Record, TableOptions, composed
+from unitok_tokenizers.data.tables.registry import folder_of, records
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
-from unitok_tokenizers.tables.base import Finder, Record, TableOptions, composed
-from unitok_tokenizers.tables.registry import folder_of, records
 
 KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
 STREAM_COLUMNS = ("units", "codes")

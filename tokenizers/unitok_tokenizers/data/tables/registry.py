@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.data.tables import arrow, kaldi, lhotse
+from unitok_tokenizers.data.tables.base import Record, TableOptions, lines_of, plain_suffix
+from unitok_tokenizers.data.tables.columns import OWN, understood
+from unitok_tokenizers.data.tables.delimited import delimited_records
+from unitok_tokenizers.data.tables.json_lines import json_records
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables import arrow, kaldi, lhotse
-from unitok_tokenizers.tables.base import Record, TableOptions, lines_of, plain_suffix
-from unitok_tokenizers.tables.columns import OWN, understood
-from unitok_tokenizers.tables.delimited import delimited_records
-from unitok_tokenizers.tables.json_lines import json_records
 
 JSON = (".jsonl", ".json", ".ndjson")
 DELIMITED = (".tsv", ".csv", ".psv")

@@ -16,6 +16,9 @@ import numpy as np
 
 from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.bundle import TokenizerSet
+from unitok_tokenizers.data.joined_rows import joined_rows
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
     cannot_write,
@@ -30,11 +33,8 @@ from unitok_tokenizers.files import (
 )
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
-from unitok_tokenizers.joined_rows import joined_rows
-from unitok_tokenizers.manifest import Row
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
-from unitok_tokenizers.shards import FORMAT, Shards
 
 PART_ROWS = 1024
 MAX_SECONDS = 60.0

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, OTHER_AUDIO, absent
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.base import AUDIO_SUFFIXES, OTHER_AUDIO, absent
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "audio": (

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unitok_tokenizers.data.tables.base import lines_of, plain_suffix
+from unitok_tokenizers.data.tables.columns import is_known
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.base import lines_of, plain_suffix
-from unitok_tokenizers.tables.columns import is_known
 
 TABLES = (".tsv", ".csv", ".psv")
 """Suffixes of files whose first row is a header if it has one known name; in others, two."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.audio.embedded import TABLES, Table, reference
+from unitok_tokenizers.data.tables.columns import ALIASES, plain
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.columns import ALIASES, plain
 
 SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev", "eval": "dev"}
 """Their names of splits → ours."""

@@ -14,7 +14,7 @@ from typing import Any  # noqa: F401
 import numpy as np
 
 from unitok_tokenizers.audio.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
-from unitok_tokenizers.manifest import Row
+from unitok_tokenizers.data.manifest import Row
 
 SPLIT = "joined"
 """Split of these rows: tasks that listen train on them beside the training split; the others have no use for them."""

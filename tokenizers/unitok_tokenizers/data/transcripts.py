@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
+from unitok_tokenizers.data.tables.registry import folder_of, is_table, records
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
-from unitok_tokenizers.manifest import read_manifest
-from unitok_tokenizers.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
-from unitok_tokenizers.tables.registry import folder_of, is_table, records
 
 KEPT = ("id", "group", "lang", "speaker", "split", "words", "offset", "duration", "extras")
 """Columns of transcripts that are carried over."""

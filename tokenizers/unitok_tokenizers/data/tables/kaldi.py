@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.data.tables.base import composed, lines_of
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.base import composed, lines_of
 
 FILES = ("wav.scp", "segments", "text", "utt2spk", "utt2lang")
 CHANNELS = "reco2file_and_channel"

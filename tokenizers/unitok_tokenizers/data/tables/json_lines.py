@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unitok_tokenizers.data.tables.base import lines_of, plain_suffix
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.tables.base import lines_of, plain_suffix
 
 HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that UTF-8 cannot hold unless another half follows."""
