@@ -19,8 +19,8 @@ from tests.artifacts import FOLDER, MODELS, RUN, answers, assembled, continue_ru
 from tests.command import works
 from tests.recordings import write_pairs
 from unitok.model import Model
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.progress import METRICS_FILE, read_metrics
 
 KEPT: dict[str, Any] = json.loads((FOLDER / "answers.json").read_text(encoding="utf-8"))

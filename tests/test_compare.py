@@ -18,12 +18,12 @@ from tests.tiny_model import RATE, speech
 from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.compare import CompareConfig, run_compare, settings_of, stages, training_of, trainings
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, load_compare_recipe
 from unitok_training.compare_report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written

@@ -30,12 +30,12 @@ from unitok.lora import LoraConfig, add_lora, lora_config, updates
 from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
 from unitok.noise_vector import NoiseVector, NoiseVectorConfig
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.hf_hosts import write_tokenizer
 from tests.tiny_model import tokenizers
 from unitok.hf_tokenizer import tokenizer_json
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.tokenizers import HostText, load_text_tokenizer
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 library = pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra hf)")
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -10,13 +10,13 @@ import pytest
 
 from tests import toy_shards
 from tests.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToyShards
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, parse, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.columns import segment_maximum
 from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.mixture import LINES, Mixture

@@ -12,7 +12,6 @@ import pytest
 
 from tests import tiny_model
 from unitok_tokenizers.audio.io import read_audio, write_audio
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards, validate_shards
@@ -22,6 +21,7 @@ from unitok_tokenizers.files import atomic_directory, sha256_file
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
 from unitok_tokenizers.text.tokenizers import SentencePieceText, load_text_tokenizer
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "der hund lief davon", "the mat is red", "ein roter hut"]
 

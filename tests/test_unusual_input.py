@@ -13,8 +13,8 @@ import soundfile
 
 from tests.command import Workshop, refused, works, write_rows
 from tests.tiny_model import RATE, speech
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ _EXPORTS = {
     "render": "unitok_tokenizers.grammar.render",
     "parse": "unitok_tokenizers.grammar.render",
     "Automaton": "unitok_tokenizers.grammar.automaton",
-    "TokenizerSet": "unitok_tokenizers.bundle",
+    "TokenizerSet": "unitok_tokenizers.tokenizer_set",
     "Shards": "unitok_tokenizers.data.shards",
     "InputError": "unitok_tokenizers.errors",
     "Vocoder": "unitok_vocoder.vocoder",

@@ -28,7 +28,6 @@ from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import SIZES, StepGraphs
 from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, output_kinds, parse, render_prompt
@@ -37,6 +36,7 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
 
 Voice = Audio | None

@@ -18,12 +18,12 @@ from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
 from unitok.model_files import read_decoder
 from unitok.model_parts import save_mixture
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import HostText, SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 OWN = "unitok"
 """Folder of an export that holds what Hugging Face has no place for."""

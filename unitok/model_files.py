@@ -16,10 +16,10 @@ from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
 from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1

@@ -10,13 +10,13 @@ from typing import Any
 
 from unitok.decoder import Decoder
 from unitok.model import Model
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import load_text_tokenizer
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
 from unitok_training.compare_scores import score_arm, text_ability
 from unitok_training.demo_stages import Settings, demo_rows, usable_mixture

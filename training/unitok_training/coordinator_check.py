@@ -19,13 +19,13 @@ from unitok.coordinator import LISTEN
 from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape

@@ -17,7 +17,6 @@ import torch
 from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok_tokenizers.acoustic.registry import load_codec
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.compute import AUTO, Compute, resolve
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
 from unitok_tokenizers.data.manifest import Row, read_manifest
@@ -26,6 +25,7 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig

@@ -12,7 +12,6 @@ import numpy as np
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.bundle import PARTS, TokenizerSet
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import MIN_SECONDS
@@ -23,6 +22,7 @@ from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.tokenizer_set import PARTS, TokenizerSet
 from unitok_training.codec_training import CodecConfig, train_codec
 from unitok_training.ctc import CtcConfig, train_ctc
 

@@ -15,7 +15,6 @@ from unitok.decoder import Decoder
 from unitok.hearing import encoder_of
 from unitok.latent import LatentFrontEnd
 from unitok.model import Model
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -25,6 +24,7 @@ from unitok_tokenizers.encoders.huggingface import pretrained_encoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.distributed import world_from_environment
 from unitok_training.fit import FitConfig, fit_text, training_rows
 from unitok_training.latent import LatentTrainer

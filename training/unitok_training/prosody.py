@@ -18,7 +18,6 @@ import torch
 
 from unitok.decoder import Decoder
 from unitok.model import Model
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.data.manifest import Row, read_manifest
@@ -26,6 +25,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
 from unitok_training.latent_presets import load_latent_recipe

@@ -19,11 +19,11 @@ from unitok.decoder import Decoder
 from unitok.model import Model
 from unitok.routing import Call, Router, Rule, Script, read_call
 from unitok.tools import Registry, Tool
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
 from unitok_training.optim import OptimConfig

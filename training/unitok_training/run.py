@@ -12,11 +12,11 @@ from unitok.decoder import Decoder, DecoderConfig
 from unitok.hf import expand_vocabulary
 from unitok.lora import lora_config
 from unitok.model import Model
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training import planning
 from unitok_training.checkpoint import load_module, open_checkpoint
 from unitok_training.devices import Device

@@ -137,12 +137,12 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
 
 
 def run_prepare(options: argparse.Namespace) -> None:
-    from unitok_tokenizers.bundle import TokenizerSet
     from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
     from unitok_tokenizers.data.prepare import prepare_shards
     from unitok_tokenizers.data.shards import summary
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.grammar.streams import read_description
+    from unitok_tokenizers.tokenizer_set import TokenizerSet
 
     external = {}
     for item in options.stream:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
-from unitok_tokenizers.bundle import TokenizerSet
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.shards import FORMAT, Shards
@@ -35,6 +34,7 @@ from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
+from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 PART_ROWS = 1024
 MAX_SECONDS = 60.0
