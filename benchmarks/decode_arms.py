@@ -14,7 +14,7 @@ from benchmarks import llamacpp, material
 from benchmarks.arms import Arm
 from benchmarks.context import Context
 from unitok import native
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.generation import generate
 from unitok.hf import save_core
 from unitok.stepping import Stepper

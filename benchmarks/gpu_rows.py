@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import Row, Setting
-from unitok import attention
-from unitok.attention import Prefix, reference_varlen_attention, varlen_attention
 from unitok.beam import beam_search
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder import attention
+from unitok.decoder.attention import Prefix, reference_varlen_attention, varlen_attention
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation import generate
 from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import StepGraphs

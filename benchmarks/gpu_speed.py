@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.gpu import Row, Setting
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation import generate
 from unitok.step_graphs import StepGraphs
 from unitok_tokenizers.compute import resolve

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.hf import to_hf_state
 
 TYPES = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}

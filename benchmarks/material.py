@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import sha256_file, write_json
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary

@@ -22,7 +22,7 @@ from benchmarks.arms import Arm, Measured, fastest, interleave, largest_differen
 from benchmarks.context import Context
 from benchmarks.decode import NO_UNITS, lowest
 from benchmarks.results import Outcome
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.hf import save_core
 from unitok_tokenizers.compute import resolve_device
 from unitok_training.distributed import World

@@ -24,9 +24,9 @@ import torch
 
 from tests.recordings import write_pairs
 from tests.tiny_model import speech, tiny_model
-from unitok.decoder import Decoder, DecoderConfig
-from unitok.lora import LoraConfig, add_lora, updates
-from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
+from unitok.decoder.lora import LoraConfig, add_lora, updates
+from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.decoder.moe import MixtureConfig, expand, mixtures
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unitok.attention import (
+from unitok.decoder.attention import (
     VarlenAttention,
     reference_varlen_attention,
     resolve,

@@ -15,7 +15,7 @@ import pytest
 
 from tests.command import refused
 from tests.tiny_model import RATE, speech
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest

@@ -17,12 +17,12 @@ from tests.tiny_model import tiny_model
 from unitok.answering import Request
 from unitok.backends.interfaces import Heard
 from unitok.correction import Corrector, correction_plan, edits, majority, nearest
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, pack_documents
-from unitok.mixture_feed_forward import MixtureConfig, balance_loss, expand, mixtures, told_experts
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.model import Decoder, pack_documents
+from unitok.decoder.moe import MixtureConfig, balance_loss, expand, mixtures, told_experts
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.prompting import (
     PromptCorrector,
     few_shot_prompt,

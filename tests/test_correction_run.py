@@ -17,7 +17,7 @@ from tests.tiny_model import model_folder
 from unitok.backends.choose import recogniser_of
 from unitok.backends.interfaces import Heard
 from unitok.backends.own import UnitokTranslator
-from unitok.lora import lora_config
+from unitok.decoder.lora import lora_config
 from unitok.model import Model
 from unitok.nbest import ListOptions, read_lists
 from unitok.nbest_making import MakingOptions, make_lists, translated, utterances

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.hf import load_core, save_core, to_hf_state
 from unitok_tokenizers.errors import InputError
 

@@ -27,17 +27,17 @@ from tests.tiny_model import speech, tiny_model
 from tests.toy_plans import PROPERTY
 from unitok.adapters.registry import ADAPTERS
 from unitok.allowed import ROWS, MaskTable, rows_of
-from unitok.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
 from unitok.cli.main import main
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.lora import LoraConfig, add_lora
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.moe import MixtureConfig, expand
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig, differences
 from unitok.latent import LatentFrontEnd
-from unitok.lora import LoraConfig, add_lora
 from unitok.masked import pseudo_logprobs
-from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
 from unitok.nbest import write_lists
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig, differences
 from unitok.placement import place
 from unitok.rescoring import rescore
 from unitok.rescoring_head import RescoringHead

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from tests import toy_shards
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import train
 from unitok_training.train_config import TrainConfig
@@ -93,7 +93,7 @@ from pathlib import Path
 import torch
 
 from tests import toy_shards
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import Trainer
 from unitok_training.mixture import Mixture

@@ -22,13 +22,13 @@ from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
 from unitok.adapters.base import AdapterSizes
 from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.lora import LoraConfig, add_lora
+from unitok.decoder.moe import MixtureConfig, expand
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.latent import LatentFrontEnd
-from unitok.lora import LoraConfig, add_lora
-from unitok.mixture_feed_forward import MixtureConfig, expand
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import read_manifest

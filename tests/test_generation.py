@@ -8,7 +8,7 @@ import torch
 
 from tests import toy_shards
 from unitok.beam import beam_search
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation import generate, score
 from unitok.sampling import GREEDY, Sampling, draw, filter_logits, sample
 from unitok_tokenizers.errors import InputError

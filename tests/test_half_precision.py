@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from tests.tiny_model import RATE, speech
 from unitok.adapters.base import AdapterSizes
 from unitok.adapters.registry import ADAPTERS, make_adapter
-from unitok.cache import KVCache, StepAttend
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, DecoderConfig, FeedForward, PackedAttend
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.kv_cache import KVCache, StepAttend
+from unitok.decoder.lora import LoraConfig, add_lora
+from unitok.decoder.model import Decoder, DecoderConfig, FeedForward, PackedAttend
+from unitok.decoder.moe import MixtureConfig, expand, mixture_factory, mixtures
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.hearing import places
 from unitok.latent import LatentFrontEnd
-from unitok.lora import LoraConfig, add_lora
-from unitok.mixture_feed_forward import MixtureConfig, expand, mixture_factory, mixtures
 from unitok.native import find_compiler
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.stepping import Stepper
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig

@@ -20,9 +20,9 @@ from unitok.adapters.base import AdapterSizes
 from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.cli.main import main
+from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.hearing import Hearing, encoder_of, hearing_of, places
 from unitok.latent import LatentFrontEnd
-from unitok.lora import LoraConfig, add_lora
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances

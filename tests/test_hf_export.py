@@ -21,15 +21,15 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_model import WORDS, tiny_model
 from unitok.cli.main import main
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.moe import MixtureConfig, expand, mixtures
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.export import export_hf, import_hf
 from unitok.generation import generate
 from unitok.hf_tokenizer import token_names, tokenizer_config, tokenizer_json
-from unitok.lora import LoraConfig, add_lora, lora_config, updates
-from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt

@@ -12,9 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
-from unitok.hf import save_core
-from unitok.lora import (
+from unitok.decoder.lora import (
     LoraConfig,
     add_lora,
     load_lora,
@@ -24,6 +22,8 @@ from unitok.lora import (
     updates,
     without_lora,
 )
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
+from unitok.hf import save_core
 from unitok.stepping import Stepper, fingerprint
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError

@@ -10,14 +10,14 @@ import torch
 from tests.tiny_model import tiny_model
 from unitok.backends.interfaces import Heard
 from unitok.correction import Corrector
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder, pack_documents
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
+from unitok.decoder.model import Decoder, pack_documents
+from unitok.decoder.moe import MixtureConfig, expand, first_experts, mixtures
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.hf import load_core
-from unitok.lora import LoraConfig, add_lora, lora_config, updates
-from unitok.mixture_feed_forward import MixtureConfig, expand, first_experts, mixtures
 from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.correction_training import noise_vectors_of
 

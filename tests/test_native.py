@@ -18,7 +18,7 @@ from tests.command import unitok as unitok_command
 from tests.test_stepping import PLAIN, made, ragged
 from tests.tiny_model import model_folder
 from unitok import native
-from unitok.decoder import DecoderConfig
+from unitok.decoder.model import DecoderConfig
 from unitok.generation import generate, prefill
 from unitok.stepping import Stepper
 from unitok_tokenizers.compute import find_compiler

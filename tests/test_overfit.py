@@ -12,7 +12,7 @@ import torch
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation import generate
 from unitok.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unitok.attention import reference_varlen_attention, split_attention
-from unitok.padded_attention import group_documents, padded_attention
+from unitok.decoder.attention import reference_varlen_attention, split_attention
+from unitok.decoder.dense_attention import group_documents, padded_attention
 
 
 def case(lengths: list[int], heads: int, kv_heads: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor]:

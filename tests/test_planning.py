@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unitok.cli.main import main
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training import planning
 from unitok_training.batch import collate

@@ -17,13 +17,19 @@ from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
 from tests.toy_shards import ToyShards
 from unitok.answering import Request
-from unitok.attention import Prefix, prefix_attention, reference_varlen_attention, split_attention, varlen_attention
 from unitok.beam import beam_search
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.attention import (
+    Prefix,
+    prefix_attention,
+    reference_varlen_attention,
+    split_attention,
+    varlen_attention,
+)
+from unitok.decoder.dense_attention import padded_attention
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.export import export_hf
 from unitok.generation import generate, score
 from unitok.model import Model
-from unitok.padded_attention import padded_attention
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt

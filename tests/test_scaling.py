@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitok.decoder import DecoderConfig
+from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training import planning, scaling
 from unitok_training.devices import GPUS

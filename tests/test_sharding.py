@@ -26,7 +26,7 @@ import torch
 
 from tests import toy_shards
 from tests.test_exactness import pack_hash
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import World, world_from_environment
 from unitok_training.loop import Trainer
 from unitok_training.mixture import Mixture

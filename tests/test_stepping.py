@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from unitok.beam import beam_search
-from unitok.cache import KVCache
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation import Generation, decode_step, generate, prefill, shared_prefix
 from unitok.sampling import Sampling
 from unitok.stepping import Stepper, quantise_rows, steppable

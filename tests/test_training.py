@@ -16,7 +16,7 @@ from tests import toy_shards
 from tests.toy_shards import ToyShards
 from unitok.adapters.base import AdapterSizes
 from unitok.adapters.registry import make_adapter
-from unitok.decoder import Decoder, DecoderConfig, pack_documents
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint

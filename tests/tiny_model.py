@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.model import Model
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from unitok.beam import beam_search
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.generation import Generated, generate
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
 from unitok.latent import LatentFrontEnd

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unitok.allowed import MaskTable
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.generation import decode_step, masked_log_softmax, prefill, stepper_of
 from unitok.prompt_vectors import PromptVectors
 from unitok.stepping import Stepper

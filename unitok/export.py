@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.lora import lora_config, merge_lora
+from unitok.decoder.model import Decoder
+from unitok.decoder.moe import mixtures
 from unitok.hf import expand_vocabulary, load_core, save_core, stock_class
 from unitok.hf_mixture import MIXTRAL, load_mixtral, save_mixtral
 from unitok.hf_tokenizer import tokenizer_config, tokenizer_json
-from unitok.lora import lora_config, merge_lora
-from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
 from unitok.model_files import read_decoder
 from unitok.model_parts import save_mixture

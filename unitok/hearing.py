@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from unitok.backends.ctc import CtcRecogniser, ctc_folder
-from unitok.cross_attention import CrossAttentionAdapter
+from unitok.decoder.cross_attention import CrossAttentionAdapter
+from unitok.decoder.lora import lora_config, merge_lora
 from unitok.latent import LatentFrontEnd
-from unitok.lora import lora_config, merge_lora
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.nbest_making import Utterance, utterances

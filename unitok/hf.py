@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.decoder import Decoder, DecoderConfig, FeedForward
-from unitok.mixture_feed_forward import mixture_factory, mixtures
+from unitok.decoder.model import Decoder, DecoderConfig, FeedForward
+from unitok.decoder.moe import mixture_factory, mixtures
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 

@@ -1,4 +1,4 @@
-"""A decoder with experts in the names and files of Hugging Face: Mixtral routes as `unitok.mixture_feed_forward` does.
+"""A decoder with experts in the names and files of Hugging Face: Mixtral routes as `unitok.decoder.moe` does.
 
 Both take the softmax over all experts, keep the k largest and let them sum to 1. Mixtral has one norm before its
 experts and router; ours has one for each expert, and the router reads the first one's. Scales of norms are therefore
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.decoder import Block, Decoder
+from unitok.decoder.model import Block, Decoder
+from unitok.decoder.moe import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok.hf import (
     from_hf_config,
     load_hf_state,
@@ -24,7 +25,6 @@ from unitok.hf import (
     to_hf_state,
     with_its_head,
 )
-from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 

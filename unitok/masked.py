@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.attention import HostLengths, varlen_attention
-from unitok.decoder import Decoder, pack_documents
+from unitok.decoder.attention import HostLengths, varlen_attention
+from unitok.decoder.model import Decoder, pack_documents
 from unitok.model import Model
 from unitok_tokenizers.grammar.render import Plan, Span, render
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from unitok.answering import Answering
-from unitok.decoder import Decoder
+from unitok.decoder.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
+from unitok.decoder.model import Decoder
 from unitok.hf import load_core, save_core
 from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
-from unitok.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
 from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder import Decoder
-from unitok.mixture_feed_forward import MixtureConfig, expand, expert_tensors, first_experts, mixtures
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.model import Decoder
+from unitok.decoder.moe import MixtureConfig, expand, expert_tensors, first_experts, mixtures
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unitok.cache import KVCache
-from unitok.decoder import Block, Decoder, FeedForward
+from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.model import Block, Decoder, FeedForward
 from unitok_tokenizers.compute import find_compiler
 
 SOURCE = Path(__file__).with_name("step.cpp")

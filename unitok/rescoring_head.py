@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unitok.decoder import pack_documents
+from unitok.decoder.model import pack_documents
 from unitok.model import Model
 from unitok_tokenizers.grammar.render import Plan, Span, render
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from unitok.decoder import pack_documents
+from unitok.decoder.model import pack_documents
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 
 if TYPE_CHECKING:

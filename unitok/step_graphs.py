@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.cache import KVCache
-from unitok.decoder import Decoder
+from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.model import Decoder
 from unitok.sampling import GREEDY, Sampling, choose
 from unitok.stepping import Stepper, fingerprint
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unitok import native
-from unitok.cache import KVCache
-from unitok.decoder import Block, Decoder, FeedForward
+from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.model import Block, Decoder, FeedForward
 from unitok_tokenizers.errors import InputError
 
 Linear = Callable[[Tensor], Tensor]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from unitok.coordinator import LISTEN
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences

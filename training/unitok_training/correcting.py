@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from unitok.correction import Beside, Corrector, VectorsOf
-from unitok.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.lora import TARGETS, LoraConfig
+from unitok.decoder.moe import MixtureConfig, expand, mixtures
+from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.hearing import ADAPTER, ENCODER, encoder_of, hearing_of
-from unitok.lora import TARGETS, LoraConfig
-from unitok.mixture_feed_forward import MixtureConfig, expand, mixtures
 from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.prompting import PromptCorrector, own_language_model
 from unitok_tokenizers.errors import InputError
 from unitok_training.correction_training import (

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from unitok.backends.choose import recogniser_of
+from unitok.decoder.lora import updates
 from unitok.hearing import encoder_of
-from unitok.lora import updates
 from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances

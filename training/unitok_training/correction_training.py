@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from unitok.correction import VectorsOf, correction_plan
-from unitok.cross_attention import CrossAttentionAdapter
-from unitok.decoder import Decoder
+from unitok.decoder.cross_attention import CrossAttentionAdapter
+from unitok.decoder.lora import LoraConfig, add_lora, updates
+from unitok.decoder.model import Decoder
+from unitok.decoder.moe import mixtures
+from unitok.decoder.noise_vector import NoiseVector, differences
 from unitok.hearing import Hearing
-from unitok.lora import LoraConfig, add_lora, updates
-from unitok.mixture_feed_forward import mixtures
 from unitok.model import Model
 from unitok.nbest import NBest
-from unitok.noise_vector import NoiseVector, differences
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_training.batch import Pack
@@ -123,7 +123,7 @@ def train_expert_corrector(
     told: bool = True,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Teach a model with experts (`unitok.mixture_feed_forward.expand`), in place; every task has an expert (NeKo).
+    """Teach a model with experts (`unitok.decoder.moe.expand`), in place; every task has an expert (NeKo).
 
     A task is a language and a target; where there are more of them than experts, some share one. With `told=False` none
     has its own: the router is alone.

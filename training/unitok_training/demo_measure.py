@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.compute import AUTO, Compute, resolve

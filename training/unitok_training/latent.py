@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder import Decoder
+from unitok.decoder.lora import LoraConfig, add_lora, updates
+from unitok.decoder.model import Decoder
 from unitok.latent import LatentFrontEnd, Latents
-from unitok.lora import LoraConfig, add_lora, updates
 from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unitok.answering import Request
 from unitok.correction import edits
-from unitok.decoder import pack_documents
+from unitok.decoder.model import pack_documents
 from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.compute import check_precision, resolve

@@ -11,7 +11,7 @@ import torch
 
 from unitok.adapters.base import Adapter, AdapterSizes
 from unitok.adapters.registry import make_adapter
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.hearing import encoder_of
 from unitok.latent import LatentFrontEnd
 from unitok.model import Model

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.decoder import Decoder
-from unitok.mixture_feed_forward import balance_loss, mixtures, told_experts
+from unitok.decoder.model import Decoder
+from unitok.decoder.moe import balance_loss, mixtures, told_experts
 from unitok_tokenizers.errors import InputError
 from unitok_training.batch import Pack
 from unitok_training.finetune import HiddenOf, plain_hidden

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok_tokenizers.grammar.tasks import opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import NO_LABEL, Pack

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from unitok.decoder import DecoderConfig
-from unitok.padded_attention import GROUP_SCORES, LONGEST
+from unitok.decoder.dense_attention import GROUP_SCORES, LONGEST
+from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.devices import Device

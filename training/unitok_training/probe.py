@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unitok.answering import Request
-from unitok.decoder import PackedAttend, pack_documents
+from unitok.decoder.model import PackedAttend, pack_documents
 from unitok.model import Model
 from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.data.manifest import Row

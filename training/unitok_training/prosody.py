@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from unitok.decoder import DecoderConfig
+from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_training.mixture import LINES, Curriculum, Mixture, parse_key

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok.routing import Call, Router, Rule, Script, read_call
 from unitok.tools import Registry, Tool

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from unitok.decoder import Decoder, DecoderConfig
+from unitok.decoder.lora import lora_config
+from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.hf import expand_vocabulary
-from unitok.lora import lora_config
 from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

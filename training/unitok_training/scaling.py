@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from unitok.decoder import DecoderConfig
+from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training import planning
 from unitok_training.devices import GPUS, Device

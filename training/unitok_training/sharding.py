@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_training.distributed import World
 from unitok_training.optim import Masters, Matrices, orthogonalise

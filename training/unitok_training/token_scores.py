@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from unitok.decoder import pack_documents
+from unitok.decoder.model import pack_documents
 from unitok.model import Model
 from unitok.sampling import masked_log_softmax
 from unitok_tokenizers.errors import InputError

@@ -93,7 +93,7 @@ def installed(name: str) -> str | None:
 
 def kernel(device_type: str) -> str:
     """Name of the attention kernel that a device would use, or why there is none."""
-    from unitok.attention import resolve
+    from unitok.decoder.attention import resolve
 
     try:
         return str(resolve(device_type).__name__)

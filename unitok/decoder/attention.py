@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.padded_attention import LONGEST, padded_attention
+from unitok.decoder.dense_attention import LONGEST, padded_attention
 
 VarlenAttention = Callable[..., Tensor]
 LARGEST_HEAD = 256

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.attention import HostLengths, Prefix, varlen_attention
-from unitok.decoder import DecoderConfig
+from unitok.decoder.attention import HostLengths, Prefix, varlen_attention
+from unitok.decoder.model import DecoderConfig
 
 
 class KVCache:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from unitok.attention import HostLengths, Prefix, varlen_attention
-from unitok.recomputing import keep_products
+from unitok.decoder.activation_checkpointing import keep_products
+from unitok.decoder.attention import HostLengths, Prefix, varlen_attention
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 

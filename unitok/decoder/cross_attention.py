@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder import Block, Decoder, DecoderConfig, rms_norm
+from unitok.decoder.model import Block, Decoder, DecoderConfig, rms_norm
 
 
 @dataclass(frozen=True, kw_only=True)

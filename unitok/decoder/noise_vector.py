@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unitok.decoder import Decoder
+from unitok.decoder.model import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder import Block, Decoder, DecoderConfig, FeedForward, rms_norm
+from unitok.decoder.model import Block, Decoder, DecoderConfig, FeedForward, rms_norm
 from unitok_tokenizers.errors import InputError
 
 EXPERT_WEIGHTS = ("norm", "gate_up", "down")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from unitok.decoder import Block, FeedForward
+from unitok.decoder.model import Block, FeedForward
 from unitok_tokenizers.errors import InputError
 
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")

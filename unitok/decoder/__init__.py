@@ -1,0 +1,1 @@
+"""The decoder: its blocks, attention, cache, and what can be put into it."""
