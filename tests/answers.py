@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
-from unitok.adapters.base import AdapterSizes
-from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.coordinator import Coordinator
 from unitok.correction import Corrector
-from unitok.latent import LatentFrontEnd
+from unitok.frontends.adapters.base import AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.base import LatentFrontEnd
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import NBest

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.recordings import write_pairs
-from unitok.adapters.registry import ADAPTERS
 from unitok.cli.main import main
+from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError

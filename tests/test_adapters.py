@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unitok.adapters.base import Adapter, AdapterSizes
-from unitok.adapters.blank_probability import BlankProbabilityAdapter
-from unitok.adapters.frame_averaging import average_runs
-from unitok.adapters.random_downsampling import RandomDownsamplingAdapter
-from unitok.adapters.registry import ADAPTERS, adapter_from_json, make_adapter
-from unitok.adapters.token_mapping import TokenMappingAdapter
+from unitok.frontends.adapters.base import Adapter, AdapterSizes
+from unitok.frontends.adapters.blank_probability import BlankProbabilityAdapter
+from unitok.frontends.adapters.frame_averaging import average_runs
+from unitok.frontends.adapters.random_downsampling import RandomDownsamplingAdapter
+from unitok.frontends.adapters.registry import ADAPTERS, adapter_from_json, make_adapter
+from unitok.frontends.adapters.token_mapping import TokenMappingAdapter
 from unitok_tokenizers.errors import InputError
 
 SIZES = AdapterSizes(frames=12, vectors=16, labels=5)

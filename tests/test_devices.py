@@ -25,7 +25,6 @@ from tests.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told,
 from tests.elsewhere import Elsewhere, elsewhere
 from tests.tiny_model import speech, tiny_model
 from tests.toy_plans import PROPERTY
-from unitok.adapters.registry import ADAPTERS
 from unitok.allowed import ROWS, MaskTable, rows_of
 from unitok.cli.main import main
 from unitok.decoder.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
@@ -34,7 +33,8 @@ from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.decoder.moe import MixtureConfig, expand
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig, differences
-from unitok.latent import LatentFrontEnd
+from unitok.frontends.adapters.registry import ADAPTERS
+from unitok.frontends.base import LatentFrontEnd
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import write_lists

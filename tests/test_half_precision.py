@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny_model import RATE, speech
-from unitok.adapters.base import AdapterSizes
-from unitok.adapters.registry import ADAPTERS, make_adapter
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.kv_cache import KVCache, StepAttend
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig, FeedForward, PackedAttend
 from unitok.decoder.moe import MixtureConfig, expand, mixture_factory, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok.frontends.adapters.base import AdapterSizes
+from unitok.frontends.adapters.registry import ADAPTERS, make_adapter
+from unitok.frontends.base import LatentFrontEnd
 from unitok.hearing import places
-from unitok.latent import LatentFrontEnd
 from unitok.native import find_compiler
 from unitok.stepping import Stepper
 from unitok_tokenizers.acoustic.rvq import ResidualVq

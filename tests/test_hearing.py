@@ -16,13 +16,13 @@ import torch
 
 from tests.test_cli import fails
 from tests.tiny_model import RATE, model_folder, tiny_model
-from unitok.adapters.base import AdapterSizes
-from unitok.adapters.registry import make_adapter
 from unitok.backends.interfaces import Heard
 from unitok.cli.main import main
 from unitok.decoder.lora import LoraConfig, add_lora
+from unitok.frontends.adapters.base import AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.base import LatentFrontEnd
 from unitok.hearing import Hearing, encoder_of, hearing_of, places
-from unitok.latent import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances

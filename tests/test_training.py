@@ -14,9 +14,9 @@ import torch
 
 from tests import toy_shards
 from tests.toy_shards import ToyShards
-from unitok.adapters.base import AdapterSizes
-from unitok.adapters.registry import make_adapter
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
+from unitok.frontends.adapters.base import AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint import read_checkpoint

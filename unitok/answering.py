@@ -16,13 +16,13 @@ from torch import nn
 
 from unitok.beam import beam_search
 from unitok.decoder.model import Decoder
+from unitok.frontends.base import LatentFrontEnd
+from unitok.frontends.prompt_vectors import PromptVectors, placed
 from unitok.generation import Generated, generate
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
-from unitok.latent import LatentFrontEnd
 from unitok.limits import Limits
 from unitok.listening import Listener
 from unitok.long_audio import Cutting
-from unitok.prompt_vectors import PromptVectors, placed
 from unitok.results import Result
 from unitok.sampling import GREEDY, Sampling
 from unitok.step_graphs import SIZES, StepGraphs

@@ -12,8 +12,8 @@ import torch
 
 from unitok.allowed import MaskTable
 from unitok.decoder.model import Decoder
+from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation import decode_step, masked_log_softmax, prefill, stepper_of
-from unitok.prompt_vectors import PromptVectors
 from unitok.stepping import Stepper
 from unitok_tokenizers.grammar.automaton import Automaton
 

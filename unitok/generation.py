@@ -16,7 +16,7 @@ from torch import Tensor
 from unitok.allowed import MaskTable, rows_of
 from unitok.decoder.kv_cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder.model import Decoder, pack_documents
-from unitok.prompt_vectors import PromptVectors, first_place, joined
+from unitok.frontends.prompt_vectors import PromptVectors, first_place, joined
 from unitok.sampling import GREEDY, Sampling, choose, masked_log_softmax
 from unitok.step_graphs import StepGraphs
 from unitok.stepping import Stepper, steppable

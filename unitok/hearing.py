@@ -21,7 +21,7 @@ from torch.nn import functional
 from unitok.backends.ctc import CtcRecogniser, ctc_folder
 from unitok.decoder.cross_attention import CrossAttentionAdapter
 from unitok.decoder.lora import lora_config, merge_lora
-from unitok.latent import LatentFrontEnd
+from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.nbest_making import Utterance, utterances

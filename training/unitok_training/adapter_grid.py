@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unitok.adapters.registry import ADAPTERS
+from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
@@ -27,7 +27,7 @@ class AdapterFigures:
     """How an adapter learned."""
 
     kind: str
-    """Name in `unitok.adapters.base.ADAPTERS`."""
+    """Name in `unitok.frontends.adapters.base.ADAPTERS`."""
     parameters: int
     """Weights that moved."""
     first: float

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from unitok.decoder.lora import LoraConfig, add_lora, updates
 from unitok.decoder.model import Decoder
-from unitok.latent import LatentFrontEnd, Latents
+from unitok.frontends.base import LatentFrontEnd, Latents
 from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError

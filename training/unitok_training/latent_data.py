@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.latent import LatentFrontEnd
+from unitok.frontends.base import LatentFrontEnd
 from unitok_tokenizers.audio.backgrounds import Surroundings, noises, surrounded
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.audio.speech_activity import leveled

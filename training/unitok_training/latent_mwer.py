@@ -18,8 +18,8 @@ from torch import Tensor
 from unitok.answering import Request
 from unitok.correction import edits
 from unitok.decoder.model import pack_documents
+from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
-from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from unitok.adapters.base import Adapter, AdapterSizes
-from unitok.adapters.registry import make_adapter
 from unitok.decoder.model import Decoder
+from unitok.frontends.adapters.base import Adapter, AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.base import LatentFrontEnd
 from unitok.hearing import encoder_of
-from unitok.latent import LatentFrontEnd
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.base import FrameEncoder

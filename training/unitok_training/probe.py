@@ -22,8 +22,8 @@ from torch import Tensor
 
 from unitok.answering import Request
 from unitok.decoder.model import PackedAttend, pack_documents
+from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
-from unitok.prompt_vectors import joined, placed
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json

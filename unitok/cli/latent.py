@@ -87,7 +87,7 @@ def run_adapters(options: argparse.Namespace) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from unitok.adapters.registry import ADAPTERS
+    from unitok.frontends.adapters.registry import ADAPTERS
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import write_json
     from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters

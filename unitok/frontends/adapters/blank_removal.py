@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unitok.adapters.base import BLANK, at_least_one, compact
-from unitok.adapters.ctc_compression import CtcCompression
+from unitok.frontends.adapters.base import BLANK, at_least_one, compact
+from unitok.frontends.adapters.ctc_compression import CtcCompression
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
-from unitok.adapters.qformer import QueryReader
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
+from unitok.frontends.adapters.qformer import QueryReader
 from unitok_tokenizers.encoders.layers import inside
 
 

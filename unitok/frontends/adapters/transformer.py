@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter
-from unitok.adapters.convolution import StridedConvolution
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter
+from unitok.frontends.adapters.convolution import StridedConvolution
 from unitok_tokenizers.encoders.layers import TransformerLayer, inside
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
 from unitok_tokenizers.encoders.layers import inside
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unitok.adapters.base import BLANK, Adapter, AdapterSizes, at_least_one, compact
+from unitok.frontends.adapters.base import BLANK, Adapter, AdapterSizes, at_least_one, compact
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter
-from unitok.adapters.registry import adapter_from_json
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, lora_json
+from unitok.frontends.adapters.base import Adapter
+from unitok.frontends.adapters.registry import adapter_from_json
 from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter, AdapterSizes
+from unitok.frontends.adapters.base import Adapter, AdapterSizes
 
 
 class CtcCompression(Adapter):

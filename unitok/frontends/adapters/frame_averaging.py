@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unitok.adapters.base import BLANK, at_least_one, compact
-from unitok.adapters.ctc_compression import CtcCompression
+from unitok.frontends.adapters.base import BLANK, at_least_one, compact
+from unitok.frontends.adapters.ctc_compression import CtcCompression
 from unitok_tokenizers.encoders.layers import inside
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
 from unitok_tokenizers.encoders.layers import QueryLayer, inside
 
 

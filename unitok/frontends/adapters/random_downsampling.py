@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive, compact, shorter
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, compact, shorter
 from unitok_tokenizers.encoders.layers import inside
 
 

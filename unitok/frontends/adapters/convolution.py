@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.adapters.base import Adapter, AdapterSizes, check_positive, shorter
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter
 
 
 @dataclass(frozen=True, kw_only=True)
