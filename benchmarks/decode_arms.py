@@ -13,11 +13,11 @@ import torch
 from benchmarks import llamacpp, material
 from benchmarks.arms import Arm
 from benchmarks.context import Context
-from unitok import native
 from unitok.decoder.model import Decoder
-from unitok.generation import generate
+from unitok.generation import cpu_kernel as native
+from unitok.generation.fast_step import Stepper
+from unitok.generation.generate import generate
 from unitok.hf import save_core
-from unitok.stepping import Stepper
 
 SHARPER = 6.0
 """The blocks' random matrices are scaled up: else the network repeats its last id, whatever it computes."""

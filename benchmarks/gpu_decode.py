@@ -13,8 +13,8 @@ import torch
 from benchmarks import material
 from benchmarks.arms import Arm, Measured, interleave
 from benchmarks.context import Context
-from unitok.generation import generate
-from unitok.step_graphs import StepGraphs
+from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.generate import generate
 
 LARGE = {"width": 2048, "layers": 24, "heads": 16, "kv_heads": 8, "ffn": 5632}
 CAPTURED, EAGER = "unitok.1b.bf16.graphs", "unitok.1b.bf16.torch"

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import Row, Setting
-from unitok.beam import beam_search
 from unitok.decoder import attention
 from unitok.decoder.attention import Prefix, reference_varlen_attention, varlen_attention
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
-from unitok.generation import generate
-from unitok.sampling import GREEDY, Sampling
-from unitok.step_graphs import StepGraphs
+from unitok.generation.beam_search import beam_search
+from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.generate import generate
+from unitok.generation.sampling import GREEDY, Sampling
 
 BOUNDS = (0, 5, 5, 69, 200, 201)
 """Of packed documents, an empty one among them."""

@@ -18,8 +18,8 @@ import torch
 from benchmarks import machine
 from benchmarks.gpu import Row, Setting
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.generation import generate
-from unitok.step_graphs import StepGraphs
+from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
 from unitok_training.batch import collate
 from unitok_training.documents import Document

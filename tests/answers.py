@@ -15,13 +15,13 @@ from unitok.correction import Corrector
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
+from unitok.generation.sampling import Sampling
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.rescoring import rescore
 from unitok.rescoring_head import last_states
 from unitok.results import Result
-from unitok.sampling import Sampling
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig

@@ -17,7 +17,7 @@ from unitok.answering import Request
 from unitok.backends.choose import recogniser_of, synthesiser_of
 from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
-from unitok.generation import score
+from unitok.generation.generate import score
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
@@ -44,7 +44,7 @@ def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_
     assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
     plan = Plan("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
     (prompt,), (automaton,), _ = model.prepare([Request(plan=plan)])
-    from unitok.beam import beam_search
+    from unitok.generation.beam_search import beam_search
 
     found = beam_search(model.decoder, prompt, automaton, beams=4, n_best=4, length_penalty=0.0)
     again = score(model.decoder, [prompt], [found[0].ids], automata=[automaton])[0]

@@ -25,7 +25,6 @@ from tests.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told,
 from tests.elsewhere import Elsewhere, elsewhere
 from tests.tiny_model import speech, tiny_model
 from tests.toy_plans import PROPERTY
-from unitok.allowed import ROWS, MaskTable, rows_of
 from unitok.cli.main import main
 from unitok.decoder.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
@@ -35,13 +34,14 @@ from unitok.decoder.moe import MixtureConfig, expand
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig, differences
 from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.frontends.base import LatentFrontEnd
+from unitok.generation.allowed_ids import ROWS, MaskTable, rows_of
+from unitok.generation.fast_step import Stepper
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import write_lists
 from unitok.placement import place
 from unitok.rescoring import rescore
 from unitok.rescoring_head import RescoringHead
-from unitok.stepping import Stepper
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt

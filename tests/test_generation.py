@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests import toy_shards
-from unitok.beam import beam_search
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
-from unitok.generation import generate, score
-from unitok.sampling import GREEDY, Sampling, draw, filter_logits, sample
+from unitok.generation.beam_search import beam_search
+from unitok.generation.generate import generate, score
+from unitok.generation.sampling import GREEDY, Sampling, draw, filter_logits, sample
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt

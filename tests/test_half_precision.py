@@ -27,9 +27,9 @@ from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import ADAPTERS, make_adapter
 from unitok.frontends.base import LatentFrontEnd
+from unitok.generation.cpu_kernel import find_compiler
+from unitok.generation.fast_step import Stepper
 from unitok.hearing import places
-from unitok.native import find_compiler
-from unitok.stepping import Stepper
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder

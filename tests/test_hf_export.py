@@ -27,7 +27,7 @@ from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.decoder.moe import MixtureConfig, expand, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.export import export_hf, import_hf
-from unitok.generation import generate
+from unitok.generation.generate import generate
 from unitok.hf_tokenizer import token_names, tokenizer_config, tokenizer_json
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError

@@ -16,7 +16,7 @@ import torch
 from tests.hf_tools import convert_to_gguf, harness_loglikelihoods, tune_lora, tune_sft
 from tests.tiny_model import tiny_model
 from unitok.export import export_hf, import_hf
-from unitok.generation import score
+from unitok.generation.generate import score
 from unitok.model import Model
 
 pytest.importorskip("transformers", reason="the hf extra is not installed")

@@ -18,11 +18,11 @@ from torch import nn
 from tests.launching import torchrun
 from tests.recordings import SENTENCES, write_pairs
 from tests.tiny_model import speech, tiny_model
-from unitok.beam import beam_search
 from unitok.cli.main import main
 from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.frontends.prompt_vectors import PromptVectors
-from unitok.generation import generate
+from unitok.generation.beam_search import beam_search
+from unitok.generation.generate import generate
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, speech, tiny_model
+from unitok.generation.length_limits import Limits
+from unitok.generation.listening import WINDOW_SECONDS, Listener, windows
+from unitok.generation.long_audio import Cutting
 from unitok.joined_results import PAUSE_SECONDS, join_results
-from unitok.limits import Limits
-from unitok.listening import WINDOW_SECONDS, Listener, windows
-from unitok.long_audio import Cutting
 from unitok.model import Model
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError

@@ -23,8 +23,8 @@ from unitok.decoder.lora import (
     without_lora,
 )
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
+from unitok.generation.fast_step import Stepper, fingerprint
 from unitok.hf import save_core
-from unitok.stepping import Stepper, fingerprint
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 
@@ -112,7 +112,7 @@ def test_the_quick_step_reads_updated_weights() -> None:
     before = fingerprint(model)
     moved(model)
     assert fingerprint(model) != before  # so that a stepper made earlier is made again
-    from unitok.generation import generate
+    from unitok.generation.generate import generate
 
     prompts = [DOCUMENTS.ids[:5].numpy()]
     general, quick = (

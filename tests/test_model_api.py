@@ -9,8 +9,8 @@ import pytest
 
 import unitok
 from tests.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.sampling import Sampling
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 

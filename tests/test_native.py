@@ -17,10 +17,10 @@ import unitok
 from tests.command import unitok as unitok_command
 from tests.test_stepping import PLAIN, made, ragged
 from tests.tiny_model import model_folder
-from unitok import native
 from unitok.decoder.model import DecoderConfig
-from unitok.generation import generate, prefill
-from unitok.stepping import Stepper
+from unitok.generation import cpu_kernel as native
+from unitok.generation.fast_step import Stepper
+from unitok.generation.generate import generate, prefill
 from unitok_tokenizers.compute import find_compiler
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")

@@ -13,8 +13,8 @@ import torch
 from tests import toy_shards
 from tests.toy_shards import ToyShards
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.generation import generate
-from unitok.sampling import Sampling
+from unitok.generation.generate import generate
+from unitok.generation.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, render, render_prompt
 from unitok_training.loop import train

@@ -17,7 +17,6 @@ from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
 from tests.toy_shards import ToyShards
 from unitok.answering import Request
-from unitok.beam import beam_search
 from unitok.decoder.attention import (
     Prefix,
     prefix_attention,
@@ -28,7 +27,8 @@ from unitok.decoder.attention import (
 from unitok.decoder.dense_attention import padded_attention
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.export import export_hf
-from unitok.generation import generate, score
+from unitok.generation.beam_search import beam_search
+from unitok.generation.generate import generate, score
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton

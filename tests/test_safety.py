@@ -14,10 +14,10 @@ from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
 from unitok.answering import Request, seeded
 from unitok.cli.main import main
-from unitok.limits import Limits
+from unitok.generation.length_limits import Limits
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
 from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

@@ -11,9 +11,9 @@ import torch
 from tests.test_generation import LIMIT, VOCABULARY, automata, prompts
 from tests.test_stepping import PLAIN, made, ragged
 from tests.tiny_model import tiny_model
-from unitok.generation import generate
-from unitok.sampling import GREEDY, Sampling
-from unitok.step_graphs import StepGraphs
+from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.generate import generate
+from unitok.generation.sampling import GREEDY, Sampling
 
 DRAWN = Sampling(temperature=0.9, top_k=30, top_p=0.95)
 LENGTHS, LIMITS = (3, 9, 5, 4, 8), [4, 1, 9, 2, 6]
@@ -38,7 +38,7 @@ def test_the_steps_of_a_batch_of_64_with_a_grammar_are_the_graphs_own(monkeypatc
     chosen = [prompts()[index % 4] for index in range(64)]
     eager = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT)
     graphs = StepGraphs(decoder, capacity=max(map(len, chosen)) + LIMIT)
-    monkeypatch.setattr("unitok.generation.decode_step", lambda *_: pytest.fail("an eager step was taken"))
+    monkeypatch.setattr("unitok.generation.generate.decode_step", lambda *_: pytest.fail("an eager step was taken"))
     fixed = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT, graphs=graphs)
     assert [one.ids.tolist() for one in fixed] == [one.ids.tolist() for one in eager]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from unitok.beam import beam_search
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.generation import Generation, decode_step, generate, prefill, shared_prefix
-from unitok.sampling import Sampling
-from unitok.stepping import Stepper, quantise_rows, steppable
+from unitok.generation.beam_search import beam_search
+from unitok.generation.fast_step import Stepper, quantise_rows, steppable
+from unitok.generation.generate import Generation, decode_step, generate, prefill, shared_prefix
+from unitok.generation.sampling import Sampling
 from unitok_tokenizers.compute import find_compiler
 
 PLAIN = DecoderConfig(vocab_size=64, width=32, layers=3, heads=4, kv_heads=2)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.sampling import Sampling
 from unitok.streaming import Chunk, TextStream
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError

@@ -14,11 +14,11 @@ from tests.command import refused
 from tests.command import unitok as run_command
 from tests.tiny_model import RATE, model_folder, tiny_model
 from unitok.backends.own import UnitokSynthesiser, UnitokTranslator
-from unitok.generation import score
+from unitok.generation.generate import score
+from unitok.generation.length_limits import Limits
+from unitok.generation.sampling import Sampling
 from unitok.joined_results import PAUSE_SECONDS
-from unitok.limits import Limits
 from unitok.model import Model
-from unitok.sampling import Sampling
 from unitok.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok.texts import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok_tokenizers.errors import InputError

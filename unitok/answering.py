@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from unitok.beam import beam_search
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
-from unitok.generation import Generated, generate
+from unitok.generation.beam_search import beam_search
+from unitok.generation.cuda_graphs import SIZES, StepGraphs
+from unitok.generation.fast_step import Stepper, steppable
+from unitok.generation.generate import Generated, generate
+from unitok.generation.length_limits import Limits
+from unitok.generation.listening import Listener
+from unitok.generation.long_audio import Cutting
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
-from unitok.limits import Limits
-from unitok.listening import Listener
-from unitok.long_audio import Cutting
 from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
-from unitok.step_graphs import SIZES, StepGraphs
-from unitok.stepping import Stepper, steppable
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton

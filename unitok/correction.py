@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unitok.answering import Request
-from unitok.generation import generate
+from unitok.generation.generate import generate
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError

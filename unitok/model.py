@@ -6,10 +6,10 @@ from pathlib import Path
 
 from unitok.answering import Voice
 from unitok.cascade import Cascade, cascade_of
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, names_a_file
 from unitok.model_files import write_model
 from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
 from unitok.task_model import TaskModel
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from unitok.answering import Request, seeded
 from unitok.backends.interfaces import Heard
 from unitok.backends.own import n_best_of
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.sampling import Sampling
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar.render import Plan

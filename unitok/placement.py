@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from unitok.answering import Answering
-from unitok.stepping import Stepper
+from unitok.generation.fast_step import Stepper
 from unitok_tokenizers.compute import PRECISIONS, check_precision, resolve
 from unitok_tokenizers.errors import InputError
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from unitok.generation import score as teacher_forced
+from unitok.generation.generate import score as teacher_forced
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.generation import generate
+from unitok.generation.generate import generate
 from unitok.task_model import TaskModel
 from unitok.tools import Registry
 from unitok_tokenizers.errors import InputError

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from unitok.answering import Answering, Request
-from unitok.generation import Generation
+from unitok.generation.generate import Generation
+from unitok.generation.long_audio import join_texts
+from unitok.generation.sampling import Sampling
 from unitok.joined_results import PAUSE_SECONDS, join_results
-from unitok.long_audio import join_texts
 from unitok.results import Result
-from unitok.sampling import Sampling
 from unitok_tokenizers.grammar.render import output_kinds
 from unitok_tokenizers.text.tokenizers import TextTokenizer
 from unitok_vocoder.streaming import UnitStream

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from unitok.answering import Answering, Request, SpokenPiece, Voice
+from unitok.generation.fast_step import Stepper, steppable
+from unitok.generation.long_audio import Transcript
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
 from unitok.joined_results import join_results
-from unitok.long_audio import Transcript
 from unitok.model_files import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
 from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
-from unitok.stepping import Stepper, steppable
 from unitok.streaming import Chunk, stream_request, stream_requests
 from unitok.texts import READS_TEXT, answer_text, stream_text
 from unitok_tokenizers.compute import resolve_device

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unitok.answering import Answering, Request
+from unitok.generation.long_audio import join_texts
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.joined_results import PAUSE_SECONDS, join_results
-from unitok.long_audio import join_texts
 from unitok.results import Result
-from unitok.sampling import GREEDY, Sampling
 from unitok.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError

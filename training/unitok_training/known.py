@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.limits import Limits
+from unitok.generation.length_limits import Limits
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.text.normalization.sentences import split_sentences

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unitok.generation import score
+from unitok.generation.generate import score
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
 from unitok_training.ngram import NgramModel
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from unitok.answering import Request, seeded
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok.results import Result
-from unitok.sampling import Sampling
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from unitok.decoder.model import pack_documents
+from unitok.generation.sampling import masked_log_softmax
 from unitok.model import Model
-from unitok.sampling import masked_log_softmax
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.tasks import output_kinds

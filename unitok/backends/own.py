@@ -9,7 +9,7 @@ import numpy as np
 
 from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Spoken, Voice
-from unitok.beam import beam_search
+from unitok.generation.beam_search import beam_search
 from unitok.task_model import TaskModel
 from unitok.texts import answer_text
 from unitok_tokenizers.errors import InputError

@@ -205,8 +205,8 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def answer(model: Model, options: argparse.Namespace, given: str | np.ndarray) -> Result:
     """What one request says. `given` is a recording, a text, or ids that were made elsewhere."""
+    from unitok.generation.sampling import Sampling
     from unitok.inputs import is_tokens, names_a_file
-    from unitok.sampling import Sampling
 
     sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     beams, seed = options.beams, options.seed

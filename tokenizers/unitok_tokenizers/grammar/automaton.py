@@ -256,7 +256,7 @@ class Automaton:
         """(size,) bool, True where an id may come next; nothing is kept of it.
 
         `size` may exceed the vocabulary's: the rest is padding, which is never allowed. Decoders make masks of many
-        states together, from `allowed` (`unitok.allowed`).
+        states together, from `allowed` (`unitok.generation.allowed_ids`).
         """
         mask = np.zeros(size, dtype=np.bool_)
         for start, stop in self.allowed():

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
-from unitok.sampling import GREEDY, Sampling, choose
-from unitok.stepping import Stepper, fingerprint
+from unitok.generation.fast_step import Stepper, fingerprint
+from unitok.generation.sampling import GREEDY, Sampling, choose
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 WARM_UPS = 2

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unitok.allowed import MaskTable
 from unitok.decoder.model import Decoder
 from unitok.frontends.prompt_vectors import PromptVectors
-from unitok.generation import decode_step, masked_log_softmax, prefill, stepper_of
-from unitok.stepping import Stepper
+from unitok.generation.allowed_ids import MaskTable
+from unitok.generation.fast_step import Stepper
+from unitok.generation.generate import decode_step, masked_log_softmax, prefill, stepper_of
 from unitok_tokenizers.grammar.automaton import Automaton
 
 

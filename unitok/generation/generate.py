@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.allowed import MaskTable, rows_of
 from unitok.decoder.kv_cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors, first_place, joined
-from unitok.sampling import GREEDY, Sampling, choose, masked_log_softmax
-from unitok.step_graphs import StepGraphs
-from unitok.stepping import Stepper, steppable
+from unitok.generation.allowed_ids import MaskTable, rows_of
+from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.fast_step import Stepper, steppable
+from unitok.generation.sampling import GREEDY, Sampling, choose, masked_log_softmax
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.seeds import check_seed

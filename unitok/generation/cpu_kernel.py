@@ -1,4 +1,4 @@
-"""The step of one sequence on a processor as one compiled function: `step.cpp`, built by the system's compiler.
+"""The step of one sequence on a processor as one compiled function: `cpu_kernel.cpp`, built by the system's compiler.
 
 Of a batch's step it is the attention, which reads what each sequence has filled and not the longest's positions of all.
 
@@ -29,14 +29,14 @@ from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Block, Decoder, FeedForward
 from unitok_tokenizers.compute import find_compiler
 
-SOURCE = Path(__file__).with_name("step.cpp")
+SOURCE = Path(__file__).with_name("cpu_kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-funroll-loops", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 NATIVE = ("-march=native", "-mprefer-vector-width=512")
 """Left out where a compiler does not know them."""
 WITHOUT_AVX512 = "-mno-avx512f"
 """For a processor that torch's own kernels take for one without, by its nature or by $ATEN_CPU_CAPABILITY."""
 LONGEST_HEAD = 1024
-"""Head size that `step.cpp` has room for."""
+"""Head size that `cpu_kernel.cpp` has room for."""
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -91,7 +91,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_to(path: Path, compiler: str) -> bool:
-    """Compile `step.cpp` for this processor into a shared library, whole or not at all; says whether it worked."""
+    """Compile `cpu_kernel.cpp` for this processor into a shared library, whole or not at all; says whether it worked."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         native = for_processor()
