@@ -17,7 +17,7 @@ from unitok.decoder.model import Decoder
 from unitok.generation import cpu_kernel as native
 from unitok.generation.fast_step import Stepper
 from unitok.generation.generate import generate
-from unitok.hf import save_core
+from unitok.huggingface.weights import save_core
 
 SHARPER = 6.0
 """The blocks' random matrices are scaled up: else the network repeats its last id, whatever it computes."""

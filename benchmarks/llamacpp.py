@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unitok.decoder.model import Decoder
-from unitok.hf import to_hf_state
+from unitok.huggingface.weights import to_hf_state
 
 TYPES = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
 """Our precisions → ggml's nearest."""

@@ -23,7 +23,7 @@ from benchmarks.context import Context
 from benchmarks.decode import NO_UNITS, lowest
 from benchmarks.results import Outcome
 from unitok.decoder.model import Decoder
-from unitok.hf import save_core
+from unitok.huggingface.weights import save_core
 from unitok_tokenizers.compute import resolve_device
 from unitok_training.distributed import World
 from unitok_training.documents import Document

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
-from unitok.hf import load_core, save_core, to_hf_state
+from unitok.huggingface.weights import load_core, save_core, to_hf_state
 from unitok_tokenizers.errors import InputError
 
 COMMON: dict[str, Any] = {

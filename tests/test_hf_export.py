@@ -28,7 +28,7 @@ from unitok.decoder.moe import MixtureConfig, expand, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.export import export_hf, import_hf
 from unitok.generation.generate import generate
-from unitok.hf_tokenizer import token_names, tokenizer_config, tokenizer_json
+from unitok.huggingface.tokenizer import token_names, tokenizer_config, tokenizer_json
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json

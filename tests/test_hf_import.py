@@ -16,8 +16,8 @@ from tests.test_hf_export import USER_TEXTS, files, own_logits
 from tests.tiny_model import speech, tokenizers
 from unitok.cli.main import main
 from unitok.export import export_hf, import_hf
-from unitok.hf import expand_vocabulary, load_core, load_hf_state, read_state
-from unitok.hf_tokenizer import token_names
+from unitok.huggingface.tokenizer import token_names
+from unitok.huggingface.weights import expand_vocabulary, load_core, load_hf_state, read_state
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.tokenizers import HostText

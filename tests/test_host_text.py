@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.hf_hosts import write_tokenizer
 from tests.tiny_model import tokenizers
-from unitok.hf_tokenizer import tokenizer_json
+from unitok.huggingface.tokenizer import tokenizer_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.tokenizers import HostText, load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet

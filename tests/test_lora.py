@@ -24,7 +24,7 @@ from unitok.decoder.lora import (
 )
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation.fast_step import Stepper, fingerprint
-from unitok.hf import save_core
+from unitok.huggingface.weights import save_core
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 

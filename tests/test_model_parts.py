@@ -15,7 +15,7 @@ from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.decoder.moe import MixtureConfig, expand, first_experts, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
-from unitok.hf import load_core
+from unitok.huggingface.weights import load_core
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok_tokenizers.errors import InputError

@@ -12,9 +12,9 @@ import torch
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
-from unitok.hf import expand_vocabulary, load_core, save_core, stock_class
-from unitok.hf_mixture import MIXTRAL, load_mixtral, save_mixtral
-from unitok.hf_tokenizer import tokenizer_config, tokenizer_json
+from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
+from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
+from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
 from unitok.model import Model
 from unitok.model_files import read_decoder
 from unitok.model_parts import save_mixture

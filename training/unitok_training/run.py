@@ -10,7 +10,7 @@ import torch
 
 from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.hf import expand_vocabulary
+from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unitok.decoder.model import Block, Decoder
 from unitok.decoder.moe import MixtureConfig, expand, expert_tensors, first_experts, mixtures
-from unitok.hf import (
+from unitok.huggingface.weights import (
     from_hf_config,
     load_hf_state,
     read_state,

@@ -1,0 +1,1 @@
+"""Weights and tokenizers in the files of stock transformers, both ways."""
