@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, model_folder, speech, tiny_model
-from unitok.answering import Request
 from unitok.backends.choose import recogniser_of, synthesiser_of
 from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
 from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.generation.generate import score
+from unitok.requests.base import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from tests.tiny_model import tiny_model
-from unitok.answering import Request
 from unitok.backends.interfaces import Heard
 from unitok.correction import Corrector, correction_plan, edits, majority, nearest
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
@@ -31,6 +30,7 @@ from unitok.prompting import (
     read_answer,
     tap_prompt,
 )
+from unitok.requests.base import Request
 from unitok.routing import Call, Router
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt

@@ -9,8 +9,8 @@ from tests.tiny_model import RATE, speech, tiny_model
 from unitok.generation.length_limits import Limits
 from unitok.generation.listening import WINDOW_SECONDS, Listener, windows
 from unitok.generation.long_audio import Cutting
-from unitok.joined_results import PAUSE_SECONDS, join_results
 from unitok.model import Model
+from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 

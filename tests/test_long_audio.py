@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_model import RATE, speech, tiny_model
-from unitok.answering import Request, SpokenPiece
 from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
+from unitok.requests.base import Request, SpokenPiece
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesise
 from unitok_tokenizers.corpora.toy_oracle import Oracle
 from unitok_tokenizers.grammar.render import Plan

@@ -16,7 +16,6 @@ from tests.test_automaton import prompt_of
 from tests.tiny_model import tiny_model
 from tests.toy_plans import LINES, line_name, own
 from tests.toy_shards import ToyShards
-from unitok.answering import Request
 from unitok.decoder.attention import (
     Prefix,
     prefix_attention,
@@ -30,6 +29,7 @@ from unitok.export import export_hf
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate, score
 from unitok.model import Model
+from unitok.requests.base import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt

@@ -11,7 +11,6 @@ import pytest
 
 from tests.test_cli import fails
 from tests.tiny_model import RATE, speech, tiny_model
-from unitok.answering import Request, seeded
 from unitok.cli.main import build_parser
 from unitok.export import import_hf
 from unitok.generation.generate import generate
@@ -19,6 +18,7 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
 from unitok.nbest import ListOptions
 from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.requests.base import Request, seeded
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan

@@ -11,7 +11,7 @@ import torch
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.streaming import Chunk, TextStream
+from unitok.requests.stream import Chunk, TextStream
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig

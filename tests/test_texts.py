@@ -17,10 +17,10 @@ from unitok.backends.own import UnitokSynthesiser, UnitokTranslator
 from unitok.generation.generate import score
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import Sampling
-from unitok.joined_results import PAUSE_SECONDS
 from unitok.model import Model
-from unitok.sentence_ends import PENALTY, cut_at_likely_ends
-from unitok.texts import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
+from unitok.requests.joined_results import PAUSE_SECONDS
+from unitok.requests.long_text import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
+from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan, render, render_prompt

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request
 from unitok.generation.generate import generate
 from unitok.model import Model
 from unitok.nbest import NBest
+from unitok.requests.base import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton

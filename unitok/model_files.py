@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.answering import Answering
 from unitok.decoder.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.length_limits import Limits
 from unitok.huggingface.weights import load_core, save_core
 from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
+from unitok.requests.base import Answering
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary

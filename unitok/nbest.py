@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request, seeded
 from unitok.backends.interfaces import Heard
 from unitok.backends.own import n_best_of
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.requests.base import Request, seeded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar.render import Plan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from unitok.answering import Answering
 from unitok.generation.fast_step import Stepper
+from unitok.requests.base import Answering
 from unitok_tokenizers.compute import PRECISIONS, check_precision, resolve
 from unitok_tokenizers.errors import InputError
 

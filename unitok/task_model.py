@@ -12,18 +12,18 @@ from typing import Self
 import numpy as np
 import torch
 
-from unitok.answering import Answering, Request, SpokenPiece, Voice
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.long_audio import Transcript
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
-from unitok.joined_results import join_results
 from unitok.model_files import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
+from unitok.requests.base import Answering, Request, SpokenPiece, Voice
+from unitok.requests.joined_results import join_results
+from unitok.requests.long_text import READS_TEXT, answer_text, stream_text
+from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
-from unitok.streaming import Chunk, stream_request, stream_requests
-from unitok.texts import READS_TEXT, answer_text, stream_text
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, output_kinds
@@ -120,7 +120,7 @@ class TaskModel(Answering):
         A string that looks like the path of a recording is one, also where there is no such file, which is an error;
         `generate("mt", text=…)` takes whatever it is given as text.
         Texts of any length are read as people write them, sentence by sentence; InputError for a character that the
-        model has not learned and for which it knows no other (`unitok.texts`).
+        model has not learned and for which it knows no other (`unitok.requests.long_text`).
 
         `front_end` as in `heard`: how speech is read.
         """

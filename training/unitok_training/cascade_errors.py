@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request
 from unitok.model import Model
 from unitok.nbest import NBest, read_lists
 from unitok.nbest_making import utterances
+from unitok.requests.base import Request
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan
 from unitok_training.scores import bleu

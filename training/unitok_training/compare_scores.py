@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request, seeded
+from unitok.requests.base import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_training.evaluation import (

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from unitok.answering import Request, seeded
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
+from unitok.requests.base import Request, seeded
 from unitok.results import Result
 from unitok.task_model import CHAIN, OUT_UNITS
 from unitok_tokenizers.audio.io import read_audio

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from unitok.answering import Request, seeded
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.requests.base import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.answering import Request
 from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.generation.beam_search import beam_search
+from unitok.requests.base import Request
+from unitok.requests.long_text import answer_text
 from unitok.task_model import TaskModel
-from unitok.texts import answer_text
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, parse
 

@@ -255,7 +255,7 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     """Save the audio, and print the texts; of speech that nothing here can say, every output on a line of its own."""
     import sys
 
-    from unitok.texts import cut_lines
+    from unitok.requests.long_text import cut_lines
     from unitok.token_files import lines_of, speech_ids
 
     speech = result.audio is not None or speech_ids(result) is not None

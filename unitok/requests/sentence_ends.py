@@ -19,7 +19,7 @@ from unitok.decoder.model import pack_documents
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 
 if TYPE_CHECKING:
-    from unitok.answering import Answering
+    from unitok.requests.base import Answering
 
 BATCH = 64
 """Places that are looked at together."""

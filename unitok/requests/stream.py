@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitok.answering import Answering, Request
 from unitok.generation.generate import Generation
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
-from unitok.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.base import Answering, Request
+from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import output_kinds
 from unitok_tokenizers.text.tokenizers import TextTokenizer

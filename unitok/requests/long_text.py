@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unitok.answering import Answering, Request
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.base import Answering, Request
+from unitok.requests.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
+from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
-from unitok.sentence_ends import cut_at_likely_ends, knows_texts
-from unitok.streaming import Chunk, stream_request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, check_plan, output_kinds
 from unitok_tokenizers.text.normalization.characters import CLAUSE
