@@ -9,8 +9,6 @@ import numpy as np
 import torch
 
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
-from unitok.backends.interfaces import Heard
-from unitok.coordinator import Coordinator
 from unitok.correction import Corrector
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
@@ -19,6 +17,8 @@ from unitok.generation.sampling import Sampling
 from unitok.masked import pseudo_logprobs
 from unitok.model import Model
 from unitok.nbest import NBest
+from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.dialogue import Coordinator
 from unitok.rescoring import rescore
 from unitok.rescoring_head import last_states
 from unitok.results import Result

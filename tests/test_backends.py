@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, model_folder, speech, tiny_model
-from unitok.backends.choose import recogniser_of, synthesiser_of
-from unitok.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
-from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.generation.generate import score
+from unitok.pipelines.backends.choose import recogniser_of, synthesiser_of
+from unitok.pipelines.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
+from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.requests.base import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
@@ -141,7 +141,7 @@ def test_transformers_pipelines_of_local_folders(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="pocketsphinx is missing (extra cascade)")
 def test_pocketsphinx_hears_english() -> None:
-    from unitok.backends.sphinx import SphinxRecogniser
+    from unitok.pipelines.backends.sphinx import SphinxRecogniser
 
     if not CLIPS.exists():
         pytest.skip("no ../shared/data/clips")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import tiny_model
-from unitok.coordinator import LISTEN, SPEAK, STOP, Coordinator, turn_plan
 from unitok.model import Model
+from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, turn_plan
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, build_sentences
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton

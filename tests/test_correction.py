@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from tests.tiny_model import tiny_model
-from unitok.backends.interfaces import Heard
 from unitok.correction import Corrector, correction_plan, edits, majority, nearest
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.model import Decoder, pack_documents
@@ -22,6 +21,8 @@ from unitok.decoder.moe import MixtureConfig, balance_loss, expand, mixtures, to
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.model import Model
 from unitok.nbest import NBest
+from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.router import Call, Router
 from unitok.prompting import (
     PromptCorrector,
     few_shot_prompt,
@@ -31,7 +32,6 @@ from unitok.prompting import (
     tap_prompt,
 )
 from unitok.requests.base import Request
-from unitok.routing import Call, Router
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton

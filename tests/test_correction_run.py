@@ -14,13 +14,13 @@ import pytest
 
 from tests.test_readme import write_recordings
 from tests.tiny_model import model_folder
-from unitok.backends.choose import recogniser_of
-from unitok.backends.interfaces import Heard
-from unitok.backends.own import UnitokTranslator
 from unitok.decoder.lora import lora_config
 from unitok.model import Model
 from unitok.nbest import ListOptions, read_lists
 from unitok.nbest_making import MakingOptions, make_lists, translated, utterances
+from unitok.pipelines.backends.choose import recogniser_of
+from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.own import UnitokTranslator
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.text.score_normalizer import basic

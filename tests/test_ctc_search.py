@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import model_folder, speech, tiny_model
-from unitok.backends.choose import recogniser_of
-from unitok.backends.ctc import CtcRecogniser
+from unitok.pipelines.backends.choose import recogniser_of
+from unitok.pipelines.backends.ctc import CtcRecogniser
 from unitok_tokenizers.encoders.ctc_search import prefix_search
 from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder
 from unitok_tokenizers.errors import InputError

@@ -19,7 +19,6 @@ from tokenizers.models import WordLevel
 from tests.test_readme import write_recordings
 from tests.tiny_ears import tiny_ears
 from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
-from unitok.backends.interfaces import Heard
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.moe import MixtureConfig, expand
@@ -29,6 +28,7 @@ from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
+from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import read_manifest

@@ -16,7 +16,6 @@ import torch
 
 from tests.test_cli import fails
 from tests.tiny_model import RATE, model_folder, tiny_model
-from unitok.backends.interfaces import Heard
 from unitok.cli.main import main
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.frontends.adapters.base import AdapterSizes
@@ -26,6 +25,7 @@ from unitok.hearing import Hearing, encoder_of, hearing_of, places
 from unitok.model import Model
 from unitok.nbest import NBest, Recording, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig

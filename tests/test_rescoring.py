@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_model import tiny_model
-from unitok.backends.interfaces import Heard
 from unitok.masked import cloze, hidden_both_ways, pseudo_logprobs
 from unitok.nbest import ListOptions, NBest, distinct, read_lists, write_lists
+from unitok.pipelines.backends.interfaces import Heard
 from unitok.rescoring import Features, Weights, best, combine, density_ratio, lm_scores, rescore, tune
 from unitok.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.errors import InputError

@@ -13,7 +13,7 @@ import torch
 from tests.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.model import Model
-from unitok.routing import Call, Router, Script
+from unitok.pipelines.router import Call, Router, Script
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.conformer import TrunkConfig

@@ -13,11 +13,11 @@ import unitok
 from tests.command import refused
 from tests.command import unitok as run_command
 from tests.tiny_model import RATE, model_folder, tiny_model
-from unitok.backends.own import UnitokSynthesiser, UnitokTranslator
 from unitok.generation.generate import score
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.pipelines.backends.own import UnitokSynthesiser, UnitokTranslator
 from unitok.requests.joined_results import PAUSE_SECONDS
 from unitok.requests.long_text import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends

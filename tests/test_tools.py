@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import RATE, speech, tiny_model
-from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
-from unitok.cascade import Cascade, Translate, cascade_of
 from unitok.model import Model
-from unitok.routing import Call, Router, Rule, Script, check_call, read_call
-from unitok.tools import Registry, Step, Tool, ToolPlan, Use, read_steps
+from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.cascade import Cascade, Translate, cascade_of
+from unitok.pipelines.router import Call, Router, Rule, Script, check_call, read_call
+from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use, read_steps
 from unitok_tokenizers.errors import InputError
 
 

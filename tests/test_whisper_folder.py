@@ -12,8 +12,8 @@ import torch
 
 from tests.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, tiny_whisper, write_ct2, write_hf
 from tests.tiny_model import speech, tiny_model
-from unitok.backends.choose import recogniser_of
-from unitok.backends.whisper import WhisperRecogniser, greedy_ids
+from unitok.pipelines.backends.choose import recogniser_of
+from unitok.pipelines.backends.whisper import WhisperRecogniser, greedy_ids
 from unitok_tokenizers.encoders.ctranslate2 import read_ct2
 from unitok_tokenizers.encoders.whisper_folder import load_whisper, whisper_of_ct2
 from unitok_tokenizers.errors import InputError

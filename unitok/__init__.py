@@ -38,7 +38,7 @@ _EXPORTS = {
     "Shards": "unitok_tokenizers.data.shards",
     "InputError": "unitok_tokenizers.errors",
     "Vocoder": "unitok_vocoder.vocoder",
-    "Cascade": "unitok.cascade",
+    "Cascade": "unitok.pipelines.cascade",
 }
 
 __all__ = ["__version__", "load", *_EXPORTS]

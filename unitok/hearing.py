@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.backends.ctc import CtcRecogniser, ctc_folder
 from unitok.decoder.cross_attention import CrossAttentionAdapter
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest import NBest
 from unitok.nbest_making import Utterance, utterances
+from unitok.pipelines.backends.ctc import CtcRecogniser, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.ctc import CtcFrameEncoder

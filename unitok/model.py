@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unitok.cascade import Cascade, cascade_of
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, names_a_file
 from unitok.model_files import write_model
+from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.base import Voice
 from unitok.results import Result
 from unitok.task_model import TaskModel

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard, Recogniser
 from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
+from unitok.pipelines.backends.interfaces import Heard, Recogniser
 from unitok.requests.base import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise

@@ -111,7 +111,7 @@ def own_language_model(model: Model, lang: str) -> Continue:
 
 def local_language_model(folder: Path | str, *, max_new_tokens: int = 64) -> Continue:
     """A causal language model of a local `transformers` folder; nothing is downloaded."""
-    from unitok.backends.hugging_face import local_pipeline
+    from unitok.pipelines.backends.hugging_face import local_pipeline
 
     pipeline: Any = local_pipeline("text-generation", folder)
 

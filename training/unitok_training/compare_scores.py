@@ -117,7 +117,7 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
 
 
 def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
-    """Recognise, translate, speak, as `unitok.cascade` does one by one; returns the tokens up to the translation.
+    """Recognise, translate, speak, as `unitok.pipelines.cascade` does one by one; returns the tokens up to the translation.
 
     Each stage is scored on what it was given, so that the errors of the ones before it are not its own.
     """

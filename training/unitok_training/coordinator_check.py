@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.coordinator import LISTEN
 from unitok.decoder.model import Decoder
 from unitok.model import Model
+from unitok.pipelines.dialogue import LISTEN
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences
 from unitok_tokenizers.encoders.frozen import MfccEncoder

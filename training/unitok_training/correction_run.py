@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from unitok.backends.choose import recogniser_of
 from unitok.decoder.lora import updates
 from unitok.hearing import encoder_of
 from unitok.model import Model
 from unitok.nbest import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.pipelines.backends.choose import recogniser_of
 from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError

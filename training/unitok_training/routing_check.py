@@ -17,8 +17,8 @@ import torch
 
 from unitok.decoder.model import Decoder
 from unitok.model import Model
-from unitok.routing import Call, Router, Rule, Script, read_call
-from unitok.tools import Registry, Tool
+from unitok.pipelines.router import Call, Router, Rule, Script, read_call
+from unitok.pipelines.tools import Registry, Tool
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.seeds import check_seed

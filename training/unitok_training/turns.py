@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unitok.coordinator import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_plan, units_of
 from unitok.model import Model
+from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_plan, units_of
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render

@@ -94,9 +94,9 @@ def run_nbest(options: argparse.Namespace) -> None:
     from dataclasses import replace
     from itertools import chain
 
-    from unitok.backends.choose import recogniser_of
     from unitok.nbest import ListOptions, write_lists
     from unitok.nbest_making import MakingOptions, make_lists, utterances
+    from unitok.pipelines.backends.choose import recogniser_of
 
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.backends.whisper import WhisperRecogniser
+from unitok.pipelines.backends.whisper import WhisperRecogniser
 from unitok_tokenizers.files import read_json
 
 

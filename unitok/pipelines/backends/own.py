@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard, Spoken, Voice
 from unitok.generation.beam_search import beam_search
+from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
 from unitok.requests.base import Request
 from unitok.requests.long_text import answer_text
 from unitok.task_model import TaskModel

@@ -12,12 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
-from unitok.backends.interfaces import Recogniser, Spoken, Synthesiser, Voice
-from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.inputs import Audio, is_tokens, read_samples
+from unitok.pipelines.backends.interfaces import Recogniser, Spoken, Synthesiser, Voice
+from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use
 from unitok.results import Result, Stage
 from unitok.task_model import TaskModel
-from unitok.tools import Registry, Step, Tool, ToolPlan, Use
 from unitok_tokenizers.errors import InputError
 
 Translate = Callable[[str, str, str], str]
@@ -119,11 +119,11 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
 
 
 def cascade_of(model: TaskModel, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
-    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`unitok.backends.choose`).
+    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`unitok.pipelines.backends.choose`).
 
     A model without a vocoder translates into text only.
     """
-    from unitok.backends.choose import recogniser_of, synthesiser_of
+    from unitok.pipelines.backends.choose import recogniser_of, synthesiser_of
 
     mute = synthesiser == "unitok" and model.vocoder is None
     hears = UnitokRecogniser(model) if recogniser == "unitok" else recogniser_of(recogniser, model)

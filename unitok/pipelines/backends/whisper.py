@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.backends.interfaces import Heard
 from unitok.generation.long_audio import SILENCE_DB, Cutting, Piece, Transcript, cut
+from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.speech_activity import loudness
 from unitok_tokenizers.encoders.whisper_folder import WhisperParts, load_whisper
 from unitok_tokenizers.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.errors import InputError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.backends.interfaces import Heard, Spoken, Voice
+from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
 from unitok_tokenizers.errors import InputError
 
 LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}

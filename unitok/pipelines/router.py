@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok.generation.generate import generate
+from unitok.pipelines.tools import Registry
 from unitok.task_model import TaskModel
-from unitok.tools import Registry
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, parse, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton

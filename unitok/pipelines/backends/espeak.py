@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitok.backends import interfaces
-from unitok.backends.interfaces import Spoken
+from unitok.pipelines.backends import interfaces
+from unitok.pipelines.backends.interfaces import Spoken
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.corpora.espeak import SAMPLE_RATE, Utterance, Voice, speak_all
 from unitok_tokenizers.errors import InputError

@@ -6,24 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from unitok.backends.ctc import CtcRecogniser, ctc_folder
-from unitok.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
-from unitok.backends.interfaces import Recogniser, Synthesiser
-from unitok.backends.own import UnitokRecogniser, UnitokSynthesiser
-from unitok.backends.whisper import WhisperRecogniser
+from unitok.pipelines.backends.ctc import CtcRecogniser, ctc_folder
+from unitok.pipelines.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
+from unitok.pipelines.backends.interfaces import Recogniser, Synthesiser
+from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser
+from unitok.pipelines.backends.whisper import WhisperRecogniser
 from unitok.task_model import TaskModel
 from unitok_tokenizers.encoders.whisper_folder import is_ct2_folder
 from unitok_tokenizers.errors import InputError
 
 
 def _sphinx(model: TaskModel) -> Recogniser:
-    from unitok.backends.sphinx import SphinxRecogniser
+    from unitok.pipelines.backends.sphinx import SphinxRecogniser
 
     return SphinxRecogniser()
 
 
 def _espeak(model: TaskModel) -> Synthesiser:
-    from unitok.backends.espeak import EspeakSynthesiser
+    from unitok.pipelines.backends.espeak import EspeakSynthesiser
 
     return EspeakSynthesiser()
 

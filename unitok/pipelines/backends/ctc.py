@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.encoders.ctc_search import prefix_search
 from unitok_tokenizers.encoders.frozen import CtcEncoder, load_encoder
 from unitok_tokenizers.errors import InputError

@@ -1,0 +1,1 @@
+"""Several steps around one model: cascades, tools, routing, dialogue."""
