@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from tests.tiny_model import RATE, speech, tiny_model, tokenizers
-from unitok.correction import Corrector
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.sampling import Sampling
-from unitok.masked import pseudo_logprobs
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest.correction import Corrector
+from unitok.nbest.lists import NBest
+from unitok.nbest.pseudo_likelihood import pseudo_logprobs
+from unitok.nbest.rescoring import rescore
+from unitok.nbest.rescoring_head import last_states
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.dialogue import Coordinator
-from unitok.rescoring import rescore
-from unitok.rescoring_head import last_states
 from unitok.results import Result
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide

@@ -14,16 +14,14 @@ import pytest
 import torch
 
 from tests.tiny_model import tiny_model
-from unitok.correction import Corrector, correction_plan, edits, majority, nearest
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.decoder.moe import MixtureConfig, balance_loss, expand, mixtures, told_experts
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.model import Model
-from unitok.nbest import NBest
-from unitok.pipelines.backends.interfaces import Heard
-from unitok.pipelines.router import Call, Router
-from unitok.prompting import (
+from unitok.nbest.correction import Corrector, correction_plan, edits, majority, nearest
+from unitok.nbest.lists import NBest
+from unitok.nbest.prompting import (
     PromptCorrector,
     few_shot_prompt,
     local_language_model,
@@ -31,6 +29,8 @@ from unitok.prompting import (
     read_answer,
     tap_prompt,
 )
+from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.router import Call, Router
 from unitok.requests.base import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt

@@ -16,8 +16,8 @@ from tests.test_readme import write_recordings
 from tests.tiny_model import model_folder
 from unitok.decoder.lora import lora_config
 from unitok.model import Model
-from unitok.nbest import ListOptions, read_lists
-from unitok.nbest_making import MakingOptions, make_lists, translated, utterances
+from unitok.nbest.collect import MakingOptions, make_lists, translated, utterances
+from unitok.nbest.lists import ListOptions, read_lists
 from unitok.pipelines.backends.choose import recogniser_of
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.backends.own import UnitokTranslator

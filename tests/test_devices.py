@@ -36,12 +36,12 @@ from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.allowed_ids import ROWS, MaskTable, rows_of
 from unitok.generation.fast_step import Stepper
-from unitok.masked import pseudo_logprobs
 from unitok.model import Model
-from unitok.nbest import write_lists
+from unitok.nbest.lists import write_lists
+from unitok.nbest.pseudo_likelihood import pseudo_logprobs
+from unitok.nbest.rescoring import rescore
+from unitok.nbest.rescoring_head import RescoringHead
 from unitok.placement import place
-from unitok.rescoring import rescore
-from unitok.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt

@@ -27,7 +27,7 @@ from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
-from unitok.nbest import NBest, Recording, read_lists, write_lists
+from unitok.nbest.lists import NBest, Recording, read_lists, write_lists
 from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve

@@ -29,7 +29,7 @@ from unitok.frontends.adapters.registry import ADAPTERS, make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.cpu_kernel import find_compiler
 from unitok.generation.fast_step import Stepper
-from unitok.hearing import places
+from unitok.nbest.audio_context import places
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder

@@ -21,10 +21,10 @@ from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
-from unitok.hearing import Hearing, encoder_of, hearing_of, places
 from unitok.model import Model
-from unitok.nbest import NBest, Recording, read_lists, write_lists
-from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.nbest.audio_context import Hearing, encoder_of, hearing_of, places
+from unitok.nbest.collect import MakingOptions, make_lists, utterances
+from unitok.nbest.lists import NBest, Recording, read_lists, write_lists
 from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.audio.noise import add_noise

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.tiny_model import tiny_model
-from unitok.correction import Corrector
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
 from unitok.decoder.model import Decoder, pack_documents
@@ -16,7 +15,8 @@ from unitok.decoder.moe import MixtureConfig, expand, first_experts, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.huggingface.weights import load_core
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest.correction import Corrector
+from unitok.nbest.lists import NBest
 from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.errors import InputError
 from unitok_training.correction_training import noise_vectors_of

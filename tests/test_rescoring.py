@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_model import tiny_model
-from unitok.masked import cloze, hidden_both_ways, pseudo_logprobs
-from unitok.nbest import ListOptions, NBest, distinct, read_lists, write_lists
+from unitok.nbest.lists import ListOptions, NBest, distinct, read_lists, write_lists
+from unitok.nbest.pseudo_likelihood import cloze, hidden_both_ways, pseudo_logprobs
+from unitok.nbest.rescoring import Features, Weights, best, combine, density_ratio, lm_scores, rescore, tune
+from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok.pipelines.backends.interfaces import Heard
-from unitok.rescoring import Features, Weights, best, combine, density_ratio, lm_scores, rescore, tune
-from unitok.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.errors import InputError
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unitok.correction import majority
-from unitok.nbest import Heard, NBest
+from unitok.nbest.correction import majority
+from unitok.nbest.lists import Heard, NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic, compared, words
 from unitok_training.evaluation import Evaluation, put_error_rates, put_translation_scores, target_of

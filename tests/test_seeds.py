@@ -16,8 +16,8 @@ from unitok.export import import_hf
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
-from unitok.nbest import ListOptions
-from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.nbest.collect import MakingOptions, make_lists, utterances
+from unitok.nbest.lists import ListOptions
 from unitok.requests.base import Request, seeded
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError

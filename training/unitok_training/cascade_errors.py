@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from unitok.model import Model
-from unitok.nbest import NBest, read_lists
-from unitok.nbest_making import utterances
+from unitok.nbest.collect import utterances
+from unitok.nbest.lists import NBest, read_lists
 from unitok.requests.base import Request
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan

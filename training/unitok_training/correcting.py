@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from unitok.correction import Beside, Corrector, VectorsOf
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import TARGETS, LoraConfig
 from unitok.decoder.moe import MixtureConfig, expand, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
-from unitok.hearing import ADAPTER, ENCODER, encoder_of, hearing_of
 from unitok.model import Model
-from unitok.nbest import NBest
-from unitok.prompting import PromptCorrector, own_language_model
+from unitok.nbest.audio_context import ADAPTER, ENCODER, encoder_of, hearing_of
+from unitok.nbest.correction import Beside, Corrector, VectorsOf
+from unitok.nbest.lists import NBest
+from unitok.nbest.prompting import PromptCorrector, own_language_model
 from unitok_tokenizers.errors import InputError
 from unitok_training.correction_training import (
     expert_use,
@@ -54,7 +54,7 @@ class Teaching:
     told: bool = True
     """While experts learn, every language and target is told its own; otherwise the router is alone."""
     hear: str = ""
-    """Folder of the encoder whose frames the decoder looks at (see `unitok.hearing.encoder_of`); empty for none."""
+    """Folder of the encoder whose frames the decoder looks at (see `unitok.nbest.audio_context.encoder_of`); empty for none."""
     recordings: str = ""
     """Shards or manifest that the lists were made from, for `hear`."""
     size: int = 128

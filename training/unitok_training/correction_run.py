@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from unitok.decoder.lora import updates
-from unitok.hearing import encoder_of
 from unitok.model import Model
-from unitok.nbest import ListOptions, NBest, read_lists, write_lists
-from unitok.nbest_making import MakingOptions, make_lists, utterances
+from unitok.nbest.audio_context import encoder_of
+from unitok.nbest.collect import MakingOptions, make_lists, utterances
+from unitok.nbest.lists import ListOptions, NBest, read_lists, write_lists
+from unitok.nbest.rescoring import Weights, best, combine, rescore
 from unitok.pipelines.backends.choose import recogniser_of
-from unitok.rescoring import Weights, best, combine, rescore
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json

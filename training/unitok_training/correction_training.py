@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unitok.correction import VectorsOf, correction_plan
 from unitok.decoder.cross_attention import CrossAttentionAdapter
 from unitok.decoder.lora import LoraConfig, add_lora, updates
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
 from unitok.decoder.noise_vector import NoiseVector, differences
-from unitok.hearing import Hearing
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest.audio_context import Hearing
+from unitok.nbest.correction import VectorsOf, correction_plan
+from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_training.batch import Pack

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.correction import edits
 from unitok.decoder.model import pack_documents
 from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
+from unitok.nbest.correction import edits
 from unitok.requests.base import Request
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.data.manifest import Row

@@ -13,8 +13,8 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.adapters.base import Adapter, AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
-from unitok.hearing import encoder_of
 from unitok.model import Model
+from unitok.nbest.audio_context import encoder_of
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide

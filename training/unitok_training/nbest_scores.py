@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from unitok.correction import edits, majority
-from unitok.nbest import NBest
-from unitok.rescoring import Features, best, combine, density_ratio, tune
+from unitok.nbest.correction import edits, majority
+from unitok.nbest.lists import NBest
+from unitok.nbest.rescoring import Features, best, combine, density_ratio, tune
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic, words
 from unitok_training.scores import bleu, bleu_label, error_unit, sentence_bleu

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.masked import pseudo_logprobs
 from unitok.model import Model
-from unitok.nbest import NBest
-from unitok.rescoring import Features, Scorer, best, rescore
-from unitok.rescoring_head import RescoringHead
+from unitok.nbest.lists import NBest
+from unitok.nbest.pseudo_likelihood import pseudo_logprobs
+from unitok.nbest.rescoring import Features, Scorer, best, rescore
+from unitok.nbest.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import words as spoken
 from unitok_training.correction_training import teachable

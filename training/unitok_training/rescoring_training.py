@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok.masked import cloze, hidden_both_ways
 from unitok.model import Model
-from unitok.nbest import NBest
-from unitok.rescoring import Features
-from unitok.rescoring_head import RescoringHead, last_states
+from unitok.nbest.lists import NBest
+from unitok.nbest.pseudo_likelihood import cloze, hidden_both_ways
+from unitok.nbest.rescoring import Features
+from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance

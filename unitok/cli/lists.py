@@ -94,8 +94,8 @@ def run_nbest(options: argparse.Namespace) -> None:
     from dataclasses import replace
     from itertools import chain
 
-    from unitok.nbest import ListOptions, write_lists
-    from unitok.nbest_making import MakingOptions, make_lists, utterances
+    from unitok.nbest.collect import MakingOptions, make_lists, utterances
+    from unitok.nbest.lists import ListOptions, write_lists
     from unitok.pipelines.backends.choose import recogniser_of
 
     wanted = MakingOptions(
@@ -116,7 +116,7 @@ def run_nbest(options: argparse.Namespace) -> None:
 
 
 def run_rescore(options: argparse.Namespace) -> None:
-    from unitok.nbest import read_lists
+    from unitok.nbest.lists import read_lists
     from unitok_training.nbest_scores import Terms
     from unitok_training.rescorers import head_figures, masked_scores, rescored
 
@@ -135,7 +135,7 @@ def run_rescore(options: argparse.Namespace) -> None:
 
 
 def run_correct(options: argparse.Namespace) -> None:
-    from unitok.nbest import read_lists
+    from unitok.nbest.lists import read_lists
     from unitok_tokenizers.files import atomic_write_bytes
     from unitok_training.correcting import Teaching, corrected, teach
     from unitok_training.finetune import FinetuneConfig

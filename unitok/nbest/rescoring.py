@@ -19,7 +19,7 @@ import torch
 
 from unitok.generation.generate import score as teacher_forced
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.progress import advance_aside

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from unitok.model import Model
-from unitok.nbest import ListOptions, NBest, Recording, distinct, list_of
+from unitok.nbest.lists import ListOptions, NBest, Recording, distinct, list_of
 from unitok.pipelines.backends.interfaces import Heard, Recogniser
 from unitok.requests.base import Request
 from unitok_tokenizers.audio.io import read_audio

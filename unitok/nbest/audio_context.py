@@ -22,8 +22,8 @@ from unitok.decoder.cross_attention import CrossAttentionAdapter
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
-from unitok.nbest import NBest
-from unitok.nbest_making import Utterance, utterances
+from unitok.nbest.collect import Utterance, utterances
+from unitok.nbest.lists import NBest
 from unitok.pipelines.backends.ctc import CtcRecogniser, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from unitok.model import Model
-from unitok.nbest import NBest
+from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 
 Continue = Callable[[str], str]

@@ -1,0 +1,1 @@
+"""N-best lists: collected, rescored, corrected."""
