@@ -16,7 +16,7 @@ from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
 from unitok.model import Model
-from unitok.model_files import read_decoder
+from unitok.model_directory import read_decoder
 from unitok.model_parts import save_mixture
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json

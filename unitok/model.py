@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, names_a_file
-from unitok.model_files import write_model
+from unitok.model_directory import write_model
 from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.base import Voice
 from unitok.results import Result

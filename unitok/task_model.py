@@ -16,7 +16,7 @@ from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.long_audio import Transcript
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
-from unitok.model_files import read_model
+from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
 from unitok.requests.base import Answering, Request, SpokenPiece, Voice
