@@ -10,7 +10,11 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 import unitok
-from unitok.cli import compare, data, demo, doctor, latent, lists, plan, use
+from unitok.cli import compare, data, demo, doctor
+from unitok.cli import cost as plan
+from unitok.cli import model as use
+from unitok.cli import nbest as lists
+from unitok.cli import systems as latent
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
 from unitok_tokenizers.progress import Watch
