@@ -11,9 +11,9 @@ from benchmarks import material
 from benchmarks.arms import Arm, interleave, ratio
 from benchmarks.context import Context
 from benchmarks.results import Outcome
-from unitok_training.checkpoint import Checkpoint, module_tensors, random_states, save_checkpoint
+from unitok_training.checkpoint.background import BackgroundSaver
+from unitok_training.checkpoint.state import Checkpoint, module_tensors, random_states, save_checkpoint
 from unitok_training.optim import OptimConfig, Optimizer
-from unitok_training.saving import BackgroundSaver
 
 
 def run(context: Context) -> Outcome:

@@ -161,7 +161,7 @@ def check_parts(out: Path, wanted: dict[str, str]) -> None:
 
 def check_run(out: Path, wanted: dict[str, str]) -> None:
     """A training run: checkpoints that read back with their checksums, a model that is whole or absent."""
-    from unitok_training.checkpoint import list_checkpoints, read_checkpoint
+    from unitok_training.checkpoint.state import list_checkpoints, read_checkpoint
 
     for path in list_checkpoints(out / "checkpoints"):
         read_checkpoint(path)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.checkpoint import (
+from unitok_training.checkpoint.state import (
     Checkpoint,
     latest_checkpoint,
     list_checkpoints,

@@ -47,6 +47,7 @@ from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_training.batch import collate
+from unitok_training.checkpoint.background import BackgroundSaver, lock_pages
 from unitok_training.correction_training import train_corrector, train_noise_corrector
 from unitok_training.documents import Document
 from unitok_training.finetune import FinetuneConfig
@@ -56,7 +57,6 @@ from unitok_training.mixture import Mixture
 from unitok_training.optim import Masters, OptimConfig, clip_gradients
 from unitok_training.pack_losses import OutputSlices, pack_losses, stream_table, supervised_positions
 from unitok_training.rescoring_training import head_scores, train_head, train_masked
-from unitok_training.saving import BackgroundSaver, lock_pages
 from unitok_training.train_config import TrainConfig
 
 
@@ -498,7 +498,7 @@ def test_locked_pages_are_unlocked_before_their_memory_goes(monkeypatch: pytest.
     del saver
     assert not driver.locked, "also where nobody calls close"
     monkeypatch.setattr("torch.cuda.cudart", lambda: Driver(error=1))
-    monkeypatch.setattr("unitok_training.saving.forget_error", lambda: None)
+    monkeypatch.setattr("unitok_training.checkpoint.background.forget_error", lambda: None)
     assert lock_pages(BackgroundSaver(), memory) is None
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launching import torchrun
-from unitok_training.checkpoint import latest_checkpoint, list_checkpoints, read_checkpoint
+from unitok_training.checkpoint.state import latest_checkpoint, list_checkpoints, read_checkpoint
 from unitok_training.distributed import WORKER, World, buckets, rest_workers, world_from_environment
 from unitok_training.progress import METRICS_FILE, read_metrics
 

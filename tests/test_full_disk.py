@@ -18,7 +18,7 @@ import soundfile
 from tests.command import Workshop, check_refusal, refused, unitok, works
 from tests.soak import digest
 from tests.tiny_model import model_folder
-from unitok_training.checkpoint import list_checkpoints, read_checkpoint
+from unitok_training.checkpoint.state import list_checkpoints, read_checkpoint
 
 ROOM = 1 << 24
 """Bytes of the disk."""

@@ -14,7 +14,9 @@ import torch
 
 from tests.soak import digest
 from unitok_tokenizers.errors import InputError
-from unitok_training.checkpoint import (
+from unitok_training.checkpoint.background import BackgroundSaver
+from unitok_training.checkpoint.shard_files import Share
+from unitok_training.checkpoint.state import (
     Checkpoint,
     latest_checkpoint,
     list_checkpoints,
@@ -22,8 +24,6 @@ from unitok_training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from unitok_training.saving import BackgroundSaver
-from unitok_training.shard_files import Share
 
 
 def checkpoint(value: torch.Tensor) -> Checkpoint:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.test_distributed import launch
-from unitok_training.checkpoint import read_checkpoint
+from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.sharding import rows_of
 

@@ -19,7 +19,7 @@ from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
-from unitok_training.checkpoint import read_checkpoint
+from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.collector import controlled_collection
 from unitok_training.loop import NonFiniteLoss, train
 from unitok_training.mixture import Curriculum, Mixture

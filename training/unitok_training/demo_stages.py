@@ -26,7 +26,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.checkpoint import load_module, open_checkpoint
+from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig
 from unitok_training.ears.find import find_ears

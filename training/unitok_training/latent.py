@@ -26,7 +26,7 @@ from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import collate
-from unitok_training.checkpoint import (
+from unitok_training.checkpoint.state import (
     Checkpoint,
     environment,
     latest_checkpoint,

@@ -22,7 +22,10 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.batch import Pack
-from unitok_training.checkpoint import (
+from unitok_training.checkpoint.background import BackgroundSaver
+from unitok_training.checkpoint.files import prune_checkpoints
+from unitok_training.checkpoint.shard_files import Share
+from unitok_training.checkpoint.state import (
     Checkpoint,
     environment,
     latest_checkpoint,
@@ -31,7 +34,6 @@ from unitok_training.checkpoint import (
     random_states,
     set_random_states,
 )
-from unitok_training.checkpoint_files import prune_checkpoints
 from unitok_training.collector import controlled_collection
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable
@@ -43,8 +45,6 @@ from unitok_training.plan_options import PlanOptions
 from unitok_training.plans import PlanSource
 from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
-from unitok_training.saving import BackgroundSaver
-from unitok_training.shard_files import Share
 from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
 from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed, differences
 

@@ -18,7 +18,7 @@ from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training import planning
-from unitok_training.checkpoint import load_module, open_checkpoint
+from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.devices import Device
 from unitok_training.distributed import World, local_processes, world_from_environment
 from unitok_training.known import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits

@@ -15,7 +15,7 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, draft_of, read_json, sha256_file, write_json
-from unitok_training.checkpoint_files import FORMAT, STATE_FILE, Plain, prune_checkpoints, write_tensors
+from unitok_training.checkpoint.files import FORMAT, STATE_FILE, Plain, prune_checkpoints, write_tensors
 
 SHARDS = "shards"
 """Folder of a checkpoint that was written by several processes, in place of the model's and the optimizer's files."""

@@ -1,6 +1,6 @@
 """The process that writes checkpoints beside training: it imports no torch and starts at once.
 
-`python -m unitok_training.checkpoint_writer FD PARENT` is that process. It reads a JSON line per checkpoint from its
+`python -m unitok_training.checkpoint.writer FD PARENT` is that process. It reads a JSON line per checkpoint from its
 input, the tensors from the shared memory behind the file descriptor FD, and answers with a JSON line. It ends with its
 input, or at once when the process PARENT is killed: what it was writing then never gets its final name.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.checkpoint_files import Plain, write_checkpoint
-from unitok_training.shard_files import Share, write_share
+from unitok_training.checkpoint.files import Plain, write_checkpoint
+from unitok_training.checkpoint.shard_files import Share, write_share
 
 PARENT_DIES = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, sha256_file
-from unitok_training.checkpoint_files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
-from unitok_training.shard_files import SHARDS
+from unitok_training.checkpoint.files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
+from unitok_training.checkpoint.shard_files import SHARDS
 
 REMEDY = "copy the checkpoint again, or remove it and use an older one"
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_write
-from unitok_training.checkpoint import Checkpoint
-from unitok_training.shard_files import Share
+from unitok_training.checkpoint.shard_files import Share
+from unitok_training.checkpoint.state import Checkpoint
 
 ALIGN = 64
 """Bytes that every tensor's place in the shared memory is a multiple of."""
@@ -141,7 +141,7 @@ class BackgroundSaver:
     def _ask(self, request: dict[str, Any], folder: Path) -> None:
         if self.process is None:
             handle = self._file.fileno()
-            command = [sys.executable, "-m", "unitok_training.checkpoint_writer", str(handle), str(os.getpid())]
+            command = [sys.executable, "-m", "unitok_training.checkpoint.writer", str(handle), str(os.getpid())]
             paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(handle,), env=paths
