@@ -12,8 +12,8 @@ from benchmarks import material
 from benchmarks.arms import Arm, interleave
 from benchmarks.context import Context
 from benchmarks.results import Outcome
-from unitok_training.packing import DataState, PackStream
-from unitok_training.plans import PlanSource
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.packing import DataState, PackStream
 
 PACK = 16_384
 """Positions of a pack: what one GPU takes at a time."""

@@ -193,11 +193,11 @@ def check_gradients(setting: Setting) -> str:
 def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -> Any:
     """A trainer over toy shards on a device, four steps."""
     from tests import toy_shards
+    from unitok_training.data.examples import PlanSource
+    from unitok_training.data.mixture import Mixture
     from unitok_training.distributed import World
     from unitok_training.loop import Trainer
-    from unitok_training.mixture import Mixture
     from unitok_training.optim import OptimConfig
-    from unitok_training.plans import PlanSource
     from unitok_training.train_config import TrainConfig
 
     optim = OptimConfig(name="muon", learning_rate=3e-3, warmup_steps=2)

@@ -21,8 +21,8 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.cuda_graphs import StepGraphs
 from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
-from unitok_training.batch import collate
-from unitok_training.documents import Document
+from unitok_training.data.batch import collate
+from unitok_training.data.documents import Document
 from unitok_training.optim import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
 from unitok_training.pack_losses import pack_losses, supervised_positions
 from unitok_training.planning import training_flops

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from unitok_training.batch import NO_LABEL
-from unitok_training.documents import Document
+from unitok_training.data.batch import NO_LABEL
+from unitok_training.data.documents import Document
 
 Step = Sequence[Document]
 

@@ -25,12 +25,12 @@ from benchmarks.results import Outcome
 from unitok.decoder.model import Decoder
 from unitok.huggingface.weights import save_core
 from unitok_tokenizers.compute import resolve_device
+from unitok_training.data.documents import Document
+from unitok_training.data.examples import PlanSource
 from unitok_training.distributed import World
-from unitok_training.documents import Document
 from unitok_training.loop import Trainer
 from unitok_training.optim import OptimConfig
 from unitok_training.planning import training_flops
-from unitok_training.plans import PlanSource
 from unitok_training.train_config import TrainConfig
 
 WARM_UP, COUNTED = 3, 6

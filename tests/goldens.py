@@ -31,14 +31,14 @@ from unitok_training.compare import stages as compare_stages
 from unitok_training.compare_recipes import COMPARE_PRESETS
 from unitok_training.correction_run import KNOWN_AS as CORRECTION_KNOWN_AS
 from unitok_training.correction_run import CorrectionConfig, correction_stages
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import Mixture
+from unitok_training.data.packing import DataState, PackStream
 from unitok_training.demo import KNOWN_AS as DEMO_KNOWN_AS
 from unitok_training.demo import DemoConfig, demo_stages
 from unitok_training.latent_presets import latent_presets
-from unitok_training.mixture import Mixture
-from unitok_training.packing import DataState, PackStream
 from unitok_training.pipeline import Pipeline
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import PlanSource
 from unitok_training.recipes import PRESETS
 
 FOLDER = Path(__file__).with_name("goldens")

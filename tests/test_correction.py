@@ -44,7 +44,7 @@ from unitok_training.correction_training import (
     train_corrector,
     train_noise_corrector,
 )
-from unitok_training.documents import Document
+from unitok_training.data.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, packs
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
 from unitok_training.nbest_scores import correction_scores, oracle_scores, translation_scores

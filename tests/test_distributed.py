@@ -29,7 +29,7 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import train
 from unitok_training.train_config import TrainConfig
-from unitok_training.mixture import Mixture
+from unitok_training.data.mixture import Mixture
 from unitok_training.optim import OptimConfig
 
 torch.set_num_threads(1)
@@ -96,8 +96,8 @@ from tests import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import Trainer
-from unitok_training.mixture import Mixture
-from unitok_training.plans import PlanSource
+from unitok_training.data.mixture import Mixture
+from unitok_training.data.examples import PlanSource
 from unitok_training.train_config import TrainConfig
 
 

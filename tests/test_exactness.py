@@ -20,10 +20,10 @@ from tests.test_distributed import launch
 from tests.toy_shards import ToyShards
 from unitok.cli.main import main
 from unitok_tokenizers.data.shards import Shards
-from unitok_training.batch import Pack
-from unitok_training.mixture import Mixture
-from unitok_training.packing import DataState, PackStream
-from unitok_training.plans import PlanSource
+from unitok_training.data.batch import Pack
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import Mixture
+from unitok_training.data.packing import DataState, PackStream
 
 STEPS, PACKS_PER_STEP = 1000, 2
 LEGS = ((1, 0, 300), (2, 300, 700), (1, 700, STEPS))
@@ -45,7 +45,7 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import world_from_environment
 from unitok_training.loop import Trainer
 from unitok_training.train_config import TrainConfig
-from unitok_training.plans import PlanSource
+from unitok_training.data.examples import PlanSource
 
 
 class Recorder(Trainer):

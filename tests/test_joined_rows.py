@@ -12,9 +12,9 @@ from tests.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import Mixture
 from unitok_training.known import longest_seconds
-from unitok_training.mixture import Mixture
-from unitok_training.plans import PlanSource
 
 
 @pytest.fixture

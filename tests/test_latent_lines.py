@@ -14,12 +14,12 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
-from unitok_training.latent_data import LatentSource
-from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items, questions
+from unitok_training.data.latent_examples import LatentSource
+from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items, questions
+from unitok_training.data.mixture import LATENT_KEYS, LINES, Mixture
 from unitok_training.latent_recipes import tiny
 from unitok_training.latent_run import make_front_end
 from unitok_training.latent_scores import answers, near, question, score, score_lines, without_recordings
-from unitok_training.mixture import LATENT_KEYS, LINES, Mixture
 from unitok_training.recipes import load_recipe
 
 ONE = Row(
@@ -140,7 +140,7 @@ def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[R
 
 def test_a_recipe_over_units_refuses_latent_keys(tmp_path: Path) -> None:
     from tests.toy_shards import ToyShards, row, vocabulary
-    from unitok_training.plans import PlanSource
+    from unitok_training.data.examples import PlanSource
 
     recipe = load_recipe("tiny", ["mixture.prosody=1"])
     with pytest.raises(InputError, match=r"mixture\.prosody: only"):

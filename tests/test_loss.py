@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from unitok_training import loss as loss_module
-from unitok_training.batch import NO_LABEL
+from unitok_training.data.batch import NO_LABEL
 from unitok_training.loss import (
     GPU_LOGIT_BYTES,
     LOGIT_BYTES,

@@ -17,11 +17,11 @@ from unitok.generation.generate import generate
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, render, render_prompt
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import LINES, Mixture
 from unitok_training.loop import train
-from unitok_training.mixture import LINES, Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import PlanSource
 from unitok_training.train_config import TrainConfig
 
 EXAMPLES = 8

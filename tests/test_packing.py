@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.batch import NO_LABEL, Pack, collate
-from unitok_training.documents import Document, listed
-from unitok_training.mixture import BLOCK, Curriculum, Mixture, Schedule, block_counts, parse_key
-from unitok_training.packing import DataState, PackStream, pack_lengths
-from unitok_training.prefetch import Prefetcher
+from unitok_training.data.batch import NO_LABEL, Pack, collate
+from unitok_training.data.documents import Document, listed
+from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, block_counts, parse_key
+from unitok_training.data.packing import DataState, PackStream, pack_lengths
+from unitok_training.data.prefetch import Prefetcher
 
 
 def document(index: int, *, longest: int = 60) -> Document:

@@ -17,11 +17,11 @@ from unitok_tokenizers.grammar.render import Plan, parse, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.columns import segment_maximum
-from unitok_training.interleave import interleave, text_cuts, unit_cuts, word_pieces
-from unitok_training.mixture import LINES, Mixture
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import PlanSource
+from unitok_training.data.columns import segment_maximum
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.interleave import interleave, text_cuts, unit_cuts, word_pieces
+from unitok_training.data.mixture import LINES, Mixture
 
 PIECES = ["▁x"] * TEXT_PIECES
 """In the toy corpus every piece is a word."""

@@ -29,9 +29,9 @@ from tests.test_exactness import pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.distributed import World, world_from_environment
 from unitok_training.loop import Trainer
-from unitok_training.mixture import Mixture
+from unitok_training.data.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.plans import PlanSource
+from unitok_training.data.examples import PlanSource
 from unitok_training.train_config import TrainConfig
 
 

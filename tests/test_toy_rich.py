@@ -16,7 +16,7 @@ from unitok_tokenizers.corpora.toy_rich import (
     written,
 )
 from unitok_tokenizers.data.manifest import read_manifest
-from unitok_training.latent_lines import LATENT_LINES, asked_items
+from unitok_training.data.latent_tasks import LATENT_LINES, asked_items
 
 
 def test_rows_answer_every_line_and_forms_conflict_in_training_alone(tmp_path: Path) -> None:

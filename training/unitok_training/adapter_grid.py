@@ -13,11 +13,11 @@ from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
+from unitok_training.data.latent_examples import LatentSource
 from unitok_training.distributed import World
 from unitok_training.fit import training_rows
 from unitok_training.latent import LatentTrainer
 from unitok_training.latent_config import FROZEN, PartTuning, Tuning
-from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import AdapterChoice, LatentRecipe
 from unitok_training.latent_run import make_front_end
 

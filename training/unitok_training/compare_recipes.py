@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from unitok_tokenizers.errors import InputError
 from unitok_training import latent_recipes
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.mixture import Mixture
 from unitok_training.latent_recipes import LatentRecipe
-from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
-from unitok_training.plan_options import PlanOptions
 from unitok_training.recipes import Shape, nearest, overridden
 from unitok_training.train_config import TrainConfig
 

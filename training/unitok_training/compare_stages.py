@@ -19,11 +19,11 @@ from unitok_tokenizers.text.tokenizers import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
 from unitok_training.compare_scores import score_arm, text_ability
+from unitok_training.data.latent_examples import LatentSource
 from unitok_training.demo_stages import Settings, demo_rows, usable_mixture
 from unitok_training.evaluation import Evaluation
 from unitok_training.fit import training_rows
 from unitok_training.judge import Judge
-from unitok_training.latent_data import LatentSource
 from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.progress import read_metrics

@@ -24,8 +24,8 @@ from unitok.nbest.correction import VectorsOf, correction_plan
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
-from unitok_training.batch import Pack
-from unitok_training.documents import Document
+from unitok_training.data.batch import Pack
+from unitok_training.data.documents import Document
 from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
 

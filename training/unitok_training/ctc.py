@@ -21,7 +21,7 @@ from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import batches_by_length, between_silence
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.augmentation import Augmentation, augment
+from unitok_training.data.augmentation import Augmentation, augment
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(

@@ -20,11 +20,11 @@ from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecN
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_training.batch import Pack, collate
 from unitok_training.codec_training import SPECTRAL, CodecConfig
 from unitok_training.ctc import QUICK, CtcConfig
+from unitok_training.data.batch import Pack, collate
+from unitok_training.data.documents import Document
 from unitok_training.devices import matrix_rate
-from unitok_training.documents import Document
 from unitok_training.optim import OptimConfig, descend, optimizer_of
 from unitok_training.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes import Recipe

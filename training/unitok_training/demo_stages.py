@@ -29,6 +29,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.codec_training import CodecConfig
 from unitok_training.ctc import CtcConfig
+from unitok_training.data.mixture import Mixture
 from unitok_training.ears.find import find_ears
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.fit import (
@@ -46,7 +47,6 @@ from unitok_training.fit import (
 from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, learned_texts, voice_prompts
 from unitok_training.loop import train
-from unitok_training.mixture import Mixture
 from unitok_training.pipeline import COMPUTE, StageRecord
 from unitok_training.recipes import Recipe, load_recipe
 from unitok_training.report import write_html
@@ -220,7 +220,7 @@ def demo_recipe(settings: Settings) -> Recipe:
 
 def usable_mixture(mixture: Mixture, shards: Shards) -> Mixture:
     """The mixture without the tasks that these shards cannot serve: one language, no alignments, no text."""
-    from unitok_training.plans import PlanSource
+    from unitok_training.data.examples import PlanSource
 
     vocabulary = None
     kept = {}

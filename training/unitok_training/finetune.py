@@ -19,8 +19,8 @@ from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.batch import Pack, collate
-from unitok_training.documents import Document
+from unitok_training.data.batch import Pack, collate
+from unitok_training.data.documents import Document
 from unitok_training.loss import supervised_losses
 from unitok_training.optim import OptimConfig, rate
 

@@ -25,7 +25,6 @@ from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.batch import collate
 from unitok_training.checkpoint.state import (
     Checkpoint,
     environment,
@@ -34,16 +33,17 @@ from unitok_training.checkpoint.state import (
     save_checkpoint,
     set_random_states,
 )
+from unitok_training.data.batch import collate
+from unitok_training.data.documents import Document, ListedDocuments, listed
+from unitok_training.data.latent_examples import LatentDocument, LatentSource, with_vectors
+from unitok_training.data.packing import DataState, PackStream
+from unitok_training.data.prefetch import Prefetcher
 from unitok_training.distributed import World
-from unitok_training.documents import Document, ListedDocuments, listed
 from unitok_training.latent_config import LatentTrainConfig, PartTuning, Tuning
-from unitok_training.latent_data import LatentDocument, LatentSource, with_vectors
 from unitok_training.loop import NonFiniteLoss
 from unitok_training.loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.optim import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
 from unitok_training.pack_losses import stream_table
-from unitok_training.packing import DataState, PackStream
-from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.train_config import completed, differences
 

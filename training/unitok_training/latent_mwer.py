@@ -27,9 +27,9 @@ from unitok_tokenizers.grammar.render import Span, render, render_prompt
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.scripts import TOKEN
+from unitok_training.data.latent_examples import filled
+from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items
 from unitok_training.finetune import only_these_move, permuted
-from unitok_training.latent_data import filled
-from unitok_training.latent_lines import LATENT_LINES, RowTexts, asked_items
 from unitok_training.latent_scores import Question, hear, question
 from unitok_training.optim import OptimConfig, rate
 from unitok_training.rescoring_training import mwer_loss

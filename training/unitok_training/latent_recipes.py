@@ -12,9 +12,9 @@ from typing import Any
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
+from unitok_training.data.latent_tasks import LATENT_LINES
+from unitok_training.data.mixture import Mixture
 from unitok_training.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
-from unitok_training.latent_lines import LATENT_LINES
-from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from unitok_training.data.mixture import Mixture
 from unitok_training.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
-from unitok_training.mixture import Mixture
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape
 

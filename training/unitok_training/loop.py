@@ -21,7 +21,6 @@ from unitok_tokenizers.compute import changes, resolve
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.batch import Pack
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.files import prune_checkpoints
 from unitok_training.checkpoint.shard_files import Share
@@ -35,15 +34,16 @@ from unitok_training.checkpoint.state import (
     set_random_states,
 )
 from unitok_training.collector import controlled_collection
+from unitok_training.data.batch import Pack
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import Curriculum, Mixture, Schedule
+from unitok_training.data.packing import DataState, PackStream
+from unitok_training.data.prefetch import Prefetcher
 from unitok_training.distributed import World
 from unitok_training.loss import LossTable
-from unitok_training.mixture import Curriculum, Mixture, Schedule
 from unitok_training.optim import Masters, Matrices, Optimizer, clip_gradients, rate
 from unitok_training.pack_losses import OutputSlices, Supervised, pack_losses, stream_table, supervised_positions
-from unitok_training.packing import DataState, PackStream
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import PlanSource
-from unitok_training.prefetch import Prefetcher
 from unitok_training.progress import Reporter
 from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
 from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed, differences

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unitok_training.batch import NO_LABEL
+from unitok_training.data.batch import NO_LABEL
 
 LOGIT_BYTES = 1 << 26
 """Bytes of float32 logits that a processor holds at once: more are no quicker there."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import balance_loss, mixtures, told_experts
 from unitok_tokenizers.errors import InputError
-from unitok_training.batch import Pack
+from unitok_training.data.batch import Pack
 from unitok_training.finetune import HiddenOf, plain_hidden
 
 

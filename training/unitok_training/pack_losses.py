@@ -15,7 +15,7 @@ from torch import Tensor
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.grammar.tasks import opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.batch import NO_LABEL, Pack
+from unitok_training.data.batch import NO_LABEL, Pack
 from unitok_training.loss import HeadSlice, LossTable, TokenLosses, supervised_losses
 
 

@@ -24,7 +24,7 @@ from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.documents import Document
+from unitok_training.data.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
 from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape

@@ -19,9 +19,9 @@ from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_training.mixture import LINES, Mixture
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import PlanSource
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import PlanSource
+from unitok_training.data.mixture import LINES, Mixture
 
 GRAM = 4
 """Items of a repeated span."""

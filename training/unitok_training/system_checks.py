@@ -25,9 +25,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.fit import load_recordings, training_rows
-from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
-from unitok_training.latent_lines import (
+from unitok_training.data.latent_tasks import (
     LAT,
     LATENT_LINES,
     RowTexts,
@@ -39,6 +37,8 @@ from unitok_training.latent_lines import (
     with_anothers,
     with_example,
 )
+from unitok_training.fit import load_recordings, training_rows
+from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.latent_mwer import MwerConfig, train_mwer
 from unitok_training.latent_presets import load_latent_recipe
 from unitok_training.latent_run import make_front_end, train_latent

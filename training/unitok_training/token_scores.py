@@ -17,10 +17,10 @@ from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.tasks import output_kinds
-from unitok_training.documents import Document
-from unitok_training.mixture import LINES, Mixture, parse_key
-from unitok_training.plan_options import PlanOptions
-from unitok_training.plans import OUT_CODES, PlanSource
+from unitok_training.data.documents import Document
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.examples import OUT_CODES, PlanSource
+from unitok_training.data.mixture import LINES, Mixture, parse_key
 
 if TYPE_CHECKING:
     from unitok_training.evaluation import Evaluation

@@ -19,7 +19,7 @@ from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesise
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
 from unitok_tokenizers.grammar.tasks import STATES
-from unitok_training.documents import Document
+from unitok_training.data.documents import Document
 from unitok_training.finetune import FinetuneConfig, finetune, permuted
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_training.columns import counting
-from unitok_training.documents import Document, Documents, ListedDocuments
+from unitok_training.data.columns import counting
+from unitok_training.data.documents import Document, Documents, ListedDocuments
 
 NO_LABEL = -100
 NO_TASK = -1

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.columns import COLUMN_NAMES, LISTENING, NEEDS, Columns, Items, Skipped, segment_maximum
-from unitok_training.mixture import TaskKey
+from unitok_training.data.columns import COLUMN_NAMES, LISTENING, NEEDS, Columns, Items, Skipped, segment_maximum
+from unitok_training.data.mixture import TaskKey
 
 
 class Selection:

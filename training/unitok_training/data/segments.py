@@ -16,7 +16,7 @@ import numpy as np
 
 from unitok_tokenizers.grammar.tasks import closer, opener, task_line
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.columns import Column, spread
+from unitok_training.data.columns import Column, spread
 
 
 @dataclass(frozen=True)

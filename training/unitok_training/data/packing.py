@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.batch import Pack, collate_packs
-from unitok_training.documents import Documents
+from unitok_training.data.batch import Pack, collate_packs
+from unitok_training.data.documents import Documents
 
 PACK_ORDER = 0x9AC4
 """Separates the random stream that shuffles packs from those that draw examples."""

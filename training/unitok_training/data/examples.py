@@ -22,21 +22,14 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, parse
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.columns import Column, Columns, Items, spread
-from unitok_training.documents import Document
-from unitok_training.draws import below, uniform
-from unitok_training.interleave import interleave, word_pieces
-from unitok_training.mixture import BLOCK, Curriculum, Mixture, Schedule, TaskKey, parse_key
-from unitok_training.plan_options import PlanOptions
-from unitok_training.segments import (
-    DrawnDocuments,
-    Marks,
-    Segments,
-    Stretches,
-    compose,
-    compose_interleaved,
-)
-from unitok_training.selection import Selection, Voices, most_ids
+from unitok_training.data.columns import Column, Columns, Items, spread
+from unitok_training.data.documents import Document
+from unitok_training.data.eligibility import Selection, Voices, most_ids
+from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.hash_rng import below, uniform
+from unitok_training.data.interleave import interleave, word_pieces
+from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, TaskKey, parse_key
+from unitok_training.data.segments import DrawnDocuments, Marks, Segments, Stretches, compose, compose_interleaved
 
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 TEXT, UNITS, CODES = 1, 2, 3

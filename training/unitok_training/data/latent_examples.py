@@ -24,10 +24,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import TextTokenizer
-from unitok_training.augmentation import Augmentation, augment
-from unitok_training.documents import Document
-from unitok_training.latent_lines import LATENT_LINES, Item, RowTexts, asked_items
-from unitok_training.mixture import Mixture, Schedule
+from unitok_training.data.augmentation import Augmentation, augment
+from unitok_training.data.documents import Document
+from unitok_training.data.latent_tasks import LATENT_LINES, Item, RowTexts, asked_items
+from unitok_training.data.mixture import Mixture, Schedule
 
 CACHE_BYTES = 1 << 30
 """Most memory that inputs of recordings are kept in; what does not fit is read again."""
