@@ -23,8 +23,8 @@ from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
+from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.optim import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
-from unitok_training.pack_losses import pack_losses, supervised_positions
 from unitok_training.planning import training_flops
 
 HALF_BILLION = DecoderConfig(

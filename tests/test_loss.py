@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from unitok_training import loss as loss_module
 from unitok_training.data.batch import NO_LABEL
-from unitok_training.loss import (
+from unitok_training.objectives import token_loss as loss_module
+from unitok_training.objectives.token_loss import (
     GPU_LOGIT_BYTES,
     LOGIT_BYTES,
     LossTable,

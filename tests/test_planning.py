@@ -16,8 +16,8 @@ from unitok_training import planning
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.devices import GPUS, Device, named_device
+from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.optim import Masters, OptimConfig, Optimizer, clip_gradients
-from unitok_training.pack_losses import pack_losses, supervised_positions
 from unitok_training.planning import Setup, block_parameters, memory, options, parameters, peak_bytes
 from unitok_training.recipes import preset
 

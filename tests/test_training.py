@@ -26,8 +26,8 @@ from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.loop import NonFiniteLoss, train
+from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.optim import OptimConfig, Optimizer, embedding_names
-from unitok_training.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.recipes import Recipe, load_recipe, preset
 from unitok_training.train_config import TrainConfig

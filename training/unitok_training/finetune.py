@@ -21,7 +21,7 @@ from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
-from unitok_training.loss import supervised_losses
+from unitok_training.objectives.token_loss import supervised_losses
 from unitok_training.optim import OptimConfig, rate
 
 HiddenOf = Callable[[Pack, Sequence[int]], Tensor]

@@ -41,9 +41,9 @@ from unitok_training.data.prefetch import Prefetcher
 from unitok_training.distributed import World
 from unitok_training.latent_config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.loop import NonFiniteLoss
-from unitok_training.loss import LossTable, TokenLosses, supervised_losses
+from unitok_training.objectives.pack_losses import stream_table
+from unitok_training.objectives.token_loss import LossTable, TokenLosses, supervised_losses
 from unitok_training.optim import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
-from unitok_training.pack_losses import stream_table
 from unitok_training.progress import Reporter
 from unitok_training.train_config import completed, differences
 

@@ -41,9 +41,15 @@ from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.data.prefetch import Prefetcher
 from unitok_training.distributed import World
-from unitok_training.loss import LossTable
+from unitok_training.objectives.pack_losses import (
+    OutputSlices,
+    Supervised,
+    pack_losses,
+    stream_table,
+    supervised_positions,
+)
+from unitok_training.objectives.token_loss import LossTable
 from unitok_training.optim import Masters, Matrices, Optimizer, clip_gradients, rate
-from unitok_training.pack_losses import OutputSlices, Supervised, pack_losses, stream_table, supervised_positions
 from unitok_training.progress import Reporter
 from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
 from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed, differences

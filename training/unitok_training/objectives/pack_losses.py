@@ -16,7 +16,7 @@ from unitok.decoder.model import Decoder
 from unitok_tokenizers.grammar.tasks import opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import NO_LABEL, Pack
-from unitok_training.loss import HeadSlice, LossTable, TokenLosses, supervised_losses
+from unitok_training.objectives.token_loss import HeadSlice, LossTable, TokenLosses, supervised_losses
 
 
 def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
