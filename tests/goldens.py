@@ -38,8 +38,8 @@ from unitok_training.data.packing import DataState, PackStream
 from unitok_training.demo import KNOWN_AS as DEMO_KNOWN_AS
 from unitok_training.demo import DemoConfig, demo_stages
 from unitok_training.latent_presets import latent_presets
-from unitok_training.pipeline import Pipeline
 from unitok_training.recipes import PRESETS
+from unitok_training.runs.stage_graph import Pipeline
 
 FOLDER = Path(__file__).with_name("goldens")
 CHOICES = 12

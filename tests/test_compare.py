@@ -31,7 +31,7 @@ from unitok_training.compare_scores import answers, translated
 from unitok_training.compare_stages import latent_steps, widened
 from unitok_training.evaluation import Evaluation
 from unitok_training.latent_run import make_front_end
-from unitok_training.pipeline import Pipeline, StageRecord, run_stage
+from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
 
 SENTENCES = {
     "en": ("the green house stands here", "we buy two books now", "she sings here today", "the house sings now"),

@@ -27,7 +27,7 @@ from unitok_tokenizers.text.score_normalizer import basic
 from unitok_training import correction_run
 from unitok_training.cascade_errors import SHARES, spoilt
 from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of
-from unitok_training.pipeline import run_stage, stage_key
+from unitok_training.runs.stage_graph import run_stage, stage_key
 
 TINY = CorrectionConfig(
     source="my/metadata.jsonl",

@@ -24,9 +24,9 @@ from unitok_tokenizers.progress import (
     listening,
     part_of_work,
 )
-from unitok_training.pipeline import Pipeline
-from unitok_training.schedule import Stage, seconds_until_done, startable
-from unitok_training.stage_progress import LineDisplay, PlaceWriter, Reading, Running, progress_file, read_place
+from unitok_training.runs.schedule import Stage, seconds_until_done, startable
+from unitok_training.runs.stage_graph import Pipeline
+from unitok_training.runs.stage_progress import LineDisplay, PlaceWriter, Reading, Running, progress_file, read_place
 
 THIS = "tests.test_progress"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unitok_training.resources import tree_bytes
+from unitok_training.runs.process_memory import tree_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which this system lacks")
 

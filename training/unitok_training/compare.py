@@ -18,9 +18,9 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, MOST_SEEDS, CompareRecipe, load_compare_recipe
 from unitok_training.demo import DemoConfig
-from unitok_training.pipeline import Pipeline
-from unitok_training.schedule import Stage
-from unitok_training.stage_progress import Display
+from unitok_training.runs.schedule import Stage
+from unitok_training.runs.stage_graph import Pipeline
+from unitok_training.runs.stage_progress import Display
 
 SHARED = "unitok_training.demo_stages"
 OWN = "unitok_training.compare_stages"

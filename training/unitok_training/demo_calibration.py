@@ -17,8 +17,8 @@ from unitok_training.demo import DemoConfig
 from unitok_training.demo_costs import COSTS, run_seconds, stage_seconds
 from unitok_training.demo_measure import Measurement, measure
 from unitok_training.demo_plan import PLAN, DemoPlan
-from unitok_training.pipeline import load_record
 from unitok_training.recipes import load_recipe
+from unitok_training.runs.stage_graph import load_record
 
 
 def calibration(config: DemoConfig, measured: Measurement, took: Mapping[str, float]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unitok_training.demo import DemoConfig, demo_stages
 from unitok_training.demo_measure import Measurement
 from unitok_training.recipes import load_recipe
-from unitok_training.schedule import seconds_until_done
+from unitok_training.runs.schedule import seconds_until_done
 
 
 @dataclass(frozen=True, kw_only=True)

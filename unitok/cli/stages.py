@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unitok_training.stage_progress import Display
+    from unitok_training.runs.stage_progress import Display
 
 
 def shown_stages(*, stderr: bool = False) -> tuple[Callable[[str], None], Display | None]:
     """(what takes lines, what shows the stages of a pipeline: bars on a terminal, None for lines)."""
     from rich.console import Console
 
-    from unitok_training.stage_progress import BarDisplay
+    from unitok_training.runs.stage_progress import BarDisplay
 
     console = Console(highlight=False, stderr=stderr)
 

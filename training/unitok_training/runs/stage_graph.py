@@ -24,9 +24,9 @@ from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, reso
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
 from unitok_tokenizers.progress import listening
-from unitok_training.resources import tree_bytes
-from unitok_training.schedule import Stage, seconds_until_done, startable
-from unitok_training.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
+from unitok_training.runs.process_memory import tree_bytes
+from unitok_training.runs.schedule import Stage, seconds_until_done, startable
+from unitok_training.runs.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
 
 INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
@@ -198,7 +198,7 @@ class Pipeline:
         environment[PRECISION_VARIABLE] = self.compute.precision
         progress_file(self.run_folder, stage.name).unlink(missing_ok=True)
         words = [stage.name, stage.function, str(self.run_folder), *stage.arguments]
-        command = [sys.executable, "-m", "unitok_training.pipeline", *words]
+        command = [sys.executable, "-m", "unitok_training.runs.stage_graph", *words]
         with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         self._running[stage.name] = _Process(process=process, begin=time.monotonic())
