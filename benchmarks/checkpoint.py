@@ -13,7 +13,7 @@ from benchmarks.context import Context
 from benchmarks.results import Outcome
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.state import Checkpoint, module_tensors, random_states, save_checkpoint
-from unitok_training.optim import OptimConfig, Optimizer
+from unitok_training.trainer.optimizer import OptimConfig, Optimizer
 
 
 def run(context: Context) -> Outcome:

@@ -195,10 +195,10 @@ def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -
     from tests import toy_shards
     from unitok_training.data.examples import PlanSource
     from unitok_training.data.mixture import Mixture
-    from unitok_training.distributed import World
-    from unitok_training.loop import Trainer
-    from unitok_training.optim import OptimConfig
-    from unitok_training.train_config import TrainConfig
+    from unitok_training.trainer.config import TrainConfig
+    from unitok_training.trainer.distributed import World
+    from unitok_training.trainer.loop import Trainer
+    from unitok_training.trainer.optimizer import OptimConfig
 
     optim = OptimConfig(name="muon", learning_rate=3e-3, warmup_steps=2)
     plain = TrainConfig(

@@ -24,8 +24,8 @@ from unitok_tokenizers.compute import resolve
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.optim import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
 from unitok_training.planning import training_flops
+from unitok_training.trainer.optimizer import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
 
 HALF_BILLION = DecoderConfig(
     vocab_size=153_600, width=896, layers=24, heads=14, kv_heads=2, ffn=4864, attention_bias=True

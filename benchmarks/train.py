@@ -27,11 +27,11 @@ from unitok.huggingface.weights import save_core
 from unitok_tokenizers.compute import resolve_device
 from unitok_training.data.documents import Document
 from unitok_training.data.examples import PlanSource
-from unitok_training.distributed import World
-from unitok_training.loop import Trainer
-from unitok_training.optim import OptimConfig
 from unitok_training.planning import training_flops
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.optimizer import OptimConfig
 
 WARM_UP, COUNTED = 3, 6
 """Steps of a round; the compiled arms have compiled what they compile within the first."""

@@ -32,13 +32,13 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_training.data.mixture import Mixture
-from unitok_training.latent_config import PartTuning, Tuning
 from unitok_training.latent_recipes import EncoderChoice
 from unitok_training.latent_recipes import tiny as tiny_latent
 from unitok_training.latent_run import train_latent
-from unitok_training.loop import train
-from unitok_training.optim import OptimConfig
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.latent_config import PartTuning, Tuning
+from unitok_training.trainer.loop import train
+from unitok_training.trainer.optimizer import OptimConfig
 
 FOLDER = Path(__file__).with_name("artifacts")
 RUN = TrainConfig(

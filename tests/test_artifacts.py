@@ -21,7 +21,7 @@ from tests.recordings import write_pairs
 from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.progress import METRICS_FILE, read_metrics
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 KEPT: dict[str, Any] = json.loads((FOLDER / "answers.json").read_text(encoding="utf-8"))
 LARGEST = 2 * 2**20

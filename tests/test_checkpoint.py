@@ -21,7 +21,7 @@ from unitok_training.checkpoint.state import (
     save_checkpoint,
     set_random_states,
 )
-from unitok_training.optim import Masters, OptimConfig, Optimizer, rate
+from unitok_training.trainer.optimizer import Masters, OptimConfig, Optimizer, rate
 
 
 class Tied(nn.Module):

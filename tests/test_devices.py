@@ -52,12 +52,12 @@ from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.data.mixture import Mixture
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.loop import train
 from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, stream_table, supervised_positions
 from unitok_training.objectives.token_loss import LossTable
-from unitok_training.optim import Masters, OptimConfig, clip_gradients
 from unitok_training.rescoring_training import head_scores, train_head, train_masked
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.loop import train
+from unitok_training.trainer.optimizer import Masters, OptimConfig, clip_gradients
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import torch
 
 from tests.launching import torchrun
 from unitok_training.checkpoint.state import latest_checkpoint, list_checkpoints, read_checkpoint
-from unitok_training.distributed import WORKER, World, buckets, rest_workers, world_from_environment
-from unitok_training.progress import METRICS_FILE, read_metrics
+from unitok_training.trainer.distributed import WORKER, World, buckets, rest_workers, world_from_environment
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,11 +26,11 @@ import torch
 
 from tests import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_training.distributed import world_from_environment
-from unitok_training.loop import train
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.loop import train
+from unitok_training.trainer.config import TrainConfig
 from unitok_training.data.mixture import Mixture
-from unitok_training.optim import OptimConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 torch.set_num_threads(1)
 out, stop = Path(sys.argv[1]), int(sys.argv[2])
@@ -94,11 +94,11 @@ import torch
 
 from tests import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_training.distributed import world_from_environment
-from unitok_training.loop import Trainer
+from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.examples import PlanSource
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
 
 
 class Fragile(Trainer):

@@ -42,9 +42,9 @@ import torch
 from tests import toy_shards
 from tests.test_exactness import PACKS_PER_STEP, STEPS, MIXTURE, pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_training.distributed import world_from_environment
-from unitok_training.loop import Trainer
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.config import TrainConfig
 from unitok_training.data.examples import PlanSource
 
 

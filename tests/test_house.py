@@ -67,7 +67,7 @@ def test_the_floor_rule_can_fail(tmp_path: Path) -> None:
     bad.write_text("from unitok_training import loop\n", encoding="utf-8")
     assert upward_imports("unitok_tokenizers.bad", bad) == [
         "unitok_tokenizers.bad -> unitok_training",
-        "unitok_tokenizers.bad -> unitok_training.loop",
+        "unitok_tokenizers.bad -> unitok_training.trainer.loop",
     ]
 
 

@@ -19,7 +19,7 @@ from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, supervised_positions
 from unitok_training.objectives.token_loss import HeadSlice, linear_cross_entropy
-from unitok_training.progress import METRICS_FILE, read_metrics
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 KEYS = "asr asr.codes tts.units tts.codes s2tt s2st s2st.codes s2st.chain mt lm slm ilm"
 EVERYTHING = Mixture(tasks=dict.fromkeys(KEYS.split(), 1.0))

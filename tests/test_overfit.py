@@ -20,9 +20,9 @@ from unitok_tokenizers.grammar.render import Plan, render, render_prompt
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import LINES, Mixture
-from unitok_training.loop import train
-from unitok_training.optim import OptimConfig
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.loop import train
+from unitok_training.trainer.optimizer import OptimConfig
 
 EXAMPLES = 8
 CONTINUED = {"lm": 2, "slm": 3, "ilm": 1 + 3}

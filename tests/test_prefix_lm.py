@@ -35,7 +35,7 @@ from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Mixture
-from unitok_training.loop import TrainConfig, train
+from unitok_training.trainer.loop import TrainConfig, train
 
 LENGTHS = [5, 1, 9, 3, 8]
 GIVEN = torch.tensor([3, 1, 0, 3, 5], dtype=torch.int32)

@@ -31,9 +31,9 @@ from unitok_training.nbest_scores import (
     oracle_scores,
     rescoring_scores,
 )
-from unitok_training.optim import OptimConfig
 from unitok_training.rescorers import head_figures, masked_scores, rescored
 from unitok_training.rescoring_training import head_scores, mwer_loss, train_head, train_masked
+from unitok_training.trainer.optimizer import OptimConfig
 
 WORDS = ["the", "green", "house", "stands", "here", "today"]
 

@@ -181,7 +181,9 @@ def test_code_in_a_model_folder_is_not_run(shop: Workshop, tmp_path: Path) -> No
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("value", ["os:system", "unitok_training.loop:train", "../x", "__import__('os')", "subprocess"])
+@pytest.mark.parametrize(
+    "value", ["os:system", "unitok_training.trainer.loop:train", "../x", "__import__('os')", "subprocess"]
+)
 def test_a_folder_cannot_name_the_class_that_reads_it(value: str, shop: Workshop, tmp_path: Path) -> None:
     model = Path(shutil.copytree(shop.model, tmp_path / "model"))
     found = 0

@@ -11,8 +11,8 @@ import torch
 
 from tests.test_distributed import launch
 from unitok_training.checkpoint.state import read_checkpoint
-from unitok_training.progress import METRICS_FILE, read_metrics
-from unitok_training.sharding import rows_of
+from unitok_training.trainer.fsdp import rows_of
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 LEGS = ((4, 2), (2, 4), (1, 6))
 """(number of processes, step after the last)."""
@@ -27,12 +27,12 @@ import torch
 from tests import toy_shards
 from tests.test_exactness import pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_training.distributed import World, world_from_environment
-from unitok_training.loop import Trainer
+from unitok_training.trainer.distributed import World, world_from_environment
+from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
-from unitok_training.optim import OptimConfig
+from unitok_training.trainer.optimizer import OptimConfig
 from unitok_training.data.examples import PlanSource
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
 
 
 class Recorder(Trainer):

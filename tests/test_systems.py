@@ -24,9 +24,9 @@ from unitok_training.latent_mwer import MwerConfig, hypotheses, log_probabilitie
 from unitok_training.latent_recipes import EncoderChoice, tiny
 from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.latent_scores import Question, question
-from unitok_training.optim import OptimConfig
 from unitok_training.routing_check import LANGUAGES, RULES, WANTED, RoutingConfig, requests, routing_figures, tools
 from unitok_training.system_checks import CHECKS, SystemConfig, biased, names_alone, system_figures
+from unitok_training.trainer.optimizer import OptimConfig
 
 SIZES = (
     "train.steps=2", "train.window=8", "train.pack_size=256", "train.optim.warmup_steps=1", "decoder.width=32",

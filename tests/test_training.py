@@ -20,17 +20,17 @@ from unitok.frontends.adapters.registry import make_adapter
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import read_checkpoint
-from unitok_training.collector import controlled_collection
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
-from unitok_training.loop import NonFiniteLoss, train
 from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
-from unitok_training.optim import OptimConfig, Optimizer, embedding_names
-from unitok_training.progress import METRICS_FILE, read_metrics
 from unitok_training.recipes import Recipe, load_recipe, preset
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.garbage_collection import controlled_collection
+from unitok_training.trainer.loop import NonFiniteLoss, train
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
+from unitok_training.trainer.optimizer import OptimConfig, Optimizer, embedding_names
 
 MIXTURE = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
 CONFIG = TrainConfig(

@@ -18,7 +18,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_training.optim import OptimConfig, descend, optimizer_of
+from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 
 SPECTRAL = OptimConfig(
     name="muon", learning_rate=2e-3, matrix_learning_rate=0.05, warmup_steps=30, schedule="linear", min_ratio=0.0

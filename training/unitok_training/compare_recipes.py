@@ -13,9 +13,9 @@ from unitok_training import latent_recipes
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.mixture import Mixture
 from unitok_training.latent_recipes import LatentRecipe
-from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape, nearest, overridden
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 APPROACHES = ("tokens", "latent", "cascade")
 BUDGETS = ("tokens", "steps", "parameters")

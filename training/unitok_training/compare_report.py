@@ -13,10 +13,10 @@ from typing import Any
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_training.compare_recipes import APPROACHES
-from unitok_training.progress import flatten
 from unitok_training.report import costs, lookup, write_number
 from unitok_training.report_parts import page, whiskers
 from unitok_training.runs.stage_graph import WALL, StageRecord
+from unitok_training.trainer.metrics import flatten
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """0.975 quantiles of Student's t distribution for 1 to 9 degrees of freedom."""

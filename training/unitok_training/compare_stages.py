@@ -26,9 +26,9 @@ from unitok_training.fit import training_rows
 from unitok_training.judge import Judge
 from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.latent_run import make_front_end, train_latent
-from unitok_training.progress import read_metrics
 from unitok_training.recipes import Recipe, Shape
 from unitok_training.run import train_model
+from unitok_training.trainer.metrics import read_metrics
 from unitok_vocoder.vocoder import Vocoder
 
 

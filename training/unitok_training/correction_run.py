@@ -34,13 +34,13 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_training.correcting import Teaching, corrected, few_shot_scores, teach
 from unitok_training.finetune import FinetuneConfig
 from unitok_training.nbest_scores import oracle_scores, rescoring_scores
-from unitok_training.optim import OptimConfig
-from unitok_training.progress import flatten
 from unitok_training.report import lookup
 from unitok_training.rescorers import head_figures, masked_scores
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline, StageRecord
 from unitok_training.runs.stage_progress import Display
+from unitok_training.trainer.metrics import flatten
+from unitok_training.trainer.optimizer import OptimConfig
 
 OWN = "unitok_training.correction_run"
 ERRORS = "unitok_training.cascade_errors"

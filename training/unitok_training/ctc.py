@@ -22,7 +22,7 @@ from unitok_tokenizers.encoders.frozen import batches_by_length, between_silence
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.augmentation import Augmentation, augment
-from unitok_training.optim import OptimConfig, descend, optimizer_of
+from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(
     name="muon", learning_rate=4e-3, matrix_learning_rate=0.04, warmup_steps=30, schedule="linear", min_ratio=0.0

@@ -1,6 +1,6 @@
 """A small training loop over rendered documents, for parts that learn from lists and not from shards.
 
-The big loop (`unitok_training.loop`) draws from shards and writes checkpoints; here an example is a function of its
+The big loop (`unitok_training.trainer.loop`) draws from shards and writes checkpoints; here an example is a function of its
 index, a step lays documents into one pack, and whoever calls says how hidden states come about: with vectors, with
 hooks, with experts. T positions, C width.
 """
@@ -22,7 +22,7 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.token_loss import supervised_losses
-from unitok_training.optim import OptimConfig, rate
+from unitok_training.trainer.optimizer import OptimConfig, rate
 
 HiddenOf = Callable[[Pack, Sequence[int]], Tensor]
 """(pack, indices of the examples in it) → hidden states (T, C)."""

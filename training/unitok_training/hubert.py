@@ -29,7 +29,7 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
-from unitok_training.optim import OptimConfig, rate
+from unitok_training.trainer.optimizer import OptimConfig, rate
 
 TEMPERATURE = 0.1
 """What cosines are divided by."""

@@ -26,11 +26,11 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
-from unitok_training.distributed import world_from_environment
 from unitok_training.fit import FitConfig, fit_text, training_rows
-from unitok_training.latent import LatentTrainer
 from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.latent_scores import score_lines
+from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.latent import LatentTrainer
 
 MARGIN = 1.5
 """Answers may be so much longer, in pieces per vector, than any of the training."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from unitok_training.data.mixture import Mixture
-from unitok_training.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
-from unitok_training.optim import OptimConfig
 from unitok_training.recipes import Shape
+from unitok_training.trainer.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
+from unitok_training.trainer.optimizer import OptimConfig
 
 QUICK = OptimConfig(name="muon", warmup_steps=30, schedule="wsd", decay_share=0.4)
 """Muon: a decoder learns in fewer steps than with AdamW where in the speech it has come to."""

@@ -27,8 +27,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.mixture import LINES, Curriculum, Mixture, parse_key
-from unitok_training.optim import OptimConfig
-from unitok_training.train_config import TrainConfig
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 MOST_LAYERS = 1000
 

@@ -23,7 +23,7 @@ from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
 from unitok_training.finetune import FinetuneConfig, permuted
-from unitok_training.optim import rate
+from unitok_training.trainer.optimizer import rate
 
 
 def mwer_loss(scores: Tensor, errors: Tensor) -> Tensor:

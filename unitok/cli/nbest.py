@@ -139,7 +139,7 @@ def run_correct(options: argparse.Namespace) -> None:
     from unitok_tokenizers.files import atomic_write_bytes
     from unitok_training.correcting import Teaching, corrected, teach
     from unitok_training.finetune import FinetuneConfig
-    from unitok_training.optim import OptimConfig
+    from unitok_training.trainer.optimizer import OptimConfig
 
     teaching = Teaching(
         read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts,

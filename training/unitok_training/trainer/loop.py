@@ -33,14 +33,12 @@ from unitok_training.checkpoint.state import (
     random_states,
     set_random_states,
 )
-from unitok_training.collector import controlled_collection
 from unitok_training.data.batch import Pack
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.data.prefetch import Prefetcher
-from unitok_training.distributed import World
 from unitok_training.objectives.pack_losses import (
     OutputSlices,
     Supervised,
@@ -49,10 +47,12 @@ from unitok_training.objectives.pack_losses import (
     supervised_positions,
 )
 from unitok_training.objectives.token_loss import LossTable
-from unitok_training.optim import Masters, Matrices, Optimizer, clip_gradients, rate
-from unitok_training.progress import Reporter
-from unitok_training.sharding import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
-from unitok_training.train_config import FREE_TO_CHANGE, TrainConfig, completed, differences
+from unitok_training.trainer.config import FREE_TO_CHANGE, TrainConfig, completed, differences
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.fsdp import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
+from unitok_training.trainer.garbage_collection import controlled_collection
+from unitok_training.trainer.metrics import Reporter
+from unitok_training.trainer.optimizer import Masters, Matrices, Optimizer, clip_gradients, rate
 
 
 class NonFiniteLoss(InputError):

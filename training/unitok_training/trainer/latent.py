@@ -38,14 +38,14 @@ from unitok_training.data.documents import Document, ListedDocuments, listed
 from unitok_training.data.latent_examples import LatentDocument, LatentSource, with_vectors
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.data.prefetch import Prefetcher
-from unitok_training.distributed import World
-from unitok_training.latent_config import LatentTrainConfig, PartTuning, Tuning
-from unitok_training.loop import NonFiniteLoss
 from unitok_training.objectives.pack_losses import stream_table
 from unitok_training.objectives.token_loss import LossTable, TokenLosses, supervised_losses
-from unitok_training.optim import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
-from unitok_training.progress import Reporter
-from unitok_training.train_config import completed, differences
+from unitok_training.trainer.config import completed, differences
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.latent_config import LatentTrainConfig, PartTuning, Tuning
+from unitok_training.trainer.loop import NonFiniteLoss
+from unitok_training.trainer.metrics import Reporter
+from unitok_training.trainer.optimizer import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
 
 PARTS = ("encoder", "adapter", "decoder")
 FREE_TO_CHANGE = (

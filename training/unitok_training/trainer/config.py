@@ -8,7 +8,7 @@ from typing import Any
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.optim import OptimConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 FREE_TO_CHANGE = (
     "train.steps",

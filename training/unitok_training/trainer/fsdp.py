@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
-from unitok_training.distributed import World
-from unitok_training.optim import Masters, Matrices, orthogonalise
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.optimizer import Masters, Matrices, orthogonalise
 
 
 def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from unitok_tokenizers.compute import check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.optim import OptimConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Training loops: steps, optimizers, several processes, figures on the way."""
