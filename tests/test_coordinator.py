@@ -19,7 +19,7 @@ from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Span, render_prompt
 from unitok_tokenizers.grammar.tasks import STATES
 from unitok_training.coordinator_check import CoordinatorConfig, conversations, coordinator_figures
-from unitok_training.recipes import Shape
+from unitok_training.recipes.decoder import Shape
 from unitok_training.turns import ScriptConfig, scripted
 
 SIZES = CoordinatorConfig(

@@ -12,7 +12,7 @@ from tests.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.demo import DemoConfig, demo_stages, quicker, run_demo
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 
 TEXTS = {
     "en": ("the green house stands here today now", "we buy two books here now today"),

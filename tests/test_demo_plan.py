@@ -19,7 +19,7 @@ from unitok_training.demo_costs import COSTS, recordings_of, run_seconds, stage_
 from unitok_training.demo_measure import Measurement, measure, seconds_of
 from unitok_training.demo_plan import PATIENCE, Asked, DemoPlan, plan_demo
 from unitok_training.demo_sizes import SIZES, described
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 
 QUIET = Measurement(
     recording=0.0015, reading=0.0025, ctc=0.2, codec=0.08, vocoder=0.08, unit_mel=0.16, decoder=0.33, gigaflops=600.0

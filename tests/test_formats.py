@@ -44,7 +44,7 @@ from unitok_training.demo_plan import PLAN, Asked, plan_demo
 from unitok_training.demo_stages import training_summary, write_report
 from unitok_training.evaluation import Evaluation, evaluate
 from unitok_training.judge import Judge
-from unitok_training.recipes import Recipe, load_recipe
+from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.run import train_model
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig

@@ -24,7 +24,7 @@ import yaml
 
 from tests.command import Workshop, check_refusal, unitok
 from tests.tiny_model import RATE, speech
-from unitok_training.recipes import preset
+from unitok_training.recipes.decoder import preset
 
 CASES = int(os.environ.get("UNITOK_FUZZ_CASES", "198"))
 LONGEST = 120

@@ -18,7 +18,7 @@ from unitok_training.data.documents import Document
 from unitok_training.devices import GPUS, Device, named_device
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.planning import Setup, block_parameters, memory, options, parameters, peak_bytes
-from unitok_training.recipes import preset
+from unitok_training.recipes.decoder import preset
 from unitok_training.trainer.optimizer import Masters, OptimConfig, Optimizer, clip_gradients
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)

@@ -23,7 +23,7 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan
 from unitok_tokenizers.seeds import LARGEST_SEED, check_seed, named_seed, read_seed, spread
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 
 DRAWN = Sampling(temperature=1.0, top_k=30)
 WAYS = {

@@ -25,7 +25,7 @@ from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
-from unitok_training.recipes import Recipe, load_recipe, preset
+from unitok_training.recipes.decoder import Recipe, load_recipe, preset
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.loop import NonFiniteLoss, train

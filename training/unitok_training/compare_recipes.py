@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitok_tokenizers.errors import InputError
-from unitok_training import latent_recipes
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.mixture import Mixture
-from unitok_training.latent_recipes import LatentRecipe
-from unitok_training.recipes import Shape, nearest, overridden
+from unitok_training.recipes import latent as latent_recipes
+from unitok_training.recipes.decoder import Shape, nearest, overridden
+from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 

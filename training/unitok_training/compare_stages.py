@@ -24,9 +24,9 @@ from unitok_training.demo_stages import Settings, demo_rows, usable_mixture
 from unitok_training.evaluation import Evaluation
 from unitok_training.fit import training_rows
 from unitok_training.judge import Judge
-from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.latent_run import make_front_end, train_latent
-from unitok_training.recipes import Recipe, Shape
+from unitok_training.recipes.decoder import Recipe, Shape
+from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run import train_model
 from unitok_training.trainer.metrics import read_metrics
 from unitok_vocoder.vocoder import Vocoder

@@ -19,7 +19,7 @@ from unitok_tokenizers.compute import AUTO, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.runs.stage_progress import Display

@@ -17,7 +17,7 @@ from unitok_training.demo import DemoConfig
 from unitok_training.demo_costs import COSTS, run_seconds, stage_seconds
 from unitok_training.demo_measure import Measurement, measure
 from unitok_training.demo_plan import PLAN, DemoPlan
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.stage_graph import load_record
 
 

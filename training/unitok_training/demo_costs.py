@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unitok_training.demo import DemoConfig, demo_stages
 from unitok_training.demo_measure import Measurement
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.schedule import seconds_until_done
 
 

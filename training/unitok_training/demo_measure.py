@@ -26,7 +26,7 @@ from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.devices import matrix_rate
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.recipes import Recipe
+from unitok_training.recipes.decoder import Recipe
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 from unitok_training.vocoder_training import MelVocoderTraining, UnitMelTraining
 from unitok_vocoder.losses import mel_loss, stft_loss

@@ -20,7 +20,7 @@ from unitok_training.demo import DemoConfig, quicker
 from unitok_training.demo_costs import run_seconds, stage_seconds
 from unitok_training.demo_measure import measure
 from unitok_training.demo_sizes import SIZES, described
-from unitok_training.recipes import coerce, load_recipe
+from unitok_training.recipes.decoder import coerce, load_recipe
 
 PLAN = "plan.json"
 FORMAT = 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from unitok_training.demo import DemoConfig
-from unitok_training.recipes import load_recipe
+from unitok_training.recipes.decoder import load_recipe
 
 
 def small(config: DemoConfig) -> DemoConfig:

@@ -46,7 +46,7 @@ from unitok_training.fit import (
 )
 from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, learned_texts, voice_prompts
-from unitok_training.recipes import Recipe, load_recipe
+from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.report import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.trainer.loop import train

@@ -19,7 +19,7 @@ from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.devices import Device
 from unitok_training.objectives.token_loss import rows_at_once
-from unitok_training.recipes import Recipe
+from unitok_training.recipes.decoder import Recipe
 
 RESERVE = 0.08
 """Share of a device's memory that is left to the allocator, the driver and the libraries."""

@@ -28,9 +28,9 @@ from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.ctc import CtcConfig
 from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
-from unitok_training.latent_presets import load_latent_recipe
-from unitok_training.latent_recipes import LatentRecipe
 from unitok_training.latent_run import train_latent
+from unitok_training.recipes.latent import LatentRecipe
+from unitok_training.recipes.latent_presets import load_latent_recipe
 from unitok_training.system_checks import keep_settings
 
 ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from unitok_training.coordinator_check import CoordinatorConfig, coordinator_figures
-from unitok_training.recipes import overridden
+from unitok_training.recipes.decoder import overridden
 from unitok_training.routing_check import RoutingConfig, routing_figures
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def run_plan(options: argparse.Namespace) -> None:
     from unitok_tokenizers.errors import InputError
     from unitok_training import planning
     from unitok_training.devices import named_device
-    from unitok_training.recipes import load_recipe
+    from unitok_training.recipes.decoder import load_recipe
 
     for name in ("vocabulary", "document", "processes"):
         if getattr(options, name) < 1:

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from unitok_tokenizers.files import ensure_folder
     from unitok_training.demo import run_demo
     from unitok_training.demo_plan import plan_demo
-    from unitok_training.recipes import load_recipe
+    from unitok_training.recipes.decoder import load_recipe
 
     wanted, out = asked(options), Path(options.out)
     load_recipe(wanted.preset or "demo", wanted.overrides)  # a slip is told now, not after a measurement

@@ -71,8 +71,8 @@ def add_commands(commands: Any) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    from unitok_training.latent_presets import load_latent_recipe
     from unitok_training.latent_run import train_latent
+    from unitok_training.recipes.latent_presets import load_latent_recipe
 
     recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     done = train_latent(
@@ -91,7 +91,7 @@ def run_adapters(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import write_json
     from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters
-    from unitok_training.latent_presets import load_latent_recipe
+    from unitok_training.recipes.latent_presets import load_latent_recipe
 
     def say(one: AdapterFigures) -> None:
         halved = "not halved" if one.halved is None else f"halved after {one.halved} steps"

@@ -14,7 +14,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_training.data.latent_tasks import LATENT_LINES
 from unitok_training.data.mixture import Mixture
-from unitok_training.recipes import Shape
+from unitok_training.recipes.decoder import Shape
 from unitok_training.trainer.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 

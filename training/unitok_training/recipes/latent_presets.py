@@ -11,7 +11,8 @@ import yaml
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
-from unitok_training.latent_recipes import (
+from unitok_training.recipes.decoder import YAML_TROUBLE, in_file, nearest, overridden, replaced
+from unitok_training.recipes.latent import (
     LatentRecipe,
     fathullah,
     hono,
@@ -27,8 +28,7 @@ from unitok_training.latent_recipes import (
     tsunoo,
     yu,
 )  # fmt: skip
-from unitok_training.latent_systems import SYSTEMS
-from unitok_training.recipes import YAML_TROUBLE, in_file, nearest, overridden, replaced
+from unitok_training.recipes.latent_systems import SYSTEMS
 
 LATENT_PRESETS: Mapping[str, Callable[[], LatentRecipe]] = {
     recipe.__name__: recipe

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from unitok_training.data.mixture import Mixture
-from unitok_training.latent_recipes import AdapterChoice, EncoderChoice, LatentRecipe
-from unitok_training.recipes import Shape
+from unitok_training.recipes.decoder import Shape
+from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.trainer.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 
