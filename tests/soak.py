@@ -44,7 +44,7 @@ PRELOAD = (
         "unitok.cli.main",
         "unitok.export",
         "unitok_tokenizers.data.prepare",
-        "unitok_training.fit",
+        "unitok_training.fitting.tokenizers",
         "unitok_training.run",
     ),
     *("soxr", "torch._dynamo", "torch.utils.tensorboard"),

@@ -18,7 +18,7 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_training.codec_training import CodecConfig, exchange, train_codec
+from unitok_training.fitting.codec import CodecConfig, exchange, train_codec
 
 SPEECHTOKENIZER = {
     "n_filters": 4, "strides": [8, 5, 4, 2], "dimension": 16, "semantic_dimension": 12, "bidirectional": True,

@@ -544,7 +544,7 @@ def test_fitting_counts_clicks_and_hours(encoder: str, root: Path) -> None:
 def test_a_long_row_is_not_held(root: Path) -> None:
     import tracemalloc
 
-    from unitok_training.fit import fitting_rows
+    from unitok_training.fitting.tokenizers import fitting_rows
 
     with soundfile.SoundFile(root / "long.wav", "w", RATE, 1, "PCM_16") as file:
         for _ in range(900):

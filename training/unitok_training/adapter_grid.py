@@ -14,7 +14,7 @@ from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_examples import LatentSource
-from unitok_training.fit import training_rows
+from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.latent_run import make_front_end
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
 from unitok_training.trainer.distributed import World

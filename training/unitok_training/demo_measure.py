@@ -20,15 +20,15 @@ from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecN
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_training.codec_training import SPECTRAL, CodecConfig
-from unitok_training.ctc import QUICK, CtcConfig
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.devices import matrix_rate
+from unitok_training.fitting.codec import SPECTRAL, CodecConfig
+from unitok_training.fitting.ctc import QUICK, CtcConfig
+from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import Recipe
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
-from unitok_training.vocoder_training import MelVocoderTraining, UnitMelTraining
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig

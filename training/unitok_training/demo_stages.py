@@ -27,12 +27,12 @@ from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, wr
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
-from unitok_training.codec_training import CodecConfig
-from unitok_training.ctc import CtcConfig
 from unitok_training.data.mixture import Mixture
 from unitok_training.ears.find import find_ears
 from unitok_training.evaluation import Evaluation, evaluate
-from unitok_training.fit import (
+from unitok_training.fitting.codec import CodecConfig
+from unitok_training.fitting.ctc import CtcConfig
+from unitok_training.fitting.tokenizers import (
     FitConfig,
     RowAudio,
     fit_codec,
@@ -44,18 +44,13 @@ from unitok_training.fit import (
     steps_of,
     training_rows,
 )
+from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
 from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, learned_texts, voice_prompts
 from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.report import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.trainer.loop import train
-from unitok_training.vocoder_training import (
-    MelVocoderTraining,
-    UnitMelTraining,
-    train_mel_vocoder,
-    train_unit_mel,
-)
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder

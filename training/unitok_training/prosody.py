@@ -26,8 +26,8 @@ from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.ctc import CtcConfig
-from unitok_training.fit import FitConfig, fit_text, fit_units, load_recordings
+from unitok_training.fitting.ctc import CtcConfig
+from unitok_training.fitting.tokenizers import FitConfig, fit_text, fit_units, load_recordings
 from unitok_training.latent_run import train_latent
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.recipes.latent_presets import load_latent_recipe

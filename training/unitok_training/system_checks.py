@@ -37,8 +37,8 @@ from unitok_training.data.latent_tasks import (
     with_anothers,
     with_example,
 )
-from unitok_training.fit import load_recordings, training_rows
-from unitok_training.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
+from unitok_training.fitting.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
+from unitok_training.fitting.tokenizers import load_recordings, training_rows
 from unitok_training.latent_mwer import MwerConfig, train_mwer
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.latent_scores import Question, answers, question, score, score_lines, spread, without_recordings

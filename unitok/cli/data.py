@@ -114,9 +114,9 @@ def run_manifest(options: argparse.Namespace) -> None:
 def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_tokenizers.compute import AUTO, resolve
     from unitok_tokenizers.data.manifest import read_manifest
-    from unitok_training.codec_training import CodecConfig
-    from unitok_training.ctc import CtcConfig
-    from unitok_training.fit import FitConfig, fit_tokenizers
+    from unitok_training.fitting.codec import CodecConfig
+    from unitok_training.fitting.ctc import CtcConfig
+    from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
 
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve("cpu", precision)

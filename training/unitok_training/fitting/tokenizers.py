@@ -23,8 +23,8 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import PARTS, TokenizerSet
-from unitok_training.codec_training import CodecConfig, train_codec
-from unitok_training.ctc import CtcConfig, train_ctc
+from unitok_training.fitting.codec import CodecConfig, train_codec
+from unitok_training.fitting.ctc import CtcConfig, train_ctc
 
 LONGEST_SECONDS = 60.0
 """Longest recording that is learned from as a whole, in seconds; of longer ones the middle is taken."""

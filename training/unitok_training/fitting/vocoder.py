@@ -18,7 +18,7 @@ from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
-from unitok_training.codec_training import SPECTRAL, Crops
+from unitok_training.fitting.codec import SPECTRAL, Crops
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
