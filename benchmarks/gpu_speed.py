@@ -21,10 +21,10 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.cuda_graphs import StepGraphs
 from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
+from unitok_training.cost.memory import training_flops
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.planning import training_flops
 from unitok_training.trainer.optimizer import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
 
 HALF_BILLION = DecoderConfig(

@@ -9,8 +9,8 @@ from torch.nn import functional
 from benchmarks.arms import Measured, measured
 from benchmarks.context import Context
 from benchmarks.results import Outcome
+from unitok_training.cost.memory import peak_bytes
 from unitok_training.objectives.token_loss import linear_cross_entropy, rows_at_once
-from unitok_training.planning import peak_bytes
 
 WIDTH, IDS = 512, 150_000
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from unitok_training.cost.memory import peak_bytes
 from unitok_training.data.batch import NO_LABEL
 from unitok_training.objectives import token_loss as loss_module
 from unitok_training.objectives.token_loss import (
@@ -16,7 +17,6 @@ from unitok_training.objectives.token_loss import (
     rows_at_once,
     supervised_losses,
 )
-from unitok_training.planning import peak_bytes
 
 N, C, V = 37, 16, 53
 

@@ -12,12 +12,12 @@ import torch
 from unitok.cli.main import main
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training import planning
+from unitok_training.cost import memory as planning
+from unitok_training.cost.devices import GPUS, Device, named_device
+from unitok_training.cost.memory import Setup, block_parameters, memory, options, parameters, peak_bytes
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
-from unitok_training.devices import GPUS, Device, named_device
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.planning import Setup, block_parameters, memory, options, parameters, peak_bytes
 from unitok_training.recipes.decoder import preset
 from unitok_training.trainer.optimizer import Masters, OptimConfig, Optimizer, clip_gradients
 

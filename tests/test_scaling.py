@@ -9,16 +9,17 @@ import pytest
 
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training import planning, scaling
-from unitok_training.devices import GPUS
-from unitok_training.scaling import LINES, large_run, page
+from unitok_training.cost import memory as planning
+from unitok_training.cost import scaling
+from unitok_training.cost.devices import GPUS
+from unitok_training.cost.scaling import LINES, large_run, page
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_page_is_what_the_functions_give() -> None:
     written = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
-    assert written == page(), "run `python -m unitok_training.scaling > docs/scaling.md`"
+    assert written == page(), "run `python -m unitok_training.cost.scaling > docs/scaling.md`"
     assert all(f"`{line.function.__name__}`" in written for line in LINES)
 
 

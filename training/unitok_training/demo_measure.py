@@ -20,9 +20,9 @@ from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecN
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_training.cost.devices import matrix_rate
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
-from unitok_training.devices import matrix_rate
 from unitok_training.fitting.codec import SPECTRAL, CodecConfig
 from unitok_training.fitting.ctc import QUICK, CtcConfig
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining

@@ -17,10 +17,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training import planning
 from unitok_training.checkpoint.state import load_module, open_checkpoint
+from unitok_training.cost import memory as planning
+from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
-from unitok_training.devices import Device
 from unitok_training.known import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
 from unitok_training.recipes.decoder import Recipe, Shape
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment

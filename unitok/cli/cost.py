@@ -23,8 +23,8 @@ def run_plan(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from unitok_tokenizers.errors import InputError
-    from unitok_training import planning
-    from unitok_training.devices import named_device
+    from unitok_training.cost import memory as planning
+    from unitok_training.cost.devices import named_device
     from unitok_training.recipes.decoder import load_recipe
 
     for name in ("vocabulary", "document", "processes"):

@@ -17,7 +17,7 @@ from unitok.decoder.dense_attention import GROUP_SCORES, LONGEST
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
-from unitok_training.devices import Device
+from unitok_training.cost.devices import Device
 from unitok_training.objectives.token_loss import rows_at_once
 from unitok_training.recipes.decoder import Recipe
 

@@ -1,6 +1,6 @@
 """What a large run takes: tokens, steps, memory, communication, checkpoints and cost, each line by one function.
 
-`python -m unitok_training.scaling > docs/scaling.md` writes the page; a test compares the two.
+`python -m unitok_training.cost.scaling > docs/scaling.md` writes the page; a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from fractions import Fraction
 
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training import planning
-from unitok_training.devices import GPUS, Device
-from unitok_training.planning import Setup
+from unitok_training.cost import memory as planning
+from unitok_training.cost.devices import GPUS, Device
+from unitok_training.cost.memory import Setup
 
 SEVEN_B = DecoderConfig(
     vocab_size=160_000, width=3584, layers=28, heads=28, kv_heads=4, ffn=18944, attention_bias=True, tied=False
@@ -232,8 +232,8 @@ def page() -> str:
     text = [
         "# What a large run takes",
         "",
-        "Written by `python -m unitok_training.scaling`; a test regenerates it. Every figure is arithmetic, none was",
-        "measured on such machines; the functions of `unitok_training.scaling` and `unitok_training.planning` say how.",
+        "Written by `python -m unitok_training.cost.scaling`; a test regenerates it. Every figure is arithmetic, none was",
+        "measured on such machines; the functions of `unitok_training.cost.scaling` and `unitok_training.cost.memory` say how.",
         "",
         f"- Corpus: {corpus.hours:,.0f} hours, {float(corpus.unit_rate):g} units a second of which deduplication keeps "
         f"{corpus.kept:.0%}, {corpus.pieces_a_second:g} text ids a second, {corpus.passes:g} passes as other tasks.",
