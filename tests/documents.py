@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitok.cli.main import main
-from unitok_training.ears.find import QUALITY, SPEAKER, WHISPER, package_folder
+from unitok_training.evaluation.ears.find import QUALITY, SPEAKER, WHISPER, package_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADS = ("unitok", "python", "torchrun", "make", "pip", "git", "cd")

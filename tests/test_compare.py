@@ -29,7 +29,7 @@ from unitok_training.compare_recipes import APPROACHES, BUDGETS, load_compare_re
 from unitok_training.compare_report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
 from unitok_training.compare_scores import answers, translated
 from unitok_training.compare_stages import latent_steps, widened
-from unitok_training.evaluation import Evaluation
+from unitok_training.evaluation.evaluate import Evaluation
 from unitok_training.latent_run import make_front_end
 from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
 

@@ -45,10 +45,10 @@ from unitok_training.correction_training import (
     train_noise_corrector,
 )
 from unitok_training.data.documents import Document
+from unitok_training.evaluation.metrics import bleu
+from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
 from unitok_training.finetune import FinetuneConfig, finetune, packs
 from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
-from unitok_training.nbest_scores import correction_scores, oracle_scores, translation_scores
-from unitok_training.scores import bleu
 from unitok_training.trainer.optimizer import OptimConfig
 
 SENTENCES = ["the green house stands here today", "we buy two books now", "now she sings the green books"]

@@ -16,14 +16,14 @@ from tests.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_training.ear_scores import Heard, KnownVoices, ear_figures
-from unitok_training.ears.dnsmos import Dnsmos
-from unitok_training.ears.find import find_ears, package_folder
-from unitok_training.ears.interfaces import Ears
-from unitok_training.ears.mel_power import MelPower
-from unitok_training.ears.speaker import Ge2eSpeakerEncoder
-from unitok_training.ears.whisper import WhisperEar
-from unitok_training.evaluation import Evaluation, evaluate
+from unitok_training.evaluation.ear_scores import Heard, KnownVoices, ear_figures
+from unitok_training.evaluation.ears.dnsmos import Dnsmos
+from unitok_training.evaluation.ears.find import find_ears, package_folder
+from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.ears.mel_power import MelPower
+from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder
+from unitok_training.evaluation.ears.whisper import WhisperEar
+from unitok_training.evaluation.evaluate import Evaluation, evaluate
 from unitok_training.report import LINES, judge_line, results_table
 
 

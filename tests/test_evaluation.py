@@ -18,8 +18,8 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_training.evaluation import Evaluation, evaluate
-from unitok_training.judge import Judge, SpeakerClassifier
+from unitok_training.evaluation.asr_scorer import Judge, SpeakerClassifier
+from unitok_training.evaluation.evaluate import Evaluation, evaluate
 from unitok_vocoder.vocoder import Vocoder
 
 SENTENCES = {

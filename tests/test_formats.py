@@ -41,9 +41,9 @@ from unitok_tokenizers.text.tokenizers import HostText
 from unitok_training.data.mixture import LINES
 from unitok_training.demo_plan import PLAN, Asked, plan_demo
 from unitok_training.demo_stages import training_summary, write_report
-from unitok_training.evaluation import Evaluation, evaluate
+from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.evaluate import Evaluation, evaluate
 from unitok_training.fitting.ctc import CtcConfig
-from unitok_training.judge import Judge
 from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.run import train_model
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord

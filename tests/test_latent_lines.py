@@ -17,8 +17,8 @@ from unitok_tokenizers.grammar.render import Span, render
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items, questions
 from unitok_training.data.mixture import LATENT_KEYS, LINES, Mixture
+from unitok_training.evaluation.latent import answers, near, question, score, score_lines, without_recordings
 from unitok_training.latent_run import make_front_end
-from unitok_training.latent_scores import answers, near, question, score, score_lines, without_recordings
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.recipes.latent import tiny
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from unitok_training.ngram import NgramModel
+from unitok_training.evaluation.ngram import NgramModel
 
 
 def sequences(count: int, seed: int, size: int = 12) -> list[list[int]]:

@@ -22,8 +22,8 @@ from tests.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.fitting.ctc import CtcConfig
-from unitok_training.judge import Judge
 
 LITERAL = os.environ.get("UNITOK_DOCS") == "literal"
 DATA = ROOT.parent / "shared" / "data"

@@ -21,8 +21,7 @@ from unitok.nbest.rescoring import Features, Weights, best, combine, density_rat
 from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.errors import InputError
-from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import (
+from unitok_training.evaluation.nbest import (
     Terms,
     density_scores,
     list_errors,
@@ -31,6 +30,7 @@ from unitok_training.nbest_scores import (
     oracle_scores,
     rescoring_scores,
 )
+from unitok_training.finetune import FinetuneConfig
 from unitok_training.rescorers import head_figures, masked_scores, rescored
 from unitok_training.rescoring_training import head_scores, mwer_loss, train_head, train_masked
 from unitok_training.trainer.optimizer import OptimConfig

@@ -8,10 +8,8 @@ from unitok.nbest.correction import majority
 from unitok.nbest.lists import Heard, NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic, compared, words
-from unitok_training.evaluation import Evaluation, put_error_rates, put_translation_scores, target_of
-from unitok_training.nbest_scores import list_errors, oracle_scores
-from unitok_training.report import counted
-from unitok_training.scores import (
+from unitok_training.evaluation.evaluate import Evaluation, put_error_rates, put_translation_scores, target_of
+from unitok_training.evaluation.metrics import (
     bleu,
     bleu_label,
     bleu_tokenizer,
@@ -22,6 +20,8 @@ from unitok_training.scores import (
     sentence_bleu,
     wer,
 )
+from unitok_training.evaluation.nbest import list_errors, oracle_scores
+from unitok_training.report import counted
 
 
 def test_errors_are_pooled_not_averaged() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from tests.ct2_whisper import tiny_whisper, write_ct2
-from unitok_training.ears.find import find_ears
-from unitok_training.ears.interfaces import Ears
-from unitok_training.ears.speaker import Ge2eSpeakerEncoder
+from unitok_training.evaluation.ears.find import find_ears
+from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder
 
 
 class Loudness:

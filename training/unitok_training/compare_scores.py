@@ -15,7 +15,7 @@ import numpy as np
 from unitok.requests.base import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
-from unitok_training.evaluation import (
+from unitok_training.evaluation.evaluate import (
     Evaluation,
     evaluate_speech_translation,
     evaluate_text_lm,

@@ -32,8 +32,8 @@ from unitok_training.correction_training import (
     train_hearing_corrector,
     train_noise_corrector,
 )
+from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
 from unitok_training.finetune import FinetuneConfig
-from unitok_training.nbest_scores import correction_scores, oracle_scores, translation_scores
 
 HEAD = 32
 """Width of an attention head that looks at frames."""

@@ -28,8 +28,9 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.data.mixture import Mixture
-from unitok_training.ears.find import find_ears
-from unitok_training.evaluation import Evaluation, evaluate
+from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.ears.find import find_ears
+from unitok_training.evaluation.evaluate import Evaluation, evaluate
 from unitok_training.fitting.codec import CodecConfig
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import (
@@ -45,7 +46,6 @@ from unitok_training.fitting.tokenizers import (
     training_rows,
 )
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
-from unitok_training.judge import Judge
 from unitok_training.known import learned_limits, learned_texts, voice_prompts
 from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.report import write_html

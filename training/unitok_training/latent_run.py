@@ -26,8 +26,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
+from unitok_training.evaluation.latent import score_lines
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_rows
-from unitok_training.latent_scores import score_lines
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.latent import LatentTrainer

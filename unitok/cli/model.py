@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from unitok.model import Model
     from unitok.results import Result
-    from unitok_training.ears.interfaces import Ears
+    from unitok_training.evaluation.ears.interfaces import Ears
 
 
 class Instead(argparse.Action):
@@ -291,8 +291,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     import sys
 
     from unitok_tokenizers.data.shards import Shards
-    from unitok_training.evaluation import Evaluation, evaluate
-    from unitok_training.judge import Judge
+    from unitok_training.evaluation.asr_scorer import Judge
+    from unitok_training.evaluation.evaluate import Evaluation, evaluate
 
     if options.safety is not None:
         report_safety(options)
@@ -315,7 +315,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def ears_of(where: str) -> Ears:
     """`--ears`; InputError where none is found."""
     from unitok_tokenizers.errors import InputError
-    from unitok_training.ears.find import HOW_TO_GET, find_ears
+    from unitok_training.evaluation.ears.find import HOW_TO_GET, find_ears
 
     found = find_ears(where)
     if found is None:
@@ -327,7 +327,7 @@ def report_latent(options: argparse.Namespace) -> None:
     """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.errors import InputError
-    from unitok_training.latent_scores import score_lines
+    from unitok_training.evaluation.latent import score_lines
 
     model = load_model(options)
     if model.latent is None:
@@ -344,7 +344,7 @@ def report_safety(options: argparse.Namespace) -> None:
     import sys
 
     from unitok_tokenizers.data.shards import Shards
-    from unitok_training.safety import check_safety
+    from unitok_training.evaluation.safety import check_safety
 
     found = check_safety(
         load_model(options),

@@ -117,7 +117,7 @@ def run_nbest(options: argparse.Namespace) -> None:
 
 def run_rescore(options: argparse.Namespace) -> None:
     from unitok.nbest.lists import read_lists
-    from unitok_training.nbest_scores import Terms
+    from unitok_training.evaluation.nbest import Terms
     from unitok_training.rescorers import head_figures, masked_scores, rescored
 
     terms = Terms(

@@ -114,7 +114,7 @@ def run_probe(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from unitok_tokenizers.data.manifest import read_manifest
-    from unitok_training.probe import probe, write_probe
+    from unitok_training.evaluation.prompt_probe import probe, write_probe
 
     rows = [row for row in read_manifest(options.manifest) if row.split == options.split]
     figures = probe(load_model(options), rows, limit=options.limit)

@@ -17,7 +17,7 @@ from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.data.latent_examples import filled
 from unitok_training.data.latent_tasks import LATENT_LINES, Item, LatentLine, RowTexts, asked_items
-from unitok_training.scores import bleu, bleu_label, error_unit, formatted_wer, wer
+from unitok_training.evaluation.metrics import bleu, bleu_label, error_unit, formatted_wer, wer
 
 AT_ONCE = 16
 """Requests that are answered together."""

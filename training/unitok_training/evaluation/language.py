@@ -10,10 +10,10 @@ import numpy as np
 
 from unitok.generation.generate import score
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
-from unitok_training.ngram import NgramModel
+from unitok_training.evaluation.ngram import NgramModel
 
 if TYPE_CHECKING:
-    from unitok_training.evaluation import Evaluation
+    from unitok_training.evaluation.evaluate import Evaluation
 
 
 def evaluate_text_lm(run: Evaluation) -> None:

@@ -23,7 +23,7 @@ from unitok_training.data.examples import OUT_CODES, PlanSource
 from unitok_training.data.mixture import LINES, Mixture, parse_key
 
 if TYPE_CHECKING:
-    from unitok_training.evaluation import Evaluation
+    from unitok_training.evaluation.evaluate import Evaluation
 
 AT_ONCE = 16
 """Examples that are read together."""

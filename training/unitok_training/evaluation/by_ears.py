@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unitok_training.ear_scores import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
+from unitok_training.evaluation.ear_scores import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
 
 if TYPE_CHECKING:
-    from unitok_training.evaluation import Evaluation
+    from unitok_training.evaluation.evaluate import Evaluation
 
 
 def about_ears(run: Evaluation) -> str:

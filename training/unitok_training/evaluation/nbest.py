@@ -20,7 +20,7 @@ from unitok.nbest.lists import NBest
 from unitok.nbest.rescoring import Features, best, combine, density_ratio, tune
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic, words
-from unitok_training.scores import bleu, bleu_label, error_unit, sentence_bleu
+from unitok_training.evaluation.metrics import bleu, bleu_label, error_unit, sentence_bleu
 
 
 @dataclass(frozen=True, kw_only=True)

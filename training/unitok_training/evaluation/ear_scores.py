@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitok_tokenizers.audio.io import resample
-from unitok_training.ears.interfaces import Ears
-from unitok_training.scores import wer
+from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.metrics import wer
 
 RECORDINGS_PER_SPEAKER = 8
 """How many recordings a speaker's vector is the mean of."""

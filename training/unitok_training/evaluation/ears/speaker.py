@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unitok_tokenizers.audio.speech_activity import Trimming, spoken_parts
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact
-from unitok_training.ears.mel_power import MelPower
+from unitok_training.evaluation.ears.mel_power import MelPower
 
 SAMPLE_RATE = 16000
 WIDTH, LAYERS, MELS = 256, 3, 40

@@ -23,14 +23,14 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
-from unitok_training.ear_evaluation import about_ears, put_ears
-from unitok_training.ear_scores import KnownVoices
-from unitok_training.ears.interfaces import Ears
-from unitok_training.judge import Judge
-from unitok_training.language_evaluation import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
-from unitok_training.resynthesis_evaluation import evaluate_resynthesis
-from unitok_training.scores import bleu, bleu_label, cer, chrf, error_unit, wer
-from unitok_training.token_scores import evaluate_tokens
+from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.by_ears import about_ears, put_ears
+from unitok_training.evaluation.ear_scores import KnownVoices
+from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.language import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
+from unitok_training.evaluation.metrics import bleu, bleu_label, cer, chrf, error_unit, wer
+from unitok_training.evaluation.resynthesis import evaluate_resynthesis
+from unitok_training.evaluation.tokens import evaluate_tokens
 
 Metrics = dict[str, Any]
 T = TypeVar("T")

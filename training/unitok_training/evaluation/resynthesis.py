@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unitok_training.ear_evaluation import hear_recordings, put_ears
-from unitok_training.judge import Judge
-from unitok_training.scores import error_unit, wer
+from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.by_ears import hear_recordings, put_ears
+from unitok_training.evaluation.metrics import error_unit, wer
 
 if TYPE_CHECKING:
-    from unitok_training.evaluation import Evaluation
+    from unitok_training.evaluation.evaluate import Evaluation
 
 
 def evaluate_resynthesis(run: Evaluation) -> None:

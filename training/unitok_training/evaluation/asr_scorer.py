@@ -19,8 +19,8 @@ from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_tokenizers.seeds import LARGEST_SEED
+from unitok_training.evaluation.metrics import wer
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
-from unitok_training.scores import wer
 
 SPEAKER_RECORDINGS = 1500
 """Most recordings that the speaker classifier is fitted to; its features are a few numbers a recording."""
