@@ -35,8 +35,11 @@ from unitok.requests.base import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton
-from unitok_training.correcting import corrected
-from unitok_training.correction_training import (
+from unitok_training.data.documents import Document
+from unitok_training.evaluation.metrics import bleu
+from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
+from unitok_training.finetune.correct import corrected
+from unitok_training.finetune.corrector_training import (
     CorrectionDocuments,
     hidden_with_frames,
     list_differences,
@@ -44,11 +47,8 @@ from unitok_training.correction_training import (
     train_corrector,
     train_noise_corrector,
 )
-from unitok_training.data.documents import Document
-from unitok_training.evaluation.metrics import bleu
-from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
-from unitok_training.finetune import FinetuneConfig, finetune, packs
-from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
+from unitok_training.finetune.moe import balanced, expert_information, hidden_with_experts
+from unitok_training.finetune.supervised import FinetuneConfig, finetune, packs
 from unitok_training.trainer.optimizer import OptimConfig
 
 SENTENCES = ["the green house stands here today", "we buy two books now", "now she sings the green books"]

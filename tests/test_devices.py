@@ -47,14 +47,14 @@ from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_training.checkpoint.background import BackgroundSaver, lock_pages
-from unitok_training.correction_training import train_corrector, train_noise_corrector
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.data.mixture import Mixture
-from unitok_training.finetune import FinetuneConfig
+from unitok_training.finetune.corrector_training import train_corrector, train_noise_corrector
+from unitok_training.finetune.rescorer_training import head_scores, train_head, train_masked
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, stream_table, supervised_positions
 from unitok_training.objectives.token_loss import LossTable
-from unitok_training.rescoring_training import head_scores, train_head, train_masked
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.loop import train
 from unitok_training.trainer.optimizer import Masters, OptimConfig, clip_gradients

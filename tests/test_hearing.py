@@ -31,7 +31,7 @@ from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_training.correcting import Teaching
+from unitok_training.finetune.correct import Teaching
 
 SAID = ("the green house", "we buy two books")
 

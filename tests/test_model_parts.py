@@ -19,7 +19,7 @@ from unitok.nbest.correction import Corrector
 from unitok.nbest.lists import NBest
 from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.errors import InputError
-from unitok_training.correction_training import noise_vectors_of
+from unitok_training.finetune.corrector_training import noise_vectors_of
 
 DOCUMENTS = [[1, 5, 9, 30, 7], [4, 8]]
 

@@ -30,9 +30,9 @@ from unitok_training.evaluation.nbest import (
     oracle_scores,
     rescoring_scores,
 )
-from unitok_training.finetune import FinetuneConfig
-from unitok_training.rescorers import head_figures, masked_scores, rescored
-from unitok_training.rescoring_training import head_scores, mwer_loss, train_head, train_masked
+from unitok_training.finetune.rescore import head_figures, masked_scores, rescored
+from unitok_training.finetune.rescorer_training import head_scores, mwer_loss, train_head, train_masked
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 WORDS = ["the", "green", "house", "stands", "here", "today"]

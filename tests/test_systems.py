@@ -20,8 +20,8 @@ from unitok_tokenizers.encoders.conformer import TrunkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, question
+from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
-from unitok_training.latent_mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.routing_check import LANGUAGES, RULES, WANTED, RoutingConfig, requests, routing_figures, tools

@@ -26,7 +26,7 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.finetune import FinetuneConfig
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.recipes.decoder import Shape
 from unitok_training.trainer.optimizer import OptimConfig
 from unitok_training.turns import Script, ScriptConfig, scripted, train_turns, turn_documents, turn_scores

@@ -31,11 +31,11 @@ from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.correcting import Teaching, corrected, few_shot_scores, teach
 from unitok_training.evaluation.nbest import oracle_scores, rescoring_scores
-from unitok_training.finetune import FinetuneConfig
+from unitok_training.finetune.correct import Teaching, corrected, few_shot_scores, teach
+from unitok_training.finetune.rescore import head_figures, masked_scores
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.report import lookup
-from unitok_training.rescorers import head_figures, masked_scores
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline, StageRecord
 from unitok_training.runs.stage_progress import Display

@@ -25,7 +25,7 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.documents import Document
-from unitok_training.finetune import FinetuneConfig, finetune, permuted
+from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
 from unitok_training.recipes.decoder import Shape
 from unitok_training.trainer.optimizer import OptimConfig
 

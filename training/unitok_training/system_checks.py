@@ -48,9 +48,9 @@ from unitok_training.evaluation.latent import (
 )
 from unitok_training.evaluation.metrics import bleu, wer
 from unitok_training.evaluation.prompt_probe import read_along
+from unitok_training.finetune.mwer import MwerConfig, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.fitting.tokenizers import load_recordings, training_rows
-from unitok_training.latent_mwer import MwerConfig, train_mwer
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.decoder import nearest, overridden
 from unitok_training.recipes.latent_presets import load_latent_recipe

@@ -20,7 +20,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
 from unitok_tokenizers.grammar.tasks import STATES
 from unitok_training.data.documents import Document
-from unitok_training.finetune import FinetuneConfig, finetune, permuted
+from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,7 @@ def run_nbest(options: argparse.Namespace) -> None:
 def run_rescore(options: argparse.Namespace) -> None:
     from unitok.nbest.lists import read_lists
     from unitok_training.evaluation.nbest import Terms
-    from unitok_training.rescorers import head_figures, masked_scores, rescored
+    from unitok_training.finetune.rescore import head_figures, masked_scores, rescored
 
     terms = Terms(
         lengths=_numbers(options.lengths, "--lengths", "0,0.5,1"), words=_numbers(options.words, "--words", "0,0.5,1")
@@ -137,8 +137,8 @@ def run_rescore(options: argparse.Namespace) -> None:
 def run_correct(options: argparse.Namespace) -> None:
     from unitok.nbest.lists import read_lists
     from unitok_tokenizers.files import atomic_write_bytes
-    from unitok_training.correcting import Teaching, corrected, teach
-    from unitok_training.finetune import FinetuneConfig
+    from unitok_training.finetune.correct import Teaching, corrected, teach
+    from unitok_training.finetune.supervised import FinetuneConfig
     from unitok_training.trainer.optimizer import OptimConfig
 
     teaching = Teaching(

@@ -23,7 +23,8 @@ from unitok.nbest.correction import Beside, Corrector, VectorsOf
 from unitok.nbest.lists import NBest
 from unitok.nbest.prompting import PromptCorrector, own_language_model
 from unitok_tokenizers.errors import InputError
-from unitok_training.correction_training import (
+from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
+from unitok_training.finetune.corrector_training import (
     expert_use,
     new_updates,
     noise_vectors_of,
@@ -32,8 +33,7 @@ from unitok_training.correction_training import (
     train_hearing_corrector,
     train_noise_corrector,
 )
-from unitok_training.evaluation.nbest import correction_scores, oracle_scores, translation_scores
-from unitok_training.finetune import FinetuneConfig
+from unitok_training.finetune.supervised import FinetuneConfig
 
 HEAD = 32
 """Width of an attention head that looks at frames."""

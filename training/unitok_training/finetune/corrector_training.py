@@ -26,8 +26,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Document
-from unitok_training.finetune import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden
-from unitok_training.mixture_training import balanced, expert_information, hidden_with_experts
+from unitok_training.finetune.moe import balanced, expert_information, hidden_with_experts
+from unitok_training.finetune.supervised import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden
 
 
 def teachable(lists: Sequence[NBest], most: int | None = None) -> list[NBest]:

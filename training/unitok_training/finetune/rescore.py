@@ -19,10 +19,10 @@ from unitok.nbest.rescoring import Features, Scorer, best, rescore
 from unitok.nbest.rescoring_head import RescoringHead
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import words as spoken
-from unitok_training.correction_training import teachable
 from unitok_training.evaluation.nbest import Terms, density_scores, list_errors, oracle_scores, rescoring_scores
-from unitok_training.finetune import FinetuneConfig
-from unitok_training.rescoring_training import head_scores, train_head, train_masked
+from unitok_training.finetune.corrector_training import teachable
+from unitok_training.finetune.rescorer_training import head_scores, train_head, train_masked
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 

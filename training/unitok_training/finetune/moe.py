@@ -12,7 +12,7 @@ from unitok.decoder.model import Decoder
 from unitok.decoder.moe import balance_loss, mixtures, told_experts
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.batch import Pack
-from unitok_training.finetune import HiddenOf, plain_hidden
+from unitok_training.finetune.supervised import HiddenOf, plain_hidden
 
 
 def hidden_with_experts(decoder: Decoder, expert_of_task: Sequence[int]) -> HiddenOf:

@@ -22,7 +22,7 @@ from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
-from unitok_training.finetune import FinetuneConfig, permuted
+from unitok_training.finetune.supervised import FinetuneConfig, permuted
 from unitok_training.trainer.optimizer import rate
 
 

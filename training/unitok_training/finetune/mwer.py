@@ -30,8 +30,8 @@ from unitok_tokenizers.text.scripts import TOKEN
 from unitok_training.data.latent_examples import filled
 from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, hear, question
-from unitok_training.finetune import only_these_move, permuted
-from unitok_training.rescoring_training import mwer_loss
+from unitok_training.finetune.rescorer_training import mwer_loss
+from unitok_training.finetune.supervised import only_these_move, permuted
 from unitok_training.trainer.optimizer import OptimConfig, rate
 
 

@@ -1,0 +1,1 @@
+"""Training on lists: correction, rescoring, minimum word error, experts."""
