@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.arms import measured
 from benchmarks.context import Context
 from benchmarks.results import Outcome
-from unitok_training.report import LINES, judge_line
+from unitok_training.reports.demo import LINES, judge_line
 
 METRICS = Path(__file__).resolve().parents[1] / "runs" / "demo" / "metrics.json"
 BEFORE = 746.0

@@ -24,7 +24,7 @@ from unitok_training.evaluation.ears.mel_power import MelPower
 from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder
 from unitok_training.evaluation.ears.whisper import WhisperEar
 from unitok_training.evaluation.evaluate import Evaluation, evaluate
-from unitok_training.report import LINES, judge_line, results_table
+from unitok_training.reports.demo import LINES, judge_line, results_table
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import write_json
-from unitok_training.report import LINES, Line, judge_line, write_html
-from unitok_training.report_parts import png
+from unitok_training.reports.demo import LINES, Line, judge_line, write_html
+from unitok_training.reports.html import png
 
 METRICS: dict[str, Any] = {
     "judge": {"wer": 0.05, "control_noise_wer": 0.99, "control_shuffled_wer": 0.9},

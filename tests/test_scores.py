@@ -21,7 +21,7 @@ from unitok_training.evaluation.metrics import (
     wer,
 )
 from unitok_training.evaluation.nbest import list_errors, oracle_scores
-from unitok_training.report import counted
+from unitok_training.reports.demo import counted
 
 
 def test_errors_are_pooled_not_averaged() -> None:

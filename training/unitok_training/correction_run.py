@@ -35,7 +35,7 @@ from unitok_training.evaluation.nbest import oracle_scores, rescoring_scores
 from unitok_training.finetune.correct import Teaching, corrected, few_shot_scores, teach
 from unitok_training.finetune.rescore import head_figures, masked_scores
 from unitok_training.finetune.supervised import FinetuneConfig
-from unitok_training.report import lookup
+from unitok_training.reports.demo import lookup
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline, StageRecord
 from unitok_training.runs.stage_progress import Display

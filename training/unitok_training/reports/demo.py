@@ -14,7 +14,7 @@ from typing import Any
 
 from unitok_tokenizers.files import atomic_write_bytes, read_json
 from unitok_tokenizers.text.score_normalizer import STATED
-from unitok_training.report_parts import bars, curve, page, player
+from unitok_training.reports.html import bars, curve, page, player
 from unitok_training.trainer.metrics import flatten, read_metrics
 
 EXAMPLES_PER_TASK = 5
