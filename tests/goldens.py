@@ -35,8 +35,8 @@ from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState, PackStream
-from unitok_training.demo import KNOWN_AS as DEMO_KNOWN_AS
-from unitok_training.demo import DemoConfig, demo_stages
+from unitok_training.experiments.demo.run import KNOWN_AS as DEMO_KNOWN_AS
+from unitok_training.experiments.demo.run import DemoConfig, demo_stages
 from unitok_training.recipes.decoder import PRESETS
 from unitok_training.recipes.latent_presets import latent_presets
 from unitok_training.runs.stage_graph import Pipeline

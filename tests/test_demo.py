@@ -11,7 +11,7 @@ import pytest
 from tests.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
-from unitok_training.demo import DemoConfig, demo_stages, quicker, run_demo
+from unitok_training.experiments.demo.run import DemoConfig, demo_stages, quicker, run_demo
 from unitok_training.recipes.decoder import load_recipe
 
 TEXTS = {

@@ -12,13 +12,13 @@ import torch
 from unitok.cli.main import main
 from unitok_tokenizers import compute
 from unitok_tokenizers.errors import InputError
-from unitok_training import demo_plan
-from unitok_training.demo import DemoConfig, demo_stages
-from unitok_training.demo_calibration import calibration
-from unitok_training.demo_costs import COSTS, recordings_of, run_seconds, stage_seconds
-from unitok_training.demo_measure import Measurement, measure, seconds_of
-from unitok_training.demo_plan import PATIENCE, Asked, DemoPlan, plan_demo
-from unitok_training.demo_sizes import SIZES, described
+from unitok_training.experiments.demo import plan as demo_plan
+from unitok_training.experiments.demo.calibration import calibration
+from unitok_training.experiments.demo.costs import COSTS, recordings_of, run_seconds, stage_seconds
+from unitok_training.experiments.demo.measure import Measurement, measure, seconds_of
+from unitok_training.experiments.demo.plan import PATIENCE, Asked, DemoPlan, plan_demo
+from unitok_training.experiments.demo.run import DemoConfig, demo_stages
+from unitok_training.experiments.demo.sizes import SIZES, described
 from unitok_training.recipes.decoder import load_recipe
 
 QUIET = Measurement(

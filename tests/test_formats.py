@@ -39,10 +39,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.text.tokenizers import HostText
 from unitok_training.data.mixture import LINES
-from unitok_training.demo_plan import PLAN, Asked, plan_demo
-from unitok_training.demo_stages import training_summary, write_report
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.evaluate import Evaluation, evaluate
+from unitok_training.experiments.demo.plan import PLAN, Asked, plan_demo
+from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.run import train_model

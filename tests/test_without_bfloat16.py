@@ -16,7 +16,7 @@ from unitok_tokenizers.compute import PRECISION_VARIABLE
 from unitok_tokenizers.files import write_json
 from unitok_training.compare import CompareConfig, settings_of, stages
 from unitok_training.compare_recipes import load_compare_recipe
-from unitok_training.demo import demo_stages
+from unitok_training.experiments.demo.run import demo_stages
 from unitok_training.runs.stage_graph import run_stage
 from unitok_training.system_checks import system_figures
 

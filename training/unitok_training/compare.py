@@ -17,12 +17,12 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_training.compare_recipes import APPROACHES, BUDGETS, MOST_SEEDS, CompareRecipe, load_compare_recipe
-from unitok_training.demo import DemoConfig
+from unitok_training.experiments.demo.run import DemoConfig
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.runs.stage_progress import Display
 
-SHARED = "unitok_training.demo_stages"
+SHARED = "unitok_training.experiments.demo.stages"
 OWN = "unitok_training.compare_stages"
 KNOWN_AS = {SHARED: "unitok_training.demo_stages", OWN: "unitok_training.compare_stages"}
 """What keys on disk call these modules: it never changes, wherever they move."""

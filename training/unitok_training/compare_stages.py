@@ -20,9 +20,9 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
 from unitok_training.compare_scores import score_arm, text_ability
 from unitok_training.data.latent_examples import LatentSource
-from unitok_training.demo_stages import Settings, demo_rows, usable_mixture
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
 from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.decoder import Recipe, Shape

@@ -11,7 +11,7 @@ from unitok.cli.options import add_precision, seed_option
 from unitok.cli.stages import shown_stages
 
 if TYPE_CHECKING:
-    from unitok_training.demo_plan import Asked
+    from unitok_training.experiments.demo.plan import Asked
 
 
 def add_commands(commands: Any) -> None:
@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
 def asked(options: argparse.Namespace) -> Asked:
     """What the options ask for, and the environment."""
     from unitok_tokenizers.compute import PRECISION_VARIABLE
-    from unitok_training.demo_plan import Asked
+    from unitok_training.experiments.demo.plan import Asked
 
     return Asked(
         size=options.size,
@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> None:
     from unitok_tokenizers.corpora.phrases import check_languages
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import ensure_folder
-    from unitok_training.demo import run_demo
-    from unitok_training.demo_plan import plan_demo
+    from unitok_training.experiments.demo.plan import plan_demo
+    from unitok_training.experiments.demo.run import run_demo
     from unitok_training.recipes.decoder import load_recipe
 
     wanted, out = asked(options), Path(options.out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from unitok_training.demo import DemoConfig
+from unitok_training.experiments.demo.run import DemoConfig
 from unitok_training.recipes.decoder import load_recipe
 
 

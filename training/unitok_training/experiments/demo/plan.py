@@ -16,10 +16,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.progress import duration
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.demo import DemoConfig, quicker
-from unitok_training.demo_costs import run_seconds, stage_seconds
-from unitok_training.demo_measure import measure
-from unitok_training.demo_sizes import SIZES, described
+from unitok_training.experiments.demo.costs import run_seconds, stage_seconds
+from unitok_training.experiments.demo.measure import measure
+from unitok_training.experiments.demo.run import DemoConfig, quicker
+from unitok_training.experiments.demo.sizes import SIZES, described
 from unitok_training.recipes.decoder import coerce, load_recipe
 
 PLAN = "plan.json"

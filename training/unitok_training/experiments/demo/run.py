@@ -24,7 +24,7 @@ from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.runs.stage_progress import Display
 
-STAGES = "unitok_training.demo_stages"
+STAGES = "unitok_training.experiments.demo.stages"
 KNOWN_AS = {STAGES: "unitok_training.demo_stages"}
 """What keys on disk call these modules: it never changes, wherever they move."""
 QUICK_ROWS = 60
@@ -162,7 +162,7 @@ def run_demo(
     )  # fmt: skip
     records = pipeline.run()
     if only is None:
-        from unitok_training.demo_stages import write_report
+        from unitok_training.experiments.demo.stages import write_report
 
         return write_report(out, records)
     return out

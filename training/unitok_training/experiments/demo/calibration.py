@@ -1,6 +1,6 @@
 """How the figures of `demo_costs` are found: a finished run beside what is predicted.
 
-    python -m unitok_training.demo_calibration runs/demo
+    python -m unitok_training.experiments.demo.calibration runs/demo
 
 measures this machine and prints what each stage took beside what is predicted, and the `times` that would have made
 both equal: run it where nothing else runs, and write them into `COSTS`.
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unitok_tokenizers.compute import resolve
-from unitok_training.demo import DemoConfig
-from unitok_training.demo_costs import COSTS, run_seconds, stage_seconds
-from unitok_training.demo_measure import Measurement, measure
-from unitok_training.demo_plan import PLAN, DemoPlan
+from unitok_training.experiments.demo.costs import COSTS, run_seconds, stage_seconds
+from unitok_training.experiments.demo.measure import Measurement, measure
+from unitok_training.experiments.demo.plan import PLAN, DemoPlan
+from unitok_training.experiments.demo.run import DemoConfig
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.stage_graph import load_record
 

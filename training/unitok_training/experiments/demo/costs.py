@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unitok_training.demo import DemoConfig, demo_stages
-from unitok_training.demo_measure import Measurement
+from unitok_training.experiments.demo.measure import Measurement
+from unitok_training.experiments.demo.run import DemoConfig, demo_stages
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.schedule import seconds_until_done
 

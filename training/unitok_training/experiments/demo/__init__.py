@@ -1,0 +1,1 @@
+"""The demo: corpus, tokenizers, shards, training, evaluation and report in one command."""
