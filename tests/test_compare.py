@@ -24,12 +24,19 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.compare import CompareConfig, run_compare, settings_of, stages, training_of, trainings
-from unitok_training.compare_recipes import APPROACHES, BUDGETS, load_compare_recipe
-from unitok_training.compare_report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
-from unitok_training.compare_scores import answers, translated
-from unitok_training.compare_stages import latent_steps, widened
 from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
+from unitok_training.experiments.compare.report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
+from unitok_training.experiments.compare.run import (
+    CompareConfig,
+    run_compare,
+    settings_of,
+    stages,
+    training_of,
+    trainings,
+)
+from unitok_training.experiments.compare.scores import answers, translated
+from unitok_training.experiments.compare.stages import latent_steps, widened
 from unitok_training.latent_run import make_front_end
 from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
 

@@ -14,8 +14,8 @@ from tests.test_demo import short_demo, write_manifest
 from tests.test_systems import CHECKS, OWN, TINY
 from unitok_tokenizers.compute import PRECISION_VARIABLE
 from unitok_tokenizers.files import write_json
-from unitok_training.compare import CompareConfig, settings_of, stages
-from unitok_training.compare_recipes import load_compare_recipe
+from unitok_training.experiments.compare.recipes import load_compare_recipe
+from unitok_training.experiments.compare.run import CompareConfig, settings_of, stages
 from unitok_training.experiments.demo.run import demo_stages
 from unitok_training.runs.stage_graph import run_stage
 from unitok_training.system_checks import system_figures

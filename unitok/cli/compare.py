@@ -31,8 +31,8 @@ def add_commands(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from unitok_tokenizers.compute import AUTO, available_threads
-    from unitok_training.compare import CompareConfig, run_compare
-    from unitok_training.compare_report import as_text
+    from unitok_training.experiments.compare.report import as_text
+    from unitok_training.experiments.compare.run import CompareConfig, run_compare
 
     config = CompareConfig(
         manifest=None if options.manifest is None else str(Path(options.manifest).resolve()),

@@ -16,14 +16,20 @@ from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
-from unitok_training.compare_recipes import APPROACHES, BUDGETS, MOST_SEEDS, CompareRecipe, load_compare_recipe
+from unitok_training.experiments.compare.recipes import (
+    APPROACHES,
+    BUDGETS,
+    MOST_SEEDS,
+    CompareRecipe,
+    load_compare_recipe,
+)
 from unitok_training.experiments.demo.run import DemoConfig
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.runs.stage_progress import Display
 
 SHARED = "unitok_training.experiments.demo.stages"
-OWN = "unitok_training.compare_stages"
+OWN = "unitok_training.experiments.compare.stages"
 KNOWN_AS = {SHARED: "unitok_training.demo_stages", OWN: "unitok_training.compare_stages"}
 """What keys on disk call these modules: it never changes, wherever they move."""
 CORPUS = ("manifest", "languages", "pairs", "test_pairs", "seed")
@@ -166,7 +172,7 @@ def run_compare(
     Raises:
         InputError: a setting or manifest that cannot be used, naming it and the remedy.
     """
-    from unitok_training.compare_report import add_figures, write_results
+    from unitok_training.experiments.compare.report import add_figures, write_results
 
     recipe = load_compare_recipe(config.preset, config.recipe_overrides)
     if config.manifest is not None:

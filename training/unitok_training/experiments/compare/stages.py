@@ -17,11 +17,11 @@ from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_j
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.compare_recipes import CompareRecipe, load_compare_recipe
-from unitok_training.compare_scores import score_arm, text_ability
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.experiments.compare.recipes import CompareRecipe, load_compare_recipe
+from unitok_training.experiments.compare.scores import score_arm, text_ability
 from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
 from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.latent_run import make_front_end, train_latent

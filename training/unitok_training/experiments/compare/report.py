@@ -12,7 +12,7 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
-from unitok_training.compare_recipes import APPROACHES
+from unitok_training.experiments.compare.recipes import APPROACHES
 from unitok_training.reports.demo import costs, lookup, write_number
 from unitok_training.reports.html import page, whiskers
 from unitok_training.runs.stage_graph import WALL, StageRecord
