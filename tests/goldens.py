@@ -25,8 +25,6 @@ from tests.toy_shards import ToyShards
 from unitok.cli.main import build_parser
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render
-from unitok_training.correction_run import KNOWN_AS as CORRECTION_KNOWN_AS
-from unitok_training.correction_run import CorrectionConfig, correction_stages
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Mixture
@@ -35,6 +33,8 @@ from unitok_training.experiments.compare.recipes import COMPARE_PRESETS
 from unitok_training.experiments.compare.run import KNOWN_AS as COMPARE_KNOWN_AS
 from unitok_training.experiments.compare.run import CompareConfig, settings_of
 from unitok_training.experiments.compare.run import stages as compare_stages
+from unitok_training.experiments.correction import KNOWN_AS as CORRECTION_KNOWN_AS
+from unitok_training.experiments.correction import CorrectionConfig, correction_stages
 from unitok_training.experiments.demo.run import KNOWN_AS as DEMO_KNOWN_AS
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages
 from unitok_training.recipes.decoder import PRESETS

@@ -24,9 +24,15 @@ from unitok.pipelines.backends.own import UnitokTranslator
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.text.score_normalizer import basic
-from unitok_training import correction_run
-from unitok_training.cascade_errors import SHARES, spoilt
-from unitok_training.correction_run import CorrectionConfig, correction_stages, gathered, run_correction, settings_of
+from unitok_training.experiments import correction as correction_run
+from unitok_training.experiments.correction import (
+    CorrectionConfig,
+    correction_stages,
+    gathered,
+    run_correction,
+    settings_of,
+)
+from unitok_training.experiments.error_injection import SHARES, spoilt
 from unitok_training.runs.stage_graph import run_stage, stage_key
 
 TINY = CorrectionConfig(

@@ -15,7 +15,7 @@ from unitok_tokenizers.corpora.phrases import TEST_VOICES
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_training.prosody import ProsodyConfig, prosody_figures
+from unitok_training.experiments.prosody import ProsodyConfig, prosody_figures
 
 pytest.importorskip("espeakng_loader", reason="espeak-ng is not installed")
 TINY = ProsodyConfig(sentences=10, test_sentences=2, encoder_steps=1, clusters=8, steps=2)

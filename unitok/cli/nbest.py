@@ -166,7 +166,7 @@ def run_correct(options: argparse.Namespace) -> None:
 
 
 def run_experiment(options: argparse.Namespace) -> None:
-    from unitok_training.correction_run import CorrectionConfig, correction_table, run_correction
+    from unitok_training.experiments.correction import CorrectionConfig, correction_table, run_correction
     from unitok_training.recipes.decoder import overridden
 
     precision = chosen_precision(options.precision) or "fp32"

@@ -90,7 +90,7 @@ def run_adapters(options: argparse.Namespace) -> None:
     from unitok.frontends.adapters.registry import ADAPTERS
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import write_json
-    from unitok_training.adapter_grid import GRID, AdapterFigures, train_adapters
+    from unitok_training.experiments.adapter_grid import GRID, AdapterFigures, train_adapters
     from unitok_training.recipes.latent_presets import load_latent_recipe
 
     def say(one: AdapterFigures) -> None:
@@ -123,7 +123,7 @@ def run_probe(options: argparse.Namespace) -> None:
 
 
 def run_prosody(options: argparse.Namespace) -> None:
-    from unitok_training.prosody import ProsodyConfig, prosody_figures
+    from unitok_training.experiments.prosody import ProsodyConfig, prosody_figures
 
     config = ProsodyConfig(
         sentences=options.sentences,

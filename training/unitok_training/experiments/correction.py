@@ -42,8 +42,8 @@ from unitok_training.runs.stage_progress import Display
 from unitok_training.trainer.metrics import flatten
 from unitok_training.trainer.optimizer import OptimConfig
 
-OWN = "unitok_training.correction_run"
-ERRORS = "unitok_training.cascade_errors"
+OWN = "unitok_training.experiments.correction"
+ERRORS = "unitok_training.experiments.error_injection"
 KNOWN_AS = {OWN: "unitok_training.correction_run", ERRORS: "unitok_training.cascade_errors"}
 """What keys on disk call these modules: it never changes, wherever they move."""
 MAKING = ("inputs", "model", "source", "recogniser", "snr", "size", "beams", "seed")
