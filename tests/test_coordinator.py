@@ -18,9 +18,9 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Span, render_prompt
 from unitok_tokenizers.grammar.tasks import STATES
-from unitok_training.coordinator_check import CoordinatorConfig, conversations, coordinator_figures
 from unitok_training.recipes.decoder import Shape
-from unitok_training.turns import ScriptConfig, scripted
+from unitok_training.systems.coordinator import CoordinatorConfig, conversations, coordinator_figures
+from unitok_training.systems.dialogue_corpus import ScriptConfig, scripted
 
 SIZES = CoordinatorConfig(
     questions=3,

@@ -24,8 +24,16 @@ from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilit
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.recipes.latent import EncoderChoice, tiny
-from unitok_training.routing_check import LANGUAGES, RULES, WANTED, RoutingConfig, requests, routing_figures, tools
-from unitok_training.system_checks import CHECKS, SystemConfig, biased, names_alone, system_figures
+from unitok_training.systems.checks import CHECKS, SystemConfig, biased, names_alone, system_figures
+from unitok_training.systems.tool_routing import (
+    LANGUAGES,
+    RULES,
+    WANTED,
+    RoutingConfig,
+    requests,
+    routing_figures,
+    tools,
+)
 from unitok_training.trainer.optimizer import OptimConfig
 
 SIZES = (

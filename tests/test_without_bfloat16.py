@@ -18,7 +18,7 @@ from unitok_training.experiments.compare.recipes import load_compare_recipe
 from unitok_training.experiments.compare.run import CompareConfig, settings_of, stages
 from unitok_training.experiments.demo.run import demo_stages
 from unitok_training.runs.stage_graph import run_stage
-from unitok_training.system_checks import system_figures
+from unitok_training.systems.checks import system_figures
 
 HALF = torch.bfloat16
 

@@ -31,7 +31,7 @@ from unitok_training.fitting.tokenizers import FitConfig, fit_text, fit_units, l
 from unitok_training.latent_run import train_latent
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.recipes.latent_presets import load_latent_recipe
-from unitok_training.system_checks import keep_settings
+from unitok_training.systems.checks import keep_settings
 
 ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}
 """Arm → recipe."""

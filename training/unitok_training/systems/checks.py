@@ -54,7 +54,7 @@ from unitok_training.fitting.tokenizers import load_recordings, training_rows
 from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.decoder import nearest, overridden
 from unitok_training.recipes.latent_presets import load_latent_recipe
-from unitok_training.text_checks import TEXT_CHECKS
+from unitok_training.systems.text_checks import TEXT_CHECKS
 
 Figures = dict[str, float]
 Trained = TypeVar("Trained")

@@ -2,7 +2,7 @@
 
     unitok systems coordinator -o runs/systems/coordinator
 
-Conversations are those of `unitok_training.turns`. A coordinator that was left to itself is scored on voices and
+Conversations are those of `unitok_training.systems.dialogue_corpus`. A coordinator that was left to itself is scored on voices and
 conversations that it has not heard, and beside it what needs no ears: always listening, and silence in place of sound.
 """
 
@@ -28,8 +28,15 @@ from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.recipes.decoder import Shape
+from unitok_training.systems.dialogue_corpus import (
+    Script,
+    ScriptConfig,
+    scripted,
+    train_turns,
+    turn_documents,
+    turn_scores,
+)
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.turns import Script, ScriptConfig, scripted, train_turns, turn_documents, turn_scores
 
 ASKED, ANSWERED = "qaa", "qab"
 """Languages of the questions and of their answers."""

@@ -1,0 +1,1 @@
+"""Published systems as recipes with a check of what they claim."""
