@@ -32,9 +32,9 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_training.data.mixture import Mixture
-from unitok_training.latent_run import train_latent
 from unitok_training.recipes.latent import EncoderChoice
 from unitok_training.recipes.latent import tiny as tiny_latent
+from unitok_training.train_latent import train_latent
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.latent_config import PartTuning, Tuning
 from unitok_training.trainer.loop import train

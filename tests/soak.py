@@ -45,7 +45,7 @@ PRELOAD = (
         "unitok.export",
         "unitok_tokenizers.data.prepare",
         "unitok_training.fitting.tokenizers",
-        "unitok_training.run",
+        "unitok_training.train",
     ),
     *("soxr", "torch._dynamo", "torch.utils.tensorboard"),
 )

@@ -18,8 +18,8 @@ from unitok.model import Model
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_training.experiments.adapter_grid import train_adapter
-from unitok_training.latent_run import train_latent
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe, tiny
+from unitok_training.train_latent import train_latent
 from unitok_training.trainer.latent_config import FROZEN
 
 QUERIES = ("cross_attention", "qformer")

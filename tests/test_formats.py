@@ -45,8 +45,8 @@ from unitok_training.experiments.demo.plan import PLAN, Asked, plan_demo
 from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.recipes.decoder import Recipe, load_recipe
-from unitok_training.run import train_model
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
+from unitok_training.train import train_model
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.vocoder import Vocoder
 

@@ -14,7 +14,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Mixture
-from unitok_training.known import longest_seconds
+from unitok_training.model_defaults import longest_seconds
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe
-from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.latent import LatentRecipe, tiny
 from unitok_training.recipes.latent_presets import latent_presets, load_latent_recipe
+from unitok_training.train_latent import make_front_end, train_latent
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import LatentTrainer
 from unitok_training.trainer.latent_config import FROZEN, PartTuning, Tuning

@@ -22,7 +22,6 @@ from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_item
 from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
-from unitok_training.latent_run import make_encoder, make_front_end
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.systems.checks import CHECKS, SystemConfig, biased, names_alone, system_figures
 from unitok_training.systems.tool_routing import (
@@ -34,6 +33,7 @@ from unitok_training.systems.tool_routing import (
     routing_figures,
     tools,
 )
+from unitok_training.train_latent import make_encoder, make_front_end
 from unitok_training.trainer.optimizer import OptimConfig
 
 SIZES = (

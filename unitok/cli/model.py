@@ -358,7 +358,7 @@ def report_safety(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     from unitok_training.recipes.decoder import load_recipe
-    from unitok_training.run import train_model
+    from unitok_training.train import train_model
 
     recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(

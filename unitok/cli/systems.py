@@ -71,8 +71,8 @@ def add_commands(commands: Any) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    from unitok_training.latent_run import train_latent
     from unitok_training.recipes.latent_presets import load_latent_recipe
+    from unitok_training.train_latent import train_latent
 
     recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     done = train_latent(

@@ -15,8 +15,8 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.fitting.tokenizers import training_rows
-from unitok_training.latent_run import make_front_end
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
+from unitok_training.train_latent import make_front_end
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import LatentTrainer
 from unitok_training.trainer.latent_config import FROZEN, PartTuning, Tuning

@@ -51,10 +51,10 @@ from unitok_training.evaluation.prompt_probe import read_along
 from unitok_training.finetune.mwer import MwerConfig, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
 from unitok_training.fitting.tokenizers import load_recordings, training_rows
-from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.decoder import nearest, overridden
 from unitok_training.recipes.latent_presets import load_latent_recipe
 from unitok_training.systems.text_checks import TEXT_CHECKS
+from unitok_training.train_latent import make_front_end, train_latent
 
 Figures = dict[str, float]
 Trained = TypeVar("Trained")

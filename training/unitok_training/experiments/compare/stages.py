@@ -24,10 +24,10 @@ from unitok_training.experiments.compare.recipes import CompareRecipe, load_comp
 from unitok_training.experiments.compare.scores import score_arm, text_ability
 from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
 from unitok_training.fitting.tokenizers import training_rows
-from unitok_training.latent_run import make_front_end, train_latent
 from unitok_training.recipes.decoder import Recipe, Shape
 from unitok_training.recipes.latent import LatentRecipe
-from unitok_training.run import train_model
+from unitok_training.train import train_model
+from unitok_training.train_latent import make_front_end, train_latent
 from unitok_training.trainer.metrics import read_metrics
 from unitok_vocoder.vocoder import Vocoder
 

@@ -46,7 +46,7 @@ from unitok_training.fitting.tokenizers import (
     training_rows,
 )
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
-from unitok_training.known import learned_limits, learned_texts, voice_prompts
+from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts
 from unitok_training.recipes.decoder import Recipe, load_recipe
 from unitok_training.reports.demo import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord

@@ -21,7 +21,7 @@ from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.cost import memory as planning
 from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
-from unitok_training.known import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
+from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
 from unitok_training.recipes.decoder import Recipe, Shape
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
 from unitok_training.trainer.loop import train
