@@ -53,7 +53,8 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python tests/file_tree.py --check
+	$(BIN)/python -m tools.file_tree --check
+	$(BIN)/python -m tools.rooms
 	$(TEST) -n 2 --dist loadfile
 
 # Needs a quiet machine: refuses where other work takes a sixth of it. `BENCH="--force"` measures all the same.
@@ -84,13 +85,13 @@ docs: install
 docs-check: demo docs
 	UNITOK_DOCS=literal $(TEST) tests/test_readme.py
 
-# The file tree at the end of README.
+# The tree of folders at the end of README.
 tree: install
-	$(BIN)/python tests/file_tree.py
+	$(BIN)/python -m tools.file_tree
 
 # Kills every command 20 times and more, at random moments, and compares what a repeat makes.
 soak: install
-	OMP_NUM_THREADS=1 PYTHONPATH=.:tokenizers:training:vocoder $(BIN)/python -m tests.soak --rounds 20
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tokenizers:training:vocoder $(BIN)/python -m tools.soak --rounds 20
 
 format: install
 	$(BIN)/ruff check --fix .

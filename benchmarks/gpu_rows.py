@@ -192,7 +192,7 @@ def check_gradients(setting: Setting) -> str:
 
 def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -> Any:
     """A trainer over toy shards on a device, four steps."""
-    from tests import toy_shards
+    from tests.support import toy_shards
     from unitok_training.data.examples import PlanSource
     from unitok_training.data.mixture import Mixture
     from unitok_training.trainer.config import TrainConfig
@@ -343,7 +343,7 @@ def check_decoding(setting: Setting) -> str:
 
 def check_answers(setting: Setting) -> str:
     """Every task of a tiny model with encoder, codec and vocoders, moved to the device, as the processor answers."""
-    from tests.answers import ANSWERS, whole_model
+    from tests.support.answers import ANSWERS, whole_model
     from unitok.placement import place
 
     here, there = whole_model(), whole_model()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.tiny_model import model_folder
 from tests.test_readme import write_recordings
-from tests.tiny_model import model_folder
 from unitok.cli.main import main
 from unitok.model import Model
 from unitok_tokenizers.grammar.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings import write_pairs
+from tests.support.recordings import write_pairs
 from unitok.cli.main import main
 from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.model import Model

@@ -1,6 +1,6 @@
 """Old files: what an early version wrote opens, answers, is evaluated and exported, and its unfinished run ends.
 
-Run alone with `pytest tests/test_artifacts.py`; `tests/artifacts.py` says how the files were made.
+Run alone with `pytest tests/test_artifacts.py`; `tests/support/artifacts.py` says how the files were made.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.artifacts import FOLDER, MODELS, RUN, answers, assembled, continue_run, recordings, sums
-from tests.command import works
-from tests.recordings import write_pairs
+from tests.support.artifacts import FOLDER, MODELS, RUN, answers, assembled, continue_run, recordings, sums
+from tests.support.command import works
+from tests.support.recordings import write_pairs
 from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.tokenizer_set import TokenizerSet

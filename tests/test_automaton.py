@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.toy_plans import LINES, PROPERTY, TEXT, VOCABULARIES, line_name, own, random_plan
+from tests.support.toy_plans import LINES, PROPERTY, TEXT, VOCABULARIES, line_name, own, random_plan
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds, parse, render, render_prompt

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import RATE, model_folder, speech, tiny_model
+from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.generation.generate import score
 from unitok.pipelines.backends.choose import recogniser_of, synthesiser_of
 from unitok.pipelines.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
 from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span

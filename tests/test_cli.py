@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.tiny_model import RATE, model_folder, speech, tokenizers
+from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok.cli.main import build_parser, main
 from unitok_tokenizers.audio.io import write_audio
 

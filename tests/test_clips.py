@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tiny_model import tokenizers
 from tests.test_codecs import encodec, mel_rvq, speechtokenizer
-from tests.tiny_model import tokenizers
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import read_audio

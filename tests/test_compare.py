@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import refused
-from tests.tiny_model import RATE, speech
+from tests.support.command import refused
+from tests.support.tiny_model import RATE, speech
 from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
@@ -24,7 +24,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
 from unitok_training.experiments.compare.report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
 from unitok_training.experiments.compare.run import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.containers.flac import crc8, crc16
 from unitok_tokenizers.audio.io import audio_seconds, read_audio, read_blocks
 from unitok_tokenizers.errors import InputError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 from unitok.model import Model
 from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, turn_plan
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, build_sentences

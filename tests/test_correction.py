@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.decoder.moe import MixtureConfig, balance_loss, expand, mixtures, told_experts
@@ -31,7 +31,7 @@ from unitok.nbest.prompting import (
 )
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.router import Call, Router
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton

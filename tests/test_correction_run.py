@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.tiny_model import model_folder
 from tests.test_readme import write_recordings
-from tests.tiny_model import model_folder
 from unitok.decoder.lora import lora_config
 from unitok.model import Model
 from unitok.nbest.collect import MakingOptions, make_lists, translated, utterances

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import model_folder, speech, tiny_model
+from tests.support.tiny_model import model_folder, speech, tiny_model
 from unitok.pipelines.backends.choose import recogniser_of
 from unitok.pipelines.backends.ctc import CtcRecogniser
 from unitok_tokenizers.encoders.ctc_search import prefix_search

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages, quicker, run_demo

@@ -1,6 +1,6 @@
 """Everything that answers, placed on another device: the same answers, from operations of that device alone.
 
-The device of these tests is not there (`tests.elsewhere`): it refuses what an accelerator refuses, and a factory that
+The device of these tests is not there (`tests.support.elsewhere`): it refuses what an accelerator refuses, and a factory that
 names no device makes a tensor without numbers. So they run, and fail, without a GPU.
 """
 
@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 import unitok
 from benchmarks.__main__ import main as benchmarks_main
-from tests import toy_shards
-from tests.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told, whole_model
-from tests.elsewhere import Elsewhere, elsewhere
-from tests.tiny_model import speech, tiny_model
-from tests.toy_plans import PROPERTY
+from tests.support import toy_shards
+from tests.support.answers import ANSWERS, ENCODERS, LISTS, TEXT, front_end, same, told, whole_model
+from tests.support.elsewhere import Elsewhere, elsewhere
+from tests.support.tiny_model import speech, tiny_model
+from tests.support.toy_plans import PROPERTY
 from unitok.cli.main import main
 from unitok.decoder.attention import Prefix, reference_varlen_attention, torch_varlen_attention, varlen_attention
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig

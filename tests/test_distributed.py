@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.launching import torchrun
+from tests.support.launching import torchrun
 from unitok_training.checkpoint.state import latest_checkpoint, list_checkpoints, read_checkpoint
 from unitok_training.trainer.distributed import WORKER, World, buckets, rest_workers, world_from_environment
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics

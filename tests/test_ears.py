@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.command import unitok
+from tests.support.command import unitok
+from tests.support.tiny_ears import speaker_file, tiny_ears
+from tests.support.tiny_model import RATE, speech, tiny_model
 from tests.test_evaluation import rows, tiny_judge
-from tests.tiny_ears import speaker_file, tiny_ears
-from tests.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -23,7 +23,8 @@ from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.ears.mel_power import MelPower
 from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder
 from unitok_training.evaluation.ears.whisper import WhisperEar
-from unitok_training.evaluation.evaluate import Evaluation, evaluate
+from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.run import Evaluation
 from unitok_training.reports.demo import LINES, judge_line, results_table
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.command import refused, unitok, works, write_rows
-from tests.tiny_model import model_folder, speech, tiny_model
+from tests.support.command import refused, unitok, works, write_rows
+from tests.support.tiny_model import model_folder, speech, tiny_model
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.shards import Shards

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_model import RATE, speech, tiny_model
+from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
@@ -19,7 +19,8 @@ from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.asr_scorer import Judge, SpeakerClassifier
-from unitok_training.evaluation.evaluate import Evaluation, evaluate
+from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.run import Evaluation
 from unitok_vocoder.vocoder import Vocoder
 
 SENTENCES = {

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests import toy_shards
-from tests.soak import Workshop, digest, metrics, write_corpus
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
 from tests.test_distributed import launch
-from tests.toy_shards import ToyShards
+from tools.soak import Workshop, digest, metrics, write_corpus
 from unitok.cli.main import main
 from unitok_tokenizers.data.shards import Shards
 from unitok_training.data.batch import Pack

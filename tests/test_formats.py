@@ -16,9 +16,9 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from tests.support.tiny_ears import tiny_ears
+from tests.support.tiny_model import RATE, WORDS, tiny_model, tokenizers
 from tests.test_readme import write_recordings
-from tests.tiny_ears import tiny_ears
-from tests.tiny_model import RATE, WORDS, tiny_model, tokenizers
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.moe import MixtureConfig, expand
@@ -40,7 +40,8 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.text.tokenizers import HostText
 from unitok_training.data.mixture import LINES
 from unitok_training.evaluation.asr_scorer import Judge
-from unitok_training.evaluation.evaluate import Evaluation, evaluate
+from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.demo.plan import PLAN, Asked, plan_demo
 from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig

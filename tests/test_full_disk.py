@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.command import Workshop, check_refusal, refused, unitok, works
-from tests.soak import digest
-from tests.tiny_model import model_folder
+from tests.support.command import Workshop, check_refusal, refused, unitok, works
+from tests.support.tiny_model import model_folder
+from tools.soak import digest
 from unitok_training.checkpoint.state import list_checkpoints, read_checkpoint
 
 ROOM = 1 << 24

@@ -22,8 +22,8 @@ import pytest
 import soundfile
 import yaml
 
-from tests.command import Workshop, check_refusal, unitok
-from tests.tiny_model import RATE, speech
+from tests.support.command import Workshop, check_refusal, unitok
+from tests.support.tiny_model import RATE, speech
 from unitok_training.recipes.decoder import preset
 
 CASES = int(os.environ.get("UNITOK_FUZZ_CASES", "198"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import toy_shards
+from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate, score

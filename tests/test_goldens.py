@@ -1,6 +1,6 @@
 """What never changes by accident: ids, packs, what may follow, settings, commands, and the keys of finished stages.
 
-Run alone with `pytest tests/test_goldens.py`. A change that is meant: `python -m tests.goldens NAME`.
+Run alone with `pytest tests/test_goldens.py`. A change that is meant: `python -m tests.support.goldens NAME`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.goldens import FOLDER, GOLDENS, as_text, plain
+from tests.support.goldens import FOLDER, GOLDENS, as_text, plain
 
 
 def differences(kept: Any, found: Any, place: str = "") -> list[str]:

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.toy_plans import LINES, PROPERTY, SECOND, TEXT, VOCABULARIES, grown, line_name, own, random_plan, viewing
+from tests.support.toy_plans import (
+    LINES,
+    PROPERTY,
+    SECOND,
+    TEXT,
+    VOCABULARIES,
+    grown,
+    line_name,
+    own,
+    random_plan,
+    viewing,
+)
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
 from unitok_tokenizers.grammar.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.kv_cache import KVCache, StepAttend
 from unitok.decoder.lora import LoraConfig, add_lora

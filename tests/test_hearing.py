@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tiny_model import RATE, model_folder, tiny_model
 from tests.test_cli import fails
-from tests.tiny_model import RATE, model_folder, tiny_model
 from unitok.cli.main import main
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.frontends.adapters.base import AdapterSizes

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.tiny_model import WORDS, tiny_model
+from tests.support.tiny_model import WORDS, tiny_model
 from unitok.cli.main import main
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
@@ -39,7 +39,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
 
-READER = Path(__file__).parent / "hf_reader.py"
+READER = Path(__file__).parent / "support/hf_reader.py"
 NEW = 16
 SCRIPTS = (
     "the green house stands here today, naïve façade",

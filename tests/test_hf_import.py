@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.hf_hosts import HOSTS, TEXTS, write_host
+from tests.support.hf_hosts import HOSTS, TEXTS, write_host
+from tests.support.tiny_model import speech, tokenizers
 from tests.test_hf_export import USER_TEXTS, files, own_logits
-from tests.tiny_model import speech, tokenizers
 from unitok.cli.main import main
 from unitok.export import export_hf, import_hf
 from unitok.huggingface.tokenizer import token_names

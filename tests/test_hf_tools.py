@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.hf_tools import convert_to_gguf, harness_loglikelihoods, tune_lora, tune_sft
-from tests.tiny_model import tiny_model
+from tests.support.hf_tools import convert_to_gguf, harness_loglikelihoods, tune_lora, tune_sft
+from tests.support.tiny_model import tiny_model
 from unitok.export import export_hf, import_hf
 from unitok.generation.generate import score
 from unitok.model import Model

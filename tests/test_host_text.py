@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.hf_hosts import write_tokenizer
-from tests.tiny_model import tokenizers
+from tests.support.hf_hosts import write_tokenizer
+from tests.support.tiny_model import tokenizers
 from unitok.huggingface.tokenizer import tokenizer_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.tokenizers import HostText, load_text_tokenizer

@@ -9,30 +9,30 @@ import ast
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tools.rooms import (
+    LIKE,
+    MOST_FILES,
+    MOST_LINES,
+    PACKAGES,
+    Module,
+    circles,
+    disorder,
+    file_graph,
+    long_functions,
+    modules,
+    room_graph,
+    rooms,
+)  # fmt: skip
+
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = {"unitok_tokenizers": 1, "unitok_vocoder": 2, "unitok": 3, "unitok_training": 4}
-FOLDERS = {
-    "unitok_tokenizers": ROOT / "tokenizers/unitok_tokenizers",
-    "unitok_vocoder": ROOT / "vocoder/unitok_vocoder",
-    "unitok": ROOT / "unitok",
-    "unitok_training": ROOT / "training/unitok_training",
-}
+FOLDERS = PACKAGES
+FLOORS = {name: floor for floor, name in enumerate(PACKAGES, 1)}
 ROOF = 5
-
-
-def modules() -> list[tuple[str, Path]]:
-    """(dotted name, file) of every module of the four packages."""
-    found = []
-    for package, folder in FOLDERS.items():
-        for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder.parent).with_suffix("").parts
-            found.append((".".join(part for part in parts if part != "__init__"), path))
-        assert any(name.startswith(package) for name, _ in found)
-    return found
 
 
 def floor_of(name: str) -> int | None:
@@ -41,34 +41,68 @@ def floor_of(name: str) -> int | None:
     return FLOORS.get(name.split(".")[0])
 
 
-def imported_names(path: Path) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+def upward_imports(found: Mapping[str, Module]) -> list[str]:
+    """Imports of a floor from those above it, wherever in a file they stand."""
+    return [
+        f"{name} -> {other}"
+        for name, module in found.items()
+        for other in sorted(module.imports)
+        if (floor_of(other) or 0) > (floor_of(name) or 0)
+    ]
 
 
-def upward_imports(name: str, path: Path) -> list[str]:
-    own = floor_of(name)
-    assert own is not None
-    return [f"{name} -> {other}" for other in imported_names(path) if (floor_of(other) or 0) > own]
+HOUSE = modules()
 
 
 def test_floors_import_only_downward() -> None:
-    assert [line for name, path in modules() for line in upward_imports(name, path)] == []
+    assert upward_imports(HOUSE) == []
 
 
-def test_the_floor_rule_can_fail(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.py"
-    bad.write_text("from unitok_training import loop\n", encoding="utf-8")
-    assert upward_imports("unitok_tokenizers.bad", bad) == [
-        "unitok_tokenizers.bad -> unitok_training",
-        "unitok_tokenizers.bad -> unitok_training.trainer.loop",
+def test_rooms_import_in_their_order_and_nothing_goes_in_a_circle() -> None:
+    assert disorder(HOUSE) == []
+    assert circles(file_graph(HOUSE)) == [] and circles(room_graph(HOUSE)) == []
+
+
+def test_rooms_are_small_and_so_are_files() -> None:
+    table = {room.name: room.files for room in rooms(HOUSE)}
+    large = {name for name, files in table.items() if files > MOST_FILES}
+    assert large <= {f"unitok.{name}" for name in LIKE}
+    assert all(files for files in table.values()), "a room without a file"
+    assert {name: module.lines for name, module in HOUSE.items() if module.lines > MOST_LINES} == {}
+    assert [line for folder in FOLDERS.values() for line in long_functions(folder)] == []
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    packages = [module for module in HOUSE.values() if module.is_package]
+    assert [one.name for one in packages if not ast.get_docstring(ast.parse(one.path.read_text("utf-8")))] == []
+
+
+def made_of(folder: Path, **files: str) -> dict[str, Module]:
+    """A package `unitok` with such files."""
+    for name, text in files.items():
+        path = folder / "unitok" / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return modules({"unitok": folder / "unitok"})
+
+
+def test_the_rules_can_fail(tmp_path: Path) -> None:
+    """Imports in functions, relative ones and strings are seen."""
+    found = made_of(
+        tmp_path,
+        generation__a='def f():\n    from unitok.model import x\n\n\nNAME = "unitok.export:g"\n',
+        model="from .generation import a\n",
+        export="",
+    )
+    assert found["unitok.generation.a"].imports == {"unitok.model", "unitok.export"}
+    assert circles(file_graph(found)) == [["unitok.generation.a", "unitok.model"]]
+    assert disorder(found) == [
+        "unitok.generation imports unitok.export, which stands above it",
+        "unitok.generation imports unitok.model, which stands above it",
     ]
+    named = {"unitok.cli.x": Module("unitok.cli.x", tmp_path, frozenset(), 0)}
+    low = Module("unitok_tokenizers.bad", tmp_path, frozenset(named), 0)
+    assert upward_imports({**named, low.name: low}) == ["unitok_tokenizers.bad -> unitok.cli.x"]
 
 
 @pytest.mark.parametrize("folder", ["tokenizers", "vocoder", "training"])
@@ -114,7 +148,7 @@ def test_every_module_imports_with_the_minimal_dependencies(tmp_path: Path) -> N
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.split('.')[0] in {optional!r}: raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Hide())\n"
-        f"for name in {[name for name, _ in modules()]!r}: importlib.import_module(name)\n"
+        f"for name in {[name for name in HOUSE]!r}: importlib.import_module(name)\n"
         "print('ok')"
     )
     assert run_python(code, tmp_path) == "ok"
@@ -132,9 +166,9 @@ def test_wheel_holds_the_four_packages_and_works_elsewhere(tmp_path: Path) -> No
         archive.extractall(tmp_path / "site")
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(FLOORS)
-    for name, path in modules():
+    for name, module in HOUSE.items():
         package = name.split(".")[0]
-        assert f"{package}/{path.relative_to(FOLDERS[package]).as_posix()}" in names
+        assert f"{package}/{module.path.relative_to(FOLDERS[package]).as_posix()}" in names
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import unitok, unitok_training, unitok_vocoder, unitok_tokenizers\n"

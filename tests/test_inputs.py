@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from tests.test_cli import fails
-from tests.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.inputs import is_tokens, names_a_file, read_samples
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.tiny_model import RATE, speech, tokenizers
+from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import Workshop, soak
+from tools.soak import Workshop, soak
 
 ROUNDS = 3
 

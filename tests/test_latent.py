@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.launching import torchrun
-from tests.recordings import SENTENCES, write_pairs
-from tests.tiny_model import speech, tiny_model
+from tests.support.launching import torchrun
+from tests.support.recordings import SENTENCES, write_pairs
+from tests.support.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.frontends.prompt_vectors import PromptVectors

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import speech, tiny_model
+from tests.support.tiny_model import speech, tiny_model
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
@@ -139,7 +139,7 @@ def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[R
 
 
 def test_a_recipe_over_units_refuses_latent_keys(tmp_path: Path) -> None:
-    from tests.toy_shards import ToyShards, row, vocabulary
+    from tests.support.toy_shards import ToyShards, row, vocabulary
     from unitok_training.data.examples import PlanSource
 
     recipe = load_recipe("tiny", ["mixture.prosody=1"])

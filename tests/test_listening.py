@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.tiny_model import RATE, speech, tiny_model
+from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.generation.length_limits import Limits
 from unitok.generation.listening import WINDOW_SECONDS, Listener, windows
 from unitok.generation.long_audio import Cutting

@@ -13,9 +13,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny_model import RATE, speech, tiny_model
+from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
-from unitok.requests.base import Request, SpokenPiece
+from unitok.requests.request import Request, SpokenPiece
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesise
 from unitok_tokenizers.corpora.toy_oracle import Oracle
 from unitok_tokenizers.grammar.render import Plan
@@ -223,7 +223,7 @@ def test_silence_is_an_empty_text() -> None:
 MEMORY = """
 import resource, sys
 sys.path[:0] = {paths!r}
-from tests.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 model = tiny_model()
 model.transcribe({warm!r}, lang="en")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

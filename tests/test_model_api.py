@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import unitok
-from tests.tiny_model import RATE, model_folder, speech, tiny_model
+from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio

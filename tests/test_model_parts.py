@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
 from unitok.decoder.model import Decoder, pack_documents

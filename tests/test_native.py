@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import unitok
-from tests.command import unitok as unitok_command
+from tests.support.command import unitok as unitok_command
+from tests.support.tiny_model import model_folder
 from tests.test_stepping import PLAIN, made, ragged
-from tests.tiny_model import model_folder
 from unitok.decoder.model import DecoderConfig
 from unitok.generation import cpu_kernel as native
 from unitok.generation.fast_step import Stepper

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests import toy_shards
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
 from tests.test_training import CONFIG, decoder, run
-from tests.toy_shards import ToyShards
 from unitok_training.data.batch import Pack
 from unitok_training.data.examples import PlanSource
 from unitok_training.data.mixture import Mixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests import toy_shards
-from tests.toy_shards import ToyShards
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.generate import generate
 from unitok.generation.sampling import Sampling

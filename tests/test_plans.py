@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import toy_shards
-from tests.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToyShards
+from tests.support import toy_shards
+from tests.support.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToyShards
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError

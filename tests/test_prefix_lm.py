@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import toy_shards
+from tests.support import toy_shards
+from tests.support.tiny_model import tiny_model
+from tests.support.toy_plans import LINES, line_name, own
+from tests.support.toy_shards import ToyShards
 from tests.test_automaton import prompt_of
-from tests.tiny_model import tiny_model
-from tests.toy_plans import LINES, line_name, own
-from tests.toy_shards import ToyShards
 from unitok.decoder.attention import (
     Prefix,
     prefix_attention,
@@ -29,7 +29,7 @@ from unitok.export import export_hf
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate, score
 from unitok.model import Model
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt

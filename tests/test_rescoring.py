@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 from unitok.nbest.lists import ListOptions, NBest, distinct, read_lists, write_lists
 from unitok.nbest.pseudo_likelihood import cloze, hidden_both_ways, pseudo_logprobs
 from unitok.nbest.rescoring import Features, Weights, best, combine, density_ratio, lm_scores, rescore, tune

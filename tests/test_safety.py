@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.tiny_model import tiny_model
+from tests.support.toy_plans import LINES, line_name, own
 from tests.test_automaton import content_first, marks_first, prompt_of, walk
 from tests.test_evaluation import rows
-from tests.tiny_model import tiny_model
-from tests.toy_plans import LINES, line_name, own
 from unitok.cli.main import main
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards

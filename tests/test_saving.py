@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.soak import digest
+from tools.soak import digest
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.shard_files import Share

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command import ROOT, Workshop, refused, unitok, works, write_rows
+from tests.support.command import ROOT, Workshop, refused, unitok, works, write_rows
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json

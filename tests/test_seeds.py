@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.tiny_model import RATE, speech, tiny_model
 from tests.test_cli import fails
-from tests.tiny_model import RATE, speech, tiny_model
 from unitok.cli.main import build_parser
 from unitok.export import import_hf
 from unitok.generation.generate import generate
@@ -18,7 +18,7 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
 from unitok.nbest.collect import MakingOptions, make_lists, utterances
 from unitok.nbest.lists import ListOptions
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import tiny_model
+from tests.support import tiny_model
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
 from unitok_tokenizers.data.prepare import prepare_shards

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.backgrounds import (
     Backgrounds,
     Surroundings,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tiny_model import tiny_model
 from tests.test_generation import LIMIT, VOCABULARY, automata, prompts
 from tests.test_stepping import PLAIN, made, ragged
-from tests.tiny_model import tiny_model
 from unitok.generation.cuda_graphs import StepGraphs
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling

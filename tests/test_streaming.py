@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_model import RATE, speech, tiny_model, tokenizers
+from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok.requests.stream import Chunk, TextStream

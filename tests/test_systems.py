@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_model import speech, tiny_model
+from tests.support.tiny_model import speech, tiny_model
 from unitok.cli.main import main
 from unitok.model import Model
 from unitok.pipelines.router import Call, Router, Script
@@ -23,7 +23,8 @@ from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.recipes.latent import EncoderChoice, tiny
-from unitok_training.systems.checks import CHECKS, SystemConfig, biased, names_alone, system_figures
+from unitok_training.systems.bench import SystemConfig
+from unitok_training.systems.checks import CHECKS, biased, names_alone, system_figures
 from unitok_training.systems.tool_routing import (
     LANGUAGES,
     RULES,

@@ -19,8 +19,8 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from tests.command import refused, unitok, works
-from tests.tiny_model import RATE, tokenizers
+from tests.support.command import refused, unitok, works
+from tests.support.tiny_model import RATE, tokenizers
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.shards import Shards

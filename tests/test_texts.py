@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import unitok
-from tests.command import refused
-from tests.command import unitok as run_command
-from tests.tiny_model import RATE, model_folder, tiny_model
+from tests.support.command import refused
+from tests.support.command import unitok as run_command
+from tests.support.tiny_model import RATE, model_folder, tiny_model
 from unitok.generation.generate import score
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import Sampling

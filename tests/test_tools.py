@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.tiny_model import RATE, speech, tiny_model
+from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.model import Model
 from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
 from unitok.pipelines.cascade import Cascade, Translate, cascade_of

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests import toy_shards
-from tests.toy_shards import ToyShards
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.command import Workshop, refused, works, write_rows
-from tests.tiny_model import RATE, speech
+from tests.support.command import Workshop, refused, works, write_rows
+from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 

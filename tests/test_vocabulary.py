@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.toy_plans import (
+from tests.support.toy_plans import (
     CODES,
     HOST_ROLES,
     PHONES,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, tiny_whisper, write_ct2, write_hf
-from tests.tiny_model import speech, tiny_model
+from tests.support.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, tiny_whisper, write_ct2, write_hf
+from tests.support.tiny_model import speech, tiny_model
 from unitok.pipelines.backends.choose import recogniser_of
 from unitok.pipelines.backends.whisper import WhisperRecogniser, greedy_ids
 from unitok_tokenizers.encoders.ctranslate2 import read_ct2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.command import Workshop, works
+from tests.support.command import Workshop, works
 from tests.test_demo import short_demo, write_manifest
 from tests.test_systems import CHECKS, OWN, TINY
 from unitok_tokenizers.compute import PRECISION_VARIABLE

@@ -8,7 +8,7 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, names_a_file
 from unitok.model_directory import write_model
 from unitok.pipelines.cascade import Cascade, cascade_of
-from unitok.requests.base import Voice
+from unitok.requests.request import Voice
 from unitok.results import Result
 from unitok.task_model import TaskModel
 

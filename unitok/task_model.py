@@ -19,9 +19,10 @@ from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
 from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
-from unitok.requests.base import Answering, Request, SpokenPiece, Voice
+from unitok.requests.base import Answering
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import READS_TEXT, answer_text, stream_text
+from unitok.requests.request import Request, SpokenPiece, Voice
 from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device

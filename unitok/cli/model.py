@@ -59,6 +59,11 @@ def add_commands(commands: Any) -> None:
     bring.add_argument("--seed", type=seed_option, default=0, help="of the new rows (default: %(default)s)")
     bring.set_defaults(run=run_import)
 
+    _add_generate(commands)
+    _add_evaluate(commands)
+
+
+def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="answer one request")
     generate.add_argument("model", help="model directory")
     given = generate.add_argument(
@@ -100,6 +105,8 @@ def add_commands(commands: Any) -> None:
     add_device(generate)
     generate.set_defaults(run=run_generate)
 
+
+def _add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
     evaluate.add_argument("model", help="model directory")
     evaluate.add_argument("shards", help="what prepare wrote; of a latent model a manifest, JSON Lines or TSV")
@@ -292,7 +299,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
     from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation.asr_scorer import Judge
-    from unitok_training.evaluation.evaluate import Evaluation, evaluate
+    from unitok_training.evaluation.evaluate import evaluate
+    from unitok_training.evaluation.run import Evaluation
 
     if options.safety is not None:
         report_safety(options)

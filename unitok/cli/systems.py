@@ -138,7 +138,8 @@ def run_prosody(options: argparse.Namespace) -> None:
 
 
 def run_systems(options: argparse.Namespace) -> None:
-    from unitok_training.systems.checks import SystemConfig, system_figures
+    from unitok_training.systems.bench import SystemConfig
+    from unitok_training.systems.checks import system_figures
 
     config = SystemConfig(
         sentences=options.sentences,

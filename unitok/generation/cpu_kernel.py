@@ -91,7 +91,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_to(path: Path, compiler: str) -> bool:
-    """Compile `cpu_kernel.cpp` for this processor into a shared library, whole or not at all; says whether it worked."""
+    """Compile `cpu_kernel.cpp` for this processor into a library, whole or not at all; says whether it worked."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         native = for_processor()

@@ -6,7 +6,7 @@ A step of one small sequence is bound by the cost of starting operations, and on
 weights. So: queries and keys are rotated together and in place, keys and values are written to the cache together, no
 operation has a twin per head group, and on processors weights may be copied into oneDNN's blocked layout, which reads
 bfloat16 at more than twice the rate of a plain matrix, or be int8 with a scale per row (a quarter of float32's bytes).
-A single sequence on a processor may go through `unitok.generation.cpu_kernel`, which has no operations to start at all, and so may
+A single sequence on a processor may go through `cpu_kernel`, which has no operations to start at all, and so may
 the attention of a batch, which there reads of every sequence what it has filled.
 """
 
@@ -85,7 +85,7 @@ class Stepper:
         decoder: what is to be computed.
         packed: copy the weights into the layout that processors read quickest. Pays after some ten steps.
         int8: round the weights; changes what is computed.
-        compiled: step single sequences through `unitok.generation.cpu_kernel`, with float32 between the weights whatever these are,
+        compiled: step single sequences through `cpu_kernel`, with float32 between the weights whatever these are,
             and the attention of batches, which then reads no more of the cache than each sequence has filled. Compiles
             for two seconds where no process on this machine has before. Where it cannot, a warning says so.
     """

@@ -16,7 +16,7 @@ import numpy as np
 from unitok.model import Model
 from unitok.nbest.lists import ListOptions, NBest, Recording, distinct, list_of
 from unitok.pipelines.backends.interfaces import Heard, Recogniser
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.data.manifest import read_manifest

@@ -16,7 +16,7 @@ import numpy as np
 from unitok.generation.generate import generate
 from unitok.model import Model
 from unitok.nbest.lists import NBest
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
 from unitok_tokenizers.grammar.trie import ListedAutomaton

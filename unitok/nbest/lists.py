@@ -19,7 +19,7 @@ from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.backends.own import n_best_of
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar.render import Plan

@@ -119,7 +119,7 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
 
 
 def cascade_of(model: TaskModel, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
-    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`unitok.pipelines.backends.choose`).
+    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`backends.choose`).
 
     A model without a vocoder translates into text only.
     """

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitok.inputs import read_samples
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span

@@ -26,6 +26,7 @@ from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
+from unitok.requests.request import Request, SpokenPiece, Voice, check_codes
 from unitok.results import Result
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
@@ -34,58 +35,14 @@ from unitok_tokenizers.grammar.render import Plan, Span, output_kinds, parse, re
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
-
-Voice = Audio | None
-"""A known speaker's name or a recording; None leaves the choice to the model."""
-
 
 PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
 """How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
 CLOSE = Trimming(margin=0.08, pause=0.3, inner=0.08)
 """Of a recording that says what a voice is like, nothing but speech counts."""
-
-
-@dataclass(frozen=True, eq=False)
-class SpokenPiece:
-    """A piece that a `Listener` has cut: it is read as it is."""
-
-    samples: np.ndarray
-    """(S,) float32 at the rate of what reads it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One thing to generate, in tokens."""
-
-    plan: Plan
-    voice: str | np.ndarray | None = None
-    """Voice of the unit vocoder: a known speaker or a voice vector."""
-    speak: bool = False
-    """Turn the units or codes into a waveform."""
-    vectors: torch.Tensor | None = None
-    """(N, C) of the plan's `lat` spans, in their order."""
-    seed: int | None = None
-    """Of its draws; None takes the one that all requests of a call are given."""
-
-    def drawn_with(self, seed: int) -> int:
-        """Its own seed, or the one that all are given; InputError for what is no seed."""
-        return check_seed(seed if self.seed is None else self.seed)
-
-
-def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
-    """(F, Q) int64 codes of a stream; InputError for another shape, or ids that it does not have."""
-    if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
-        codes = codes[:, 0]
-    return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
-
-
-def seeded(requests: Sequence[Request], seed: int) -> list[Request]:
-    """The same requests with a seed each, made of one and of their numbers: several draws of one, or of many apart."""
-    return [replace(request, seed=one) for request, one in zip(requests, spread(seed, len(requests)))]
 
 
 @dataclass

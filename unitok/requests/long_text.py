@@ -13,8 +13,9 @@ import numpy as np
 
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.requests.base import Answering, Request
+from unitok.requests.base import Answering
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.request import Request
 from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result

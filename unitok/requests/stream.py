@@ -13,8 +13,9 @@ import numpy as np
 from unitok.generation.generate import Generation
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
-from unitok.requests.base import Answering, Request
+from unitok.requests.base import Answering
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import output_kinds
 from unitok_tokenizers.text.tokenizers import TextTokenizer

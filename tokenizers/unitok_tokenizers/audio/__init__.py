@@ -1,1 +1,1 @@
-"""Recordings: opened, decoded, brought to one channel and rate, turned into features, and where in them somebody speaks."""
+"""Recordings: opened, decoded, at one channel and rate, as features, and where in them somebody speaks."""

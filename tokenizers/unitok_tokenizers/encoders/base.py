@@ -1,7 +1,7 @@
 """What a frame encoder is: samples → frames at a fixed rate, with gradients.
 
 B batch, S samples, F input positions, T frames, D width, L hidden layers, V labels of the CTC head, blank included.
-`unitok_tokenizers.encoders.frozen` holds the encoders behind units, which are frozen and give numpy arrays; these here are
+`encoders.frozen` holds the encoders behind units, which are frozen and give numpy arrays; these here are
 trained with a decoder. A new one is a class and a line in `registry.FRAME_ENCODERS`.
 """
 

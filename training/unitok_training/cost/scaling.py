@@ -232,8 +232,8 @@ def page() -> str:
     text = [
         "# What a large run takes",
         "",
-        "Written by `python -m unitok_training.cost.scaling`; a test regenerates it. Every figure is arithmetic, none was",
-        "measured on such machines; the functions of `unitok_training.cost.scaling` and `unitok_training.cost.memory` say how.",
+        "Written by `python -m unitok_training.cost.scaling`; a test regenerates it. Every figure is arithmetic, none",
+        "was measured on such machines; the functions of `unitok_training.cost`, `scaling` and `memory`, say how.",
         "",
         f"- Corpus: {corpus.hours:,.0f} hours, {float(corpus.unit_rate):g} units a second of which deduplication keeps "
         f"{corpus.kept:.0%}, {corpus.pieces_a_second:g} text ids a second, {corpus.passes:g} passes as other tasks.",

@@ -7,14 +7,11 @@ lose; `tts.*.ears.*`, what is left when the decoder speaks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unitok_training.evaluation.ear_scores import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
-
-if TYPE_CHECKING:
-    from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 
 
 def about_ears(run: Evaluation) -> str:
@@ -34,6 +31,7 @@ def ear_lang(run: Evaluation) -> str:
 def hear_recordings(run: Evaluation) -> None:
     """Put what ears make of the reference recordings."""
     own = [row for row in run.rows(run.split, "text_ids") if run.lang(row) == ear_lang(run)]
+    own = own[: run.heard_at_most or None]
     sounds = {row: sound for row in own if (sound := run.sound(row)) is not None}
     speakers = [str(run.shards.speaker[row]) or None for row in sounds]
     put_ears(run, "ears.recordings", list(sounds), list(sounds.values()), speakers, generated=False)
@@ -64,6 +62,7 @@ def put_ears(
     chosen = [index for index, row in enumerate(rows) if run.ears is not None and run.lang(row) == ear_lang(run)]
     if run.ears is None or not chosen:
         return {}
+    chosen = chosen[: run.heard_at_most or None]
     if run.known_voices is None:
         run.known_voices = known_voices(run)
     figures, read = ear_figures(

@@ -9,15 +9,18 @@ N recordings, S samples, E width of a voice vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from unitok_tokenizers.audio.io import resample
+from unitok_tokenizers.progress import advance_aside
 from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.metrics import wer
 
+PORTION = 8
+"""Recordings that an ear is given at once."""
 RECORDINGS_PER_SPEAKER = 8
 """How many recordings a speaker's vector is the mean of."""
 
@@ -64,6 +67,13 @@ class KnownVoices:
         return total / length if length > 0 else None
 
 
+def portions(sounds: Sequence[np.ndarray], unit: str) -> Iterator[Sequence[np.ndarray]]:
+    """A few recordings at a time, counted as they are done: an ear takes a second for each."""
+    for start in range(0, len(sounds), PORTION):
+        advance_aside(unit, start, len(sounds))
+        yield sounds[start : start + PORTION]
+
+
 def ear_figures(ears: Ears, heard: Heard, voices: KnownVoices) -> tuple[dict[str, float], list[str]]:
     """The figures of some recordings by the last part of their keys, and what the ear read of each.
 
@@ -72,7 +82,8 @@ def ear_figures(ears: Ears, heard: Heard, voices: KnownVoices) -> tuple[dict[str
     figures: dict[str, float] = {"count": len(heard.audio)}
     read: list[str] = []
     if ears.ear is not None:
-        read = ears.ear.transcribe([resample(one, heard.sample_rate, ears.ear.sample_rate) for one in heard.audio])
+        sounds = [resample(one, heard.sample_rate, ears.ear.sample_rate) for one in heard.audio]
+        read = [text for portion in portions(sounds, "recording read by ears") for text in ears.ear.transcribe(portion)]
         pairs = [(ears.ear.normalize(text), output) for text, output in zip(heard.texts, read)]
         pairs = [pair for pair in pairs if pair[0]]  # of "mhm" the normalizer leaves nothing
         if pairs:
@@ -81,7 +92,9 @@ def ear_figures(ears: Ears, heard: Heard, voices: KnownVoices) -> tuple[dict[str
         figures |= similarities(ears, heard, voices)
     if ears.quality is not None:
         rate = ears.quality.sample_rate
-        marks = ears.quality.rate([resample(one, heard.sample_rate, rate) for one in heard.audio])
+        sounds = [resample(one, heard.sample_rate, rate) for one in heard.audio]
+        each = [ears.quality.rate(portion) for portion in portions(sounds, "recording marked by ears")]
+        marks = np.concatenate(each) if each else np.zeros(0)
         if np.isfinite(marks).any():
             figures["dnsmos"] = float(np.nanmean(marks))
     return figures, read

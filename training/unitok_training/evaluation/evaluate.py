@@ -8,187 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import numpy as np
 
-from unitok.generation.sampling import GREEDY, Sampling
-from unitok.model import Model
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok.results import Result
 from unitok.task_model import CHAIN, OUT_UNITS
-from unitok_tokenizers.audio.io import read_audio
-from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance, part_of_work
-from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.by_ears import about_ears, put_ears
-from unitok_training.evaluation.ear_scores import KnownVoices
-from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.language import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
-from unitok_training.evaluation.metrics import bleu, bleu_label, cer, chrf, error_unit, wer
+from unitok_training.evaluation.metrics import bleu, bleu_label
 from unitok_training.evaluation.resynthesis import evaluate_resynthesis
+from unitok_training.evaluation.run import (
+    Evaluation,
+    Example,
+    put_error_rates,
+    put_translation_scores,
+)
 from unitok_training.evaluation.tokens import evaluate_tokens
-
-Metrics = dict[str, Any]
-T = TypeVar("T")
-
-
-@dataclass
-class Example:
-    """One thing to look at or listen to."""
-
-    task: str
-    reference: str
-    output: str
-    source: str = ""
-    audio: np.ndarray | None = None
-    reference_audio: np.ndarray | None = None
-    note: str = ""
-
-
-@dataclass
-class Evaluation:
-    """A model, its test data, and what was found."""
-
-    model: Model
-    shards: Shards
-    judge: Judge | None = None
-    ears: Ears | None = None
-    """Recognizer, speaker encoder and quality model that never saw this corpus."""
-    known_voices: KnownVoices | None = None
-    """What ears compare voices with; found when it is first needed."""
-    split: str = "test"
-    """Held-out sentences by held-out voices."""
-    seen_split: str = "test_seen"
-    """Held-out sentences by voices of the training."""
-    limit: int = 0
-    """Most rows per task; 0 takes all."""
-    seed: int = 0
-    metrics: Metrics = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list)
-
-    def all_rows(self, split: str, *columns: str) -> list[int]:
-        """Rows of a split in which these ragged columns hold something."""
-        mask = self.shards.split == split
-        for name in columns:
-            if name not in self.shards.table.column_names:
-                return []
-            mask &= np.diff(self.shards.ragged(name)[1]) > 0
-        return np.flatnonzero(mask).tolist()
-
-    def rows(self, split: str, *columns: str) -> list[int]:
-        """The same, at most `limit` of them."""
-        return self.limited(self.all_rows(split, *columns))
-
-    def limited(self, items: Sequence[T]) -> list[T]:
-        """At most `limit` items, drawn at random: rows alternate between languages, and even steps would take one."""
-        if self.limit and len(items) > self.limit:
-            drawn = np.random.default_rng(self.seed).permutation(len(items))[: self.limit]
-            return [items[index] for index in np.sort(drawn)]
-        return list(items)
-
-    def cell(self, name: str, row: int) -> np.ndarray:
-        """Local ids of one row of a ragged column."""
-        values, offsets = self.shards.ragged(name)
-        return values[offsets[row] : offsets[row + 1]]
-
-    def text(self, row: int) -> str:
-        """Transcript of a row."""
-        return self.shards.text[row] or ""
-
-    def lang(self, row: int) -> str:
-        """Language code of a row."""
-        return str(self.shards.lang[row])
-
-    def audio(self, row: int) -> np.ndarray:
-        """Reference samples of a row, at the judge's rate."""
-        values = self.shards.row(row)
-        return read_audio(
-            self.shards.folder / values["audio"],
-            sample_rate=self.model.sample_rate,
-            offset=values["offset"],
-            seconds=values["seconds"],
-        )
-
-    def sound(self, row: int) -> np.ndarray | None:
-        """`audio`, or None where the row has none or nothing here reads recordings."""
-        model = self.model
-        readers = (model.tokenizers.units, model.tokenizers.codes, model.latent)
-        there = any(reader is not None for reader in readers) and bool(self.shards.row(row)["audio"])
-        return self.audio(row) if there else None
-
-    def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
-        """(source row, target row) of the same group in two languages."""
-        by_group: dict[str, list[int]] = {}
-        for row in self.all_rows(split, *columns):
-            by_group.setdefault(str(self.shards.group[row]), []).append(row)
-        found = [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
-        return self.limited(found)
-
-    def rows_of_training(self, *columns: str) -> list[int]:
-        """All training rows in which these columns hold something."""
-        mask = self.shards.split == "train"
-        for name in columns:
-            mask &= np.diff(self.shards.ragged(name)[1]) > 0
-        return np.flatnonzero(mask).tolist()
-
-    def model_sampling(self, output: str) -> Sampling:
-        """How speech is drawn: what the model's training found best, greedy otherwise."""
-        settings = self.model.info.get("sampling", {}).get(output)
-        return Sampling(**settings) if settings else GREEDY
-
-    def show(self, task: str, reference: str, output: str, **shown: Any) -> None:
-        """Keep an example for the report; `shown` are further fields of `Example`."""
-        self.examples.append(Example(task, reference, output, **shown))
-
-    def put(self, key: str, value: Any) -> None:
-        """Store under a dotted key."""
-        place = self.metrics
-        *path, last = key.split(".")
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-
-
-TextPairs = list[tuple[str, str, str]]
-"""(label of the breakdown, reference, output)."""
-
-
-def put_error_rates(run: Evaluation, key: str, pairs: TextPairs) -> None:
-    """Pooled WER and CER and by language, with what `wer` counts (`unit`): characters where there are no spaces."""
-    run.put(f"{key}.wer", wer([p[1] for p in pairs], [p[2] for p in pairs]))
-    run.put(f"{key}.cer", cer([p[1] for p in pairs], [p[2] for p in pairs]))
-    run.put(f"{key}.unit", error_unit([p[1] for p in pairs]))
-    run.put(f"{key}.count", len(pairs))
-    for label in sorted({p[0] for p in pairs}):
-        chosen = [p for p in pairs if p[0] == label]
-        run.put(f"{key}.by_lang.{label}.wer", wer([p[1] for p in chosen], [p[2] for p in chosen]))
-        run.put(f"{key}.by_lang.{label}.cer", cer([p[1] for p in chosen], [p[2] for p in chosen]))
-        run.put(f"{key}.by_lang.{label}.unit", error_unit([p[1] for p in chosen]))
-
-
-def put_translation_scores(run: Evaluation, key: str, pairs: TextPairs, name: str = "bleu") -> None:
-    """Pooled BLEU and chrF, and BLEU by direction, each with the tokenizer of the target's script."""
-    langs, references = [target_of(p[0]) for p in pairs], [p[1] for p in pairs]
-    run.put(f"{key}.{name}", bleu(references, [p[2] for p in pairs], langs))
-    run.put(f"{key}.{name}_tokenizer", bleu_label(references, langs))
-    run.put(f"{key}.{name.replace('bleu', 'chrf')}", chrf([p[1] for p in pairs], [p[2] for p in pairs]))
-    run.put(f"{key}.count", len(pairs))
-    for label in sorted({p[0] for p in pairs}):
-        chosen = [p for p in pairs if p[0] == label]
-        texts, langs = [p[1] for p in chosen], [target_of(label)] * len(chosen)
-        run.put(f"{key}.by_direction.{label}.{name}", bleu(texts, [p[2] for p in chosen], langs))
-        run.put(f"{key}.by_direction.{label}.{name}_tokenizer", bleu_label(texts, langs))
-
-
-def target_of(direction: str) -> str:
-    """Target language of a direction such as en-ja; of one with regions, such as en-ja-JP, the language itself."""
-    _, *parts = direction.lower().replace("_", "-").split("-")
-    return "ja" if "ja" in parts else parts[-1] if parts else ""
-
 
 # -- reading ----------------------------------------------------------------------------------------------------
 

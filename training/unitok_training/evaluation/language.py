@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unitok.generation.generate import score
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
 from unitok_training.evaluation.ngram import NgramModel
-
-if TYPE_CHECKING:
-    from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 
 
 def evaluate_text_lm(run: Evaluation) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unitok.model import Model
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.grammar.render import Plan, Span
 from unitok_tokenizers.progress import advance_aside, part_of_work

@@ -23,7 +23,7 @@ from torch import Tensor
 from unitok.decoder.model import PackedAttend, pack_documents
 from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.by_ears import hear_recordings, put_ears
 from unitok_training.evaluation.metrics import error_unit, wer
-
-if TYPE_CHECKING:
-    from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 
 
 def evaluate_resynthesis(run: Evaluation) -> None:

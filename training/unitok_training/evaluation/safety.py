@@ -14,7 +14,7 @@ import numpy as np
 
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError

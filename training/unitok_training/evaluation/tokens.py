@@ -6,7 +6,6 @@ Teacher-forced, among the ids that the grammar allows, where it allows more than
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,7 @@ from unitok_training.data.documents import Document
 from unitok_training.data.example_options import PlanOptions
 from unitok_training.data.examples import OUT_CODES, PlanSource
 from unitok_training.data.mixture import LINES, Mixture, parse_key
-
-if TYPE_CHECKING:
-    from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 
 AT_ONCE = 16
 """Examples that are read together."""

@@ -15,7 +15,7 @@ import numpy as np
 from unitok.model import Model
 from unitok.nbest.collect import utterances
 from unitok.nbest.lists import NBest, read_lists
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import Plan
 from unitok_training.evaluation.metrics import bleu

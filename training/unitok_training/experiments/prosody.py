@@ -30,7 +30,7 @@ from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, fit_units, load_recordings
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.recipes.latent_presets import load_latent_recipe
-from unitok_training.systems.checks import keep_settings
+from unitok_training.systems.bench import keep_settings
 from unitok_training.train_latent import train_latent
 
 ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}

@@ -54,7 +54,7 @@ class Teaching:
     told: bool = True
     """While experts learn, every language and target is told its own; otherwise the router is alone."""
     hear: str = ""
-    """Folder of the encoder whose frames the decoder looks at (see `unitok.nbest.audio_context.encoder_of`); empty for none."""
+    """Folder of the encoder whose frames the decoder looks at (`nbest.audio_context.encoder_of`); empty for none."""
     recordings: str = ""
     """Shards or manifest that the lists were made from, for `hear`."""
     size: int = 128

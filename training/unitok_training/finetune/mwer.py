@@ -19,7 +19,7 @@ from unitok.decoder.model import pack_documents
 from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
 from unitok.nbest.correction import edits
-from unitok.requests.base import Request
+from unitok.requests.request import Request
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError

@@ -1,6 +1,6 @@
 """A small training loop over rendered documents, for parts that learn from lists and not from shards.
 
-The big loop (`unitok_training.trainer.loop`) draws from shards and writes checkpoints; here an example is a function of its
+The big loop (`trainer.loop`) draws from shards and writes checkpoints; here an example is a function of its
 index, a step lays documents into one pack, and whoever calls says how hidden states come about: with vectors, with
 hooks, with experts. T positions, C width.
 """

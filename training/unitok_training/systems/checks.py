@@ -9,9 +9,8 @@ are small: the figures say which way an effect goes, not how large it is with re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +18,11 @@ import torch
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesise
-from unitok_tokenizers.corpora.toy_rich import make_rich_corpus, names_of
-from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.corpora.toy_rich import names_of
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
+from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.latent_tasks import (
     LAT,
     LATENT_LINES,
@@ -38,12 +36,10 @@ from unitok_training.data.latent_tasks import (
     with_example,
 )
 from unitok_training.evaluation.latent import (
-    Question,
     answers,
     question,
     score,
     score_lines,
-    spread,
     without_recordings,
 )
 from unitok_training.evaluation.metrics import bleu, wer
@@ -53,87 +49,16 @@ from unitok_training.fitting.hubert import HubertConfig, cluster, layer_frames, 
 from unitok_training.fitting.tokenizers import load_recordings, training_rows
 from unitok_training.recipes.decoder import nearest, overridden
 from unitok_training.recipes.latent_presets import load_latent_recipe
+from unitok_training.systems.bench import Bench, Figures, SystemConfig, keep_settings, told
 from unitok_training.systems.text_checks import TEXT_CHECKS
-from unitok_training.train_latent import make_front_end, train_latent
+from unitok_training.train_latent import make_front_end
 
-Figures = dict[str, float]
-Trained = TypeVar("Trained")
 NAMES, NAME_NOISE = 200, 0.2
 """Of the corpora about keywords: rare names, and noise over them that leaves a part of them to the ear."""
 SESSION = 4
 """Of the corpus about examples: sentences of a speaker that share their name."""
 FAR = (Speaker("ivy", 250.0, 1.6, 0.2, 0.001), Speaker("jon", 76.0, 0.68, 0.5, 0.001))
 """Voices far outside of those that are trained on, and of what augmentation makes of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystemConfig:
-    """What a check depends on."""
-
-    sentences: int = 2400
-    """Training sentences of the toy corpus."""
-    test_sentences: int = 120
-    """Held-out sentences, by held-out voices and by known ones."""
-    overrides: tuple[str, ...] = ()
-    """`key=value` overrides of every recipe of the check."""
-    seed: int = 0
-    """Seed of everything random."""
-    limit: int = 100
-    """Most rows that are scored."""
-    precision: str | None = None
-    """Of everything that is trained; None leaves it to each recipe. A repeat may change it."""
-
-    def precisely(self, config: Trained) -> Trained:
-        """A training's configuration in this precision."""
-        return config if self.precision is None else replace(config, precision=self.precision)  # type: ignore[type-var]
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-
-class Bench:
-    """A run folder in which corpora are made and recipes are trained once."""
-
-    def __init__(self, run: Path, config: SystemConfig, report: Callable[[str], None]) -> None:
-        self.run, self.config, self.report = run, config, report
-
-    def rows(self, *, names: int = 0, name_noise: float = 0.0, session: int = 0) -> list[Row]:
-        """The corpus."""
-        manifest = self.run / "corpus" / "manifest.jsonl"
-        if not manifest.exists():
-            self.report("corpus")
-            make_rich_corpus(
-                manifest.parent, sentences=self.config.sentences, test_sentences=self.config.test_sentences,
-                names=names, name_noise=name_noise, session=session, seed=self.config.seed,
-            )  # fmt: skip
-        return read_manifest(manifest)
-
-    def train(self, preset: str, rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
-        """The model of a recipe, from a start that was trained here."""
-        recipe = load_latent_recipe(preset, self.config.overrides)
-        recipe = replace(recipe, train=self.config.precisely(replace(recipe.train, seed=self.config.seed)))
-        self.report(f"{name or preset}: {recipe.train.steps} steps")
-        begin = self.run / start / "model" if start else None
-        return train_latent(recipe, rows, self.run / (name or preset), start=begin, split="").model
-
-    def taught(self, preset: str, rows: Sequence[Row], *, after: str = "listener") -> Model:
-        """The model of a recipe from one that transcribes, which is trained first."""
-        self.train(after, rows)
-        return self.train(preset, rows, start=after)
-
-    def held_out(self, rows: Sequence[Row], split: str = "test") -> list[Row]:
-        """Rows of a split, at most as many as are scored, with the texts that go with them."""
-        heard = spread([row for row in rows if row.split == split and row.audio is not None], self.config.limit)
-        groups = {row.group for row in heard}
-        return [*heard, *(row for row in rows if row.audio is None and row.group in groups)]
-
-
-def told(table: RowTexts, row: int, said: Told) -> Question:
-    """The transcript of a row, asked with what is told."""
-    line = LATENT_LINES["asr"]
-    text = table.rows[row].text or ""
-    plan = line.plan(table, row, None, "", None, said)
-    return Question(plan, tuple(table.rows[heard] for heard in said.heard), text)
 
 
 # -- the checks ---------------------------------------------------------------------------------------------------
@@ -412,13 +337,3 @@ def system_figures(
     figures = dict(sorted(CHECKS[name](Bench(run, config, report)).items()))
     write_json(run / "results.json", figures)
     return figures
-
-
-def keep_settings(run: Path, settings: Mapping[str, Any]) -> None:
-    """Write a run's settings; InputError where the folder holds a run with others, whose parts do not fit."""
-    ensure_folder(run)
-    run.mkdir(parents=True, exist_ok=True)
-    path, key = run / "settings.json", fingerprint(dict(settings))
-    if path.exists() and read_json(path)["key"] != key:
-        raise InputError(f"{run} holds a run with other settings; choose another output folder")
-    write_json(path, {"key": key, **settings})

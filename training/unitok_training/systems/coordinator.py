@@ -2,7 +2,7 @@
 
     unitok systems coordinator -o runs/systems/coordinator
 
-Conversations are those of `unitok_training.systems.dialogue_corpus`. A coordinator that was left to itself is scored on voices and
+Conversations are those of `systems.dialogue_corpus`. A coordinator that was left to itself is scored on voices and
 conversations that it has not heard, and beside it what needs no ears: always listening, and silence in place of sound.
 """
 

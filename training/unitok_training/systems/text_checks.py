@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from unitok_training.recipes.decoder import overridden
+from unitok_training.systems.bench import Bench
 from unitok_training.systems.coordinator import CoordinatorConfig, coordinator_figures
 from unitok_training.systems.tool_routing import RoutingConfig, routing_figures
-
-if TYPE_CHECKING:
-    from unitok_training.systems.checks import Bench
 
 
 def check_coordinator(bench: Bench) -> dict[str, float]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from unitok.generation.beam_search import beam_search
 from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
-from unitok.requests.base import Request
 from unitok.requests.long_text import answer_text
+from unitok.requests.request import Request
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span, parse

@@ -12,16 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from unitok.requests.base import Request, seeded
+from unitok.requests.request import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
-from unitok_training.evaluation.evaluate import (
-    Evaluation,
-    evaluate_speech_translation,
-    evaluate_text_lm,
-    put_error_rates,
-    put_translation_scores,
-)
+from unitok_training.evaluation.evaluate import evaluate_speech_translation, evaluate_text_lm
+from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 
 AT_ONCE = 16
 """Recordings that a front end encodes together."""
@@ -117,7 +112,7 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
 
 
 def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
-    """Recognise, translate, speak, as `unitok.pipelines.cascade` does one by one; returns the tokens up to the translation.
+    """Recognise, translate, speak, as `pipelines.cascade` does one by one; returns the tokens up to the translation.
 
     Each stage is scored on what it was given, so that the errors of the ones before it are not its own.
     """

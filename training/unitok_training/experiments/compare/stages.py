@@ -19,7 +19,7 @@ from unitok_tokenizers.text.tokenizers import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.evaluation.asr_scorer import Judge
-from unitok_training.evaluation.evaluate import Evaluation
+from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import CompareRecipe, load_compare_recipe
 from unitok_training.experiments.compare.scores import score_arm, text_ability
 from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture

@@ -30,7 +30,8 @@ from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.ears.find import find_ears
-from unitok_training.evaluation.evaluate import Evaluation, evaluate
+from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.run import Evaluation
 from unitok_training.fitting.codec import CodecConfig
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import (
@@ -61,6 +62,8 @@ JOINED_SHARE = 0.16
 RESIDUAL_CODEBOOKS = 1
 """Behind the codec's semantic codebook. A second one costs the decoder a third of the tokens of speech, and it learns
 next to nothing of them (5.0 of log 512 = 6.2 nats a code): greedy decoding then says the same code again and again."""
+HEARD_AT_MOST = 40
+"""Recordings of each kind that ears hear where `make install-real` brought some: 200 seconds or two in all."""
 
 
 def compute_of(settings: Settings) -> Compute:
@@ -290,6 +293,7 @@ def evaluate_stage(run: Path, settings: Settings) -> None:
             shards=Shards.open(run / "shards"),
             judge=Judge.load(run / "judge"),
             ears=find_ears(),
+            heard_at_most=HEARD_AT_MOST,
             limit=settings["evaluate_limit"],
             seed=settings["seed"],
         ),

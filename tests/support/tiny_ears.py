@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.ct2_whisper import tiny_whisper, write_ct2
+from tests.support.ct2_whisper import tiny_whisper, write_ct2
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.ears.speaker import Ge2eSpeakerEncoder

@@ -20,7 +20,7 @@ from pathlib import Path
 from unitok.cli.main import main
 from unitok_training.evaluation.ears.find import QUALITY, SPEAKER, WHISPER, package_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("unitok", "python", "torchrun", "make", "pip", "git", "cd")
 MARK = re.compile(r"<!--\s*(slow|shown)\s*-->")
 SHELL, PYTHON = ("sh", "bash", "shell", "console"), ("python", "py")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_model import RATE, model_folder, speech, tokenizers
+from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok.cli.main import main
 from unitok_tokenizers.audio.io import write_audio
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ("we buy two books now", "the green house stands here today")
 
 

@@ -1,6 +1,6 @@
 """Whole numbers and names that never change by accident: ids, packs, what may follow, settings, commands, stages.
 
-    python -m tests.goldens NAME …
+    python -m tests.support.goldens NAME …
 
 writes `tests/goldens/NAME.json` anew, for a change that is meant; the difference is then reviewed like code.
 """
@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from tests import toy_shards
-from tests.toy_plans import LINES, VOCABULARIES, line_name, random_plan
-from tests.toy_shards import ToyShards
+from tests.support import toy_shards
+from tests.support.toy_plans import LINES, VOCABULARIES, line_name, random_plan
+from tests.support.toy_shards import ToyShards
 from unitok.cli.main import build_parser
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render
@@ -41,7 +41,7 @@ from unitok_training.recipes.decoder import PRESETS
 from unitok_training.recipes.latent_presets import latent_presets
 from unitok_training.runs.stage_graph import Pipeline
 
-FOLDER = Path(__file__).with_name("goldens")
+FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 CHOICES = 12
 """Ids that are chosen for an automaton: the middle of what it allows."""
 PACKS = 6

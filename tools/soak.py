@@ -1,6 +1,6 @@
 """Kill commands at random moments, repeat them, and compare with a run that nobody disturbed.
 
-    python -m tests.soak --rounds 20 [--seed 0] [--command train]
+    python -m tools.soak --rounds 20 [--seed 0] [--command train]
 
 Each round runs one command in a process of its own that is ended by SIGKILL, once or twice: after a random share of
 the command's measured time, or just before a random one of its file operations (time alone seldom hits the moments
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_model import RATE, model_folder, speech, tokenizers
+from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
 from unitok_tokenizers.audio.io import write_audio
 
 RECORDINGS = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 
 SENTENCES = {

@@ -2,7 +2,7 @@
 
 `tests/artifacts/` was written once, at the tag `before-house`, by
 
-    OMP_NUM_THREADS=1 python -m tests.artifacts tests/artifacts
+    OMP_NUM_THREADS=1 python -m tests.support.artifacts tests/artifacts
 
 and is never written again: what a later version writes proves nothing about old files. A new format brings artifacts of
 its own beside these.
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.recordings import write_pairs
-from tests.tiny_model import speech, tiny_model
+from tests.support.recordings import write_pairs
+from tests.support.tiny_model import speech, tiny_model
 from unitok.decoder.lora import LoraConfig, add_lora, updates
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.decoder.moe import MixtureConfig, expand, mixtures
@@ -40,7 +40,7 @@ from unitok_training.trainer.latent_config import PartTuning, Tuning
 from unitok_training.trainer.loop import train
 from unitok_training.trainer.optimizer import OptimConfig
 
-FOLDER = Path(__file__).with_name("artifacts")
+FOLDER = Path(__file__).resolve().parents[1] / "artifacts"
 RUN = TrainConfig(
     steps=8,
     pack_size=512,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.tiny_model import RATE, speech, tiny_model, tokenizers
+from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd

@@ -1,0 +1,1 @@
+"""What several tests share: tiny models, shards and recordings, commands and processes, old files."""
