@@ -1,6 +1,6 @@
 """Everything that answers, placed on another device: the same answers, from operations of that device alone.
 
-The device of these tests is not there (`tests.support.elsewhere`): it refuses what an accelerator refuses, and a factory that
+The device of these tests is not there (`support.elsewhere`): it refuses what an accelerator refuses, and a factory that
 names no device makes a tensor without numbers. So they run, and fail, without a GPU.
 """
 

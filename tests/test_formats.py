@@ -168,7 +168,7 @@ def test_every_file_that_is_written_is_documented(root: Path) -> None:
 
 
 def test_manifest_columns() -> None:
-    source = (DOCUMENT.parents[1] / "tokenizers/unitok_tokenizers/manifest.py").read_text(encoding="utf-8")
+    source = (DOCUMENT.parents[1] / "tokenizers/unitok_tokenizers/data/manifest.py").read_text(encoding="utf-8")
     read = set(re.findall(r'value(?:\.get\(|\[)"(\w+)"|_field\(value, "(\w+)"', source))
     columns = {one or other for one, other in read} | {"units", "codes"}
     assert set(DOCUMENTED["manifest.jsonl"].rows) == columns

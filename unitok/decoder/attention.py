@@ -225,7 +225,7 @@ def split_attention(
 ) -> Tensor:
     """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros.
 
-    Training on short documents in bfloat16 goes through `padded_attention`, which is twice as fast there.
+    Training on short documents in bfloat16 goes through `dense_attention`, which is twice as fast there.
     """
     itself = causal and dropout_p == 0.0 and cu_seqlens_q is cu_seqlens_k
     if itself and _dense_pays(q, max_seqlen_q):

@@ -1,7 +1,7 @@
 """Acoustic tokenizers behind one interface: samples ↔ codes (F, Q).
 
 S samples, F frames, Q codebooks, M mel bins.
-A new codec is one file and one line in `codec_registry.CODECS`.
+A new codec is one file and one line in `acoustic.registry.CODECS`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AcousticTokenizer(Protocol):
         """The stream of codes."""
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, whose `class` names the entry in `codec_registry.CODECS`, and weights."""
+        """Write `config.json`, whose `class` names the entry in `acoustic.registry.CODECS`, and weights."""
 
 
 def codes_info(codec: AcousticTokenizer) -> StreamInfo:

@@ -77,7 +77,7 @@ class LatentSource:
 
     Args:
         rows: the training rows.
-        mixture: keys of `latent_lines.LATENT_LINES`, each with the rows that fit it; s2tt and mt pair a row with a text
+        mixture: keys of `latent_tasks.LATENT_LINES`, each with the rows that fit it; s2tt and mt pair a row with a text
             of its group in another language.
         text: the text tokenizer.
         vocabulary: the model's.

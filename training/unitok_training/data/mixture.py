@@ -55,7 +55,7 @@ LATENT_KEYS: Mapping[str, str] = {
     "lm.text": "text → its continuation",
     "lm.speech": "speech → continuation of what is said",
 }
-"""Keys that only latent recipes take: `latent_lines.LATENT_LINES` says what each is."""
+"""Keys that only latent recipes take: `latent_tasks.LATENT_LINES` says what each is."""
 ALIASES: Mapping[str, str] = {
     "asr.units": "asr",
     "tts": "tts.units",

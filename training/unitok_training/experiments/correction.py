@@ -6,7 +6,7 @@ A recogniser that knows no sentences (the CTC network of the run's judge) hears 
 lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
 after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
 that no part has heard. What each of them leaves wrong goes through the decoder's translation as well: errors of a
-cascade add up (`cascade_errors`). Arms that are asked for stand beside them: other rescorers, and other ways to teach
+cascade add up (`error_injection`). Arms that are asked for stand beside them: other rescorers, and other ways to teach
 the corrector.
 
     train.jsonl  scored.jsonl  rescoring.json  translation.json  results.json

@@ -109,7 +109,7 @@ class LatentRecipe:
     tuning: Tuning = field(default_factory=Tuning)
     """What moves, and how fast."""
     mixture: Mixture = field(default_factory=lambda: Mixture(tasks={"asr": 1.0}))
-    """Lines of `latent_lines.LATENT_LINES` and their weights."""
+    """Lines of `latent_tasks.LATENT_LINES` and their weights."""
     train: LatentTrainConfig = field(default_factory=LatentTrainConfig)
     """Steps, packs, losses."""
 

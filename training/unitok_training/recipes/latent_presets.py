@@ -36,7 +36,7 @@ LATENT_PRESETS: Mapping[str, Callable[[], LatentRecipe]] = {
         latent, tiny, slam_asr, salmonn, qwen_audio, pengi, fathullah, speech_llama, ling, hono, yu, slm, tsunoo,
     )
 }  # fmt: skip
-"""Presets of `latent_recipes`; `latent_presets` has those of `latent_systems` too."""
+"""Presets of `recipes.latent`; `latent_presets` has those of `latent_systems` too."""
 
 
 def latent_presets() -> dict[str, Callable[[], LatentRecipe]]:

@@ -1,4 +1,4 @@
-"""Recipes of systems that hear more than words, or are told more than the speech; `latent_recipes` has the rest."""
+"""Recipes of systems that hear more than words, or are told more than the speech; `recipes.latent` has the rest."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def mala_asr() -> LatentRecipe:
 
 
 def seed_asr() -> LatentRecipe:
-    """Seed-ASR's contextual part: keywords in most of the prompts; `latent_mwer` is the stage after it."""
+    """Seed-ASR's contextual part: keywords in most of the prompts; `finetune.mwer` is the stage after it."""
     return replace(mala_asr(), name="seed_asr")
 
 

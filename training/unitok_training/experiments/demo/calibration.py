@@ -1,4 +1,4 @@
-"""How the figures of `demo_costs` are found: a finished run beside what is predicted.
+"""How the figures of `costs` are found: a finished run beside what is predicted.
 
     python -m unitok_training.experiments.demo.calibration runs/demo
 

@@ -1,4 +1,4 @@
-"""How long the demo's stages take, from what a few of their steps take here; `demo_calibration` finds the figures."""
+"""How long the demo's stages take, from what a few of their steps take here; `calibration` finds the figures."""
 
 from __future__ import annotations
 
