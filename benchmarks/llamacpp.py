@@ -42,7 +42,7 @@ def ggml_name(name: str) -> str:
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key matrix as llama.cpp rotates them: neighbours are pairs, not halves."""
+    """Rows of a query or key matrix as llama.cpp rotates them: neighbors are pairs, not halves."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 

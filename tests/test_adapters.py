@@ -118,7 +118,7 @@ def test_gradients_reach_everything_that_is_trained(name: str) -> None:
 def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
     adapter = made(name)
     embedding = torch.full((9, SIZES.vectors), 0.25)
-    adapter.initialise(embedding)
+    adapter.initialize(embedding)
     adapter.match_scale(embedding)
     (tmp_path / "a.json").write_text(json.dumps(adapter.to_json()), encoding="utf-8")
     save_file(adapter.state_dict(), tmp_path / "a.safetensors")
@@ -228,7 +228,7 @@ def test_tokens_are_the_texts_own_rows() -> None:
     adapter = make_adapter("token_mapping", SIZES)
     assert isinstance(adapter, TokenMappingAdapter)
     embedding = torch.randn(20, SIZES.vectors)
-    adapter.initialise(embedding)
+    adapter.initialize(embedding)
     vectors, _ = adapter(torch.zeros(1, 5, SIZES.frames), torch.tensor([5]), best([1, 1, 0, 3, 4]))
     assert torch.equal(vectors[0], embedding[[0, 2, 3]])
 

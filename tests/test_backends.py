@@ -1,4 +1,4 @@
-"""Recognisers and synthesisers behind their two interfaces: unitok's, transformers', pocketsphinx, espeak, functions.
+"""Recognizers and synthesizers behind their two interfaces: unitok's, transformers', pocketsphinx, espeak, functions.
 
 Run alone with `pytest tests/test_backends.py`. What is not installed is skipped with its reason.
 """
@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.generation.generate import score
-from unitok.pipelines.backends.choose import recogniser_of, synthesiser_of
-from unitok.pipelines.backends.interfaces import FunctionRecogniser, FunctionSynthesiser, Heard, Recogniser, Synthesiser
-from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.backends.choose import recognizer_of, synthesizer_of
+from unitok.pipelines.backends.interfaces import FunctionRecognizer, FunctionSynthesizer, Heard, Recognizer, Synthesizer
+from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
 from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
@@ -25,12 +25,12 @@ from unitok_tokenizers.grammar.render import Plan, Span
 CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
 
 
-def test_unitok_recognises_as_the_model_transcribes() -> None:
+def test_unitok_recognizes_as_the_model_transcribes() -> None:
     model = tiny_model()
-    recogniser = UnitokRecogniser(model)
-    assert isinstance(recogniser, Recogniser) and recogniser.sample_rate == RATE
+    recognizer = UnitokRecognizer(model)
+    assert isinstance(recognizer, Recognizer) and recognizer.sample_rate == RATE
     sounds = [speech(seed=seed) for seed in (0, 1)]
-    found = recogniser.recognise(sounds, lang="en")
+    found = recognizer.recognize(sounds, lang="en")
     assert [one[0].text for one in found] == [model.transcribe(sound, lang="en").text for sound in sounds]
     assert all(one[0].logprob < 0 for one in found)
 
@@ -38,7 +38,7 @@ def test_unitok_recognises_as_the_model_transcribes() -> None:
 def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_it() -> None:
     model = tiny_model()
     sound = speech()
-    (heard,) = UnitokRecogniser(model).recognise([sound], lang="en", n_best=4)
+    (heard,) = UnitokRecognizer(model).recognize([sound], lang="en", n_best=4)
     assert 1 < len(heard) <= 4
     assert len({" ".join(one.text.split()) for one in heard}) == len(heard)
     assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
@@ -55,45 +55,45 @@ def test_unitok_translates_and_speaks() -> None:
     model = tiny_model()
     assert UnitokTranslator(model)("", "en", "de") == ""
     assert isinstance(UnitokTranslator(model)("the green house", "en", "de"), str)
-    synthesiser = UnitokSynthesiser(model)
-    assert isinstance(synthesiser, Synthesiser)
-    (spoken,) = synthesiser.speak(["the green house"], lang="en", voice="anna")
+    synthesizer = UnitokSynthesizer(model)
+    assert isinstance(synthesizer, Synthesizer)
+    (spoken,) = synthesizer.speak(["the green house"], lang="en", voice="anna")
     assert spoken.samples.dtype == np.float32 and len(spoken.samples) and spoken.sample_rate == RATE
     model.vocoder = None
     with pytest.raises(InputError, match="vocoder"):
-        synthesiser.speak(["the green house"], lang="en")
+        synthesizer.speak(["the green house"], lang="en")
 
 
 def test_any_function_is_a_backend_and_must_return_what_it_promises() -> None:
-    recogniser = FunctionRecogniser(function=lambda samples, lang: [f"{len(samples)} {lang}", "b", "b"])
-    assert recogniser.recognise([np.zeros(5, np.float32)], lang="en", n_best=3) == [
+    recognizer = FunctionRecognizer(function=lambda samples, lang: [f"{len(samples)} {lang}", "b", "b"])
+    assert recognizer.recognize([np.zeros(5, np.float32)], lang="en", n_best=3) == [
         [Heard(text="5 en"), Heard(text="b")]
     ]
     with pytest.raises(InputError, match="best first"):
-        FunctionRecogniser(function=lambda samples, lang: []).recognise([np.zeros(5)], lang="en")
-    synthesiser = FunctionSynthesiser(function=lambda text, lang, voice: np.full(len(text), 0.5))
-    assert len(synthesiser.speak(["four"], lang="en")[0].samples) == 4
+        FunctionRecognizer(function=lambda samples, lang: []).recognize([np.zeros(5)], lang="en")
+    synthesizer = FunctionSynthesizer(function=lambda text, lang, voice: np.full(len(text), 0.5))
+    assert len(synthesizer.speak(["four"], lang="en")[0].samples) == 4
     with pytest.raises(InputError, match="float samples"):
-        FunctionSynthesiser(function=lambda *_: np.zeros(3, np.int16)).speak(["four"], lang="en")
+        FunctionSynthesizer(function=lambda *_: np.zeros(3, np.int16)).speak(["four"], lang="en")
 
 
 def test_backends_by_name(tmp_path: Path) -> None:
     model = tiny_model()
-    assert recogniser_of("unitok", model).sample_rate == RATE
+    assert recognizer_of("unitok", model).sample_rate == RATE
     folder = str(model_folder(tmp_path / "m"))
-    assert isinstance(recogniser_of(folder, model), UnitokRecogniser)
-    assert isinstance(synthesiser_of(folder, model), UnitokSynthesiser)
+    assert isinstance(recognizer_of(folder, model), UnitokRecognizer)
+    assert isinstance(synthesizer_of(folder, model), UnitokSynthesizer)
     with pytest.raises(InputError, match="pocketsphinx"):
-        recogniser_of("openai/whisper-tiny", model)  # never looked up
+        recognizer_of("openai/whisper-tiny", model)  # never looked up
     with pytest.raises(InputError, match="espeak"):
-        synthesiser_of("nobody", model)
+        synthesizer_of("nobody", model)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"config\.json"):
-        recogniser_of(str(tmp_path / "empty"), model)
+        recognizer_of(str(tmp_path / "empty"), model)
 
 
 def ctc_folder(folder: Path) -> Path:
-    """A wav2vec 2.0 recogniser of random weights."""
+    """A wav2vec 2.0 recognizer of random weights."""
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     folder.mkdir()
@@ -111,7 +111,7 @@ def ctc_folder(folder: Path) -> Path:
 
 
 def vits_folder(folder: Path) -> Path:
-    """A VITS synthesiser of random weights."""
+    """A VITS synthesizer of random weights."""
     from transformers import VitsConfig, VitsModel, VitsTokenizer
 
     folder.mkdir()
@@ -131,40 +131,40 @@ def vits_folder(folder: Path) -> Path:
 def test_transformers_pipelines_of_local_folders(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
     model = tiny_model()
-    recogniser = recogniser_of(str(ctc_folder(tmp_path / "ctc")), model)
-    assert recogniser.sample_rate == RATE
-    (heard,) = recogniser.recognise([speech()], lang="en")
+    recognizer = recognizer_of(str(ctc_folder(tmp_path / "ctc")), model)
+    assert recognizer.sample_rate == RATE
+    (heard,) = recognizer.recognize([speech()], lang="en")
     assert set(heard[0].text) <= set("abc <>unks/")
-    spoken = synthesiser_of(str(vits_folder(tmp_path / "vits")), model).speak(["bad cab"], lang="en")[0]
+    spoken = synthesizer_of(str(vits_folder(tmp_path / "vits")), model).speak(["bad cab"], lang="en")[0]
     assert len(spoken.samples) > 100 and np.abs(spoken.samples).max() <= 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="pocketsphinx is missing (extra cascade)")
 def test_pocketsphinx_hears_english() -> None:
-    from unitok.pipelines.backends.sphinx import SphinxRecogniser
+    from unitok.pipelines.backends.sphinx import SphinxRecognizer
 
     if not CLIPS.exists():
         pytest.skip("no ../shared/data/clips")
-    recogniser = SphinxRecogniser()
-    audio = read_audio(CLIPS / "audio/jfk.flac", sample_rate=recogniser.sample_rate)
-    (heard,) = recogniser.recognise([audio], lang="en", n_best=3)
+    recognizer = SphinxRecognizer()
+    audio = read_audio(CLIPS / "audio/jfk.flac", sample_rate=recognizer.sample_rate)
+    (heard,) = recognizer.recognize([audio], lang="en", n_best=3)
     assert "what your country can do for you" in heard[0].text and 1 < len(heard) <= 3
     assert heard[0].logprob == max(one.logprob for one in heard)
     with pytest.raises(InputError, match="English"):
-        recogniser.recognise([audio], lang="de")
+        recognizer.recognize([audio], lang="de")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is not None, reason="pocketsphinx is there")
-def test_a_missing_recogniser_says_how_to_get_it() -> None:
+def test_a_missing_recognizer_says_how_to_get_it() -> None:
     with pytest.raises(InputError, match=r"unitok\[cascade\]"):
-        recogniser_of("pocketsphinx", tiny_model())
+        recognizer_of("pocketsphinx", tiny_model())
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="espeakng-loader is missing (extra demo)"
 )
 def test_espeak_speaks_and_repeats_itself() -> None:
-    synthesiser = synthesiser_of("espeak", tiny_model())
-    one, other = (synthesiser.speak(["good morning", "guten Tag"], lang="de") for _ in range(2))
+    synthesizer = synthesizer_of("espeak", tiny_model())
+    one, other = (synthesizer.speak(["good morning", "guten Tag"], lang="de") for _ in range(2))
     assert len(one) == 2 and all(len(spoken.samples) > RATE / 4 for spoken in one)
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other))

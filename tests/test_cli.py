@@ -223,9 +223,9 @@ def test_a_cascade_answers_with_its_stages(model: str, wav: str, capsys: pytest.
     languages = ["--source", "en", "--target", "de", "--front-end", "cascade"]
     assert main(["generate", model, "--task", "s2tt", *languages, wav]) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 2 and "transcript (recognise" in err and "translation (translate" in err
+    assert out.count("\n") == 2 and "transcript (recognize" in err and "translation (translate" in err
     assert "cascade" in fails(capsys, "generate", model, "--task", "lm", "--lang", "en", "--front-end", "cascade", "")
-    unknown = ["--recogniser", "nobody"]
+    unknown = ["--recognizer", "nobody"]
     assert "nobody" in fails(capsys, "generate", model, "--task", "s2tt", *languages, *unknown, wav)
     assert "latent" in fails(capsys, "generate", model, "--task", "asr", "--lang", "en", "--front-end", "latent", wav)
 
@@ -265,7 +265,7 @@ def test_lists_are_made_rescored_and_corrected(
     assert "already" in fails(capsys, "correct", mixed, lists, "--experts", "2")
     assert "one way" in fails(capsys, "correct", model, lists, "--experts", "2", "--lora", "2")
     judge = str(Path(model) / "tokenizers/units")
-    assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--recogniser", judge, "--snr", "0"]) == 0
+    assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--recognizer", judge, "--snr", "0"]) == 0
     capsys.readouterr()
     assert main(["nbest", model, manifest, "-o", lists, "--limit", "1", "--target", "de,xx"]) == 2
     assert "'de'" in capsys.readouterr().err

@@ -83,8 +83,8 @@ def test_units(units: UnitTokenizer, clip: dict[str, Any]) -> None:
     runs, durations = deduplicate(found)
     assert np.array_equal(expand(runs, durations), found)
     torch.manual_seed(0)
-    synthesiser = UnitMel(UnitMelConfig(units=units.cardinality, width=16, blocks=1, voice=4), MelConfig()).eval()
-    vocoder = Vocoder(None, synthesiser)
+    synthesizer = UnitMel(UnitMelConfig(units=units.cardinality, width=16, blocks=1, voice=4), MelConfig()).eval()
+    vocoder = Vocoder(None, synthesizer)
     spoken = vocoder.from_units(runs, voice=vocoder.voice_of(given), durations=durations)
     alike(spoken, given, 1 / float(units.frame_rate), vocoder.sample_rate)
 

@@ -42,9 +42,9 @@ def spread_codebooks(model: Any) -> None:
     with torch.no_grad():
         latents = model.encoder(torch.from_numpy(noise())[None, None])
         for index, layer in enumerate(model.quantizer.vq.layers):
-            centre = latents.mean((0, 2)) if index == 0 else torch.zeros(latents.shape[1])
+            center = latents.mean((0, 2)) if index == 0 else torch.zeros(latents.shape[1])
             layer._codebook.embed.copy_(
-                centre + torch.randn_like(layer._codebook.embed) * latents.std(2).mean() / 2**index
+                center + torch.randn_like(layer._codebook.embed) * latents.std(2).mean() / 2**index
             )
             layer._codebook.inited.fill_(1)
 

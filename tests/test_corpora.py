@@ -222,7 +222,7 @@ def test_toy_refuses_what_is_no_sentence() -> None:
             toy.understand(text, "qaa")
     for arguments in ({"text": "QUEUE"}, {"text": " "}, {"text": noun, "prosody": "sad"}):
         with pytest.raises(InputError):
-            toy.synthesise(speaker=toy.SPEAKERS[0], **arguments)
+            toy.synthesize(speaker=toy.SPEAKERS[0], **arguments)
 
 
 def test_toy_segments_fill_the_words(toy_manifest: Path) -> None:
@@ -251,7 +251,7 @@ def test_oracle_reads_its_corpus(toy_manifest: Path) -> None:
 def test_oracle_depends_on_the_sound() -> None:
     oracle = Oracle()
     text = toy.build_sentences(train=1, test=0, dev=0, seed=0)[0].text("qaa")
-    spoken = toy.synthesise(text, toy.TRAIN_VOICES[1], prosody="rise", seed=1)
+    spoken = toy.synthesize(text, toy.TRAIN_VOICES[1], prosody="rise", seed=1)
     true = oracle.hear(spoken.samples, "qaa")
     assert (true.text, true.speaker, true.prosody) == (text, toy.TRAIN_VOICES[1].name, "rise")
     assert oracle.hear(spoken.samples * 0.3, "qaa").text == text, "the level may not matter"

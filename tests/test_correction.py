@@ -56,7 +56,7 @@ QUICK = FinetuneConfig(steps=50, positions=256, optim=OptimConfig(learning_rate=
 
 
 def wrong_lists(target: str | None = None) -> list[NBest]:
-    """Lists of a recogniser that always hears "house" as "heute" and "books" as "buy": the truth is in none."""
+    """Lists of a recognizer that always hears "house" as "heute" and "books" as "buy": the truth is in none."""
     found = []
     for index, text in enumerate(SENTENCES):
         spoilt = text.replace("house", "heute").replace("books", "buy")

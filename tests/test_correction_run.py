@@ -18,7 +18,7 @@ from unitok.decoder.lora import lora_config
 from unitok.model import Model
 from unitok.nbest.collect import MakingOptions, make_lists, translated, utterances
 from unitok.nbest.lists import ListOptions, read_lists
-from unitok.pipelines.backends.choose import recogniser_of
+from unitok.pipelines.backends.choose import recognizer_of
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.backends.own import UnitokTranslator
 from unitok_tokenizers.errors import InputError
@@ -37,7 +37,7 @@ from unitok_training.runs.stage_graph import run_stage, stage_key
 
 TINY = CorrectionConfig(
     source="my/metadata.jsonl",
-    recogniser="model/tokenizers/units",
+    recognizer="model/tokenizers/units",
     train_lists=3,
     test_lists=2,
     dev_draws=2,
@@ -111,14 +111,14 @@ def test_more_errors_keep_those_there_are(run: Path) -> None:
 
 def test_lists_of_a_cascade_are_translations_of_what_was_heard(run: Path) -> None:
     model, found = Model.load(run / "model"), utterances(run / "my/metadata.jsonl")
-    recogniser = recogniser_of(str(run / "model/tokenizers/units"), model, beams=4)
+    recognizer = recognizer_of(str(run / "model/tokenizers/units"), model, beams=4)
     options = MakingOptions(
         splits=("test",), limit=2, task="s2tt", target="de", lists=ListOptions(size=3, beams=4), snr=(10.0,)
     )
     plain = replace(options, task="asr", target=None, limit=0)
-    heard = {one.id: one for one in make_lists(model, found, plain, recogniser=recogniser)}
+    heard = {one.id: one for one in make_lists(model, found, plain, recognizer=recognizer)}
     translate = UnitokTranslator(model)
-    for one in make_lists(model, found, options, recogniser=recogniser):
+    for one in make_lists(model, found, options, recognizer=recognizer):
         assert (one.lang, one.target) == ("en", "de")
         texts = [translate(text, "en", "de") for text in heard[one.id].texts if text.strip()]
         assert {basic(text) for text in one.texts} == {basic(text) for text in texts} or not texts
@@ -153,10 +153,10 @@ def test_slips_are_told_before_anything_runs(run: Path, tmp_path: Path) -> None:
         CorrectionConfig(beams=4)
     with pytest.raises(InputError, match=r"no model directory"):
         run_correction(tmp_path / "nowhere", tmp_path / "out", TINY)
-    with pytest.raises(InputError, match="unknown recogniser"):
+    with pytest.raises(InputError, match="unknown recognizer"):
         run_correction(run, tmp_path / "out", CorrectionConfig(source="my/metadata.jsonl"))
     with pytest.raises(InputError, match="no manifest"):
         run_correction(
-            run, tmp_path / "out", CorrectionConfig(recogniser="model/tokenizers/units", source="none.jsonl")
+            run, tmp_path / "out", CorrectionConfig(recognizer="model/tokenizers/units", source="none.jsonl")
         )
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""CTC recognisers: the search against every alignment, the backend on a small network, and its lists."""
+"""CTC recognizers: the search against every alignment, the backend on a small network, and its lists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import model_folder, speech, tiny_model
-from unitok.pipelines.backends.choose import recogniser_of
-from unitok.pipelines.backends.ctc import CtcRecogniser
+from unitok.pipelines.backends.choose import recognizer_of
+from unitok.pipelines.backends.ctc import CtcRecognizer
 from unitok_tokenizers.encoders.ctc_search import prefix_search
 from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder
 from unitok_tokenizers.errors import InputError
@@ -53,16 +53,16 @@ def test_a_network_hears_lists(tmp_path: Path) -> None:
     encoder = model.tokenizers.units.encoder
     assert isinstance(encoder, CtcEncoder)
     sounds = [speech(seed=1), speech(1.1, seed=2)]
-    both = CtcRecogniser(encoder).recognise(sounds, lang="en", n_best=4)
+    both = CtcRecognizer(encoder).recognize(sounds, lang="en", n_best=4)
     for one, sound in zip(both, sounds):
-        (alone,) = CtcRecogniser(encoder).recognise([sound], lang="en", n_best=4)
+        (alone,) = CtcRecognizer(encoder).recognize([sound], lang="en", n_best=4)
         assert [heard.text for heard in alone] == [heard.text for heard in one]
         assert 1 <= len(one) <= 4 and len({heard.text for heard in one}) == len(one)
         assert all(heard.logprob < 0 and heard.tokens == len(heard.text) + 1 for heard in one)
     model_folder(tmp_path / "m")
-    found = recogniser_of(str(tmp_path / "m/tokenizers/units"), model)
-    assert isinstance(found, CtcRecogniser) and found.recognise(sounds, lang="en", n_best=4) == both
+    found = recognizer_of(str(tmp_path / "m/tokenizers/units"), model)
+    assert isinstance(found, CtcRecognizer) and found.recognize(sounds, lang="en", n_best=4) == both
     MfccEncoder().save(tmp_path / "mfcc")
     for folder in (tmp_path / "mfcc", tmp_path / "nowhere"):
         with pytest.raises(InputError, match="no CTC network"):
-            CtcRecogniser.load(folder)
+            CtcRecognizer.load(folder)

@@ -58,7 +58,7 @@ MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "conformer": lambda: ConformerEncoder(SMALL),
     "layer_mix": lambda: LayerMix(TransformerEncoder(SMALL)),
     "side_by_side": lambda: SideBySide(ConformerEncoder(SMALL), FilterbankEncoder()),
-    "speech_model": lambda: SpeechModelEncoder(hf_model("wav2vec2"), normalise=True),
+    "speech_model": lambda: SpeechModelEncoder(hf_model("wav2vec2"), normalize=True),
     "whisper": lambda: WhisperEncoder(hf_model("whisper").encoder),
     "ctc": lambda: CtcFrameEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
 }
@@ -81,7 +81,7 @@ def test_every_encoder_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_frames_have_the_promised_shape_and_none_depends_on_its_neighbours(name: str, tmp_path: Path) -> None:
+def test_frames_have_the_promised_shape_and_none_depends_on_its_neighbors(name: str, tmp_path: Path) -> None:
     encoder, given = made(name), recordings()
     with torch.no_grad():
         found = encoder.encode(given)
@@ -148,11 +148,11 @@ def test_a_pitch_is_where_the_sound_repeats(hertz: float) -> None:
 
 def test_a_voice_is_left_in_where_constants_scale_filterbanks() -> None:
     sound = recordings()[2]
-    quiet = {centred: FilterbankEncoder(centred=centred).encode([0.5 * sound]).hidden for centred in (True, False)}
-    loud = {centred: FilterbankEncoder(centred=centred).encode([sound]).hidden for centred in (True, False)}
+    quiet = {centered: FilterbankEncoder(centered=centered).encode([0.5 * sound]).hidden for centered in (True, False)}
+    loud = {centered: FilterbankEncoder(centered=centered).encode([sound]).hidden for centered in (True, False)}
     torch.testing.assert_close(loud[True], quiet[True], atol=1e-2, rtol=1e-2)
     torch.testing.assert_close(loud[False] - quiet[False], torch.full_like(quiet[False], np.log(2) / DEVIATION))
-    again = FilterbankEncoder.from_json(FilterbankEncoder(centred=False).to_json())
+    again = FilterbankEncoder.from_json(FilterbankEncoder(centered=False).to_json())
     assert torch.equal(again.encode([sound]).hidden, loud[False])
 
 

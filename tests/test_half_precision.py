@@ -332,7 +332,7 @@ def test_vocoders_of_long_speech() -> None:
     units = on_grid(UnitMel(UnitMelConfig(units=6, width=16, blocks=1, voice=8), MelConfig()))
     half_units, voice = deepcopy(units).to(torch.bfloat16), torch.randn(8)
     given = np.arange(400) % 6
-    found, wanted = (one.synthesise(given, voice, np.full(400, 3)) for one in (half_units, units))
+    found, wanted = (one.synthesize(given, voice, np.full(400, 3)) for one in (half_units, units))
     assert found.dtype == torch.float32 and off(found[4000:], wanted[4000:]) < 0.02
     assert off(half_units.speaker(mels), units.speaker(mels)) < 0.02
     found, wanted = (one.log_durations(torch.from_numpy(given)[None], voice[None], torch.ones(1, 400, 1))
@@ -343,7 +343,7 @@ def test_vocoders_of_long_speech() -> None:
 def test_codebooks_follow_their_members_in_float32() -> None:
     torch.manual_seed(0)
     books = ResidualVq(4, 2, 8)
-    books.initialise(torch.randn(64, 4), 0)
+    books.initialize(torch.randn(64, 4), 0)
     half = deepcopy(books).to(torch.bfloat16)
     for name in ("codebooks", "counts", "sums"):
         assert torch.equal(getattr(half, name), getattr(books, name))

@@ -261,7 +261,7 @@ def test_weights_that_need_scales_or_come_twice_are_refused(tmp_path: Path) -> N
         state[name] = state[name].to(torch.float8_e4m3fn)
 
     reshard(tmp_path / "host", narrow)
-    with pytest.raises(InputError, match="float8_e4m3fn; give the folder of the unquantised model"):
+    with pytest.raises(InputError, match="float8_e4m3fn; give the folder of the unquantized model"):
         load_core(tmp_path / "host")
     index = json.loads((tmp_path / "host/model.safetensors.index.json").read_text())
     other = next(one for key, one in index["weight_map"].items() if one != index["weight_map"][name])

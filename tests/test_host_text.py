@@ -101,7 +101,7 @@ def test_every_text_comes_back_from_every_host(name: str, hosts: dict[str, Any])
     @example("<unk> </s><|im_end|>")
     def check(text: str) -> None:
         found = host.decode(host.encode(text))
-        if name.startswith("qwen"):  # their own normaliser composes
+        if name.startswith("qwen"):  # their own normalizer composes
             assert unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", text)
         else:
             assert found == text

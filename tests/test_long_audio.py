@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
 from unitok.requests.request import Request, SpokenPiece
-from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesise
+from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesize
 from unitok_tokenizers.corpora.toy_oracle import Oracle
 from unitok_tokenizers.grammar.render import Plan
 
@@ -150,7 +150,7 @@ def spoken_stream(count: int, pause: float, seed: int = 0) -> tuple[np.ndarray, 
     random = np.random.default_rng(seed)
     texts = [one.text("qaa") for one in build_sentences(train=count, test=0, dev=0, seed=seed)]
     voice = TRAIN_VOICES[0]
-    spoken = [synthesise(text, voice, seed=[seed, index]) for index, text in enumerate(texts)]
+    spoken = [synthesize(text, voice, seed=[seed, index]) for index, text in enumerate(texts)]
     gap = random.normal(0, voice.breath, round(pause * SAMPLE_RATE)).astype(np.float32)
     return np.concatenate([part for one in spoken for part in (one.samples, gap)]), " ".join(texts), spoken
 

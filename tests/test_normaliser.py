@@ -1,4 +1,4 @@
-"""The text normaliser: what it equates, and that it is idempotent."""
+"""The text normalizer: what it equates, and that it is idempotent."""
 
 from __future__ import annotations
 

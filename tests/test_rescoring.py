@@ -43,7 +43,7 @@ def heard(*texts: str) -> tuple[Heard, ...]:
 
 
 def some_list(seed: int = 0, size: int = 4) -> NBest:
-    """A reference and what a poor recogniser made of it."""
+    """A reference and what a poor recognizer made of it."""
     random = np.random.default_rng(seed)
     reference = random.choice(WORDS, 5).tolist()
     texts = []
@@ -54,7 +54,7 @@ def some_list(seed: int = 0, size: int = 4) -> NBest:
     return NBest(id=f"l{seed}", lang="en", hypotheses=distinct(hypotheses), reference=" ".join(reference))
 
 
-def test_lists_are_distinct_after_the_normaliser_and_survive_their_file(tmp_path: Path) -> None:
+def test_lists_are_distinct_after_the_normalizer_and_survive_their_file(tmp_path: Path) -> None:
     found = distinct([Heard(text="b", logprob=-2), Heard(text="A cat.", logprob=-1), Heard(text="a cat", logprob=-3)])
     assert [one.text for one in found] == ["A cat.", "b"]
     lists = [some_list(seed) for seed in range(3)]
@@ -213,7 +213,7 @@ def test_a_head_that_is_new_says_nothing_and_one_that_was_trained_lowers_errors(
 
 
 def test_the_density_ratio_takes_the_source_away_where_that_helps() -> None:
-    """A recogniser that always says what its own text says most, and a development set that knows better."""
+    """A recognizer that always says what its own text says most, and a development set that knows better."""
     lists = [replace(some_list(seed), id=str(seed)) for seed in range(6)]
     truth = [-list_errors(one) for one in lists]
     source = {one.id: -50.0 * np.arange(len(one.hypotheses))[::-1] for one in lists}

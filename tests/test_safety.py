@@ -120,7 +120,7 @@ def made(model: Model, content: list[int], reason: str = "eos", text: str = "wor
     return Result(text=text, texts=(text,), outputs=spans, ids=ids, finish_reason=reason)
 
 
-def test_bad_outputs_are_recognised() -> None:
+def test_bad_outputs_are_recognized() -> None:
     model = tiny_model(limits=Limits(text_per_text=0.0, floor=30))
     plan = Plan("mt", "en", "de", conditions=(Span("text", np.arange(4)),))
     fine, endless = made(model, [1, 2, 3]), made(model, [7] * 40, "length")

@@ -1,4 +1,4 @@
-"""Scores are pooled over the corpus and computed on normalised text."""
+"""Scores are pooled over the corpus and computed on normalized text."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_tokenizer_fits_the_script() -> None:
 
 
 def test_scores_of_words_are_what_they_were() -> None:
-    """sacrebleu and jiwer on normalised text, with nothing between."""
+    """sacrebleu and jiwer on normalized text, with nothing between."""
     import jiwer
     import sacrebleu
 

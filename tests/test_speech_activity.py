@@ -32,7 +32,7 @@ from unitok_tokenizers.audio.speech_activity import (
     spoken_parts,
     spoken_spans,
 )
-from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalise
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalize
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 
 
@@ -127,12 +127,12 @@ def test_statistics_of_what_is_spoken_do_not_see_silence_or_noise() -> None:
     mels = log_mel(torch.from_numpy(said), MelConfig())
     quiet = torch.full((100, mels.shape[1]), float(mels.min()))
     murmur = log_mel(torch.from_numpy(noise(1.0, 0.02)), MelConfig())
-    plain = normalise(mels[None], torch.tensor([len(mels)]), SPOKEN)[0]
+    plain = normalize(mels[None], torch.tensor([len(mels)]), SPOKEN)[0]
     for ends in (quiet, murmur):
         longer = torch.cat([ends, mels, ends])
-        found = normalise(longer[None], torch.tensor([len(longer)]), SPOKEN)[0]
+        found = normalize(longer[None], torch.tensor([len(longer)]), SPOKEN)[0]
         assert torch.allclose(found[len(ends) : -len(ends)], plain, atol=1e-4)
-        other = normalise(longer[None], torch.tensor([len(longer)]), ALL)[0]
+        other = normalize(longer[None], torch.tensor([len(longer)]), ALL)[0]
         assert not torch.allclose(other[len(ends) : -len(ends)], plain, atol=0.1)
 
 
@@ -141,9 +141,9 @@ def test_a_row_is_normalized_alone_as_in_a_batch() -> None:
         log_mel(torch.from_numpy(speech(seconds, seed)), MelConfig()) for seed, seconds in enumerate((0.3, 1.0, 2.0))
     ]
     lengths = torch.tensor([len(one) for one in mels])
-    batch = normalise(torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), lengths, SPOKEN)
+    batch = normalize(torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), lengths, SPOKEN)
     for row, one in zip(batch, mels):
-        assert torch.allclose(row[: len(one)], normalise(one[None], torch.tensor([len(one)]), SPOKEN)[0], atol=1e-5)
+        assert torch.allclose(row[: len(one)], normalize(one[None], torch.tensor([len(one)]), SPOKEN)[0], atol=1e-5)
 
 
 def test_networks_of_before_keep_their_statistics_and_are_no_detectors() -> None:

@@ -11,7 +11,7 @@ import torch
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.beam_search import beam_search
-from unitok.generation.fast_step import Stepper, quantise_rows, steppable
+from unitok.generation.fast_step import Stepper, quantize_rows, steppable
 from unitok.generation.generate import Generation, decode_step, generate, prefill, shared_prefix
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.compute import find_compiler
@@ -120,9 +120,9 @@ def test_what_prompts_share_is_computed_once_with_the_same_result() -> None:
 @torch.inference_mode()
 def test_int8_weights_are_near_and_a_quarter_of_the_bytes() -> None:
     weight = torch.randn(48, 32, generator=torch.Generator().manual_seed(0))
-    quantised, scales = quantise_rows(weight)
-    assert quantised.dtype == torch.int8 and torch.all(
-        (quantised * scales[:, None] - weight).abs() <= 0.51 * scales[:, None]
+    quantized, scales = quantize_rows(weight)
+    assert quantized.dtype == torch.int8 and torch.all(
+        (quantized * scales[:, None] - weight).abs() <= 0.51 * scales[:, None]
     )
     decoder = made().to(torch.bfloat16)
     plain, small = (prefill(decoder, ragged(6), 12)[0] for _ in range(2))

@@ -22,10 +22,10 @@ from unitok_vocoder.vocoder import Vocoder
 
 def networks() -> Vocoder:
     torch.manual_seed(0)
-    synthesiser = UnitMel(UnitMelConfig(units=12, width=16, blocks=2, voice=4), MelConfig()).eval()
-    synthesiser.duration_out.bias.data.fill_(1.0)
+    synthesizer = UnitMel(UnitMelConfig(units=12, width=16, blocks=2, voice=4), MelConfig()).eval()
+    synthesizer.duration_out.bias.data.fill_(1.0)
     mel = MelVocoder(MelVocoderConfig(width=16, blocks=2), MelConfig()).eval()
-    return Vocoder(mel, synthesiser, {"anna": np.ones(4, np.float32)})
+    return Vocoder(mel, synthesizer, {"anna": np.ones(4, np.float32)})
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from unitok.generation.generate import score
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.pipelines.backends.own import UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.backends.own import UnitokSynthesizer, UnitokTranslator
 from unitok.requests.joined_results import PAUSE_SECONDS
 from unitok.requests.long_text import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
 from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends
@@ -173,7 +173,7 @@ def test_characters_are_kept_in_the_model_directory_and_older_ones_are_read(mode
 
 
 def test_a_cascade_speaks_and_translates_any_length(model: Model) -> None:
-    (said,) = UnitokSynthesiser(model).speak([TWO], lang="en", voice="anna")
+    (said,) = UnitokSynthesizer(model).speak([TWO], lang="en", voice="anna")
     assert len(said.samples) == len(model.synthesize(TWO, lang="en", voice="anna", output="units").audio)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.model import Model
-from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
 from unitok.pipelines.cascade import Cascade, Translate, cascade_of
 from unitok.pipelines.router import Call, Router, Rule, Script, check_call, read_call
 from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use, read_steps
@@ -121,12 +121,12 @@ def translator(model: Model) -> Translate:
 
 def test_a_planned_cascade_equals_the_hand_written_one_byte_for_byte() -> None:
     model, sound = tiny_model(), speech()
-    cascade = Cascade(UnitokRecogniser(model), translator(model), UnitokSynthesiser(model))
+    cascade = Cascade(UnitokRecognizer(model), translator(model), UnitokSynthesizer(model))
     plan = ToolPlan(read_steps(json.dumps(planned())), cascade.registry, {"audio": "audio"})
     stages = plan.run({"audio": sound})
-    transcript = UnitokRecogniser(model).recognise([sound], lang="en")[0][0].text
+    transcript = UnitokRecognizer(model).recognize([sound], lang="en")[0][0].text
     translation = translator(model)(transcript, "en", "de")
-    (spoken,) = UnitokSynthesiser(model).speak([translation], lang="de", voice="anna")
+    (spoken,) = UnitokSynthesizer(model).speak([translation], lang="de", voice="anna")
     assert [stage.output for stage in stages[:2]] == [transcript, translation]
     assert len(spoken.samples) and stages[2].output.samples.tobytes() == spoken.samples.tobytes()
     result = cascade.translate_speech(sound, source="en", target="de", voice="anna")
@@ -171,15 +171,15 @@ def test_a_planned_cycle_and_unknown_dependency_are_refused() -> None:
         ToolPlan(read_steps(json.dumps(rows)), tools, {"audio": "audio"})
 
 
-def test_a_cascade_without_a_synthesiser_translates_into_text_only() -> None:
+def test_a_cascade_without_a_synthesizer_translates_into_text_only() -> None:
     model = tiny_model(vocoder=None)
     cascade = cascade_of(model)
     assert cascade.translate_text(speech(), source="en", target="de").audio is None
-    with pytest.raises(InputError, match="no synthesiser"):
+    with pytest.raises(InputError, match="no synthesizer"):
         cascade.translate_speech(speech(), source="en", target="de")
     with pytest.raises(InputError, match="sound"):
         cascade.translate_text(np.array([1, 2, 3]), source="en", target="de")
-    deaf = Cascade(UnitokRecogniser(model), lambda text, source, target: " ", UnitokSynthesiser(model))
+    deaf = Cascade(UnitokRecognizer(model), lambda text, source, target: " ", UnitokSynthesizer(model))
     silent = deaf.translate_speech(speech(), source="en", target="de")
     assert silent.audio is not None and len(silent.audio) == 0 and silent.seconds == 0
 
@@ -203,12 +203,12 @@ def requests() -> list[tuple[str, str]]:
     things = ("it", "the recording", "my message", "this clip", "the meeting", "that sentence", "the news")
     for thing in things:
         found += [(f"read {thing} aloud", "speak lang=en"), (f"say {thing} slowly", "speak lang=en")]
-        found += [(f"transcribe {thing}", "recognise lang=en"), (f"write down {thing}", "recognise lang=en")]
-        found.append((f"what was said in {thing}?", "recognise lang=en"))
+        found += [(f"transcribe {thing}", "recognize lang=en"), (f"write down {thing}", "recognize lang=en")]
+        found.append((f"what was said in {thing}?", "recognize lang=en"))
     return [
         *found,
         ("could you pronounce this", "speak lang=en"),
-        ("please recognise it", "recognise lang=en"),
+        ("please recognize it", "recognize lang=en"),
         ("speak up", "speak lang=en"),
     ]
 

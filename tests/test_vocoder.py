@@ -27,9 +27,9 @@ UNITS = 6
 def vowels(seconds: float, pitch: float, seed: int = 0) -> np.ndarray:
     """(S,) a buzz of `pitch` Hz through a resonance that moves between three places, like speech without words."""
     time = np.arange(round(seconds * MEL.sample_rate)) / MEL.sample_rate
-    centre = np.array([500.0, 1200.0, 2200.0])[(time * 6 + seed).astype(int) % 3]
+    center = np.array([500.0, 1200.0, 2200.0])[(time * 6 + seed).astype(int) % 3]
     harmonics = np.arange(1, 30)[:, None] * pitch
-    gain = np.exp(-(((harmonics - centre) / 500.0) ** 2))
+    gain = np.exp(-(((harmonics - center) / 500.0) ** 2))
     return (0.1 * (gain * np.sin(2 * np.pi * harmonics * time)).sum(0)).astype(np.float32)
 
 
@@ -113,8 +113,8 @@ def test_durations_decide_the_length() -> None:
     units, durations = deduplicate(frames)
     assert np.array_equal(expand(units, durations), frames) and (units[1:] != units[:-1]).all()
     model, voice = small_unit_mel(), torch.zeros(8)
-    assert model.synthesise(units, voice, durations).shape == (4 * len(frames), MEL.num_mels)
-    predicted = model.synthesise(units, voice)
+    assert model.synthesize(units, voice, durations).shape == (4 * len(frames), MEL.num_mels)
+    predicted = model.synthesize(units, voice)
     assert len(predicted) % 4 == 0 and 4 * len(units) <= len(predicted) <= 4 * 25 * len(units)
 
 
@@ -149,7 +149,7 @@ def test_a_vocoder_without_networks_falls_back_and_says_what_is_missing(tmp_path
     vocoder = Vocoder.load(tmp_path)
     mels = log_mel(torch.from_numpy(vowels(0.3, 120.0)), MEL)
     assert np.array_equal(vocoder.from_features(mels), griffin_lim(mels, MEL).numpy())
-    with pytest.raises(InputError, match="no unit synthesiser"):
+    with pytest.raises(InputError, match="no unit synthesizer"):
         vocoder.from_units(np.array([1]))
     with pytest.raises(InputError, match="name a known speaker"):
         vocoder.voice_of(vowels(0.3, 120.0))
@@ -201,7 +201,7 @@ def test_the_spectral_vocoder_learns_and_repeats() -> None:
     assert error < float((mels.mean(0) - mels).abs().mean()), "worse than the mean spectrum"
 
 
-def test_the_unit_synthesiser_learns_units_and_voices_and_repeats() -> None:
+def test_the_unit_synthesizer_learns_units_and_voices_and_repeats() -> None:
     recordings, units, speakers = corpus(6, 1.2)
     config = UnitMelTraining(steps=60, batch=4, crop=20, reference=40)
     model, voices = train_unit_mel(recordings, units, speakers, 3, config)
@@ -211,7 +211,7 @@ def test_the_unit_synthesiser_learns_units_and_voices_and_repeats() -> None:
     distance = {}
     for name in voices:
         runs, durations = deduplicate(units[0])
-        made = model.synthesise(runs, torch.from_numpy(voices[name]), durations)
+        made = model.synthesize(runs, torch.from_numpy(voices[name]), durations)
         distance[name] = float((made - log_mel(torch.from_numpy(recordings[0]), MEL)[: len(made)]).abs().mean())
     assert distance["low"] < distance["high"], "recording 0 is the low voice"
 

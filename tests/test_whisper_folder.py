@@ -12,8 +12,8 @@ import torch
 
 from tests.support.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, tiny_whisper, write_ct2, write_hf
 from tests.support.tiny_model import speech, tiny_model
-from unitok.pipelines.backends.choose import recogniser_of
-from unitok.pipelines.backends.whisper import WhisperRecogniser, greedy_ids
+from unitok.pipelines.backends.choose import recognizer_of
+from unitok.pipelines.backends.whisper import WhisperRecognizer, greedy_ids
 from unitok_tokenizers.encoders.ctranslate2 import read_ct2
 from unitok_tokenizers.encoders.whisper_folder import load_whisper, whisper_of_ct2
 from unitok_tokenizers.errors import InputError
@@ -139,15 +139,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_both_kinds_of_folder_answer_alike(tmp_path: Path) -> None:
     model = tiny_whisper()
     recordings = [speech(seconds, seed=seed) for seed, seconds in enumerate((0.7, 0.9, 0.4))]
-    ours = WhisperRecogniser.load(write_ct2(tmp_path / "ct2", model))
-    theirs = WhisperRecogniser.load(write_hf(tmp_path / "hf", model))
+    ours = WhisperRecognizer.load(write_ct2(tmp_path / "ct2", model))
+    theirs = WhisperRecognizer.load(write_hf(tmp_path / "hf", model))
     theirs.parts.model.generation_config.suppress_tokens = [len(WORDS) + 2]
     theirs.parts.model.generation_config.begin_suppress_tokens = [0, len(WORDS)]
-    texts = [found[0].text for found in ours.recognise(recordings, lang="en")]
-    assert texts == [found[0].text for found in theirs.recognise(recordings, lang="en")]
+    texts = [found[0].text for found in ours.recognize(recordings, lang="en")]
+    assert texts == [found[0].text for found in theirs.recognize(recordings, lang="en")]
     assert any(texts)
     with pytest.raises(InputError, match="English only"):
-        ours.recognise(recordings, lang="de")
+        ours.recognize(recordings, lang="de")
 
 
 def by_hand(model: Any, features: torch.Tensor, prompt: list[int], limit: int) -> list[int]:
@@ -176,15 +176,15 @@ def test_a_batch_decodes_as_each_alone_without_a_cache(tmp_path: Path) -> None:
 
 
 def test_silence_is_empty_and_long_recordings_are_cut(tmp_path: Path) -> None:
-    recognizer = WhisperRecogniser.load(write_ct2(tmp_path / "ct2", tiny_whisper()))
+    recognizer = WhisperRecognizer.load(write_ct2(tmp_path / "ct2", tiny_whisper()))
     long = np.concatenate([speech(0.8, seed=1), np.zeros(8000, np.float32), speech(0.8, seed=2)])
     nothing = [np.zeros(0, np.float32), np.zeros(16000, np.float32)]
-    texts = [found[0].text for found in recognizer.recognise([*nothing, long], lang="en")]
+    texts = [found[0].text for found in recognizer.recognize([*nothing, long], lang="en")]
     assert texts[:2] == ["", ""]
-    first = recognizer.recognise([long[:16000]], lang="en")[0][0].text
+    first = recognizer.recognize([long[:16000]], lang="en")[0][0].text
     assert first and len(texts[2].split()) > len(first.split())
 
 
 def test_a_cascade_takes_such_a_folder(tmp_path: Path) -> None:
-    found = recogniser_of(str(write_ct2(tmp_path / "ct2", tiny_whisper())), tiny_model())
-    assert isinstance(found, WhisperRecogniser)
+    found = recognizer_of(str(write_ct2(tmp_path / "ct2", tiny_whisper())), tiny_model())
+    assert isinstance(found, WhisperRecognizer)

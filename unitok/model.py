@@ -21,7 +21,7 @@ class Model(TaskModel):
     ) -> Result:
         """Speech (a recording or units), or text (a string that names no file), to text in another language.
 
-        As `TaskModel.translate`; a `front_end` "cascade" recognises, then translates the text.
+        As `TaskModel.translate`; a `front_end` "cascade" recognizes, then translates the text.
         """
         if front_end == "cascade" and not (isinstance(source_input, str) and not names_a_file(source_input)):
             return self.cascade().translate_text(source_input, source=source, target=target)
@@ -51,9 +51,9 @@ class Model(TaskModel):
             front_end=front_end,
         )  # fmt: skip
 
-    def cascade(self, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
+    def cascade(self, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
         """This model's lines one after another, or other backends by name around its translation."""
-        return cascade_of(self, recogniser=recogniser, synthesiser=synthesiser)
+        return cascade_of(self, recognizer=recognizer, synthesizer=synthesizer)
 
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""

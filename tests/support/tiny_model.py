@@ -48,19 +48,19 @@ def tokenizers() -> TokenizerSet:
 
 
 def tiny_model(languages: tuple[str, ...] = ("en", "de"), **changes: Any) -> Model:
-    """A model with units, codes, a vocoder (Griffin-Lim behind a unit synthesiser) and one known voice."""
+    """A model with units, codes, a vocoder (Griffin-Lim behind a unit synthesizer) and one known voice."""
     bundle = tokenizers()
     vocabulary = bundle.vocabulary(languages)
     generator = torch.Generator().manual_seed(1)
     sizes = DecoderConfig(vocab_size=vocabulary.size, width=32, layers=2, heads=2, kv_heads=1)
     assert bundle.units is not None and bundle.codes is not None
     torch.manual_seed(2)
-    synthesiser = UnitMel(UnitMelConfig(units=bundle.units.cardinality, width=16, blocks=1, voice=4), MelConfig())
+    synthesizer = UnitMel(UnitMelConfig(units=bundle.units.cardinality, width=16, blocks=1, voice=4), MelConfig())
     parts: dict[str, Any] = {
         "decoder": Decoder(sizes, generator=generator).eval(),
         "vocabulary": vocabulary,
         "tokenizers": bundle,
-        "vocoder": Vocoder(None, synthesiser.eval(), {"anna": np.ones(4, np.float32)}),
+        "vocoder": Vocoder(None, synthesizer.eval(), {"anna": np.ones(4, np.float32)}),
         "prompts": {"anna": bundle.codes.encode(speech(seed=9))[:10].astype(np.int32)},
     }
     return Model(**{**parts, **changes})

@@ -64,7 +64,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
 
 def _second_encoder(name: str) -> FrameEncoder:
     if name == "voice":
-        return SideBySide(FilterbankEncoder(centred=False), PitchEncoder())
+        return SideBySide(FilterbankEncoder(centered=False), PitchEncoder())
     return FilterbankEncoder() if name == "filterbank" else pretrained_encoder(name)
 
 
@@ -77,7 +77,7 @@ def make_front_end(
     sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
     adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
     rows = decoder.embedding.detach()[:pieces]
-    adapter.initialise(rows)
+    adapter.initialize(rows)
     if recipe.adapter.match_scale:
         adapter.match_scale(rows)
     return LatentFrontEnd(encoder, adapter)

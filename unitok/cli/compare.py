@@ -16,7 +16,7 @@ def add_commands(commands: Any) -> None:
         "manifest", nargs="?", help="recordings with translations (JSON Lines or TSV); without it, the phrase corpus"
     )
     parser.add_argument("-o", "--out", default="runs/compare", help="run folder (default: %(default)s)")
-    parser.add_argument("--full", action="store_true", help="also equal optimiser steps and equal trainable parameters")
+    parser.add_argument("--full", action="store_true", help="also equal optimizer steps and equal trainable parameters")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each approach (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
     parser.add_argument("--threads", type=int, help="CPU threads (default: the processors there are)")

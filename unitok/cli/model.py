@@ -91,8 +91,12 @@ def _add_generate(commands: Any) -> None:
         choices=("tokens", "latent", "cascade"),
         help="how speech is read: units, vectors, or one task after another (default: what the model has)",
     )
-    generate.add_argument("--recogniser", default="unitok", help="of a cascade: unitok, pocketsphinx or a local folder")
-    generate.add_argument("--synthesiser", default="unitok", help="of a cascade: unitok, espeak or a local folder")
+    generate.add_argument(
+        "--recognizer", "--recogniser", default="unitok", help="of a cascade: unitok, pocketsphinx or a local folder"
+    )
+    generate.add_argument(
+        "--synthesizer", "--synthesiser", default="unitok", help="of a cascade: unitok, espeak or a local folder"
+    )
     generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
     generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
     generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
@@ -283,7 +287,7 @@ def run_cascade(model: Model, options: argparse.Namespace) -> Result:
     """`generate --front-end cascade`: every stage with its time goes to the error output."""
     import sys
 
-    cascade = model.cascade(recogniser=options.recogniser, synthesiser=options.synthesiser)
+    cascade = model.cascade(recognizer=options.recognizer, synthesizer=options.synthesizer)
     languages = {"source": options.source, "target": options.target}
     if options.task == "s2st":
         result = cascade.translate_speech(options.input, voice=options.voice, **languages)

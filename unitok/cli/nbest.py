@@ -23,7 +23,9 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("--beams", type=int, default=8, help="of the search (default: %(default)s)")
     nbest.add_argument("--temperature", type=float, default=0.0, help="above 0 draws instead of searching")
     nbest.add_argument("--target", help="translate into these languages, with commas, for lists of translations")
-    nbest.add_argument("--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)")
+    nbest.add_argument(
+        "--recognizer", "--recogniser", default="unitok", help="unitok, pocketsphinx, or a folder (judge, transformers)"
+    )
     nbest.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(nbest)
     nbest.set_defaults(run=run_nbest)
@@ -37,7 +39,7 @@ def add_commands(commands: Any) -> None:
         "--masked", type=int, default=0, help="steps of a scorer that fills in masked text (default: 0)"
     )
     rescore.add_argument("--head", type=int, default=0, help="steps of a head trained for word errors (default: 0)")
-    rescore.add_argument("--source-lm", metavar="MODEL", help="model of the recogniser's own text: the density ratio")
+    rescore.add_argument("--source-lm", metavar="MODEL", help="model of the recognizer's own text: the density ratio")
     rescore.add_argument("--lengths", default="0", help="exponents of the lengths to try (default: %(default)s)")
     rescore.add_argument("--words", default="0", help="rewards of a word to try, with commas (default: %(default)s)")
     rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
@@ -96,7 +98,7 @@ def run_nbest(options: argparse.Namespace) -> None:
 
     from unitok.nbest.collect import MakingOptions, make_lists, utterances
     from unitok.nbest.lists import ListOptions, write_lists
-    from unitok.pipelines.backends.choose import recogniser_of
+    from unitok.pipelines.backends.choose import recognizer_of
 
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),
@@ -106,12 +108,12 @@ def run_nbest(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     model = load_model(options)
-    other = None if options.recogniser == "unitok" else recogniser_of(options.recogniser, model, beams=options.beams)
+    other = None if options.recognizer == "unitok" else recognizer_of(options.recognizer, model, beams=options.beams)
 
     found = utterances(options.source)
     targets = [part.strip() for part in options.target.split(",")] if options.target is not None else []
     asked = [replace(wanted, task="s2tt", target=target) for target in targets] or [wanted]
-    made = (make_lists(model, found, one, recogniser=other) for one in asked)
+    made = (make_lists(model, found, one, recognizer=other) for one in asked)
     print(write_lists(options.out, chain.from_iterable(made)))
 
 

@@ -1,6 +1,6 @@
 """Low-rank updates of weights (Hu et al. 2022): W + (α / r) · B A, with B = 0 at the start.
 
-Unusual: an update is a parametrisation of the weight itself, so that the decoder's joined matrices, its compiled
+Unusual: an update is a parametrization of the weight itself, so that the decoder's joined matrices, its compiled
 pieces, the stepper and transformers' fused attention all read the updated weight without knowing of it. Updates can be
 switched off, which gives the first weights bit for bit, and merged, which can be undone bit for bit.
 """

@@ -55,7 +55,7 @@ class DecoderConfig:
     norm_eps: float = 1e-6
     """ε of the norms."""
     qk_norm: bool = False
-    """Normalise queries and keys per head (Qwen3)."""
+    """Normalize queries and keys per head (Qwen3)."""
     attention_bias: bool = False
     """Biases on queries, keys and values (Qwen2)."""
     tied: bool = True
@@ -266,10 +266,10 @@ class Decoder(Float32Buffers):
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         self.frequencies: Tensor
         self.pieces = Pieces()
-        self._initialise(generator)
+        self._initialize(generator)
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator | None) -> None:
+    def _initialize(self, generator: torch.Generator | None) -> None:
         """Normal weights; what writes into the residual is scaled down by depth (Radford et al. 2019)."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
@@ -306,7 +306,7 @@ class Decoder(Float32Buffers):
         return x
 
     def run(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Input vectors (T, C) at positions (T,) → final hidden states (T, C), normalised."""
+        """Input vectors (T, C) at positions (T,) → final hidden states (T, C), normalized."""
         angles = positions.float()[:, None] * self.frequencies  # (T, D / 2)
         cosine = torch.cat([angles.cos()] * 2, dim=-1)[:, None]  # (T, 1, D)
         sine = torch.cat([angles.sin()] * 2, dim=-1)[:, None]

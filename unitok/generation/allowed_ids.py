@@ -3,7 +3,7 @@
 B sequences, V vocabulary, F ranges' rows that are made together.
 
 Most states of a batch are the same few ("any unit or the end"), and their rows are looked up. Others come once: where
-codes follow units, every pair of neighbouring units is a state. So the table holds the rows that were used last, at
+codes follow units, every pair of neighboring units is a state. So the table holds the rows that were used last, at
 most twice the batch or `ROWS`: a byte an id, 10 MB for 64 rows of 150,000 ids, however long the answer is.
 """
 

@@ -47,17 +47,17 @@ def packed_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     return lambda x: apply(x, packed, bias, "none", [], "")
 
 
-def int8_linear(quantised: Tensor, scales: Tensor, bias: Tensor | None = None) -> Linear:
-    """The same with a weight of `quantise_rows`; activations stay bfloat16 or float32."""
+def int8_linear(quantized: Tensor, scales: Tensor, bias: Tensor | None = None) -> Linear:
+    """The same with a weight of `quantize_rows`; activations stay bfloat16 or float32."""
 
     def apply(x: Tensor) -> Tensor:
-        out = torch._weight_int8pack_mm(x, quantised, scales)
+        out = torch._weight_int8pack_mm(x, quantized, scales)
         return out if bias is None else out + bias
 
     return apply
 
 
-def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(O, I) → (O, I) int8 and (O,) scales in the weight's dtype, weight ≈ int8 · scale; symmetric, nearest."""
     wide = weight.detach().float()
     scales = (wide.abs().amax(1) / 127).clamp_min(1e-12).to(weight.dtype)
@@ -99,7 +99,7 @@ class Stepper:
         self.decoder, self.config = decoder, decoder.config
         self.embedding, self.norm = decoder.embedding.detach(), decoder.norm.detach()
         self.matrices: list[native.Weight] = [
-            quantise_rows(value) if int8 else (value, None) for value in _matrices(decoder)
+            quantize_rows(value) if int8 else (value, None) for value in _matrices(decoder)
         ]
         self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies

@@ -84,7 +84,7 @@ class Piece:
 
 
 def smoothed(level: np.ndarray) -> np.ndarray:
-    """(F,) mean of each level and its two neighbours; the ends are their own."""
+    """(F,) mean of each level and its two neighbors; the ends are their own."""
     return np.convolve(np.pad(level, 1, mode="edge"), np.ones(3) / 3, mode="valid")
 
 
@@ -141,8 +141,8 @@ def _next_cut(samples: np.ndarray, rate: int, cutting: Cutting) -> tuple[int, in
     end = last + int(np.argmin(smooth[last:]))
     if not cutting.overlap:
         return end * hop + hop // 2, end * hop + hop // 2
-    centre = max(1 + leeway, end - frames(cutting.overlap))
-    following = centre - leeway + int(np.argmin(smooth[centre - leeway : centre + leeway]))
+    center = max(1 + leeway, end - frames(cutting.overlap))
+    following = center - leeway + int(np.argmin(smooth[center - leeway : center + leeway]))
     return end * hop + hop // 2, following * hop + hop // 2
 
 

@@ -1,7 +1,7 @@
 """Samplers: pure functions from logits and uniform numbers to ids.
 
 B sequences, V vocabulary.
-Each sequence brings its own uniform numbers, so that what it draws does not depend on its neighbours in the batch.
+Each sequence brings its own uniform numbers, so that what it draws does not depend on its neighbors in the batch.
 """
 
 from __future__ import annotations

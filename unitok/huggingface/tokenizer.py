@@ -85,7 +85,7 @@ def _added_token(index: int, name: str) -> dict[str, Any]:
 
 
 def _sentencepiece_json(text: SentencePieceText, added: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pieces without dummy prefix and with identity normalisation, which a plain replacement of spaces reproduces."""
+    """Pieces without dummy prefix and with identity normalization, which a plain replacement of spaces reproduces."""
     scores = [float(text.processor.get_score(index)) for index in range(text.size)]
     unknown = text.processor.unk_id()
     pieces = text.pieces()

@@ -144,7 +144,7 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
         if not isinstance(full.get(key), int) or full[key] < 1:
             raise InputError(f"{where}: {key} is {full.get(key)!r} in config.json; give the whole file of the model")
     if full.get("quantization_config"):
-        raise InputError(f"{where}: the weights are quantised; give the folder of the unquantised model")
+        raise InputError(f"{where}: the weights are quantized; give the folder of the unquantized model")
     if full["hidden_act"] != "silu" or full.get("mlp_bias"):
         raise InputError(
             f"{where}: hidden_act {full['hidden_act']!r} or mlp_bias is not supported (silu, no bias); "
@@ -241,7 +241,7 @@ def _kept(decoder: Decoder, state: Mapping[str, Tensor], where: Path | str) -> d
         if INV_FREQ.fullmatch(name):  # a buffer that transformers before 4.31 stored; config.json says what it holds
             continue
         if value.dtype not in WEIGHT_TYPES:
-            raise InputError(f"{where}: {name!r} is {value.dtype}; give the folder of the unquantised model")
+            raise InputError(f"{where}: {name!r} is {value.dtype}; give the folder of the unquantized model")
         rest[name] = value
     if decoder.config.tied and (head := rest.pop("lm_head.weight", None)) is not None:
         embedding = rest.get("model.embed_tokens.weight")
@@ -258,7 +258,7 @@ def load_hf_state(decoder: Decoder, state: Mapping[str, Tensor], where: Path | s
     """Copy stock-named weights into a decoder.
 
     Raises:
-        InputError: a missing, unknown, quantised or wrongly shaped weight, or a head of a tied decoder, by name.
+        InputError: a missing, unknown, quantized or wrongly shaped weight, or a head of a tied decoder, by name.
     """
     rest = _kept(decoder, state, where)
     output_biases = [value for name, value in rest.items() if name.endswith(".self_attn.o_proj.bias")]

@@ -1,6 +1,6 @@
 """Recordings beside n-best lists: which encoder hears them, and how a decoder is made to look at what it heard.
 
-Whispering-LLaMA (Radhakrishnan et al. 2023) gives a language model the frames of the recogniser's own encoder, so that
+Whispering-LLaMA (Radhakrishnan et al. 2023) gives a language model the frames of the recognizer's own encoder, so that
 it may find what no hypothesis says. Here any encoder will do: of a latent model, of a judge, of transformers.
 
 T frames, E their width.
@@ -24,7 +24,7 @@ from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.collect import Utterance, utterances
 from unitok.nbest.lists import NBest
-from unitok.pipelines.backends.ctc import CtcRecogniser, ctc_folder
+from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
@@ -53,7 +53,7 @@ def encoder_of(folder: Path | str) -> FrameEncoder:
     if (root / "encoder.json").exists():
         return load_frame_encoder(root).eval()
     if ctc_folder(root) is not None:
-        found = CtcRecogniser.load(root).encoder
+        found = CtcRecognizer.load(root).encoder
         return CtcFrameEncoder(found.network, found.mel, found.layer).eval()
     if (root / "unitok.json").exists():
         raise InputError(f"{root} is a model without a latent front end; give one of `unitok train-latent`, or a judge")

@@ -2,7 +2,7 @@
 
     unitok nbest MODEL SHARDS -o lists.jsonl --snr 5
 
-reads utterances from shards or a manifest, adds noise, recognises (or translates) them, and keeps what was found.
+reads utterances from shards or a manifest, adds noise, recognizes (or translates) them, and keeps what was found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from unitok.model import Model
 from unitok.nbest.lists import ListOptions, NBest, Recording, distinct, list_of
-from unitok.pipelines.backends.interfaces import Heard, Recogniser
+from unitok.pipelines.backends.interfaces import Heard, Recognizer
 from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise
@@ -139,22 +139,22 @@ def make_lists(
     found: Sequence[Utterance],
     options: MakingOptions,
     *,
-    recogniser: Recogniser | None = None,
+    recognizer: Recognizer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[NBest]:
-    """A list per utterance, as they are made; `recogniser` listens in place of the model.
+    """A list per utterance, as they are made; `recognizer` listens in place of the model.
 
-    Where translations are asked for, the model translates each text that the recogniser heard.
+    Where translations are asked for, the model translates each text that the recognizer heard.
     """
     picked = chosen(found, options)
     for number, (one, reference) in enumerate(picked):
-        rate = model.sample_rate if recogniser is None else recogniser.sample_rate
+        rate = model.sample_rate if recognizer is None else recognizer.sample_rate
         samples = one.load(rate)
         snr = options.snr[number % len(options.snr)] if options.snr else None
         if snr is not None:
             samples = add_noise(samples, snr, seed=options.seed, name=one.id)
-        if recogniser is not None:
-            heard = distinct(recogniser.recognise([samples], lang=one.lang, n_best=options.lists.size)[0])
+        if recognizer is not None:
+            heard = distinct(recognizer.recognize([samples], lang=one.lang, n_best=options.lists.size)[0])
             if options.target is not None:
                 heard = translated(model, heard, one.lang, options.target)
         else:

@@ -2,7 +2,7 @@
 
     {"id": "a1", "lang": "en", "reference": "the cat", "hypotheses": [{"text": "a cat", "logprob": -3.1, "tokens": 4}]}
 
-Hypotheses are distinct after the normaliser and the most probable comes first.
+Hypotheses are distinct after the normalizer and the most probable comes first.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class NBest:
 
 
 def distinct(hypotheses: Iterable[Heard]) -> tuple[Heard, ...]:
-    """Hypotheses by falling log-probability, one of each text after the normaliser; equal ones keep their order."""
+    """Hypotheses by falling log-probability, one of each text after the normalizer; equal ones keep their order."""
     kept: dict[str, Heard] = {}
     for one in sorted(hypotheses, key=lambda one: -one.logprob):
         kept.setdefault(basic(one.text), one)

@@ -21,12 +21,12 @@ from unitok_tokenizers.errors import InputError
 Continue = Callable[[str], str]
 """A prompt → what a language model writes after it."""
 
-TASK = "Correct the errors of a speech recogniser: from its best guesses, write what was said."
+TASK = "Correct the errors of a speech recognizer: from its best guesses, write what was said."
 TAP_TURNS = (
     ("Do you know automatic speech recognition?", "Yes. It turns recorded speech into text, and it makes errors."),
     (
         "Do you know what an n-best list is for?",
-        "Yes. The recogniser gives several guesses; comparing them shows which words are uncertain, and the most "
+        "Yes. The recognizer gives several guesses; comparing them shows which words are uncertain, and the most "
         "plausible sentence can be put together from them.",
     ),
 )

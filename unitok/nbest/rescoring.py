@@ -3,7 +3,7 @@
     score = (1 − λ)·log p_AM / n_AM^α + λ·log p_LM / n_LM^α + γ·n_words
 
 With α = γ = 0 this is the survey's formula, Y* = argmax (1 − λ)·log p_AM(Y|X) + λ·log p_LLM(Y). Both log-probabilities
-are sums that include the end of sequence. A recogniser that has a language model inside is corrected by the density
+are sums that include the end of sequence. A recognizer that has a language model inside is corrected by the density
 ratio (McDermott et al. 2019): log p_AM − μ·log p_source + λ·log p_target + γ·n_words.
 
 H hypotheses of a list.
@@ -89,7 +89,7 @@ def density_ratio(
 ) -> np.ndarray:
     """(H,) scores log p_AM − μ·log p_source + λ·log p_target + γ·n_words.
 
-    `found.lm` is the target domain's language model, `source_lm` (H,) that of the recogniser's training text, `source`
+    `found.lm` is the target domain's language model, `source_lm` (H,) that of the recognizer's training text, `source`
     is μ, `target` is λ. With μ = 0 this is shallow fusion.
     """
     return found.am - source * source_lm + target * found.lm + words * found.words

@@ -1,4 +1,4 @@
-"""Cascades: recogniser → translation → synthesiser as one call, every intermediate text and time in the trace.
+"""Cascades: recognizer → translation → synthesizer as one call, every intermediate text and time in the trace.
 
 What the survey calls text-based integration. Errors add up from stage to stage and so do times; `Result.trace` shows
 where. The parts are any backends; by default all three are lines of one unitok model.
@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 
 from unitok.inputs import Audio, is_tokens, read_samples
-from unitok.pipelines.backends.interfaces import Recogniser, Spoken, Synthesiser, Voice
-from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser, UnitokTranslator
+from unitok.pipelines.backends.interfaces import Recognizer, Spoken, Synthesizer, Voice
+from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
 from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use
 from unitok.results import Result, Stage
 from unitok.task_model import TaskModel
@@ -26,13 +26,13 @@ Translate = Callable[[str, str, str], str]
 
 @dataclass(frozen=True)
 class Cascade:
-    """Recognise, translate, speak."""
+    """Recognize, translate, speak."""
 
-    recogniser: Recogniser
+    recognizer: Recognizer
     """Speech to text."""
     translate: Translate
     """Text to text."""
-    synthesiser: Synthesiser | None = None
+    synthesizer: Synthesizer | None = None
     """Text to speech; None where only text is wanted."""
 
     @cached_property
@@ -44,7 +44,7 @@ class Cascade:
                 description="what is said in a recording",
                 inputs={"audio": "audio", "lang": "word"},
                 output="text",
-                function=self._recognise,
+                function=self._recognize,
             ),
             Tool(
                 name="translate",
@@ -54,7 +54,7 @@ class Cascade:
                 function=self.translate,
             ),
         ]
-        if self.synthesiser is not None:
+        if self.synthesizer is not None:
             speak = Tool(
                 name="speak",
                 description="a text as speech",
@@ -65,17 +65,17 @@ class Cascade:
             tools.append(speak)
         return Registry(tools)
 
-    def _recognise(self, audio: Audio, lang: str) -> str:
+    def _recognize(self, audio: Audio, lang: str) -> str:
         if is_tokens(audio):
             raise InputError("a cascade begins with sound; units or codes are for front_end='tokens'")
-        samples = read_samples(audio, self.recogniser.sample_rate)
-        return self.recogniser.recognise([samples], lang=lang)[0][0].text
+        samples = read_samples(audio, self.recognizer.sample_rate)
+        return self.recognizer.recognize([samples], lang=lang)[0][0].text
 
     def _speak(self, text: str, lang: str, voice: Voice) -> Spoken:
-        assert self.synthesiser is not None
+        assert self.synthesizer is not None
         if not text.strip():  # nothing was understood, so nothing is said
-            return Spoken(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recogniser.sample_rate)
-        return self.synthesiser.speak([text], lang=lang, voice=voice)[0]
+            return Spoken(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recognizer.sample_rate)
+        return self.synthesizer.speak([text], lang=lang, voice=voice)[0]
 
     def translate_text(self, audio: Audio, *, source: str, target: str) -> Result:
         """Speech to text in another language (S2TT)."""
@@ -91,8 +91,8 @@ class Cascade:
 
     def translate_speech(self, audio: Audio, *, source: str, target: str, voice: Voice = None) -> Result:
         """Speech to speech in another language (S2ST)."""
-        if self.synthesiser is None:
-            raise InputError("this cascade has no synthesiser; give one to translate into speech")
+        if self.synthesizer is None:
+            raise InputError("this cascade has no synthesizer; give one to translate into speech")
         steps = [
             Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
             Step(
@@ -118,19 +118,19 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
     return result
 
 
-def cascade_of(model: TaskModel, *, recogniser: str = "unitok", synthesiser: str = "unitok") -> Cascade:
-    """A cascade around a model: its own lines, or recogniser and synthesiser by name (`backends.choose`).
+def cascade_of(model: TaskModel, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
+    """A cascade around a model: its own lines, or recognizer and synthesizer by name (`backends.choose`).
 
     A model without a vocoder translates into text only.
     """
-    from unitok.pipelines.backends.choose import recogniser_of, synthesiser_of
+    from unitok.pipelines.backends.choose import recognizer_of, synthesizer_of
 
-    mute = synthesiser == "unitok" and model.vocoder is None
-    hears = UnitokRecogniser(model) if recogniser == "unitok" else recogniser_of(recogniser, model)
-    if synthesiser == "unitok":
-        speaks: Synthesiser | None = None if mute else UnitokSynthesiser(model, output=_own_output(model))
+    mute = synthesizer == "unitok" and model.vocoder is None
+    hears = UnitokRecognizer(model) if recognizer == "unitok" else recognizer_of(recognizer, model)
+    if synthesizer == "unitok":
+        speaks: Synthesizer | None = None if mute else UnitokSynthesizer(model, output=_own_output(model))
     else:
-        speaks = synthesiser_of(synthesiser, model)
+        speaks = synthesizer_of(synthesizer, model)
     return Cascade(hears, UnitokTranslator(model), speaks)
 
 

@@ -1,6 +1,6 @@
 """Speech from units as they come, equal to what all of them give at once.
 
-All networks behind the units are convolutions, so that a sample depends on a bounded neighbourhood: it is said as soon
+All networks behind the units are convolutions, so that a sample depends on a bounded neighborhood: it is said as soon
 as that is known. N units, T frames at the units' rate, F mel frames, S samples.
 """
 
@@ -19,7 +19,7 @@ LEAST = 16
 
 
 def reach(blocks: Iterable[torch.nn.Module]) -> int:
-    """Neighbours on either side that a stack of blocks looks at."""
+    """Neighbors on either side that a stack of blocks looks at."""
     return sum(block.depthwise.kernel_size[0] // 2 for block in blocks if isinstance(block, ConvBlock))
 
 
@@ -31,20 +31,20 @@ class UnitStream:
         self.voice_name = voice
         self.units: list[int] = []
         self.durations: list[int] = []
-        """Frames of the units whose neighbours are known."""
+        """Frames of the units whose neighbors are known."""
         self.frames_said = 0
         """Mel frames whose samples were given out."""
         self.live = vocoder.mel is not None and vocoder.units is not None
         if self.live:
             assert vocoder.mel is not None and vocoder.units is not None
-            synthesiser, mel = vocoder.units, vocoder.mel
+            synthesizer, mel = vocoder.units, vocoder.mel
             self.device = vocoder.device
             self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32)).to(self.device)
-            self.hop, self.stride = mel.mel.hop_length, synthesiser.config.stride
-            self.duration_reach = reach(synthesiser.duration)
+            self.hop, self.stride = mel.mel.hop_length, synthesizer.config.stride
+            self.duration_reach = reach(synthesizer.duration)
             windows = -(-mel.config.n_fft // (2 * self.hop)) + 1
             self.mel_reach = (
-                self.stride * (reach(synthesiser.encoder) + 1) + reach(synthesiser.decoder)
+                self.stride * (reach(synthesizer.encoder) + 1) + reach(synthesizer.decoder)
                 + mel.front.kernel_size[0] // 2 + reach(mel.blocks) + windows
             )  # fmt: skip
 
@@ -82,7 +82,7 @@ class UnitStream:
         return samples[first:last].cpu().numpy()
 
     def _predict_durations(self, ended: bool) -> None:
-        """Durations of the units that have all their neighbours; each is decided once."""
+        """Durations of the units that have all their neighbors; each is decided once."""
         assert self.vocoder.units is not None
         done, side = len(self.durations), self.duration_reach
         until = len(self.units) if ended else len(self.units) - side

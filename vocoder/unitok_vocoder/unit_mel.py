@@ -1,4 +1,4 @@
-"""The unit synthesiser: deduplicated units and a voice → predicted durations → log-mels.
+"""The unit synthesizer: deduplicated units and a voice → predicted durations → log-mels.
 
 B batch, N units, T frames at the units' rate, F mel frames, M mel bins, C width, E voice width.
 """
@@ -20,7 +20,7 @@ from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class UnitMelConfig:
-    """Sizes of the unit synthesiser."""
+    """Sizes of the unit synthesizer."""
 
     units: int
     """Cardinality of the units."""
@@ -96,7 +96,7 @@ class UnitMel(nn.Module):
         return logs.exp().round().clamp(1, 25).long()
 
     @torch.inference_mode()
-    def synthesise(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None = None) -> Tensor:
+    def synthesize(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None = None) -> Tensor:
         """Deduplicated units (N,), voice (E,), optional durations (N,) in frames → log-mels (F, M)."""
         table = torch.from_numpy(np.asarray(units, dtype=np.int64)).to(voice.device)[None]
         if durations is None:

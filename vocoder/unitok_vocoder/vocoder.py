@@ -23,7 +23,7 @@ from unitok_vocoder.unit_mel import UnitMel
 
 
 class Vocoder:
-    """The mel vocoder, the unit synthesiser, and the voices of known speakers.
+    """The mel vocoder, the unit synthesizer, and the voices of known speakers.
 
     Args:
         mel: log-mels → samples; None falls back to Griffin-Lim.
@@ -94,11 +94,11 @@ class Vocoder:
             durations: frames of each unit; predicted where None.
         """
         if self.units is None:
-            raise InputError("this model has no unit synthesiser; ask for codes (--flag out:codes)")
+            raise InputError("this model has no unit synthesizer; ask for codes (--flag out:codes)")
         if not len(units):
             return np.zeros(0, dtype=np.float32)
         vector = torch.from_numpy(self.voice_vector(voice)).to(self.device)
-        return self.from_features(self.units.synthesise(units, vector, durations))
+        return self.from_features(self.units.synthesize(units, vector, durations))
 
     def voice_vector(self, voice: str | np.ndarray | None) -> np.ndarray:
         """(E,) float32 of a known speaker, a vector as it is, or the mean voice."""

@@ -1,4 +1,4 @@
-"""The built-in codec: log-mels at 100 Hz → latents at 25 Hz → a semantic codebook and a residual quantiser → log-mels.
+"""The built-in codec: log-mels at 100 Hz → latents at 25 Hz → a semantic codebook and a residual quantizer → log-mels.
 
 B batch, S samples, F mel frames (100 Hz), T latent frames (25 Hz), M mel bins, D latent width, Q codebooks.
 
@@ -52,11 +52,11 @@ class MelCodecConfig:
     units: int = 384
     """Codes of the semantic codebook."""
     blocks: int = 3
-    """Blocks on each side of the quantiser."""
+    """Blocks on each side of the quantizer."""
 
 
 class MelCodecNetwork(nn.Module):
-    """Encoder, semantic embedding, residual quantiser, decoder."""
+    """Encoder, semantic embedding, residual quantizer, decoder."""
 
     def __init__(self, config: MelCodecConfig, num_mels: int) -> None:
         super().__init__()
@@ -73,11 +73,11 @@ class MelCodecNetwork(nn.Module):
         self.back = nn.Linear(width, STRIDE * num_mels)
 
     def expected(self, units: Tensor, mask: Tensor) -> Tensor:
-        """What the semantic codebook says of the latents: units (B, T) → (B, T, D), neighbours taken into account."""
+        """What the semantic codebook says of the latents: units (B, T) → (B, T, D), neighbors taken into account."""
         return self.context(self.semantic(units), mask)
 
     def residual(self, mels: Tensor, units: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels (B, F, M) with F = 4T and units (B, T) → what is left to quantise, and what the units say."""
+        """Log-mels (B, F, M) with F = 4T and units (B, T) → what is left to quantize, and what the units say."""
         x = ((mels + MEL_SHIFT) / MEL_SCALE).unflatten(1, (-1, STRIDE)).flatten(2)  # (B, T, 4M)
         x = functional.gelu(self.front(x))
         for block in self.encoder:
@@ -87,7 +87,7 @@ class MelCodecNetwork(nn.Module):
         latents = functional.layer_norm(self.to_latent(x), (self.config.latent,))
         return latents - expected, expected
 
-    def synthesise(self, latents: Tensor, mask: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor, mask: Tensor) -> Tensor:
         """Latents (B, T, D) → log-mels (B, 4T, M)."""
         x = self.from_latent(latents)
         for block in self.decoder:
@@ -162,7 +162,7 @@ class MelCodec:
         table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device)
         mask = torch.ones(1, len(table), 1, device=self.device)
         latents = self.network.expected(table[None, :, 0], mask) + self.network.quantiser.decode(table[:, 1:])[None]
-        return self.network.synthesise(latents, mask)[0].cpu().numpy()
+        return self.network.synthesize(latents, mask)[0].cpu().numpy()
 
     def info(self) -> StreamInfo:
         """The stream that it makes."""

@@ -1,4 +1,4 @@
-"""Residual vector quantisation (Zeghidour et al. 2021): each codebook quantises what the ones before left over.
+"""Residual vector quantization (Zeghidour et al. 2021): each codebook quantizes what the ones before left over.
 
 N vectors, D width, Q codebooks, K codes a codebook.
 """
@@ -29,7 +29,7 @@ class ResidualVq(Float32Buffers):
         self.sums: Tensor
 
     @torch.no_grad()
-    def initialise(self, vectors: Tensor, seed: int) -> None:
+    def initialize(self, vectors: Tensor, seed: int) -> None:
         """k-means on vectors (N, D), codebook by codebook."""
         residual = vectors
         for q in range(len(self.codebooks)):
@@ -55,7 +55,7 @@ class ResidualVq(Float32Buffers):
         return total
 
     def forward(self, vectors: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Quantise (N, D) with straight-through gradients; returns (N, D) and the commitment loss.
+        """Quantize (N, D) with straight-through gradients; returns (N, D) and the commitment loss.
 
         In training the codebooks follow their members by moving averages; `generator` draws restarts.
         """
@@ -63,9 +63,9 @@ class ResidualVq(Float32Buffers):
         codes = self.encode(detached)
         if self.training:
             self._update(detached, codes, generator)
-        quantised = self.decode(codes)
-        commitment = (vectors - quantised).pow(2).mean()
-        return vectors + (quantised - vectors).detach(), commitment
+        quantized = self.decode(codes)
+        commitment = (vectors - quantized).pow(2).mean()
+        return vectors + (quantized - vectors).detach(), commitment
 
     @torch.no_grad()
     def _update(self, vectors: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:

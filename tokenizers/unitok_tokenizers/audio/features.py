@@ -1,7 +1,7 @@
 """Filterbank features: log-mel spectrograms and MFCC.
 
 B batch, S samples, F frames, N FFT bins, M mel bins, D feature width.
-Frames are centred and there is exactly one per hop: F = S // hop_length.
+Frames are centered and there is exactly one per hop: F = S // hop_length.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def mel_filters(config: MelConfig) -> Tensor:
     low, high = hz_to_mel(torch.tensor([config.fmin, config.fmax], dtype=torch.float64, device="cpu"))
     steps = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64, device="cpu")
     edges = mel_to_hz(steps)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins[:, None] - left) / (centre - left)
-    falling = (right - bins[:, None]) / (right - centre)
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins[:, None] - left) / (center - left)
+    falling = (right - bins[:, None]) / (right - center)
     triangles = torch.clamp(torch.minimum(rising, falling), min=0.0)
     return (triangles * (2.0 / (right - left)) * (config.sample_rate / config.n_fft)).float()
 

@@ -147,7 +147,7 @@ def _write(spoken: Mapping[str, Any], data: bytes, folder: Path) -> None:
 
 
 class _Espeak:
-    """The library, initialised once in the helper process."""
+    """The library, initialized once in the helper process."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -206,7 +206,7 @@ def _words(text: str, starts: Sequence[tuple[int, int, int]], end: float) -> lis
     known = [(index, start) for index, (_, start) in enumerate(found) if start is not None]
     result: list[list[Any]] = []
     for index, (word, start) in enumerate(found):
-        # espeak joins some function words to their neighbours: those share the neighbour's time.
+        # espeak joins some function words to their neighbors: those share the neighbor's time.
         begin = start if start is not None else max([s for i, s in known if i < index], default=0.0)
         following = [s for i, s in known if i > index and s > begin]
         result.append([word, round(begin, 3), round(min(following, default=end), 3)])

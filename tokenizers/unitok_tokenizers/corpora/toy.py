@@ -1,4 +1,4 @@
-"""The toy corpus: three small languages spoken by a numpy synthesiser, every sound of which is known.
+"""The toy corpus: three small languages spoken by a numpy synthesizer, every sound of which is known.
 
 A word is spelled as it sounds: one letter is one segment, a pair of formants excited by pulses or by noise. Sentences
 have the same six roles in every language and an order of their own, so that translation is a word map and one rule.
@@ -217,7 +217,7 @@ def build_sentences(*, train: int, test: int, dev: int, seed: int) -> list[Sente
 
 @dataclass(frozen=True)
 class Spoken:
-    """A synthesised sentence with everything that is known of it."""
+    """A synthesized sentence with everything that is known of it."""
 
     samples: np.ndarray
     """(S,) float32 at `SAMPLE_RATE`."""
@@ -233,14 +233,14 @@ def envelope(hz: np.ndarray, segment: Segment, speaker: Speaker) -> np.ndarray:
     A band is never narrower than the distance of harmonics, or its loudness would depend on the pitch.
     """
     hz = np.maximum(hz, 40.0)
-    centres = [centre * speaker.scale for centre in segment.formants]
+    centres = [center * speaker.scale for center in segment.formants]
     low, high = (
-        np.exp(-0.5 * ((hz - centre) / np.hypot(0.11 * centre, 0.6 * speaker.pitch)) ** 2) for centre in centres
+        np.exp(-0.5 * ((hz - center) / np.hypot(0.11 * center, 0.6 * speaker.pitch)) ** 2) for center in centres
     )
     return (low + 0.8 * high + 0.004) * (hz / 500.0) ** -speaker.tilt
 
 
-def synthesise_segment(
+def synthesize_segment(
     segment: Segment, speaker: Speaker, pitch: np.ndarray, phase: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
     """(S,) float64 of one segment, for its pitch in Hz and phase in cycles at every sample."""
@@ -260,7 +260,7 @@ def synthesise_segment(
     return samples
 
 
-def synthesise(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int | Sequence[int] = 0) -> Spoken:
+def synthesize(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int | Sequence[int] = 0) -> Spoken:
     """Speak words that are spelled with the letters of `SEGMENTS`; the same arguments give the same samples.
 
     Raises:
@@ -289,7 +289,7 @@ def synthesise(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int 
     phase = np.cumsum(pitch) / SAMPLE_RATE
     samples = random.normal(0.0, speaker.breath, position)
     for letter, begin, stop in spans:
-        samples[begin:stop] += synthesise_segment(
+        samples[begin:stop] += synthesize_segment(
             SEGMENTS[letter], speaker, pitch[begin:stop], phase[begin:stop], random
         )
     return Spoken(
@@ -332,7 +332,7 @@ def make_toy_corpus(
             prosody = tuple(CONTOURS)[int(random.integers(len(CONTOURS)))]
             for index, code in enumerate(languages):
                 text = sentence.text(code)
-                spoken = synthesise(text, voice, prosody=prosody, seed=[seed, number, split == "test_seen", index])
+                spoken = synthesize(text, voice, prosody=prosody, seed=[seed, number, split == "test_seen", index])
                 name = f"{sentence.group}-{split}-{code}"
                 write_audio(root / "audio" / f"{name}.flac", spoken.samples, SAMPLE_RATE)
                 row = {

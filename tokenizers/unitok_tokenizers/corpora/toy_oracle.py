@@ -1,4 +1,4 @@
-"""The oracle recogniser of the toy corpus: reads words, voice and prosody class from audio, without training.
+"""The oracle recognizer of the toy corpus: reads words, voice and prosody class from audio, without training.
 
 Connected-word recognition by dynamic programming (Vintsyuk 1971; Ney 1984): every frame is compared with the known
 segments of every known voice, words are chains of segments, and the cheapest path through words and gaps is the
@@ -25,11 +25,11 @@ from unitok_tokenizers.corpora.toy import (
     SPEAKERS,
     Speaker,
     lexicon,
-    synthesise_segment,
+    synthesize_segment,
 )
 from unitok_tokenizers.errors import InputError
 
-# A short window keeps neighbouring segments apart; the bins are wide enough to blur single harmonics.
+# A short window keeps neighboring segments apart; the bins are wide enough to blur single harmonics.
 MEL = MelConfig(n_fft=512, win_length=400, hop_length=160, num_mels=32)
 CEPSTRA = 16
 TEMPLATE_SECONDS = 0.12
@@ -74,7 +74,7 @@ def templates(speaker: Speaker) -> np.ndarray:
     for factor in PITCHES:
         pitch = np.full(count, speaker.pitch * factor)
         phase = np.cumsum(pitch) / SAMPLE_RATE
-        sounds = [synthesise_segment(one, speaker, pitch, phase, random) for one in SEGMENTS.values()]
+        sounds = [synthesize_segment(one, speaker, pitch, phase, random) for one in SEGMENTS.values()]
         noisy = [sound + random.normal(0, speaker.breath, count) for sound in sounds]
         table.append([*(_cepstra(sound)[2:-2].mean(axis=0) for sound in noisy), silence])
     found = np.asarray(table)

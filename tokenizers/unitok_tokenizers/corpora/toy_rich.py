@@ -35,7 +35,7 @@ from unitok_tokenizers.corpora.toy import (
     build_sentences,
     lexicon,
     say,
-    synthesise,
+    synthesize,
 )
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
@@ -136,7 +136,7 @@ def make_rich_corpus(
                 topic = f"-{about}"
             row = _row(sentence, split, voice, name, lang, random)
             row["speaker"] += topic
-            spoken = synthesise(row["text"], voice, prosody=row["extras"]["prosody"], seed=[seed, number])
+            spoken = synthesize(row["text"], voice, prosody=row["extras"]["prosody"], seed=[seed, number])
             samples = spoken.samples + random.normal(0, noise, len(spoken.samples)).astype(np.float32) * (noise > 0)
             row["words"] = [(word, round(start, 4), round(end, 4)) for word, start, end in spoken.words]
             for word, start, end in row["words"] if name_noise else ():

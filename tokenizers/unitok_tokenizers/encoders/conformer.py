@@ -17,7 +17,7 @@ from torch.nn import functional
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.encoders.convolution import convolve
-from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalise
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalize
 from unitok_tokenizers.encoders.filterbank import mel_inputs, padded
 from unitok_tokenizers.encoders.layers import ConformerLayer, TransformerLayer, inside
 from unitok_tokenizers.errors import InputError
@@ -82,7 +82,7 @@ class TrunkEncoder(FrameEncoder):
     def _subsample(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, M) → (B, T, D), zero behind the ends, and the lengths (B,)."""
         lengths = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
-        normal = normalise(mels, frames, self.config.statistics).to(self.front.weight.dtype)
+        normal = normalize(mels, frames, self.config.statistics).to(self.front.weight.dtype)
         x = functional.gelu(convolve(self.front, normal))
         x = functional.gelu(convolve(self.down, x * inside((frames + 1) // 2, x.shape[1])[..., None]))
         x = x[:, : int(lengths.max())]

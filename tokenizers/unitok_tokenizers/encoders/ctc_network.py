@@ -87,7 +87,7 @@ class CtcNetwork(nn.Module):
         lengths = self.trunk_lengths(frames)
         total = int(mels.shape[1]) // STRIDE or 1
         inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
-        normal = (normalise(mels, frames, self.config.statistics) * inside[..., None]).to(self.front.weight.dtype)
+        normal = (normalize(mels, frames, self.config.statistics) * inside[..., None]).to(self.front.weight.dtype)
         x = functional.gelu(convolve(self.front, normal))
         half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
         x = functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]  # (B, T, C)
@@ -110,7 +110,7 @@ class CtcNetwork(nn.Module):
         return functional.log_softmax(logits.float(), dim=-1), lengths * EMISSIONS
 
 
-def normalise(mels: Tensor, frames: Tensor, statistics: str = ALL) -> Tensor:
+def normalize(mels: Tensor, frames: Tensor, statistics: str = ALL) -> Tensor:
     """Subtract each utterance's mean per bin, and scale by its overall deviation: (B, F, M) → (B, F, M).
 
     Both are taken over `statistics`: all frames, or the spoken ones, so that a second of silence changes nothing.
@@ -119,9 +119,9 @@ def normalise(mels: Tensor, frames: Tensor, statistics: str = ALL) -> Tensor:
     counted = inside if statistics == ALL else inside * loud_frames(mels, frames)[..., None].to(mels.dtype)
     count = counted.sum(1, keepdim=True).clamp(min=1)
     mean = (mels * counted).sum(1, keepdim=True) / count
-    centred = (mels - mean) * inside
-    deviation = ((centred**2 * counted).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
-    return centred / (deviation + 1e-3)
+    centered = (mels - mean) * inside
+    deviation = ((centered**2 * counted).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
+    return centered / (deviation + 1e-3)
 
 
 def loud_frames(mels: Tensor, frames: Tensor) -> Tensor:

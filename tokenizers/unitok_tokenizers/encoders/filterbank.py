@@ -1,4 +1,4 @@
-"""Filterbanks as an encoder: log-mels at 100 Hz, normalised per recording or by constants, with nothing to train.
+"""Filterbanks as an encoder: log-mels at 100 Hz, normalized per recording or by constants, with nothing to train.
 
 F frames, M mel bins.
 """
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalise
+from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, normalize
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)
 """80 bins, windows of 25 ms, a frame every 10 ms."""
@@ -43,16 +43,16 @@ class FilterbankEncoder(FrameEncoder):
 
     Args:
         mel: their configuration.
-        centred: each recording's mean is taken out; a voice is known by that mean, which constants leave in.
+        centered: each recording's mean is taken out; a voice is known by that mean, which constants leave in.
         statistics: what that mean is taken over; see `CtcNetworkConfig`.
     """
 
     name = "filterbank"
 
-    def __init__(self, mel: MelConfig = FILTERBANK, *, centred: bool = True, statistics: str = SPOKEN) -> None:
+    def __init__(self, mel: MelConfig = FILTERBANK, *, centered: bool = True, statistics: str = SPOKEN) -> None:
         super().__init__()
         self.statistics = statistics
-        self.mel, self.centred = mel, centred
+        self.mel, self.centered = mel, centered
         self.sample_rate, self.frame_rate = mel.sample_rate, mel.frame_rate
         self.width, self.depth = mel.num_mels, 1
 
@@ -67,16 +67,16 @@ class FilterbankEncoder(FrameEncoder):
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         mels, lengths = padded(batch)
-        hidden = normalise(mels, lengths, self.statistics) if self.centred else (mels - MEAN) / DEVIATION
+        hidden = normalize(mels, lengths, self.statistics) if self.centered else (mels - MEAN) / DEVIATION
         return Frames(hidden, lengths, (hidden,))
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        kept = {"centred": self.centred, "statistics": self.statistics}
+        kept = {"centred": self.centered, "statistics": self.statistics}
         return {"class": self.name, "mel": asdict(self.mel), **kept}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FilterbankEncoder:
         """See `FrameEncoder.from_json`."""
         statistics = value.get("statistics", ALL)  # what filterbanks of before took
-        return cls(MelConfig(**value["mel"]), centred=value.get("centred", True), statistics=statistics)
+        return cls(MelConfig(**value["mel"]), centered=value.get("centred", True), statistics=statistics)

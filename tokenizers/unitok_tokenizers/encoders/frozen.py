@@ -71,7 +71,7 @@ def load_encoder(folder: Path) -> SpeechEncoder:
 
 
 class MfccEncoder:
-    """MFCC with slopes in a window of neighbouring frames, at 50 Hz, normalised per recording."""
+    """MFCC with slopes in a window of neighboring frames, at 50 Hz, normalized per recording."""
 
     CONTEXT = 2
 
@@ -146,7 +146,7 @@ class CtcEncoder:
 
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Frames are normalised to zero mean and unit deviation across channels, so that k-means sees directions."""
+        """Frames are normalized to zero mean and unit deviation across channels, so that k-means sees directions."""
         out: list[np.ndarray | None] = [None] * len(recordings)
         for batch in self._batches(recordings):
             mels, frames = padded_mels([self._prepared(recordings[index]) for index in batch], self.mel, self.device)

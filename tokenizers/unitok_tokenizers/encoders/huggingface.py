@@ -48,14 +48,14 @@ class SpeechModelEncoder(FrameEncoder):
 
     Args:
         model: transformers' model.
-        normalise: shift and scale the samples of a recording to mean 0 and variance 1, as its training did.
+        normalize: shift and scale the samples of a recording to mean 0 and variance 1, as its training did.
     """
 
     name = "speech_model"
 
-    def __init__(self, model: Any, *, normalise: bool) -> None:
+    def __init__(self, model: Any, *, normalize: bool) -> None:
         super().__init__()
-        self.model, self.normalise = model, normalise
+        self.model, self.normalize = model, normalize
         config = model.config
         # Masks and dropped layers belong to pre-training; short recordings have no room for the masks.
         config.apply_spec_augment, config.layerdrop = False, 0.0
@@ -72,13 +72,13 @@ class SpeechModelEncoder(FrameEncoder):
         kind = read_json(folder / "config.json")["model_type"]
         model = _class(kind, "Model").from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         settings = folder / "preprocessor_config.json"
-        normalise = read_json(settings).get("do_normalize", True) if settings.exists() else True
-        return cls(model, normalise=bool(normalise))
+        normalize = read_json(settings).get("do_normalize", True) if settings.exists() else True
+        return cls(model, normalize=bool(normalize))
 
     def inputs(self, samples: np.ndarray) -> Inputs:
-        """(S,) → (S,), normalised where the model wants it."""
+        """(S,) → (S,), normalized where the model wants it."""
         samples = np.pad(samples, (0, max(0, self.shortest - len(samples)))).astype(np.float32)
-        if self.normalise:
+        if self.normalize:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         return (torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)),)
 
@@ -101,13 +101,13 @@ class SpeechModelEncoder(FrameEncoder):
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        return {"class": self.name, "config": _plain(self.model.config), "normalise": self.normalise}
+        return {"class": self.name, "config": _plain(self.model.config), "normalise": self.normalize}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SpeechModelEncoder:
         """See `FrameEncoder.from_json`."""
         kind = value["config"]["model_type"]
-        return cls(_class(kind, "Model")(_class(kind, "Config")(**value["config"])), normalise=value["normalise"])
+        return cls(_class(kind, "Model")(_class(kind, "Config")(**value["config"])), normalize=value["normalise"])
 
 
 class WhisperEncoder(FrameEncoder):

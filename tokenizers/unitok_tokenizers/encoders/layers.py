@@ -123,7 +123,7 @@ class TransformerLayer(nn.Module):
 class ConformerLayer(nn.Module):
     """Half feed-forward, attention, convolution, half feed-forward (Gulati et al. 2020).
 
-    A layer norm stands where the paper has batch norm: statistics of a batch would make padding and neighbours matter.
+    A layer norm stands where the paper has batch norm: statistics of a batch would make padding and neighbors matter.
     """
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float = 0.0, *, kernel: int = 15) -> None:

@@ -21,7 +21,7 @@ SAMPLE_RATE, HOP, WINDOW = 16000, 160, 1024
 LOWEST, HIGHEST, PITCHES = 60.0, 320.0, 48
 """Pitches in Hz, evenly spaced in octaves, and how many."""
 LOUD = 3.0
-"""Factor on correlations, which makes them as large as normalised log-mels."""
+"""Factor on correlations, which makes them as large as normalized log-mels."""
 QUIET = 1e-3
 """Power that is added to a frame's, so that silence correlates with nothing."""
 

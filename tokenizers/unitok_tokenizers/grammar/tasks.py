@@ -15,7 +15,7 @@ CONDITION_KINDS = (*CONTENT_KINDS, "lat", "voice", "hyp", "kw")
 OUTPUT_FLAGS = ("<out:units>", "<out:codes>", "<chain>")
 """Flags that change which outputs a task gives; only the rows that name them take them."""
 STYLE_FLAGS = ("<ts>", "<nots>", "<itn>", "<noitn>")
-"""Flags that ask for time stamps or inverse text normalisation; any task takes them."""
+"""Flags that ask for time stamps or inverse text normalization; any task takes them."""
 FLAGS = (*OUTPUT_FLAGS, *STYLE_FLAGS)
 STATES = ("<listen>", "<speak>", "<stop>")
 """What a coordinator does with a chunk of sound; a `state` span holds the place of one of them here."""

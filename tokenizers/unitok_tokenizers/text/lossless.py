@@ -82,5 +82,5 @@ def check_lossless(tokenizer: Any, where: str) -> None:
         if not keeps(tokenizer, text):
             raise InputError(
                 f"{where}: tokenizer.json is not lossless, {text!r} comes back as {said_again(tokenizer, text)!r}; "
-                "give a model whose tokenizer keeps every character (bytes, or byte fallback, and no normalisation)"
+                "give a model whose tokenizer keeps every character (bytes, or byte fallback, and no normalization)"
             )

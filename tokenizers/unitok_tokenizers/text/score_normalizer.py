@@ -1,4 +1,4 @@
-"""The text normaliser after which error rates and BLEU are computed and hypotheses are told apart."""
+"""The text normalizer after which error rates and BLEU are computed and hypotheses are told apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Text tokenizers: sentencepiece trained on the corpus, or the tokenizer of a local Hugging Face model.
 
 Both are lossless: decode(encode(text)) is the text, spaces at either end included. Ours by byte fallback, identity
-normalisation and no dummy prefix; a host's by what `text.lossless` mends, and what cannot be mended is
+normalization and no dummy prefix; a host's by what `text.lossless` mends, and what cannot be mended is
 refused. Two exceptions: sentencepiece's own sign for a space (U+2581) comes back as a space, and a host that composes
 characters (NFC, as Qwen does) gives them back composed. Neither ever turns a user's text into a control id.
 """

@@ -31,7 +31,7 @@ class Device:
     bandwidth: float
     """Bytes/s read from its memory."""
     link: float
-    """Bytes/s that one device sends to its neighbours within a node; 0 where nothing is known."""
+    """Bytes/s that one device sends to its neighbors within a node; 0 where nothing is known."""
     network: float = 50e9
     """Bytes/s per device between nodes (400 Gbit/s)."""
     share: float = 0.4

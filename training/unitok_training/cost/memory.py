@@ -177,7 +177,7 @@ def block_activations(setup: Setup) -> int:
     if setup.dense_scores:
         size += act * config.heads * positions * setup.document
     else:
-        size += positions * (mixed + 4 * config.heads)  # each document's own output, and its normalisers
+        size += positions * (mixed + 4 * config.heads)  # each document's own output, and its normalizers
     if setup.precision == "bf16":
         size += 2 * block_parameters(config)  # the rounded copies of the weights
     return size

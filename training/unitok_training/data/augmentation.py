@@ -22,7 +22,7 @@ class Augmentation:
     tempo: float = 0.12
     """Largest relative change of speed."""
     noise: float = 0.3
-    """Deviation of noise added to normalised log-mels."""
+    """Deviation of noise added to normalized log-mels."""
     mask_bins: int = 12
     """Widest band of bins set to the mean, twice an utterance (Park et al. 2019)."""
     mask_frames: int = 12

@@ -1,7 +1,7 @@
 """Random numbers by name: a pure function of whole-number keys, so that any draw can be repeated alone.
 
 A generator object per example costs more than rendering the example. These numbers come from a counter instead: the
-keys (seed, task, number, which draw) are folded one after another through the finaliser of SplitMix64 (Steele, Lea and
+keys (seed, task, number, which draw) are folded one after another through the finalizer of SplitMix64 (Steele, Lea and
 Flood, "Fast splittable pseudorandom number generators", 2014), for whole arrays at once. N draws.
 """
 

@@ -98,7 +98,7 @@ def as_units(table: RowTexts, row: int, random: np.random.Generator) -> Told:
 
 
 def as_phones(table: RowTexts, row: int, random: np.random.Generator) -> Told:
-    """The phones of the row's text: what a recogniser of phones would hear."""
+    """The phones of the row's text: what a recognizer of phones would hear."""
     return Told((Span("text", table.phones(row)),), ())
 
 

@@ -1,4 +1,4 @@
-"""The judge: a recogniser trained on reference audio only, that reads what the model speaks; and who speaks.
+"""The judge: a recognizer trained on reference audio only, that reads what the model speaks; and who speaks.
 
 S samples, M mel bins.
 """
@@ -54,15 +54,15 @@ class SpeakerClassifier:
         x = (x - mean) / scale
         y = torch.tensor([names.index(speaker) for speaker in speakers], device=x.device)
         weight = torch.zeros(x.shape[1], len(names), device=x.device, requires_grad=True)
-        optimiser = torch.optim.LBFGS([weight], max_iter=60)
+        optimizer = torch.optim.LBFGS([weight], max_iter=60)
 
         def closure() -> torch.Tensor:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(x @ weight, y) + 1e-3 * weight.pow(2).sum()
             loss.backward()
             return loss
 
-        optimiser.step(closure)
+        optimizer.step(closure)
         return SpeakerClassifier(names, weight.detach(), mean, scale)
 
     def predict(self, recordings: Sequence[np.ndarray]) -> list[str]:
@@ -72,10 +72,10 @@ class SpeakerClassifier:
 
 
 class Judge:
-    """A recogniser and a speaker classifier that never saw generated audio."""
+    """A recognizer and a speaker classifier that never saw generated audio."""
 
-    def __init__(self, recogniser: CtcEncoder, speakers: SpeakerClassifier | None) -> None:
-        self.recogniser = recogniser
+    def __init__(self, recognizer: CtcEncoder, speakers: SpeakerClassifier | None) -> None:
+        self.recognizer = recognizer
         self.speakers = speakers
 
     @staticmethod
@@ -101,9 +101,9 @@ class Judge:
 
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
         """What is said in recordings (S,) at 16 kHz, and "" where nothing is."""
-        detector = self.recogniser if self.recogniser.knows_noise else None
-        spoken = spoken_parts(recordings, self.recogniser.sample_rate, detector)
-        heard = iter(self.recogniser.transcribe([one for one in spoken if len(one)]))
+        detector = self.recognizer if self.recognizer.knows_noise else None
+        spoken = spoken_parts(recordings, self.recognizer.sample_rate, detector)
+        heard = iter(self.recognizer.transcribe([one for one in spoken if len(one)]))
         return [next(heard) if len(one) else "" for one in spoken]
 
     def controls(self, recordings: Sequence[np.ndarray], texts: Sequence[str], *, seed: int = 0) -> dict[str, float]:
@@ -122,7 +122,7 @@ class Judge:
         """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
-        self.recogniser.save(folder)
+        self.recognizer.save(folder)
         if self.speakers is not None:
             speakers = self.speakers
             tensors = {"weight": speakers.weight, "mean": speakers.mean, "scale": speakers.scale}

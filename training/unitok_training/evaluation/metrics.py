@@ -1,4 +1,4 @@
-"""Corpus-level scores after the named normaliser: WER and CER (jiwer), BLEU and chrF (sacrebleu).
+"""Corpus-level scores after the named normalizer: WER and CER (jiwer), BLEU and chrF (sacrebleu).
 
 In scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Myanmar …) each character counts as a
 word, so that `wer` is the character error rate there, and a mixed error rate where a text has both (as code-switching

@@ -2,7 +2,7 @@
 
 Lists of translations have BLEU as well: of their first, of their majority, of the best one, and of what a model wrote.
 
-All after the normaliser. H hypotheses of a list.
+All after the normalizer. H hypotheses of a list.
 """
 
 from __future__ import annotations

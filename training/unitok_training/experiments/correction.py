@@ -1,8 +1,8 @@
-"""What a language model does for a recogniser in noise: one run from recordings to figures, by stages.
+"""What a language model does for a recognizer in noise: one run from recordings to figures, by stages.
 
     unitok correction-experiment runs/demo -o runs/correction
 
-A recogniser that knows no sentences (the CTC network of the run's judge) hears noisy recordings and leaves n-best
+A recognizer that knows no sentences (the CTC network of the run's judge) hears noisy recordings and leaves n-best
 lists. They are rescored by the run's decoder, with λ chosen on a development set, and rewritten by the same decoder
 after it was trained on lists of training sentences, in full and by LoRA. Test recordings are of voices and sentences
 that no part has heard. What each of them leaves wrong goes through the decoder's translation as well: errors of a
@@ -26,7 +26,7 @@ from unitok.nbest.audio_context import encoder_of
 from unitok.nbest.collect import MakingOptions, make_lists, utterances
 from unitok.nbest.lists import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest.rescoring import Weights, best, combine, rescore
-from unitok.pipelines.backends.choose import recogniser_of
+from unitok.pipelines.backends.choose import recognizer_of
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
@@ -76,7 +76,7 @@ class CorrectionConfig:
     source: str = "shards"
     """Shards or a manifest with recordings of the splits train, dev and test."""
     recogniser: str = "judge"
-    """First pass: a folder with a CTC network, or a name that `unitok nbest --recogniser` knows."""
+    """First pass: a folder with a CTC network, or a name that `unitok nbest --recognizer` knows."""
     snr: tuple[float, ...] = (15.0,)
     """Signal-to-noise ratios in dB, taken in turn."""
     train_lists: int = 2000
@@ -176,15 +176,15 @@ def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
     """What the stages read, with what tells whether the parts have changed."""
     folder = run.resolve()
     model, source = folder / config.model, folder / config.source
-    recogniser = folder / config.recogniser
-    marks = (model / "core" / "model.safetensors", recogniser / "model.safetensors", source / "manifest.json", source)
+    recognizer = folder / config.recogniser
+    marks = (model / "core" / "model.safetensors", recognizer / "model.safetensors", source / "manifest.json", source)
     inputs = [sha256_file(path) for path in marks if path.is_file()]
     return {
         **asdict(config),
         "snr": list(config.snr),
         "model": str(model),
         "source": str(source),
-        "recogniser": str(recogniser) if recogniser.is_dir() else config.recogniser,
+        "recogniser": str(recognizer) if recognizer.is_dir() else config.recogniser,
         "encoder": str(folder / config.encoder),
         "inputs": inputs,
     }
@@ -208,7 +208,7 @@ def run_correction(
     """
     folder = Path(out)
     settings = settings_of(Path(run), config)
-    recogniser_of(settings["recogniser"], Model.load(settings["model"]))  # a slip is told now, not by a stage
+    recognizer_of(settings["recogniser"], Model.load(settings["model"]))  # a slip is told now, not by a stage
     utterances(settings["source"])
     if "hear" in config.chosen:
         encoder_of(settings["encoder"])
@@ -284,7 +284,7 @@ def _lists(settings: Settings, split: str, *, limit: int = 0, draws: int = 1) ->
     """Lists of a split; each draw of the noise gives a recording a list of its own."""
     model, found = Model.load(settings["model"]), utterances(settings["source"])
     beams = settings["beams"]
-    recogniser = recogniser_of(settings["recogniser"], model, beams=beams)
+    recognizer = recognizer_of(settings["recogniser"], model, beams=beams)
     made: list[NBest] = []
     for draw in range(draws):
         options = MakingOptions(
@@ -294,7 +294,7 @@ def _lists(settings: Settings, split: str, *, limit: int = 0, draws: int = 1) ->
             lists=ListOptions(size=settings["size"], beams=beams),
             seed=settings["seed"] + draw,
         )
-        lists = make_lists(model, found, options, recogniser=recogniser)
+        lists = make_lists(model, found, options, recognizer=recognizer)
         made += [replace(one, id=f"{one.id}#{draw}") if draw else one for one in lists]
     return made
 
@@ -306,7 +306,7 @@ def scored_lists(run: Path, settings: Settings) -> None:
 
 
 def train_lists(run: Path, settings: Settings) -> None:
-    """Lists of training recordings under noise that the recogniser has never heard."""
+    """Lists of training recordings under noise that the recognizer has never heard."""
     write_lists(run / "train.jsonl", _lists(settings, "train", limit=settings["train_lists"]))
 
 

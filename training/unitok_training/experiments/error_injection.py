@@ -1,4 +1,4 @@
-"""What a recogniser's errors do to the translation behind it: a stage of `unitok_training.experiments.correction`.
+"""What a recognizer's errors do to the translation behind it: a stage of `unitok_training.experiments.correction`.
 
 The same `<mt>` line translates what was said, what each way of listening made of it, and what was said with a share of
 its words replaced at random. A larger share keeps the errors of a smaller one: nothing but their number differs.

@@ -2,7 +2,7 @@
 
 unitok prosody -o runs/prosody
 
-The text is the reference transcript, so the cascade's recogniser makes no error; units are those of the demo: k-means
+The text is the reference transcript, so the cascade's recognizer makes no error; units are those of the demo: k-means
 of a CTC encoder's frames, deduplicated. The three arms begin with the same decoder and take the same number of steps.
 """
 
@@ -46,11 +46,11 @@ class ProsodyConfig:
     test_sentences: int = 40
     """Held-out sentences, each spoken in every class by held-out voices."""
     encoder_steps: int = 120
-    """Optimiser steps of the CTC encoder behind the units."""
+    """Optimizer steps of the CTC encoder behind the units."""
     clusters: int = 384
     """Number of units."""
     steps: int = 0
-    """Optimiser steps of each arm; the recipes' own where 0."""
+    """Optimizer steps of each arm; the recipes' own where 0."""
     precision: str | None = None
     """Of everything that is trained; None leaves it to each recipe. A repeat may change it."""
     seed: int = 0

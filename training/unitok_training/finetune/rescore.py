@@ -36,7 +36,7 @@ def rescored(
 ) -> dict[str, Any]:
     """All scores of lists that a model's `<lm>` line rescores, the weights chosen on `dev`.
 
-    With a `source`, whose `<lm>` line stands for what the recogniser knows of its own text, also by the density ratio.
+    With a `source`, whose `<lm>` line stands for what the recognizer knows of its own text, also by the density ratio.
     """
     found, features, dev_features = oracle_scores(lists), rescore(model, lists), rescore(model, dev)
     found["rescoring"] = rescoring_scores(lists, features, dev, dev_features, terms)

@@ -31,7 +31,7 @@ class CodecConfig:
     """How the codec is trained."""
 
     steps: int = 1000
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch: int = 24
     """Crops a step."""
     crop: int = 32
@@ -152,16 +152,16 @@ def train_codec(
         residual, expected = residual.float(), expected.float()
         true = (expected + residual).detach()
         if step == warm:
-            network.quantiser.initialise(
+            network.quantiser.initialize(
                 _enough(residual.detach().flatten(0, 1), crops, network, config, compute), config.seed
             )
         commitment = residual.new_zeros(())
         latents = expected + residual
-        if step >= warm:  # the first tenth trains without the quantiser, so that k-means starts from real latents
+        if step >= warm:  # the first tenth trains without the quantizer, so that k-means starts from real latents
             flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
             latents = expected + exchange(flat.view_as(residual), config.exchanged, generator)
         with compute.mixed():
-            made = network.synthesise(latents, mask)
+            made = network.synthesize(latents, mask)
         unforeseen = (expected - true).pow(2).mean()
         loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
         descend(optimizer, loss, step=step, steps=config.steps)

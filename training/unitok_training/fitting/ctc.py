@@ -35,7 +35,7 @@ class CtcConfig(Augmentation):
     """How a CTC network is trained."""
 
     steps: int = 1200
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch_frames: int = 6400
     """Mel frames a batch, padding included (64 s)."""
     optim: OptimConfig = QUICK
@@ -72,7 +72,7 @@ def train_ctc(
     Deterministic for a seed, a thread count and a precision. Raises InputError where there is nothing to learn from.
     """
     if not recordings or not any(texts):
-        raise InputError("no recordings with text to train a recogniser on; give rows with both audio and text")
+        raise InputError("no recordings with text to train a recognizer on; give rows with both audio and text")
     mel = mel or MelConfig()
     alphabet = alphabet_of(texts)
     index = {character: position + 1 for position, character in enumerate(alphabet)}
@@ -89,7 +89,7 @@ def train_ctc(
     network = CtcNetwork(
         CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
     )
-    _optimise(network, mels, labels, config, compute or resolve("cpu"), progress)
+    _optimize(network, mels, labels, config, compute or resolve("cpu"), progress)
     return network.eval()
 
 
@@ -113,7 +113,7 @@ def surrounded_examples(
         yield backgrounds.draw(size, random) * np.float32(0.1) * (random.random() >= settings.silent_share / 2), ""
 
 
-def _optimise(
+def _optimize(
     network: CtcNetwork,
     mels: Sequence[Tensor],
     labels: Sequence[Tensor],

@@ -1,4 +1,4 @@
-"""Training of the spectral vocoder and of the unit synthesiser.
+"""Training of the spectral vocoder and of the unit synthesizer.
 
 B batch, S samples, F mel frames, T unit frames, N units, M mel bins.
 """
@@ -30,7 +30,7 @@ class MelVocoderTraining:
     """How the spectral vocoder is trained."""
 
     steps: int = 1200
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch: int = 12
     """Crops a step."""
     crop: int = 48
@@ -48,10 +48,10 @@ class MelVocoderTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitMelTraining:
-    """How the unit synthesiser is trained."""
+    """How the unit synthesizer is trained."""
 
     steps: int = 900
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch: int = 16
     """Crops a step."""
     crop: int = 40

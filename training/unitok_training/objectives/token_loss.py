@@ -82,7 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += (weights[part] * objective).sum()
             if grad_hidden is None and grad_head is None:
                 continue
-            slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normaliser
+            slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normalizer
             slope[here, wanted] -= 1 - smoothing
             if smoothing:
                 slope -= smoothing / slope.shape[1]

@@ -54,7 +54,7 @@ class Shape:
     norm_eps: float = 1e-6
     """ε of the norms."""
     qk_norm: bool = True
-    """Normalise queries and keys."""
+    """Normalize queries and keys."""
     attention_bias: bool = False
     """Biases on queries, keys and values."""
     tied: bool = True

@@ -16,7 +16,7 @@ QUICK = OptimConfig(name="muon", warmup_steps=30, schedule="wsd", decay_share=0.
 
 
 def small(name: str, tasks: Mapping[str, float], *, steps: int) -> LatentRecipe:
-    """A Conformer and a decoder of under a million weights, for corpora of one voice synthesiser: minutes on a core."""
+    """A Conformer and a decoder of under a million weights, for corpora of one voice synthesizer: minutes on a core."""
     part = PartTuning(learning_rate=2e-3)
     return LatentRecipe(
         name=name,

@@ -17,7 +17,7 @@ import torch
 
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesise
+from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesize
 from unitok_tokenizers.corpora.toy_rich import names_of
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
@@ -186,7 +186,7 @@ def by_far_voices(bench: Bench, rows: Sequence[Row]) -> list[Row]:
     for index, row in enumerate(rows):
         voice, path = FAR[speakers.index(row.speaker) % len(FAR)], bench.run / "far" / f"{row.id}.flac"
         seeds = [bench.config.seed, index]
-        spoken = synthesise(row.text or "", voice, prosody=str(row.extras["prosody"]), seed=seeds)
+        spoken = synthesize(row.text or "", voice, prosody=str(row.extras["prosody"]), seed=seeds)
         write_audio(path, spoken.samples, SAMPLE_RATE)
         found.append(replace(row, audio=path, words=()))
     return found

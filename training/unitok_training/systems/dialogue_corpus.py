@@ -15,7 +15,7 @@ import numpy as np
 
 from unitok.model import Model
 from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_plan, units_of
-from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesise
+from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesize
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Span, render
 from unitok_tokenizers.grammar.tasks import STATES
@@ -84,7 +84,7 @@ def _hush(size: int, speaker: Speaker, random: np.random.Generator) -> np.ndarra
 
 def _asked(question: str, late: int, size: int, speaker: Speaker, random: np.random.Generator) -> list[np.ndarray]:
     """Chunks of a question that begins `late`; a quarter of the last one is speech, or nobody could tell its end."""
-    spoken = synthesise(question, speaker, seed=int(random.integers(2**31)))
+    spoken = synthesize(question, speaker, seed=int(random.integers(2**31)))
     end = round(spoken.words[-1][2] * SAMPLE_RATE)
     late += max(0, size // 4 - (late + end) % size)
     chunks = -(-(late + end) // size)

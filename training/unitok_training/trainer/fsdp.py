@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.optimizer import Masters, Matrices, orthogonalise
+from unitok_training.trainer.optimizer import Masters, Matrices, orthogonalize
 
 
 def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
@@ -103,8 +103,8 @@ class SplitMatrices(Matrices):
         """Shape of the whole matrix."""
         return self.shapes[id(parameter)]
 
-    def orthogonalise(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
-        """Rows of the orthogonalised matrices, given rows (R', C) of matrices of `shape` (R, C)."""
+    def orthogonalize(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """Rows of the orthogonalized matrices, given rows (R', C) of matrices of `shape` (R, C)."""
         rank, size, columns = self.world.rank, self.world.size, shape[1]
         rows = rows_of(shape[0], size)
         own = [range(owner, len(directions), size) for owner in range(size)]
@@ -113,7 +113,7 @@ class SplitMatrices(Matrices):
         outgoing = [directions[i].reshape(-1) for indices in own for i in indices]
         parts = self._exchange(torch.cat(outgoing), there, here).split(here)
         whole = torch.cat([part.view(len(own[rank]), count, columns) for part, count in zip(parts, rows)], dim=1)
-        updates = orthogonalise(whole, self.products) if len(whole) else whole
+        updates = orthogonalize(whole, self.products) if len(whole) else whole
         split = torch.cat([part.reshape(-1) for part in updates.split(rows, dim=1)])
         slices = self._exchange(split, here, there).view(len(directions), rows[rank], columns)
         order = [i for indices in own for i in indices]

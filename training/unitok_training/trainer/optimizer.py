@@ -20,7 +20,7 @@ class OptimConfig:
     """How weights move."""
 
     name: str = "adamw"
-    """"adamw", or "muon": orthogonalised momentum for the matrices of the blocks, AdamW for everything else."""
+    """"adamw", or "muon": orthogonalized momentum for the matrices of the blocks, AdamW for everything else."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     matrix_learning_rate: float = 0.02
@@ -161,7 +161,7 @@ class Optimizer:
         config: how.
         matrices: how Muon comes by whole matrices.
         embeddings: names of look-up tables beside those that are called so: their rows are no matrix of a linear map,
-            and a step that orthogonalises would move rows that nothing has read.
+            and a step that orthogonalizes would move rows that nothing has read.
     """
 
     def __init__(
@@ -259,13 +259,13 @@ class Matrices:
         """Shape of the whole matrix."""
         return parameter.shape
 
-    def orthogonalise(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
-        """What this process holds of the orthogonalised matrices, given that of the matrices, all of one shape."""
-        return orthogonalise(torch.stack(list(directions)), self.products).unbind()
+    def orthogonalize(self, directions: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """What this process holds of the orthogonalized matrices, given that of the matrices, all of one shape."""
+        return orthogonalize(torch.stack(list(directions)), self.products).unbind()
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised by a Newton-Schulz iteration (Jordan 2024), for matrices only."""
+    """Momentum whose update is orthogonalized by a Newton-Schulz iteration (Jordan 2024), for matrices only."""
 
     def __init__(
         self,
@@ -282,7 +282,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update; matrices of one shape are orthogonalised together."""
+        """One update; matrices of one shape are orthogonalized together."""
         keep = None if self.found_inf is None else 1.0 - self.found_inf
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
@@ -302,14 +302,14 @@ class Muon(torch.optim.Optimizer):
             gradient = parameter.grad if keep is None else torch.nan_to_num(parameter.grad) * keep
             state["momentum"].lerp_(gradient, 1 - group["momentum"])
             directions.append(gradient.lerp(state["momentum"], group["momentum"]))  # Nesterov
-        updates = self.matrices.orthogonalise(directions, shape)
+        updates = self.matrices.orthogonalize(directions, shape)
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         for parameter, update in zip(parameters, updates):
             move = group["lr"] * (scale * update + group["weight_decay"] * parameter)
             parameter.sub_(move if keep is None else move * keep)
 
 
-def orthogonalise(matrices: Tensor, products: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
     """(B, R, C) → nearly orthogonal matrices with the same singular vectors, of the input's type.
 
     `products` is the type of what is multiplied: bfloat16 is as good as float32 here, where a device is quick with it.

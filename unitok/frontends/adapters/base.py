@@ -66,7 +66,7 @@ class Adapter(Float32Buffers):
         """`forward` before scaling; what stands behind the rows' ends does not matter."""
         raise NotImplementedError
 
-    def initialise(self, embedding: Tensor) -> None:
+    def initialize(self, embedding: Tensor) -> None:
         """Called once with the decoder's embedding (V', C) before training; most adapters have no use for it."""
 
     def match_scale(self, embedding: Tensor) -> None:

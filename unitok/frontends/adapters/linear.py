@@ -1,4 +1,4 @@
-"""Linear projector: neighbouring frames side by side, then linear, ReLU, linear (Ma et al. 2024, SLAM-ASR)."""
+"""Linear projector: neighboring frames side by side, then linear, ReLU, linear (Ma et al. 2024, SLAM-ASR)."""
 
 from __future__ import annotations
 

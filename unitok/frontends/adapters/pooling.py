@@ -1,4 +1,4 @@
-"""Identity and pooling: means of neighbouring frames, for encoders that are trained themselves (Qwen-Audio)."""
+"""Identity and pooling: means of neighboring frames, for encoders that are trained themselves (Qwen-Audio)."""
 
 from __future__ import annotations
 

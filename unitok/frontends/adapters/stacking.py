@@ -1,4 +1,4 @@
-"""Stacking: neighbouring frames side by side, then one linear map (Fathullah et al. 2023)."""
+"""Stacking: neighboring frames side by side, then one linear map (Fathullah et al. 2023)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class TokenMappingAdapter(Adapter):
         nn.init.normal_(self.table.weight, std=0.02)
 
     @torch.no_grad()
-    def initialise(self, embedding: Tensor) -> None:
+    def initialize(self, embedding: Tensor) -> None:
         """Take the rows of the text pieces, which stand first in the vocabulary."""
         rows = min(len(embedding), self.sizes.labels - 1)
         self.table.weight[1 : rows + 1] = embedding[:rows]

@@ -1,1 +1,1 @@
-"""Recognisers and synthesisers that a cascade is made of: unitok's own, other people's, any function."""
+"""Recognizers and synthesizers that a cascade is made of: unitok's own, other people's, any function."""

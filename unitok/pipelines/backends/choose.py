@@ -6,34 +6,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from unitok.pipelines.backends.ctc import CtcRecogniser, ctc_folder
-from unitok.pipelines.backends.hugging_face import PipelineRecogniser, PipelineSynthesiser, local_pipeline
-from unitok.pipelines.backends.interfaces import Recogniser, Synthesiser
-from unitok.pipelines.backends.own import UnitokRecogniser, UnitokSynthesiser
-from unitok.pipelines.backends.whisper import WhisperRecogniser
+from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
+from unitok.pipelines.backends.hugging_face import PipelineRecognizer, PipelineSynthesizer, local_pipeline
+from unitok.pipelines.backends.interfaces import Recognizer, Synthesizer
+from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer
+from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok.task_model import TaskModel
 from unitok_tokenizers.encoders.whisper_folder import is_ct2_folder
 from unitok_tokenizers.errors import InputError
 
 
-def _sphinx(model: TaskModel) -> Recogniser:
-    from unitok.pipelines.backends.sphinx import SphinxRecogniser
+def _sphinx(model: TaskModel) -> Recognizer:
+    from unitok.pipelines.backends.sphinx import SphinxRecognizer
 
-    return SphinxRecogniser()
-
-
-def _espeak(model: TaskModel) -> Synthesiser:
-    from unitok.pipelines.backends.espeak import EspeakSynthesiser
-
-    return EspeakSynthesiser()
+    return SphinxRecognizer()
 
 
-RECOGNISERS: Mapping[str, Callable[[TaskModel], Recogniser]] = {"unitok": UnitokRecogniser, "pocketsphinx": _sphinx}
-SYNTHESISERS: Mapping[str, Callable[[TaskModel], Synthesiser]] = {"unitok": UnitokSynthesiser, "espeak": _espeak}
+def _espeak(model: TaskModel) -> Synthesizer:
+    from unitok.pipelines.backends.espeak import EspeakSynthesizer
+
+    return EspeakSynthesizer()
 
 
-def recogniser_of(name: str, model: TaskModel, *, beams: int | None = None) -> Recogniser:
-    """The recogniser of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers, or
+RECOGNISERS: Mapping[str, Callable[[TaskModel], Recognizer]] = {"unitok": UnitokRecognizer, "pocketsphinx": _sphinx}
+SYNTHESISERS: Mapping[str, Callable[[TaskModel], Synthesizer]] = {"unitok": UnitokSynthesizer, "espeak": _espeak}
+
+
+def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> Recognizer:
+    """The recognizer of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers, or
     Whisper of CTranslate2.
 
     `beams` are those of a CTC network's search.
@@ -41,24 +41,24 @@ def recogniser_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
     if name in RECOGNISERS:
         return RECOGNISERS[name](model)
     if not Path(name).is_dir():
-        raise InputError(f"unknown recogniser {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
+        raise InputError(f"unknown recognizer {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokRecogniser(TaskModel.load(name, device=model.device))
+        return UnitokRecognizer(TaskModel.load(name, device=model.device))
     if ctc_folder(name) is not None:
-        found = CtcRecogniser.load(name)
+        found = CtcRecognizer.load(name)
         found.encoder.to(model.device)
         return found if beams is None else replace(found, beams=beams)
     if is_ct2_folder(name):
-        return WhisperRecogniser.load(name, device=model.device)
-    return PipelineRecogniser(local_pipeline("automatic-speech-recognition", name, model.device))
+        return WhisperRecognizer.load(name, device=model.device)
+    return PipelineRecognizer(local_pipeline("automatic-speech-recognition", name, model.device))
 
 
-def synthesiser_of(name: str, model: TaskModel) -> Synthesiser:
-    """The synthesiser of a name: unitok (of `model`), espeak, or a local transformers folder."""
+def synthesizer_of(name: str, model: TaskModel) -> Synthesizer:
+    """The synthesizer of a name: unitok (of `model`), espeak, or a local transformers folder."""
     if name in SYNTHESISERS:
         return SYNTHESISERS[name](model)
     if not Path(name).is_dir():
-        raise InputError(f"unknown synthesiser {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
+        raise InputError(f"unknown synthesizer {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokSynthesiser(TaskModel.load(name, device=model.device))
-    return PipelineSynthesiser(local_pipeline("text-to-speech", name, model.device))
+        return UnitokSynthesizer(TaskModel.load(name, device=model.device))
+    return PipelineSynthesizer(local_pipeline("text-to-speech", name, model.device))

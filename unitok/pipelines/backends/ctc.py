@@ -1,4 +1,4 @@
-"""A CTC network as recogniser: it hears characters and knows no sentences, so that a language model has work to do.
+"""A CTC network as recognizer: it hears characters and knows no sentences, so that a language model has work to do.
 
 The judge and the encoder behind the units are such networks; `unitok demo` trains both.
 """
@@ -28,7 +28,7 @@ def ctc_folder(folder: Path | str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class CtcRecogniser:
+class CtcRecognizer:
     """Prefix beam search over a network's characters, in whatever language they are."""
 
     encoder: CtcEncoder
@@ -37,21 +37,21 @@ class CtcRecogniser:
     """Texts that the search follows."""
 
     @staticmethod
-    def load(folder: Path | str) -> CtcRecogniser:
+    def load(folder: Path | str) -> CtcRecognizer:
         """The network of a folder: a judge, or the encoder inside a units tokenizer. InputError where it is neither."""
         place = ctc_folder(folder)
         found = None if place is None else load_encoder(place)
         if not isinstance(found, CtcEncoder) or not found.network.config.alphabet:
             raise InputError(f"{folder} holds no CTC network; `unitok demo` leaves one in its folder judge")
-        return CtcRecogniser(found)
+        return CtcRecognizer(found)
 
     @property
     def sample_rate(self) -> int:
         """Hz of the samples that it takes."""
         return self.encoder.sample_rate
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`; a token is a character, and the language is not asked for."""
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`; a token is a character, and the language is not asked for."""
         return [self._one(frames, n_best) for frames in self.encoder.log_probabilities(audio)]
 
     def _one(self, frames: np.ndarray, n_best: int) -> list[Heard]:

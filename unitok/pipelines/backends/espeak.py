@@ -1,4 +1,4 @@
-"""espeak-ng as synthesiser, spoken by a helper process that repeats itself bit for bit (extra `demo`)."""
+"""espeak-ng as synthesizer, spoken by a helper process that repeats itself bit for bit (extra `demo`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unitok_tokenizers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EspeakSynthesiser:
+class EspeakSynthesizer:
     """espeak-ng with one speed and pitch; a voice is an espeak variant such as `f2` or `m3`."""
 
     variant: str = "m3"
@@ -26,7 +26,7 @@ class EspeakSynthesiser:
     """espeak's pitch, 0 to 99."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: interfaces.Voice = None) -> list[Spoken]:
-        """As `Synthesiser.speak`.
+        """As `Synthesizer.speak`.
 
         Raises:
             InputError: espeak-ng is not installed, or refuses the voice.

@@ -1,4 +1,4 @@
-"""Pipelines of `transformers` with local weights as recogniser and synthesiser: nothing is ever downloaded.
+"""Pipelines of `transformers` with local weights as recognizer and synthesizer: nothing is ever downloaded.
 
 A name on the hub is refused before it is looked up, and while a folder is read the hub's client is offline: some
 pipelines would fetch a part that the folder lacks.
@@ -53,7 +53,7 @@ def local_pipeline(task: str, folder: Path | str, device: torch.device | str = "
 
 
 @dataclass
-class PipelineRecogniser:
+class PipelineRecognizer:
     """An `automatic-speech-recognition` pipeline: Whisper, wav2vec 2.0, HuBERT and others."""
 
     pipeline: Any
@@ -64,8 +64,8 @@ class PipelineRecogniser:
         """Hz of the samples that the feature extractor takes."""
         return int(self.pipeline.feature_extractor.sampling_rate)
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`; one hypothesis of each, without a score. Whisper is told the language."""
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`; one hypothesis of each, without a score. Whisper is told the language."""
         options: dict[str, Any] = {}
         if getattr(self.pipeline.model.config, "model_type", "") == "whisper":
             options["generate_kwargs"] = {"language": LANGUAGE_NAMES.get(lang, lang), "task": "transcribe"}
@@ -75,14 +75,14 @@ class PipelineRecogniser:
 
 
 @dataclass
-class PipelineSynthesiser:
+class PipelineSynthesizer:
     """A `text-to-speech` pipeline: VITS/MMS, SpeechT5, Bark and others."""
 
     pipeline: Any
     """`local_pipeline("text-to-speech", FOLDER)` makes one."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
-        """As `Synthesiser.speak`; the folder decides language and voice."""
+        """As `Synthesizer.speak`; the folder decides language and voice."""
         spoken = []
         for text in texts:
             answer = self.pipeline(text)

@@ -1,4 +1,4 @@
-"""The two interfaces behind which recognisers and synthesisers stand, and how a function becomes one.
+"""The two interfaces behind which recognizers and synthesizers stand, and how a function becomes one.
 
 S samples.
 """
@@ -15,24 +15,24 @@ from unitok.inputs import Audio
 from unitok_tokenizers.errors import InputError
 
 Voice = Audio | None
-"""A name that a synthesiser knows, or a recording; None for its usual voice."""
+"""A name that a synthesizer knows, or a recording; None for its usual voice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """One hypothesis of a recogniser."""
+    """One hypothesis of a recognizer."""
 
     text: str
     """What was said."""
     logprob: float = 0.0
-    """log p(text | audio), natural, summed over the tokens with the end of sequence; 0 where a recogniser has none."""
+    """log p(text | audio), natural, summed over the tokens with the end of sequence; 0 where a recognizer has none."""
     tokens: int = 1
     """Tokens that `logprob` sums over, the end of sequence included."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spoken:
-    """What a synthesiser says."""
+    """What a synthesizer says."""
 
     samples: np.ndarray
     """(S,) float32 within [-1, 1]."""
@@ -41,19 +41,19 @@ class Spoken:
 
 
 @runtime_checkable
-class Recogniser(Protocol):
+class Recognizer(Protocol):
     """Speech to text."""
 
     @property
     def sample_rate(self) -> int:
         """Hz of the samples that it takes."""
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
         """Recordings (S,) each, at `sample_rate` → up to `n_best` distinct hypotheses of each, best first."""
 
 
 @runtime_checkable
-class Synthesiser(Protocol):
+class Synthesizer(Protocol):
     """Text to speech."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
@@ -61,7 +61,7 @@ class Synthesiser(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionRecogniser:
+class FunctionRecognizer:
     """Any function from samples and a language to a text or a list of texts, best first."""
 
     function: Callable[[np.ndarray, str], str | Sequence[str]]
@@ -69,19 +69,19 @@ class FunctionRecogniser:
     sample_rate: int = 16000
     """Hz of the samples that the function takes."""
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`; the hypotheses have no scores."""
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`; the hypotheses have no scores."""
         return [self._hypotheses(self.function(samples, lang), n_best) for samples in audio]
 
     def _hypotheses(self, answer: str | Sequence[str], n_best: int) -> list[Heard]:
         texts = [answer] if isinstance(answer, str) else list(answer)
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"the recogniser returned {repr(answer)[:60]}: return a text, or texts, best first")
+            raise InputError(f"the recognizer returned {repr(answer)[:60]}: return a text, or texts, best first")
         return [Heard(text=text) for text in dict.fromkeys(texts)][:n_best]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionSynthesiser:
+class FunctionSynthesizer:
     """Any function from a text, a language and a voice to samples."""
 
     function: Callable[[str, str, Voice], np.ndarray]
@@ -90,13 +90,13 @@ class FunctionSynthesiser:
     """Hz of what the function returns."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
-        """As `Synthesiser.speak`."""
+        """As `Synthesizer.speak`."""
         return [self._spoken(self.function(text, lang, voice)) for text in texts]
 
     def _spoken(self, samples: np.ndarray) -> Spoken:
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise InputError(
-                f"the synthesiser returned {samples.dtype} of shape {samples.shape}: return float samples (S,)"
+                f"the synthesizer returned {samples.dtype} of shape {samples.shape}: return float samples (S,)"
             )
         return Spoken(samples=samples.astype(np.float32), sample_rate=self.sample_rate)

@@ -1,4 +1,4 @@
-"""unitok's own model as recogniser, translator and synthesiser of a cascade."""
+"""unitok's own model as recognizer, translator and synthesizer of a cascade."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[
 
 
 @dataclass
-class UnitokRecogniser:
+class UnitokRecognizer:
     """The `<asr>` line of a model, greedy for one hypothesis and by beam search for several."""
 
     model: TaskModel
@@ -47,8 +47,8 @@ class UnitokRecogniser:
         """Hz of the samples that the model takes."""
         return self.model.sample_rate
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`; long recordings are cut where one hypothesis is asked for."""
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`; long recordings are cut where one hypothesis is asked for."""
         if n_best == 1 and self.beams is None:
             results = [self.model.transcribe(samples, lang=lang) for samples in audio]
             return [[Heard(text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1))] for one in results]
@@ -73,7 +73,7 @@ class UnitokTranslator:
 
 
 @dataclass
-class UnitokSynthesiser:
+class UnitokSynthesizer:
     """The `<tts>` line of a model with its vocoder."""
 
     model: TaskModel
@@ -81,7 +81,7 @@ class UnitokSynthesiser:
     """What it speaks through: units or codes."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
-        """As `Synthesiser.speak`; a voice is a known speaker or the path of a recording."""
+        """As `Synthesizer.speak`; a voice is a known speaker or the path of a recording."""
         if self.model.vocoder is None:
             raise InputError("this model has no vocoder; it cannot speak")
         results = [self.model.synthesize(text, lang=lang, voice=voice, output=self.output) for text in texts]

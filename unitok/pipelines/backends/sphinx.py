@@ -1,4 +1,4 @@
-"""PocketSphinx as recogniser: US English, acoustic and language model inside its wheel (extra `cascade`)."""
+"""PocketSphinx as recognizer: US English, acoustic and language model inside its wheel (extra `cascade`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.errors import InputError
 
 
-class SphinxRecogniser:
+class SphinxRecognizer:
     """A PocketSphinx decoder with its general English model.
 
     Args:
@@ -30,20 +30,20 @@ class SphinxRecogniser:
         try:
             from pocketsphinx import Decoder
         except ModuleNotFoundError as error:
-            raise InputError("this recogniser needs pocketsphinx: pip install 'unitok[cascade]'") from error
+            raise InputError("this recognizer needs pocketsphinx: pip install 'unitok[cascade]'") from error
         self._decoder: Any = Decoder(samprate=self.sample_rate, loglevel="FATAL")
         if grammar is not None:
             self._decoder.add_jsgf_string("grammar", grammar)
             self._decoder.activate_search("grammar")
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`. Scores are logarithms of path scores: comparable within a list only.
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`. Scores are logarithms of path scores: comparable within a list only.
 
         Raises:
             InputError: another language than English.
         """
         if lang != "en":
-            raise InputError(f"pocketsphinx knows English, lang is {lang!r}; choose another recogniser")
+            raise InputError(f"pocketsphinx knows English, lang is {lang!r}; choose another recognizer")
         return [self._one(samples, n_best) for samples in audio]
 
     def _one(self, samples: np.ndarray, n_best: int) -> list[Heard]:

@@ -1,4 +1,4 @@
-"""Whisper as a recogniser, greedy, with the stock class: from folders of CTranslate2 and of Hugging Face.
+"""Whisper as a recognizer, greedy, with the stock class: from folders of CTranslate2 and of Hugging Face.
 
 B batch, S samples, F feature frames, M mel bins, T ids, V vocabulary.
 """
@@ -28,18 +28,18 @@ unclear speech may repeat itself until it is stopped, and such an answer would c
 
 
 @dataclass
-class WhisperRecogniser:
+class WhisperRecognizer:
     """Greedy transcripts; recordings longer than a window are cut at pauses."""
 
     parts: WhisperParts
     """Model, features and tokenizer."""
 
     @staticmethod
-    def load(folder: Path | str, *, device: torch.device | str = "cpu") -> WhisperRecogniser:
+    def load(folder: Path | str, *, device: torch.device | str = "cpu") -> WhisperRecognizer:
         """Read a local folder; InputError as `load_whisper`."""
         parts = load_whisper(folder)
         parts.model.to(device)
-        return WhisperRecogniser(parts)
+        return WhisperRecognizer(parts)
 
     @property
     def sample_rate(self) -> int:
@@ -52,8 +52,8 @@ class WhisperRecogniser:
         window = self.parts.model.config.max_source_positions * 2 * self.parts.features.hop_length
         return Cutting.of(window / self.sample_rate, overlap=True)
 
-    def recognise(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
-        """As `Recogniser.recognise`: one hypothesis of each, without a score. Silence is an empty text."""
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+        """As `Recognizer.recognize`: one hypothesis of each, without a score. Silence is an empty text."""
         pieces = [list(cut([samples], self.sample_rate, self.cutting)) for samples in audio]
         flat = [piece for recording in pieces for piece in recording]
         read = iter(self._read(flat, lang))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class MelPower:
-    """`librosa.feature.melspectrogram` with its defaults: power, centred frames in silence, Slaney's filters."""
+    """`librosa.feature.melspectrogram` with its defaults: power, centered frames in silence, Slaney's filters."""
 
     def __init__(self, *, sample_rate: int, n_fft: int, hop_length: int, num_mels: int) -> None:
         from transformers.audio_utils import mel_filter_bank

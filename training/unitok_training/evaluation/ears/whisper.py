@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.pipelines.backends.whisper import WhisperRecogniser
+from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok_tokenizers.files import read_json
 
 
@@ -21,7 +21,7 @@ from unitok_tokenizers.files import read_json
 class WhisperEar:
     """An `Ear` for English."""
 
-    recognizer: WhisperRecogniser
+    recognizer: WhisperRecognizer
     """Model, features and tokenizer."""
     normalizer: Any
     """`EnglishTextNormalizer`."""
@@ -31,7 +31,7 @@ class WhisperEar:
         """Read a local folder of CTranslate2 or Hugging Face; InputError where it is not understood."""
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-        recognizer = WhisperRecogniser.load(folder)
+        recognizer = WhisperRecognizer.load(folder)
         recognizer.parts.prompt("en")  # a tokenizer without the control tokens is told now
         table = Path(folder) / "normalizer.json"
         return WhisperEar(recognizer, EnglishTextNormalizer(read_json(table) if table.is_file() else {}))
@@ -48,7 +48,7 @@ class WhisperEar:
 
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
         """As `Ear.transcribe`; recordings longer than Whisper's window are cut at pauses, silence is an empty text."""
-        return [self.normalize(found[0].text) for found in self.recognizer.recognise(recordings, lang=self.lang)]
+        return [self.normalize(found[0].text) for found in self.recognizer.recognize(recordings, lang=self.lang)]
 
     def normalize(self, text: str) -> str:
         """As `Ear.normalize`."""

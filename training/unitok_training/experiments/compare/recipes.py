@@ -34,11 +34,11 @@ class Preparation:
     clusters: int = 384
     """Number of units."""
     encoder_steps: int = 300
-    """Optimiser steps of the speech encoder behind the units."""
+    """Optimizer steps of the speech encoder behind the units."""
     judge_steps: int = 300
-    """Optimiser steps of the judge."""
+    """Optimizer steps of the judge."""
     unit_mel_steps: int = 290
-    """Optimiser steps of the unit synthesiser."""
+    """Optimizer steps of the unit synthesizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class StreamArm:
     plans: PlanOptions = field(default_factory=PlanOptions)
     """What is drawn around a row."""
     train: TrainConfig
-    """Packs, precision, optimiser; the budget decides the steps, the comparison the seed."""
+    """Packs, precision, optimizer; the budget decides the steps, the comparison the seed."""
 
     @property
     def positions_per_step(self) -> int:
@@ -69,7 +69,7 @@ class CompareRecipe:
     evaluate_limit: int = 0
     """Most test utterances per task; 0 takes all."""
     preparation: Preparation = field(default_factory=Preparation)
-    """Corpus, units, judge, synthesiser."""
+    """Corpus, units, judge, synthesizer."""
     decoder: Shape = field(default_factory=Shape)
     """Shape of the decoder that every approach starts from."""
     start: StreamArm

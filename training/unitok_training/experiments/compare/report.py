@@ -24,7 +24,7 @@ ADDED = "added.json"
 """File of a run folder with figures of other commands."""
 TITLES = {
     "tokens": "Equal decoder tokens",
-    "steps": "Equal optimiser steps",
+    "steps": "Equal optimizer steps",
     "parameters": "Equal trainable parameters, equal decoder tokens",
 }
 
@@ -56,7 +56,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure(title="Trainable parameters", key="trainable_parameters", unit="M", scale=1e-6),
     Measure(title="Decoder tokens per second of speech", key="decoder_tokens_per_second"),
     Measure(title="Decoder tokens trained on", key="train.decoder_tokens", unit="M", scale=1e-6),
-    Measure(title="Optimiser steps", key="train.steps"),
+    Measure(title="Optimizer steps", key="train.steps"),
     Measure(title="Training", key="train.seconds", unit="s"),
     Measure(title="Scoring", key="scoring.seconds", unit="s"),
     Measure(title="Peak memory", key="peak_bytes", unit="GB", scale=1e-9),

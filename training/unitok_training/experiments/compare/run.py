@@ -1,6 +1,6 @@
 """Compare the three ways in: tokens, latent vectors and a cascade, of one decoder, corpus and budget.
 
-What is shared (corpus, units, judge, synthesiser, a decoder that knows text) is made once; then every approach is
+What is shared (corpus, units, judge, synthesizer, a decoder that knows text) is made once; then every approach is
 trained with every seed, each training a stage of its own whose finished result is kept. A training that two tables
 have in common is done once.
 """

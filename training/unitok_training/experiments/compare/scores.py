@@ -36,7 +36,7 @@ def put_mt(run: Evaluation) -> None:
     pairs = run.pairs(run.split, "text_ids")
     if pairs:
         texts, _ = translated(run, [run.text(a) for a, _ in pairs], pairs)
-        put_translation_scores(run, "mt", labelled(run, pairs, texts))
+        put_translation_scores(run, "mt", labeled(run, pairs, texts))
 
 
 def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
     else:
         plans = [Plan("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
         outputs, used = answers(run, plans, [a for a, _ in pairs], latent=approach == "latent")
-        put_translation_scores(run, "s2tt", labelled(run, pairs, outputs))
+        put_translation_scores(run, "s2tt", labeled(run, pairs, outputs))
         if approach == "tokens":
             evaluate_speech_translation(run)
     run.put("decoder_tokens_per_second", used / max(seconds, 1e-9))
@@ -62,7 +62,7 @@ def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
     return {**{name: value for name, value in run.metrics.items() if name != "lm"}, "text": text}
 
 
-def labelled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence[str]) -> list[tuple[str, str, str]]:
+def labeled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence[str]) -> list[tuple[str, str, str]]:
     """(direction, reference, output) of each pair."""
     return [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), one) for (a, b), one in zip(pairs, outputs)]
 
@@ -112,7 +112,7 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
 
 
 def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
-    """Recognise, translate, speak, as `pipelines.cascade` does one by one; returns the tokens up to the translation.
+    """Recognize, translate, speak, as `pipelines.cascade` does one by one; returns the tokens up to the translation.
 
     Each stage is scored on what it was given, so that the errors of the ones before it are not its own.
     """
@@ -122,7 +122,7 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
     clock.append(time.monotonic())
     texts, more = translated(run, heard, pairs)
     clock.append(time.monotonic())
-    put_translation_scores(run, "s2tt", labelled(run, pairs, texts))
+    put_translation_scores(run, "s2tt", labeled(run, pairs, texts))
     put_error_rates(
         run, "s2st.stages.recognise", [(run.lang(a), run.text(a), one) for (a, _), one in zip(pairs, heard)]
     )
@@ -134,7 +134,7 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
         said = [(run.lang(b), text, one) for (_, b), text, one in zip(pairs, texts, read) if text.strip()]
         if said:
             put_error_rates(run, "s2st.stages.speak", said)
-        put_translation_scores(run, "s2st", labelled(run, pairs, read), "asr_bleu")
+        put_translation_scores(run, "s2st", labeled(run, pairs, read), "asr_bleu")
     for name, one, other in zip(("recognise", "translate", "speak"), clock, clock[1:]):
         run.put(f"s2st.stages.{name}.seconds", other - one)
     return used + more

@@ -58,7 +58,7 @@ class Measurement:
     vocoder: float
     """A training step of the spectral vocoder, one thread."""
     unit_mel: float
-    """A training step of the unit synthesiser, one thread."""
+    """A training step of the unit synthesizer, one thread."""
     decoder: float
     """A training step of the decoder as its recipe shapes it, not compiled, with the threads that a run gives it."""
     gigaflops: float
@@ -186,7 +186,7 @@ def _codec(compute: Compute, clusters: int) -> Turn:
         residual, expected = residual.float(), expected.float()
         flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
         with compute.mixed():
-            made = network.synthesise(expected + flat.view_as(residual), mask)
+            made = network.synthesize(expected + flat.view_as(residual), mask)
         return (made.float() - mels).abs().mean() + commitment
 
     return _training(network, SPECTRAL, compute, loss)

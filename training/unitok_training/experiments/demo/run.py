@@ -51,15 +51,15 @@ class DemoConfig:
     clusters: int = 384
     """Number of units."""
     encoder_steps: int = 450
-    """Optimiser steps of the speech encoder behind the units."""
+    """Optimizer steps of the speech encoder behind the units."""
     codec_steps: int = 700
-    """Optimiser steps of the codec."""
+    """Optimizer steps of the codec."""
     judge_steps: int = 450
-    """Optimiser steps of the judge."""
+    """Optimizer steps of the judge."""
     mel_vocoder_steps: int = 350
-    """Optimiser steps of the spectral vocoder."""
+    """Optimizer steps of the spectral vocoder."""
     unit_mel_steps: int = 800
-    """Optimiser steps of the unit synthesiser."""
+    """Optimizer steps of the unit synthesizer."""
     preset: str = "demo"
     """Recipe preset of the decoder."""
     overrides: tuple[str, ...] = ()

@@ -59,6 +59,6 @@ def described(size: str, config: DemoConfig) -> str:
     )
     return (
         f"size {size}: {corpus}; steps: speech encoder {config.encoder_steps:,}, judge {config.judge_steps:,}, codec "
-        f"{config.codec_steps:,}, vocoder {config.mel_vocoder_steps:,}, unit synthesiser {config.unit_mel_steps:,}, "
+        f"{config.codec_steps:,}, vocoder {config.mel_vocoder_steps:,}, unit synthesizer {config.unit_mel_steps:,}, "
         f"decoder {recipe.train.steps:,}"
     )

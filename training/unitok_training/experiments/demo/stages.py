@@ -94,7 +94,7 @@ def with_splits(rows: list[Row]) -> list[Row]:
 
 
 def ctc_config(steps: int, seed: int) -> CtcConfig:
-    """Training of a recogniser that hears each recording of the phrase corpus about once: that is variety enough, and
+    """Training of a recognizer that hears each recording of the phrase corpus about once: that is variety enough, and
     half of the usual noise and masking is learned sooner."""
     return CtcConfig(steps=steps, seed=seed, noise=0.15, mask_bins=6, mask_frames=6)
 
@@ -191,7 +191,7 @@ def mel_vocoder(run: Path, settings: Settings) -> None:
 
 
 def unit_mel(run: Path, settings: Settings) -> None:
-    """The unit synthesiser with its voices."""
+    """The unit synthesizer with its voices."""
     rows = some_recorded(training_rows(recorded_rows(run, settings)), 2500, settings["seed"])
     recordings = load_recordings(rows)
     tokenizer = UnitTokenizer.load(run / "fit" / "units")
@@ -203,7 +203,7 @@ def unit_mel(run: Path, settings: Settings) -> None:
         tokenizer.cardinality,
         config,
         compute=compute_of(settings),
-        progress=steps_of("unit synthesiser", config.steps),
+        progress=steps_of("unit synthesizer", config.steps),
     )
     Vocoder(None, model, voices).save(run / "fit" / "unit_mel")
 
