@@ -18,7 +18,7 @@ import yaml
 from tests.support.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
 from tests.support.hf_hosts import write_host
 from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
-from tools.file_tree import HEADING, file_tree, first_sentence, repository_folders, tree_names
+from tools.file_tree import HEADING, file_tree, repository_folders, tree_names
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
@@ -184,8 +184,6 @@ def test_readme_is_short() -> None:
 
 
 def test_sentences_and_blocks_are_told_apart(tmp_path: Path) -> None:
-    assert first_sentence("Of Défossez et al. 2022: it works. Not more.") == "Of Défossez et al. 2022: it works"
-    assert first_sentence("One line\ngoes on:\n\n    code") == "One line goes on"
     assert guess("unitok a\n# comment\nunitok b") == "sh" and guess("import unitok") == "python"
     assert guess("some words here") == "text"
     assert commands("unitok a \\\n  --b 'c d'  # why\n.venv/bin/unitok e && make f") == [

@@ -1,4 +1,4 @@
-"""The tree of folders at the end of README: each with its gloss, the first sentence of what it says of itself.
+"""The tree of folders at the end of README: each with its gloss, the beginning of what it says of itself.
 
 python -m tools.file_tree              writes it anew
 python -m tools.file_tree --check      fails where it is out of date
@@ -28,7 +28,8 @@ GLOSSES = {
     "vocoder": "floor 2",
 }
 """Folders that hold no Python of their own."""
-NAME_WIDTH, LINE_WIDTH = 28, 120
+NAME_WIDTH, LINE_WIDTH, DEPTH = 24, 104, 3
+"""Columns of names and of lines, and how many folders deep the tree goes."""
 
 
 def repository_folders() -> list[str]:
@@ -39,16 +40,7 @@ def repository_folders() -> list[str]:
     paths = [Path(name) for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     found = {parent.as_posix() for path in paths for parent in path.parents if parent != Path()}
     data = tuple(f"{name}/" for name in GLOSSES if name.startswith("tests/"))
-    return sorted(name for name in found if not name.startswith(data))
-
-
-def first_sentence(text: str) -> str:
-    """Up to the first full stop that ends a sentence, or the end of the paragraph, without the stop."""
-    paragraph = " ".join(text.strip().split("\n\n")[0].split())
-    for match in re.finditer(r"[.:](?= |$)", paragraph):
-        if match.group() == "." and not paragraph[: match.start()].endswith(("et al", "e.g", "i.e", "vs")):
-            return paragraph[: match.start()]
-    return paragraph.rstrip(":")
+    return sorted(name for name in found if not name.startswith(data) and name.count("/") < DEPTH)
 
 
 def gloss(folder: str) -> str:
@@ -58,7 +50,11 @@ def gloss(folder: str) -> str:
     text = (ROOT / folder / "__init__.py").read_text(encoding="utf-8")
     whole = " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split()).rstrip(".")
     assert whole, f"{folder} does not say what it is for: give its __init__.py a docstring"
-    return whole if len(whole) <= LINE_WIDTH - NAME_WIDTH - 4 else first_sentence(whole)
+    room = LINE_WIDTH - NAME_WIDTH - 4
+    if len(whole) <= room:
+        return whole
+    ends = [hit.start() for hit in re.finditer(r"[,:;.] ", whole[: room + 1])]
+    return whole[: ends[-1]] if ends else whole
 
 
 def file_tree(folders: Iterable[str]) -> str:
