@@ -12,7 +12,7 @@ from benchmarks import material
 from benchmarks.arms import Arm, interleave
 from benchmarks.context import Context
 from benchmarks.results import Outcome
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.packing import DataState, PackStream
 
 PACK = 16_384
@@ -27,7 +27,7 @@ def run(context: Context) -> Outcome:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
+        source = ExampleSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
         stream = PackStream(
             source.documents, capacity=PACK, window=window, seed=context.seed, pad=source.vocabulary.pad
         )
@@ -57,11 +57,11 @@ def run(context: Context) -> Outcome:
     return Outcome(arms=found, ratios=ratios, notes=notes)
 
 
-def _stream(source: PlanSource, window: int) -> PackStream:
+def _stream(source: ExampleSource, window: int) -> PackStream:
     return PackStream(source.documents, capacity=PACK, window=window, seed=source.seed, pad=source.vocabulary.pad)
 
 
-def _drain(source: PlanSource, window: int) -> float:
+def _drain(source: ExampleSource, window: int) -> float:
     """Tokens/s of one window, from the shards to collated packs."""
     stream = _stream(source, window)
     begin = time.perf_counter()

@@ -13,7 +13,7 @@ import torch
 from benchmarks import material
 from benchmarks.arms import Arm, Measured, interleave
 from benchmarks.context import Context
-from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 
 LARGE = {"width": 2048, "layers": 24, "heads": 16, "kv_heads": 8, "ffn": 5632}
@@ -28,10 +28,10 @@ def run(
     AssertionError where the arms' ids differ from the start.
     """
     model = material.decoder(shape, dtype=torch.bfloat16).to(device)
-    graphs = StepGraphs(model, capacity=len(prompt) + count, sizes=(1,))
+    graphs = CudaGraphs(model, capacity=len(prompt) + count, sizes=(1,))
     ids: dict[str, np.ndarray] = {}
 
-    def arm(name: str, steps: StepGraphs | None) -> Arm:
+    def arm(name: str, steps: CudaGraphs | None) -> Arm:
         def measure() -> float:
             begin = time.perf_counter()
             (made,) = generate(model, [prompt], max_new_tokens=count, graphs=steps)  # its ids have left the GPU

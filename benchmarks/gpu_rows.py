@@ -20,7 +20,7 @@ from unitok.decoder import attention
 from unitok.decoder.attention import Prefix, reference_varlen_attention, varlen_attention
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation.beam_search import beam_search
-from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
 
@@ -193,7 +193,7 @@ def check_gradients(setting: Setting) -> str:
 def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -> Any:
     """A trainer over toy shards on a device, four steps."""
     from tests.support import toy_shards
-    from unitok_training.data.examples import PlanSource
+    from unitok_training.data.examples import ExampleSource
     from unitok_training.data.mixture import Mixture
     from unitok_training.trainer.config import TrainConfig
     from unitok_training.trainer.distributed import World
@@ -209,7 +209,7 @@ def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -
     shards: Any = toy_shards.ToyShards(toy_shards.corpus())
     tasks = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
     model = decoder(replace(SHAPE, vocab_size=vocabulary.size), louder=1.0).to(device)
-    source = PlanSource(shards, vocabulary, tasks, seed=0)
+    source = ExampleSource(shards, vocabulary, tasks, seed=0)
     return Trainer(replace(plain, **changes), model, source, out, world=World(device=device))
 
 
@@ -312,7 +312,7 @@ def check_graphs(setting: Setting) -> str:
         model = decoder().to(setting.device, dtype)
         for sampling in (GREEDY, DRAWN):
             eager = generate(model, given, max_new_tokens=limits, sampling=sampling, seed=4)
-            graphs = StepGraphs(model, capacity=64, sizes=(1, 2, 4, 8), sampling=sampling)
+            graphs = CudaGraphs(model, capacity=64, sizes=(1, 2, 4, 8), sampling=sampling)
             for _ in range(2):
                 fixed = generate(model, given, max_new_tokens=limits, sampling=sampling, seed=4, graphs=graphs)
                 equal = sum(agreeing(a.ids, b.ids) for a, b in zip(fixed, eager))

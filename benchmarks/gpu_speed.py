@@ -18,14 +18,14 @@ import torch
 from benchmarks import machine
 from benchmarks.gpu import Row, Setting
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
 from unitok_training.cost.memory import training_flops
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.trainer.optimizer import Masters, Matrices, OptimConfig, Optimizer, clip_gradients
+from unitok_training.trainer.optimizer import MasterWeights, MuonParams, OptimConfig, Optimizer, clip_gradients
 
 HALF_BILLION = DecoderConfig(
     vocab_size=153_600, width=896, layers=24, heads=14, kv_heads=2, ffn=4864, attention_bias=True
@@ -67,8 +67,8 @@ def train(setting: Setting, config: DecoderConfig, *, precision: str, compiled: 
     model = model_of(setting, config)
     if compiled:
         model.compile_blocks()
-    masters = Masters(model, compute.weights)
-    optimizer = Optimizer(masters.named, OptimConfig(), Matrices(compute.products))
+    masters = MasterWeights(model, compute.weights)
+    optimizer = Optimizer(masters.named, OptimConfig(), MuonParams(compute.products))
     weight = np.zeros(DOCUMENT, np.float32)
     weight[DOCUMENT // 2 :] = 1
     rng, count = np.random.default_rng(0), pack_size // DOCUMENT
@@ -117,7 +117,7 @@ def decode(setting: Setting, config: DecoderConfig, *, batch: int) -> str:
     model = model_of(setting, config).to(torch.bfloat16).eval()
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, config.vocab_size, 64) for _ in range(batch)]
-    graphs = StepGraphs(model, capacity=64 + count, sizes=(batch,))
+    graphs = CudaGraphs(model, capacity=64 + count, sizes=(batch,))
     rates = {}
     for name, steps in (("captured", graphs), ("eager", None)):
         seconds = timed(
@@ -158,7 +158,7 @@ def decode_beside_transformers(setting: Setting) -> str:
     prompt = np.random.default_rng(0).integers(2, config.vocab_size, 64)
     slow = generate_rate(setting, config, prompt, count)
     model = model_of(setting, config).to(torch.bfloat16).eval()
-    graphs = StepGraphs(model, capacity=64 + count, sizes=(1,))
+    graphs = CudaGraphs(model, capacity=64 + count, sizes=(1,))
     seconds = timed(setting, lambda: generate(model, [prompt], max_new_tokens=count, graphs=graphs), warm=1, times=3)
     return f"{count / seconds:,.0f} tokens/s ÷ {slow:,.0f} = {count / seconds / slow:.2f}"
 

@@ -27,7 +27,7 @@ from unitok.huggingface.weights import save_core
 from unitok_tokenizers.compute import resolve_device
 from unitok_training.cost.memory import training_flops
 from unitok_training.data.documents import Document
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
@@ -51,7 +51,7 @@ class Subject:
         shards, self.lengths = material.shards(
             context.folder / f"shards-{rows}-{context.seed}", rows, seed=context.seed
         )
-        self.source = PlanSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
+        self.source = ExampleSource(shards, material.vocabulary(), material.MIXTURE, seed=context.seed)
         self.model = material.decoder(shape, seed=context.seed)
         self.exported = context.folder / "train-export"
         roles = self.source.vocabulary

@@ -21,7 +21,7 @@ from unitok_training.checkpoint.state import (
     save_checkpoint,
     set_random_states,
 )
-from unitok_training.trainer.optimizer import Masters, OptimConfig, Optimizer, rate
+from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, Optimizer, rate
 
 
 class Tied(nn.Module):
@@ -125,12 +125,12 @@ def test_an_optimizer_continues_bit_for_bit(name: str) -> None:
     torch.manual_seed(0)
     whole, half = Tied(), Tied()
     half.load_state_dict(whole.state_dict())
-    reference = Optimizer(Masters(whole).named, config)
+    reference = Optimizer(MasterWeights(whole).named, config)
     steps(reference, whole, 0, 6)
-    first = Optimizer(Masters(half).named, config)
+    first = Optimizer(MasterWeights(half).named, config)
     steps(first, half, 0, 3)
     saved = {key: value.clone() for key, value in first.tensors().items()}
-    second = Optimizer(Masters(half).named, config)
+    second = Optimizer(MasterWeights(half).named, config)
     second.load(saved)
     steps(second, half, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters()))
@@ -142,7 +142,7 @@ def test_an_optimizer_continues_bit_for_bit(name: str) -> None:
 def test_a_skipped_update_leaves_the_weights(name: str) -> None:
     module = Tied()
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    optimizer = Optimizer(Masters(module).named, OptimConfig(name=name))
+    optimizer = Optimizer(MasterWeights(module).named, OptimConfig(name=name))
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, float("nan"))
     optimizer.step(1.0, skip=torch.ones(()))
@@ -152,7 +152,7 @@ def test_a_skipped_update_leaves_the_weights(name: str) -> None:
 def test_masters_keep_what_bfloat16_loses() -> None:
     module = nn.Linear(4, 4, bias=False)
     wanted = module.weight.detach().clone()
-    masters = Masters(module, torch.bfloat16)
+    masters = MasterWeights(module, torch.bfloat16)
     assert module.weight.dtype == torch.bfloat16 and torch.equal(masters.named["weight"].detach(), wanted)
     for _ in range(2):
         module.weight.grad = torch.full((4, 4), 2.0, dtype=torch.bfloat16)

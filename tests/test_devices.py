@@ -57,7 +57,7 @@ from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, st
 from unitok_training.objectives.token_loss import LossTable
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.loop import train
-from unitok_training.trainer.optimizer import Masters, OptimConfig, clip_gradients
+from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, clip_gradients
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_a_command_answers_where_and_as_it_is_asked(saved: str, capsys: pytest.C
 def step_of(decoder: Decoder, device: torch.device | str, *, prefix_lm: bool = False) -> tuple[float, list[np.ndarray]]:
     """A step of training down the gradient that the trainer has; its loss and the weights after it."""
     vocabulary = toy_shards.vocabulary()
-    masters = Masters(decoder, torch.float32)
+    masters = MasterWeights(decoder, torch.float32)
     rng = np.random.default_rng(0)
     weight = np.ones(12, np.float32)
     documents = [Document(ids=rng.integers(0, 20, 12), loss_weight=weight, task=0, prefix_length=4) for _ in range(3)]

@@ -21,7 +21,7 @@ from tools.soak import Workshop, digest, metrics, write_corpus
 from unitok.cli.main import main
 from unitok_tokenizers.data.shards import Shards
 from unitok_training.data.batch import Pack
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState, PackStream
 
@@ -82,7 +82,7 @@ def pack_hash(pack: Pack) -> str:
 def stream(seed: int = 0) -> PackStream:
     """The packs of a training run on the toy corpus."""
     vocabulary, shards = toy_shards.vocabulary(), ToyShards(toy_shards.corpus())
-    plans = PlanSource(shards, vocabulary, MIXTURE, seed=seed)  # type: ignore[arg-type]
+    plans = ExampleSource(shards, vocabulary, MIXTURE, seed=seed)  # type: ignore[arg-type]
     return PackStream(plans.documents, capacity=128, window=64, seed=seed, pad=vocabulary.pad)
 
 

@@ -31,7 +31,7 @@ from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_training.finetune.correct import Teaching
+from unitok_training.finetune.correct import SupervisedConfig
 
 SAID = ("the green house", "we buy two books")
 
@@ -93,11 +93,11 @@ def test_a_frozen_decoder_stays_as_it_is(place: Path, capsys: pytest.CaptureFixt
     assert all(gates)
     assert "recordings" in fails(capsys, "correct", str(place / "model"), lists, "--hear", "x")
     with pytest.raises(InputError, match="nothing to learn"):
-        Teaching(frozen=True)
+        SupervisedConfig(frozen=True)
     with pytest.raises(InputError, match="one way"):
-        Teaching(hear="x", recordings="y", lora=2)
+        SupervisedConfig(hear="x", recordings="y", lora=2)
     with pytest.raises(InputError, match="multiple of 32"):
-        Teaching(hear="x", recordings="y", size=40)
+        SupervisedConfig(hear="x", recordings="y", size=40)
 
 
 def test_frames_are_of_the_recording_as_it_was_heard(place: Path) -> None:

@@ -12,7 +12,7 @@ from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.model_defaults import longest_seconds
 
@@ -75,7 +75,7 @@ def test_tasks_that_listen_learn_from_joined_rows_and_the_others_do_not(rows: li
     shards = prepare_shards(rows, tokenizers(), tmp_path / "joined", joined_share=0.5, seed=0)
     vocabulary = tokenizers().vocabulary(["de", "en"])
     keys = ("asr", "asr.codes", "s2tt", "s2st.chain", "mt", "tts.units", "lm", "slm")
-    source = PlanSource(shards, vocabulary, Mixture(tasks=dict.fromkeys(keys, 1.0)), seed=0)
+    source = ExampleSource(shards, vocabulary, Mixture(tasks=dict.fromkeys(keys, 1.0)), seed=0)
     found = source.usable()
     assert {key: found[key] for key in keys[:4]} == dict.fromkeys(keys[:4], 30)
     assert {key: found[key] for key in keys[4:]} == dict.fromkeys(keys[4:], 20)

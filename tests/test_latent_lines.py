@@ -140,8 +140,8 @@ def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[R
 
 def test_a_recipe_over_units_refuses_latent_keys(tmp_path: Path) -> None:
     from tests.support.toy_shards import ToyShards, row, vocabulary
-    from unitok_training.data.examples import PlanSource
+    from unitok_training.data.examples import ExampleSource
 
     recipe = load_recipe("tiny", ["mixture.prosody=1"])
     with pytest.raises(InputError, match=r"mixture\.prosody: only"):
-        PlanSource(ToyShards([row(0, "en", "a")]), vocabulary(), recipe.mixture, seed=0)  # type: ignore[arg-type]
+        ExampleSource(ToyShards([row(0, "en", "a")]), vocabulary(), recipe.mixture, seed=0)  # type: ignore[arg-type]

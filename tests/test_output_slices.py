@@ -14,7 +14,7 @@ from tests.support import toy_shards
 from tests.support.toy_shards import ToyShards
 from tests.test_training import CONFIG, decoder, run
 from unitok_training.data.batch import Pack
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, supervised_positions
@@ -28,7 +28,7 @@ EVERYTHING = Mixture(tasks=dict.fromkeys(KEYS.split(), 1.0))
 def packs(count: int = 4) -> list[Pack]:
     vocabulary = toy_shards.vocabulary()
     shards: Any = ToyShards(toy_shards.corpus())
-    source = PlanSource(shards, vocabulary, EVERYTHING, seed=0)
+    source = ExampleSource(shards, vocabulary, EVERYTHING, seed=0)
     stream = PackStream(source.documents, capacity=256, window=256, seed=0, pad=vocabulary.pad)
     return next(stream.steps(DataState(), packs_per_step=count))[0]
 

@@ -17,8 +17,8 @@ from unitok.generation.generate import generate
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, render, render_prompt
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import LINES, Mixture
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.loop import train
@@ -65,10 +65,10 @@ def test_a_tiny_model_learns_eight_examples_by_heart(key: str, tmp_path: Path) -
         checkpoint_every=150,
         optim=OptimConfig(learning_rate=4e-3, warmup_steps=10, weight_decay=0.0),
     )
-    options = PlanOptions(repeat=EXAMPLES, interleave_sentences=2, voice_max_seconds=1.0)
+    options = ExampleOptions(repeat=EXAMPLES, interleave_sentences=2, voice_max_seconds=1.0)
     mixture = Mixture(tasks={key: 1.0})
     train(config, decoder, shards, vocabulary, tmp_path, mixture=mixture, plans=options)
-    source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=options)
+    source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=options)
     plans = [source.plan(index) for index in range(EXAMPLES)]
     pairs = [prompt_and_answer(plan, vocabulary) for plan in plans]
     limit = max(len(answer) for _, answer in pairs)

@@ -19,7 +19,7 @@ from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import preset
-from unitok_training.trainer.optimizer import Masters, OptimConfig, Optimizer, clip_gradients
+from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, Optimizer, clip_gradients
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
@@ -38,7 +38,7 @@ def measured_peak(setup: Setup) -> int:
     ]
     pack = collate(documents, capacity=setup.pack_size, pad=0)
     index = supervised_positions(pack)
-    masters = Masters(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
+    masters = MasterWeights(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
     optimizer = Optimizer(masters.named, OptimConfig())
     model.recompute_blocks(setup.recompute_blocks, keep_products=setup.keep_products)
     if setup.compiled:

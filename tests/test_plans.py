@@ -18,8 +18,8 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.columns import segment_maximum
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.interleave import interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.data.mixture import LINES, Mixture
 
@@ -34,14 +34,14 @@ def source(
     seed: int = 0,
     pieces: list[str] | None = None,
     **options: Any,
-) -> PlanSource:
+) -> ExampleSource:
     shards: Any = ToyShards(toy_shards.corpus() if rows is None else rows)
-    return PlanSource(
+    return ExampleSource(
         shards,
         toy_shards.vocabulary(),
         Mixture(tasks=weights),
         seed=seed,
-        options=PlanOptions(**options),
+        options=ExampleOptions(**options),
         pieces=pieces,
     )
 
@@ -219,10 +219,10 @@ def test_a_task_without_any_row_is_an_error_that_says_why() -> None:
 def test_units_alone_are_enough_for_what_needs_units_alone() -> None:
     rows = [{key: value for key, value in row.items() if key != "codes"} for row in toy_shards.corpus()]
     shards: Any = ToyShards(rows, names=("text", "units"))
-    plans = PlanSource(shards, toy_shards.vocabulary(), Mixture(tasks={"asr": 1.0, "s2st": 1.0}), seed=0)
+    plans = ExampleSource(shards, toy_shards.vocabulary(), Mixture(tasks={"asr": 1.0, "s2st": 1.0}), seed=0)
     assert plans.document(0).ids.size
     with pytest.raises(InputError, match="no codes"):
-        PlanSource(shards, toy_shards.vocabulary(), Mixture(tasks={"asr.codes": 1.0}), seed=0)
+        ExampleSource(shards, toy_shards.vocabulary(), Mixture(tasks={"asr.codes": 1.0}), seed=0)
 
 
 def test_an_example_longer_than_a_pack_is_refused_before_training() -> None:
@@ -288,7 +288,7 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
     text, *speech = shards.streams.values()
     vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
     weights = {key: 1.0 for key in LINES if key != "chat"}
-    plans = PlanSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
+    plans = ExampleSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
     cut_at_words = 0
     for index in range(300):
         plan = plans.plan(index)

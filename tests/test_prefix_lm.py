@@ -33,7 +33,7 @@ from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.loop import TrainConfig, train
 
@@ -201,7 +201,7 @@ def test_a_run_trains_with_it_and_is_not_continued_without(tmp_path: Path) -> No
 
 def test_documents_of_a_mixture_are_told_their_prefix() -> None:
     vocabulary, shards = toy_shards.vocabulary(), ToyShards(toy_shards.corpus())
-    source = PlanSource(shards, vocabulary, Mixture(tasks={"asr": 1.0, "slm": 1.0, "mt": 1.0}), seed=0)  # type: ignore[arg-type]
+    source = ExampleSource(shards, vocabulary, Mixture(tasks={"asr": 1.0, "slm": 1.0, "mt": 1.0}), seed=0)  # type: ignore[arg-type]
     for index in range(20):
         document = source.document(index)
         assert document.prefix_length == parse(document.ids, vocabulary).start

@@ -11,7 +11,7 @@ import torch
 from tests.support.tiny_model import tiny_model
 from tests.test_generation import LIMIT, VOCABULARY, automata, prompts
 from tests.test_stepping import PLAIN, made, ragged
-from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
 
@@ -22,7 +22,7 @@ LENGTHS, LIMITS = (3, 9, 5, 4, 8), [4, 1, 9, 2, 6]
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_fixed_batch_gives_what_an_eager_one_gives_as_its_rows_end(sampling: Sampling) -> None:
     decoder = made()
-    graphs = StepGraphs(decoder, capacity=18, sizes=(1, 2, 4, 8), sampling=sampling)
+    graphs = CudaGraphs(decoder, capacity=18, sizes=(1, 2, 4, 8), sampling=sampling)
     for start in (0, 2):  # the second generation finds the memory as the first has left it
         chosen, limits = ragged(*LENGTHS)[start:], LIMITS[start:]
         assert graphs.fit(decoder, len(chosen), 18, sampling)
@@ -37,7 +37,7 @@ def test_the_steps_of_a_batch_of_64_with_a_grammar_are_the_graphs_own(monkeypatc
     decoder = made(replace(PLAIN, vocab_size=VOCABULARY.size))
     chosen = [prompts()[index % 4] for index in range(64)]
     eager = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT)
-    graphs = StepGraphs(decoder, capacity=max(map(len, chosen)) + LIMIT)
+    graphs = CudaGraphs(decoder, capacity=max(map(len, chosen)) + LIMIT)
     monkeypatch.setattr("unitok.generation.generate.decode_step", lambda *_: pytest.fail("an eager step was taken"))
     fixed = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT, graphs=graphs)
     assert [one.ids.tolist() for one in fixed] == [one.ids.tolist() for one in eager]
@@ -45,7 +45,7 @@ def test_the_steps_of_a_batch_of_64_with_a_grammar_are_the_graphs_own(monkeypatc
 
 def test_what_the_steps_were_not_made_for_goes_the_eager_way() -> None:
     decoder = made()
-    graphs = StepGraphs(decoder, capacity=12, sizes=(1, 2))
+    graphs = CudaGraphs(decoder, capacity=12, sizes=(1, 2))
     assert graphs.fit(decoder, 2, 12, GREEDY)
     assert not graphs.fit(decoder, 3, 12, GREEDY) and not graphs.fit(decoder, 2, 13, GREEDY)
     assert not graphs.fit(decoder, 2, 12, DRAWN) and not graphs.fit(made(seed=1), 2, 12, GREEDY)
@@ -77,7 +77,7 @@ def test_a_model_that_captured_its_steps_answers_and_streams_the_same() -> None:
 def test_graphs_replay_what_the_processor_computes(sampling: Sampling) -> None:
     eager = generate(made(), ragged(*LENGTHS), max_new_tokens=LIMITS, sampling=sampling, seed=4)
     decoder = made().cuda()
-    graphs = StepGraphs(decoder, capacity=18, sizes=(1, 2, 4, 8), sampling=sampling)
+    graphs = CudaGraphs(decoder, capacity=18, sizes=(1, 2, 4, 8), sampling=sampling)
     for _ in range(2):
         found = generate(decoder, ragged(*LENGTHS), max_new_tokens=LIMITS, sampling=sampling, seed=4, graphs=graphs)
         assert [one.ids.tolist() for one in found] == [one.ids.tolist() for one in eager]

@@ -20,8 +20,8 @@ from unitok.frontends.adapters.registry import make_adapter
 from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import read_checkpoint
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
@@ -137,7 +137,7 @@ def test_a_checkpoint_holds_float32_weights_and_the_environment(tmp_path: Path) 
 def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
     """The loss of a step is divided by its tokens, so that repeating its packs changes no gradient."""
     shards: Any = ToyShards(toy_shards.corpus())
-    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    plans = ExampleSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
     stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     gradients = []
@@ -154,7 +154,7 @@ def test_accumulation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recomputed_blocks_have_equal_gradients_and_keep_less(precision: str) -> None:
     shards: Any = ToyShards(toy_shards.corpus())
-    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    plans = ExampleSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
     stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     (pack,), _ = next(stream.steps(DataState(), packs_per_step=1))
     index = supervised_positions(pack)
@@ -247,8 +247,8 @@ def test_a_run_with_a_curriculum_resumes_and_lets_tasks_join(tmp_path: Path) -> 
 
 
 def test_a_curriculum_leaves_a_few_repeated_examples_as_they_are(tmp_path: Path) -> None:
-    one = run(tmp_path / "plain", plans=PlanOptions(repeat=2))
-    other = run(tmp_path / "curriculum", plans=PlanOptions(repeat=2), curriculum=Curriculum(tasks={"asr": 0.5}))
+    one = run(tmp_path / "plain", plans=ExampleOptions(repeat=2))
+    other = run(tmp_path / "curriculum", plans=ExampleOptions(repeat=2), curriculum=Curriculum(tasks={"asr": 0.5}))
     assert equal(one, other)
 
 
@@ -261,7 +261,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_held_out_losses_are_reported_by_task_and_stream() -> None:
     shards: Any = ToyShards(toy_shards.corpus())
-    plans = PlanSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
+    plans = ExampleSource(shards, toy_shards.vocabulary(), MIXTURE, seed=0)
     stream = PackStream(plans.documents, capacity=256, window=64, seed=0, pad=toy_shards.vocabulary().pad)
     packs, _ = next(stream.steps(DataState(), packs_per_step=3))
     found = mean_losses(decoder(), packs, plans.keys, plans.vocabulary)

@@ -25,8 +25,8 @@ from tests.support.toy_shards import ToyShards
 from unitok.cli.main import build_parser
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.experiments.compare.recipes import COMPARE_PRESETS
@@ -45,7 +45,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 CHOICES = 12
 """Ids that are chosen for an automaton: the middle of what it allows."""
 PACKS = 6
-OPTIONS = PlanOptions(condition_noise=0.2, text_weight=2.0)
+OPTIONS = ExampleOptions(condition_noise=0.2, text_weight=2.0)
 LINES_DRAWN = "asr asr.codes tts.units tts.codes mt s2tt s2st slm lm chat".split()
 
 
@@ -96,7 +96,7 @@ def packs() -> list[dict[str, Any]]:
     """The first packs of a mixture of ten lines, whole."""
     shards: Any = ToyShards([*toy_shards.corpus(), *toy_shards.dialogues()])
     vocabulary = toy_shards.vocabulary()
-    source = PlanSource(shards, vocabulary, Mixture(tasks=dict.fromkeys(LINES_DRAWN, 1.0)), seed=5, options=OPTIONS)
+    source = ExampleSource(shards, vocabulary, Mixture(tasks=dict.fromkeys(LINES_DRAWN, 1.0)), seed=5, options=OPTIONS)
     stream = PackStream(source.documents, capacity=256, window=64, seed=5, pad=vocabulary.pad)
     steps = itertools.islice(stream.steps(DataState(), packs_per_step=2), PACKS // 2)
     return [

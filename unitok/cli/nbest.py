@@ -139,11 +139,11 @@ def run_rescore(options: argparse.Namespace) -> None:
 def run_correct(options: argparse.Namespace) -> None:
     from unitok.nbest.lists import read_lists
     from unitok_tokenizers.files import atomic_write_bytes
-    from unitok_training.finetune.correct import Teaching, corrected, teach
+    from unitok_training.finetune.correct import SupervisedConfig, corrected, teach
     from unitok_training.finetune.supervised import FinetuneConfig
     from unitok_training.trainer.optimizer import OptimConfig
 
-    teaching = Teaching(
+    teaching = SupervisedConfig(
         read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts,
         hear=options.hear, recordings=options.recordings, frozen=options.frozen,
     )  # fmt: skip

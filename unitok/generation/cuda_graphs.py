@@ -46,7 +46,7 @@ class StaticStep:
         self.logprobs.copy_(logprobs)
 
 
-class StepGraphs:
+class CudaGraphs:
     """Steps of several batch sizes over one cache, captured here where the decoder lies on a GPU.
 
     A batch takes the smallest size that holds it. One generation at a time: the cache is theirs in turn.

@@ -17,7 +17,7 @@ from unitok.decoder.kv_cache import KVCache, PrefillAttend, StepAttend
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors, first_place, joined
 from unitok.generation.allowed_ids import MaskTable, rows_of
-from unitok.generation.cuda_graphs import StepGraphs
+from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.sampling import GREEDY, Sampling, choose, masked_log_softmax
 from unitok_tokenizers.errors import InputError
@@ -64,7 +64,7 @@ class Generation:
         eos: int | None = None,
         stepper: Stepper | None = None,
         vectors: Sequence[PromptVectors | None] | None = None,
-        graphs: StepGraphs | None = None,
+        graphs: CudaGraphs | None = None,
     ) -> None:
         count = len(prompts)
         self.limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -167,7 +167,7 @@ def generate(
     eos: int | None = None,
     stepper: Stepper | None = None,
     vectors: Sequence[PromptVectors | None] | None = None,
-    graphs: StepGraphs | None = None,
+    graphs: CudaGraphs | None = None,
 ) -> list[Generated]:
     """Continue prompts; each result is the same alone as in a batch.
 

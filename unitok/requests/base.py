@@ -18,7 +18,7 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
 from unitok.generation.beam_search import beam_search
-from unitok.generation.cuda_graphs import SIZES, StepGraphs
+from unitok.generation.cuda_graphs import SIZES, CudaGraphs
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.generate import Generated, generate
 from unitok.generation.length_limits import Limits
@@ -66,7 +66,7 @@ class Answering:
     """What else was trained with the decoder, by the names of `unitok.model_parts.PARTS`."""
     stepper: Stepper | None = None
     """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
-    graphs: StepGraphs | None = None
+    graphs: CudaGraphs | None = None
     """Steps that `capture` made, for what they fit."""
 
     # -- what it knows ------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ class Answering:
         Generations that take up to `capacity` positions, prompt and answer together, and choose ids as `sampling` says
         are stepped by them, in batches of up to the largest size; others go on as before.
         """
-        self.graphs = StepGraphs(self.decoder, capacity=capacity, sizes=sizes, sampling=sampling)
+        self.graphs = CudaGraphs(self.decoder, capacity=capacity, sizes=sizes, sampling=sampling)
 
     def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
         """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""

@@ -11,7 +11,7 @@ TARGET_CHOICES = ("any", "same-speaker", "fixed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
+class ExampleOptions:
     """What is drawn around a row."""
 
     split: str = "train"

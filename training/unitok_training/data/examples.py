@@ -25,11 +25,18 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import Column, Columns, Items, spread
 from unitok_training.data.documents import Document
 from unitok_training.data.eligibility import Selection, Voices, most_ids
-from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.hash_rng import below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
 from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, TaskKey, parse_key
-from unitok_training.data.segments import DrawnDocuments, Marks, Segments, Stretches, compose, compose_interleaved
+from unitok_training.data.segments import (
+    DrawnDocuments,
+    Segments,
+    SpecialTokens,
+    Stretches,
+    compose,
+    compose_interleaved,
+)
 
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 TEXT, UNITS, CODES = 1, 2, 3
@@ -54,7 +61,7 @@ class Drawn:
     """(D,) row of the answer; the source itself where there is no other."""
 
 
-class PlanSource:
+class ExampleSource:
     """Documents and plans by example index.
 
     `pieces` are the text tokenizer's, needed only to cut `ilm` examples at words. InputError where a task of the
@@ -68,13 +75,13 @@ class PlanSource:
         mixture: Mixture,
         *,
         seed: int,
-        options: PlanOptions | None = None,
+        options: ExampleOptions | None = None,
         pieces: Sequence[str] | None = None,
     ) -> None:
         for stream in shards.streams.values():
             vocabulary.check(stream, str(getattr(shards, "folder", "the shards")))
         self.vocabulary, self.seed = vocabulary, seed
-        self.options = options or PlanOptions()
+        self.options = options or ExampleOptions()
         self.columns = Columns(shards, vocabulary, self.options.split)
         self.mixture, self.curriculum = mixture, Curriculum()
         self.schedule = Schedule(mixture, seed=seed)
@@ -83,7 +90,7 @@ class PlanSource:
         selection = Selection(self.columns, self.options.split)
         self.items = [selection.items(key, parsed) for key, parsed in zip(self.keys, self.parsed)]
         self.skipped = selection.skipped
-        self.marks = Marks(vocabulary)
+        self.marks = SpecialTokens(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
         self.id_weights = self._id_weights()
         self._banks = [self.columns.column(name) for name in ("text_ids", "units", "codes")]

@@ -60,7 +60,7 @@ class Segments:
 
 
 @dataclass
-class Marks:
+class SpecialTokens:
     """The control ids that documents are made with, each run of them stored once."""
 
     vocabulary: Vocabulary
@@ -103,7 +103,7 @@ def compose(
     header: Stretches,
     conditions: Sequence[tuple[str, Stretches]],
     outputs: Sequence[tuple[str, Stretches]],
-    marks: Marks,
+    marks: SpecialTokens,
 ) -> Segments:
     """Documents of a task that is not interleaved, as `render` makes them of plans with these (kind, content) spans.
 
@@ -124,7 +124,7 @@ def compose(
 
 
 def compose_interleaved(
-    header: Stretches, spans: Sequence[Sequence[tuple[str, int, int, int]]], marks: Marks
+    header: Stretches, spans: Sequence[Sequence[tuple[str, int, int, int]]], marks: SpecialTokens
 ) -> Segments:
     """Interleaved documents: of each its (kind, column, start, length) spans in turn."""
     switch = {kind: marks.same((opener(kind),), 1) for kind in ("text", "units")}
@@ -168,7 +168,7 @@ class DrawnDocuments:
     def __init__(
         self,
         columns: Sequence[Column],
-        marks: Marks,
+        marks: SpecialTokens,
         groups: Sequence[tuple[np.ndarray, Segments]],
         tasks: np.ndarray,
         *,

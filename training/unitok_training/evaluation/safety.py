@@ -19,8 +19,8 @@ from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import LINES, Mixture
 
 GRAM = 4
@@ -166,12 +166,12 @@ def check_safety(
         model.vocabulary.check(stream, str(shards.folder), "the model's vocabulary")
     for key in chosen:
         try:
-            source = PlanSource(
+            source = ExampleSource(
                 shards,
                 model.vocabulary,
                 Mixture(tasks={key: 1.0}),
                 seed=seed,
-                options=PlanOptions(split=split),
+                options=ExampleOptions(split=split),
                 pieces=model.tokenizers.text.pieces(),
             )
         except InputError as error:

@@ -17,8 +17,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.tasks import output_kinds
 from unitok_training.data.documents import Document
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import OUT_CODES, PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import OUT_CODES, ExampleSource
 from unitok_training.data.mixture import LINES, Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
 
@@ -33,10 +33,10 @@ def evaluate_tokens(run: Evaluation) -> None:
     for key in (run.model.info.get("tasks") or list(LINES)) if run.model.elsewhere else ():
         if why := unspoken(run.model, key):
             run.metrics.setdefault("not_scored", {})[key] = why
-        options = PlanOptions(split=run.split, target_row="fixed")
+        options = ExampleOptions(split=run.split, target_row="fixed")
         pieces = run.model.tokenizers.text.pieces()
         try:
-            source = PlanSource(
+            source = ExampleSource(
                 run.shards, run.model.vocabulary, Mixture(tasks={key: 1.0}), seed=run.seed, options=options,
                 pieces=pieces,
             )  # fmt: skip

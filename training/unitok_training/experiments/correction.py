@@ -32,7 +32,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, read_json, sha256_file, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.evaluation.nbest import oracle_scores, rescoring_scores
-from unitok_training.finetune.correct import Teaching, corrected, few_shot_scores, teach
+from unitok_training.finetune.correct import SupervisedConfig, corrected, few_shot_scores, teach
 from unitok_training.finetune.rescore import head_figures, masked_scores
 from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.reports.demo import lookup
@@ -324,12 +324,12 @@ def rescoring(run: Path, settings: Settings) -> None:
 
 def ger(run: Path, settings: Settings) -> None:
     """A corrector of which every weight is trained."""
-    _correct(run / "ger", settings, settings["learning_rate"], Teaching(read=settings["read"]))
+    _correct(run / "ger", settings, settings["learning_rate"], SupervisedConfig(read=settings["read"]))
 
 
 def ger_lora(run: Path, settings: Settings) -> None:
     """A corrector that is the model with low-rank updates."""
-    teaching = Teaching(read=settings["read"], lora=settings["lora_rank"])
+    teaching = SupervisedConfig(read=settings["read"], lora=settings["lora_rank"])
     _correct(run / "ger_lora", settings, settings["lora_learning_rate"], teaching)
 
 
@@ -352,10 +352,10 @@ def arm(run: Path, settings: Settings, name: str) -> None:
         "experts_untold": {"experts": settings["experts"], "told": False},
         "hear": {"hear": settings["encoder"], "recordings": settings["source"]},
     }
-    _correct(run / name, settings, settings["learning_rate"], Teaching(read=settings["read"], **ways[name]))
+    _correct(run / name, settings, settings["learning_rate"], SupervisedConfig(read=settings["read"], **ways[name]))
 
 
-def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: Teaching) -> None:
+def _correct(folder: Path, settings: Settings, learning_rate: float, teaching: SupervisedConfig) -> None:
     """Train a corrector, save it, and score what it writes of the test lists."""
     model = Model.load(settings["model"])
     optim = OptimConfig(learning_rate=learning_rate, warmup_steps=min(20, settings["steps"]))

@@ -40,7 +40,7 @@ HEAD = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teaching:
+class SupervisedConfig:
     """How a model learns to correct; one of `lora`, `noise_vectors`, `experts` and `hear` at most."""
 
     read: int = 5
@@ -83,7 +83,7 @@ def teach(
     model: Model,
     lists: Sequence[NBest],
     config: FinetuneConfig,
-    teaching: Teaching,
+    teaching: SupervisedConfig,
     *,
     progress: Callable[[int, float], None] | None = None,
 ) -> None:

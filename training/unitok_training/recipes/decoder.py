@@ -25,7 +25,7 @@ import yaml
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import LINES, Curriculum, Mixture, parse_key
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
@@ -93,7 +93,7 @@ class Recipe:
     """Tasks and their weights."""
     curriculum: Curriculum = field(default_factory=Curriculum)
     """When tasks join in; a run that starts from trained weights has that behind it."""
-    plans: PlanOptions = field(default_factory=PlanOptions)
+    plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Steps, packs, precision, optimizer."""
@@ -139,7 +139,7 @@ def demo() -> Recipe:
         # First how texts translate, then how units and texts belong together: in half of the steps this gives what all
         # tasks at once give.
         curriculum=Curriculum(tasks={key: late.get(key, 0.14) for key in weights if key != "mt"}),
-        plans=PlanOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
+        plans=ExampleOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
         train=TrainConfig(
             steps=760,
             pack_size=4096,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.optimizer import Masters, Matrices, orthogonalize
+from unitok_training.trainer.optimizer import MasterWeights, MuonParams, orthogonalize
 
 
 def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
@@ -39,7 +39,7 @@ def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
     return sharded
 
 
-class ShardedMasters(Masters):
+class ShardedMasterWeights(MasterWeights):
     """This process's slices of the float32 weights, which share their storage with the sharded module."""
 
     def __init__(self, module: Decoder, original: Decoder, world: World) -> None:
@@ -87,14 +87,14 @@ class ShardedMasters(Masters):
             own[name].copy_(value.full_tensor())
 
 
-class SplitMatrices(Matrices):
+class SplitMuonParams(MuonParams):
     """Matrices of which every process holds some rows: each is made whole in one of them, in turn.
 
     Rows go to the process that computes a matrix and come back as rows of its update: two exchanges for all matrices
     of one shape, and no process computes what another one does.
     """
 
-    def __init__(self, masters: ShardedMasters, world: World, products: torch.dtype = torch.float32) -> None:
+    def __init__(self, masters: ShardedMasterWeights, world: World, products: torch.dtype = torch.float32) -> None:
         super().__init__(products)
         self.world = world
         self.shapes = {id(local): masters.sharded[name].shape for name, local in masters.named.items()}
@@ -141,7 +141,7 @@ def total_norm(grads: list[Tensor], world: World) -> Tensor:
 
 
 def local_slices(
-    masters: ShardedMasters, optimizer: Mapping[str, Tensor], world: World
+    masters: ShardedMasterWeights, optimizer: Mapping[str, Tensor], world: World
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """(what this process has to save, where each tensor begins in the whole one).
 

@@ -45,7 +45,7 @@ from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent_config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.loop import NonFiniteLoss
 from unitok_training.trainer.metrics import Reporter
-from unitok_training.trainer.optimizer import Matrices, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
+from unitok_training.trainer.optimizer import MuonParams, OptimConfig, Optimizer, clip_gradients, embedding_names, rate
 
 PARTS = ("encoder", "adapter", "decoder")
 FREE_TO_CHANGE = (
@@ -121,7 +121,7 @@ class LatentTrainer:
             name: Optimizer(
                 moving,
                 self._optim(name),
-                Matrices(self.compute.products),
+                MuonParams(self.compute.products),
                 embeddings=embedding_names(self.modules[name]),
             )
             for name, moving in self.moving.items()

@@ -34,8 +34,8 @@ from unitok_training.checkpoint.state import (
     set_random_states,
 )
 from unitok_training.data.batch import Pack
-from unitok_training.data.example_options import PlanOptions
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.data.prefetch import Prefetcher
@@ -49,10 +49,10 @@ from unitok_training.objectives.pack_losses import (
 from unitok_training.objectives.token_loss import LossTable
 from unitok_training.trainer.config import FREE_TO_CHANGE, TrainConfig, completed, differences
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.fsdp import ShardedMasters, SplitMatrices, local_slices, shard_decoder, total_norm
+from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, local_slices, shard_decoder, total_norm
 from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.metrics import Reporter
-from unitok_training.trainer.optimizer import Masters, Matrices, Optimizer, clip_gradients, rate
+from unitok_training.trainer.optimizer import MasterWeights, MuonParams, Optimizer, clip_gradients, rate
 
 
 class NonFiniteLoss(InputError):
@@ -68,7 +68,7 @@ def train(
     *,
     mixture: Mixture,
     curriculum: Curriculum | None = None,
-    plans: PlanOptions | None = None,
+    plans: ExampleOptions | None = None,
     pieces: Sequence[str] | None = None,
     world: World | None = None,
     resume: bool = True,
@@ -82,7 +82,7 @@ def train(
     size or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
     """
     world = world or World()
-    source = PlanSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
+    source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
     source.check(config.pack_size)
     if curriculum is not None and curriculum.tasks and not source.options.repeat:  # the same few have no order
         source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
@@ -96,7 +96,9 @@ def train(
 class Trainer:
     """The state of a run: weights, optimizer, place in the data, step."""
 
-    def __init__(self, config: TrainConfig, decoder: Decoder, source: PlanSource, out: Path, *, world: World) -> None:
+    def __init__(
+        self, config: TrainConfig, decoder: Decoder, source: ExampleSource, out: Path, *, world: World
+    ) -> None:
         self.config, self.decoder, self.source, self.out, self.world = config, decoder, source, out, world
         self.checkpoints = out / "checkpoints"
         self.stream = PackStream(
@@ -109,16 +111,16 @@ class Trainer:
         torch.manual_seed(config.seed)
         world.broadcast_([parameter.data for parameter in decoder.parameters()])
         decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
-        self.masters: Masters
+        self.masters: MasterWeights
         self.compute = resolve(world.device, config.precision)
         self.sharded = config.shard and world.size > 1
         if self.sharded:
             self.decoder = shard_decoder(decoder, self.compute, world)
-            self.masters = split = ShardedMasters(self.decoder, decoder, world)
-            self.optimizer = Optimizer(split.named, config.optim, SplitMatrices(split, world, self.compute.products))
+            self.masters = split = ShardedMasterWeights(self.decoder, decoder, world)
+            self.optimizer = Optimizer(split.named, config.optim, SplitMuonParams(split, world, self.compute.products))
         else:
-            self.masters = Masters(decoder, self.compute.weights)
-            self.optimizer = Optimizer(self.masters.named, config.optim, Matrices(self.compute.products))
+            self.masters = MasterWeights(decoder, self.compute.weights)
+            self.optimizer = Optimizer(self.masters.named, config.optim, MuonParams(self.compute.products))
         names, table = stream_table(source.vocabulary)
         self.losses = LossTable(source.keys, names, table, world.device)
         self.step = 0
@@ -158,7 +160,7 @@ class Trainer:
         if (joins := found.state["settings"].get("joins")) and self.source.curriculum.tasks:
             # Where tasks joined in stays where it was, also if the run is to be longer now.
             self.source.schedule = Schedule(self.source.mixture, seed=self.config.seed, joins=joins)
-        defaults = {"train": asdict(TrainConfig()), "plans": asdict(PlanOptions())}
+        defaults = {"train": asdict(TrainConfig()), "plans": asdict(ExampleOptions())}
         for name, old, new in differences(completed(found.state["settings"], defaults), self.settings()):
             if name not in FREE_TO_CHANGE:
                 raise InputError(
@@ -176,7 +178,7 @@ class Trainer:
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over weights, optimizer, random states and the place in the data."""
         masters = self.masters
-        load_module(masters.original if isinstance(masters, ShardedMasters) else self.decoder, checkpoint.model)
+        load_module(masters.original if isinstance(masters, ShardedMasterWeights) else self.decoder, checkpoint.model)
         with torch.no_grad():
             for name, value in masters.named.items():
                 value.copy_(masters.part(name, checkpoint.model[name]))
@@ -190,7 +192,7 @@ class Trainer:
         """Write a checkpoint beside training; all processes call it. `finish_saving` waits for it."""
         path = self.checkpoints / f"step_{self.step:08d}"
         state = {"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()}
-        if isinstance(self.masters, ShardedMasters):
+        if isinstance(self.masters, ShardedMasterWeights):
             slices, offsets = local_slices(self.masters, self.optimizer.tensors(), self.world)
             share = Share(
                 rank=self.world.rank,

@@ -86,7 +86,7 @@ def clip_gradients(grads: list[Tensor], limit: float, norm: Tensor | None = None
     return norm
 
 
-class Masters:
+class MasterWeights:
     """The float32 weights that the optimizer moves.
 
     They are the module's own parameters, or, where the module is to compute in another dtype, copies of them made
@@ -149,8 +149,8 @@ def embedding_names(module: nn.Module) -> set[str]:
 
 
 def optimizer_of(module: nn.Module, config: OptimConfig, products: torch.dtype = torch.float32) -> Optimizer:
-    """Over every parameter of a module; `products` as for `Matrices`."""
-    return Optimizer(dict(module.named_parameters()), config, Matrices(products), embeddings=embedding_names(module))
+    """Over every parameter of a module; `products` as for `MuonParams`."""
+    return Optimizer(dict(module.named_parameters()), config, MuonParams(products), embeddings=embedding_names(module))
 
 
 class Optimizer:
@@ -168,7 +168,7 @@ class Optimizer:
         self,
         named: Mapping[str, nn.Parameter],
         config: OptimConfig,
-        matrices: Matrices | None = None,
+        matrices: MuonParams | None = None,
         *,
         embeddings: Collection[str] = (),
     ) -> None:
@@ -245,7 +245,7 @@ def descend(optimizer: Optimizer, loss: Tensor, *, step: int, steps: int) -> Non
     optimizer.step(rate(step, steps=steps, config=optimizer.config))
 
 
-class Matrices:
+class MuonParams:
     """How Muon comes by whole matrices: here this process holds them.
 
     Args:
@@ -274,11 +274,11 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float,
         weight_decay: float,
-        matrices: Matrices | None = None,
+        matrices: MuonParams | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.found_inf: Tensor | None = None
-        self.matrices = matrices or Matrices()
+        self.matrices = matrices or MuonParams()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.data.example_options import PlanOptions
+from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes import latent as latent_recipes
 from unitok_training.recipes.decoder import Shape, nearest, overridden
@@ -47,7 +47,7 @@ class StreamArm:
 
     mixture: Mixture
     """Tasks and their weights."""
-    plans: PlanOptions = field(default_factory=PlanOptions)
+    plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
     train: TrainConfig
     """Packs, precision, optimizer; the budget decides the steps, the comparison the seed."""
@@ -108,7 +108,7 @@ def compare() -> CompareRecipe:
     """The phrase corpus on two CPU cores: nine trainings, two side by side, in three quarters of an hour."""
     optim = OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4)
     train = TrainConfig(steps=150, pack_size=4096, packs_per_step=1, window=4096, compile=False, optim=optim)
-    plans = PlanOptions(text_weight=2.0)
+    plans = ExampleOptions(text_weight=2.0)
     return CompareRecipe(
         name="compare",
         decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),

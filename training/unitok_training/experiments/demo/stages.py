@@ -218,7 +218,7 @@ def demo_recipe(settings: Settings) -> Recipe:
 
 def usable_mixture(mixture: Mixture, shards: Shards) -> Mixture:
     """The mixture without the tasks that these shards cannot serve: one language, no alignments, no text."""
-    from unitok_training.data.examples import PlanSource
+    from unitok_training.data.examples import ExampleSource
 
     vocabulary = None
     kept = {}
@@ -226,7 +226,7 @@ def usable_mixture(mixture: Mixture, shards: Shards) -> Mixture:
     vocabulary = tokenizers.vocabulary(shards.languages)
     for task, weight in mixture.tasks.items():
         try:
-            source = PlanSource(
+            source = ExampleSource(
                 shards, vocabulary, Mixture(tasks={task: weight}), seed=0, pieces=tokenizers.text.pieces()
             )
             source.check(4096)
