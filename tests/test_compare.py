@@ -28,6 +28,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
 from unitok_training.experiments.compare.report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
 from unitok_training.experiments.compare.run import (
+    KNOWN_AS,
     CompareConfig,
     run_compare,
     settings_of,
@@ -72,7 +73,7 @@ def run(config: CompareConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
     """All stages of a tiny comparison, in this process: torch is imported once and not a dozen times."""
     out = tmp_path_factory.mktemp("runs") / "compare"
     recipe = load_compare_recipe("tiny")
-    pipeline = Pipeline(out, stages(recipe, config), settings_of(recipe, config), threads=1)
+    pipeline = Pipeline(out, stages(recipe, config), settings_of(recipe, config), threads=1, known_as=KNOWN_AS)
     (out / "stages").mkdir(parents=True)
     write_json(out / "pipeline.json", pipeline.config)
     for stage in pipeline.stages:
@@ -123,7 +124,7 @@ def test_a_change_of_one_approach_repeats_that_approach_alone() -> None:
 
     def keys(*overrides: str) -> dict[str, str]:
         recipe = load_compare_recipe("compare", overrides)
-        return Pipeline(Path(), stages(recipe, config), settings_of(recipe, config), threads=1).keys
+        return Pipeline(Path(), stages(recipe, config), settings_of(recipe, config), threads=1, known_as=KNOWN_AS).keys
 
     before = keys()
     changed = {name for name, key in keys("latent.adapter.stride=3").items() if key != before[name]}

@@ -37,7 +37,7 @@ from unitok_training.runs.stage_graph import run_stage, stage_key
 
 TINY = CorrectionConfig(
     source="my/metadata.jsonl",
-    recognizer="model/tokenizers/units",
+    recogniser="model/tokenizers/units",
     train_lists=3,
     test_lists=2,
     dev_draws=2,
@@ -157,6 +157,6 @@ def test_slips_are_told_before_anything_runs(run: Path, tmp_path: Path) -> None:
         run_correction(run, tmp_path / "out", CorrectionConfig(source="my/metadata.jsonl"))
     with pytest.raises(InputError, match="no manifest"):
         run_correction(
-            run, tmp_path / "out", CorrectionConfig(recognizer="model/tokenizers/units", source="none.jsonl")
+            run, tmp_path / "out", CorrectionConfig(recogniser="model/tokenizers/units", source="none.jsonl")
         )
     assert not (tmp_path / "out").exists()

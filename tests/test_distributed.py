@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from tests import toy_shards
+from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.loop import train
@@ -92,12 +92,12 @@ from pathlib import Path
 
 import torch
 
-from tests import toy_shards
+from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.trainer.config import TrainConfig
 
 
@@ -122,7 +122,7 @@ config = TrainConfig(steps=60, pack_size=256, packs_per_step=2, window=64, preci
 vocabulary = toy_shards.vocabulary()
 with world_from_environment("cpu") as world:
     decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=32, layers=1, heads=2, kv_heads=1))
-    source = PlanSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, Mixture(tasks={"asr": 1.0}), seed=0)
+    source = ExampleSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, Mixture(tasks={"asr": 1.0}), seed=0)
     Fragile(config, decoder, source, Path(sys.argv[1]), world=world).run()
 """
 

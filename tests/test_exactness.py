@@ -39,13 +39,13 @@ from pathlib import Path
 
 import torch
 
-from tests import toy_shards
+from tests.support import toy_shards
 from tests.test_exactness import PACKS_PER_STEP, STEPS, MIXTURE, pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.config import TrainConfig
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 
 
 class Recorder(Trainer):
@@ -61,7 +61,7 @@ config = TrainConfig(steps=STEPS, pack_size=128, packs_per_step=PACKS_PER_STEP, 
 vocabulary = toy_shards.vocabulary()
 with world_from_environment("cpu") as world:
     decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=16, layers=1, heads=1, kv_heads=1))
-    source = PlanSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, MIXTURE, seed=config.seed)
+    source = ExampleSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, MIXTURE, seed=config.seed)
     seen = []
     trainer = Recorder(config, decoder, source, out, world=world)
     trainer.resume()

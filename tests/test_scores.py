@@ -8,7 +8,6 @@ from unitok.nbest.correction import majority
 from unitok.nbest.lists import Heard, NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic, compared, words
-from unitok_training.evaluation.evaluate import target_of
 from unitok_training.evaluation.metrics import (
     bleu,
     bleu_label,
@@ -21,7 +20,7 @@ from unitok_training.evaluation.metrics import (
     wer,
 )
 from unitok_training.evaluation.nbest import list_errors, oracle_scores
-from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
+from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores, target_of
 from unitok_training.reports.demo import counted
 
 

@@ -24,14 +24,14 @@ from pathlib import Path
 
 import torch
 
-from tests import toy_shards
+from tests.support import toy_shards
 from tests.test_exactness import pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import World, world_from_environment
 from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.data.examples import PlanSource
+from unitok_training.data.examples import ExampleSource
 from unitok_training.trainer.config import TrainConfig
 
 
@@ -52,7 +52,7 @@ def work(out, stop, precision, optimizer):
                                         qk_norm=True))
         shards = toy_shards.ToyShards(toy_shards.corpus())
         mixture = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
-        trainer = Recorder(config, decoder, PlanSource(shards, vocabulary, mixture, seed=0), out, world=world)
+        trainer = Recorder(config, decoder, ExampleSource(shards, vocabulary, mixture, seed=0), out, world=world)
         trainer.resume()
         first = trainer.step
         trainer.run(stop_after=stop)
