@@ -223,7 +223,7 @@ def test_a_cascade_answers_with_its_stages(model: str, wav: str, capsys: pytest.
     languages = ["--source", "en", "--target", "de", "--front-end", "cascade"]
     assert main(["generate", model, "--task", "s2tt", *languages, wav]) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 2 and "transcript (recognize" in err and "translation (translate" in err
+    assert out.count("\n") == 2 and "transcript (recognise" in err and "translation (translate" in err
     assert "cascade" in fails(capsys, "generate", model, "--task", "lm", "--lang", "en", "--front-end", "cascade", "")
     unknown = ["--recognizer", "nobody"]
     assert "nobody" in fails(capsys, "generate", model, "--task", "s2tt", *languages, *unknown, wav)
