@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
+from unitok.cli.heeded import check_heeded
 from unitok.cli.options import add_precision, precision_override, seed_option
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--front-end latent reads speech for asr, s2tt and s2st; the task is {options.task}")
     if options.beams < 1:
         raise InputError(f"--beams is {options.beams}: give 1 or more")
+    check_heeded(options)
 
 
 def check_out(model: Model, options: argparse.Namespace) -> None:
