@@ -133,7 +133,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "model_type is 'gemma'": {"model_type": "gemma"},
     "rope scaling 'yarn'": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
     "hidden_act 'gelu'": {"hidden_act": "gelu"},
-    "quantised": {"quantization_config": {"bits": 4}},
+    "quantized": {"quantization_config": {"bits": 4}},
     "hidden_size is None": {"hidden_size": None},
     "partial_rotary_factor 0.5": {"partial_rotary_factor": 0.5},
     "config.json means": {"intermediate_size": 96},

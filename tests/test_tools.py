@@ -203,12 +203,12 @@ def requests() -> list[tuple[str, str]]:
     things = ("it", "the recording", "my message", "this clip", "the meeting", "that sentence", "the news")
     for thing in things:
         found += [(f"read {thing} aloud", "speak lang=en"), (f"say {thing} slowly", "speak lang=en")]
-        found += [(f"transcribe {thing}", "recognize lang=en"), (f"write down {thing}", "recognize lang=en")]
-        found.append((f"what was said in {thing}?", "recognize lang=en"))
+        found += [(f"transcribe {thing}", "recognise lang=en"), (f"write down {thing}", "recognise lang=en")]
+        found.append((f"what was said in {thing}?", "recognise lang=en"))
     return [
         *found,
         ("could you pronounce this", "speak lang=en"),
-        ("please recognize it", "recognize lang=en"),
+        ("please recognize it", "recognise lang=en"),
         ("speak up", "speak lang=en"),
     ]
 

@@ -30,7 +30,7 @@ from unitok_training.recipes.decoder import Shape
 from unitok_training.trainer.optimizer import OptimConfig
 
 WANTED: Mapping[str, tuple[str, ...]] = {
-    "recognize lang=en": ("transcribe {}", "write down {}", "turn {} into text", "write out {}"),
+    "recognise lang=en": ("transcribe {}", "write down {}", "turn {} into text", "write out {}"),
     "translate target=de": ("translate {} into german", "put {} into german", "give a german version of {}"),
     "translate target=fr": ("translate {} into french", "put {} into french", "give a french version of {}"),
     "speak lang=en": ("read {} aloud", "say {} slowly", "pronounce {}", "read {} to me"),
