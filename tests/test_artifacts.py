@@ -56,7 +56,7 @@ def test_tokenizers_and_shards_belong_together_still(tmp_path: Path) -> None:
     tokenizers = TokenizerSet.load(FOLDER / "plain/tokenizers")
     shards = Shards.open(FOLDER / "shards", check=True)
     vocabulary = Model.load(FOLDER / "plain").vocabulary
-    for stream in tokenizers.streams():
+    for stream in tokenizers.infos():
         assert shards.streams[stream.name] == stream, "a fingerprint that changes orphans everybody's shards"
         vocabulary.check(stream, "the shards", "the model")
     assert len(shards) == 16

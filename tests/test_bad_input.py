@@ -261,7 +261,7 @@ def test_shards_of_another_schema(shop: Workshop, shards: Path, tmp_path: Path) 
 def test_shards_of_another_vocabulary(shop: Workshop, tmp_path: Path) -> None:
     own = TokenizerSet.load(shop.tokenizers)
     text = SentencePieceText.train(["completely different words are read here every other day"] * 20, 300)
-    TokenizerSet(text=text, units=own.units, codes=own.codes).save(tmp_path / "other")
+    TokenizerSet.of(text, own.unit_tokenizer, own.codec).save(tmp_path / "other")
     works("prepare", shop.manifest, tmp_path / "shards", "--tokenizers", tmp_path / "other")
     refused(*shop.train(tmp_path / "run", "--shards", tmp_path / "shards"), saying=("text", "prepare"))
     refused("evaluate", shop.model, tmp_path / "shards", saying=("text", "prepare"))

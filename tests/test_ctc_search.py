@@ -49,8 +49,8 @@ def test_the_sum_over_alignments_beats_the_best_path() -> None:
 
 def test_a_network_hears_lists(tmp_path: Path) -> None:
     model = tiny_model()
-    assert model.tokenizers.units is not None
-    encoder = model.tokenizers.units.encoder
+    assert model.tokenizers.unit_tokenizer is not None
+    encoder = model.tokenizers.unit_tokenizer.encoder
     assert isinstance(encoder, CtcEncoder)
     sounds = [speech(seed=1), speech(1.1, seed=2)]
     both = CtcRecognizer(encoder).recognize(sounds, lang="en", n_best=4)

@@ -101,7 +101,7 @@ def asked(root: Path) -> tuple[str, Path]:
 
 def test_the_model_keeps_the_description(root: Path) -> None:
     model = Model.load(root / "run/model")
-    assert model.tokenizers.units is None and list(model.elsewhere) == ["units"]
+    assert model.tokenizers.unit_tokenizer is None and list(model.elsewhere) == ["units"]
     assert model.elsewhere["units"] == Shards.open(root / "shards").streams["units"]
     assert json.loads((root / "run/model/unitok.json").read_text("utf-8"))["elsewhere"] == ["units"]
 

@@ -254,7 +254,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     words = [*WORDS, *(word for line in SCRIPTS for word in line.split()), "🏠", "🙂"]
     lines = [" ".join(random.choice(words, 6)) for _ in range(200)]
     text = SentencePieceText.train(lines, 700, kind=request.param)
-    vocabulary = TokenizerSet(text=text).vocabulary(["en"])
+    vocabulary = TokenizerSet.of(text).vocabulary(["en"])
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "tokenizer.json").write_text(tokenizer_json(text, vocabulary), encoding="utf-8")
     write_json(folder / "tokenizer_config.json", tokenizer_config(text, vocabulary, max_positions=64))

@@ -122,7 +122,7 @@ def test_saved_twice_it_is_the_same_and_an_export_agrees(name: str, hosts: dict[
     host.save(tmp_path)
     again = load_text_tokenizer(tmp_path)
     assert isinstance(again, HostText) and again.json == host.json and again.fingerprint == host.fingerprint
-    vocabulary = TokenizerSet(text=host).vocabulary(["en"])
+    vocabulary = TokenizerSet.of(host).vocabulary(["en"])
     exported = library.Tokenizer.from_str(tokenizer_json(host, vocabulary))
     exported.encode_special_tokens = True
     for text in (" hello", "hello", "  two  spaces\n", "", " \n x "):

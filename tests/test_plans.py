@@ -282,7 +282,7 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
         fields = {name: made[name] for name in ("id", "group", "lang", "speaker", "split")}
         rows.append(Row(**fields, text=text, words=tuple(spoken), tokens=tokens, extras=made["extras"]))
     tokenizer = SentencePieceText.train([row.text or "" for row in rows], 320)
-    tokenizers = TokenizerSet(text=tokenizer)
+    tokenizers = TokenizerSet.of(tokenizer)
     described = {name: info for name, info in toy_shards.streams().items() if name != "text"}
     shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
     text, *speech = shards.streams.values()

@@ -48,20 +48,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizers(corpus: Path) -> TokenizerSet:
     recordings = [read_audio(corpus / f"{index}.flac", sample_rate=16000) for index in range(5)]
     units = UnitTokenizer.fit(MfccEncoder(), recordings, 6, seed=0)
-    return TokenizerSet(text=SentencePieceText.train(TEXTS, 300), units=units)
+    return TokenizerSet.of(SentencePieceText.train(TEXTS, 300), units)
 
 
 def test_shards_hold_what_the_tokenizers_say(corpus: Path, tokenizers: TokenizerSet, tmp_path: Path) -> None:
     rows = read_manifest(corpus / "manifest.jsonl")
     shards = prepare_shards(rows, tokenizers, tmp_path / "s")
     assert len(shards) == 5 and shards.languages == ["de", "en"] and shards.id.tolist() == [row.id for row in rows]
-    assert tokenizers.units is not None
+    assert tokenizers.unit_tokenizer is not None
     units, offsets = shards.ragged("units")
     durations = shards.ragged("units_durations")[0]
     text_ids, text_offsets = shards.ragged("text_ids")
     for index, row in enumerate(rows):
         part = slice(offsets[index], offsets[index + 1])
-        assert np.array_equal(expand(units[part], durations[part]), tokenizers.units.encode(row.load(16000)))
+        assert np.array_equal(expand(units[part], durations[part]), tokenizers.unit_tokenizer.encode(row.load(16000)))
         ids = text_ids[text_offsets[index] : text_offsets[index + 1]]
         assert tokenizers.text.decode(ids.tolist()) == row.text
     assert validate_shards(tmp_path / "s")["rows"] == 5
@@ -72,17 +72,17 @@ def test_shards_hold_what_the_tokenizers_say(corpus: Path, tokenizers: Tokenizer
 
 def test_one_pass_gives_units_and_the_codes_that_carry_them(corpus: Path, tmp_path: Path) -> None:
     bundle = tiny_model.tokenizers()
-    assert bundle.codes_carry_units and bundle.units is not None and bundle.codes is not None
+    assert bundle.carried == {"units": "codes"} and bundle.unit_tokenizer is not None and bundle.codec is not None
     rows = read_manifest(corpus / "manifest.jsonl")
     shards = prepare_shards(rows, bundle, tmp_path / "s")
     units, offsets = shards.ragged("units")
     durations = shards.ragged("units_durations")[0]
     for index, row in enumerate(rows):
         part = slice(offsets[index], offsets[index + 1])
-        assert np.array_equal(expand(units[part], durations[part]), bundle.units.encode(row.load(16000)))
-        assert np.array_equal(shards.codes(index), bundle.codes.encode(row.load(16000)))
+        assert np.array_equal(expand(units[part], durations[part]), bundle.unit_tokenizer.encode(row.load(16000)))
+        assert np.array_equal(shards.codes(index), bundle.codec.encode(row.load(16000)))
     other = UnitTokenizer.fit(MfccEncoder(), [row.load(16000) for row in rows], 6, seed=0)
-    assert not TokenizerSet(text=bundle.text, units=other, codes=bundle.codes).codes_carry_units
+    assert not TokenizerSet.of(bundle.text, other, bundle.codec).carried
 
 
 def test_datasets_opens_a_part(corpus: Path, tokenizers: TokenizerSet, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_flipped_byte_and_a_missing_file_are_named(corpus: Path, tokenizers: T
 def test_tokens_made_elsewhere_need_a_description_and_no_audio(tokenizers: TokenizerSet, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"text": "a dog ran", "units": [3, 3, 1, 2]}\n{"units": [4, 0]}\n', encoding="utf-8")
-    text_only = TokenizerSet(text=tokenizers.text)
+    text_only = TokenizerSet.of(tokenizers.text)
     with pytest.raises(InputError, match="describe the stream"):
         prepare_shards(read_manifest(path), text_only, tmp_path / "s")
     info = StreamInfo("units", "units", "elsewhere", Fraction(25), (5,), deduplicated=True)

@@ -117,7 +117,7 @@ def import_hf(
         return _restore(root, Path(out))
     host = HostText.from_folder(root)
     speech = TokenizerSet.load(tokenizers) if tokenizers is not None else None
-    joined = TokenizerSet(text=host, units=speech.units if speech else None, codes=speech.codes if speech else None)
+    joined = TokenizerSet.of(host, *(speech.speech.values() if speech else ()))
     decoder = load_core(root)
     if host.size > decoder.config.vocab_size:
         raise InputError(
@@ -162,7 +162,7 @@ def _export_as_llama(decoder: Decoder, draft: Path, vocabulary: Vocabulary) -> N
 def _restore(root: Path, out: Path) -> Path:
     """The model directory that an export came from, with the weights that the folder holds now."""
     vocabulary = Vocabulary.load(root / OWN / "vocabulary.json")
-    for stream in TokenizerSet.load(root / OWN / "tokenizers").streams():
+    for stream in TokenizerSet.load(root / OWN / "tokenizers").infos():
         vocabulary.check(stream, f"{root / OWN}/tokenizers")
     experts = read_json(root / "config.json").get("model_type") == MIXTRAL
     decoder = load_mixtral(root) if experts else load_core(root)

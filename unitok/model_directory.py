@@ -91,7 +91,7 @@ def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, e
 
     Directories of earlier versions, which had no streams made elsewhere, do not say so: `elsewhere` is then None.
     """
-    own = {stream.name for stream in tokenizers.streams()}
+    own = {stream.name for stream in tokenizers.infos()}
     if elsewhere is not None and (lost := set(vocabulary.streams) - own - set(elsewhere)):
         raise InputError(
             f"{root}: tokenizers/{min(lost)} is missing, which makes stream {min(lost)!r}; copy the folder again"
@@ -101,7 +101,7 @@ def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, e
 def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     tokenizers = TokenizerSet.load(root / "tokenizers")
-    for stream in tokenizers.streams():
+    for stream in tokenizers.infos():
         vocabulary.check(stream, f"{root}/tokenizers", f"{root}/vocabulary.json")
     check_origin(root, vocabulary, tokenizers, config.get("elsewhere"))
     decoder = read_decoder(root, dtype)

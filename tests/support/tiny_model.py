@@ -44,7 +44,7 @@ def tokenizers() -> TokenizerSet:
     units = UnitTokenizer.fit(encoder, [speech(seed=seed) for seed in range(4)], UNITS, seed=0)
     sizes = MelCodecConfig(width=16, latent=8, codebooks=2, cardinality=8, units=units.cardinality, blocks=1)
     codec = MelCodec(MelCodecNetwork(sizes, MelConfig().num_mels), units, MelConfig())
-    return TokenizerSet(text=SentencePieceText.train(texts, 320), units=units, codes=codec)
+    return TokenizerSet.of(SentencePieceText.train(texts, 320), units, codec)
 
 
 def tiny_model(languages: tuple[str, ...] = ("en", "de"), **changes: Any) -> Model:
@@ -53,15 +53,17 @@ def tiny_model(languages: tuple[str, ...] = ("en", "de"), **changes: Any) -> Mod
     vocabulary = bundle.vocabulary(languages)
     generator = torch.Generator().manual_seed(1)
     sizes = DecoderConfig(vocab_size=vocabulary.size, width=32, layers=2, heads=2, kv_heads=1)
-    assert bundle.units is not None and bundle.codes is not None
+    assert bundle.unit_tokenizer is not None and bundle.codec is not None
     torch.manual_seed(2)
-    synthesizer = UnitMel(UnitMelConfig(units=bundle.units.cardinality, width=16, blocks=1, voice=4), MelConfig())
+    synthesizer = UnitMel(
+        UnitMelConfig(units=bundle.unit_tokenizer.cardinality, width=16, blocks=1, voice=4), MelConfig()
+    )
     parts: dict[str, Any] = {
         "decoder": Decoder(sizes, generator=generator).eval(),
         "vocabulary": vocabulary,
         "tokenizers": bundle,
         "vocoder": Vocoder(None, synthesizer.eval(), {"anna": np.ones(4, np.float32)}),
-        "prompts": {"anna": bundle.codes.encode(speech(seed=9))[:10].astype(np.int32)},
+        "prompts": {"anna": bundle.codec.encode(speech(seed=9))[:10].astype(np.int32)},
     }
     return Model(**{**parts, **changes})
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
+from unitok_tokenizers.grammar.streams import columns_of
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 
 TEXT_PIECES = 24
@@ -39,6 +40,7 @@ class ToyShards:
     def __init__(self, rows: Sequence[dict[str, Any]], names: Sequence[str] = ("text", "units", "codes")) -> None:
         self.rows = list(rows)
         self.streams = {name: info for name, info in streams().items() if name in names}
+        self.ragged_columns = {column: info.name for info in self.streams.values() for column in columns_of(info)}
         for column in ("id", "lang", "speaker", "split", "group"):
             setattr(self, column, np.array([row.get(column, "") for row in rows], dtype=object).astype(str))
 

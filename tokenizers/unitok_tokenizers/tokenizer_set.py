@@ -1,81 +1,137 @@
-"""The tokenizers of a model, saved and loaded as one folder."""
+"""The tokenizers of a model, one for each stream that it makes itself, saved and loaded as one folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
-from unitok_tokenizers.acoustic.registry import load_codec
+from unitok_tokenizers.acoustic.registry import CODECS
 from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, intact
-from unitok_tokenizers.grammar.streams import ELSEWHERE
+from unitok_tokenizers.files import atomic_directory, intact, read_json
+from unitok_tokenizers.grammar.streams import ELSEWHERE, STREAM_NAME
 from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
 from unitok_tokenizers.text.tokenizers import TextTokenizer, load_text_tokenizer
 
-PARTS = ("text", "units", "codes")
+
+class Tokenizer(Protocol):
+    """What makes a stream of ids, of whatever kind."""
+
+    name: str
+
+    def info(self) -> StreamInfo:
+        """The stream that it makes."""
+
+    def save(self, folder: Path) -> None:
+        """Write the folder that the loader of its kind reads; `class` in its `config.json` names it."""
+
+
+@runtime_checkable
+class SpeechTokenizer(Tokenizer, Protocol):
+    """What makes a stream of recordings."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it takes."""
+
+    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(S,) float32 each → ids (F,) or (F, Q) int64 each."""
+
+    def to(self, device: torch.device | str) -> SpeechTokenizer:
+        """Move what it computes with; returns itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSet:
-    """Text always; units and codes where the model has them."""
+    """Stream name → tokenizer; text always, others where the model makes them. A stream may do without one."""
 
-    text: TextTokenizer
-    units: UnitTokenizer | None = None
-    codes: AcousticTokenizer | None = None
+    streams: Mapping[str, Tokenizer]
+    """In the order in which their ids follow one another: text first."""
 
-    def streams(self) -> list[StreamInfo]:
-        """Descriptions of all streams, text first. Units that the first codebook holds share its ids."""
-        found = [tokenizer.info() for tokenizer in (self.text, self.units, self.codes) if tokenizer is not None]
-        if not self.codes_carry_units:
-            return found
-        text, units, codes = found
-        return [text, replace(units, views=codes.name), codes]
+    def __post_init__(self) -> None:
+        assert next(iter(self.streams)) == "text", "text comes first"
+        wrong = [name for name, tokenizer in self.streams.items() if tokenizer.name != name]
+        assert not wrong, f"{wrong} do not make the streams that they stand for"
+
+    @staticmethod
+    def of(text: TextTokenizer, *others: Tokenizer | None) -> TokenizerSet:
+        """Tokenizers by their own names; None stands for one that is not there."""
+        return TokenizerSet(streams={one.name: one for one in (text, *others) if one is not None})
+
+    # -- what it holds ------------------------------------------------------------------------------------------
+
+    @property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer."""
+        return cast(TextTokenizer, self.streams["text"])
+
+    @property
+    def speech(self) -> dict[str, SpeechTokenizer]:
+        """Those that read recordings."""
+        return {name: one for name, one in self.streams.items() if isinstance(one, SpeechTokenizer)}
+
+    @property
+    def unit_tokenizer(self) -> UnitTokenizer | None:
+        """What makes the stream `units`."""
+        found = self.streams.get("units")
+        assert found is None or isinstance(found, UnitTokenizer)
+        return found
+
+    @property
+    def codec(self) -> AcousticTokenizer | None:
+        """What makes the stream `codes`."""
+        return cast(AcousticTokenizer | None, self.streams.get("codes"))
+
+    @property
+    def detector(self) -> SpeechDetector | None:
+        """What knows speech from other sounds: the recognizer behind the units, if it was trained among noises."""
+        encoder = None if self.unit_tokenizer is None else self.unit_tokenizer.encoder
+        return encoder if isinstance(encoder, CtcEncoder) and encoder.knows_noise else None
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """Units stream → codec whose first codebook holds these very units: one pass over the audio gives both."""
+        units = {name: one.fingerprint for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
+        codecs = {one.units.fingerprint: name for name, one in self.streams.items() if isinstance(one, MelCodec)}
+        return {name: codecs[fingerprint] for name, fingerprint in units.items() if fingerprint in codecs}
+
+    def infos(self) -> list[StreamInfo]:
+        """Descriptions of all streams, text first. Units that a first codebook holds share its ids."""
+        carried = self.carried
+        return [replace(one.info(), views=carried.get(name)) for name, one in self.streams.items()]
 
     def vocabulary(self, languages: Sequence[str], elsewhere: Sequence[StreamInfo] = ()) -> Vocabulary:
         """The vocabulary that these tokenizers, streams made elsewhere and languages make.
 
         Of a stream that has both, the tokenizer counts; whoever has the tokens compares (`Vocabulary.check`).
         """
-        text, *speech = self.streams()
-        own = {stream.name for stream in speech}
-        others = [stream for stream in elsewhere if stream.name in ELSEWHERE and stream.name not in own]
+        text, *speech = self.infos()
+        others = [stream for stream in elsewhere if stream.name in ELSEWHERE and stream.name not in self.streams]
         return Vocabulary.build(text=text, streams=[*speech, *others], languages=languages, roles=self.text.roles)
 
-    @property
-    def detector(self) -> SpeechDetector | None:
-        """What knows speech from other sounds: the recognizer behind the units, if it was trained among noises."""
-        encoder = None if self.units is None else self.units.encoder
-        return encoder if isinstance(encoder, CtcEncoder) and encoder.knows_noise else None
-
-    @property
-    def codes_carry_units(self) -> bool:
-        """Whether the first codebook holds these very units, so that one pass over the audio gives both."""
-        carried = self.codes.units if isinstance(self.codes, MelCodec) else None
-        return carried is not None and self.units is not None and carried.fingerprint == self.units.fingerprint
-
     def to(self, device: torch.device | str) -> TokenizerSet:
-        """Move the networks of units and codes; returns itself. Text has none."""
-        for tokenizer in (self.units, self.codes):
-            if tokenizer is not None:
-                tokenizer.to(device)
+        """Move the networks that read recordings; returns itself. Text has none."""
+        for tokenizer in self.speech.values():
+            tokenizer.to(device)
         return self
 
+    # -- files --------------------------------------------------------------------------------------------------
+
     def save(self, folder: Path | str) -> None:
-        """Write `text/`, `units/`, `codes/` atomically."""
-        with atomic_directory(folder, may_drop=PARTS) as draft:
-            self.text.save(draft / "text")
-            if self.units is not None:
-                self.units.save(draft / "units")
-            if self.codes is not None:
-                self.codes.save(draft / "codes")
+        """Write a folder for each stream, atomically."""
+        with atomic_directory(folder, may_drop=stream_folders(folder)) as draft:
+            for name, tokenizer in self.streams.items():
+                tokenizer.save(draft / name)
 
     @staticmethod
     def load(folder: Path | str) -> TokenizerSet:
@@ -84,8 +140,27 @@ class TokenizerSet:
         if not (root / "text").is_dir():
             raise InputError(f"{root} holds no tokenizers; make them with `unitok fit-tokenizers MANIFEST {root}`")
         with intact(root, f"copy it again, or make it with `unitok fit-tokenizers MANIFEST {root}`"):
-            return TokenizerSet(
-                text=load_text_tokenizer(root / "text"),
-                units=UnitTokenizer.load(root / "units") if (root / "units").is_dir() else None,
-                codes=load_codec(root / "codes") if (root / "codes").is_dir() else None,
-            )
+            others = sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1] != ".")
+            speech = [load_speech_tokenizer(path) for path in others if path.name != "text"]
+            speech.sort(key=lambda one: isinstance(one, UnitTokenizer), reverse=True)  # units, then codes
+            return TokenizerSet.of(load_text_tokenizer(root / "text"), *speech)
+
+
+def stream_folders(folder: Path | str) -> set[str]:
+    """Names of the streams whose tokenizers a folder holds or may hold: what replacing it may drop."""
+    try:
+        found = {path.parent.name for path in Path(folder).glob("*/config.json")}
+    except (OSError, ValueError):  # no such folder can be; whoever writes it says so
+        found = set()
+    return {"text", "units", "codes", *(name for name in found if STREAM_NAME.fullmatch(name))}
+
+
+def load_speech_tokenizer(folder: Path) -> SpeechTokenizer:
+    """Read any registered unit tokenizer or codec; InputError for another class."""
+    name = read_json(folder / "config.json").get("class")
+    for registry in (UNIT_TOKENIZERS, CODECS):
+        if name in registry:
+            found: SpeechTokenizer = registry[name].load(folder)
+            return found
+    known = ", ".join([*UNIT_TOKENIZERS, *CODECS])
+    raise InputError(f"{folder}: unknown tokenizer {name!r}; known: {known}")

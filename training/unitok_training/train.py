@@ -123,8 +123,8 @@ def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start
         made.check(stream, str(data.folder), tokenizers)
     if base is None:
         return made
-    vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.streams()}
-    if lost := own - {stream.name for stream in bundle.streams()}:
+    vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
+    if lost := own - {stream.name for stream in bundle.infos()}:
         raise InputError(
             f"{tokenizers} has no tokenizer for {', '.join(sorted(lost))}, which {start} has; leave it out"
         )
@@ -168,7 +168,7 @@ def _finished(
     prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)
     characters = learned_texts(data)
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
-    vocoder = Vocoder(None) if bundle.codes is not None else None
+    vocoder = Vocoder(None) if bundle.codec is not None else None
     if base is not None:
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
         characters = wider_characters(base.characters, characters)

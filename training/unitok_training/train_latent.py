@@ -162,7 +162,7 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
                 model.vocabulary = model.vocabulary.append_language(code)
     else:
         text = fit_text(rows, FitConfig(text_pieces=recipe.text_pieces, seed=recipe.train.seed))
-        bundle = TokenizerSet(text=text)
+        bundle = TokenizerSet.of(text)
         vocabulary = bundle.vocabulary(languages)
         seeded = torch.Generator().manual_seed(recipe.train.seed)
         decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=seeded)

@@ -133,7 +133,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
     print(f"computes on {compute}", file=sys.stderr)
     tokenizers = fit_tokenizers(rows, options.out, config, notice=lambda line: print(line, file=sys.stderr))
-    print(json.dumps([stream.to_json() for stream in tokenizers.streams()], indent=2))
+    print(json.dumps([stream.to_json() for stream in tokenizers.infos()], indent=2))
 
 
 def run_prepare(options: argparse.Namespace) -> None:

@@ -84,9 +84,8 @@ class Answering:
     @property
     def sample_rate(self) -> int:
         """Hz of the audio that the tokenizers take."""
-        for tokenizer in (self.tokenizers.units, self.tokenizers.codes):
-            if tokenizer is not None:
-                return tokenizer.sample_rate
+        for tokenizer in self.tokenizers.speech.values():
+            return tokenizer.sample_rate
         if self.latent is not None:
             return self.latent.sample_rate
         if self.elsewhere:
@@ -96,14 +95,14 @@ class Answering:
     @property
     def elsewhere(self) -> dict[str, StreamInfo]:
         """Streams that were made elsewhere: the model knows their ids, and has no tokenizer that makes them."""
-        own = {"text": self.tokenizers.text, "units": self.tokenizers.units, "codes": self.tokenizers.codes}
-        return {name: stream for name, stream in self.vocabulary.streams.items() if own.get(name) is None}
+        own = self.tokenizers.streams
+        return {name: stream for name, stream in self.vocabulary.streams.items() if name not in own}
 
     def can_speak(self, kind: str) -> bool:
         """Whether units or codes become a waveform here."""
         if self.vocoder is None:
             return False
-        return self.vocoder.units is not None if kind == "units" else self.tokenizers.codes is not None
+        return self.vocoder.units is not None if kind == "units" else self.tokenizers.codec is not None
 
     @staticmethod
     def _without_tokenizer(stream: StreamInfo) -> str:
@@ -123,7 +122,7 @@ class Answering:
 
     def listening_rate(self, front_end: str | None = None) -> int:
         """Hz of the samples that a front end takes; see `heard`."""
-        if front_end == "latent" or (front_end is None and self.tokenizers.units is None):
+        if front_end == "latent" or (front_end is None and self.tokenizers.unit_tokenizer is None):
             return self.latent.sample_rate if self.latent is not None else self.sample_rate
         return self.sample_rate
 
@@ -153,7 +152,7 @@ class Answering:
         if stream is None:
             raise InputError("this model has no units; it cannot read speech")
         given = [is_tokens(one) for one in audio]
-        tokenizer = self.tokenizers.units
+        tokenizer = self.tokenizers.unit_tokenizer
         if tokenizer is None and not all(given):
             raise InputError(self._without_tokenizer(stream))
         sounds = [self._worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
@@ -193,7 +192,7 @@ class Answering:
         `front_end` is "tokens" or "latent"; None takes tokens where the model can make them, or is given them.
         InputError for another one.
         """
-        vectors = self.tokenizers.units is None and self.latent is not None and not all(map(is_tokens, audio))
+        vectors = self.tokenizers.unit_tokenizer is None and self.latent is not None and not all(map(is_tokens, audio))
         chosen = front_end or ("latent" if vectors else "tokens")
         if chosen == "tokens":
             return [(span, None) for span in self.speech_of(audio)]
@@ -222,7 +221,7 @@ class Answering:
     def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
         """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none."""
         self.check_voice(voice)
-        codec, stream = self.tokenizers.codes, self.vocabulary.streams.get("codes")
+        codec, stream = self.tokenizers.codec, self.vocabulary.streams.get("codes")
         if voice is None or stream is None:
             return ()
         if isinstance(voice, str) and voice in self.voices:
@@ -387,8 +386,8 @@ class Answering:
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
         """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""
         for span in reversed(outputs):
-            if span.kind == "codes" and self.tokenizers.codes is not None and self.vocoder is not None:
-                return self.vocoder.from_codes(span.content, self.tokenizers.codes)
+            if span.kind == "codes" and self.tokenizers.codec is not None and self.vocoder is not None:
+                return self.vocoder.from_codes(span.content, self.tokenizers.codec)
             if span.kind == "units" and self.vocoder is not None and "units" not in self.elsewhere:
                 return self.vocoder.from_units(span.content, voice=voice)
         return None

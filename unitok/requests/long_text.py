@@ -224,7 +224,7 @@ def _chooses_voice(request: Request) -> bool:
 
 def _with_voice_of(model: Answering, request: Request, result: Result) -> Request:
     """The request with the beginning of an answer's codes as its voice."""
-    codec, codes = model.tokenizers.codes, [span for span in result.outputs if span.kind == "codes"]
+    codec, codes = model.tokenizers.codec, [span for span in result.outputs if span.kind == "codes"]
     if codec is None or not codes or not len(codes[-1]):
         return request
     frames = max(1, round(VOICE_SECONDS * float(codec.info().frame_rate or 1)))

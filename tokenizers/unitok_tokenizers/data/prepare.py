@@ -30,7 +30,7 @@ from unitok_tokenizers.files import (
     sync_folder,
     write_json,
 )
-from unitok_tokenizers.grammar.streams import ELSEWHERE
+from unitok_tokenizers.grammar.streams import ELSEWHERE, columns_of, ids_column
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
@@ -60,7 +60,7 @@ def prepare_shards(
 
     Args:
         rows: the manifest's rows.
-        tokenizers: text always; units and codes where wanted.
+        tokenizers: text always; those of speech where wanted.
         out: folder to write; finished parts in it are kept.
         external: descriptions of streams made elsewhere that rows carry in `tokens`.
         max_seconds: longer recordings are skipped, and counted.
@@ -115,7 +115,7 @@ def _usable(row: Row, max_seconds: float) -> bool:
 
 
 def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[str, StreamInfo]) -> list[StreamInfo]:
-    streams = {info.name: info for info in tokenizers.streams()}
+    streams = {info.name: info for info in tokenizers.infos()}
     for name, info in external.items():
         if name not in ELSEWHERE or info.name != name or info.kind != name:
             raise InputError(f"stream {name!r}: tokens made elsewhere are {' or '.join(ELSEWHERE)}; name it so")
@@ -220,8 +220,8 @@ def tokenize_rows(
     skipped: dict[str, int] = {}
     kept: list[Row] = []
     samples: list[np.ndarray | None] = []
-    rate = next((t.sample_rate for t in (tokenizers.units, tokenizers.codes) if t is not None), 16000)
-    wants_audio = tokenizers.units is not None or tokenizers.codes is not None
+    rate = next((tokenizer.sample_rate for tokenizer in tokenizers.speech.values()), 16000)
+    wants_audio = bool(tokenizers.speech)
     for row in counted(rows, "row read"):
         audio = None
         if row.audio is not None and wants_audio:
@@ -267,8 +267,6 @@ def _columns(
                 index = with_audio[place]
                 heard[place] = keep(heard[place], rate, kept)
                 words[index] = [(word, moved(a, kept), moved(b, kept)) for word, a, b in words[index]]
-    names = {stream.name for stream in streams}
-    empty = np.zeros(0, dtype=np.int64)
     columns: dict[str, list[Any]] = {
         "id": [row.id for row in rows],
         "group": [row.group for row in rows],
@@ -283,27 +281,30 @@ def _columns(
         "offset": [row.offset for row in rows],
         "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
     }
-    heard_codes = [] if tokenizers.codes is None else tokenizers.codes.encode_batch(heard)
-    if "units" in names:
-        units = [np.asarray(row.tokens.get("units", empty)) for row in rows]
-        if tokenizers.units is not None:
-            heard_units = (
-                [codes[:, 0] for codes in heard_codes]
-                if tokenizers.codes_carry_units
-                else tokenizers.units.encode_batch(heard)
-            )
-            for index, found in zip(with_audio, heard_units):
-                units[index] = found
-        info = next(stream for stream in streams if stream.name == "units")
-        pairs = [deduplicate(one) if info.deduplicated else (one, np.ones_like(one)) for one in units]
-        columns["units"] = [pair[0] for pair in pairs]
-        columns["units_durations"] = [pair[1] for pair in pairs]
-    if "codes" in names:
-        codes = [np.asarray(row.tokens.get("codes", empty)) for row in rows]
-        for index, found in zip(with_audio, heard_codes):
-            codes[index] = found
-        columns["codes"] = [one.reshape(-1) for one in codes]
+    made = _encoded(heard, tokenizers)
+    empty = np.zeros(0, dtype=np.int64)
+    for stream in streams:
+        if stream.kind == "text":
+            continue
+        ids = [np.asarray(row.tokens.get(stream.name, empty)) for row in rows]
+        for index, one in zip(with_audio, made.get(stream.name, ())):
+            ids[index] = one
+        if stream.kind != "units":
+            columns[ids_column(stream.name)] = [one.reshape(-1) for one in ids]
+            continue
+        runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
+        for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
+            columns[column] = list(values)
     return columns
+
+
+def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet) -> dict[str, list[np.ndarray]]:
+    """Ids of recordings by stream; units that a codec carries are read off its codes."""
+    carried = tokenizers.carried
+    found = {name: one.encode_batch(heard) for name, one in tokenizers.speech.items() if name not in carried}
+    for name, codec in carried.items():
+        found[name] = [codes[:, 0] for codes in found[codec]]
+    return found
 
 
 def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence[StreamInfo]) -> None:
@@ -311,8 +312,7 @@ def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence
     import pyarrow
 
     types = {"seconds": pyarrow.float64(), "offset": pyarrow.float64()}
-    for name in ("text_ids", "units", "units_durations", "codes"):
-        types[name] = pyarrow.list_(pyarrow.int32())
+    types |= {column: pyarrow.list_(pyarrow.int32()) for stream in streams for column in columns_of(stream)}
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
     table = pyarrow.table(dict(columns), schema=schema)
     draft = draft_of(path)

@@ -14,13 +14,10 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, sha256_file
+from unitok_tokenizers.grammar.streams import columns_of, ids_column
 from unitok_tokenizers.grammar.vocabulary import StreamInfo
 
 FORMAT = 1
-RAGGED = ("text_ids", "units", "units_durations", "codes")
-"""Columns of id lists; codes are stored frame by frame, all codebooks of a frame together."""
-
-
 COLUMNS = {
     **dict.fromkeys(("id", "group", "lang", "speaker", "split", "text", "words", "audio", "extras"), "string"),
     **dict.fromkeys(("seconds", "offset"), "double"),
@@ -35,6 +32,8 @@ class Shards:
         self.folder = folder
         self.manifest = manifest
         self.streams = {info.name: info for info in map(StreamInfo.from_json, manifest["streams"])}
+        self.ragged_columns = {column: info.name for info in self.streams.values() for column in columns_of(info)}
+        """Column of id lists → its stream; codes are stored frame by frame, all codebooks of a frame together."""
         self._ragged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @staticmethod
@@ -85,10 +84,7 @@ class Shards:
 
     def _check_schema(self, schema: Any, name: str) -> None:
         """InputError where a file lacks a column, or has it in another type."""
-        kinds = {
-            **COLUMNS,
-            **{column: "list<item: int32>" for column in RAGGED if column.split("_")[0] in self.streams},
-        }
+        kinds = {**COLUMNS, **dict.fromkeys(self.ragged_columns, "list<item: int32>")}
         for column, kind in kinds.items():
             index = schema.get_field_index(column)
             found = str(schema.field(index).type) if index >= 0 else "missing"
@@ -191,40 +187,41 @@ def validate_shards(folder: Path | str) -> dict[str, Any]:
     shards = Shards.open(folder, check=True)
     if len(shards.table) != len(shards):
         raise InputError(f"{folder}: {len(shards.table)} rows, the manifest says {len(shards)}; prepare again")
-    limits = {"text_ids": "text", "units": "units", "codes": "codes"}
-    for name, stream in limits.items():
-        if stream not in shards.streams:
-            continue
-        info = shards.streams[stream]
-        values, offsets = shards.ragged(name)
-        if name == "codes":
-            width = len(info.cardinalities)
-            if (np.diff(offsets) % width).any():
-                raise InputError(f"{folder}: codes of a row are not whole frames of {width} codebooks; prepare again")
-            over = (values.reshape(-1, width) >= np.asarray(info.cardinalities)).any() if len(values) else False
-        else:
-            over = bool(len(values)) and int(values.max()) >= info.cardinalities[0]
-        if over or (len(values) and int(values.min()) < 0):
-            raise InputError(
-                f"{folder}: column {name} holds ids outside its tokenizer ({info.cardinalities}); prepare again"
-            )
-    _check_durations(shards)
+    for info in shards.streams.values():
+        _check_ids(shards, info)
+        if info.deduplicated:
+            _check_durations(shards, info)
     return summary(shards)
 
 
-def _check_durations(shards: Shards) -> None:
-    info = shards.streams.get("units")
-    if info is None or not info.deduplicated:
+def _check_ids(shards: Shards, info: StreamInfo) -> None:
+    """InputError for ids of a stream that are not whole frames, or that its tokenizer does not make."""
+    column, width = ids_column(info.name), len(info.cardinalities)
+    values, offsets = shards.ragged(column)
+    if (np.diff(offsets) % width).any():
+        raise InputError(
+            f"{shards.folder}: {info.name} of a row are not whole frames of {width} codebooks; prepare again"
+        )
+    if not len(values):
         return
-    durations, offsets = shards.ragged("units_durations")
-    if not np.array_equal(offsets, shards.ragged("units")[1]) or (len(durations) and int(durations.min()) < 1):
-        raise InputError(f"{shards.folder}: units and their durations do not fit together; prepare again")
+    if int(values.min()) < 0 or (values.reshape(-1, width) >= np.asarray(info.cardinalities)).any():
+        raise InputError(
+            f"{shards.folder}: column {column} holds ids outside its tokenizer ({info.cardinalities}); prepare again"
+        )
+
+
+def _check_durations(shards: Shards, info: StreamInfo) -> None:
+    """InputError where runs of equal ids and their lengths do not belong together."""
+    ids, column = columns_of(info)
+    durations, offsets = shards.ragged(column)
+    if not np.array_equal(offsets, shards.ragged(ids)[1]) or (len(durations) and int(durations.min()) < 1):
+        raise InputError(f"{shards.folder}: {info.name} and their durations do not fit together; prepare again")
 
 
 def summary(shards: Shards) -> dict[str, Any]:
     """Rows, seconds and tokens per split and language."""
     splits = {name: int((shards.split == name).sum()) for name in sorted(set(shards.split.tolist()))}
-    tokens = {name: int(len(shards.ragged(name)[0])) for name in RAGGED if name in shards.table.column_names}
+    tokens = {name: int(len(shards.ragged(name)[0])) for name in shards.ragged_columns}
     return {
         "rows": len(shards),
         "hours": round(float(shards.seconds.sum()) / 3600, 3),

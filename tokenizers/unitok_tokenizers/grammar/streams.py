@@ -72,6 +72,17 @@ class StreamInfo:
         )
 
 
+def ids_column(stream: str) -> str:
+    """Column of shards that holds a stream's local ids; text's is named after what it is not: words."""
+    return "text_ids" if stream == "text" else stream
+
+
+def columns_of(stream: StreamInfo) -> tuple[str, ...]:
+    """Columns of shards that a stream fills: its ids, and the durations of units, which are 1 where runs are kept."""
+    durations = (f"{stream.name}_durations",) if stream.kind == "units" else ()
+    return (ids_column(stream.name), *durations)
+
+
 def read_description(name: str, path: Path | str) -> StreamInfo:
     """The stream `name` as a JSON file describes it: what `unitok prepare --stream NAME=FILE.json` takes.
 

@@ -146,7 +146,7 @@ class Columns:
     def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray] | None:
         """(values of each file, (R + 1,) offsets) of a column, None where the shards have no such stream."""
         if name not in self._parts:
-            found = self.shards.parts(name) if STREAM_OF_COLUMN[name] in self.shards.streams else None
+            found = self.shards.parts(name) if name in self.shards.ragged_columns else None
             self._parts[name] = found
         return self._parts[name]
 
@@ -161,8 +161,8 @@ class Columns:
 
     def column(self, name: str) -> Column | None:
         """A column of ids, None where the shards or the model have no such stream."""
-        found, stream = self.parts(name), STREAM_OF_COLUMN[name]
-        if found is None or stream not in self.vocabulary.streams:
+        found, stream = self.parts(name), self.shards.ragged_columns.get(name)
+        if found is None or stream is None or stream not in self.vocabulary.streams:
             return None
         return Column(stream, found[0], self.vocabulary, str(getattr(self.shards, "folder", "shards")))
 
@@ -189,9 +189,6 @@ class Columns:
     def words(self, row: int) -> list[tuple[str, float, float]]:
         """(word, start, end) in seconds; empty where a row's words are not aligned."""
         return json.loads(self._words[row])
-
-
-STREAM_OF_COLUMN = {"text_ids": "text", "units": "units", "units_durations": "units", "codes": "codes"}
 
 
 @dataclass(frozen=True)

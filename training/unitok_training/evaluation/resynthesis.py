@@ -28,7 +28,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     if run.judge is not None:
         _judge_controls(run, run.judge, references, texts)
     speakers = [str(run.shards.speaker[row]) or None for row in rows]
-    vocoder, codec = run.model.vocoder, run.model.tokenizers.codes
+    vocoder, codec = run.model.vocoder, run.model.tokenizers.codec
     if codec is not None and run.rows(run.split, "codes"):
         made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
         if run.judge is not None:

@@ -108,8 +108,8 @@ class Evaluation:
     def sound(self, row: int) -> np.ndarray | None:
         """`audio`, or None where the row has none or nothing here reads recordings."""
         model = self.model
-        readers = (model.tokenizers.units, model.tokenizers.codes, model.latent)
-        there = any(reader is not None for reader in readers) and bool(self.shards.row(row)["audio"])
+        reads = bool(model.tokenizers.speech) or model.latent is not None
+        there = reads and bool(self.shards.row(row)["audio"])
         return self.audio(row) if there else None
 
     def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:

@@ -114,7 +114,7 @@ def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig)
         precision=config.precision or AUTO,
         seed=config.seed,
     )
-    bundle = TokenizerSet(text=fit_text(rows, fit), units=fit_units(rows, fit))
+    bundle = TokenizerSet.of(fit_text(rows, fit), fit_units(rows, fit))
     vocabulary = bundle.vocabulary(sorted({row.lang for row in rows}))
     decoder = Decoder(
         recipe.decoder.config(vocabulary.size), generator=torch.Generator().manual_seed(recipe.train.seed)
@@ -125,7 +125,7 @@ def make_start(rows: Sequence[Row], recipe: LatentRecipe, config: ProsodyConfig)
 def with_units(rows: Sequence[Row], model: Model, kept: Path) -> list[Row]:
     """Rows with their deduplicated units, which are read from `kept` where it has them."""
     if not kept.exists():
-        tokenizer = model.tokenizers.units
+        tokenizer = model.tokenizers.unit_tokenizer
         assert tokenizer is not None
         found = [deduplicate(one)[0].tolist() for one in tokenizer.encode_batch(load_recordings(rows))]
         atomic_write_bytes(kept, json.dumps(dict(zip((row.id for row in rows), found))).encode())

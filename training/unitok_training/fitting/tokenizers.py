@@ -22,7 +22,7 @@ from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.tokenizers import SentencePieceText
-from unitok_tokenizers.tokenizer_set import PARTS, TokenizerSet
+from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 
@@ -216,7 +216,7 @@ def fit_tokenizers(
 
     `progress` is called with a stage, its step and its loss; `notice` with what was left out of the recordings.
     """
-    ensure_folder(out, holds=PARTS)
+    ensure_folder(out, holds=stream_folders(out))
     text = fit_text(rows, config)
     units = codec = None
     fitting = fitting_rows(rows)
@@ -228,6 +228,6 @@ def fit_tokenizers(
         units = fit_units(rows, config, progress)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress)
-    tokenizers = TokenizerSet(text=text, units=units, codes=codec)
+    tokenizers = TokenizerSet.of(text, units, codec)
     tokenizers.save(out)
     return tokenizers

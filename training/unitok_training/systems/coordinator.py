@@ -128,7 +128,7 @@ def untaught(sentences: Sequence[Sentence], heard: Sequence[Script], config: Coo
     sounds = [np.concatenate([chunk for chunk, _ in one]) for one in heard[:24]]
     units = UnitTokenizer.fit(MfccEncoder(MelConfig(hop_length=640)), sounds, config.clusters, seed=config.seed)
     texts = [one.text(lang) for one in sentences for lang in (ASKED, ANSWERED)]
-    bundle = TokenizerSet(text=SentencePieceText.train(texts * 8, config.text_pieces), units=units)
+    bundle = TokenizerSet.of(SentencePieceText.train(texts * 8, config.text_pieces), units)
     vocabulary = bundle.vocabulary([ASKED, ANSWERED])
     shape = config.decoder.config(vocabulary.size)
     decoder = Decoder(shape, generator=torch.Generator().manual_seed(config.seed)).eval()

@@ -151,7 +151,7 @@ def tools() -> Registry:
 
 def untaught(texts: Sequence[str], config: RoutingConfig) -> Model:
     """Text pieces of the requests and calls, and a decoder of random weights."""
-    bundle = TokenizerSet(text=SentencePieceText.train(texts, config.text_pieces))
+    bundle = TokenizerSet.of(SentencePieceText.train(texts, config.text_pieces))
     vocabulary = bundle.vocabulary(["en"])
     shape = config.decoder.config(vocabulary.size)
     decoder = Decoder(shape, generator=torch.Generator().manual_seed(config.seed)).eval()

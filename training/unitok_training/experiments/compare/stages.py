@@ -39,9 +39,7 @@ def compare_recipe(settings: Settings) -> CompareRecipe:
 
 def prepare(run: Path, settings: Settings) -> None:
     """The tokenizers of all approaches, without acoustic codes, and token shards."""
-    bundle = TokenizerSet(
-        text=load_text_tokenizer(run / "fit" / "text"), units=UnitTokenizer.load(run / "fit" / "units")
-    )
+    bundle = TokenizerSet.of(load_text_tokenizer(run / "fit" / "text"), UnitTokenizer.load(run / "fit" / "units"))
     bundle.save(run / "tokenizers")
     prepare_shards(demo_rows(run, settings), bundle, run / "shards", keep_unreadable=True)
 

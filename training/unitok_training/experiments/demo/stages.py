@@ -160,9 +160,9 @@ def codes(run: Path, settings: Settings) -> None:
         codec.save(draft)
     from unitok_tokenizers.text.tokenizers import load_text_tokenizer
 
-    TokenizerSet(
-        text=load_text_tokenizer(run / "fit" / "text"), units=UnitTokenizer.load(run / "fit" / "units"), codes=codec
-    ).save(run / "tokenizers")
+    TokenizerSet.of(load_text_tokenizer(run / "fit" / "text"), UnitTokenizer.load(run / "fit" / "units"), codec).save(
+        run / "tokenizers"
+    )
 
 
 def prepare(run: Path, settings: Settings) -> None:
