@@ -17,7 +17,8 @@ import torch
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import sha256_file, write_json
-from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.mixture import Mixture
 
 PIECES, UNITS = 6000, 1000

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from tests.support.toy_plans import LINES, PROPERTY, TEXT, VOCABULARIES, line_name, own, random_plan
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
-from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Plan, Span
+from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 GENERATIONS = 1000

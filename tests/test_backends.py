@@ -20,7 +20,7 @@ from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, U
 from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
 

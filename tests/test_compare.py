@@ -22,7 +22,7 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe

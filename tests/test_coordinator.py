@@ -16,8 +16,9 @@ from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, turn_pla
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, build_sentences
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Span, render_prompt
-from unitok_tokenizers.grammar.tasks import STATES
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Span
+from unitok_tokenizers.grammar.tasks.base import STATES
 from unitok_training.recipes.decoder import Shape
 from unitok_training.systems.coordinator import CoordinatorConfig, conversations, coordinator_figures
 from unitok_training.systems.dialogue_corpus import ScriptConfig, scripted

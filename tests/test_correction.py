@@ -33,7 +33,8 @@ from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.router import Call, Router
 from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_training.data.documents import Document
 from unitok_training.evaluation.metrics import bleu

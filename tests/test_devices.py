@@ -44,8 +44,10 @@ from unitok.nbest.rescoring_head import RescoringHead
 from unitok.placement import place
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton, merge
-from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
-from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.checkpoint.background import BackgroundSaver, lock_pages
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document

@@ -37,8 +37,8 @@ from unitok_tokenizers.data.shards import COLUMNS, Shards
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.text.tokenizers import HostText
-from unitok_training.data.mixture import LINES
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
@@ -142,7 +142,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny_model()
     assert model.vocoder is not None
     speaking = Vocoder(mel, model.vocoder.units, model.vocoder.voices)
-    tiny_model(vocoder=speaking, info={"tasks": list(LINES)}).save(place / "model")
+    tiny_model(vocoder=speaking, info={"tasks": list(TOKEN_VARIANTS)}).save(place / "model")
     chosen = [row for row in rows if row.split == "train"][:6]
     judge = Judge.train(
         [row.load(RATE) for row in chosen],

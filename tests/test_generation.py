@@ -13,7 +13,9 @@ from unitok.generation.generate import generate, score
 from unitok.generation.sampling import GREEDY, Sampling, draw, filter_logits, sample
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 VOCABULARY = toy_shards.vocabulary()
 LIMIT = 16

@@ -22,7 +22,10 @@ from tests.support.toy_plans import (
     viewing,
 )
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds, parse, render, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 EN, DE = "en", "de"

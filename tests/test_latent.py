@@ -27,7 +27,8 @@ from unitok.model import Model
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe

@@ -13,10 +13,12 @@ from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Span
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, VARIANTS
 from unitok_training.data.latent_examples import LatentSource
-from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items, questions
-from unitok_training.data.mixture import LATENT_KEYS, LINES, Mixture
+from unitok_training.data.latent_tasks import ANSWERS, LATENT_TASKS, SHOWN, RowTexts, asked_items, questions
+from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import answers, near, question, score, score_lines, without_recordings
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.recipes.latent import tiny
@@ -49,11 +51,17 @@ def source(rows: list[Row], key: str, model: Model, *, augmented: bool = False) 
     )
 
 
-def test_every_key_is_a_line() -> None:
-    assert {*LATENT_KEYS, "asr", "s2tt", "mt", "lm"} == set(LATENT_LINES) and not set(LATENT_KEYS) & set(LINES)
+def test_every_variant_that_rows_make_is_a_latent_task() -> None:
+    assert set(LATENT_TASKS) == {key for key, one in VARIANTS.items() if one.variant.rows is not None}
+    assert {"asr", "s2tt", "mt", "lm"} == set(LATENT_TASKS) & set(TOKEN_VARIANTS)
+    known = {*SHOWN}, {*ANSWERS, "formatted", "mixed", "prosody", "continuation"}
+    for one in VARIANTS.values():
+        rows = one.variant.rows
+        assert one.variant.given is not None or rows is not None, one.key
+        assert rows is None or (rows.shows in known[0] and rows.answer in known[1]), one.key
 
 
-@pytest.mark.parametrize("key", LATENT_LINES)
+@pytest.mark.parametrize("key", LATENT_TASKS)
 def test_a_document_says_its_plan_and_reads_its_recordings(key: str, rows: list[Row]) -> None:
     model = tiny_model()
     found = source(rows, key, model)
@@ -85,7 +93,7 @@ def test_augmentation_leaves_answers_true(rows: list[Row]) -> None:
     assert len({tempo for one in tempos("asr") for tempo in one}) > 10
     pairs = [one for one in tempos("asr.example") if len(one) == 2]
     assert pairs and all(abs(a - b) < 0.02 for a, b in pairs)  # an example sounds as what comes after it
-    assert max(a for a, _ in pairs) > 1.05 and "warp" in LATENT_LINES["sid"].keeps
+    assert max(a for a, _ in pairs) > 1.05 and "warp" in LATENT_TASKS["sid"].keeps
 
 
 def test_words_are_near_their_times() -> None:
@@ -95,13 +103,13 @@ def test_words_are_near_their_times() -> None:
 
 
 def test_what_a_row_is_asked() -> None:
-    answer = {key: LATENT_LINES[key].answers(ONE)[0][1] for key in LATENT_LINES}
+    answer = {key: LATENT_TASKS[key].answers(ONE)[0][1] for key in LATENT_TASKS}
     assert answer["asr.formatted"] == "We buy 2 books." and answer["asr.plain"] == ONE.text
     assert answer["asr.times"] == "1 we 3 buy" and answer["sid"] == "anna" and answer["prosody"] == "rise"
     assert answer["cap"] == "anna says with rise tone: we buy two books"
     told = dict(questions(ONE))
     assert told["how many words"] == "4" and told["which word is first and with which tone"] == "we rise"
-    assert not questions(Row(id="b", group="b", lang="en")) and not LATENT_LINES["asr.times"].answers(
+    assert not questions(Row(id="b", group="b", lang="en")) and not LATENT_TASKS["asr.times"].answers(
         replace(ONE, words=())
     )
 
@@ -110,18 +118,18 @@ def test_keywords_and_examples_stand_before_the_speech(rows: list[Row]) -> None:
     model = tiny_model()
     table = RowTexts(rows, model.tokenizers.text)
     random = np.random.default_rng(0)
-    drawn = [LATENT_LINES["asr.keywords"].tell(table, 0, random).spans for _ in range(2000)]
+    drawn = [LATENT_TASKS["asr.keywords"].tell(table, 0, random).spans for _ in range(2000)]
     texts = [model.tokenizers.text.decode(spans[0].content.tolist()).split() for spans in drawn if len(spans) == 2]
     assert all(set(words) <= {"books", "now"} for words in texts) and any(words == ["now"] for words in texts)
     assert sum("books" in words for words in texts) > 1000 and any(len(spans) == 1 for spans in drawn)
-    shown = [LATENT_LINES["asr.example"].tell(table, 0, random) for _ in range(20)]
+    shown = [LATENT_TASKS["asr.example"].tell(table, 0, random) for _ in range(20)]
     assert {one.heard for one in shown} == {(0,), (2, 0)}  # the same voice and language, another text
     (pair,) = {tuple(span.kind for span in one.spans) for one in shown if len(one.heard) == 2}
     assert pair == ("lat", "text", "lat")
 
 
 def test_across_languages_a_text_in_several_voices_is_one_answer(rows: list[Row]) -> None:
-    items = asked_items(LATENT_LINES["s2tt"], [*rows, replace(rows[1], id="again")])
+    items = asked_items(LATENT_TASKS["s2tt"], [*rows, replace(rows[1], id="again")])
     assert sorted((item.given, item.target) for item in items) == [(0, "de"), (1, "en"), (3, "en")]
 
 
@@ -130,7 +138,7 @@ def test_scores_see_case_and_punctuation_where_a_line_is_about_them(rows: list[R
     assert figures == {"accuracy": 0.0, "wer": 0.0, "formatted_wer": 0.5, "unit": "wer"}
     model = tiny_model()
     table = RowTexts(rows, model.tokenizers.text)
-    line = LATENT_LINES["ask"]
+    line = LATENT_TASKS["ask"]
     asked = question(line, table, asked_items(line, rows)[0], np.random.default_rng(0))
     assert not without_recordings(asked).heard and [span.kind for span in asked.plan.conditions] == ["lat", "text"]
     assert isinstance(answers(model, [without_recordings(asked)])[0], str) and isinstance(

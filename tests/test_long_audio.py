@@ -18,7 +18,7 @@ from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, j
 from unitok.requests.request import Request, SpokenPiece
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesize
 from unitok_tokenizers.corpora.toy_oracle import Oracle
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "a", "house", "book", "green"]

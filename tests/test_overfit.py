@@ -16,10 +16,12 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.generate import generate
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
-from unitok_training.data.mixture import LINES, Mixture
+from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.loop import train
 from unitok_training.trainer.optimizer import OptimConfig
@@ -49,7 +51,7 @@ def prompt_and_answer(plan: Plan, vocabulary: Any) -> tuple[np.ndarray, np.ndarr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", LINES)
+@pytest.mark.parametrize("key", TOKEN_VARIANTS)
 def test_a_tiny_model_learns_eight_examples_by_heart(key: str, tmp_path: Path) -> None:
     shards: Any = ToyShards(rows_for(key))
     vocabulary = toy_shards.vocabulary()

@@ -181,8 +181,8 @@ def test_block_counts_sum_to_the_block_and_serve_every_task(weights: list[float]
 
 def test_mixture_keys() -> None:
     key = parse_key("mt@en-de")
-    assert (key.line, key.task, key.variant, key.source, key.target) == ("mt", "mt", "", "en", "de")
-    assert parse_key("tts").line == "tts.units" and parse_key("s2st.chain").variant == "chain"
+    assert (key.of.key, key.of.task.name, key.source, key.target) == ("mt", "mt", "en", "de")
+    assert parse_key("tts").of.key == "tts.units" and parse_key("s2st.chain").of.variant.name == "chain"
     with pytest.raises(InputError, match="did you mean 'asr'"):
         Mixture(tasks={"asrr": 1.0})
     with pytest.raises(InputError, match="0 or more"):

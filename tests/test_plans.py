@@ -13,7 +13,10 @@ from tests.support.toy_shards import CODEBOOKS, CODES, TEXT_PIECES, UNITS, ToySh
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, parse, render
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -21,7 +24,7 @@ from unitok_training.data.columns import segment_maximum
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.interleave import interleave, text_cuts, unit_cuts, word_pieces
-from unitok_training.data.mixture import LINES, Mixture
+from unitok_training.data.mixture import Mixture
 
 PIECES = ["▁x"] * TEXT_PIECES
 """In the toy corpus every piece is a word."""
@@ -66,7 +69,7 @@ def by_text(plan: Plan, place: int = 0) -> list[int]:
 ROWS = toy_shards.corpus() + toy_shards.dialogues()
 
 
-@pytest.mark.parametrize("key", LINES)
+@pytest.mark.parametrize("key", TOKEN_VARIANTS)
 def test_every_line_renders_to_what_parses_back(key: str) -> None:
     plans = source({key: 1.0}, ROWS)
     for index in range(40):
@@ -226,12 +229,12 @@ def test_units_alone_are_enough_for_what_needs_units_alone() -> None:
 
 
 def test_an_example_longer_than_a_pack_is_refused_before_training() -> None:
-    plans = source({key: 1.0 for key in LINES}, ROWS, pieces=PIECES)
+    plans = source({key: 1.0 for key in TOKEN_VARIANTS}, ROWS, pieces=PIECES)
     longest = int(plans.documents(np.arange(3000)).lengths.max())
     plans.check(longest + 100)
     with pytest.raises(InputError, match=r"an example from row \d+-\w\w-\w can have \d+ tokens, a pack holds 40"):
         plans.check(40)
-    for key in LINES:  # the bound holds for what is drawn
+    for key in TOKEN_VARIANTS:  # the bound holds for what is drawn
         plans = source({key: 1.0}, ROWS, pieces=PIECES)
         assert plans.documents(np.arange(300)).lengths.max() <= plans.most_ids(0).max()
 
@@ -287,7 +290,7 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
     shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
     text, *speech = shards.streams.values()
     vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
-    weights = {key: 1.0 for key in LINES if key != "chat"}
+    weights = {key: 1.0 for key in TOKEN_VARIANTS if key != "chat"}
     plans = ExampleSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
     cut_at_words = 0
     for index in range(300):

@@ -32,7 +32,9 @@ from unitok.model import Model
 from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.loop import TrainConfig, train

@@ -22,7 +22,7 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.evaluation.safety import (
     check_safety,
     ends_in_a_loop,

@@ -21,7 +21,7 @@ from unitok.nbest.lists import ListOptions
 from unitok.requests.request import Request, seeded
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.seeds import LARGEST_SEED, check_seed, named_seed, read_seed, spread
 from unitok_training.recipes.decoder import load_recipe
 

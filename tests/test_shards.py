@@ -18,7 +18,7 @@ from unitok_tokenizers.data.shards import Shards, validate_shards
 from unitok_tokenizers.encoders.frozen import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, sha256_file
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
 from unitok_tokenizers.text.tokenizers import SentencePieceText, load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet

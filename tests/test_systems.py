@@ -18,7 +18,7 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.conformer import TrunkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items
+from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
@@ -153,7 +153,7 @@ def test_expected_errors_fall_where_the_second_best_is_what_was_said(tmp_path: P
     model.latent = front.eval()
     write_audio(tmp_path / "a.wav", speech(0.4), 16000)
     row = Row(id="1", group="1", lang="en", text="we buy", audio=tmp_path / "a.wav")
-    line = LATENT_LINES["asr"]
+    line = LATENT_TASKS["asr"]
 
     def asked(row: Row) -> Question:
         return question(

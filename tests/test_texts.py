@@ -23,7 +23,8 @@ from unitok.requests.long_text import CLAUSE_SECONDS, cut_lines, known_character
 from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar.render import Plan, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan
 
 pytest.importorskip("sentencex", reason="texts of several sentences need sentencex")
 

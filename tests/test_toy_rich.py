@@ -16,7 +16,7 @@ from unitok_tokenizers.corpora.toy_rich import (
     written,
 )
 from unitok_tokenizers.data.manifest import read_manifest
-from unitok_training.data.latent_tasks import LATENT_LINES, asked_items
+from unitok_training.data.latent_tasks import LATENT_TASKS, asked_items
 
 
 def test_rows_answer_every_line_and_forms_conflict_in_training_alone(tmp_path: Path) -> None:
@@ -29,8 +29,8 @@ def test_rows_answer_every_line_and_forms_conflict_in_training_alone(tmp_path: P
             row.extras[f] for f in forms
         }
         assert row.extras.get("plain", row.text) == row.text
-    for key in LATENT_LINES.keys() - {"asr.keywords", "prosody.units"}:
-        assert asked_items(LATENT_LINES[key], rows), key
+    for key in LATENT_TASKS.keys() - {"asr.keywords", "prosody.units"}:
+        assert asked_items(LATENT_TASKS[key], rows), key
     voices = {split: {row.speaker for row in heard if row.split == split} for split in ("train", "test", "test_seen")}
     assert not voices["train"] & voices["test"] and voices["test_seen"] <= voices["train"]
 

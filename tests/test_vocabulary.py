@@ -28,8 +28,8 @@ from tests.support.toy_plans import (
 )
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks import CONTROLS
 from unitok_tokenizers.grammar.vocabulary import Extent, Vocabulary
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Span
+from unitok_tokenizers.grammar.sequence import Span
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

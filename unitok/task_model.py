@@ -27,11 +27,12 @@ from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, output_kinds
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES, OUT_UNITS
+from unitok_tokenizers.grammar.tasks.registry import output_kinds
 
 PIECES_AT_ONCE = 8
 """Pieces of a long recording that are transcribed together."""
-OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 
 
 READING = ("asr", "s2tt", "s2st")

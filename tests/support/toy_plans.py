@@ -7,9 +7,10 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import settings
 
-from unitok_tokenizers.grammar.render import TASKS, Plan, Span, output_kinds
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks import STATES
+from unitok_tokenizers.grammar.tasks.base import STATES
+from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 TEXT = StreamInfo("text", "text", "t", None, (50,))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from unitok_tokenizers.grammar.streams import columns_of
-from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.streams import StreamInfo, columns_of
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 TEXT_PIECES = 24
 UNITS = 16

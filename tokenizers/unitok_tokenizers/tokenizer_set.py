@@ -17,8 +17,8 @@ from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.encoders.frozen import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json
-from unitok_tokenizers.grammar.streams import ELSEWHERE, STREAM_NAME
-from unitok_tokenizers.grammar.vocabulary import StreamInfo, Vocabulary
+from unitok_tokenizers.grammar.streams import ELSEWHERE, STREAM_NAME, StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
 from unitok_tokenizers.text.tokenizers import TextTokenizer, load_text_tokenizer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unitok_tokenizers.grammar.render import Plan, output_kinds
+from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.tasks.registry import output_kinds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
 

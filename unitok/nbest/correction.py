@@ -18,7 +18,9 @@ from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, parse, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.text.score_normalizer import basic, words

@@ -22,7 +22,7 @@ from unitok.pipelines.backends.own import n_best_of
 from unitok.requests.request import Request, seeded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.score_normalizer import basic
 

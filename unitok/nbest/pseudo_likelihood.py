@@ -19,7 +19,8 @@ from torch import Tensor
 from unitok.decoder.attention import HostLengths, varlen_attention
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.model import Model
-from unitok_tokenizers.grammar.render import Plan, Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 PACK = 4096
 """Positions that are computed together."""

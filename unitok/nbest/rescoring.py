@@ -21,7 +21,8 @@ from unitok.generation.generate import score as teacher_forced
 from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.text.scripts import TOKEN
 

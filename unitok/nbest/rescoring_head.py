@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from unitok.decoder.model import pack_documents
 from unitok.model import Model
-from unitok_tokenizers.grammar.render import Plan, Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 
 class RescoringHead(nn.Module):

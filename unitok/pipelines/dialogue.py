@@ -19,8 +19,8 @@ from unitok.inputs import read_samples
 from unitok.requests.request import Request
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
-from unitok_tokenizers.grammar.tasks import STATES
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.base import STATES
 
 LISTEN, SPEAK, STOP = STATES
 Answerer = Callable[[np.ndarray, str], str]

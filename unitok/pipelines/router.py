@@ -16,7 +16,9 @@ from unitok.generation.generate import generate
 from unitok.pipelines.tools import Registry
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, parse, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 
 

@@ -31,8 +31,11 @@ from unitok.results import Result
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.render import Plan, Span, output_kinds, parse, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.semantic.kmeans_units import deduplicate

@@ -20,7 +20,8 @@ from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Span, check_plan, output_kinds
+from unitok_tokenizers.grammar.sequence import Span, check_plan
+from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.text.normalization.characters import CLAUSE
 from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text.normalization.spoken import spoken_text

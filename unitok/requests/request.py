@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from unitok.inputs import Audio, check_tokens
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.seeds import check_seed, spread
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from unitok.decoder.model import pack_documents
-from unitok_tokenizers.grammar.render import Plan, Span, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 if TYPE_CHECKING:
     from unitok.requests.base import Answering

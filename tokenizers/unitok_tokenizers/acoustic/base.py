@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 
 class AcousticTokenizer(Protocol):

@@ -26,7 +26,7 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.convolution import ConvBlock
 from unitok_tokenizers.encoders.frozen import batches_by_length, padded_mels
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 

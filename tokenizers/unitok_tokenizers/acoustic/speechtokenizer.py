@@ -27,7 +27,7 @@ from unitok_tokenizers.acoustic.base import codes_info
 from unitok_tokenizers.acoustic.encodec import load_plain_state
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 
 def import_speechtokenizer() -> Any:

@@ -30,8 +30,7 @@ from unitok_tokenizers.files import (
     sync_folder,
     write_json,
 )
-from unitok_tokenizers.grammar.streams import ELSEWHERE, columns_of, ids_column
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, columns_of, ids_column
 from unitok_tokenizers.progress import counted, part_of_work
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet

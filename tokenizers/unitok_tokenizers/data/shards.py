@@ -14,8 +14,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, sha256_file
-from unitok_tokenizers.grammar.streams import columns_of, ids_column
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo, columns_of, ids_column
 
 FORMAT = 1
 COLUMNS = {

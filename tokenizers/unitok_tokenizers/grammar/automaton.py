@@ -15,7 +15,8 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.sequence import MODALITIES, STREAM_OF_KIND, Parsed
-from unitok_tokenizers.grammar.tasks import STATES, closer, opener, output_kinds, task_line
+from unitok_tokenizers.grammar.tasks.base import STATES, closer, opener
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 Ranges = tuple[tuple[int, int], ...]
@@ -123,7 +124,7 @@ class Automaton:
         prompt = parse(prompt_ids, vocabulary)
         if prompt.start is None:
             raise InputError("the prompt stops before its generate mark; make it with render_prompt")
-        self._interleaved = task_line(prompt.task).interleaved
+        self._interleaved = task_spec(prompt.task).interleaved
         if self._interleaved:
             self._start_interleaved()
         else:
@@ -146,7 +147,7 @@ class Automaton:
         kinds = output_kinds(prompt.task, prompt.flags)
         for index, kind in enumerate(kinds):
             if index:
-                marks = (["<then>"] if task_line(prompt.task).then else []) + [f"<gen:{kind}>"]
+                marks = (["<then>"] if task_spec(prompt.task).then else []) + [f"<gen:{kind}>"]
                 slots += [_Mark(self.vocabulary.control(mark)) for mark in marks]
             content = self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED)
             if aligned and kinds[index : index + 2] == ("units", "codes") and self._carried():

@@ -17,16 +17,8 @@ from unitok_tokenizers.grammar.sequence import (
     check_flags,
     check_interleaved,
 )
-from unitok_tokenizers.grammar.tasks import (
-    CONDITION_KINDS,
-    FLAGS,
-    STATES,
-    TaskLine,
-    closer,
-    opener,
-    output_kinds,
-    task_line,
-)
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS, STATES, TaskSpec, closer, opener
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
@@ -91,7 +83,7 @@ def parse(ids: np.ndarray | Sequence[int], vocabulary: Vocabulary) -> Parsed:
     """
     reader = _Reader(np.asarray(ids, dtype=np.int64), vocabulary)
     reader.expect("<bos>")
-    line = task_line(reader.name().strip("<>"))
+    line = task_spec(reader.name().strip("<>"))
     reader.at += 1
     languages = [_read_language(reader) for _ in range(line.languages)]
     flags = []
@@ -161,7 +153,7 @@ def _read_content(reader: _Reader, kind: str) -> Span:
     return Span(kind, reader.run(stream), stream)
 
 
-def _read_outputs(reader: _Reader, line: TaskLine, flags: Sequence[str]) -> tuple[list[Span], bool]:
+def _read_outputs(reader: _Reader, line: TaskSpec, flags: Sequence[str]) -> tuple[list[Span], bool]:
     outputs: list[Span] = []
     for index, kind in enumerate(output_kinds(line.name, flags)):
         marks = (["<then>"] if index and line.then else []) + [f"<gen:{kind}>"]

@@ -17,27 +17,10 @@ from __future__ import annotations
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.sequence import Parsed, Plan, Rendered, Span, check_plan
-from unitok_tokenizers.grammar.tasks import STATES, TASKS, TaskLine, closer, opener, output_kinds, task_line
+from unitok_tokenizers.grammar.sequence import Plan, Rendered, Span, check_plan
+from unitok_tokenizers.grammar.tasks.base import STATES, TaskSpec, closer, opener
+from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-
-__all__ = [
-    "TASKS",
-    "Parsed",
-    "Plan",
-    "Rendered",
-    "Span",
-    "TaskLine",
-    "closer",
-    "content_ids",
-    "opener",
-    "output_kinds",
-    "parse",
-    "render",
-    "render_prompt",
-    "task_line",
-]
 
 _STREAM_KINDS = {"hyp": ("text",), "kw": ("text",), "tool": ("text",), "voice": ("units", "codes")}
 """Kinds of streams that a span may hold, where that is not its own kind."""
@@ -90,7 +73,7 @@ def _ids(*ids: int) -> np.ndarray:
     return np.asarray(ids, dtype=np.int64)
 
 
-def _output(span: Span, index: int, line: TaskLine, vocabulary: Vocabulary) -> list[np.ndarray]:
+def _output(span: Span, index: int, line: TaskSpec, vocabulary: Vocabulary) -> list[np.ndarray]:
     """Marks and content of an output: [mark before, content, mark after]."""
     content = content_ids(span, vocabulary)
     if line.interleaved:

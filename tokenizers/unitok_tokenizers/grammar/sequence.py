@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.tasks import CONDITION_KINDS, STATES, TaskLine, output_kinds, task_line
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, STATES, TaskSpec
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 
 STREAM_OF_KIND = {
     **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},
@@ -113,7 +114,7 @@ class Parsed:
         return Plan(self.task, self.source, self.target, self.flags, self.conditions, self.outputs)
 
 
-def check_flags(line: TaskLine, flags: Sequence[str]) -> None:
+def check_flags(line: TaskSpec, flags: Sequence[str]) -> None:
     """InputError where a task does not take the flags."""
     for flag in flags:
         if flag not in line.flags:
@@ -122,7 +123,7 @@ def check_flags(line: TaskLine, flags: Sequence[str]) -> None:
         raise InputError(f"flags {' '.join(flags)} repeat one; give each once")
 
 
-def check_conditions(line: TaskLine, kinds: Sequence[str]) -> None:
+def check_conditions(line: TaskSpec, kinds: Sequence[str]) -> None:
     """InputError where a task does not take the kinds of spans."""
     for kind in kinds:
         if kind not in line.conditions:
@@ -139,9 +140,9 @@ def check_interleaved(spans: Sequence[Span]) -> None:
         raise InputError(f"an interleaved sequence alternates text and units, no span empty; found {found}")
 
 
-def check_plan(plan: Plan, *, prompt: bool = False) -> TaskLine:
+def check_plan(plan: Plan, *, prompt: bool = False) -> TaskSpec:
     """The plan's row; InputError where the plan does not follow it. A prompt may have fewer outputs."""
-    line = task_line(plan.task)
+    line = task_spec(plan.task)
     if (plan.target is not None) != (line.languages == 2):
         raise InputError(f"task {plan.task!r} takes {line.languages} language(s), got {plan.source!r}, {plan.target!r}")
     check_flags(line, plan.flags)

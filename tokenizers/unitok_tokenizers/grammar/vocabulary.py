@@ -21,8 +21,8 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
+from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks import CONTROLS
 
 CONTROL_SIZE = 512
 LANGUAGE_SIZE = 64

@@ -14,7 +14,7 @@ import torch
 
 from unitok_tokenizers.encoders.frozen import SpeechEncoder, load_encoder
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
 
 

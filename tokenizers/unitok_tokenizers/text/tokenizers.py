@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
-from unitok_tokenizers.grammar.vocabulary import StreamInfo
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.text.lossless import check_lossless, with_first_space
 
 MODEL_FILE = "text.model"

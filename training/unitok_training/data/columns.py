@@ -15,6 +15,7 @@ import numpy as np
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
@@ -205,26 +206,30 @@ class Items:
     """Rows, those of one group and language side by side."""
 
 
-# task line → (columns the source needs, columns the target needs or None for tasks of one language)
-NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
-    "asr": (("units", "text_ids"), None),
-    "asr.codes": (("codes", "text_ids"), None),
-    "tts.units": (("text_ids", "units"), None),
-    "tts.codes": (("text_ids", "units", "codes"), None),
-    "s2tt": (("units",), ("text_ids",)),
-    "s2tt.codes": (("codes",), ("text_ids",)),
-    "s2st": (("units",), ("units",)),
-    "s2st.codes": (("units",), ("units", "codes")),
-    "s2st.chain": (("units", "text_ids"), ("text_ids", "units")),
-    "mt": (("text_ids",), ("text_ids",)),
-    "lm": (("text_ids",), None),
-    "slm": (("units",), None),
-    "ilm": (("text_ids", "units"), None),
-    "chat": (("units", "text_ids"), ("text_ids", "units")),
-}
-LISTENING = ("asr", "s2tt", "s2st")
-"""Tasks whose recordings may be several utterances long."""
-COLUMN_NAMES = {"text_ids": "text", "units": "units", "codes": "codes"}
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the rows of a task variant must have."""
+
+    source: tuple[str, ...]
+    """Streams of the row that is given."""
+    target: tuple[str, ...] | None
+    """Streams of the row that answers; None where it is the same row."""
+
+    @staticmethod
+    def of(one: TaskVariant) -> Needs:
+        """Of a variant that token shards make."""
+        assert one.variant.given is not None, f"{one.key} is made of rows"
+        first = int(one.opens_with_transcript)
+        given = (*(kind for kind in one.variant.given if kind != "voice"), *one.outputs[:first])
+        answer = one.outputs[first:]
+        if one.task.pairs:
+            return Needs(source=given, target=answer)
+        return Needs(source=(*given, *answer), target=None)
+
+    @property
+    def text_only(self) -> bool:
+        """Whether voices make no difference: what several of them say counts once."""
+        return set((*self.source, *(self.target or ()))) == {"text"}
 
 
 def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.data.columns import COLUMN_NAMES, LISTENING, NEEDS, Columns, Items, Skipped, segment_maximum
+from unitok_tokenizers.grammar.streams import ids_column
+from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
+from unitok_training.data.columns import Columns, Items, Needs, Skipped, segment_maximum
 from unitok_training.data.mixture import TaskKey
 
 
@@ -25,10 +27,10 @@ class Selection:
 
     def items(self, key: str, parsed: TaskKey) -> Items:
         """Usable items of a task; InputError where there is none."""
-        if parsed.line not in NEEDS:
+        if parsed.of.variant.given is None:
             raise InputError(f"mixture.{key}: only `unitok train-latent` takes it; remove it with mixture.{key}=0")
         columns = self.columns
-        source_needs, target_needs = NEEDS[parsed.line]
+        needs = Needs.of(parsed.of)
         usable = self._rows(parsed)
         total = int(usable.sum())
         reasons: list[tuple[str, int]] = []
@@ -41,18 +43,18 @@ class Selection:
         keep(columns.known_language, "language not in the vocabulary")
         if parsed.source:
             usable &= self._is(parsed.source)  # asked for, so not reported as skipped
-        for name in source_needs:
-            keep(columns.lengths(name) > 0, f"no {COLUMN_NAMES[name]}")
-        if target_needs is None:
-            items = Items(self._distinct(usable) if parsed.line == "lm" else np.flatnonzero(usable))
+        for stream in needs.source:
+            keep(columns.lengths(ids_column(stream)) > 0, f"no {stream}")
+        if needs.target is None:
+            items = Items(self._distinct(usable) if needs.text_only else np.flatnonzero(usable))
         else:
-            find = self._replies if parsed.task == "chat" else self._pairs
-            items = find(parsed, usable, target_needs)
+            replies = parsed.of.task.replies
+            items = (self._replies if replies else self._pairs)(parsed, usable, needs)
             partnered = np.zeros_like(usable)
             partnered[items.source] = True
-            if parsed.line == "mt":
+            if needs.text_only:
                 partnered |= usable & ~self._mask(self._distinct(usable))  # the same text again, not a loss
-            keep(partnered, "no reply to it" if parsed.task == "chat" else "no partner in another language")
+            keep(partnered, "no reply to it" if replies else "no partner in another language")
         self.skipped += [Skipped(key=key, reason=reason, rows=rows) for reason, rows in reasons]
         if not len(items.source):
             why = ", ".join(f"{rows} {reason}" for reason, rows in reasons) or "none of the language asked for"
@@ -64,7 +66,8 @@ class Selection:
 
     def _rows(self, parsed: TaskKey) -> np.ndarray:
         """(R,) rows that a task may be made of, a copy."""
-        listens = parsed.task in LISTENING
+        one = parsed.of
+        listens = not one.task.replies and any(kind in SPEECH_KINDS for kind in one.variant.given or ())
         return self.columns.split | self.columns.joined if listens else self.columns.split.copy()
 
     def _is(self, language: str) -> np.ndarray:
@@ -89,21 +92,21 @@ class Selection:
         rows = np.flatnonzero(usable)
         return rows[np.sort(np.unique(self._cell[rows], return_index=True)[1])]
 
-    def _targets(self, parsed: TaskKey, needs: Sequence[str]) -> np.ndarray:
-        """(R,) whether a row can be an answer that needs these columns."""
+    def _targets(self, parsed: TaskKey, needs: Needs) -> np.ndarray:
+        """(R,) whether a row can be an answer."""
         target = self._rows(parsed) & self.columns.known_language
-        for name in needs:
-            target &= self.columns.lengths(name) > 0
+        for stream in needs.target or ():
+            target &= self.columns.lengths(ids_column(stream)) > 0
         return target
 
-    def _pairs(self, parsed: TaskKey, usable: np.ndarray, target_needs: Sequence[str]) -> Items:
+    def _pairs(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Every usable source row with every other language in which its group is said."""
         columns = self.columns
-        target = self._targets(parsed, target_needs) & (columns.group != "")
-        pool = self._distinct(target) if parsed.line == "mt" else np.flatnonzero(target)
+        target = self._targets(parsed, needs) & (columns.group != "")
+        pool = self._distinct(target) if needs.text_only else np.flatnonzero(target)
         pool = pool[np.argsort(self._cell[pool], kind="stable")]
         cells = self._cell[pool]
-        sources = self._distinct(usable) if parsed.line == "mt" else np.flatnonzero(usable)
+        sources = self._distinct(usable) if needs.text_only else np.flatnonzero(usable)
         found = []
         for number, language in enumerate(columns.languages):
             if parsed.target not in (None, language):
@@ -116,12 +119,12 @@ class Selection:
         source, start, stop = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
         return Items(source, start, stop, pool)
 
-    def _replies(self, parsed: TaskKey, usable: np.ndarray, target_needs: Sequence[str]) -> Items:
+    def _replies(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Questions with the rows whose extras say `"reply_to": id of the question`."""
         columns = self.columns
         row_of = {str(columns.ids[row]): int(row) for row in np.flatnonzero(usable)}
         pairs = []
-        for row in np.flatnonzero(self._targets(parsed, target_needs)):
+        for row in np.flatnonzero(self._targets(parsed, needs)):
             if '"reply_to"' not in columns.extras[row]:
                 continue
             question = row_of.get(str(json.loads(columns.extras[row])["reply_to"]))
@@ -163,19 +166,23 @@ def most_ids(
     columns: Columns, parsed: TaskKey, items: Items, *, sentences: int, aligned: bool, voice_frames: int
 ) -> np.ndarray:
     """(I,) most ids that an example of an item can render to, whatever is drawn around it."""
-    source_needs, target_needs = NEEDS[parsed.line]
+    needs = Needs.of(parsed.of)
     marks = 24  # header, flags, at most five spans with two marks each, eos
-    if parsed.task == "ilm":
+    if parsed.of.task.interleaved:
         text, units = columns.lengths("text_ids"), columns.lengths("units")
         if aligned:
             return (text + units)[items.source] * 2 + marks
         several = int(np.maximum(text, units)[items.source].max()) * max(sentences, 2)
         return np.full(len(items.source), several + marks)
-    bound = sum((columns.lengths(name)[items.source] for name in source_needs), np.zeros(len(items.source), int))
+
+    def sizes(streams: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        return sum((columns.lengths(ids_column(stream))[rows] for stream in streams), np.zeros(len(rows), int))
+
+    bound = sizes(needs.source, items.source)
     if items.pool is not None:
-        assert target_needs is not None and items.start is not None and items.stop is not None
-        lengths = sum((columns.lengths(name)[items.pool] for name in target_needs), np.zeros(len(items.pool), int))
+        assert needs.target is not None and items.start is not None and items.stop is not None
+        lengths = sizes(needs.target, items.pool)
         bound = bound + segment_maximum(lengths, items.start, items.stop)
-    if parsed.variant == "codes" and parsed.task in ("tts", "s2st"):
+    if "voice" in (parsed.of.variant.given or ()):
         marks += voice_frames * columns.codebooks
     return bound + marks

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,10 @@ import numpy as np
 
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, parse
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.streams import ids_column
+from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import Column, Columns, Items, spread
 from unitok_training.data.documents import Document
@@ -28,7 +31,7 @@ from unitok_training.data.eligibility import Selection, Voices, most_ids
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.hash_rng import below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
-from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, TaskKey, parse_key
+from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, parse_key
 from unitok_training.data.segments import (
     DrawnDocuments,
     Segments,
@@ -38,19 +41,18 @@ from unitok_training.data.segments import (
     compose_interleaved,
 )
 
-OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
-TEXT, UNITS, CODES = 1, 2, 3
-"""Columns of a batch of documents; 0 are the control ids, noisy units come behind."""
+STREAMS = ("text", "units", "codes")
+"""Streams that examples are made of, in the order of a batch's columns from 1 on; noisy units come behind."""
 TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
 """Names of what is drawn for an example."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Examples of one task line."""
+    """Examples of one task variant."""
 
-    key: TaskKey
-    """The line."""
+    of: TaskVariant
+    """The variant."""
     task: int
     """Its index in the mixture."""
     number: np.ndarray
@@ -93,19 +95,8 @@ class ExampleSource:
         self.marks = SpecialTokens(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
         self.id_weights = self._id_weights()
-        self._banks = [self.columns.column(name) for name in ("text_ids", "units", "codes")]
+        self._banks = [self.columns.column(ids_column(stream)) for stream in STREAMS]
         self._orders: dict[tuple[int, int], np.ndarray] = {}
-        self._makers: dict[str, Callable[[Drawn, list[Column]], Segments]] = {
-            "asr": self._read,
-            "tts": self._speak,
-            "s2tt": self._read,
-            "s2st": self._speak_translation,
-            "mt": self._read,
-            "lm": self._continue,
-            "slm": self._continue,
-            "ilm": self._interleave,
-            "chat": self._answer,
-        }
 
     @cached_property
     def _voices(self) -> Voices:
@@ -141,7 +132,7 @@ class ExampleSource:
             of = np.flatnonzero(tasks == task)
             drawn = self._draw(task, numbers[of])
             rows[of] = drawn.source
-            groups.append((of, self._makers[drawn.key.task](drawn, columns)))
+            groups.append((of, self._segments(drawn, columns)))
         return DrawnDocuments(
             columns, self.marks, groups, tasks,
             id_weights=self.id_weights,
@@ -173,7 +164,7 @@ class ExampleSource:
             item[of] = self._order(task, one, count)[place[of]]
         source = items.source[item]
         target = source if items.pool is None else self._target(items, item, (self.seed, self._salt[task], number))
-        return Drawn(self.parsed[task], task, number, source, target)
+        return Drawn(self.parsed[task].of, task, number, source, target)
 
     def _order(self, task: int, epoch: int, count: int) -> np.ndarray:
         """The items' order in an epoch; the last one of each task is remembered."""
@@ -203,26 +194,28 @@ class ExampleSource:
     def _keys(self, drawn: Drawn) -> tuple[int, int, np.ndarray]:
         return self.seed, self._salt[drawn.task], drawn.number
 
-    def _header(self, drawn: Drawn, *flags: str, two: bool = False) -> Stretches:
-        languages = self.columns.language
-        target = languages[drawn.target] if two else np.full(len(drawn.source), -1)
-        return self.marks.headers(drawn.key.task, flags, self.columns.languages, languages[drawn.source], target)
+    def _header(self, drawn: Drawn) -> Stretches:
+        languages, task = self.columns.language, drawn.of.task
+        target = languages[drawn.target] if task.languages == 2 else np.full(len(drawn.source), -1)
+        flags = drawn.of.variant.flags
+        return self.marks.headers(task.name, flags, self.columns.languages, languages[drawn.source], target)
 
-    def _row(self, column: int, rows: np.ndarray) -> Stretches:
-        """The whole of each row in a column."""
-        offsets = self.columns.offsets(("text_ids", "units", "codes")[column - 1])
-        return Stretches(column, offsets[rows], offsets[rows + 1] - offsets[rows])
+    def _row(self, stream: str, rows: np.ndarray) -> Stretches:
+        """The whole of each row in a stream."""
+        offsets = self.columns.offsets(ids_column(stream))
+        return Stretches(1 + STREAMS.index(stream), offsets[rows], offsets[rows + 1] - offsets[rows])
 
     def _source_units(self, drawn: Drawn, columns: list[Column]) -> Stretches:
         """Units that are given: noisy ones are made here and become one more column."""
-        units, share = self._row(UNITS, drawn.source), self.options.condition_noise
+        units, share = self._row("units", drawn.source), self.options.condition_noise
         if not share:
             return units
-        values = columns[UNITS - 1].local(units.start, units.length)
+        clean = columns[units.column - 1]
+        values = clean.local(units.start, units.length)
         seed, salt, number = self._keys(drawn)
         keys = (seed, salt, np.repeat(number, units.length), NOISE, spread(np.zeros_like(units.start), units.length))
         hit, drop = uniform(*keys, 0) < share, uniform(*keys, 1) < 0.5
-        values = np.where(hit, below(columns[UNITS - 1].width, *keys, 2), values).astype(np.int32)
+        values = np.where(hit, below(clean.width, *keys, 2), values).astype(np.int32)
         first = np.cumsum(units.length) - units.length
         kept = np.add.reduceat(~(hit & drop), first, dtype=np.int64)
         stays = ~(hit & drop) | np.repeat(kept == 0, units.length)  # never nothing at all
@@ -236,12 +229,12 @@ class ExampleSource:
         count, books = voices.count[drawn.target], self.columns.codebooks
         there = (uniform(*keys, HAS_VOICE) < options.voice_share) & (count > 1)
         row = voices.other(drawn.target, 1 + below(np.maximum(count - 1, 1), *keys, VOICE_ROW))
-        codes = self._row(CODES, row)
+        codes = self._row("codes", row)
         span = options.voice_max_seconds - options.voice_min_seconds
         seconds = options.voice_min_seconds + span * uniform(*keys, VOICE_SECONDS)
         frames = np.minimum(self._frames(seconds), codes.length // books)
         start = below(codes.length // books - frames + 1, *keys, VOICE_START)
-        return Stretches(CODES, codes.start + start * books, np.where(there, frames * books, 0))
+        return Stretches(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
 
     def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
         rate = self.columns.shards.streams["codes"].frame_rate
@@ -249,55 +242,25 @@ class ExampleSource:
             raise InputError("the shards' codes have no frame rate, by which voice prompts are measured; describe it")
         return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
 
-    # ---- one kind of document per task line
+    # ---- what a variant says
 
-    def _read(self, drawn: Drawn, columns: list[Column]) -> Segments:
-        """asr, s2tt, mt: something in, text out."""
-        condition: tuple[str, Stretches]
-        if drawn.key.task == "mt":
-            condition = ("text", self._row(TEXT, drawn.source))
-        elif drawn.key.variant == "codes":
-            condition = ("codes", self._row(CODES, drawn.source))
-        else:
-            condition = ("units", self._source_units(drawn, columns))
-        header = self._header(drawn, two=drawn.key.task != "asr")
-        output = ("text", self._row(TEXT, drawn.target))
-        return compose(drawn.key.task, header, [condition], [output], self.marks)
+    def _segments(self, drawn: Drawn, columns: list[Column]) -> Segments:
+        """Examples as their row of the task table has them: what is given, and the outputs."""
+        one = drawn.of
+        if one.task.interleaved:
+            return self._interleave(drawn)
+        given = [(kind, self._given(kind, drawn, columns)) for kind in one.variant.given or ()]
+        rows = [drawn.source if one.opens_with_transcript and not place else drawn.target for place in range(4)]
+        outputs = [(kind, self._row(kind, row)) for kind, row in zip(one.outputs, rows)]
+        return compose(one.task.name, self._header(drawn), given, outputs, self.marks)
 
-    def _spoken(self, drawn: Drawn) -> tuple[str, list[tuple[str, Stretches]], list[tuple[str, Stretches]]]:
-        """(flag, voice prompt, outputs) of a task that speaks."""
-        units = ("units", self._row(UNITS, drawn.target))
-        if drawn.key.variant != "codes":
-            return OUT_UNITS, [], [units]
-        return OUT_CODES, [("voice", self._voice(drawn))], [units, ("codes", self._row(CODES, drawn.target))]
+    def _given(self, kind: str, drawn: Drawn, columns: list[Column]) -> Stretches:
+        """One condition of each example."""
+        if kind == "voice":
+            return self._voice(drawn)
+        return self._source_units(drawn, columns) if kind == "units" else self._row(kind, drawn.source)
 
-    def _speak(self, drawn: Drawn, columns: list[Column]) -> Segments:
-        flag, voice, outputs = self._spoken(drawn)
-        text = ("text", self._row(TEXT, drawn.source))
-        return compose("tts", self._header(drawn, flag), [*voice, text], outputs, self.marks)
-
-    def _speak_translation(self, drawn: Drawn, columns: list[Column]) -> Segments:
-        flag, voice, outputs = self._spoken(drawn)
-        flags: tuple[str, ...] = (flag,)
-        if drawn.key.variant == "chain":
-            flags = (CHAIN, flag)
-            outputs = [("text", self._row(TEXT, row)) for row in (drawn.source, drawn.target)] + outputs
-        header = self._header(drawn, *flags, two=True)
-        return compose("s2st", header, [*voice, ("units", self._source_units(drawn, columns))], outputs, self.marks)
-
-    def _continue(self, drawn: Drawn, columns: list[Column]) -> Segments:
-        """lm, slm: nothing in, everything is learnt."""
-        kind, column = ("text", TEXT) if drawn.key.task == "lm" else ("units", UNITS)
-        output = (kind, self._row(column, drawn.source))
-        return compose(drawn.key.task, self._header(drawn), [], [output], self.marks)
-
-    def _answer(self, drawn: Drawn, columns: list[Column]) -> Segments:
-        texts = [("text", self._row(TEXT, row)) for row in (drawn.source, drawn.target)]
-        outputs = [*texts, ("units", self._row(UNITS, drawn.target))]
-        condition = ("units", self._source_units(drawn, columns))
-        return compose("chat", self._header(drawn), [condition], outputs, self.marks)
-
-    def _interleave(self, drawn: Drawn, columns: list[Column]) -> Segments:
+    def _interleave(self, drawn: Drawn) -> Segments:
         """Cuts fall at words, of which every row has its own: here examples are made one by one."""
         spans = []
         for number, row in zip(drawn.number.tolist(), drawn.source.tolist()):
@@ -316,9 +279,8 @@ class ExampleSource:
 
     def _cut(self, row: int, kind: str, begin: int, end: int | None) -> tuple[str, int, int, int]:
         """(kind, column, start, length) of a part of a row."""
-        column, name = (TEXT, "text_ids") if kind == "text" else (UNITS, "units")
-        first, last = self.columns.offsets(name)[row : row + 2].tolist()
-        return kind, column, first + begin, (last - first if end is None else end) - begin
+        first, last = self.columns.offsets(ids_column(kind))[row : row + 2].tolist()
+        return kind, 1 + STREAMS.index(kind), first + begin, (last - first if end is None else end) - begin
 
     @cached_property
     def _by_language(self) -> dict[tuple[int, int], np.ndarray]:

@@ -21,12 +21,13 @@ from unitok_tokenizers.audio.speech_activity import leveled
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.tokenizers import TextTokenizer
 from unitok_training.data.augmentation import Augmentation, augment
 from unitok_training.data.documents import Document
-from unitok_training.data.latent_tasks import LATENT_LINES, Item, RowTexts, asked_items
+from unitok_training.data.latent_tasks import LATENT_TASKS, Item, RowTexts, asked_items
 from unitok_training.data.mixture import Mixture, Schedule
 
 CACHE_BYTES = 1 << 30
@@ -77,7 +78,7 @@ class LatentSource:
 
     Args:
         rows: the training rows.
-        mixture: keys of `latent_tasks.LATENT_LINES`, each with the rows that fit it; s2tt and mt pair a row with a text
+        mixture: keys of `latent_tasks.LATENT_TASKS`, each with the rows that fit it; s2tt and mt pair a row with a text
             of its group in another language.
         text: the text tokenizer.
         vocabulary: the model's.
@@ -107,7 +108,7 @@ class LatentSource:
         self.table = RowTexts(self.rows, text)
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
-        self.lines = [LATENT_LINES[key] for key in self.keys]
+        self.lines = [LATENT_TASKS[key] for key in self.keys]
         self.items = [asked_items(line, self.rows) for line in self.lines]
         for key, items in zip(self.keys, self.items):
             if not items:

@@ -1,8 +1,8 @@
-"""Lines of a latent mixture: what a row is asked, and what it answers.
+"""How rows of a manifest become examples: what a row is asked, and what it answers.
 
-A key of the mixture names a line: `asr`, `asr.times`, `prosody`, `ask`. A line says what is given (the recording as
-vectors or units, or its text), which question goes with it, and which fact of the row is the answer. A new one is an
-entry in `LATENT_LINES` and, where a key is new, in `mixture.LATENT_KEYS`.
+The task table says of each variant what is shown (the recording as vectors or units, or its text) and what is answered;
+here is what those names mean. A new way to show a row is an entry in `SHOWN`, a fact that a row does not hold as it is
+an entry in `ANSWERS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.registry import ROW_VARIANTS, TaskVariant
 from unitok_tokenizers.text.tokenizers import TextTokenizer
 
 Asked = Sequence[tuple[str, str]]
@@ -209,10 +210,30 @@ def word_questions(row: Row) -> Asked:
 
 # -- the table ----------------------------------------------------------------------------------------------------
 
+SHOWN: Mapping[str, Tell] = {
+    "recording": by_ear,
+    "text": in_writing,
+    "nothing": nothing,
+    "units": as_units,
+    "phones": as_phones,
+    "keywords": with_keywords,
+    "example": sometimes_with_example,
+}
+"""`FromRows.shows` → what stands before the answer."""
+ANSWERS: Mapping[str, Callable[[Row], Asked]] = {
+    "text": transcript,
+    "speaker": speaker,
+    "timed": timed,
+    "description": description,
+    "questions": questions,
+    "word_questions": word_questions,
+}
+"""`FromRows.answer` → what may be asked of a row; any other name is an entry of its `extras`."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class LatentLine:
-    """How rows become examples of a key."""
+class LatentTask:
+    """How rows become examples of a task variant."""
 
     task: str
     """Task of the grammar."""
@@ -225,14 +246,25 @@ class LatentLine:
     across: bool = False
     """The answer is that of a row of the same group in another language."""
     needs: tuple[str, ...] = ("audio",)
-    """Of audio, text, units: what the row that is given must have."""
+    """Of audio, text and streams: what the row that is given must have."""
     keeps: tuple[str, ...] = ()
     """Of "warp" and "tempo": what augmentation leaves alone, because the answer tells of the voice or of times."""
 
+    @staticmethod
+    def of(one: TaskVariant) -> LatentTask:
+        """As the task table has it."""
+        rows = one.variant.rows
+        assert rows is not None, f"{one.key} is made of token shards"
+        return LatentTask(
+            task=one.task.name, flags=one.variant.flags, tell=SHOWN[rows.shows],
+            answers=ANSWERS.get(rows.answer) or fact(rows.answer), across=one.task.pairs, needs=rows.needs,
+            keeps=rows.keeps,
+        )  # fmt: skip
+
     def usable(self, row: Row) -> bool:
         """Whether a row has what is given."""
-        has = {"audio": row.audio is not None, "text": bool(row.text), "units": "units" in row.tokens}
-        return all(has[name] for name in self.needs)
+        has = {"audio": row.audio is not None, "text": bool(row.text)}
+        return all(has.get(name, name in row.tokens) for name in self.needs)
 
     def plan(
         self, table: RowTexts, given: int, target: str | None, question: str, answer: str | None, told: Told
@@ -245,30 +277,8 @@ class LatentLine:
         )
 
 
-LATENT_LINES: Mapping[str, LatentLine] = {
-    "asr": LatentLine(task="asr"),
-    "s2tt": LatentLine(task="s2tt", across=True),
-    "mt": LatentLine(task="mt", tell=in_writing, across=True, needs=("text",)),
-    "lm": LatentLine(task="lm", tell=nothing, needs=()),
-    "asr.plain": LatentLine(task="asr", flags=("<noitn>",)),
-    "asr.formatted": LatentLine(task="asr", flags=("<itn>",), answers=fact("formatted")),
-    "asr.mixed": LatentLine(task="asr", answers=fact("mixed")),
-    "asr.times": LatentLine(task="asr", flags=("<ts>",), answers=timed, keeps=("tempo",)),
-    "asr.keywords": LatentLine(task="asr", tell=with_keywords),
-    "asr.example": LatentLine(task="asr", tell=sometimes_with_example),
-    "asr.phones": LatentLine(task="asr", tell=as_phones, needs=("text",)),
-    "sid": LatentLine(task="sid", answers=speaker, keeps=("warp",)),
-    "prosody": LatentLine(task="prosody", answers=fact("prosody")),
-    "prosody.text": LatentLine(task="prosody", tell=in_writing, answers=fact("prosody"), needs=("text",)),
-    "prosody.units": LatentLine(task="prosody", tell=as_units, answers=fact("prosody"), needs=("units",)),
-    "cap": LatentLine(task="cap", answers=description, keeps=("warp",)),
-    "ask": LatentLine(task="ask", answers=questions, keeps=("warp",)),
-    "ask.words": LatentLine(task="ask", answers=word_questions),
-    "mt.speech": LatentLine(task="mt", across=True),
-    "lm.text": LatentLine(task="lm", tell=in_writing, answers=fact("continuation"), needs=("text",)),
-    "lm.speech": LatentLine(task="lm", answers=fact("continuation")),
-}
-"""Key of a latent mixture → line."""
+LATENT_TASKS: Mapping[str, LatentTask] = {key: LatentTask.of(one) for key, one in ROW_VARIANTS.items()}
+"""Key of a latent mixture → task."""
 
 
 @dataclass(frozen=True)
@@ -284,12 +294,12 @@ class Item:
     answer: str
 
 
-def asked_items(line: LatentLine, rows: Sequence[Row]) -> list[Item]:
-    """Everything that a line asks of rows."""
-    usable = [index for index, row in enumerate(rows) if line.usable(row)]
-    if not line.across:
+def asked_items(task: LatentTask, rows: Sequence[Row]) -> list[Item]:
+    """Everything that a task asks of rows."""
+    usable = [index for index, row in enumerate(rows) if task.usable(row)]
+    if not task.across:
         return [
-            Item(index, None, question, answer) for index in usable for question, answer in line.answers(rows[index])
+            Item(index, None, question, answer) for index in usable for question, answer in task.answers(rows[index])
         ]
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
@@ -298,6 +308,6 @@ def asked_items(line: LatentLine, rows: Sequence[Row]) -> list[Item]:
     for given in usable:
         for other in groups[rows[given].group]:
             if rows[other].lang != rows[given].lang:
-                for question, answer in line.answers(rows[other]):
+                for question, answer in task.answers(rows[other]):
                     found.setdefault((given, rows[other].lang, answer), Item(given, rows[other].lang, question, answer))
     return list(found.values())

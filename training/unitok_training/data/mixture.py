@@ -15,86 +15,34 @@ from functools import cached_property
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.registry import ALIASES, TOKEN_VARIANTS, VARIANTS, TaskVariant
 
 BLOCK = 1024
 SCHEDULE = 0x5C4E
 """Separates the random stream that orders tasks from the others made of the same seed."""
 
-LINES: Mapping[str, str] = {
-    "asr": "units → text",
-    "asr.codes": "codes → text",
-    "tts.units": "text → units",
-    "tts.codes": "[voice] text → units, codes",
-    "s2tt": "units → text in another language",
-    "s2tt.codes": "codes → text in another language",
-    "s2st": "units → units in another language",
-    "s2st.codes": "[voice] units → units, codes in another language",
-    "s2st.chain": "units → text, text and units in another language",
-    "mt": "text → text in another language",
-    "lm": "text",
-    "slm": "units",
-    "ilm": "text and units in turn",
-    "chat": "spoken question (units) → its text, the answer's text, the answer's units",
-}
-LATENT_KEYS: Mapping[str, str] = {
-    "asr.plain": "speech → text as it is spoken",
-    "asr.formatted": "speech → text as it is written",
-    "asr.mixed": "speech → text in one of the two forms, without a tag that says which",
-    "asr.times": "speech → text with the start of every word",
-    "asr.keywords": "keywords, speech → text",
-    "asr.example": "speech and its text, speech → text",
-    "asr.phones": "phones → text",
-    "sid": "speech → name of its speaker",
-    "prosody": "speech → name of its prosody class",
-    "prosody.text": "text → name of the prosody class in which it was said",
-    "prosody.units": "units → name of their prosody class",
-    "cap": "speech → description",
-    "ask": "speech, question → answer",
-    "ask.words": "speech, question about its words → answer",
-    "mt.speech": "speech in place of a text → text in another language",
-    "lm.text": "text → its continuation",
-    "lm.speech": "speech → continuation of what is said",
-}
-"""Keys that only latent recipes take: `latent_tasks.LATENT_LINES` says what each is."""
-ALIASES: Mapping[str, str] = {
-    "asr.units": "asr",
-    "tts": "tts.units",
-    "s2tt.units": "s2tt",
-    "s2st.units": "s2st",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKey:
-    """A key of the mixture taken apart: `line[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`."""
+    """A key of the mixture taken apart: `variant[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`."""
 
-    line: str
-    """Key of LINES or LATENT_KEYS."""
+    of: TaskVariant
+    """The task and which of its variants."""
     source: str | None = None
     """Only rows in this language, or None for all."""
     target: str | None = None
     """Only pairs into this language, or None for all."""
 
-    @property
-    def task(self) -> str:
-        """Name of the grammar's task."""
-        return self.line.split(".")[0]
-
-    @property
-    def variant(self) -> str:
-        """What follows the point: "", "units", "codes" or "chain"."""
-        return self.line.partition(".")[2]
-
 
 def parse_key(key: str) -> TaskKey:
-    """Read one key. InputError with the nearest known one where it names no line."""
-    line, _, languages = key.partition("@")
-    line = ALIASES.get(line, line)
-    if line not in LINES and line not in LATENT_KEYS:
-        known = difflib.get_close_matches(line, [*LINES, *ALIASES], n=1, cutoff=0.0)
-        raise InputError(f"mixture.{key}: no such task; did you mean {known[0]!r}? Known: {', '.join(LINES)}")
+    """Read one key. InputError with the nearest known one where it names no task or no variant of it."""
+    name, _, languages = key.partition("@")
+    name = ALIASES.get(name, name)
+    if name not in VARIANTS:
+        known = difflib.get_close_matches(name, [*TOKEN_VARIANTS, *ALIASES], n=1, cutoff=0.0)
+        raise InputError(f"mixture.{key}: no such task; did you mean {known[0]!r}? Known: {', '.join(TOKEN_VARIANTS)}")
     source, _, target = languages.partition("-")
-    return TaskKey(line=line, source=source or None, target=target or None)
+    return TaskKey(of=VARIANTS[name], source=source or None, target=target or None)
 
 
 @dataclass(frozen=True, kw_only=True)

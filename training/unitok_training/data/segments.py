@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitok_tokenizers.grammar.tasks import closer, opener, task_line
+from unitok_tokenizers.grammar.tasks.base import closer, opener
+from unitok_tokenizers.grammar.tasks.registry import task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import Column, spread
 
@@ -95,7 +96,7 @@ class SpecialTokens:
             named = (languages[code // width], *([languages[code % width - 1]] if code % width else []))
             said = tuple(vocabulary.language(name) for name in named)
             places[code] = self.place((vocabulary.bos, vocabulary.control(f"<{task}>"), *said, *flagged))
-        return Stretches(0, places[pair], np.full(len(pair), 2 + task_line(task).languages + len(flagged)))
+        return Stretches(0, places[pair], np.full(len(pair), 2 + task_spec(task).languages + len(flagged)))
 
 
 def compose(
@@ -114,7 +115,7 @@ def compose(
     for kind, content in conditions:
         there = content.length > 0
         parts += [(marks.same((opener(kind),), there), 0.0), (content, 0.0), (marks.same((closer(kind),), there), 0.0)]
-    then = ("<then>",) if task_line(task).then else ()
+    then = ("<then>",) if task_spec(task).then else ()
     before: tuple[str, ...] = (f"<gen:{outputs[0][0]}>",)
     for number, (kind, content) in enumerate(outputs):
         parts += [(marks.same(before, documents), float(number > 0)), (content, 1.0)]

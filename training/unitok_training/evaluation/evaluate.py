@@ -13,9 +13,11 @@ import numpy as np
 
 from unitok.requests.request import Request, seeded
 from unitok.results import Result
-from unitok.task_model import CHAIN, OUT_UNITS
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.streams import ids_column
+from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS, SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, TaskVariant
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_training.evaluation.by_ears import about_ears, put_ears
 from unitok_training.evaluation.language import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
@@ -32,49 +34,41 @@ from unitok_training.evaluation.tokens import evaluate_tokens
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def evaluate_asr(run: Evaluation) -> None:
-    """Recognition from units (held-out and known voices) and from codes."""
-    for key, split, column in (
-        ("asr", run.split, "units"),
-        ("asr.seen_voices", run.seen_split, "units"),
-        ("asr.codes", run.split, "codes"),
-    ):
-        rows = run.rows(split, column, "text_ids")
-        if not rows:
+def evaluate_texts(run: Evaluation) -> None:
+    """Recognition and translation: whatever answers one reference text, by held-out voices and by known ones."""
+    for one in TOKEN_VARIANTS.values():
+        if one.outputs != ("text",) or not one.variant.metrics or not run.knows(one):
             continue
-        spans = [Span(column, run.shards.codes(row) if column == "codes" else run.cell(column, row)) for row in rows]
-        plans = [Plan("asr", run.lang(row), conditions=(span,)) for row, span in zip(rows, spans)]
-        results = run.model.run([Request(plan=plan) for plan in plans])
-        pairs = [(run.lang(row), run.text(row), result.text or "") for row, result in zip(rows, results)]
-        put_error_rates(run, key, pairs)
-        if key == "asr":
-            for row, (_, reference, output) in list(zip(rows, pairs))[:5]:
-                run.examples.append(Example("asr", reference, output, reference_audio=run.sound(row)))
+        _evaluate_text(run, one, one.metric, run.split)
+        if one.variant.given == ("units",):
+            _evaluate_text(run, one, f"{one.metric}.seen_voices", run.seen_split)
 
 
-def evaluate_translation(run: Evaluation) -> None:
-    """Text and speech translation."""
-    for key, split, task, column in (
-        ("mt", run.split, "mt", "text_ids"),
-        ("s2tt", run.split, "s2tt", "units"),
-        ("s2tt.seen_voices", run.seen_split, "s2tt", "units"),
+def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> None:
+    """Scores of a variant, and examples of one that has a heading."""
+    (kind,) = one.variant.given or ("text",)
+    columns = (ids_column(kind), "text_ids")
+    if one.task.pairs:
+        pairs = run.pairs(split, *columns)
+    else:
+        pairs = [(row, row) for row in run.rows(split, *columns)]
+    if not pairs:
+        return
+    two = one.task.languages == 2
+    plans = [
+        Plan(one.task.name, run.lang(a), run.lang(b) if two else None, one.variant.flags, (run.span(kind, a),))
+        for a, b in pairs
+    ]
+    results = run.model.run([Request(plan=plan) for plan in plans])
+    labels = [f"{run.lang(a)}-{run.lang(b)}" if two else run.lang(a) for a, b in pairs]
+    found = [(label, run.text(b), result.text or "") for label, (_, b), result in zip(labels, pairs, results)]
+    (put_translation_scores if "bleu" in one.variant.metrics else put_error_rates)(run, key, found)
+    for (a, _), (label, reference, output) in (
+        list(zip(pairs, found))[:5] if one.variant.title and split == run.split else ()
     ):
-        pairs = run.pairs(split, column, "text_ids")
-        if not pairs:
-            continue
-        kind = "text" if column == "text_ids" else "units"
-        plans = [Plan(task, run.lang(a), run.lang(b), conditions=(Span(kind, run.cell(column, a)),)) for a, b in pairs]
-        results = run.model.run([Request(plan=plan) for plan in plans])
-        triples = [
-            (f"{run.lang(a)}-{run.lang(b)}", run.text(b), result.text or "") for (a, b), result in zip(pairs, results)
-        ]
-        put_translation_scores(run, key, triples)
-        if "seen" not in key:
-            for (a, _), (label, reference, output) in list(zip(pairs, triples))[:5]:
-                sound = run.sound(a) if kind == "units" else None
-                run.examples.append(
-                    Example(key, reference, output, source=f"{label}: {run.text(a)}", reference_audio=sound)
-                )
+        sound = run.sound(a) if kind in SPEECH_KINDS else None
+        source = f"{label}: {run.text(a)}" if two else ""
+        run.examples.append(Example(key, reference, output, source=source, reference_audio=sound))
 
 
 # -- speaking ---------------------------------------------------------------------------------------------------
@@ -182,8 +176,7 @@ def _audio(result: Result) -> np.ndarray:
 
 
 TASKS: tuple[Callable[[Evaluation], None], ...] = (
-    evaluate_asr,
-    evaluate_translation,
+    evaluate_texts,
     evaluate_resynthesis,
     evaluate_speech,
     evaluate_speech_translation,

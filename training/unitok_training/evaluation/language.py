@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from unitok.generation.generate import score
-from unitok_tokenizers.grammar.render import Plan, Span, parse, render, render_prompt
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 

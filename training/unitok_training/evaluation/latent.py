@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -13,10 +13,11 @@ import torch
 from unitok.model import Model
 from unitok.requests.request import Request
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.data.latent_examples import filled
-from unitok_training.data.latent_tasks import LATENT_LINES, Item, LatentLine, RowTexts, asked_items
+from unitok_training.data.latent_tasks import LATENT_TASKS, Item, LatentTask, RowTexts, asked_items
 from unitok_training.evaluation.metrics import bleu, bleu_label, error_unit, formatted_wer, wer
 
 AT_ONCE = 16
@@ -34,7 +35,7 @@ class Question:
     answer: str
 
 
-def question(line: LatentLine, table: RowTexts, item: Item, random: np.random.Generator) -> Question:
+def question(line: LatentTask, table: RowTexts, item: Item, random: np.random.Generator) -> Question:
     """An item as it is asked in training."""
     told = line.tell(table, item.given, random)
     plan = line.plan(table, item.given, item.target, item.question, None, told)
@@ -85,10 +86,10 @@ def score_lines(
     table = RowTexts(rows, model.tokenizers.text)
     scores: dict[str, dict[str, Any]] = {}
     for number, key in enumerate(keys):
-        line = LATENT_LINES[key]
+        line = LATENT_TASKS[key]
         items = [
             item for item in asked_items(line, rows) if item.target is None or item.target in model.languages
-        ] if key != "lm" else []  # fmt: skip
+        ] if line.needs else []  # fmt: skip
         if not items:
             continue
         random = np.random.default_rng(seed)
@@ -100,18 +101,16 @@ def score_lines(
 
 def score(key: str, wanted: Sequence[str], found: Sequence[str]) -> dict[str, Any]:
     """The figures that a line is judged by, and what they count (`unit`, `bleu_tokenizer`)."""
-    task = key.split(".")[0]
-    if task in ("s2tt", "mt"):
-        return {"bleu": bleu(wanted, found), "bleu_tokenizer": bleu_label(wanted)}
-    if key == "asr":
-        return {"wer": wer(wanted, found), "unit": error_unit(wanted)}
-    exact: dict[str, Any] = {"accuracy": sum(a == b for a, b in zip(wanted, found)) / len(wanted)}
-    if key == "asr.times":
-        exact["near"] = near(wanted, found)
-    if task in ("asr", "cap"):
-        errors = {"wer": wer(wanted, found), "formatted_wer": formatted_wer(wanted, found)}
-        return {**exact, **errors, "unit": error_unit(wanted)}
-    return exact
+    scores = {name: METRICS[name](wanted, found) for name in VARIANTS[key].variant.metrics}
+    counted: dict[str, Any] = {"unit": error_unit(wanted)} if "wer" in scores else {}
+    if "bleu" in scores:
+        counted["bleu_tokenizer"] = bleu_label(wanted)
+    return {**scores, **counted}
+
+
+def accuracy(wanted: Sequence[str], found: Sequence[str]) -> float:
+    """Share of whole answers that are right."""
+    return sum(a == b for a, b in zip(wanted, found)) / len(wanted)
 
 
 def near(wanted: Sequence[str], found: Sequence[str]) -> float:
@@ -131,3 +130,13 @@ def without_recordings(one: Question) -> Question:
     """The same question with the recordings' places taken out."""
     spans: tuple[Span, ...] = tuple(span for span in one.plan.conditions if span.kind != "lat")
     return replace(one, plan=replace(one.plan, conditions=spans), heard=())
+
+
+METRICS: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+    "accuracy": accuracy,
+    "wer": wer,
+    "formatted_wer": formatted_wer,
+    "near": near,
+    "bleu": bleu,
+}
+"""What `Variant.metrics` names: (references, outputs) → score."""

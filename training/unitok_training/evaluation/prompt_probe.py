@@ -27,7 +27,8 @@ from unitok.requests.request import Request
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.text.score_normalizer import basic
 
 INSTRUCTIONS = ("write down what is said", "what do you hear", "transcript please", "repeat this in writing")

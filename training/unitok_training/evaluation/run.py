@@ -15,6 +15,10 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.grammar.sequence import Span
+from unitok_tokenizers.grammar.streams import ids_column
+from unitok_tokenizers.grammar.tasks.registry import TaskVariant
+from unitok_training.data.mixture import parse_key
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.ear_scores import KnownVoices
 from unitok_training.evaluation.ears.interfaces import Ears
@@ -86,6 +90,15 @@ class Evaluation:
         """Local ids of one row of a ragged column."""
         values, offsets = self.shards.ragged(name)
         return values[offsets[row] : offsets[row + 1]]
+
+    def span(self, kind: str, row: int) -> Span:
+        """What one row says in a stream."""
+        return Span(kind, self.shards.codes(row) if kind == "codes" else self.cell(ids_column(kind), row))
+
+    def knows(self, one: TaskVariant) -> bool:
+        """Whether the model was trained on a variant, or does not say on which."""
+        trained = self.model.info.get("tasks")
+        return trained is None or one.key in {parse_key(key).of.key for key in trained}
 
     def text(self, row: int) -> str:
         """Transcript of a row."""

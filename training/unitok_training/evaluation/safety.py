@@ -18,10 +18,11 @@ from unitok.requests.request import Request, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
-from unitok_training.data.mixture import LINES, Mixture
+from unitok_training.data.mixture import Mixture
 
 GRAM = 4
 """Items of a repeated span."""
@@ -146,7 +147,7 @@ def check_safety(
         samples: outputs per task.
         sampling: how ids are drawn; the bare distribution (temperature 1) by default.
         split: rows that prompts come from.
-        tasks: keys of `mixture.LINES`; by default those that the model was trained on, else all.
+        tasks: keys of `tasks.registry.TOKEN_VARIANTS`; by default those that the model was trained on, else all.
         seed: of prompts and draws.
         progress: told each task before it is sampled.
 
@@ -159,7 +160,7 @@ def check_safety(
     if samples < 1:
         raise InputError(f"{samples} samples per task: give 1 or more")
     sampling = sampling or Sampling()
-    chosen = list(tasks) if tasks is not None else list(model.info.get("tasks") or LINES)
+    chosen = list(tasks) if tasks is not None else list(model.info.get("tasks") or TOKEN_VARIANTS)
     found: dict[str, TaskSafety] = {}
     skipped: dict[str, str] = {}
     for stream in shards.streams.values():

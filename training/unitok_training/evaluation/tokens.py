@@ -15,11 +15,12 @@ from unitok.generation.sampling import masked_log_softmax
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.tasks import output_kinds
+from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.documents import Document
 from unitok_training.data.example_options import ExampleOptions
-from unitok_training.data.examples import OUT_CODES, ExampleSource
-from unitok_training.data.mixture import LINES, Mixture, parse_key
+from unitok_training.data.examples import ExampleSource
+from unitok_training.data.mixture import Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
 
 AT_ONCE = 16
@@ -30,7 +31,7 @@ SLACK = 64
 
 def evaluate_tokens(run: Evaluation) -> None:
     """`tokens.<task>` for every task of a model whose units or codes were made elsewhere, and what is not scored."""
-    for key in (run.model.info.get("tasks") or list(LINES)) if run.model.elsewhere else ():
+    for key in (run.model.info.get("tasks") or list(TOKEN_VARIANTS)) if run.model.elsewhere else ():
         if why := unspoken(run.model, key):
             run.metrics.setdefault("not_scored", {})[key] = why
         options = ExampleOptions(split=run.split, target_row="fixed")
@@ -53,9 +54,7 @@ def evaluate_tokens(run: Evaluation) -> None:
 
 def unspoken(model: Model, key: str) -> str:
     """Why nobody hears what a task line says; empty where it says nothing, or can be heard."""
-    parsed = parse_key(key)
-    flags = (OUT_CODES,) if parsed.variant == "codes" else ()
-    kind = next((kind for kind in reversed(output_kinds(parsed.task, flags)) if kind in ("units", "codes")), None)
+    kind = next((kind for kind in reversed(parse_key(key).of.outputs) if kind in SPEECH_KINDS), None)
     if kind is None or kind not in model.elsewhere or model.can_speak(kind):
         return ""
     return (

@@ -17,7 +17,7 @@ from unitok.nbest.collect import utterances
 from unitok.nbest.lists import NBest, read_lists
 from unitok.requests.request import Request
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar.render import Plan
+from unitok_tokenizers.grammar.sequence import Plan
 from unitok_training.evaluation.metrics import bleu
 
 SHARES = (0.05, 0.1, 0.2, 0.4)

@@ -23,7 +23,8 @@ from unitok.nbest.audio_context import Hearing
 from unitok.nbest.correction import VectorsOf, correction_plan
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Document
 from unitok_training.finetune.moe import balanced, expert_information, hidden_with_experts

@@ -23,12 +23,13 @@ from unitok.requests.request import Request
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Span, render, render_prompt
+from unitok_tokenizers.grammar.render import render, render_prompt
+from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.scripts import TOKEN
 from unitok_training.data.latent_examples import filled
-from unitok_training.data.latent_tasks import LATENT_LINES, RowTexts, asked_items
+from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
 from unitok_training.finetune.supervised import only_these_move, permuted
@@ -77,13 +78,13 @@ def train_mwer(
         model: encoder and adapter stay as they are.
         rows: with audio and text.
         config: how long and how fast.
-        key: line of `LATENT_LINES` that asks for a transcript.
+        key: line of `LATENT_TASKS` that asks for a transcript.
         progress: called with (step, expected errors).
 
     Raises:
         InputError: rows that the line does not fit, or a loss that is not finite.
     """
-    table, line = RowTexts(rows, model.tokenizers.text), LATENT_LINES[key]
+    table, line = RowTexts(rows, model.tokenizers.text), LATENT_TASKS[key]
     items = asked_items(line, rows)
     if not items:
         raise InputError(f"{key}: no row has what it needs")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok.decoder.model import Decoder
-from unitok_tokenizers.grammar.tasks import opener
+from unitok_tokenizers.grammar.tasks.base import opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import NO_LABEL, Pack
 from unitok_training.objectives.token_loss import HeadSlice, LossTable, TokenLosses, supervised_losses

@@ -25,8 +25,9 @@ import yaml
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.example_options import ExampleOptions
-from unitok_training.data.mixture import LINES, Curriculum, Mixture, parse_key
+from unitok_training.data.mixture import Curriculum, Mixture, parse_key
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
@@ -301,7 +302,8 @@ def _by_task(current: Mixture | Curriculum, value: Any, path: str) -> Mixture | 
     what = "weights" if isinstance(current, Mixture) else "shares of the steps"
     if not isinstance(value, Mapping):
         raise InputError(
-            f"{path} is {repr(value)[:60]}: give {what} by task, such as {path}.asr=1 (tasks: {', '.join(LINES)})"
+            f"{path} is {repr(value)[:60]}: give {what} by task, such as {path}.asr=1 "
+            f"(tasks: {', '.join(TOKEN_VARIANTS)})"
         )
     tasks = dict(current.tasks)
     if set(value) == {"only"}:

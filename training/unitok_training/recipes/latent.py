@@ -12,7 +12,7 @@ from typing import Any
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_training.data.latent_tasks import LATENT_LINES
+from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.decoder import Shape
 from unitok_training.trainer.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
@@ -109,14 +109,14 @@ class LatentRecipe:
     tuning: Tuning = field(default_factory=Tuning)
     """What moves, and how fast."""
     mixture: Mixture = field(default_factory=lambda: Mixture(tasks={"asr": 1.0}))
-    """Lines of `latent_tasks.LATENT_LINES` and their weights."""
+    """Lines of `latent_tasks.LATENT_TASKS` and their weights."""
     train: LatentTrainConfig = field(default_factory=LatentTrainConfig)
     """Steps, packs, losses."""
 
     def __post_init__(self) -> None:
-        unknown = [key for key in self.mixture.keys if key not in LATENT_LINES]
+        unknown = [key for key in self.mixture.keys if key not in LATENT_TASKS]
         if unknown:
-            raise InputError(f"mixture.{unknown[0]}: latent models are trained on {', '.join(LATENT_LINES)}")
+            raise InputError(f"mixture.{unknown[0]}: latent models are trained on {', '.join(LATENT_TASKS)}")
 
     def save(self, path: Path) -> None:
         """Write the resolved recipe as JSON."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.files import atomic_write_bytes, read_json
+from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_tokenizers.text.score_normalizer import STATED
 from unitok_training.reports.html import bars, curve, page, player
 from unitok_training.trainer.metrics import flatten, read_metrics
@@ -26,13 +27,7 @@ WITHOUT_EARS = (
 SHOWN_AT_ONCE = 2
 """Examples of a task in plain view; the others unfold."""
 TASK_TITLES = {
-    "asr": "Speech to text",
-    "s2tt": "Speech to translated text",
-    "mt": "Text to translated text",
-    "tts.units": "Text to speech through units",
-    "tts.codes": "Text to speech through acoustic codes",
-    "s2st_chained": "Speech to translated speech, through both texts",
-    "s2st": "Speech to translated speech, directly",
+    **{one.metric: one.variant.title for one in VARIANTS.values() if one.variant.title},
     "resynthesis.codes": "Reference speech through the codec and back",
     "resynthesis.units": "Reference speech through units and back",
 }

@@ -14,7 +14,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.latent_tasks import (
-    LATENT_LINES,
+    LATENT_TASKS,
     RowTexts,
     Told,
 )
@@ -95,7 +95,7 @@ class Bench:
 
 def told(table: RowTexts, row: int, said: Told) -> Question:
     """The transcript of a row, asked with what is told."""
-    line = LATENT_LINES["asr"]
+    line = LATENT_TASKS["asr"]
     text = table.rows[row].text or ""
     plan = line.plan(table, row, None, "", None, said)
     return Question(plan, tuple(table.rows[heard] for heard in said.heard), text)

@@ -22,10 +22,10 @@ from unitok_tokenizers.corpora.toy_rich import names_of
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.grammar.render import Plan, Span
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.data.latent_tasks import (
     LAT,
-    LATENT_LINES,
+    LATENT_TASKS,
     RowTexts,
     Told,
     asked_items,
@@ -83,7 +83,7 @@ def check_rich(bench: Bench) -> Figures:
     for preset in ("tagged", "untagged"):
         arm = bench.taught(preset, rows)
         for form in ("plain", "formatted"):
-            line = LATENT_LINES[f"asr.{form}"]
+            line = LATENT_TASKS[f"asr.{form}"]
             line = line if preset == "tagged" else replace(line, flags=())
             table, random = RowTexts(held, arm.tokenizers.text), np.random.default_rng(0)
             asked = [question(line, table, item, random) for item in asked_items(line, held)]
@@ -201,8 +201,8 @@ def check_desta(bench: Bench) -> Figures:
     figures: Figures = {"cap.accuracy": caption["accuracy"], "cap.wer": caption["wer"]}
     table, random = RowTexts(held, model.tokenizers.text), np.random.default_rng(0)
     for name, wanted in (("speaker", "who speaks"), ("tone", "with which tone")):
-        items = [item for item in asked_items(LATENT_LINES["ask"], held) if item.question == wanted]
-        asked = [question(LATENT_LINES["ask"], table, item, random) for item in items]
+        items = [item for item in asked_items(LATENT_TASKS["ask"], held) if item.question == wanted]
+        asked = [question(LATENT_TASKS["ask"], table, item, random) for item in items]
         deaf = [without_recordings(one) for one in asked]
         for key, given in ((name, asked), (f"{name}.deaf", deaf)):
             figures[f"{key}.accuracy"] = score("ask", [one.answer for one in given], answers(model, given))["accuracy"]
@@ -221,7 +221,7 @@ def check_blsp(bench: Bench) -> Figures:
     figures = {"kl.before": divergence(fresh, held), "kl.after": divergence(model, held)}
     table, random = RowTexts(held, model.tokenizers.text), np.random.default_rng(0)
     for key in ("lm.speech", "mt.speech"):
-        asked = [question(LATENT_LINES[key], table, item, random) for item in asked_items(LATENT_LINES[key], held)]
+        asked = [question(LATENT_TASKS[key], table, item, random) for item in asked_items(LATENT_TASKS[key], held)]
         other = [replace(one, heard=next_.heard) for one, next_ in zip(asked, [*asked[1:], asked[0]])]
         wanted = [one.answer for one in asked]
         figures[f"{key}.bleu"] = bleu(wanted, answers(model, asked))
@@ -231,7 +231,7 @@ def check_blsp(bench: Bench) -> Figures:
 
 def own_continuations(model: Model, rows: Sequence[Row]) -> list[Row]:
     """Rows whose `extras.continuation` is what the model itself writes after their text."""
-    table, line = RowTexts(rows, model.tokenizers.text), LATENT_LINES["lm.text"]
+    table, line = RowTexts(rows, model.tokenizers.text), LATENT_TASKS["lm.text"]
     items = asked_items(line, rows)
     asked = [question(line, table, item, np.random.default_rng(0)) for item in items]
     written = {rows[item.given].id: text for item, text in zip(items, answers(model, asked))}
@@ -248,7 +248,7 @@ def divergence(model: Model, rows: Sequence[Row]) -> float:
     assert model.latent is not None
     table, rate = RowTexts(rows, model.tokenizers.text), model.latent.sample_rate
     found = []
-    for item in asked_items(LATENT_LINES["lm.speech"], rows):
+    for item in asked_items(LATENT_TASKS["lm.speech"], rows):
         row = rows[item.given]
         (span, vectors), *_ = model.heard([(row.load(rate), rate)], "latent")
         assert vectors is not None

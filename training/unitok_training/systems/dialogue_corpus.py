@@ -17,8 +17,9 @@ from unitok.model import Model
 from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_plan, units_of
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesize
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Span, render
-from unitok_tokenizers.grammar.tasks import STATES
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Span
+from unitok_tokenizers.grammar.tasks.base import STATES
 from unitok_training.data.documents import Document
 from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
 

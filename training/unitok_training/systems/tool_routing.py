@@ -20,7 +20,8 @@ from unitok.model import Model
 from unitok.pipelines.router import Call, Router, Rule, Script, read_call
 from unitok.pipelines.tools import Registry, Tool
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, render
+from unitok_tokenizers.grammar.render import render
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.tokenizers import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet

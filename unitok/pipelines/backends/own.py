@@ -13,7 +13,8 @@ from unitok.requests.long_text import answer_text
 from unitok.requests.request import Request
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.render import Plan, Span, parse
+from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.sequence import Plan, Span
 
 
 def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from unitok.requests.request import Request, seeded
 from unitok.results import Result
-from unitok_tokenizers.grammar.render import Plan, Span, render_prompt
+from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_training.evaluation.evaluate import evaluate_speech_translation, evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 

@@ -1,0 +1,142 @@
+"""What a task is: which spans are given, which outputs follow, which examples data makes of it, how it is scored.
+
+`TaskSpec` is the only description of a task. Rendering, the automaton, what rows of data must have, evaluation, report
+titles and the choices of the command line derive from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTENT_KINDS = ("text", "phones", "units", "codes")
+CONDITION_KINDS = (*CONTENT_KINDS, "lat", "voice", "hyp", "kw")
+SPEECH_KINDS = ("units", "codes")
+"""Kinds of spans that are speech in tokens."""
+OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
+OUTPUT_FLAGS = (OUT_UNITS, OUT_CODES, CHAIN)
+"""Flags that change which outputs a task gives; only the rows that name them take them."""
+STYLE_FLAGS = ("<ts>", "<nots>", "<itn>", "<noitn>")
+"""Flags that ask for time stamps or inverse text normalization; any task takes them."""
+FLAGS = (*OUTPUT_FLAGS, *STYLE_FLAGS)
+STATES = ("<listen>", "<speak>", "<stop>")
+"""What a coordinator does with a chunk of sound; a `state` span holds the place of one of them here."""
+
+
+def opener(kind: str) -> str:
+    """Token that opens a span; `<lat>` itself is the placeholder inside a latent span."""
+    return "<lats>" if kind == "lat" else f"<{kind}>"
+
+
+def closer(kind: str) -> str:
+    """Token that closes a span."""
+    return "</lats>" if kind == "lat" else f"</{kind}>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromRows:
+    """How the rows of a manifest become examples for a model that hears recordings as vectors."""
+
+    shows: str = "recording"
+    """What stands before the answer: an entry of `latent_tasks.SHOWN`."""
+    answer: str = "text"
+    """What is answered: an entry of `latent_tasks.ANSWERS`, or the field of a row's `extras` that holds it."""
+    needs: tuple[str, ...] = ("audio",)
+    """Of audio, text and streams: what the row that is given must have."""
+    keeps: tuple[str, ...] = ()
+    """Of "warp" and "tempo": what augmentation leaves alone, because the answer tells of the voice or of times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One kind of examples of a task, a key of mixtures: `asr` is the plain one of asr, `asr.codes` is another."""
+
+    name: str = ""
+    """Behind the point of its key; empty for the one that the task's own name stands for."""
+    description: str
+    """What is given and what follows, for people: `units → text`."""
+    given: tuple[str, ...] | None = None
+    """Kinds of the conditions that token shards give; `voice` is drawn and may be absent. None: shards make none."""
+    rows: FromRows | None = None
+    """How rows of a manifest make it; None where they do not."""
+    flags: tuple[str, ...] = ()
+    """Flags of its examples."""
+    aliases: tuple[str, ...] = ()
+    """Other keys by which mixtures may name it."""
+    metrics: tuple[str, ...] = ()
+    """How its text is compared with the reference: accuracy (whole answers), wer, formatted_wer, near, bleu."""
+    title: str = ""
+    """Heading of its examples in reports; empty where none are shown."""
+    metric: str = ""
+    """Where its scores stand, if not under its key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One row of the task table."""
+
+    name: str
+    """Task name; its control token is `<name>`."""
+    languages: int = 1
+    """1: one language; 2: source and target."""
+    conditions: tuple[str, ...] = ()
+    """Kinds of spans that may stand before the first generate mark, in any order."""
+    outputs: tuple[str, ...] = ()
+    """Kinds of the outputs without a flag that changes them."""
+    by_flag: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    """(flags, outputs): the first row whose flags are all set decides."""
+    then: bool = False
+    """A `<then>` mark stands between the outputs."""
+    interleaved: bool = False
+    """Text and units alternate behind switch marks, as many spans as it likes, instead of fixed outputs."""
+    replies: bool = False
+    """The answer is another row, whose `extras` name the one that it replies to."""
+    continues: bool = False
+    """What is given is the beginning of the output, and may be nothing."""
+    variants: tuple[Variant, ...] = ()
+    """The kinds of examples that data makes of it."""
+    description: str
+    """What the task does, for people."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags that the task takes."""
+        return (*(flag for flag in OUTPUT_FLAGS if any(flag in flags for flags, _ in self.by_flag)), *STYLE_FLAGS)
+
+    def output_kinds(self, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Kinds of the outputs in order; none for an interleaved task, whose spans are free."""
+        return next((kinds for wanted, kinds in self.by_flag if set(wanted) <= set(flags)), self.outputs)
+
+    @property
+    def hears(self) -> bool:
+        """Whether it may be given speech."""
+        return self.interleaved or any(kind in SPEECH_KINDS for kind in self._given)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is given text and no speech."""
+        return "text" in self._given and not self.hears
+
+    @property
+    def _given(self) -> tuple[str, ...]:
+        return self.outputs if self.continues else self.conditions
+
+    @property
+    def speaks_only(self) -> bool:
+        """Whether its answer is speech and nothing else."""
+        return bool(self.outputs) and all(kind in SPEECH_KINDS for kind in self.outputs)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the answer is of another row than what is given."""
+        return self.languages == 2 or self.replies
+
+
+SPOKEN = (((OUT_CODES,), ("units", "codes")), ((OUT_UNITS,), ("units",)))
+"""Outputs of a task that speaks, by flag."""
+CHAINED = (
+    ((CHAIN, OUT_CODES), ("text", "text", "units", "codes")),
+    ((CHAIN,), ("text", "text", "units")),
+)
+"""Outputs of speech translation through both texts, by flag."""
+HEARD = ("units", "codes", "lat", "text")
+"""Conditions of a task that is asked about a recording."""

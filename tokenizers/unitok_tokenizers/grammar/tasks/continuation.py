@@ -1,0 +1,46 @@
+"""Language models of text, of speech, and of both in turn."""
+
+from __future__ import annotations
+
+from unitok_tokenizers.grammar.tasks.base import SPOKEN, FromRows, TaskSpec, Variant
+
+LM = TaskSpec(
+    name="lm",
+    conditions=("text", "lat"),
+    outputs=("text",),
+    continues=True,
+    variants=(
+        Variant(description="text", given=(), rows=FromRows(shows="nothing", needs=())),
+        Variant(
+            name="text",
+            description="text → its continuation",
+            rows=FromRows(shows="text", answer="continuation", needs=("text",)),
+            metrics=("accuracy",),
+        ),
+        Variant(
+            name="speech",
+            description="speech → continuation of what is said",
+            rows=FromRows(answer="continuation"),
+            metrics=("accuracy",),
+        ),
+    ),
+    description="text continuation, of nothing or of what is given",
+)
+
+SLM = TaskSpec(
+    name="slm",
+    conditions=("voice",),
+    outputs=("units",),
+    by_flag=SPOKEN,
+    continues=True,
+    variants=(Variant(description="units", given=()),),
+    description="speech continuation",
+)
+
+ILM = TaskSpec(
+    name="ilm",
+    interleaved=True,
+    continues=True,
+    variants=(Variant(description="text and units in turn", given=()),),
+    description="text and units interleaved",
+)

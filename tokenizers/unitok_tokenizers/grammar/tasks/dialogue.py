@@ -1,0 +1,33 @@
+"""Talk: answers in speech, tools that are called, turns that are taken."""
+
+from __future__ import annotations
+
+from unitok_tokenizers.grammar.tasks.base import TaskSpec, Variant
+
+CHAT = TaskSpec(
+    name="chat",
+    conditions=("units",),
+    outputs=("text", "text", "units"),
+    then=True,
+    replies=True,
+    variants=(
+        Variant(
+            description="spoken question (units) → its text, the answer's text, the answer's units", given=("units",)
+        ),
+    ),
+    description="spoken question to its text, the answer's text, the spoken answer",
+)
+
+ROUTE = TaskSpec(
+    name="route",
+    conditions=("text", "units", "lat"),
+    outputs=("tool",),
+    description="request to the name and arguments of the tool that answers it",
+)
+
+TURN = TaskSpec(
+    name="turn",
+    conditions=("units", "lat", "text"),
+    outputs=("state",),
+    description="what is heard and what was said so far to whether to listen, to speak or to stop",
+)
