@@ -18,7 +18,7 @@ import soundfile
 from tests.support.command import COMMAND, Ended, Workshop, check_refusal, environment, refused, works, write_rows
 from tests.support.tiny_model import RATE, model_folder, speech
 from unitok_tokenizers.files import read_json, sha256_file, write_json
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 

@@ -15,7 +15,7 @@ from tests.test_codecs import encodec, mel_rvq, speechtokenizer
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import read_audio
-from unitok_tokenizers.encoders.frozen import MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate, expand
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder

@@ -15,7 +15,7 @@ from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCode
 from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.acoustic.speechtokenizer import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.frozen import MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.fitting.codec import CodecConfig, exchange, train_codec

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unitok_tokenizers.encoders.convolution import ConvBlock, convolve
+from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
 
 
 @pytest.mark.parametrize(("width", "kernel", "stride", "groups"), [(6, 9, 1, 6), (6, 5, 2, 1), (4, 7, 2, 1)])

@@ -12,8 +12,9 @@ import pytest
 from tests.support.tiny_model import model_folder, speech, tiny_model
 from unitok.pipelines.backends.choose import recognizer_of
 from unitok.pipelines.backends.ctc import CtcRecognizer
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.ctc_search import prefix_search
-from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 
 

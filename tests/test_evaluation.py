@@ -15,8 +15,8 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
-from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.encoders.frozen import CtcEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.asr_scorer import Judge, SpeakerClassifier
 from unitok_training.evaluation.evaluate import evaluate

@@ -38,7 +38,7 @@ from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
-from unitok_tokenizers.text.tokenizers import HostText
+from unitok_tokenizers.text.huggingface import HostText
 from unitok_training.evaluation.asr_scorer import Judge
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation

@@ -20,13 +20,15 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
-from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.filterbank import DEVIATION, FILTERBANK, FilterbankEncoder
 from unitok_tokenizers.encoders.huggingface import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.pitch import LOUD, PitchEncoder
 from unitok_tokenizers.encoders.registry import FRAME_ENCODERS, frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 
 HAS_HF = importlib.util.find_spec("transformers") is not None
 needs_hf = pytest.mark.skipif(not HAS_HF, reason="transformers is not installed (extra hf)")
@@ -53,6 +55,7 @@ def hf_model(kind: str) -> Any:
 
 MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "filterbank": FilterbankEncoder,
+    "mfcc": MfccEncoder,
     "pitch": PitchEncoder,
     "transformer": lambda: TransformerEncoder(SMALL),
     "conformer": lambda: ConformerEncoder(SMALL),
@@ -60,7 +63,7 @@ MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "side_by_side": lambda: SideBySide(ConformerEncoder(SMALL), FilterbankEncoder()),
     "speech_model": lambda: SpeechModelEncoder(hf_model("wav2vec2"), normalize=True),
     "whisper": lambda: WhisperEncoder(hf_model("whisper").encoder),
-    "ctc": lambda: CtcFrameEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
+    "ctc": lambda: CtcEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
 }
 
 
@@ -221,3 +224,25 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         pretrained_encoder(tmp_path)
     with pytest.raises(InputError, match="unknown frame encoder"):
         frame_encoder_from_json({"class": "ear"})
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_units_are_k_means_over_any_layer_of_any_encoder(name: str, tmp_path: Path) -> None:
+    encoder, given = made(name), recordings()
+    for layer in (None, encoder.depth // 2):
+        tokenizer = UnitTokenizer.fit(encoder, given, 5, seed=0, layer=layer)
+        units = tokenizer.encode_batch(given)
+        assert [len(one) for one in units] == [encoder.frames_of(len(samples)) for samples in given]
+        assert all((tokenizer.encode(samples) == one).mean() > 0.95 for samples, one in zip(given, units))
+        folder = tmp_path / str(layer)
+        tokenizer.save(folder)
+        again = UnitTokenizer.load(folder)
+        assert again.fingerprint == tokenizer.fingerprint and again.layer == layer and again.info() == tokenizer.info()
+        assert all(np.array_equal(*pair) for pair in zip(again.encode_batch(given), units, strict=True))
+        with torch.no_grad():
+            whole = encoder(encoder.placed_inputs(given[:1]))
+            found, lengths = encoder.hidden_at(encoder.placed_inputs(given[:1]), layer)
+        wanted = whole.hidden if layer is None else whole.layers[layer]
+        assert torch.equal(found, wanted) and torch.equal(lengths, whole.lengths)
+    with pytest.raises(InputError, match=f"layers 0 to {encoder.depth - 1}"):
+        UnitTokenizer(encoder, torch.zeros(5, encoder.width), layer=encoder.depth)

@@ -35,10 +35,10 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
-from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
-from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
-from unitok_tokenizers.encoders.layers import rotate_positions
+from unitok_tokenizers.encoders.networks.attention import rotate_positions
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 
@@ -283,7 +283,7 @@ ENCODERS = {
     "conformer": lambda: ConformerEncoder(SMALL),
     "layer_mix": lambda: LayerMix(TransformerEncoder(SMALL)),
     "side_by_side": lambda: SideBySide(ConformerEncoder(SMALL), FilterbankEncoder()),
-    "ctc": lambda: CtcFrameEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
+    "ctc": lambda: CtcEncoder(CtcNetwork(CtcNetworkConfig(width=16, blocks=2, dropout=0.0)), MelConfig(), 1),
 }
 
 

@@ -29,7 +29,7 @@ from unitok.pipelines.backends.interfaces import Heard
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
-from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_training.finetune.correct import SupervisedConfig
 
@@ -129,7 +129,7 @@ def test_frames_are_of_the_recording_as_it_was_heard(place: Path) -> None:
 
 
 def test_encoders_are_found_in_folders(place: Path, tmp_path: Path) -> None:
-    assert isinstance(encoder_of(place / "model/tokenizers/units"), CtcFrameEncoder)
+    assert isinstance(encoder_of(place / "model/tokenizers/units"), CtcEncoder)
     encoder = ConformerEncoder(TrunkConfig(width=16, layers=1, heads=2, inner=16))
     add_lora(encoder, LoraConfig(rank=2))
     for name, value in encoder.named_parameters():

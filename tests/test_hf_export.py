@@ -34,7 +34,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import Plan, Span
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")

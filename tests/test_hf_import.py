@@ -20,7 +20,7 @@ from unitok.huggingface.tokenizer import token_names
 from unitok.huggingface.weights import expand_vocabulary, load_core, load_hf_state, read_state
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.text.tokenizers import HostText
+from unitok_tokenizers.text.huggingface import HostText
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
 

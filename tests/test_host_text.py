@@ -15,7 +15,8 @@ from tests.support.hf_hosts import write_tokenizer
 from tests.support.tiny_model import tokenizers
 from unitok.huggingface.tokenizer import tokenizer_json
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.text.tokenizers import HostText, load_text_tokenizer
+from unitok_tokenizers.text.huggingface import HostText
+from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 library = pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra hf)")

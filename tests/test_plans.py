@@ -18,7 +18,7 @@ from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import Plan
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.columns import segment_maximum
 from unitok_training.data.example_options import ExampleOptions

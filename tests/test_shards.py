@@ -15,12 +15,13 @@ from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards, validate_shards
-from unitok_tokenizers.encoders.frozen import MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, sha256_file
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
-from unitok_tokenizers.text.tokenizers import SentencePieceText, load_text_tokenizer
+from unitok_tokenizers.text.registry import load_text_tokenizer
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "der hund lief davon", "the mat is red", "ein roter hut"]

@@ -32,8 +32,15 @@ from unitok_tokenizers.audio.speech_activity import (
     spoken_parts,
     spoken_spans,
 )
-from unitok_tokenizers.encoders.ctc_network import ALL, SPOKEN, CtcNetwork, CtcNetworkConfig, network_config, normalize
-from unitok_tokenizers.encoders.frozen import CtcEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.networks.ctc_network import (
+    ALL,
+    SPOKEN,
+    CtcNetwork,
+    CtcNetworkConfig,
+    network_config,
+    normalize,
+)
 
 
 class Known:

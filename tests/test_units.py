@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitok_tokenizers.audio.features import MelConfig, log_mel, mel_filters, mfcc
-from unitok_tokenizers.encoders.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
-from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder, load_encoder
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.batches import encode_recordings
+from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
+from unitok_tokenizers.encoders.networks.ctc_network import PAUSE_FRAMES, CtcNetwork, CtcNetworkConfig, greedy_text
+from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate, expand
@@ -81,24 +85,26 @@ def ctc_encoder() -> CtcEncoder:
 
 
 @pytest.fixture(params=[MfccEncoder, ctc_encoder], ids=["mfcc", "ctc"])
-def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
+def encoder(request: pytest.FixtureRequest) -> FrameEncoder:
     return request.param()
 
 
-def test_an_encoder_keeps_its_contract(encoder: SpeechEncoder, tmp_path: Path) -> None:
+def test_an_encoder_keeps_its_contract(encoder: FrameEncoder, tmp_path: Path) -> None:
     recordings = [noise(0.4), noise(0.93, 1), noise(0.01, 2)]
-    frames = encoder.encode(recordings)
+    frames = encode_recordings(encoder, recordings)
     for samples, found in zip(recordings, frames):
         wanted = max(1, int(len(samples) * encoder.frame_rate // encoder.sample_rate))
         assert found.shape == (wanted, encoder.width) and found.dtype == np.float32 and np.isfinite(found).all()
-        np.testing.assert_allclose(found, encoder.encode([samples])[0], atol=2e-4)
+        np.testing.assert_allclose(found, encode_recordings(encoder, [samples])[0], atol=2e-4)
     encoder.save(tmp_path / "e")
     again = load_encoder(tmp_path / "e")
     assert again.fingerprint == encoder.fingerprint
-    np.testing.assert_array_equal(again.encode(recordings[:1])[0], encoder.encode(recordings[:1])[0])
+    np.testing.assert_array_equal(
+        encode_recordings(again, recordings[:1])[0], encode_recordings(encoder, recordings[:1])[0]
+    )
 
 
-def test_units_repeat_and_survive_their_files(encoder: SpeechEncoder, tmp_path: Path) -> None:
+def test_units_repeat_and_survive_their_files(encoder: FrameEncoder, tmp_path: Path) -> None:
     recordings = [noise(0.5, seed) for seed in range(4)]
     tokenizer = UnitTokenizer.fit(encoder, recordings, 8, seed=0)
     units = tokenizer.encode_batch(recordings)

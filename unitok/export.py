@@ -22,7 +22,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.text.tokenizers import HostText, SentencePieceText
+from unitok_tokenizers.text.huggingface import HostText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 OWN = "unitok"

@@ -25,7 +25,7 @@ from unitok.results import Result
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
-from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
@@ -119,7 +119,7 @@ def whole_model() -> Model:
 ENCODERS: dict[str, Callable[[], FrameEncoder]] = {
     "conformer": lambda: ConformerEncoder(TRUNK),
     "transformer": lambda: TransformerEncoder(TRUNK),
-    "ctc": lambda: CtcFrameEncoder(*_network()),
+    "ctc": lambda: CtcEncoder(*_network()),
     "a mix and a pitch": lambda: SideBySide(LayerMix(FilterbankEncoder()), PitchEncoder()),
 }
 TRUNK = TrunkConfig(width=16, layers=1, heads=2, inner=32, labels=5)

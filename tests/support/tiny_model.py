@@ -12,10 +12,10 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.model import Model
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.encoders.frozen import CtcEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.networks.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder

@@ -14,14 +14,15 @@ from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.acoustic.registry import CODECS
 from unitok_tokenizers.audio.speech_activity import SpeechDetector
-from unitok_tokenizers.encoders.frozen import CtcEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE, STREAM_NAME, StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
-from unitok_tokenizers.text.tokenizers import TextTokenizer, load_text_tokenizer
+from unitok_tokenizers.text.base import TextTokenizer
+from unitok_tokenizers.text.registry import load_text_tokenizer
 
 
 class Tokenizer(Protocol):

@@ -13,7 +13,9 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import ROLES, Vocabulary
-from unitok_tokenizers.text.tokenizers import HostText, SentencePieceText, TextTokenizer, read_proto
+from unitok_tokenizers.text.base import TextTokenizer
+from unitok_tokenizers.text.huggingface import HostText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText, read_proto
 
 SPACE = "▁"
 # Hugging Face's unigram model would read these pieces in a text that spells them out; sentencepiece does not.

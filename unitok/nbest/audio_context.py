@@ -27,9 +27,8 @@ from unitok.nbest.lists import NBest
 from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
-from unitok_tokenizers.encoders.ctc import CtcFrameEncoder
 from unitok_tokenizers.encoders.huggingface import pretrained_encoder
-from unitok_tokenizers.encoders.registry import load_frame_encoder
+from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
 
 ADAPTER, ENCODER = "cross_attention", "frame_encoder"
@@ -51,10 +50,9 @@ def encoder_of(folder: Path | str) -> FrameEncoder:
             merge_lora(encoder, lora)
         return encoder
     if (root / "encoder.json").exists():
-        return load_frame_encoder(root).eval()
+        return load_encoder(root)
     if ctc_folder(root) is not None:
-        found = CtcRecognizer.load(root).encoder
-        return CtcFrameEncoder(found.network, found.mel, found.layer).eval()
+        return CtcRecognizer.load(root).encoder.eval()
     if (root / "unitok.json").exists():
         raise InputError(f"{root} is a model without a latent front end; give one of `unitok train-latent`, or a judge")
     if not (root / "config.json").exists():

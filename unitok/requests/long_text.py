@@ -25,7 +25,7 @@ from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.text.normalization.characters import CLAUSE
 from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text.normalization.spoken import spoken_text
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 
 CLAUSE_SECONDS = 0.1
 """Silence behind a clause where a sentence was cut; behind a sentence it is `PAUSE_SECONDS`."""

@@ -18,7 +18,7 @@ from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
-from unitok_tokenizers.text.tokenizers import TextTokenizer
+from unitok_tokenizers.text.base import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
 
 UNITS_AT_ONCE = 8

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.convolution import ConvBlock, convolve
+from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 from unitok_tokenizers.float32_buffers import Float32Buffers
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders.convolution import ConvBlock
+from unitok_tokenizers.encoders.networks.convolution import ConvBlock
 from unitok_vocoder.vocoder import Vocoder
 
 LEAST = 16

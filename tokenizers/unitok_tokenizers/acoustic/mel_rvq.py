@@ -23,8 +23,8 @@ from torch.nn import functional
 from unitok_tokenizers.acoustic.base import codes_info
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.convolution import ConvBlock
-from unitok_tokenizers.encoders.frozen import batches_by_length, padded_mels
+from unitok_tokenizers.encoders.batches import batches_by_length, padded_mels
+from unitok_tokenizers.encoders.networks.convolution import ConvBlock
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.progress import advance_aside

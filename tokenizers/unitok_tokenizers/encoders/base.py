@@ -1,8 +1,8 @@
-"""What a frame encoder is: samples → frames at a fixed rate, with gradients.
+"""What a frame encoder is: samples → frames at a fixed rate, with gradients where it is trained.
 
 B batch, S samples, F input positions, T frames, D width, L hidden layers, V labels of the CTC head, blank included.
-`encoders.frozen` holds the encoders behind units, which are frozen and give numpy arrays; these here are
-trained with a decoder. A new one is a class and a line in `registry.FRAME_ENCODERS`.
+The same encoder stands behind units (k-means over one of its layers), before an adapter and under a scorer. A new one
+is a class and a line in `registry.FRAME_ENCODERS`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from unitok_tokenizers.files import array_fingerprint, fingerprint, write_json
 
 Inputs = tuple[Tensor, ...]
 """What one recording becomes on the host: log-mels (F, M), samples (S,), or one of each for two encoders."""
@@ -62,6 +65,11 @@ class FrameEncoder(nn.Module):
         """Encode a batch; inputs are on the module's device."""
         raise NotImplementedError
 
+    def hidden_at(self, batch: Sequence[Inputs], layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden layer (B, T, D), or what an adapter reads where None, and lengths (B,)."""
+        frames = self(batch)
+        return (frames.hidden if layer is None else frames.layers[layer]), frames.lengths
+
     def to_json(self) -> dict[str, Any]:
         """What `registry.frame_encoder_from_json` reads; weights are apart."""
         raise NotImplementedError
@@ -73,5 +81,31 @@ class FrameEncoder(nn.Module):
 
     def encode(self, recordings: Sequence[np.ndarray]) -> Frames:
         """Encode recordings (S,) float32 each."""
-        device = next((value.device for value in (*self.parameters(), *self.buffers())), torch.device("cpu"))
-        return self([tuple(part.to(device) for part in self.inputs(samples)) for samples in recordings])
+        return self(self.placed_inputs(recordings))
+
+    def placed_inputs(self, recordings: Sequence[np.ndarray]) -> list[Inputs]:
+        """Inputs of recordings, where the weights lie."""
+        return [tuple(part.to(self.device) for part in self.inputs(samples)) for samples in recordings]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie; the processor where it has none."""
+        return next((value.device for value in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content: configuration and weights."""
+        weights = array_fingerprint(*(value.detach().cpu().float().numpy() for value in self.state_dict().values()))
+        return fingerprint([self.to_json(), weights])
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, whose `class` names the entry in the registry, and weights where it has any."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        if weights:
+            save_file(weights, folder / "model.safetensors")
+        write_json(folder / "config.json", self.to_json())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.files import read_json, read_tensors
 from unitok_tokenizers.registry import Registry
 
@@ -18,7 +19,8 @@ FRAME_ENCODERS = Registry(
         "conformer": "unitok_tokenizers.encoders.conformer:ConformerEncoder",
         "speech_model": "unitok_tokenizers.encoders.huggingface:SpeechModelEncoder",
         "whisper": "unitok_tokenizers.encoders.huggingface:WhisperEncoder",
-        "ctc": "unitok_tokenizers.encoders.ctc:CtcFrameEncoder",
+        "mfcc": "unitok_tokenizers.encoders.mfcc:MfccEncoder",
+        "ctc": "unitok_tokenizers.encoders.ctc:CtcEncoder",
         "layer_mix": "unitok_tokenizers.encoders.combined:LayerMix",
         "pitch": "unitok_tokenizers.encoders.pitch:PitchEncoder",
         "side_by_side": "unitok_tokenizers.encoders.combined:SideBySide",
@@ -38,8 +40,16 @@ def frame_encoder_from_json(value: Mapping[str, Any]) -> FrameEncoder:
     return encoder
 
 
-def load_frame_encoder(folder: Path) -> FrameEncoder:
-    """An encoder with its weights, from a folder with `encoder.json` and `encoder.safetensors`."""
-    encoder = frame_encoder_from_json(read_json(folder / "encoder.json"))
-    encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
-    return encoder
+def load_encoder(folder: Path) -> FrameEncoder:
+    """An encoder with its weights, as `FrameEncoder.save` or `unitok systems run hubert` wrote it, not training."""
+    if (folder / "encoder.json").exists():
+        encoder = frame_encoder_from_json(read_json(folder / "encoder.json"))
+        encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
+        return encoder.eval()
+    value = read_json(folder / "config.json")
+    if value["class"] == CtcEncoder.name:
+        return CtcEncoder.load(folder).eval()
+    encoder = frame_encoder_from_json(value)
+    if (folder / "model.safetensors").exists() or encoder.state_dict():
+        encoder.load_state_dict(read_tensors(folder / "model.safetensors"))
+    return encoder.eval()

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders.frozen import SpeechEncoder, load_encoder
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.batches import encode_recordings
+from unitok_tokenizers.encoders.registry import load_encoder
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
@@ -33,12 +36,24 @@ def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
 
 
 class UnitTokenizer:
-    """Nearest centroid of an encoder's frames."""
+    """Nearest centroid of an encoder's frames.
 
-    def __init__(self, encoder: SpeechEncoder, centroids: torch.Tensor, name: str = "units") -> None:
-        self.encoder = encoder
+    Args:
+        encoder: any; it does not train here.
+        centroids: (K, D) float32.
+        name: of the stream.
+        layer: hidden layer whose frames are clustered; None takes what the encoder gives an adapter.
+    """
+
+    def __init__(
+        self, encoder: FrameEncoder, centroids: torch.Tensor, name: str = "units", *, layer: int | None = None
+    ) -> None:
+        if layer is not None and not 0 <= layer < encoder.depth:
+            raise InputError(f"layer {layer} of an encoder with layers 0 to {encoder.depth - 1}; choose one of them")
+        self.encoder = encoder.eval()
         self.centroids = centroids
         self.name = name
+        self.layer = layer
 
     @property
     def sample_rate(self) -> int:
@@ -58,7 +73,8 @@ class UnitTokenizer:
     @property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy())])
+        layer = [] if self.layer is None else [self.layer]
+        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy()), *layer])
 
     def to(self, device: torch.device | str) -> UnitTokenizer:
         """Move the encoder and the centroids; returns itself."""
@@ -67,14 +83,21 @@ class UnitTokenizer:
         return self
 
     @staticmethod
-    def fit(encoder: SpeechEncoder, recordings: Sequence[np.ndarray], clusters: int, *, seed: int) -> UnitTokenizer:
+    def fit(
+        encoder: FrameEncoder,
+        recordings: Sequence[np.ndarray],
+        clusters: int,
+        *,
+        seed: int,
+        layer: int | None = None,
+    ) -> UnitTokenizer:
         """Cluster the frames of recordings, each (S,) float32 at the encoder's rate."""
-        frames = np.concatenate(encoder.encode(recordings))
-        return UnitTokenizer(encoder, fit_kmeans(torch.from_numpy(frames), clusters, seed=seed))
+        frames = np.concatenate(encode_recordings(encoder.eval(), recordings, layer=layer))
+        return UnitTokenizer(encoder, fit_kmeans(torch.from_numpy(frames), clusters, seed=seed), layer=layer)
 
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units (F,) int64 of each recording, one a frame: not yet deduplicated."""
-        encoded = self.encoder.encode(recordings)
+        encoded = encode_recordings(self.encoder, recordings, layer=self.layer)
         if not encoded:
             return []
         frames = torch.from_numpy(np.concatenate(encoded)).to(self.centroids.device)
@@ -100,12 +123,15 @@ class UnitTokenizer:
         """Write the folder that `load` reads."""
         from safetensors.torch import save_file
 
+        layer = {} if self.layer is None else {"layer": self.layer}
         self.encoder.save(folder / "encoder")
         save_file({"centroids": self.centroids.cpu().contiguous()}, folder / "centroids.safetensors")
-        write_json(folder / "config.json", {"class": "kmeans", "name": self.name})
+        write_json(folder / "config.json", {"class": "kmeans", "name": self.name, **layer})
 
     @staticmethod
     def load(folder: Path) -> UnitTokenizer:
         """Read what `save` wrote."""
         centroids = read_tensors(folder / "centroids.safetensors")["centroids"]
-        return UnitTokenizer(load_encoder(folder / "encoder"), centroids, read_json(folder / "config.json")["name"])
+        config = read_json(folder / "config.json")
+        encoder = load_encoder(folder / "encoder")
+        return UnitTokenizer(encoder, centroids, config["name"], layer=config.get("layer"))

@@ -24,7 +24,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.text.tokenizers import TextTokenizer
+from unitok_tokenizers.text.base import TextTokenizer
 from unitok_training.data.augmentation import Augmentation, augment
 from unitok_training.data.documents import Document
 from unitok_training.data.latent_tasks import LATENT_TASKS, Item, RowTexts, asked_items

@@ -17,7 +17,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.tasks.registry import ROW_VARIANTS, TaskVariant
-from unitok_tokenizers.text.tokenizers import TextTokenizer
+from unitok_tokenizers.text.base import TextTokenizer
 
 Asked = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""

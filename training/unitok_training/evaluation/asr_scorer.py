@@ -15,7 +15,7 @@ import torch
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.audio.speech_activity import spoken_parts
 from unitok_tokenizers.compute import Compute
-from unitok_tokenizers.encoders.frozen import CtcEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, read_tensors, write_json
 from unitok_tokenizers.seeds import LARGEST_SEED

@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from unitok_tokenizers.audio.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
-from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
-from unitok_tokenizers.encoders.frozen import batches_by_length, between_silence
+from unitok_tokenizers.encoders.batches import batches_by_length, between_silence
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.augmentation import Augmentation, augment

@@ -21,9 +21,10 @@ from torch.nn import functional
 
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import check_precision, resolve
+from unitok_tokenizers.encoders.batches import encode_recordings
 from unitok_tokenizers.encoders.conformer import STRIDE, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.filterbank import padded
-from unitok_tokenizers.encoders.frozen import MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.progress import advance
@@ -117,21 +118,14 @@ def pretrain(
         labels = cluster(features, config.clusters, config.seed)
         report = None if progress is None else lambda step, loss, number=number: progress(number, step, loss)
         found.append(_iterate(recordings, labels, config, number, report))
-        features = layer_frames(found[-1].encoder, recordings, config.layer)
+        features = encode_recordings(found[-1].encoder.eval(), recordings, layer=config.layer)
     return found
 
 
 def mfcc_frames(recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
     """(T, 195) MFCC features of each recording at the encoder's rate."""
     mel = MelConfig()
-    return MfccEncoder(MelConfig(hop_length=mel.hop_length * STRIDE)).encode(recordings)
-
-
-@torch.inference_mode()
-def layer_frames(encoder: TransformerEncoder, recordings: Sequence[np.ndarray], layer: int) -> list[np.ndarray]:
-    """(T, D) of a hidden layer of each recording."""
-    encoder.eval()
-    return [encoder.encode([samples]).layers[layer][0].cpu().numpy() for samples in recordings]
+    return encode_recordings(MfccEncoder(MelConfig(hop_length=mel.hop_length * STRIDE)), recordings)
 
 
 def cluster(features: Sequence[np.ndarray], clusters: int, seed: int) -> list[np.ndarray]:

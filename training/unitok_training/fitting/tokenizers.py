@@ -15,13 +15,15 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import MIN_SECONDS
-from unitok_tokenizers.encoders.frozen import CtcEncoder, MfccEncoder, SpeechEncoder
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
@@ -178,7 +180,7 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
-    encoder: SpeechEncoder = MfccEncoder()
+    encoder: FrameEncoder = MfccEncoder()
     with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]

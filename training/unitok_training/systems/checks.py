@@ -20,6 +20,7 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, SEGMENTS, Speaker, synthesize
 from unitok_tokenizers.corpora.toy_rich import names_of
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.encoders.batches import encode_recordings
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -45,7 +46,7 @@ from unitok_training.evaluation.latent import (
 from unitok_training.evaluation.metrics import bleu, wer
 from unitok_training.evaluation.prompt_probe import read_along
 from unitok_training.finetune.mwer import MwerConfig, train_mwer
-from unitok_training.fitting.hubert import HubertConfig, cluster, layer_frames, pretrain, purity, save_encoder
+from unitok_training.fitting.hubert import HubertConfig, cluster, pretrain, purity, save_encoder
 from unitok_training.fitting.tokenizers import load_recordings, training_rows
 from unitok_training.recipes.decoder import nearest, overridden
 from unitok_training.recipes.latent_presets import load_latent_recipe
@@ -289,7 +290,9 @@ def check_hubert(bench: Bench) -> Figures:
     phones = [phones_of(row, len(labels)) for row, labels in zip(rows, found[0].labels)]
     figures = {"chance": 1 / config.clusters, "mfcc.purity": purity(found[0].labels, phones)}
     for number, one in enumerate(found, 1):
-        units = cluster(layer_frames(one.encoder, recordings, config.layer), config.clusters, config.seed)
+        units = cluster(
+            encode_recordings(one.encoder.eval(), recordings, layer=config.layer), config.clusters, config.seed
+        )
         figures |= {
             f"iteration{number}.masked_accuracy": one.accuracy,
             f"iteration{number}.purity": purity(units, phones),

@@ -20,11 +20,11 @@ from unitok.model import Model
 from unitok.pipelines.dialogue import LISTEN
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.corpora.toy import TEST_VOICES, TRAIN_VOICES, Sentence, Speaker, build_sentences
-from unitok_tokenizers.encoders.frozen import MfccEncoder
+from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.recipes.decoder import Shape

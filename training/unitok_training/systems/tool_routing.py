@@ -23,7 +23,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.text.tokenizers import SentencePieceText
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.documents import Document
 from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted

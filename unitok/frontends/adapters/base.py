@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.layers import inside
+from unitok_tokenizers.encoders.networks.attention import inside
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
-from unitok_tokenizers.encoders.layers import Attention, inside
+from unitok_tokenizers.encoders.networks.attention import Attention, inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unitok.frontends.adapters.base import BLANK, at_least_one, compact
 from unitok.frontends.adapters.ctc_compression import CtcCompression
-from unitok_tokenizers.encoders.layers import inside
+from unitok_tokenizers.encoders.networks.attention import inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
-from unitok_tokenizers.encoders.layers import inside
+from unitok_tokenizers.encoders.networks.attention import inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
-from unitok_tokenizers.encoders.layers import QueryLayer, inside
+from unitok_tokenizers.encoders.networks.attention import QueryLayer, inside
 
 
 @dataclass(frozen=True, kw_only=True)

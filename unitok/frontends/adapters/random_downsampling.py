@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, compact, shorter
-from unitok_tokenizers.encoders.layers import inside
+from unitok_tokenizers.encoders.networks.attention import inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter
 from unitok.frontends.adapters.convolution import StridedConvolution
-from unitok_tokenizers.encoders.layers import TransformerLayer, inside
+from unitok_tokenizers.encoders.networks.attention import TransformerLayer, inside
 
 
 @dataclass(frozen=True, kw_only=True)

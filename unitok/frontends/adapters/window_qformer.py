@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter, stack
 from unitok.frontends.adapters.qformer import QueryReader
-from unitok_tokenizers.encoders.layers import inside
+from unitok_tokenizers.encoders.networks.attention import inside
 
 
 @dataclass(frozen=True, kw_only=True)

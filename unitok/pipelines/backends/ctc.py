@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from unitok.pipelines.backends.interfaces import Heard
+from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.ctc_search import prefix_search
-from unitok_tokenizers.encoders.frozen import CtcEncoder, load_encoder
+from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
 

@@ -15,7 +15,7 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_tokenizers.text.tokenizers import load_text_tokenizer
+from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.evaluation.asr_scorer import Judge

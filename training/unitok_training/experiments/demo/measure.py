@@ -19,7 +19,7 @@ from unitok.decoder.model import Decoder
 from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
-from unitok_tokenizers.encoders.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_training.cost.devices import matrix_rate
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document

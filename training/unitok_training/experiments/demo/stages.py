@@ -158,7 +158,7 @@ def codes(run: Path, settings: Settings) -> None:
     codec = fit_codec(rows, UnitTokenizer.load(run / "fit" / "units"), config)
     with atomic_directory(run / "fit" / "codes") as draft:
         codec.save(draft)
-    from unitok_tokenizers.text.tokenizers import load_text_tokenizer
+    from unitok_tokenizers.text.registry import load_text_tokenizer
 
     TokenizerSet.of(load_text_tokenizer(run / "fit" / "text"), UnitTokenizer.load(run / "fit" / "units"), codec).save(
         run / "tokenizers"

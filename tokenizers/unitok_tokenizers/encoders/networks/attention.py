@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.convolution import convolve
+from unitok_tokenizers.encoders.networks.convolution import convolve
 
 ROTARY_BASE = 10000.0
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.convolution import ConvBlock, convolve
+from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
 
 STRIDE = 4
 """Mel frames per trunk frame."""

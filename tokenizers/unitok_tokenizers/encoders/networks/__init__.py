@@ -1,0 +1,1 @@
+"""Networks that encoders are made of, without what reads recordings."""

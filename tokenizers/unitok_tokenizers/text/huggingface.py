@@ -1,0 +1,118 @@
+"""The pieces of a language model from elsewhere: its `tokenizer.json`.
+
+Lossless by what `text.lossless` mends; what cannot be mended is refused. A host that composes characters (NFC, as Qwen
+does) gives them back composed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.text.base import text_info
+from unitok_tokenizers.text.lossless import check_lossless, with_first_space
+
+
+class HostText:
+    """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced.
+
+    Texts that begin with a space are read as `unitok_tokenizers.text.lossless` says, all others as the host reads them.
+    """
+
+    name = "text"
+
+    def __init__(self, tokenizer_json: str, roles: Mapping[str, int]) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self.json = with_first_space(_all_special(tokenizer_json), Tokenizer.from_str)
+            self.tokenizer = Tokenizer.from_str(self.json)
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"tokenizer.json is not readable ({error}); copy it from the model again") from error
+        # Text that looks like a special token is read as text.
+        self.tokenizer.encode_special_tokens = True
+        self._roles = dict(roles)
+        self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @staticmethod
+    def from_folder(folder: Path | str) -> HostText:
+        """Read `tokenizer.json`, and the roles from `config.json` or `tokenizer_config.json`.
+
+        Raises:
+            InputError: no such file, one that is not readable, or a tokenizer that loses characters.
+        """
+        root = Path(folder)
+        if not (root / "tokenizer.json").exists():
+            raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
+        text = (root / "tokenizer.json").read_text(encoding="utf-8")
+        host = HostText(text, {})
+        check_lossless(host.tokenizer, str(root))
+        config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
+        names: dict[str, Any] = {}
+        if (root / "tokenizer_config.json").exists():
+            names = read_json(root / "tokenizer_config.json")
+        for role in ("bos", "eos", "pad"):
+            value = config.get(f"{role}_token_id")
+            token = names.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(value, list):
+                value = value[0] if value else None
+            if value is None and isinstance(token, str):
+                value = host.tokenizer.token_to_id(token)
+            if value is None:  # a token of that very name would clash with ours if it did not play the role
+                value = host.tokenizer.token_to_id(f"<{role}>")
+            if isinstance(value, int) and value >= 0:
+                host._roles[role] = value
+        return host
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        """bos, eos and pad that the host model owns."""
+        return self._roles
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the content."""
+        return fingerprint(["host", self.pieces()])
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, none of them special."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that form no character become U+FFFD."""
+        return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        """The surface of every id."""
+        return [self.tokenizer.id_to_token(index) or "" for index in range(self.size)]
+
+    def info(self) -> StreamInfo:
+        """The stream that it makes."""
+        return text_info(self)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder that `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
+        write_json(folder / "config.json", {"class": "host", "roles": self._roles})
+
+    @staticmethod
+    def load(folder: Path) -> HostText:
+        """Read what `save` wrote."""
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return HostText(text, read_json(folder / "config.json")["roles"])
+
+
+def _all_special(tokenizer_json: str) -> str:
+    """The same tokenizer with every added token special, such as Qwen's `<think>`; runs of spaces stay text."""
+    value = json.loads(tokenizer_json)
+    for token in value.get("added_tokens") or []:
+        token["special"] = token["special"] or bool(token["content"].strip())
+    return json.dumps(value, ensure_ascii=False)
