@@ -43,7 +43,9 @@ def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_
     assert len({" ".join(one.text.split()) for one in heard}) == len(heard)
     assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
     plan = Plan("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
-    (prompt,), (automaton,), _ = model.prepare([Request(plan=plan)])
+    asked = model.token_request(Request(plan=plan))
+    prompt, automaton = asked.prompt, asked.automaton
+    assert automaton is not None
     from unitok.generation.beam_search import beam_search
 
     found = beam_search(model.decoder, prompt, automaton, beams=4, n_best=4, length_penalty=0.0)

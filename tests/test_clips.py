@@ -68,7 +68,7 @@ def test_codes(codec: AcousticTokenizer, clip: dict[str, Any]) -> None:
 @pytest.fixture(scope="module", params=["mfcc", "ctc"])
 def units(request: pytest.FixtureRequest) -> UnitTokenizer:
     if request.param == "ctc":
-        found = tokenizers().units
+        found = tokenizers().unit_tokenizer
         assert found is not None
         return found
     encoder = MfccEncoder(MelConfig(hop_length=640))

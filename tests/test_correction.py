@@ -288,7 +288,7 @@ def test_copies_of_a_dense_feed_forward_answer_as_it_does() -> None:
     for mixture in (MixtureConfig(experts=1, chosen=1), MixtureConfig(experts=4, chosen=2)):
         wide = expand(model.decoder, mixture)
         assert torch.allclose(forward(wide, documents), plain, atol=1e-5)
-    one = Model(**{**vars(model), "decoder": expand(model.decoder, MixtureConfig(experts=3)), "stepper": None})
+    one = replace(model, decoder=expand(model.decoder, MixtureConfig(experts=3)))
     request = Request(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
     assert np.array_equal(one.run([request])[0].ids, model.run([request])[0].ids)
     with pytest.raises(InputError, match="chosen"):

@@ -35,7 +35,6 @@ from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig, differen
 from unitok.frontends.adapters.registry import ADAPTERS
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.allowed_ids import ROWS, MaskTable, rows_of
-from unitok.generation.fast_step import Stepper
 from unitok.model import Model
 from unitok.nbest.lists import write_lists
 from unitok.nbest.pseudo_likelihood import pseudo_logprobs
@@ -298,15 +297,12 @@ def test_models_are_loaded_moved_and_saved(tmp_path: Path, pair: tuple[Model, Mo
 
 def test_steps_follow_a_model_that_moves() -> None:
     model = tiny_model()
-    model.stepper = Stepper(model.decoder)  # reads the weights where they lie
     wanted = model.translate(TEXT, source="en", target="de").ids
-    model.capture(capacity=512, sizes=(1,))
-    assert model.to("cpu", torch.float64 if False else torch.bfloat16) is model and model.graphs is None
-    assert (
-        model.stepper.embedding is model.decoder.embedding.detach() or model.stepper.embedding.dtype == torch.bfloat16
-    )
+    model.engine.capture(capacity=512, sizes=(1,))
+    assert model.to("cpu", torch.bfloat16) is model and model.engine.graphs is None
+    assert model.engine.stepper is not None and model.engine.stepper.embedding.dtype == torch.bfloat16
     assert len(model.to(dtype=torch.float32).translate(TEXT, source="en", target="de").ids) > 0 < len(wanted)
-    model.stepper = Stepper(model.decoder, int8=True)
+    model.hasten(int8=True, compiled=False)
     with pytest.raises(InputError, match="int8 weights speed up decoding on processors only"), elsewhere() as device:
         place(model, device)
 

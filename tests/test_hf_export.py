@@ -202,7 +202,7 @@ def test_experts_become_a_mixtral_and_come_back(model: Model, tmp_path: Path) ->
         for update in updates(decoder).values():
             for value in update.b.values():
                 torch.nn.init.normal_(value, std=0.1)
-        taught = replace(model, decoder=decoder, stepper=None)
+        taught = replace(model, decoder=decoder)
         taught.save(tmp_path / name)
         export_hf(tmp_path / name, tmp_path / f"{name}-hf")
         answer = ask_reader(taught, tmp_path / f"{name}-hf", tmp_path / f"{name}-place")

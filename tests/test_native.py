@@ -20,7 +20,8 @@ from tests.test_stepping import PLAIN, made, ragged
 from unitok.decoder.model import DecoderConfig
 from unitok.generation import cpu_kernel as native
 from unitok.generation.fast_step import Stepper
-from unitok.generation.generate import generate, prefill
+from unitok.generation.generate import generate
+from unitok.generation.prefill import prefill
 from unitok_tokenizers.compute import find_compiler
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -166,7 +167,7 @@ def test_what_is_compiled_is_kept_and_a_compiler_that_fails_leaves_nothing(
 def test_compiling_is_an_option_of_loading_and_of_the_command(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
     plain, quick = unitok.load(folder), unitok.load(folder, compiled=True)
-    assert plain.stepper is None and quick.stepper is not None and quick.stepper.alone is not None
+    assert plain.engine.stepper is None and quick.engine.stepper is not None and quick.engine.stepper.alone is not None
     answers = [one.translate("we buy two books", source="en", target="de") for one in (plain, quick)]
     assert np.array_equal(answers[0].ids, answers[1].ids)
     told = [

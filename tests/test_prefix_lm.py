@@ -164,7 +164,8 @@ def test_the_beginning_of_an_answer_is_not_what_is_given() -> None:
     begun = Plan("slm", "en", outputs=(Span("units", np.arange(6)),))
     (result,) = model.run([Request(plan=begun)])
     prompt = render_prompt(begun, model.vocabulary)
-    automaton = model.prepare([Request(plan=begun)])[1][0]
+    automaton = model.token_request(Request(plan=begun)).automaton
+    assert automaton is not None
     assert automaton.given == len(prompt) - 6
     (scores,) = score(model.decoder, [prompt], [result.ids], automata=[automaton])
     assert float(scores.sum()) == pytest.approx(result.score, abs=1e-3)

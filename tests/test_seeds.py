@@ -63,7 +63,7 @@ def test_of_captured_steps_and_streams_too(model: Model) -> None:
     asked = requests(model)[:3]
     wanted = [one.ids.tolist() for one in model.run(asked, sampling=DRAWN, seed=3)]
     stepped = tiny_model()
-    stepped.capture(capacity=400, sizes=(1, 4), sampling=DRAWN)
+    stepped.engine.capture(capacity=400, sizes=(1, 4), sampling=DRAWN)
     assert [one.ids.tolist() for one in stepped.run(asked, sampling=DRAWN, seed=3)] == wanted
     for text, ids in zip(("we buy two books", "the green house"), wanted):
         chunks = list(model.stream("mt", source="en", target="de", text=text, sampling=DRAWN, seed=3))

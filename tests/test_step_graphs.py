@@ -38,7 +38,7 @@ def test_the_steps_of_a_batch_of_64_with_a_grammar_are_the_graphs_own(monkeypatc
     chosen = [prompts()[index % 4] for index in range(64)]
     eager = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT)
     graphs = CudaGraphs(decoder, capacity=max(map(len, chosen)) + LIMIT)
-    monkeypatch.setattr("unitok.generation.generate.decode_step", lambda *_: pytest.fail("an eager step was taken"))
+    monkeypatch.setattr("unitok.generation.prefill.decode_step", lambda *_: pytest.fail("an eager step was taken"))
     fixed = generate(decoder, chosen, automata=automata(chosen), max_new_tokens=LIMIT, graphs=graphs)
     assert [one.ids.tolist() for one in fixed] == [one.ids.tolist() for one in eager]
 
@@ -61,10 +61,10 @@ def test_what_the_steps_were_not_made_for_goes_the_eager_way() -> None:
 def test_a_model_that_captured_its_steps_answers_and_streams_the_same() -> None:
     model = tiny_model()
     plain = model.translate("we buy two books", source="en", target="de")
-    model.capture(capacity=512, sizes=(1, 2))
-    assert model.graphs is not None and not model.graphs.cache.kv.any()
+    model.engine.capture(capacity=512, sizes=(1, 2))
+    assert model.engine.graphs is not None and not model.engine.graphs.cache.kv.any()
     assert np.array_equal(model.translate("we buy two books", source="en", target="de").ids, plain.ids)
-    assert model.graphs.cache.kv.any(), "the answer was written where the captured steps are"
+    assert model.engine.graphs.cache.kv.any(), "the answer was written where the captured steps are"
     *_, last = model.stream("mt", source="en", target="de", text="we buy two books")
     assert last.result is not None and np.array_equal(last.result.ids, plain.ids)
 

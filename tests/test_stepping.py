@@ -10,9 +10,12 @@ import torch
 
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.generation.batch import TokenRequest
 from unitok.generation.beam_search import beam_search
+from unitok.generation.engine import Engine
 from unitok.generation.fast_step import Stepper, quantize_rows, steppable
-from unitok.generation.generate import Generation, decode_step, generate, prefill, shared_prefix
+from unitok.generation.generate import generate
+from unitok.generation.prefill import decode_step, prefill, shared_prefix
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.compute import find_compiler
 
@@ -139,11 +142,10 @@ def test_other_blocks_take_the_general_way() -> None:
     plain = generate(decoder, ragged(5), max_new_tokens=6)[0]
     decoder.blocks[1].after_hook = lambda layer, x: x  # type: ignore[assignment]
     assert not steppable(decoder)
-    running = Generation(decoder, ragged(5), max_new_tokens=6)
-    assert running.stepper is None
-    while running.step():
-        pass
-    assert np.array_equal(running.results()[0].ids, plain.ids)
+    engine = Engine(decoder)
+    assert engine.steps() is None
+    (made_so,) = engine.run([TokenRequest(prompt=ragged(5)[0], limit=6)])
+    assert np.array_equal(made_so.ids, plain.ids)
 
 
 def test_beams_follow_their_parents_in_the_cache() -> None:

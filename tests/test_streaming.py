@@ -110,7 +110,7 @@ def test_int8_steps_are_an_option_of_loading(model: Model, tmp_path: Path) -> No
     model.save(tmp_path / "model")
     plain = Model.load(tmp_path / "model", dtype=torch.bfloat16)
     quick = Model.load(tmp_path / "model", dtype=torch.bfloat16, int8=True)
-    assert plain.stepper is None and quick.stepper is not None and quick.stepper.int8
+    assert plain.engine.stepper is None and quick.engine.stepper is not None and quick.engine.stepper.int8
     prefixes = [one.transcribe(speech(), lang="en") for one in (plain, quick)]
     assert all(one.text is not None for one in prefixes)
     assert prefixes[0].score != prefixes[1].score, "int8 weights took the steps"

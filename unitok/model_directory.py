@@ -15,7 +15,7 @@ from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.length_limits import Limits
 from unitok.huggingface.weights import load_core, save_core
 from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
-from unitok.requests.base import Answering
+from unitok.requests.runner import RequestRunner
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.
 """What a model directory may hold."""
 
 
-def write_model(model: Answering, folder: Path | str) -> None:
+def write_model(model: RequestRunner, folder: Path | str) -> None:
     """Write a model directory atomically."""
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
@@ -65,7 +65,7 @@ def write_model(model: Answering, folder: Path | str) -> None:
 
 
 def read_model(root: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """The fields of an `Answering` from a model directory; InputError as `Model.load`."""
+    """The fields of an `RequestRunner` from a model directory; InputError as `Model.load`."""
     if not (root / "unitok.json").exists():
         raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
     config: Mapping[str, Any] = read_json(root / "unitok.json")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unitok.generation.fast_step import Stepper
-from unitok.requests.base import Answering
+from unitok.requests.runner import RequestRunner
 from unitok_tokenizers.compute import PRECISIONS, check_precision, resolve
 from unitok_tokenizers.errors import InputError
 
@@ -39,7 +38,7 @@ def resolve_dtype(asked: DType, device: torch.device) -> torch.dtype:
     return resolve(device, asked).products
 
 
-def place(model: Answering, device: torch.device, dtype: torch.dtype | None = None) -> None:
+def place(model: RequestRunner, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Move every network of a model to a device; the decoder, and what goes with it, to a type where one is given.
 
     Front ends, vocoders and speech tokenizers stay in their own float32. Steps are made again of the weights where they
@@ -50,8 +49,7 @@ def place(model: Answering, device: torch.device, dtype: torch.dtype | None = No
     """
     from unitok.model_parts import PARTS
 
-    steps = model.stepper
-    if steps is not None and steps.int8 and device.type != "cpu":
+    if model.engine.int8 and device.type != "cpu":
         raise InputError(f"int8 weights speed up decoding on processors only; load the model without them for {device}")
     model.decoder.to(device, dtype)
     for name, part in model.parts.items():
@@ -61,6 +59,4 @@ def place(model: Answering, device: torch.device, dtype: torch.dtype | None = No
     if model.vocoder is not None:
         model.vocoder.to(device)
     model.tokenizers.to(device)
-    if steps is not None:
-        model.stepper = Stepper(model.decoder, packed=steps.packed, int8=steps.int8, compiled=steps.compiled)
-    model.graphs = None
+    model.engine.moved()

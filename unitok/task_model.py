@@ -12,17 +12,16 @@ from typing import Self
 import numpy as np
 import torch
 
-from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.long_audio import Transcript
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
 from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
-from unitok.requests.base import Answering
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import READS_TEXT, answer_text, stream_text
 from unitok.requests.request import Request, SpokenPiece, Voice
+from unitok.requests.runner import RequestRunner
 from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
@@ -54,7 +53,7 @@ class Asked:
     seed: int = 0
     """Of every draw."""
     front_end: str | None = None
-    """How speech is read; see `Answering.heard`."""
+    """How speech is read; see `RequestRunner.heard`."""
     voice: str | np.ndarray | None = None
     """Voice of the unit vocoder."""
     speak: bool = False
@@ -66,7 +65,7 @@ class Asked:
         return Request(plan=plan, voice=self.voice, speak=self.speak, vectors=vectors)
 
 
-class TaskModel(Answering):
+class TaskModel(RequestRunner):
     """Every task of the grammar by a name of its own, read from a model directory."""
 
     # -- the tasks ----------------------------------------------------------------------------------------------
@@ -339,6 +338,6 @@ class TaskModel(Answering):
             raise InputError(f"int8 weights speed up decoding on processors only; leave them out on {place}")
         model = cls(**read_model(Path(folder), resolve_dtype(dtype, place)))
         place_model(model, place)
-        if (int8 or compiled) and steppable(model.decoder):
-            model.stepper = Stepper(model.decoder, packed=True, int8=int8, compiled=compiled)
+        if int8 or compiled:
+            model.hasten(int8=int8, compiled=compiled)
         return model

@@ -126,7 +126,7 @@ TRUNK = TrunkConfig(width=16, layers=1, heads=2, inner=32, labels=5)
 
 
 def _network() -> tuple[Any, Any, int]:
-    units = tokenizers().units
+    units = tokenizers().unit_tokenizer
     assert units is not None
     return units.encoder.network, units.encoder.mel, 1  # type: ignore[attr-defined]
 

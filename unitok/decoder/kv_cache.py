@@ -48,6 +48,7 @@ class KVCache:
         """The first rows as a cache of their own, in the same memory."""
         narrow = copy(self)
         narrow._use(self.kv[:, :rows], self.lengths[:rows])
+        narrow._all = narrow.kv  # the other rows are not its own
         return narrow
 
     def mask(self, longest: int, dtype: torch.dtype) -> Tensor:
@@ -64,7 +65,24 @@ class KVCache:
         """
         kv = torch.zeros(self.kv.shape[0], len(rows), *self.kv.shape[2:], dtype=self.kv.dtype, device=self.kv.device)
         kv[:, :, :, :filled] = self.kv[:, :, :, :filled].index_select(1, rows)
+        self._all = kv
         self._use(kv, self.lengths.index_select(0, rows))
+
+    def join(self, other: KVCache, filled: int) -> None:
+        """Take in the rows of another cache behind one's own, of which at most `filled` positions are filled.
+
+        Where rows that were dropped leave no room, or the other's are longer, all move to memory for twice as many.
+        """
+        own, rows = len(self.lengths), len(self.lengths) + len(other.lengths)
+        if rows > self._all.shape[1] or other.capacity > self.capacity:
+            spare = rows if rows <= self._all.shape[1] else 2 * rows
+            self.capacity = max(self.capacity, other.capacity)
+            shape = (self.kv.shape[0], spare, self.kv.shape[2], self.capacity, self.kv.shape[4])
+            grown = torch.zeros(shape, dtype=self.kv.dtype, device=self.kv.device)
+            grown[:, :own, :, :filled] = self.kv[:, :, :, :filled]
+            self._all, self.columns = grown, torch.arange(self.capacity, device=self.kv.device)
+        self._all[:, own:rows, :, : other.capacity] = other.kv
+        self._use(self._all[:, :rows], torch.cat([self.lengths, other.lengths]))
 
     def drop(self, rows: list[int]) -> list[int]:
         """Let finished rows go: the last rows take their places, so that only these are copied.

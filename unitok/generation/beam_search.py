@@ -14,7 +14,8 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.fast_step import Stepper
-from unitok.generation.generate import decode_step, masked_log_softmax, prefill, stepper_of
+from unitok.generation.prefill import decode_step, prefill, stepper_of
+from unitok.generation.sampling import masked_log_softmax
 from unitok_tokenizers.grammar.automaton import Automaton
 
 

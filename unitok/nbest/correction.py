@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.generation.generate import generate
+from unitok.generation.batch import TokenRequest
 from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok.requests.request import Request
@@ -101,9 +101,14 @@ class Corrector:
         prompts = [render_prompt(request.plan, vocabulary) for request in requests]
         choices = [[ids for ids in self._ids(one) if ids] for one in lists]
         automata = [ListedAutomaton(vocabulary, prompt, ids) for prompt, ids in zip(prompts, choices)]
-        made = generate(
-            self.model.decoder, prompts, automata=automata, max_new_tokens=[one.remaining for one in automata],
-            stepper=self.model.steps(), vectors=self.model.vectors_of(requests, prompts),
+        made = self.model.engine.run(
+            [
+                TokenRequest(
+                    prompt=prompt, automaton=one, limit=one.remaining,
+                    vectors=self.model.prompt_vectors(prompt, request.vectors),
+                )
+                for prompt, one, request in zip(prompts, automata, requests)
+            ]
         )  # fmt: skip
         found = [parse(np.concatenate([p, one.ids]), vocabulary).outputs[0].content for p, one in zip(prompts, made)]
         by_ids = [{tuple(ids): text for text, ids in zip(one.texts, self._ids(one)) if ids} for one in lists]

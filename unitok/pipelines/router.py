@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.generation.generate import generate
+from unitok.generation.batch import TokenRequest
 from unitok.pipelines.tools import Registry
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
@@ -120,10 +120,9 @@ class Router:
         plans = [Plan("route", self.lang, conditions=(self.model.text_span(request),)) for request in requests]
         prompts = [render_prompt(plan, vocabulary) for plan in plans]
         automata = [ListedAutomaton(vocabulary, prompt, choices) for prompt in prompts]
-        made = generate(
-            self.model.decoder, prompts, automata=automata, max_new_tokens=[one.remaining for one in automata],
-            stepper=self.model.steps(),
-        )  # fmt: skip
+        made = self.model.engine.run(
+            [TokenRequest(prompt=p, automaton=one, limit=one.remaining) for p, one in zip(prompts, automata)]
+        )
         found = [parse(np.concatenate([prompt, one.ids]), vocabulary) for prompt, one in zip(prompts, made)]
         decode = self.model.tokenizers.text.decode
         by_ids = dict(zip(map(tuple, choices), texts.values()))

@@ -13,9 +13,9 @@ import numpy as np
 
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.requests.base import Answering
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.request import Request
+from unitok.requests.runner import RequestRunner
 from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
@@ -51,7 +51,7 @@ class TextPiece:
     """Line ends behind it in the text that was given."""
 
 
-def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
+def known_characters(model: RequestRunner, lang: str) -> frozenset[str] | None:
     """Characters that a model has learned to read in a language; None where it reads any.
 
     Models of before `unitok.json` kept them are judged by the pieces of their tokenizer, which are those of the
@@ -66,7 +66,7 @@ def known_characters(model: Answering, lang: str) -> frozenset[str] | None:
     return frozenset("".join(pieces).replace("▁", " "))
 
 
-def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) -> list[TextPiece]:
+def text_pieces(model: RequestRunner, text: str, lang: str, *, strict: bool = True) -> list[TextPiece]:
     """A text as what the model reads at once, in order.
 
     `strict` is for texts that are to be said; where a text is translated, a character that the model has not learned
@@ -110,7 +110,7 @@ def text_pieces(model: Answering, text: str, lang: str, *, strict: bool = True) 
     return pieces
 
 
-def _parts(model: Answering, text: str, lang: str, measure: Callable[[str], int], *, stops: bool) -> list[str]:
+def _parts(model: RequestRunner, text: str, lang: str, measure: Callable[[str], int], *, stops: bool) -> list[str]:
     """A sentence as what is read at once: whole, at the ends of clauses, or where it is likely to be several.
 
     A text without any stops may hold several sentences in one run of words: they are looked for in all that is not
@@ -138,7 +138,7 @@ def _plain(part: str) -> str:
 
 
 def answer_text(
-    model: Answering,
+    model: RequestRunner,
     request: Request,
     text: str,
     *,
@@ -170,13 +170,13 @@ def answer_text(
 
 
 def stream_text(
-    model: Answering, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
+    model: RequestRunner, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
 ) -> Iterator[Chunk]:
     """`answer_text` as it comes, sentence by sentence; InputError when it is called."""
     return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
 
 
-def _pieces_for(model: Answering, request: Request, text: str) -> list[TextPiece]:
+def _pieces_for(model: RequestRunner, request: Request, text: str) -> list[TextPiece]:
     """The text's pieces, once the request itself is known to be one."""
     check_plan(request.plan, prompt=True)
     if request.plan.target is not None:
@@ -185,7 +185,7 @@ def _pieces_for(model: Answering, request: Request, text: str) -> list[TextPiece
 
 
 def _stream(
-    model: Answering, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
+    model: RequestRunner, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     results: list[Result] = []
     said = ""
@@ -210,7 +210,7 @@ def _stream(
     yield Chunk(result=joined_results(pieces, results))
 
 
-def _with_text(model: Answering, request: Request, text: str) -> Request:
+def _with_text(model: RequestRunner, request: Request, text: str) -> Request:
     """The same request for another text."""
     span = model.text_span(text)
     conditions = tuple(span if one.kind == "text" else one for one in request.plan.conditions)
@@ -223,7 +223,7 @@ def _chooses_voice(request: Request) -> bool:
     return "codes" in kinds and not any(span.kind == "voice" for span in request.plan.conditions)
 
 
-def _with_voice_of(model: Answering, request: Request, result: Result) -> Request:
+def _with_voice_of(model: RequestRunner, request: Request, result: Result) -> Request:
     """The request with the beginning of an answer's codes as its voice."""
     codec, codes = model.tokenizers.codec, [span for span in result.outputs if span.kind == "codes"]
     if codec is None or not codes or not len(codes[-1]):

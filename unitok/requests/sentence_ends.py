@@ -20,7 +20,7 @@ from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import Plan, Span
 
 if TYPE_CHECKING:
-    from unitok.requests.base import Answering
+    from unitok.requests.runner import RequestRunner
 
 BATCH = 64
 """Places that are looked at together."""
@@ -30,13 +30,13 @@ END_IDS = 2
 """Ids behind the last word of a text: the mark that closes it, and the end of the sequence."""
 
 
-def knows_texts(model: Answering) -> bool:
+def knows_texts(model: RequestRunner) -> bool:
     """Whether a model has learned to continue texts."""
     return "lm" in model.info.get("tasks", ())
 
 
 @torch.inference_mode()
-def cut_at_likely_ends(model: Answering, text: str, lang: str, longest: int) -> list[str]:
+def cut_at_likely_ends(model: RequestRunner, text: str, lang: str, longest: int) -> list[str]:
     """Words in parts of at most `longest` ids that are likely texts; joined they are the text.
 
     A word with more ids than `longest` is a part of its own.
@@ -76,7 +76,7 @@ def _reach(ids: list[list[int]], start: int, longest: int) -> int:
     return end
 
 
-def _log_probabilities(model: Answering, lang: str, parts: list[list[list[int]]]) -> list[np.ndarray]:
+def _log_probabilities(model: RequestRunner, lang: str, parts: list[list[list[int]]]) -> list[np.ndarray]:
     """For each part, words of ids each: (W,) log-probabilities of its first word as a text, its first two, and on."""
     prompt = render_prompt(Plan("lm", lang), model.vocabulary)
     plans = [Plan("lm", lang, outputs=(Span("text", np.concatenate(part)),)) for part in parts]

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitok.generation.generate import Generation
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
-from unitok.requests.base import Answering
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.request import Request
+from unitok.requests.runner import RequestRunner
 from unitok.results import Result
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.text.base import TextTokenizer
@@ -69,7 +68,7 @@ class TextStream:
 class _Answer:
     """Sorts generated ids into texts and speech."""
 
-    def __init__(self, model: Answering, request: Request) -> None:
+    def __init__(self, model: RequestRunner, request: Request) -> None:
         self.model, self.vocabulary = model, model.vocabulary
         self.text: TextStream | None = None
         self.texts = 0
@@ -131,25 +130,22 @@ class _Answer:
         yield Chunk(result=result, output=max(self.texts - 1, 0))
 
 
-def stream_request(model: Answering, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+def stream_request(model: RequestRunner, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
     """Answer one request in chunks; InputError as `Model.run`, at the first one.
 
     Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end.
     """
-    (prompt,), (automaton,), limits = model.prepare([request])
-    running = Generation(
-        model.decoder, [prompt], automata=[automaton], sampling=sampling, max_new_tokens=limits,
-        seed=request.drawn_with(seed),
-        stepper=model.steps(), vectors=model.vectors_of([request], [prompt]), graphs=model.graphs,
-    )  # fmt: skip
-    answer = _Answer(model, request)
-    while made := running.step():
+    asked, batch = model.token_request(request, sampling=sampling, seed=seed), model.engine.batch()
+    number, answer = batch.add(asked), _Answer(model, request)
+    while made := batch.step():
         if (chunk := answer.push(made[0][1])) is not None:
             yield chunk
-    yield from answer.finish(model.result(request, prompt, running.results()[0], automaton))
+    yield from answer.finish(model.result(request, asked, batch.take(number)))
 
 
-def stream_requests(model: Answering, requests: Iterable[Request], *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+def stream_requests(
+    model: RequestRunner, requests: Iterable[Request], *, sampling: Sampling, seed: int
+) -> Iterator[Chunk]:
     """Answer the parts of a long request one after another, as if they were one: the last chunk has the joined result.
 
     Nothing is asked where there are no parts; the answer is then an empty text.

@@ -99,7 +99,7 @@ def train_masked(
     chosen = [(text, lang) for text, lang in texts if text.strip()]
     if not chosen:
         raise InputError("there is no text to learn from")
-    made = replace(model, decoder=copy.deepcopy(model.decoder).float(), stepper=None)
+    made = replace(model, decoder=copy.deepcopy(model.decoder).float())
     mask = model.vocabulary.control("<mask>")
     random, compute = np.random.default_rng(config.seed), resolve(model.device, config.precision)
     optimizer = torch.optim.AdamW(made.decoder.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)

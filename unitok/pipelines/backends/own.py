@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.generation.beam_search import beam_search
 from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
 from unitok.requests.long_text import answer_text
 from unitok.requests.request import Request
@@ -23,13 +22,11 @@ def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[
     The list is ordered by the sum of log-probabilities, as rescoring wants it: with λ = 0 its first entry wins.
     Hypotheses with the same text (other pieces, same letters) are one: the most probable.
     """
-    (prompt,), (automaton,), _ = model.prepare([Request(plan=plan)])
-    found = beam_search(
-        model.decoder, prompt, automaton, beams=beams, n_best=beams, length_penalty=0.0, stepper=model.steps()
-    )
+    asked = model.token_request(Request(plan=plan))
+    found = model.engine.search(asked, beams=beams, length_penalty=0.0)
     heard: dict[str, Heard] = {}
     for one in sorted(found, key=lambda one: -one.logprob):
-        outputs = parse(np.concatenate([prompt, one.ids]), model.vocabulary).outputs
+        outputs = parse(np.concatenate([asked.prompt, one.ids]), model.vocabulary).outputs
         text = model.tokenizers.text.decode(outputs[-1].content.tolist()).strip()
         heard.setdefault(" ".join(text.split()), Heard(text=text, logprob=one.logprob, tokens=len(one.ids)))
     return list(heard.values())[:n_best]

@@ -17,10 +17,8 @@ from torch import nn
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
-from unitok.generation.beam_search import beam_search
-from unitok.generation.cuda_graphs import SIZES, CudaGraphs
-from unitok.generation.fast_step import Stepper, steppable
-from unitok.generation.generate import Generated, generate
+from unitok.generation.batch import Generated, TokenRequest
+from unitok.generation.engine import Engine
 from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
@@ -49,7 +47,7 @@ CLOSE = Trimming(margin=0.08, pause=0.3, inner=0.08)
 
 
 @dataclass
-class Answering:
+class RequestRunner:
     """A decoder with its vocabulary, tokenizers, vocoder and known voices: reads what is given, answers requests."""
 
     decoder: Decoder
@@ -67,10 +65,20 @@ class Answering:
     """Reads recordings as vectors instead of units."""
     parts: dict[str, nn.Module] = field(default_factory=dict)
     """What else was trained with the decoder, by the names of `unitok.model_parts.PARTS`."""
-    stepper: Stepper | None = None
-    """Takes the decoding steps, for instance with int8 weights; made from the decoder at its first use where None."""
-    graphs: CudaGraphs | None = None
-    """Steps that `capture` made, for what they fit."""
+    _engine: Engine | None = field(default=None, init=False, repr=False)
+
+    @property
+    def engine(self) -> Engine:
+        """What continues ids, with the decoder that is there now."""
+        made = self._engine
+        if made is None or made.decoder is not self.decoder:
+            int8, compiled = (made.int8, made.compiled) if made is not None else (False, False)
+            made = self._engine = Engine(self.decoder, int8=int8, compiled=compiled)
+        return made
+
+    def hasten(self, *, int8: bool, compiled: bool) -> None:
+        """Take decoding steps with int8 weights, or single ones in one C++ function; see `Engine`."""
+        self._engine = Engine(self.decoder, int8=int8, compiled=compiled)
 
     # -- what it knows ------------------------------------------------------------------------------------------
 
@@ -283,63 +291,29 @@ class Answering:
             advance_aside("answer", len(results), len(requests))
         return results
 
-    def steps(self) -> Stepper | None:
-        """What takes the decoding steps: made once, and again if the weights have changed since."""
-        if self.stepper is not None and self.stepper.fits(self.decoder):
-            return self.stepper
-        int8, compiled = (self.stepper.int8, self.stepper.compiled) if self.stepper is not None else (False, False)
-        made = Stepper(self.decoder, packed=True, int8=int8, compiled=compiled) if steppable(self.decoder) else None
-        self.stepper = made
-        return self.stepper
+    def token_request(self, request: Request, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
+        """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
+        prompt = render_prompt(request.plan, self.vocabulary)
+        most = self.decoder.config.max_positions
+        if most - len(prompt) < 8:
+            raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
+        limit = min(self.token_limit(request.plan), most - len(prompt))
+        outputs = self.limits.of(request.plan)
+        automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+        return TokenRequest(
+            prompt=prompt, limit=limit, automaton=automaton, sampling=sampling, seed=request.drawn_with(seed),
+            vectors=self.prompt_vectors(prompt, request.vectors),
+        )  # fmt: skip
 
-    def capture(self, *, capacity: int, sizes: Sequence[int] = SIZES, sampling: Sampling = GREEDY) -> None:
-        """Capture the decoding steps of these batch sizes as CUDA graphs: seconds now, once, for quicker answers.
-
-        Generations that take up to `capacity` positions, prompt and answer together, and choose ids as `sampling` says
-        are stepped by them, in batches of up to the largest size; others go on as before.
-        """
-        self.graphs = CudaGraphs(self.decoder, capacity=capacity, sizes=sizes, sampling=sampling)
-
-    def prepare(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], list[Automaton], list[int]]:
-        """(prompts, automata, most ids) of requests; InputError where a prompt leaves no room for an answer."""
-        prompts = [render_prompt(request.plan, self.vocabulary) for request in requests]
-        automata, limits = [], []
-        for request, prompt in zip(requests, prompts):
-            room = self.decoder.config.max_positions - len(prompt)
-            limit = min(self.token_limit(request.plan), room)
-            if room < 8:
-                raise InputError(
-                    f"the input takes {len(prompt)} of {self.decoder.config.max_positions} positions; shorten it"
-                )
-            outputs = self.limits.of(request.plan)
-            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
-            automata.append(automaton)
-            limits.append(limit)
-        return prompts, automata, limits
-
-    def vectors_of(
-        self, requests: Sequence[Request], prompts: Sequence[np.ndarray]
-    ) -> list[PromptVectors | None] | None:
-        """What stands in for embedding rows in each prompt; None where nothing does."""
-        if all(request.vectors is None for request in requests):
-            return None
-        hole = self.vocabulary.control("<lat>")
-        return [
-            None if request.vectors is None else placed(prompt, hole, request.vectors)
-            for request, prompt in zip(requests, prompts)
-        ]
+    def prompt_vectors(self, prompt: np.ndarray, vectors: torch.Tensor | None) -> PromptVectors | None:
+        """What stands in for embedding rows of a prompt; None where nothing does."""
+        return None if vectors is None else placed(prompt, self.vocabulary.control("<lat>"), vectors)
 
     def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
-        seeds = [request.drawn_with(seed) for request in requests]
-        prompts, automata, limits = self.prepare(requests)
+        asked = [self.token_request(request, sampling=sampling, seed=seed) for request in requests]
         if beams > 1:
-            vectors = self.vectors_of(requests, prompts) or [None] * len(requests)
-            return [self._search(*one, beams) for one in zip(requests, prompts, automata, vectors)]
-        made = generate(
-            self.decoder, prompts, automata=automata, sampling=sampling, max_new_tokens=limits, seed=seeds,
-            stepper=self.steps(), vectors=self.vectors_of(requests, prompts), graphs=self.graphs,
-        )  # fmt: skip
-        return [self.result(*one) for one in zip(requests, prompts, made, automata)]
+            return [self._search(*pair, beams) for pair in zip(requests, asked)]
+        return [self.result(*one) for one in zip(requests, asked, self.engine.run(asked))]
 
     def token_limit(self, plan: Plan) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
@@ -349,29 +323,28 @@ class Answering:
         sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
-    def _search(
-        self, request: Request, prompt: np.ndarray, automaton: Automaton, vectors: PromptVectors | None, beams: int
-    ) -> Result:
-        found = beam_search(
-            self.decoder, prompt, automaton, beams=beams, n_best=beams, stepper=self.steps(), vectors=vectors
-        )
+    def _search(self, request: Request, asked: TokenRequest, beams: int) -> Result:
+        assert asked.automaton is not None
+        found = self.engine.search(asked, beams=beams)
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():
-            automaton.advance(token)  # the search followed copies
-        result = self.result(request, prompt, made, automaton)
-        texts = [self._texts(parse(np.concatenate([prompt, one.ids]), self.vocabulary).outputs) for one in found]
+            asked.automaton.advance(token)  # the search followed copies
+        result = self.result(request, asked, made)
+        outputs = [parse(np.concatenate([asked.prompt, one.ids]), self.vocabulary).outputs for one in found]
+        texts = [self._texts(one) for one in outputs]
         return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
 
     def _texts(self, outputs: Sequence[Span]) -> list[str]:
         return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
 
-    def result(self, request: Request, prompt: np.ndarray, made: Generated, automaton: Automaton) -> Result:
+    def result(self, request: Request, asked: TokenRequest, made: Generated) -> Result:
         """What generated ids mean.
 
-        `automaton` has followed them: it closes what a limit cuts, so that their last id says nothing of it.
+        The automaton has followed them: it closes what a limit cuts, so that their last id says nothing of it.
         """
-        parsed = parse(np.concatenate([prompt, made.ids]), self.vocabulary)
+        assert asked.automaton is not None
+        parsed = parse(np.concatenate([asked.prompt, made.ids]), self.vocabulary)
         texts = self._texts(parsed.outputs)
         audio = self.speak(parsed.outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
@@ -381,7 +354,7 @@ class Answering:
             sample_rate=rate,
             ids=made.ids,
             score=made.score,
-            finish_reason="length" if automaton.cut else made.finish_reason,
+            finish_reason="length" if asked.automaton.cut else made.finish_reason,
             outputs=parsed.outputs,
             texts=tuple(texts),
         )

@@ -1,0 +1,309 @@
+"""Sequences on their way: they come and go between steps, each with its own sampling, seed and limit.
+
+B sequences, V vocabulary, T ids of a prompt, C width.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.model import Decoder
+from unitok.frontends.prompt_vectors import PromptVectors
+from unitok.generation.allowed_ids import MaskTable
+from unitok.generation.cuda_graphs import CudaGraphs
+from unitok.generation.fast_step import Stepper
+from unitok.generation.prefill import decode_step, prefill
+from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.seeds import check_seed
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What one sequence produced after its prompt."""
+
+    ids: np.ndarray
+    """(N,) int64, the end of sequence included where it was reached."""
+    logprobs: np.ndarray
+    """(N,) float32 log-probability of each id among the allowed ones, before temperature and filters."""
+    finish_reason: str
+    """eos; length where the limit cut it short; cancelled where it was taken back."""
+
+    @property
+    def score(self) -> float:
+        """Sum of the log-probabilities."""
+        return float(self.logprobs.sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenRequest:
+    """One sequence to continue, in ids. What it becomes depends on nothing that runs beside it."""
+
+    prompt: np.ndarray
+    """(T,) ids."""
+    limit: int
+    """Most ids that follow."""
+    automaton: Automaton | None = None
+    """Says which ids may follow, and follows them; None leaves every id allowed."""
+    sampling: Sampling = GREEDY
+    """How ids are chosen."""
+    seed: int = 0
+    """Of the draws: what is drawn at a step is a function of it, the prompt and the step."""
+    vectors: PromptVectors | None = None
+    """Those that stand in for embedding rows of the prompt."""
+    eos: int | None = None
+    """Id that ends it where there is no automaton."""
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A request on its way."""
+
+    request: TokenRequest
+    random: np.random.Generator | None
+    """Uniform numbers: two for every step, counted from its first; None where nothing is drawn."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    reason: str = "length"
+
+    def take(self, token: int, logprob: float) -> bool:
+        """Append an id; returns whether it was the last."""
+        request = self.request
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if request.automaton is not None:
+            request.automaton.advance(token)
+            done = request.automaton.finished
+        else:
+            done = token == request.eos
+        if done:
+            self.reason = "eos"
+        return done or len(self.ids) >= request.limit
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache once its ids have entered it."""
+        return len(self.request.prompt) + len(self.ids)
+
+
+class Batch:
+    """Sequences that are stepped together: `add` and `cancel` at any time, `step` gives an id to each that runs.
+
+    Args:
+        decoder: the model.
+        stepper: takes the steps; None for decoders with parts that only `Decoder.run` knows.
+        graphs: take the steps of sequences that were all added before the first, where they fit.
+        rows: most sequences that run; others wait until some have ended. 0 for any number.
+    """
+
+    def __init__(
+        self, decoder: Decoder, stepper: Stepper | None, *, graphs: CudaGraphs | None = None, rows: int = 0
+    ) -> None:
+        self.decoder, self.stepper, self.graphs, self.rows = decoder, stepper, graphs, rows
+        self.masks = MaskTable(decoder.config.vocab_size, decoder.embedding.device)
+        self.sequences: dict[int, _Sequence] = {}
+        self.waiting: list[int] = []
+        """Numbers of those whose prompts have not been read."""
+        self.alive: list[int] = []
+        """Numbers of those that run, in the order of the cache's rows."""
+        self._added = 0
+        self._cache: KVCache | None = None
+        self._longest = 0
+        """Largest length in the cache."""
+        self._next: Tensor | None = None
+        """(B,) ids that have been chosen and not entered the decoder."""
+        self._captured = False
+        """Whether `graphs` take the steps."""
+
+    # -- coming and going ---------------------------------------------------------------------------------------
+
+    def add(self, request: TokenRequest) -> int:
+        """Take in a sequence, which runs from the next step on; returns its number.
+
+        Raises:
+            InputError: a prompt with its limit does not fit the decoder's positions, or a seed that is none.
+        """
+        size, most = len(request.prompt) + request.limit, self.decoder.config.max_positions
+        if size > most:
+            raise InputError(
+                f"prompt and output take up to {size} positions, the model has {most}; "
+                "shorten the input or max_new_tokens"
+            )
+        random = draws_of(request.seed, request.prompt) if request.sampling.temperature > 0 else None
+        number, self._added = self._added, self._added + 1
+        self.sequences[number] = _Sequence(request, random)
+        self.waiting.append(number)
+        return number
+
+    @torch.inference_mode()
+    def cancel(self, number: int) -> None:
+        """Stop a sequence; what it has produced stays to be taken. One that has ended stays as it is."""
+        if number in self.waiting:
+            self.waiting.remove(number)
+        elif number in self.alive:
+            self._drop([self.alive.index(number)])
+        else:
+            return
+        self.sequences[number].reason = "cancelled"
+
+    def result(self, number: int) -> Generated:
+        """What a sequence has produced so far."""
+        one = self.sequences[number]
+        ids, logprobs = np.asarray(one.ids, dtype=np.int64), np.asarray(one.logprobs, dtype=np.float32)
+        return Generated(ids, logprobs, one.reason)
+
+    def take(self, number: int) -> Generated:
+        """What a sequence has produced, which is forgotten here."""
+        found = self.result(number)
+        self.cancel(number)
+        del self.sequences[number]
+        return found
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs or waits."""
+        return bool(self.alive or self.waiting)
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, int]]:
+        """(number, id) of every sequence that runs; empty when all have ended.
+
+        The ids of the step before enter the decoder only now: whoever streams has them while this is computed.
+        """
+        if not self.busy:
+            return []
+        if self._captured and self._next is not None and not self.waiting:
+            assert self.graphs is not None
+            self._longest += 1
+            running = [self.sequences[number] for number in self.alive]
+            found = self.graphs.step(self._next, self._allowed(running), self._uniform(running))
+        else:
+            hidden = self._hidden()
+            logits = self.decoder.logits(hidden) if self.stepper is None else self.stepper.logits(hidden)
+            found = self._choose(logits, [self.sequences[number] for number in self.alive])
+        return self._record(*found)
+
+    def _hidden(self) -> Tensor:
+        """Last hidden state (B, C) of each sequence: of those that run after their next id, of new ones after the
+        prompt; new rows stand behind the others."""
+        found: list[Tensor] = []
+        if self._next is not None:
+            assert self._cache is not None
+            self._longest += 1
+            found.append(decode_step(self.decoder, self._next, self._cache, self._longest, self.stepper))
+        room = self.rows - len(self.alive) if self.rows else len(self.waiting)
+        if new := self.waiting[:room]:
+            self.waiting = self.waiting[room:]
+            found.append(self._read(new))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _read(self, new: Sequence[int]) -> Tensor:
+        """Run prompts into the cache; returns their last hidden states (N, C)."""
+        requests = [self.sequences[number].request for number in new]
+        prompts = [request.prompt for request in requests]
+        capacity = max(len(request.prompt) + request.limit for request in requests)
+        first = self._cache is None
+        self._captured = first and self.graphs is not None and self._fit(self.graphs, requests, capacity)
+        # Without an automaton nothing is known of an answer's beginning: the whole prompt is given.
+        given = [len(one.prompt) if one.automaton is None else one.automaton.given for one in requests]
+        vectors = [request.vectors for request in requests]
+        cache, hidden = prefill(
+            self.decoder, prompts, capacity, given, vectors if any(one is not None for one in vectors) else None,
+            cache=self.graphs.fresh_cache(len(new)) if self._captured and self.graphs is not None else None,
+        )  # fmt: skip
+        if self._cache is None:
+            self._cache = cache
+        else:
+            self._cache.join(cache, self._longest)
+        self._longest = max(self._longest, *map(len, prompts))
+        self.alive += new
+        return hidden
+
+    def _fit(self, graphs: CudaGraphs, requests: Sequence[TokenRequest], capacity: int) -> bool:
+        """Whether captured steps are these requests' steps."""
+        ways = {request.sampling for request in requests}
+        return len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, ways.pop())
+
+    # -- choosing -----------------------------------------------------------------------------------------------
+
+    def _allowed(self, running: Sequence[_Sequence]) -> Tensor | None:
+        """(B, V) or (1, V) ids that automata allow; None where nothing restricts any of them."""
+        automata = [one.request.automaton for one in running]
+        known = [one for one in automata if one is not None]
+        if len(known) < len(automata):
+            if not known:
+                return None
+            allowed = self.masks.table.new_ones(len(running), self.masks.size)
+            allowed[[row for row, one in enumerate(automata) if one is not None]] = self.masks(known)
+            return allowed
+        return self.masks(known)
+
+    def _uniform(self, running: Sequence[_Sequence]) -> Tensor | None:
+        """(B, 2) numbers in [0, 1) of sequences that draw; None where none does."""
+        if all(one.random is None for one in running):
+            return None
+        drawn = [np.zeros(2) if one.random is None else one.random.random(2) for one in running]
+        return torch.from_numpy(np.stack(drawn)).to(self.decoder.embedding.device)
+
+    def _choose(self, logits: Tensor, running: Sequence[_Sequence]) -> tuple[Tensor, Tensor]:
+        """Next ids (B,) and their log-probabilities (B,), each as its own request says."""
+        allowed, uniform = self._allowed(running), self._uniform(running)
+        ways = {one.request.sampling for one in running}
+        if len(ways) == 1:
+            return choose(logits, allowed, ways.pop(), uniform, [one.ids for one in running])
+        ids = torch.zeros(len(running), dtype=torch.int64, device=logits.device)
+        logprobs = torch.zeros(len(running), device=logits.device)
+        for sampling in ways:
+            rows = [row for row, one in enumerate(running) if one.request.sampling == sampling]
+            own = torch.tensor(rows, device=logits.device)
+            ids[own], logprobs[own] = choose(
+                logits[own],
+                allowed if allowed is None or len(allowed) == 1 else allowed[own],
+                sampling,
+                None if uniform is None or not sampling.temperature else uniform[own],
+                [running[row].ids for row in rows],
+            )
+        return ids, logprobs
+
+    def _record(self, ids: Tensor, logprobs: Tensor) -> list[tuple[int, int]]:
+        """Append one id to every running sequence, and let go those that have ended."""
+        # One copy of both: the host waits for the device once a step. Ids are exact in float64.
+        drawn, chosen = torch.stack([ids.double(), logprobs.double()]).tolist()
+        made = [(number, int(token)) for number, token in zip(self.alive, drawn)]
+        takes = [self.sequences[number].take(token, logprob) for (number, token), logprob in zip(made, chosen)]
+        self._next = ids
+        if ended := [row for row, done in enumerate(takes) if done]:
+            self._drop(ended)
+        return made
+
+    def _drop(self, rows: list[int]) -> None:
+        """Let rows go: the last ones take their places."""
+        if len(rows) == len(self.alive):
+            self.alive, self._cache, self._next, self._longest, self._captured = [], None, None, 0, False
+            return
+        assert self._cache is not None
+        order = self._cache.drop(rows)
+        self.alive = [self.alive[row] for row in order]
+        if self._next is not None:
+            self._next = self._next[torch.tensor(order, device=self._next.device)]
+        # What is read shrinks with the longest; a single row's length is taken from this number.
+        self._longest = max(self.sequences[number].length for number in self.alive) - 1
+
+
+def draws_of(seed: int, prompt: np.ndarray) -> np.random.Generator:
+    """Random numbers of a sequence: of its own seed and prompt, whatever stands beside it in the batch.
+
+    The prompt is among them so that unlike prompts with one seed have nothing to do with each other.
+    """
+    mark = zlib.crc32(np.asarray(prompt).astype("<i8").tobytes())
+    return np.random.default_rng([check_seed(seed), mark])
