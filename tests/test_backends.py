@@ -17,7 +17,7 @@ from unitok.generation.generate import score
 from unitok.pipelines.backends.choose import recognizer_of, synthesizer_of
 from unitok.pipelines.backends.interfaces import FunctionRecognizer, FunctionSynthesizer, Heard, Recognizer, Synthesizer
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -43,7 +43,7 @@ def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_
     assert len({" ".join(one.text.split()) for one in heard}) == len(heard)
     assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
     plan = Plan("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
-    asked = model.token_request(Request(plan=plan))
+    asked = model.token_request(PromptRequest(plan=plan))
     prompt, automaton = asked.prompt, asked.automaton
     assert automaton is not None
     from unitok.generation.beam_search import beam_search

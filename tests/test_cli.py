@@ -141,7 +141,7 @@ def test_generate_says_what_is_missing(
     assert "--target" in fails(capsys, *base, "s2tt", "--source", "en", wav)
     assert "--lang" in fails(capsys, *base, "asr", wav)
     assert "-o FILE" in fails(capsys, *base, "tts", "--lang", "en", "hello")
-    assert "text or a recording" in fails(capsys, *base, "asr", "--lang", "en", "")
+    assert "text or audio" in fails(capsys, *base, "asr", "--lang", "en", "")
     assert "'xx'" in fails(capsys, *base, "asr", "--lang", "xx", wav)
     assert "nowhere.wav" in fails(capsys, *base, "asr", "--lang", "en", "nowhere.wav")
     assert "bob" in fails(capsys, *base, "tts", "--lang", "en", "hi", "--voice", "bob", "-o", str(tmp_path / "b.wav"))

@@ -1,83 +1,160 @@
-"""Every option of `generate` is honored or refused by its name, for every task and way of reading speech."""
+"""Every option of every command changes the output or is refused by its name."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.command import unitok
-from tests.support.tiny_model import RATE, model_folder, speech
-from unitok.cli.heeded import BY_TASK, DEFAULTS, check_heeded, heeded, spelled
+from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.cli.main import build_parser
+from unitok.cli.model import requests_of
+from unitok.generation.sampling import Sampling
+from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 TEXT = "the green house"
-OF_REQUESTS = {"help", "input", "model", "task", "source", "compiled", "device", "precision"}
-"""Options of every request."""
-GIVEN = {
-    "target": "de", "voice": "anna", "output": "units", "direct": True, "front_end": "tokens", "beams": 2,
-    "temperature": 0.9, "top_k": 5, "top_p": 0.5, "seed": 3, "recognizer": "pocketsphinx", "synthesizer": "espeak",
-    "units": "a.npy", "codes": "a.npy", "out": "a.wav",
+ASKABLE = tuple(name for name, task in TASKS.items() if task.askable)
+OTHERS: dict[str, object] = {
+    "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
+    "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
+    "max_tokens": 9, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
 }  # fmt: skip
-"""A value of each option that is not its default."""
+"""A value of each optional field that is not its default."""
 MUST_WORK = {
-    ("asr", "beams"), ("asr", "front_end"), ("asr", "temperature"), ("asr", "units"), ("tts",
-    "voice"), ("tts", "output"), ("tts", "temperature"), ("tts", "out"), ("s2tt", "target"),
-    ("s2tt", "beams"), ("s2st", "direct"), ("s2st", "voice"), ("s2st", "out"), ("mt", "beams"),
-    ("mt", "temperature"), ("lm", "temperature"), ("slm", "out"), ("slm", "units"), ("ilm",
-    "temperature"), ("chat", "beams"),
+    ("asr", "beams"), ("asr", "front_end"), ("asr", "temperature"), ("asr", "max_tokens"), ("tts", "voice"),
+    ("tts", "output"), ("tts", "temperature"), ("tts", "beams"), ("s2tt", "target"), ("s2tt", "beams"),
+    ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
+    ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
+    ("sid", "max_tokens"),
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
-    (commands,) = (one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction))
-    return commands.choices["generate"]
+def request_for(task: str, **given: object) -> Request:
+    """A request that is whole, with these fields, those of its `config` and sampling among them."""
+    spec, drawn = TASKS[task], {"top_k", "top_p", "seed", "repetition_window", "repetition_share"}
+    sampling = {key: given[key] for key in given if hasattr(Sampling(), key)}
+    if drawn & set(given):
+        sampling = {"temperature": 0.5, **sampling}
+    config = {key: given[key] for key in given if hasattr(GenerationConfig(), key)}
+    rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
+    if spec.languages == 2:
+        rest = {"target": "de", **rest}
+    if spec.hears:
+        rest = {"audio": "a.wav", **rest}
+    elif spec.reads:
+        rest = {"text": TEXT, **rest}
+    made = GenerationConfig(**config, sampling=Sampling(**{"temperature": 0.0, **sampling}))  # type: ignore[arg-type]
+    return Request(task=task, source="en", config=made, **rest)  # type: ignore[arg-type]
 
 
-def options_of(task: str, **given: object) -> argparse.Namespace:
-    return argparse.Namespace(**{**DEFAULTS, "task": task, "source": "en", **given})
-
-
-def test_every_option_is_known_here() -> None:
-    actions = {action.dest: action.default for action in parser()._actions if action.dest not in OF_REQUESTS}
-    assert actions == DEFAULTS and set(GIVEN) == set(DEFAULTS)
-    (task,) = (action for action in parser()._actions if action.dest == "task")
-    assert set(task.choices or ()) == set(BY_TASK)
-
-
-WAYS = [(task, None) for task in BY_TASK] + [
-    (task, front_end) for front_end in ("tokens", "latent", "cascade") for task in ("asr", "s2tt", "s2st")
+WAYS = [(task, None) for task in ASKABLE] + [
+    (task, front_end) for front_end in ("tokens", "latent", "cascade") for task in ("asr", "s2tt", "s2st", "cap")
 ]
 
 
 @pytest.mark.parametrize(("task", "front_end"), WAYS)
-def test_it_is_honored_or_refused_by_its_name(task: str, front_end: str | None) -> None:
-    for option, value in GIVEN.items():
-        if option == "front_end":
+def test_a_field_is_heeded_or_refused_by_its_name(task: str, front_end: str | None) -> None:
+    if front_end == "cascade" and task not in ("s2tt", "s2st"):
+        with pytest.raises(InputError, match="cascade translates speech"):
+            check_request(request_for(task, front_end=front_end))
+        return
+    for name, value in OTHERS.items():
+        if name == "front_end":
             continue
-        more = {"temperature": 0.5} if option in ("top_k", "top_p", "seed") else {}
-        options = options_of(task, **{"front_end": front_end, **more, option: value})
-        if option in heeded(options) and set(more) <= heeded(options):
-            check_heeded(options)
+        request = request_for(task, **{name: value, **({"front_end": front_end} if front_end else {})})
+        assert name in given_options(request)
+        if set(given_options(request)) <= heeded(request):
+            check_request(request)
         else:
-            with pytest.raises(InputError, match=f"{spelled(option)} changes|--temperature changes"):
-                check_heeded(options)
+            with pytest.raises(InputError, match="changes nothing for task"):
+                check_request(request)
 
 
 def test_those_that_must_work_do() -> None:
-    assert {(task, option) for task, option in MUST_WORK if option not in heeded(options_of(task))} == set()
+    for task, name in MUST_WORK:
+        request = request_for(task, **{name: OTHERS[name]})
+        assert name in heeded(request), (task, name)
+        check_request(request)
 
 
 def test_what_contradicts_itself_is_refused() -> None:
+    greedy = request_for("mt")
     with pytest.raises(InputError, match="--top-k is of draws"):
-        check_heeded(options_of("mt", top_k=3))
-    with pytest.raises(InputError, match="--beams searches"):
-        check_heeded(options_of("mt", beams=2, temperature=1.0))
+        check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(temperature=0, top_k=3))), spell=typed)
+    with pytest.raises(InputError, match="beams searches and temperature draws"):
+        check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling())))
+    with pytest.raises(InputError, match="task s2tt needs --target"):
+        check_request(replace(request_for("s2tt"), target=None), spell=typed)
+    with pytest.raises(InputError, match="takes no vectors"):
+        check_request(request_for("chat", front_end="latent"))
+    for config in (GenerationConfig(beams=0), GenerationConfig(max_tokens=0)):
+        with pytest.raises(InputError, match="give 1 or more"):
+            check_request(replace(greedy, config=config))
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command with its parser, nested ones too."""
+    waiting: list[tuple[str, argparse.ArgumentParser]] = [("unitok", build_parser())]
+    while waiting:
+        name, parser = waiting.pop()
+        nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+        for action in nested:
+            waiting += [(f"{name} {key}", one) for key, one in action.choices.items()]
+        if not nested:
+            yield name, parser
+
+
+def generate_parser() -> argparse.ArgumentParser:
+    return dict(commands())["unitok generate"]
+
+
+def asked(task: str, *words: str) -> Request:
+    """The request of a command line."""
+    given = "a.wav" if TASKS[task].hears and not TASKS[task].interleaved else TEXT
+    target = ("--target", "de") if TASKS[task].languages == 2 else ()
+    line = ["m", given, "--task", task, "--lang", "en", *target, *words]
+    return requests_of(generate_parser().parse_args(line))[0]
+
+
+def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
+    apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", "units", "codes"}
+    fields = {**OTHERS, "direct": True, "question": "who speaks"}
+    found = {action.dest for action in generate_parser()._actions} - apart
+    assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
+    (task,) = (action for action in generate_parser()._actions if action.dest == "task")
+    assert tuple(task.choices or ()) == ASKABLE
+
+
+@pytest.mark.parametrize("task", ASKABLE)
+def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
+    plain = given_options(asked(task))
+    for action in generate_parser()._actions:
+        if action.dest in ("help", "input", "model", "task", "source", "compiled", "device", "precision"):
+            continue
+        if action.dest in ("units", "codes", "out", "target"):
+            continue  # files, which are tried below; a target is given where one is needed
+        value = {"direct": True, "question": "who speaks"}.get(action.dest, OTHERS.get(action.dest))
+        words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
+        more = ["--temperature", "0.5"] if action.dest in ("top_k", "top_p", "seed") else []
+        try:
+            found = given_options(asked(task, *words, *more))
+        except InputError as error:
+            name = "--lang" if action.dest == "source" else action.option_strings[0]
+            assert name in str(error) or "--front-end" in str(error), (task, words, str(error))
+            continue
+        assert found.items() != plain.items() or action.dest == "output", (task, words)
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +176,24 @@ def says(place: Path, *words: object) -> object:
 def test_options_change_the_answer(place: Path) -> None:
     wav, out = place / "a.wav", ("-o", place / "out.json")
     asr = (wav, "--task", "asr", "--lang", "en")
-    assert says(place, *asr) != says(place, *asr, "--temperature", "2", "--seed", "1")
-    assert says(place, *asr, "--temperature", "2", "--seed", "1") != says(
-        place, *asr, "--temperature", "2", "--seed", "2"
-    )
+    drawn = (*asr, "--temperature", "2", "--seed")
+    assert len({str(says(place, *words)) for words in (asr, (*drawn, "1"), (*drawn, "2"))}) == 3
     tts = (TEXT, "--task", "tts", "--lang", "en", *out)
-    assert says(place, *tts) != says(place, *tts, "--output", "units")
+    assert says(place, *tts) != says(place, *tts, "--output", "units") != says(place, *tts, "--max-tokens", "30")
     st = (wav, "--task", "s2st", "--source", "en", "--target", "de", *out)
-    assert says(place, *st) != says(place, *st, "--direct")
+    spoken = [says(place, *st), says(place, *st, "--direct"), says(place, *st, "--output", "codes")]
+    assert all(one != other for number, one in enumerate(spoken) for other in spoken[:number])
+
+
+def test_a_question_stands_behind_the_recording_that_it_is_about() -> None:
+    request = Request(task="ask", source="en", audio=speech(0.4), text="which word is last")
+    plan = tiny_model().prompt_request(request).plan
+    assert [span.kind for span in plan.conditions] == ["units", "text"]
 
 
 def test_the_command_refuses_before_a_model_is_read(place: Path) -> None:
-    ended = unitok("generate", place / "none", TEXT, "--task", "tts", "--lang", "en", "--beams", "4")
-    assert ended.code == 2 and "--beams changes nothing for task tts" in ended.err
+    ended = unitok("generate", place / "none", TEXT, "--task", "tts", "--lang", "en", "--target", "de")
+    assert ended.code == 2 and "--target changes nothing for task tts" in ended.err
     np.testing.assert_equal(ended.out, "")
+    ended = unitok("generate", place / "none", place / "a.wav", "--task", "asr", "--lang", "en", "-o", "x.wav")
+    assert ended.code == 2 and "-o changes nothing for task asr" in ended.err

@@ -31,7 +31,7 @@ from unitok.nbest.prompting import (
 )
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.router import Call, Router
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -237,7 +237,7 @@ def test_a_closed_gate_leaves_every_bit_and_an_open_one_listens_to_its_own_recor
 def test_generation_looks_at_the_recording_in_every_step() -> None:
     model = tiny_model()
     adapter = adapter_of(model)
-    request = Request(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
+    request = PromptRequest(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
     (plain,) = model.run([request])  # also makes the stepper that knows no hooks
     frames = torch.randn(5, 6) * 4
     with adapter.attend(model.decoder, [frames]):
@@ -289,7 +289,7 @@ def test_copies_of_a_dense_feed_forward_answer_as_it_does() -> None:
         wide = expand(model.decoder, mixture)
         assert torch.allclose(forward(wide, documents), plain, atol=1e-5)
     one = replace(model, decoder=expand(model.decoder, MixtureConfig(experts=3)))
-    request = Request(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
+    request = PromptRequest(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
     assert np.array_equal(one.run([request])[0].ids, model.run([request])[0].ids)
     with pytest.raises(InputError, match="chosen"):
         MixtureConfig(experts=2, chosen=3)

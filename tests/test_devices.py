@@ -41,6 +41,7 @@ from unitok.nbest.pseudo_likelihood import pseudo_logprobs
 from unitok.nbest.rescoring import rescore
 from unitok.nbest.rescoring_head import RescoringHead
 from unitok.placement import place
+from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import render_prompt
@@ -149,7 +150,7 @@ def test_a_step_of_decoding_waits_once_whatever_the_batch_and_the_grammar(pair: 
     model = pair[1]
     with elsewhere():
         texts = ["we buy two books", "the green house", "now she sings"]
-        requests = [model.request("mt", source="en", target="de", text=text) for text in texts]
+        requests = [model.prompt_request(Request(task="mt", source="en", target="de", text=text)) for text in texts]
         longest = max(len(one.ids) for one in model.run(requests))
         model.run(requests)  # what is made once was made
         Elsewhere.waits.clear()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
-from unitok.requests.request import Request, SpokenPiece
+from unitok.requests.prompt_request import PromptRequest, SpokenPiece
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesize
 from unitok_tokenizers.corpora.toy_oracle import Oracle
 from unitok_tokenizers.grammar.sequence import Plan
@@ -205,7 +205,7 @@ def test_a_long_recording_is_transcribed_piece_by_piece(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in result.trace] == ["0.0 s + 9.2 s", "9.2 s + 9.2 s"]
     pieces = [SpokenPiece(piece.samples) for piece in model.listener(RATE, overlap=True).pieces([samples])]
     plans = [Plan("asr", "en", conditions=(span,)) for span, _ in model.heard(pieces)]
-    first, second = model.run([Request(plan=plan) for plan in plans])
+    first, second = model.run([PromptRequest(plan=plan) for plan in plans])
     assert result.text == join_texts(first.text or "", second.text or "")
     assert np.array_equal(result.ids, np.concatenate([first.ids, second.ids]))
     assert result.score == pytest.approx(first.score + second.score)

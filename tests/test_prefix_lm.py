@@ -29,7 +29,7 @@ from unitok.export import export_hf
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate, score
 from unitok.model import Model
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.parse import parse
@@ -162,9 +162,9 @@ def test_generation_computes_what_training_does() -> None:
 def test_the_beginning_of_an_answer_is_not_what_is_given() -> None:
     model = prefix_model()
     begun = Plan("slm", "en", outputs=(Span("units", np.arange(6)),))
-    (result,) = model.run([Request(plan=begun)])
+    (result,) = model.run([PromptRequest(plan=begun)])
     prompt = render_prompt(begun, model.vocabulary)
-    automaton = model.token_request(Request(plan=begun)).automaton
+    automaton = model.token_request(PromptRequest(plan=begun)).automaton
     assert automaton is not None
     assert automaton.given == len(prompt) - 6
     (scores,) = score(model.decoder, [prompt], [result.ids], automata=[automaton])

@@ -16,7 +16,7 @@ from unitok.cli.main import main
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
@@ -66,10 +66,10 @@ def test_the_automaton_knows_what_it_cut(line: tuple[str, tuple[str, ...]]) -> N
 def test_a_result_says_why_it_stopped(beams: int) -> None:
     plan = Plan("asr", "en", conditions=(Span("units", np.arange(6)),))
     narrow = tiny_model(limits=Limits(text_per_unit=0.01, floor=4))
-    (cut,) = narrow.run([Request(plan=plan)], beams=beams)
+    (cut,) = narrow.run([PromptRequest(plan=plan)], beams=beams)
     assert cut.finish_reason == "length" and len(cut.outputs[0]) == 4
     wide = tiny_model(limits=Limits(text_per_unit=100.0))
-    found = wide.run([Request(plan=plan)] * 20, sampling=Sampling(temperature=1.0))
+    found = wide.run([PromptRequest(plan=plan)] * 20, sampling=Sampling(temperature=1.0))
     assert {"eos"} <= {one.finish_reason for one in found}
     assert all((len(one.outputs[0]) == 612) == (one.finish_reason == "length") for one in found)
 
@@ -78,14 +78,14 @@ def test_running_out_of_positions_is_a_length_too() -> None:
     model = tiny_model(limits=Limits(units_per_text=1e4))
     text = Span("text", np.full(model.decoder.config.max_positions - 20, 300))
     plan = Plan("tts", "en", flags=("<out:units>",), conditions=(text,))
-    found = model.run(seeded([Request(plan=plan)] * 8, 0), sampling=Sampling())
+    found = model.run(seeded([PromptRequest(plan=plan)] * 8, 0), sampling=Sampling())
     room = max(len(one.ids) for one in found)
     assert room < 20 and {one.finish_reason for one in found} == {"eos", "length"}
     assert all(len(one.ids) == room for one in found if one.finish_reason == "length")
 
 
 def test_several_draws_of_a_request_are_drawn_apart_whatever_their_batches() -> None:
-    model, requests = tiny_model(), seeded([Request(plan=Plan("slm", "en"))] * 12, 0)
+    model, requests = tiny_model(), seeded([PromptRequest(plan=Plan("slm", "en"))] * 12, 0)
     found = model.run(requests, sampling=Sampling(), batch=4)
     assert len({tuple(one.ids.tolist()) for one in found}) >= 10
     again = model.run(requests, sampling=Sampling(), batch=5)

@@ -18,7 +18,8 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
 from unitok.nbest.collect import MakingOptions, make_lists, utterances
 from unitok.nbest.lists import ListOptions
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
+from unitok.requests.request import GenerationConfig, Request
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan
@@ -37,12 +38,12 @@ def model() -> Model:
     return tiny_model()
 
 
-def requests(model: Model) -> list[Request]:
+def requests(model: Model) -> list[PromptRequest]:
     """Of several tasks and lengths."""
     texts = ("we buy two books", "the green house", "she sings", "das grüne haus steht heute hier")
-    found = [model.request("mt", source="en", target="de", text=text) for text in texts]
-    found.append(model.synthesis_request("we buy", lang="en", voice=None, output="units"))
-    found.append(model.request("asr", source="en", audio=speech()))
+    found = [model.prompt_request(Request(task="mt", source="en", target="de", text=text)) for text in texts]
+    found.append(model.prompt_request(Request(task="tts", source="en", text="we buy", output="units")))
+    found.append(model.prompt_request(Request(task="asr", source="en", audio=speech())))
     return [replace(one, speak=False) for one in found]
 
 
@@ -66,7 +67,9 @@ def test_of_captured_steps_and_streams_too(model: Model) -> None:
     stepped.engine.capture(capacity=400, sizes=(1, 4), sampling=DRAWN)
     assert [one.ids.tolist() for one in stepped.run(asked, sampling=DRAWN, seed=3)] == wanted
     for text, ids in zip(("we buy two books", "the green house"), wanted):
-        chunks = list(model.stream("mt", source="en", target="de", text=text, sampling=DRAWN, seed=3))
+        chunks = list(
+            model.stream("mt", source="en", target="de", text=text, config=GenerationConfig(sampling=DRAWN, seed=3))
+        )
         assert chunks[-1].result is not None and chunks[-1].result.ids.tolist() == ids
 
 
@@ -149,8 +152,8 @@ def test_the_library_says_the_same(seed: object, model: Model, tmp_path: Path) -
     calls = [
         lambda: check_seed(seed),
         lambda: model.synthesize("we", lang="en", sampling=DRAWN, seed=seed),  # type: ignore[arg-type]
-        lambda: model.run([Request(plan=Plan("lm", "en"))], seed=seed, sampling=GREEDY),  # type: ignore[arg-type]
-        lambda: list(model.stream("lm", source="en", seed=seed, sampling=DRAWN)),  # type: ignore[arg-type]
+        lambda: model.run([PromptRequest(plan=Plan("lm", "en"))], seed=seed, sampling=GREEDY),  # type: ignore[arg-type]
+        lambda: list(model.stream("lm", source="en", config=GenerationConfig(seed=seed, sampling=DRAWN))),  # type: ignore[arg-type]
         lambda: import_hf(tmp_path, tmp_path / "out", seed=seed),  # type: ignore[arg-type]
         lambda: ListOptions(seed=seed),  # type: ignore[arg-type]
         lambda: MakingOptions(seed=seed),  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import torch
 from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.requests.request import GenerationConfig
 from unitok.requests.stream import Chunk, TextStream
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
@@ -89,8 +90,9 @@ def joined(chunks: list[Chunk], texts: int) -> tuple[list[str], np.ndarray]:
 )
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling()], ids=["greedy", "drawn"])
 def test_chunks_joined_are_the_answer(model: Model, task: str, given: dict, sampling: Sampling) -> None:
-    whole = model.generate(task, **given, sampling=sampling, seed=4)
-    chunks = list(model.stream(task, **given, sampling=sampling, seed=4))
+    config = GenerationConfig(sampling=sampling, seed=4 if sampling.temperature else 0)
+    whole = model.generate(task, **given, config=config)
+    chunks = list(model.stream(task, **given, config=config))
     result = chunks[-1].result
     assert result is not None and all(chunk.result is None for chunk in chunks[:-1])
     assert np.array_equal(result.ids, whole.ids) and result.texts == whole.texts

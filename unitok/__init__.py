@@ -25,6 +25,8 @@ _EXPORTS = {
     "Sampling": "unitok.generation.sampling",
     "Decoder": "unitok.decoder.model",
     "DecoderConfig": "unitok.decoder.model",
+    "Request": "unitok.requests.request",
+    "GenerationConfig": "unitok.requests.request",
     "Engine": "unitok.generation.engine",
     "generate": "unitok.generation.generate",
     "beam_search": "unitok.generation.beam_search",

@@ -1,4 +1,4 @@
-"""A model's tasks, each by a name of its own: transcribe, translate, synthesize, whatever the grammar has."""
+"""A model's tasks: one `answer` to any request, and a name of its own for each that people ask for most."""
 
 from __future__ import annotations
 
@@ -19,87 +19,155 @@ from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
 from unitok.requests.joined_results import join_results
-from unitok.requests.long_text import READS_TEXT, answer_text, stream_text
-from unitok.requests.request import Request, SpokenPiece, Voice
+from unitok.requests.long_text import answer_text, stream_text
+from unitok.requests.prompt_request import PromptRequest, SpokenPiece, Voice
+from unitok.requests.request import GenerationConfig, Request, check_request
 from unitok.requests.runner import RequestRunner
 from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan, Span
-from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES, OUT_UNITS
-from unitok_tokenizers.grammar.tasks.registry import output_kinds
+from unitok_tokenizers.grammar.tasks.base import OUT_CODES
 
 PIECES_AT_ONCE = 8
 """Pieces of a long recording that are transcribed together."""
-
-
-READING = ("asr", "s2tt", "s2st")
-"""Tasks that say again what is said in a recording, piece by piece where it is long."""
+NOTHING = Result(text="", texts=("",))
+"""The answer where nothing is spoken."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is asked of every piece of a recording."""
+class _Prompt:
+    """What all pieces of a recording are asked with."""
 
     plan: Callable[..., Plan]
     """Makes a plan, given its `conditions`."""
     before: tuple[Span, ...] = ()
     """Conditions that stand before the piece: a voice prompt."""
-    sampling: Sampling = GREEDY
-    """How ids are chosen."""
-    beams: int = 1
-    """More than 1 searches."""
-    seed: int = 0
-    """Of every draw."""
-    front_end: str | None = None
-    """How speech is read; see `RequestRunner.heard`."""
     voice: str | np.ndarray | None = None
     """Voice of the unit vocoder."""
-    speak: bool = False
-    """Turn the units or codes into a waveform."""
+    limit: int | None = None
+    """Most ids of an answer."""
 
-    def request(self, span: Span, vectors: torch.Tensor | None) -> Request:
+    def of(self, span: Span, vectors: torch.Tensor | None) -> PromptRequest:
         """The request about one piece."""
         plan = self.plan(conditions=(*self.before, span))
-        return Request(plan=plan, voice=self.voice, speak=self.speak, vectors=vectors)
+        return PromptRequest(plan=plan, voice=self.voice, speak=True, vectors=vectors, limit=self.limit)
 
 
 class TaskModel(RequestRunner):
-    """Every task of the grammar by a name of its own, read from a model directory."""
+    """Every task of the grammar, read from a model directory."""
 
-    # -- the tasks ----------------------------------------------------------------------------------------------
+    # -- any request --------------------------------------------------------------------------------------------
 
-    def transcribe(self, audio: Audio, *, lang: str, beams: int = 1, front_end: str | None = None) -> Result:
-        """What is said in a recording of any length; silence and noise around it change nothing, and alone give "".
+    def answer(self, request: Request) -> Result:
+        """Answer a request: recordings and texts of any length; silence and noise around speech change nothing.
 
-        Long recordings are cut at pauses, or overlap where there is none, to pieces of the lengths that were learned.
-        Memory does not grow with the length of a file. `front_end` as in `heard`.
+        Long recordings are cut at pauses, or overlap where there is none, to pieces of the lengths that were learned,
+        and memory does not grow with the length of a file; texts are read as people write them, sentence by sentence.
+
+        Raises:
+            InputError: a task, language, flag or input that the grammar or this model does not have, a character that
+                it has not learned, or an option that would change nothing.
         """
-        if is_tokens(audio):
-            return self.transcribe_batch([audio], lang=lang, beams=beams, front_end=front_end)[0]
-        plan = partial(Plan, "asr", lang)
-        return self._listen(audio, Asked(plan=plan, beams=beams, front_end=front_end), overlap=True)
+        check_request(request)
+        config, spec = request.config, request.spec
+        if request.recorded and request.text is None and spec.long_audio:
+            return self._listen(request)
+        prompt = self.prompt_request(request)
+        if spec.reads and not spec.continues and request.text is not None and request.audio is None:
+            return answer_text(
+                self, prompt, request.text, sampling=config.sampling, beams=config.beams, seed=config.seed
+            )
+        return self.run([prompt], sampling=config.sampling, beams=config.beams, seed=config.seed)[0]
 
-    def _listen(self, audio: Audio, asked: Asked, *, overlap: bool = False) -> Result:
+    def stream_answer(self, request: Request) -> Iterator[Chunk]:
+        """`answer` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
+
+        Raises:
+            InputError: as `answer`, when it is called; a search, of which nothing is known before its end.
+        """
+        check_request(request)
+        config, spec = request.config, request.spec
+        if config.beams > 1:
+            raise InputError("beams search, and a search has nothing to tell before its end; leave them out")
+        prompt = self.prompt_request(request)
+        if spec.reads and not spec.continues and request.text is not None and request.audio is None:
+            return stream_text(self, prompt, request.text, sampling=config.sampling, seed=config.seed)
+        if not (request.recorded and request.text is None and spec.long_audio):
+            return stream_request(self, prompt, sampling=config.sampling, seed=config.seed)
+        assert request.audio is not None
+        rate = self.listening_rate(request.front_end)
+        pieces = self.listener(rate, overlap=False).pieces(sample_blocks(request.audio, rate))
+        asked = self._asked(request)
+        requests = (asked.of(*self.heard([SpokenPiece(one.samples)], request.front_end)[0]) for one in pieces)
+        return stream_requests(self, requests, sampling=config.sampling, seed=config.seed)
+
+    def prompt_request(self, request: Request) -> PromptRequest:
+        """A request in local ids, what is given read at once; InputError as `answer`."""
+        asked, spec = self._asked(request), request.spec
+        text = [] if request.text is None else [self.text_span(request.text)]
+        heard = [] if request.audio is None else self.heard([request.audio], request.front_end)
+        said, vectors = [span for span, _ in heard], next((one for _, one in heard), None)
+        if not spec.continues:
+            plan = asked.plan(conditions=(*asked.before, *said, *text))  # a question stands behind what it is about
+        else:
+            spans = text + said
+            kinds = spec.output_kinds(request.all_flags(has_codes=self._has_codes))
+            if not spec.interleaved and any(span.kind != kinds[0] for span in spans):
+                raise InputError(
+                    f"task {request.task!r} continues {kinds[0]}; give {'text' if kinds[0] == 'text' else 'audio'}"
+                )
+            plan = asked.plan(conditions=asked.before, outputs=tuple(spans))
+        return PromptRequest(plan=plan, voice=asked.voice, speak=True, vectors=vectors, limit=asked.limit)
+
+    @property
+    def _has_codes(self) -> bool:
+        return "codes" in self.vocabulary.streams
+
+    def _asked(self, request: Request) -> _Prompt:
+        """What a request says beside what is given: task, languages, flags, voice."""
+        flags, voice = request.all_flags(has_codes=self._has_codes), request.voice
+        if voice is None and request.spec.speaks and request.spec.long_audio and request.recorded:
+            voice = request.audio  # a translation keeps the speaker's
+        coded = OUT_CODES in flags
+        return _Prompt(
+            plan=partial(Plan, request.task, request.source, request.target, flags),
+            before=self.voice_prompt(voice) if coded else (),
+            voice=None if coded else self.voice_vector(voice),
+            limit=request.config.max_tokens,
+        )
+
+    def _listen(self, request: Request) -> Result:
         """One answer from the pieces of a recording, each read alone; an empty text where nothing is spoken."""
-        plan = asked.plan(conditions=())
-        for lang in (plan.source, *(() if plan.target is None else (plan.target,))):
+        assert request.audio is not None
+        for lang in (request.source, *(() if request.target is None else (request.target,))):
             self.vocabulary.language(lang)  # an unknown language is told even of silence
-        rate = self.listening_rate(asked.front_end)
-        listener, transcript, results = self.listener(rate, overlap=overlap), Transcript(rate), list[Result]()
-        pieces = listener.pieces(sample_blocks(audio, rate))
+        rate, config = self.listening_rate(request.front_end), request.config
+        if request.spec.speaks and not len(self.spoken(request.audio, rate, seconds=0.1)):
+            return NOTHING
+        overlap = request.spec.long_audio == "overlap"
+        asked, transcript, results = self._asked(request), Transcript(rate), list[Result]()
+        listener = self.listener(rate, overlap=overlap)
+        pieces = listener.pieces(sample_blocks(request.audio, rate))
         while group := list(islice(pieces, PIECES_AT_ONCE)):
-            given = self.heard([SpokenPiece(piece.samples) for piece in group], asked.front_end)
-            requests = [asked.request(span, vectors) for span, vectors in given]
-            answers = self.run(requests, sampling=asked.sampling, beams=asked.beams, seed=asked.seed)
+            given = self.heard([SpokenPiece(piece.samples) for piece in group], request.front_end)
+            requests = [asked.of(span, vectors) for span, vectors in given]
+            answers = self.run(requests, sampling=config.sampling, beams=config.beams, seed=config.seed)
             for piece, result in zip(group, answers):
                 transcript.add(piece, result.text or "", begin=listener.second(piece.start))
             results += answers
         if len(results) < 2:
-            return results[0] if results else Result(text="", texts=("",))
+            return results[0] if results else NOTHING
         joined = replace(join_results(results), trace=tuple(transcript.trace))
         return replace(joined, text=transcript.text, texts=(transcript.text,)) if overlap else joined
+
+    # -- the tasks ----------------------------------------------------------------------------------------------
+
+    def transcribe(self, audio: Audio, *, lang: str, beams: int = 1, front_end: str | None = None) -> Result:
+        """What is said in a recording, and "" where nothing is. `front_end` as in `Request`."""
+        config = GenerationConfig(beams=beams)
+        return self.answer(Request(task="asr", source=lang, audio=audio, front_end=front_end, config=config))
 
     def transcribe_batch(
         self, audio: Sequence[Audio], *, lang: str, beams: int = 1, front_end: str | None = None
@@ -110,8 +178,8 @@ class TaskModel(RequestRunner):
         said = [not isinstance(one, SpokenPiece) or len(one.samples) > 0 for one in given]
         heard = self.heard([one for one, there in zip(given, said) if there], front_end)
         plans = [(Plan("asr", lang, conditions=(span,)), vectors) for span, vectors in heard]
-        answers = iter(self.run([Request(plan=plan, vectors=vectors) for plan, vectors in plans], beams=beams))
-        return [next(answers) if there else Result(text="", texts=("",)) for there in said]
+        answers = iter(self.run([PromptRequest(plan=plan, vectors=vectors) for plan, vectors in plans], beams=beams))
+        return [next(answers) if there else NOTHING for there in said]
 
     def translate(
         self, source_input: Audio, *, source: str, target: str, beams: int = 1, front_end: str | None = None
@@ -119,24 +187,14 @@ class TaskModel(RequestRunner):
         """Speech (a recording or units), or text (a string that names no file), to text in another language.
 
         A string that looks like the path of a recording is one, also where there is no such file, which is an error;
-        `generate("mt", text=…)` takes whatever it is given as text.
-        Texts of any length are read as people write them, sentence by sentence; InputError for a character that the
-        model has not learned and for which it knows no other (`unitok.requests.long_text`).
-
-        `front_end` as in `heard`: how speech is read.
+        `generate("mt", text=…)` takes whatever it is given as text. `front_end` as in `Request`.
         """
+        config = GenerationConfig(beams=beams)
         if isinstance(source_input, str) and not names_a_file(source_input):
-            return self.generate("mt", source=source, target=target, text=source_input, beams=beams)
-        asked = Asked(plan=partial(Plan, "s2tt", source, target), beams=beams, front_end=front_end)
-        return self._answer(source_input, asked)
-
-    def _answer(self, audio: Audio, asked: Asked) -> Result:
-        """A recording of any length, or tokens as they are."""
-        if not is_tokens(audio):
-            return self._listen(audio, asked)
-        ((span, vectors),) = self.heard([audio], asked.front_end)
-        request = asked.request(span, vectors)
-        return self.run([request], sampling=asked.sampling, beams=asked.beams, seed=asked.seed)[0]
+            return self.answer(Request(task="mt", source=source, target=target, text=source_input, config=config))
+        return self.answer(
+            Request(task="s2tt", source=source, target=target, audio=source_input, front_end=front_end, config=config)
+        )
 
     def synthesize(
         self,
@@ -148,28 +206,13 @@ class TaskModel(RequestRunner):
         sampling: Sampling = GREEDY,
         seed: int = 0,
     ) -> Result:
-        """Text to speech, through units (`output="units"`) or units and codes (`output="codes"`).
-
-        Texts of any length are read as people write them, numbers and abbreviations in words, sentence by sentence in
-        one voice.
+        """Text to speech, through units (`output="units"`) or units and codes (`output="codes"`), in one voice.
 
         Raises:
             InputError: a voice, language or output that there is not, or a character that cannot be said.
         """
-        request = self.synthesis_request(text, lang=lang, voice=voice, output=output)
-        return answer_text(self, request, text, sampling=sampling, seed=seed)
-
-    def synthesis_request(self, text: str, *, lang: str, voice: Voice, output: str) -> Request:
-        """The request behind `synthesize`, for a text as it is, read at once."""
-        if output not in ("units", "codes"):
-            raise InputError(f"output is {output!r}; choose units or codes")
-        if output == "codes" and "codes" not in self.vocabulary.streams:
-            output = "units"
-        flag = OUT_CODES if output == "codes" else OUT_UNITS
-        prompt = self.voice_prompt(voice) if output == "codes" else ()
-        plan = Plan("tts", lang, flags=(flag,), conditions=(*prompt, self.text_span(text)))
-        vector = self.voice_vector(voice) if output == "units" else None
-        return Request(plan=plan, voice=vector, speak=True)
+        config = GenerationConfig(sampling=sampling, seed=seed)
+        return self.answer(Request(task="tts", source=lang, text=text, voice=voice, output=output, config=config))
 
     def translate_speech(
         self,
@@ -185,15 +228,15 @@ class TaskModel(RequestRunner):
     ) -> Result:
         """Speech to speech in another language, through both texts (`chain=True`) or directly.
 
-        `front_end` as in `heard`: how speech is read.
+        `voice` is the speaker's own where None; `front_end` as in `Request`.
         """
-        plan = partial(Plan, "s2st", source, target, (CHAIN,) if chain else (OUT_UNITS,))
-        asked = Asked(plan=plan, sampling=sampling, seed=seed, front_end=front_end, speak=True)
-        if voice is None and not is_tokens(audio):
-            if not len(self.spoken(audio, self.sample_rate, seconds=0.1)):
-                return Result(text="", texts=("",))
-            voice = audio
-        return self._answer(audio, replace(asked, voice=self.voice_vector(voice)))
+        config = GenerationConfig(sampling=sampling, seed=seed)
+        return self.answer(
+            Request(
+                task="s2st", source=source, target=target, audio=audio, voice=voice, front_end=front_end, config=config,
+                chain=None if front_end == "cascade" else chain,
+            )
+        )  # fmt: skip
 
     def generate(
         self,
@@ -205,26 +248,19 @@ class TaskModel(RequestRunner):
         audio: Audio | None = None,
         voice: Voice = None,
         flags: Sequence[str] = (),
-        sampling: Sampling = GREEDY,
-        beams: int = 1,
-        seed: int = 0,
+        config: GenerationConfig | None = None,
     ) -> Result:
-        """Any line of the grammar. For lm, slm and ilm, text or speech is a beginning to continue, and may be absent.
+        """Any task of the grammar; for lm, slm and ilm, text or speech is a beginning to continue, and may be absent.
 
         Raises:
-            InputError: a task, language, flag or input that the grammar or this model does not have.
+            InputError: as `answer`.
         """
-        if task in READING and audio is not None and text is None and not is_tokens(audio):
-            plan = partial(Plan, task, source, target, tuple(flags))
-            prompt = self.voice_prompt(voice) if OUT_CODES in flags else ()
-            vector = None if OUT_CODES in flags else self.voice_vector(voice)
-            asked = Asked(plan=plan, before=prompt, sampling=sampling, beams=beams, seed=seed, voice=vector)
-            asked = replace(asked, speak=self.vocoder is not None)
-            return self._listen(audio, asked, overlap=task == "asr")
-        request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
-        if task in READS_TEXT and text is not None and audio is None:
-            return answer_text(self, request, text, sampling=sampling, beams=beams, seed=seed)
-        return self.run([request], sampling=sampling, beams=beams, seed=seed)[0]
+        return self.answer(
+            Request(
+                task=task, source=source, target=target, text=text, audio=audio, voice=voice, flags=tuple(flags),
+                config=config or GenerationConfig(),
+            )
+        )  # fmt: skip
 
     def stream(
         self,
@@ -236,54 +272,15 @@ class TaskModel(RequestRunner):
         audio: Audio | None = None,
         voice: Voice = None,
         flags: Sequence[str] = (),
-        sampling: Sampling = GREEDY,
-        seed: int = 0,
+        config: GenerationConfig | None = None,
     ) -> Iterator[Chunk]:
-        """`generate` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
-
-        Raises:
-            InputError: as `generate`, when it is called.
-        """
-        request = self.request(task, source=source, target=target, text=text, audio=audio, voice=voice, flags=flags)
-        if task in READS_TEXT and text is not None and audio is None:
-            return stream_text(self, request, text, sampling=sampling, seed=seed)
-        if task not in READING or audio is None or text is not None or is_tokens(audio):
-            return stream_request(self, request, sampling=sampling, seed=seed)
-        pieces = self.listener(self.sample_rate, overlap=False).pieces(sample_blocks(audio, self.sample_rate))
-        spans = (self.heard([SpokenPiece(piece.samples)])[0][0] for piece in pieces)
-        before = request.plan.conditions[:-1]
-        requests = (replace(request, plan=replace(request.plan, conditions=(*before, span))) for span in spans)
-        return stream_requests(self, requests, sampling=sampling, seed=seed)
-
-    def request(
-        self,
-        task: str,
-        *,
-        source: str,
-        target: str | None = None,
-        text: str | None = None,
-        audio: Audio | None = None,
-        voice: Voice = None,
-        flags: Sequence[str] = (),
-    ) -> Request:
-        """The request behind `generate` and `stream`; InputError as there."""
-        given = [self.text_span(text)] if text is not None else []
-        if audio is not None:
-            given += self.speech_of([audio])
-        continues = task in ("lm", "slm", "ilm")
-        if continues and task != "ilm" and any(span.kind != output_kinds(task)[0] for span in given):
-            raise InputError(
-                f"task {task!r} continues {output_kinds(task)[0]}; give {'text' if task == 'lm' else 'audio'}"
+        """`generate` as it comes; see `stream_answer`."""
+        return self.stream_answer(
+            Request(
+                task=task, source=source, target=target, text=text, audio=audio, voice=voice, flags=tuple(flags),
+                config=config or GenerationConfig(),
             )
-        prompt = self.voice_prompt(voice) if OUT_CODES in flags else ()
-        spans = tuple(given)
-        plan = Plan(
-            task, source, target, tuple(flags), prompt + (() if continues else spans), spans if continues else ()
-        )
-        if not continues and not given:
-            raise InputError(f"task {task!r} needs text or audio to answer")
-        vector = None if OUT_CODES in flags else self.voice_vector(voice)
-        return Request(plan=plan, voice=vector, speak=self.vocoder is not None)
+        )  # fmt: skip
 
     # -- files --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from unitok.nbest.rescoring import rescore
 from unitok.nbest.rescoring_head import last_states
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.dialogue import Coordinator
+from unitok.requests.request import GenerationConfig
 from unitok.results import Result
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -31,6 +32,7 @@ from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 
 DRAWN = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_window=4)
+RANDOMLY = GenerationConfig(sampling=DRAWN)
 TEXT = "the green house stands here"
 LISTS = [
     NBest(
@@ -87,9 +89,9 @@ ANSWERS: dict[str, Callable[[Model], list[Any]]] = {
     "s2st, direct": lambda model: told(model.translate_speech(speech(), source="en", target="de", chain=False)),
     "mt": lambda model: told(model.translate(TEXT, source="en", target="de")),
     "mt, beams": lambda model: told(model.translate(TEXT, source="en", target="de", beams=4)),
-    "lm": lambda model: told(model.generate("lm", source="en", text="the green", sampling=DRAWN)),
+    "lm": lambda model: told(model.generate("lm", source="en", text="the green", config=RANDOMLY)),
     "slm": lambda model: told(model.generate("slm", source="en", audio=speech())),
-    "ilm": lambda model: told(model.generate("ilm", source="en", sampling=DRAWN)),
+    "ilm": lambda model: told(model.generate("ilm", source="en", config=RANDOMLY)),
     "chat": lambda model: told(model.generate("chat", source="en", audio=speech())),
     "stream of text": lambda model: streamed(model, "mt", source="en", target="de", text=TEXT),
     "stream of speech": lambda model: streamed(model, "tts", source="en", text=TEXT, flags=("<out:units>",)),

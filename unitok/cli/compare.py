@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from unitok.cli.options import add_precision, chosen_precision
+from unitok.cli.options import add_precision, chosen_precision, refuse_idle
 from unitok.cli.stages import shown_stages
 
 
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> None:
     from unitok_training.experiments.compare.report import as_text
     from unitok_training.experiments.compare.run import CompareConfig, run_compare
 
+    if options.manifest is not None:
+        refuse_idle(options, ["languages"], "beside a manifest, whose rows name theirs")
     config = CompareConfig(
         manifest=None if options.manifest is None else str(Path(options.manifest).resolve()),
         languages=tuple(options.languages),

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from unitok.cli.options import add_precision, chosen_precision, seed_option
+from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
 
 
 def add_commands(commands: Any) -> None:
@@ -118,6 +118,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_training.fitting.ctc import CtcConfig
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
 
+    if options.encoder != "ctc":
+        refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve("cpu", precision)
     codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if options.codec_steps else None
@@ -144,6 +146,8 @@ def run_prepare(options: argparse.Namespace) -> None:
     from unitok_tokenizers.grammar.streams import read_description
     from unitok_tokenizers.tokenizer_set import TokenizerSet
 
+    if not options.joined_share:
+        refuse_idle(options, ["seed"], "at --joined-share 0, where nothing is joined")
     external = {}
     for item in options.stream:
         name, sign, file = item.partition("=")

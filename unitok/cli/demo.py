@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.options import add_precision, seed_option
+from unitok.cli.options import add_precision, refuse_idle, seed_option
 from unitok.cli.stages import shown_stages
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> None:
     from unitok_training.experiments.demo.run import run_demo
     from unitok_training.recipes.decoder import load_recipe
 
+    if options.manifest is not None:
+        refuse_idle(options, ["languages"], "beside --manifest, whose rows name theirs")
     wanted, out = asked(options), Path(options.out)
     load_recipe(wanted.preset or "demo", wanted.overrides)  # a slip is told now, not after a measurement
     check_languages(wanted.languages or ())

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.heeded import check_heeded
-from unitok.cli.options import add_precision, precision_override, seed_option
+from unitok.cli.options import add_precision, precision_override, refuse_idle, seed_option
+from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES
+from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     import numpy as np
 
     from unitok.model import Model
+    from unitok.requests.request import Request
     from unitok.results import Result
     from unitok_training.evaluation.ears.interfaces import Ears
 
@@ -77,14 +79,17 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument(
         "--task",
         required=True,
-        choices=("asr", "tts", "s2tt", "s2st", "mt", "chat", "lm", "slm", "ilm"),
+        choices=tuple(name for name, task in TASKS.items() if task.askable),
         help="what to do with it",
     )
+    generate.add_argument("--question", metavar="TEXT", help="what is asked about a recording, in words")
     generate.add_argument("--lang", "--source", dest="source", help="language of the input, or the only one")
     generate.add_argument("--target", help="target language of translation")
     generate.add_argument("--voice", help="a known speaker or a recording")
     generate.add_argument(
-        "--output", choices=("codes", "units"), help="what tts speaks through (default: codes, if any)"
+        "--output",
+        choices=("codes", "units"),
+        help="what speech goes through (default: codes for tts, if any)",
     )
     generate.add_argument("--direct", action="store_true", help="s2st without the texts in between")
     generate.add_argument(
@@ -103,6 +108,7 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
     generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
     generate.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    generate.add_argument("--max-tokens", type=int, metavar="N", help="most ids of what is answered at once")
     generate.add_argument(
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
@@ -136,58 +142,93 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.set_defaults(run=run_evaluate)
 
 
-SPEAKING = ("tts", "s2st", "slm")
-"""Tasks whose answer is a file."""
-CONTINUING = ("lm", "slm", "ilm")
-"""Tasks that may begin with nothing."""
-READING = ("tts", "mt", "lm")
-"""Tasks that are given text."""
+def requests_of(options: argparse.Namespace) -> list[Request]:
+    """What the options ask: one request, or one for each utterance of a file of ids.
 
-
-def _check(options: argparse.Namespace) -> None:
-    """InputError for what a task needs and did not get."""
+    Raises:
+        InputError: something is missing, or given and would change nothing.
+    """
+    from unitok.requests.request import check_request, typed
+    from unitok.token_files import read_ids
     from unitok_tokenizers.errors import InputError
 
     if options.source is None:
         raise InputError(f"task {options.task} needs --lang (for translation --source and --target)")
-    if options.target is None and options.task in ("s2tt", "s2st", "mt"):
-        raise InputError(f"task {options.task} needs --target")
     given = [name for name in ("input", "units", "codes") if getattr(options, name) is not None]
     if len(given) != 1:
         raise InputError("give one of: a recording or text, --units FILE, --codes FILE")
-    if given != ["input"]:
-        if options.task in READING:
-            raise InputError(f"task {options.task} reads text; --{given[0]} is for tasks that hear speech")
-        if options.front_end in ("latent", "cascade"):
-            raise InputError(f"--front-end {options.front_end} reads recordings, not --{given[0]}; leave one out")
-    elif not options.input and options.task not in CONTINUING:
-        raise InputError(f"task {options.task} needs text or a recording")
-    if options.front_end == "cascade" and options.task not in ("s2tt", "s2st"):
-        raise InputError(f"--front-end cascade translates speech (s2tt, s2st); the task is {options.task}")
-    if options.front_end == "latent" and options.task not in ("asr", "s2tt", "s2st"):
-        raise InputError(f"--front-end latent reads speech for asr, s2tt and s2st; the task is {options.task}")
-    if options.beams < 1:
-        raise InputError(f"--beams is {options.beams}: give 1 or more")
-    check_heeded(options)
+    if given != ["input"] and TASKS[options.task].reads:
+        raise InputError(f"task {options.task} reads text; --{given[0]} is for tasks that hear speech")
+    if given != ["input"] and options.front_end in ("latent", "cascade"):
+        raise InputError(f"--front-end {options.front_end} reads recordings, not --{given[0]}; leave one out")
+    inputs = [options.input] if given == ["input"] else read_ids(getattr(options, given[0]), given[0])
+    found = [_request(options, one) for one in inputs]
+    for request in found[:1]:
+        check_request(request, spell=typed)
+        _check_out(request, options)
+    return found
 
 
-def check_out(model: Model, options: argparse.Namespace) -> None:
+def _request(options: argparse.Namespace, given: str | np.ndarray) -> Request:
+    """One request. `given` is a recording, a text, or ids that were made elsewhere."""
+    from unitok.generation.sampling import Sampling
+    from unitok.inputs import is_tokens, names_a_file
+    from unitok.requests.request import GenerationConfig, Request
+    from unitok_tokenizers.errors import InputError
+
+    spec, text, audio = TASKS[options.task], options.question, None
+    if is_tokens(given) or (given and spec.hears and not spec.interleaved):
+        audio = given
+    elif given and "lat" in spec.conditions and names_a_file(given):
+        audio = given
+    elif given and spec.interleaved and names_a_file(given):
+        audio = given
+    elif given:
+        assert isinstance(given, str), "ids are speech"
+        if options.question is not None:
+            raise InputError(f"--question changes nothing for task {options.task}; leave it out")
+        text = given
+    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    config = GenerationConfig(sampling=sampling, beams=options.beams, seed=options.seed, max_tokens=options.max_tokens)
+    chain = None
+    if CHAIN in spec.flags and options.front_end != "cascade":
+        chain = not options.direct
+    elif options.direct:
+        chain = False
+    output = options.output or ("codes" if options.task == "tts" else None)
+    return Request(
+        task=options.task, source=options.source, target=options.target, text=text, audio=audio, voice=options.voice,
+        output=output, chain=chain, front_end=options.front_end, recognizer=options.recognizer,
+        synthesizer=options.synthesizer, config=config,
+    )  # fmt: skip
+
+
+def _check_out(request: Request, options: argparse.Namespace) -> None:
+    """InputError for a file that no answer goes into."""
+    from unitok.token_files import names_ids
+    from unitok_tokenizers.errors import InputError
+
+    if options.out is not None and not request.spec.speaks and not names_ids(options.out):
+        raise InputError(f"-o changes nothing for task {options.task}; leave it out")
+
+
+def check_out(model: Model, request: Request, out: str | None) -> None:
     """InputError where a task that speaks has no file for its audio, or no way to make any."""
     from unitok.token_files import SUFFIXES, names_ids
     from unitok_tokenizers.errors import InputError
 
-    if options.out is not None and names_ids(options.out):
-        if options.front_end == "cascade":
+    cascade = request.front_end == "cascade"
+    if out is not None and names_ids(out):
+        if cascade:
             raise InputError("--front-end cascade answers with audio and keeps no ids; name -o FILE.wav")
         return
-    if options.task not in SPEAKING:
+    if not request.spec.speaks_only:
         return
-    coded = options.task == "tts" and (options.output or "codes") == "codes" and "codes" in model.vocabulary.streams
+    coded = OUT_CODES in request.all_flags(has_codes="codes" in model.vocabulary.streams)
     kind = "codes" if coded else "units"
-    cascade = options.front_end == "cascade"
-    if options.out is None and (cascade or kind not in model.elsewhere):
-        raise InputError(f"task {options.task} needs -o FILE for the audio")
-    if options.out is not None and not cascade and kind in model.elsewhere:
+    if out is None and (cascade or kind not in model.elsewhere):
+        raise InputError(f"task {request.task} needs -o FILE for the audio")
+    if out is not None and not cascade and kind in model.elsewhere:
         raise InputError(
             f"this model's {kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and cannot be spoken "
             f"here: name -o FILE with {', '.join(SUFFIXES)} for the ids, or leave -o out to print them"
@@ -195,73 +236,26 @@ def check_out(model: Model, options: argparse.Namespace) -> None:
 
 
 def run_generate(options: argparse.Namespace) -> None:
-    from unitok.token_files import names_ids, read_ids, write_ids
+    import sys
+
+    from unitok.token_files import names_ids, write_ids
     from unitok_tokenizers.errors import InputError
 
-    _check(options)
+    requests = requests_of(options)
     model = load_model(options, compiled=options.compiled)
-    check_out(model, options)
+    check_out(model, requests[0], options.out)
     as_ids = options.out is not None and names_ids(options.out)
     if as_ids:
         model.vocoder = None  # the ids are what is wanted
-    stream = "units" if options.units is not None else "codes"
-    file = options.units if options.units is not None else options.codes
-    given = [options.input] if file is None else read_ids(file, stream)
-    if len(given) > 1 and options.out is not None and not as_ids:
-        raise InputError(f"{file} holds {len(given)} utterances, {options.out} one answer; name -o FILE.jsonl")
-    results = [answer(model, options, one) for one in given]
+    if len(requests) > 1 and options.out is not None and not as_ids:
+        raise InputError(f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl")
+    results = [model.answer(request) for request in requests]
     if as_ids:
         print(write_ids(options.out, results))
     for result in results:
+        for stage in result.trace if options.front_end == "cascade" else ():
+            print(stage, file=sys.stderr)
         show(result, options, as_ids=as_ids)
-
-
-def answer(model: Model, options: argparse.Namespace, given: str | np.ndarray) -> Result:
-    """What one request says. `given` is a recording, a text, or ids that were made elsewhere."""
-    from unitok.generation.sampling import Sampling
-    from unitok.inputs import is_tokens, names_a_file
-
-    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-    beams, seed = options.beams, options.seed
-    if options.front_end == "cascade":
-        return run_cascade(model, options)
-    if options.task == "asr" and not options.temperature:
-        return model.transcribe(given, lang=options.source, beams=beams, front_end=options.front_end)
-    if options.task == "s2tt" and options.front_end == "latent":
-        return model.translate(
-            given, source=options.source, target=options.target, beams=beams, front_end=options.front_end
-        )
-    if options.task == "tts":
-        assert isinstance(given, str), "tts is given text"
-        output = options.output or "codes"
-        return model.synthesize(
-            given, lang=options.source, voice=options.voice, output=output, sampling=sampling, seed=seed
-        )
-    if options.task == "s2st":
-        return model.translate_speech(
-            given,
-            source=options.source,
-            target=options.target,
-            chain=not options.direct,
-            voice=options.voice,
-            sampling=sampling,
-            seed=seed,
-            front_end=options.front_end,
-        )
-    heard = given if is_tokens(given) or (given and options.task in ("asr", "s2tt", "slm", "chat")) else None
-    if heard is None and given and names_a_file(given):
-        heard = given
-    return model.generate(
-        options.task,
-        source=options.source,
-        target=options.target,
-        text=given if heard is None and isinstance(given, str) and given else None,
-        audio=heard,
-        voice=options.voice,
-        sampling=sampling,
-        beams=beams,
-        seed=seed,
-    )
 
 
 def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
@@ -272,7 +266,7 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     from unitok.token_files import lines_of, speech_ids
 
     speech = result.audio is not None or speech_ids(result) is not None
-    if not as_ids and options.out is not None and (speech or options.task in SPEAKING):
+    if not as_ids and options.out is not None and (speech or TASKS[options.task].speaks_only):
         print(result.save(options.out))
     elif not as_ids and result.audio is None and speech:
         for line in lines_of(result, result.texts):
@@ -285,21 +279,6 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
         print(f"unitok generate: {line}", file=sys.stderr)
 
 
-def run_cascade(model: Model, options: argparse.Namespace) -> Result:
-    """`generate --front-end cascade`: every stage with its time goes to the error output."""
-    import sys
-
-    cascade = model.cascade(recognizer=options.recognizer, synthesizer=options.synthesizer)
-    languages = {"source": options.source, "target": options.target}
-    if options.task == "s2st":
-        result = cascade.translate_speech(options.input, voice=options.voice, **languages)
-    else:
-        result = cascade.translate_text(options.input, **languages)
-    for stage in result.trace:
-        print(stage, file=sys.stderr)
-    return result
-
-
 def run_evaluate(options: argparse.Namespace) -> None:
     import sys
 
@@ -309,9 +288,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from unitok_training.evaluation.run import Evaluation
 
     if options.safety is not None:
+        refuse_idle(options, ["judge", "ears", "limit"], "with --safety, which scores nothing")
         report_safety(options)
         return
     if Path(options.shards).is_file():
+        refuse_idle(options, ["judge", "ears"], "for a manifest, whose recordings are read and nothing is spoken")
         report_latent(options)
         return
     run = Evaluation(

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_precision, chosen_precision, seed_option
+from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
 from unitok.cli.stages import shown_stages
 
 
@@ -100,6 +100,10 @@ def run_nbest(options: argparse.Namespace) -> None:
     from unitok.nbest.lists import ListOptions, write_lists
     from unitok.pipelines.backends.choose import recognizer_of
 
+    if options.temperature:
+        refuse_idle(options, ["beams"], "above --temperature 0, where hypotheses are drawn")
+    elif not _noise(options.snr):
+        refuse_idle(options, ["seed"], "at --temperature 0 without --snr, where nothing is drawn")
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),
         limit=options.limit,
@@ -122,6 +126,9 @@ def run_rescore(options: argparse.Namespace) -> None:
     from unitok_training.evaluation.nbest import Terms
     from unitok_training.finetune.rescore import head_figures, masked_scores, rescored
 
+    if not options.masked and not options.head:
+        idle = ["train_split", "seed"]
+        refuse_idle(options, idle, "without --masked or --head, where nothing learns")
     terms = Terms(
         lengths=_numbers(options.lengths, "--lengths", "0,0.5,1"), words=_numbers(options.words, "--words", "0,0.5,1")
     )
@@ -143,6 +150,9 @@ def run_correct(options: argparse.Namespace) -> None:
     from unitok_training.finetune.supervised import FinetuneConfig
     from unitok_training.trainer.optimizer import OptimConfig
 
+    if not options.steps:
+        idle = ["lora", "noise_vectors", "experts", "hear", "frozen", "lr", "train_split", "seed", "precision"]
+        refuse_idle(options, idle, "at --steps 0, where nothing learns")
     teaching = SupervisedConfig(
         read=options.size, lora=options.lora, noise_vectors=options.noise_vectors, experts=options.experts,
         hear=options.hear, recordings=options.recordings, frozen=options.frozen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import read_seed
@@ -14,6 +15,15 @@ def seed_option(text: str) -> int:
         return read_seed(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
+
+
+def refuse_idle(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """InputError for the first of these options that was given though it changes nothing: `why` says when."""
+    parser: argparse.ArgumentParser = options.parser
+    for action in parser._actions:
+        if action.dest in names and getattr(options, action.dest) != parser.get_default(action.dest):
+            name = max(action.option_strings, key=len)
+            raise InputError(f"{name} changes nothing {why}; leave it out")
 
 
 def add_precision(parser: argparse.ArgumentParser, default: str = "auto, what this machine is quick with") -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from unitok.model import Model
 from unitok.nbest.lists import ListOptions, NBest, Recording, distinct, list_of
 from unitok.pipelines.backends.interfaces import Heard, Recognizer
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.data.manifest import read_manifest
@@ -174,6 +174,6 @@ def translated(model: Model, heard: Sequence[Heard], source: str, target: str) -
     """Distinct translations of what was heard, with its scores: those of a cascade. An empty text stays empty."""
     worth = [one for one in heard if one.text.strip()]
     plans = [Plan("mt", source, target, conditions=(model.text_span(one.text),)) for one in worth]
-    results = model.run([Request(plan=plan) for plan in plans])
+    results = model.run([PromptRequest(plan=plan) for plan in plans])
     made = [replace(one, text=(result.text or "").strip()) for one, result in zip(worth, results)]
     return distinct(made) or tuple(heard[:1])

@@ -16,7 +16,7 @@ import numpy as np
 from unitok.generation.batch import TokenRequest
 from unitok.model import Model
 from unitok.nbest.lists import NBest
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render_prompt
@@ -81,10 +81,10 @@ class Corrector:
     def _ids(self, one: NBest) -> list[list[int]]:
         return [self.model.tokenizers.text.encode(text) for text in one.texts[: self.most]]
 
-    def _requests(self, lists: Sequence[NBest]) -> list[Request]:
+    def _requests(self, lists: Sequence[NBest]) -> list[PromptRequest]:
         given = self.vectors_of(lists) if self.vectors_of is not None else [None] * len(lists)
         return [
-            Request(
+            PromptRequest(
                 plan=correction_plan(
                     self._ids(one), lang=one.lang, target=one.target, vectors=0 if rows is None else len(rows)
                 ),

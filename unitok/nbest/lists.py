@@ -19,7 +19,7 @@ from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok.pipelines.backends.interfaces import Heard
 from unitok.pipelines.backends.own import n_best_of
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.grammar.sequence import Plan
@@ -100,7 +100,7 @@ def list_of(model: Model, plan: Plan, options: ListOptions) -> tuple[Heard, ...]
     if not options.temperature:
         return distinct(n_best_of(model, plan, beams=options.beams, n_best=options.beams))[: options.size]
     sampling = Sampling(temperature=options.temperature)
-    results = model.run(seeded([Request(plan=plan)] * options.beams, options.seed), sampling=sampling)
+    results = model.run(seeded([PromptRequest(plan=plan)] * options.beams, options.seed), sampling=sampling)
     drawn = [Heard(text=(one.text or "").strip(), logprob=one.score, tokens=len(one.ids)) for one in results]
     return distinct(drawn)[: options.size]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitok.inputs import read_samples
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -92,12 +92,12 @@ class Coordinator:
         return Moment(state)
 
     def _state(self, units: np.ndarray) -> str:
-        (found,) = self.model.run([Request(plan=turn_plan(self.model, "turn", self.lang, units, self.said))])
+        (found,) = self.model.run([PromptRequest(plan=turn_plan(self.model, "turn", self.lang, units, self.said))])
         return STATES[int(found.outputs[0].content[0])]
 
     def _ask(self, units: np.ndarray, said: str) -> str:
         plan = turn_plan(self.model, "ask", self.lang, units, said)
-        return self.model.run([Request(plan=plan)])[0].text or ""
+        return self.model.run([PromptRequest(plan=plan)])[0].text or ""
 
 
 def units_of(model: TaskModel, samples: np.ndarray) -> np.ndarray:

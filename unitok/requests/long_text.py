@@ -14,7 +14,7 @@ import numpy as np
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.runner import RequestRunner
 from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.stream import Chunk, stream_request
@@ -35,8 +35,6 @@ VOICE_SECONDS = 2.0
 """How much of the first answer sets the voice of the others."""
 CUT = "cut at the length limit"
 """How the trace line of a piece ends whose answer was cut."""
-READS_TEXT = ("tts", "mt")
-"""Tasks that read a text sentence by sentence; the others take theirs as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +137,7 @@ def _plain(part: str) -> str:
 
 def answer_text(
     model: RequestRunner,
-    request: Request,
+    request: PromptRequest,
     text: str,
     *,
     sampling: Sampling = GREEDY,
@@ -170,13 +168,13 @@ def answer_text(
 
 
 def stream_text(
-    model: RequestRunner, request: Request, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
+    model: RequestRunner, request: PromptRequest, text: str, *, sampling: Sampling = GREEDY, seed: int = 0
 ) -> Iterator[Chunk]:
     """`answer_text` as it comes, sentence by sentence; InputError when it is called."""
     return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
 
 
-def _pieces_for(model: RequestRunner, request: Request, text: str) -> list[TextPiece]:
+def _pieces_for(model: RequestRunner, request: PromptRequest, text: str) -> list[TextPiece]:
     """The text's pieces, once the request itself is known to be one."""
     check_plan(request.plan, prompt=True)
     if request.plan.target is not None:
@@ -185,7 +183,7 @@ def _pieces_for(model: RequestRunner, request: Request, text: str) -> list[TextP
 
 
 def _stream(
-    model: RequestRunner, pieces: Sequence[TextPiece], request: Request, sampling: Sampling, seed: int
+    model: RequestRunner, pieces: Sequence[TextPiece], request: PromptRequest, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     results: list[Result] = []
     said = ""
@@ -210,20 +208,20 @@ def _stream(
     yield Chunk(result=joined_results(pieces, results))
 
 
-def _with_text(model: RequestRunner, request: Request, text: str) -> Request:
+def _with_text(model: RequestRunner, request: PromptRequest, text: str) -> PromptRequest:
     """The same request for another text."""
     span = model.text_span(text)
     conditions = tuple(span if one.kind == "text" else one for one in request.plan.conditions)
     return replace(request, plan=replace(request.plan, conditions=conditions))
 
 
-def _chooses_voice(request: Request) -> bool:
+def _chooses_voice(request: PromptRequest) -> bool:
     """Whether an answer has a voice that no one has chosen."""
     kinds = output_kinds(request.plan.task, request.plan.flags)
     return "codes" in kinds and not any(span.kind == "voice" for span in request.plan.conditions)
 
 
-def _with_voice_of(model: RequestRunner, request: Request, result: Result) -> Request:
+def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result) -> PromptRequest:
     """The request with the beginning of an answer's codes as its voice."""
     codec, codes = model.tokenizers.codec, [span for span in result.outputs if span.kind == "codes"]
     if codec is None or not codes or not len(codes[-1]):

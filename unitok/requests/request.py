@@ -1,59 +1,190 @@
-"""One thing to answer, and what may be given with it.
+"""What is asked of a model, the same from Python, from the command line and from whatever serves it later.
 
-S samples, F frames, Q codebooks, N vectors, C width of the decoder.
+Every field that is given is heeded or refused by its name: an answer never leaves out what was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 
-import numpy as np
-import torch
+from unitok.generation.sampling import GREEDY, Sampling
+from unitok.inputs import Audio, is_tokens
+from unitok.requests.prompt_request import Voice
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES, OUT_UNITS, TaskSpec
+from unitok_tokenizers.grammar.tasks.registry import task_spec
+from unitok_tokenizers.seeds import check_seed
 
-from unitok.inputs import Audio, check_tokens
-from unitok_tokenizers.grammar.sequence import Plan
-from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.seeds import check_seed, spread
-
-Voice = Audio | None
-"""A known speaker's name or a recording; None leaves the choice to the model."""
-
-
-@dataclass(frozen=True, eq=False)
-class SpokenPiece:
-    """A piece that a `Listener` has cut: it is read as it is."""
-
-    samples: np.ndarray
-    """(S,) float32 at the rate of what reads it."""
+FRONT_ENDS = ("tokens", "latent", "cascade")
+OUTPUTS = ("codes", "units")
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How an answer is looked for."""
+
+    sampling: Sampling = GREEDY
+    """How the next id is chosen."""
+    beams: int = 1
+    """More than 1 searches, and fills `nbest`."""
+    seed: int = 0
+    """Of every draw."""
+    max_tokens: int | None = None
+    """Most ids of what is answered at once; None takes what the model has learned of lengths."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """One thing to generate, in tokens."""
+    """One thing to answer, as a user has it."""
 
-    plan: Plan
-    voice: str | np.ndarray | None = None
-    """Voice of the unit vocoder: a known speaker or a voice vector."""
-    speak: bool = False
-    """Turn the units or codes into a waveform."""
-    vectors: torch.Tensor | None = None
-    """(N, C) of the plan's `lat` spans, in their order."""
-    seed: int | None = None
-    """Of its draws; None takes the one that all requests of a call are given."""
+    task: str
+    """A task of the grammar."""
+    source: str
+    """Language of what is given, or the only one."""
+    target: str | None = None
+    """Language of a translation."""
+    text: str | None = None
+    """What is given in writing, or the question that goes with a recording."""
+    audio: Audio | None = None
+    """A recording of any length, or tokens that were made elsewhere."""
+    voice: Voice = None
+    """A known speaker or a recording of the voice that answers; None leaves it to the model, and keeps the speaker's
+    where speech is translated."""
+    output: str | None = None
+    """What speech goes through: "codes", or units where the model has none, or "units"; None as the flags say."""
+    chain: bool | None = None
+    """Speech translation through both texts (True) or directly; None as the flags say."""
+    flags: tuple[str, ...] = ()
+    """Further flags of the grammar, such as "<itn>"."""
+    front_end: str | None = None
+    """How speech is read: as "tokens", as "latent" vectors, or by a "cascade"; None takes what the model has."""
+    recognizer: str = "unitok"
+    """Of a cascade."""
+    synthesizer: str = "unitok"
+    """Of a cascade."""
+    config: GenerationConfig = field(default_factory=GenerationConfig)
+    """How the answer is looked for."""
 
-    def drawn_with(self, seed: int) -> int:
-        """Its own seed, or the one that all are given; InputError for what is no seed."""
-        return check_seed(seed if self.seed is None else self.seed)
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's row; InputError where there is none."""
+        return task_spec(self.task)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a recording is given, and not tokens."""
+        return self.audio is not None and not is_tokens(self.audio)
+
+    def all_flags(self, *, has_codes: bool) -> tuple[str, ...]:
+        """The flags of the grammar: those that are given, and what `chain` and `output` say."""
+        found = list(self.flags)
+        if self.chain is not None:
+            found.append(CHAIN if self.chain else OUT_UNITS)
+        if self.output is not None and not (self.output == "units" and found):
+            found.append(OUT_CODES if self.output == "codes" and has_codes else OUT_UNITS)
+        return tuple(dict.fromkeys(found))
 
 
-def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
-    """(F, Q) int64 codes of a stream; InputError for another shape, or ids that it does not have."""
-    if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
-        codes = codes[:, 0]
-    return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
+def given_options(request: Request) -> dict[str, object]:
+    """Optional fields that are given, those of `config` and its sampling among them, by their names."""
+    found: dict[str, object] = {}
+    for owner, plain in (
+        (request, Request(task=request.task, source=request.source)),
+        (request.config, GenerationConfig()),
+        (request.config.sampling, GREEDY),
+    ):
+        for one in fields(owner):
+            value = getattr(owner, one.name)
+            if one.name in ("task", "source", "config", "sampling"):
+                continue
+            if value is not None and (one.name in ("audio", "voice") or value != getattr(plain, one.name)):
+                found[one.name] = value
+    return found
 
 
-def seeded(requests: Sequence[Request], seed: int) -> list[Request]:
-    """The same requests with a seed each, made of one and of their numbers: several draws of one, or of many apart."""
-    return [replace(request, seed=one) for request, one in zip(requests, spread(seed, len(requests)))]
+def heeded(request: Request) -> frozenset[str]:
+    """Names of the optional fields that may change the answer to such a request."""
+    spec, found = request.spec, {"flags", "beams", "seed", "max_tokens", *(one.name for one in fields(Sampling))}
+    hears = spec.hears or "lat" in spec.conditions
+    for there, name in (
+        (spec.languages == 2, "target"),
+        (spec.interleaved or "text" in (*spec.conditions, *(spec.outputs if spec.continues else ())), "text"),
+        (hears, "audio"),
+        (spec.speaks, "voice"),
+        (OUT_CODES in spec.flags, "output"),
+        (CHAIN in spec.flags, "chain"),
+        (hears, "front_end"),
+    ):
+        if there:
+            found.add(name)
+    if request.front_end == "cascade":
+        found &= {"target", "audio", "front_end", *(("voice",) if spec.speaks else ())}
+        found |= {"recognizer", *(("synthesizer",) if spec.speaks else ())}
+    if request.text is not None and request.audio is None:
+        found -= {"front_end"}  # nothing is heard
+    return frozenset(found)
+
+
+def plainly(name: str) -> str:
+    """A field as Python spells it."""
+    return name
+
+
+def check_request(request: Request, *, spell: Callable[[str], str] = plainly) -> None:
+    """InputError for a request that lacks something, or says something that would change nothing.
+
+    Needs no model: whoever reads a request can tell before one is loaded. `spell` is how the caller's users write the
+    name of a field.
+    """
+    spec, config = request.spec, request.config
+    if spec.languages == 2 and request.target is None:
+        raise InputError(f"task {request.task} needs {spell('target')}, the language of the answer")
+    if request.front_end not in (None, *FRONT_ENDS):
+        raise InputError(f"{spell('front_end')} is {request.front_end!r}; choose {', '.join(FRONT_ENDS)}")
+    if request.output not in (None, *OUTPUTS):
+        raise InputError(f"output is {request.output!r}; choose units or codes")
+    _check_input(request, spell)
+    known, way = heeded(request), f"task {request.task}"
+    if request.front_end is not None:
+        way += f" with {spell('front_end')} {request.front_end}"
+    given = given_options(request)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{spell(name)} changes nothing for {way}; leave it out")
+    if config.beams < 1 or (config.max_tokens is not None and config.max_tokens < 1):
+        name = "beams" if config.beams < 1 else "max_tokens"
+        raise InputError(f"{spell(name)} is {getattr(config, name)}: give 1 or more")
+    check_seed(config.seed)
+    if config.beams > 1 and config.sampling.temperature:
+        raise InputError(f"{spell('beams')} searches and {spell('temperature')} draws; leave one out")
+    drawn = [name for name in ("top_k", "top_p", "seed", "repetition_window") if name in given]
+    if drawn and not config.sampling.temperature:
+        raise InputError(
+            f"{spell(drawn[0])} is of draws, and at {spell('temperature')} 0 nothing is drawn; give a temperature"
+        )
+
+
+def _check_input(request: Request, spell: Callable[[str], str]) -> None:
+    """InputError where what is given is not what the task, or the way of reading speech, takes."""
+    spec = request.spec
+    if request.audio is None and request.text is None and not spec.continues:
+        raise InputError(f"task {request.task} needs text or audio to answer")
+    if request.audio is not None and is_tokens(request.audio):
+        if spec.reads:
+            raise InputError(f"task {request.task} reads text; tokens are for tasks that hear speech")
+        if request.front_end in ("latent", "cascade"):
+            raise InputError(f"{spell('front_end')} {request.front_end} reads recordings, no tokens; leave one out")
+    if request.front_end == "cascade" and spec.long_audio != "apart":
+        raise InputError(f"{spell('front_end')} cascade translates speech (s2tt, s2st); the task is {request.task}")
+    if request.front_end == "latent" and "lat" not in spec.conditions:
+        raise InputError(f"{spell('front_end')} latent: task {request.task} takes no vectors; leave it out")
+
+
+TYPED: Mapping[str, str] = {"source": "--lang", "chain": "--direct", "out": "-o", "text": "--question"}
+"""How the command line spells what it does not spell as Python does: a text that is not asked for can only be that."""
+
+
+def typed(name: str) -> str:
+    """A field as it is typed on the command line."""
+    return TYPED.get(name, f"--{name.replace('_', '-')}")

@@ -24,7 +24,7 @@ from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
-from unitok.requests.request import Request, SpokenPiece, Voice, check_codes
+from unitok.requests.prompt_request import PromptRequest, SpokenPiece, Voice, check_codes
 from unitok.results import Result
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
@@ -269,7 +269,7 @@ class RequestRunner:
 
     def run(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[PromptRequest],
         *,
         sampling: Sampling = GREEDY,
         beams: int = 1,
@@ -291,17 +291,18 @@ class RequestRunner:
             advance_aside("answer", len(results), len(requests))
         return results
 
-    def token_request(self, request: Request, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
+    def token_request(self, request: PromptRequest, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
         prompt = render_prompt(request.plan, self.vocabulary)
         most = self.decoder.config.max_positions
         if most - len(prompt) < 8:
             raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
-        limit = min(self.token_limit(request.plan), most - len(prompt))
+        limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
         outputs = self.limits.of(request.plan)
         automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
         return TokenRequest(
-            prompt=prompt, limit=limit, automaton=automaton, sampling=sampling, seed=request.drawn_with(seed),
+            prompt=prompt, limit=limit, automaton=automaton, sampling=request.sampling or sampling,
+            seed=request.drawn_with(seed),
             vectors=self.prompt_vectors(prompt, request.vectors),
         )  # fmt: skip
 
@@ -309,7 +310,7 @@ class RequestRunner:
         """What stands in for embedding rows of a prompt; None where nothing does."""
         return None if vectors is None else placed(prompt, self.vocabulary.control("<lat>"), vectors)
 
-    def _run_batch(self, requests: Sequence[Request], sampling: Sampling, beams: int, seed: int) -> list[Result]:
+    def _run_batch(self, requests: Sequence[PromptRequest], sampling: Sampling, beams: int, seed: int) -> list[Result]:
         asked = [self.token_request(request, sampling=sampling, seed=seed) for request in requests]
         if beams > 1:
             return [self._search(*pair, beams) for pair in zip(requests, asked)]
@@ -323,7 +324,7 @@ class RequestRunner:
         sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
-    def _search(self, request: Request, asked: TokenRequest, beams: int) -> Result:
+    def _search(self, request: PromptRequest, asked: TokenRequest, beams: int) -> Result:
         assert asked.automaton is not None
         found = self.engine.search(asked, beams=beams)
         best = found[0]
@@ -338,7 +339,7 @@ class RequestRunner:
     def _texts(self, outputs: Sequence[Span]) -> list[str]:
         return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
 
-    def result(self, request: Request, asked: TokenRequest, made: Generated) -> Result:
+    def result(self, request: PromptRequest, asked: TokenRequest, made: Generated) -> Result:
         """What generated ids mean.
 
         The automaton has followed them: it closes what a limit cuts, so that their last id says nothing of it.

@@ -13,7 +13,7 @@ import numpy as np
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.runner import RequestRunner
 from unitok.results import Result
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
@@ -68,7 +68,7 @@ class TextStream:
 class _Answer:
     """Sorts generated ids into texts and speech."""
 
-    def __init__(self, model: RequestRunner, request: Request) -> None:
+    def __init__(self, model: RequestRunner, request: PromptRequest) -> None:
         self.model, self.vocabulary = model, model.vocabulary
         self.text: TextStream | None = None
         self.texts = 0
@@ -130,7 +130,7 @@ class _Answer:
         yield Chunk(result=result, output=max(self.texts - 1, 0))
 
 
-def stream_request(model: RequestRunner, request: Request, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
+def stream_request(model: RequestRunner, request: PromptRequest, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
     """Answer one request in chunks; InputError as `Model.run`, at the first one.
 
     Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end.
@@ -144,7 +144,7 @@ def stream_request(model: RequestRunner, request: Request, *, sampling: Sampling
 
 
 def stream_requests(
-    model: RequestRunner, requests: Iterable[Request], *, sampling: Sampling, seed: int
+    model: RequestRunner, requests: Iterable[PromptRequest], *, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     """Answer the parts of a long request one after another, as if they were one: the last chunk has the joined result.
 

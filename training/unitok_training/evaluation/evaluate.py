@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
+from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -59,7 +60,7 @@ def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> N
         Plan(one.task.name, run.lang(a), run.lang(b) if two else None, one.variant.flags, (run.span(kind, a),))
         for a, b in pairs
     ]
-    results = run.model.run([Request(plan=plan) for plan in plans])
+    results = run.model.run([PromptRequest(plan=plan) for plan in plans])
     labels = [f"{run.lang(a)}-{run.lang(b)}" if two else run.lang(a) for a, b in pairs]
     found = [(label, run.text(b), result.text or "") for label, (_, b), result in zip(labels, pairs, results)]
     (put_translation_scores if "bleu" in one.variant.metrics else put_error_rates)(run, key, found)
@@ -83,7 +84,9 @@ def evaluate_speech(run: Evaluation) -> None:
     for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
         asked = [voices[index % len(voices)] for index in range(len(rows))]
         requests = [
-            run.model.synthesis_request(run.text(row), lang=run.lang(row), voice=voice, output=output)
+            run.model.prompt_request(
+                Request(task="tts", source=run.lang(row), text=run.text(row), voice=voice, output=output)
+            )
             for row, voice in zip(rows, asked)
         ]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
@@ -135,7 +138,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
         if not pairs:
             return
         requests = [
-            Request(
+            PromptRequest(
                 plan=Plan("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
                 voice=voices[index % len(voices)],
                 speak=True,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unitok.model import Model
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.grammar.sequence import Plan, Span
 from unitok_tokenizers.grammar.tasks.registry import VARIANTS
@@ -53,7 +53,7 @@ def answers(model: Model, asked: Sequence[Question]) -> list[str]:
         for one in together:
             vectors = [next(heard) for _ in one.heard]
             plan = filled(one.plan, [len(given) for given in vectors])
-            requests.append(Request(plan=plan, vectors=torch.cat(vectors) if vectors else None))
+            requests.append(PromptRequest(plan=plan, vectors=torch.cat(vectors) if vectors else None))
         found += [result.text or "" for result in model.run(requests)]
         advance_aside("answer", len(found), len(asked))
     return found

@@ -23,7 +23,7 @@ from torch import Tensor
 from unitok.decoder.model import PackedAttend, pack_documents
 from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
@@ -139,7 +139,7 @@ def probe(
         loudness.append(float(vectors.float().pow(2).mean().sqrt()))
         chosen = list(prompts or default_prompts(model, row.lang))
         plans = [prompt.plan(row, span, model) for prompt in chosen]
-        results = model.run([Request(plan=plan, vectors=vectors) for plan in plans])
+        results = model.run([PromptRequest(plan=plan, vectors=vectors) for plan in plans])
         along: Tensor | None = None
         for prompt, plan, result in zip(chosen, plans, results):
             asked = prompt.target or row.lang

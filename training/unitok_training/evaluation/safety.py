@@ -14,7 +14,7 @@ import numpy as np
 
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -181,7 +181,7 @@ def check_safety(
         if progress is not None:
             progress(key)
         plans = [source.plan(index) for index in range(samples)]
-        requests = [Request(plan=replace(plan, outputs=())) for plan in plans]
+        requests = [PromptRequest(plan=replace(plan, outputs=())) for plan in plans]
         found[key] = judge_outputs(model, plans, model.run(seeded(requests, seed), sampling=sampling))
     if not found:
         raise InputError(f"{shards.folder}: no task can be sampled: {'; '.join(skipped.values())}")

@@ -15,7 +15,7 @@ import numpy as np
 from unitok.model import Model
 from unitok.nbest.collect import utterances
 from unitok.nbest.lists import NBest, read_lists
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.sequence import Plan
 from unitok_training.evaluation.metrics import bleu
@@ -52,7 +52,7 @@ def translated(model: Model, pairs: Sequence[tuple[NBest, str]], heard: Mapping[
     """What was heard in each list's recording, in the language beside it; nothing where nothing was heard."""
     worth = [index for index, (one, _) in enumerate(pairs) if heard[one.id].strip()]
     requests = [
-        Request(plan=Plan("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
+        PromptRequest(plan=Plan("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
         for one, lang in (pairs[index] for index in worth)
     ]
     answers = [""] * len(pairs)

@@ -19,7 +19,7 @@ from unitok.decoder.model import pack_documents
 from unitok.frontends.prompt_vectors import joined, placed
 from unitok.model import Model
 from unitok.nbest.correction import edits
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
@@ -129,7 +129,7 @@ def hypotheses(model: Model, asked: Sequence[Question], beams: int) -> list[tupl
     for one in asked:
         vectors = [next(heard) for _ in one.heard]
         plan = filled(one.plan, [len(given) for given in vectors])
-        result = model.run([Request(plan=plan, vectors=torch.cat(vectors))], beams=beams)[0]
+        result = model.run([PromptRequest(plan=plan, vectors=torch.cat(vectors))], beams=beams)[0]
         found.append((list(dict.fromkeys(text for text, _ in result.nbest)), torch.cat(vectors).clone()))
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
 from unitok.requests.long_text import answer_text
-from unitok.requests.request import Request
+from unitok.requests.prompt_request import PromptRequest
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
@@ -22,7 +22,7 @@ def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[
     The list is ordered by the sum of log-probabilities, as rescoring wants it: with λ = 0 its first entry wins.
     Hypotheses with the same text (other pieces, same letters) are one: the most probable.
     """
-    asked = model.token_request(Request(plan=plan))
+    asked = model.token_request(PromptRequest(plan=plan))
     found = model.engine.search(asked, beams=beams, length_penalty=0.0)
     heard: dict[str, Heard] = {}
     for one in sorted(found, key=lambda one: -one.logprob):
@@ -67,7 +67,7 @@ class UnitokTranslator:
         if not text.strip():
             return ""
         plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
-        return answer_text(self.model, Request(plan=plan), text, beams=self.beams).text or ""
+        return answer_text(self.model, PromptRequest(plan=plan), text, beams=self.beams).text or ""
 
 
 @dataclass

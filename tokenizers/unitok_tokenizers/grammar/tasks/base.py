@@ -92,6 +92,8 @@ class TaskSpec:
     """The answer is another row, whose `extras` name the one that it replies to."""
     continues: bool = False
     """What is given is the beginning of the output, and may be nothing."""
+    long_audio: str = ""
+    """How a long recording is answered: from pieces, whose texts `overlap` or stand `apart`; or as a whole."""
     variants: tuple[Variant, ...] = ()
     """The kinds of examples that data makes of it."""
     description: str
@@ -124,6 +126,17 @@ class TaskSpec:
     def speaks_only(self) -> bool:
         """Whether its answer is speech and nothing else."""
         return bool(self.outputs) and all(kind in SPEECH_KINDS for kind in self.outputs)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there is speech among its outputs."""
+        return self.interleaved or any(kind in SPEECH_KINDS for kind in self.outputs)
+
+    @property
+    def askable(self) -> bool:
+        """Whether a recording or a text is all that it needs, and text or speech its answer."""
+        given = self.continues or any(kind in ("text", *SPEECH_KINDS) for kind in self.conditions)
+        return given and all(kind in ("text", *SPEECH_KINDS) for kind in self.outputs)
 
     @property
     def pairs(self) -> bool:

@@ -11,6 +11,7 @@ ASR = TaskSpec(
     name="asr",
     conditions=("units", "codes", "lat", "kw", "text"),
     outputs=("text",),
+    long_audio="overlap",
     variants=(
         Variant(
             description="units → text",

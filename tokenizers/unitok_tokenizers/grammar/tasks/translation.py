@@ -18,6 +18,7 @@ S2TT = TaskSpec(
     languages=2,
     conditions=("units", "codes", "lat", "kw", "text"),
     outputs=("text",),
+    long_audio="apart",
     variants=(
         Variant(
             description="units → text in another language",
@@ -38,6 +39,7 @@ S2ST = TaskSpec(
     conditions=("voice", "units", "codes", "lat"),
     outputs=("units",),
     by_flag=(*CHAINED, *SPOKEN),
+    long_audio="apart",
     variants=(
         Variant(
             name="chain",

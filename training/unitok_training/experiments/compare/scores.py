@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from unitok.requests.request import Request, seeded
+from unitok.requests.prompt_request import PromptRequest, seeded
+from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import Plan, Span
@@ -80,7 +81,7 @@ def answers(run: Evaluation, plans: Sequence[Plan], rows: Sequence[int], *, late
         else:
             heard = [(Span("units", run.cell("units", row)), None) for row in part]
         requests = [
-            Request(plan=Plan(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
+            PromptRequest(plan=Plan(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
             for plan, (span, vectors) in zip(plans[begin : begin + AT_ONCE], heard)
         ]
         results = run.model.run(requests)
@@ -89,7 +90,7 @@ def answers(run: Evaluation, plans: Sequence[Plan], rows: Sequence[int], *, late
     return texts, used
 
 
-def tokens_of(run: Evaluation, requests: Sequence[Request], results: Sequence[Result]) -> int:
+def tokens_of(run: Evaluation, requests: Sequence[PromptRequest], results: Sequence[Result]) -> int:
     """Positions that the decoder read and wrote."""
     prompts = sum(len(render_prompt(request.plan, run.model.vocabulary)) for request in requests)
     return prompts + sum(len(result.ids) for result in results)
@@ -102,7 +103,7 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
     """(each text in the language of its pair's other side, decoder tokens it took); an empty text stays empty."""
     kept = [index for index, text in enumerate(texts) if text.strip()]
     requests = [
-        Request(plan=Plan("mt", run.lang(a), run.lang(b), conditions=(run.model.text_span(texts[index]),)))
+        PromptRequest(plan=Plan("mt", run.lang(a), run.lang(b), conditions=(run.model.text_span(texts[index]),)))
         for index, (a, b) in ((index, pairs[index]) for index in kept)
     ]
     results = run.model.run(requests)
@@ -147,7 +148,11 @@ def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str])
     voices: list[str | None] = list(run.model.voices) or [None]
     kept = [index for index, text in enumerate(texts) if text.strip()]
     requests = [
-        run.model.synthesis_request(texts[index], lang=langs[index], voice=voices[index % len(voices)], output="units")
+        run.model.prompt_request(
+            Request(
+                task="tts", source=langs[index], text=texts[index], voice=voices[index % len(voices)], output="units"
+            )
+        )
         for index in kept
     ]
     results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
