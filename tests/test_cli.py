@@ -28,7 +28,6 @@ COMMANDS = (
     "adapters",
     "probe",
     "compare",
-    "prosody",
     "systems",
     "generate",
     "evaluate",
@@ -38,7 +37,7 @@ COMMANDS = (
     "rescore",
     "correct",
     "correction-experiment",
-    "plan",
+    "cost",
     "doctor",
 )
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,9 +19,9 @@ from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.tasks.base import STATES
-from unitok_training.recipes.decoder import Shape
-from unitok_training.systems.coordinator import CoordinatorConfig, conversations, coordinator_figures
-from unitok_training.systems.dialogue_corpus import ScriptConfig, scripted
+from unitok_training.recipes.base import Shape
+from unitok_training.systems.text.coordinator import CoordinatorConfig, conversations, coordinator_figures
+from unitok_training.systems.text.dialogue_corpus import ScriptConfig, scripted
 
 SIZES = CoordinatorConfig(
     questions=3,

@@ -45,7 +45,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.demo.plan import PLAN, Asked, plan_demo
 from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig
-from unitok_training.recipes.decoder import Recipe, load_recipe
+from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.train import train_model
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
@@ -199,7 +199,7 @@ def test_shards(root: Path) -> None:
 
 def test_recipe(root: Path) -> None:
     compare("recipe.json", json_keys(root / "run/recipe.json"))
-    Recipe(name="x").save(root / "plain.json")
+    DecoderRecipe(name="x").save(root / "plain.json")
     plain = json.loads((root / "plain.json").read_text(encoding="utf-8"))
     for name, (_, default, _) in DOCUMENTED["recipe.json"].rows.items():
         if default:

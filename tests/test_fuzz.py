@@ -24,7 +24,7 @@ import yaml
 
 from tests.support.command import Workshop, check_refusal, unitok
 from tests.support.tiny_model import RATE, speech
-from unitok_training.recipes.decoder import preset
+from unitok_training.recipes.decoder import PRESETS
 
 CASES = int(os.environ.get("UNITOK_FUZZ_CASES", "198"))
 LONGEST = 120
@@ -163,7 +163,7 @@ def _paths(value: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 def bad_recipe(draw: random.Random, shop: Workshop, place: Path) -> Command:
     """A resolved recipe or YAML file with wrong values, keys or bytes, or a wrong `--set`."""
-    preset("tiny").save(place / "recipe.json")
+    PRESETS["tiny"].save(place / "recipe.json")
     data = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
     (place / "recipe.json").unlink()
     paths = list(_paths(data))

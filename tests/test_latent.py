@@ -33,7 +33,7 @@ from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe
 from unitok_training.recipes.latent import LatentRecipe, tiny
-from unitok_training.recipes.latent_presets import latent_presets, load_latent_recipe
+from unitok_training.systems.registry import latent_presets, load_latent_recipe
 from unitok_training.train_latent import make_front_end, train_latent
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import LatentTrainer
@@ -240,7 +240,7 @@ def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_p
 
 
 def test_presets_resolve_and_name_what_is_wrong(manifest: Path, tmp_path: Path) -> None:
-    for name in latent_presets():
+    for name in latent_presets().table:
         recipe = load_latent_recipe(name)
         recipe.save(tmp_path / f"{name}.json")
         assert load_latent_recipe(tmp_path / f"{name}.json") == recipe and recipe.name == name

@@ -18,7 +18,7 @@ from unitok_training.cost.memory import Setup, block_parameters, memory, options
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.recipes.decoder import preset
+from unitok_training.recipes.decoder import PRESETS
 from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, Optimizer, clip_gradients
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
@@ -154,7 +154,7 @@ def test_each_change_saves_memory() -> None:
 
 
 def test_recipes_become_setups() -> None:
-    setup = planning.setup_of(preset("demo"), 3000)
+    setup = planning.setup_of(PRESETS["demo"], 3000)
     assert setup.pack_size == 4096 and setup.packs == 1 and setup.precision == "bf16" and setup.compiled
     assert planning.check_fits(setup, GPUS["h200"]).memory.peak < 10e9
 
@@ -166,12 +166,12 @@ def test_devices_by_name() -> None:
 
 
 def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "demo", "--device", "h200"]) == 0
+    assert main(["cost", "demo", "--device", "h200"]) == 0
     assert "demo: fits, peak" in capsys.readouterr().out
     large = ["--set", "decoder.width=8192", "--set", "decoder.layers=40", "--set", "decoder.heads=64"]
     large += ["--set", "decoder.kv_heads=8"]
-    assert main(["plan", "demo", "--device", "rtx4090", *large]) == 2
+    assert main(["cost", "demo", "--device", "rtx4090", *large]) == 2
     captured = capsys.readouterr()
     assert "does not fit" in captured.out and captured.err.count("\n") == 1 and "rtx4090 has" in captured.err
-    assert main(["plan", "demo", "--device", "h1000"]) == 2
-    assert main(["plan", "demo", "--document", "0"]) == 2
+    assert main(["cost", "demo", "--device", "h1000"]) == 2
+    assert main(["cost", "demo", "--document", "0"]) == 2

@@ -15,10 +15,12 @@ from unitok_tokenizers.corpora.phrases import TEST_VOICES
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_training.experiments.prosody import ProsodyConfig, prosody_figures
+from unitok_training.systems.base.bench import SystemConfig
+from unitok_training.systems.latent.prosody import ProsodyConfig
+from unitok_training.systems.registry import run_system
 
 pytest.importorskip("espeakng_loader", reason="espeak-ng is not installed")
-TINY = ProsodyConfig(sentences=10, test_sentences=2, encoder_steps=1, clusters=8, steps=2)
+SIZES = ("encoder_steps=1", "clusters=8", "steps=2")
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +48,24 @@ def test_the_text_says_nothing_of_the_class(run: Path) -> None:
 
 
 def test_three_arms_answer_the_same_rows_and_a_repeat_is_free(run: Path) -> None:
-    figures = prosody_figures(run, TINY)
+    config = SystemConfig(sentences=10, test_sentences=2, overrides=SIZES)
+    figures = run_system("prosody", run, config)
     assert figures["e4.chance"] == 1 / len(CLASSES) and figures["e4.rows"] == 8
     assert figures["e4.cascade.accuracy"] <= 0.25  # one text, four classes: right at most once in four
     assert {f"e4.{arm}.accuracy" for arm in ("cascade", "units", "latent")} < set(figures)
     assert json.loads((run / "results.json").read_text(encoding="utf-8")) == figures
     written = (run / "latent/model/modules/latent.safetensors").read_bytes()
-    assert prosody_figures(run, TINY) == figures
+    assert run_system("prosody", run, config) == figures
     assert (run / "latent/model/modules/latent.safetensors").read_bytes() == written
     units = json.loads((run / "units.json").read_text(encoding="utf-8"))
     assert all(np.diff(one).all() for one in units.values())  # deduplicated, as in the demo
     with pytest.raises(InputError, match="other settings"):
-        prosody_figures(run, ProsodyConfig())
+        run_system("prosody", run)
     with pytest.raises(InputError, match="clusters is 0"):
         ProsodyConfig(clusters=0)
 
 
 def test_the_command_prints_the_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--sentences", "10", "--test-sentences", "2", "--encoder-steps", "1", "--steps", "2"]
-    assert main(["prosody", "-o", str(run), *sizes]) == 2  # 384 units, not 8
+    sizes = ["--sentences", "10", "--test-sentences", "2", "--set", "encoder_steps=1", "--set", "steps=2"]
+    assert main(["systems", "run", "prosody", "-o", str(run), *sizes]) == 2  # 384 units, not 8
     assert "other settings" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.recipes.latent import EncoderChoice, tiny
-from unitok_training.systems.bench import SystemConfig
-from unitok_training.systems.checks import CHECKS, biased, names_alone, system_figures
-from unitok_training.systems.tool_routing import (
+from unitok_training.systems.base.bench import SystemConfig
+from unitok_training.systems.base.rare_names import biased, names_alone
+from unitok_training.systems.registry import SYSTEMS, checked_systems, latent_presets, run_system
+from unitok_training.systems.table import as_json, as_lines, as_page, verdicts
+from unitok_training.systems.text.tool_routing import (
     LANGUAGES,
     RULES,
     WANTED,
@@ -50,10 +53,10 @@ OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES}
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", [name for name in checked_systems() if name != "prosody"])
 def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
     said: list[str] = []
-    figures = system_figures(name, tmp_path / "run", replace(TINY, overrides=OWN.get(name, SIZES)), report=said.append)
+    figures = run_system(name, tmp_path / "run", replace(TINY, overrides=OWN.get(name, SIZES)), report=said.append)
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")) == figures
     assert said[0] == "corpus" and len(said) > 1
@@ -85,9 +88,46 @@ def test_a_router_knows_requests_in_other_words(tmp_path: Path) -> None:
 def test_settings_and_names_that_do_not_fit_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "settings.json").write_text('{"key": "another"}', encoding="utf-8")
     with pytest.raises(InputError, match="other settings"):
-        system_figures("rich", tmp_path, TINY)
-    assert main(["systems", "cosmc", "-o", str(tmp_path / "x")]) == 2
-    assert "cosmic" in capsys.readouterr().err
+        run_system("rich", tmp_path, TINY)
+    assert main(["systems", "run", "cosmc", "-o", str(tmp_path / "x")]) == 2
+    assert "did you mean 'cosmic'" in capsys.readouterr().err
+    assert main(["systems", "run", "pengi", "-o", str(tmp_path / "x")]) == 2
+    assert "train its recipe, `unitok train-latent pengi MANIFEST`" in capsys.readouterr().err
+    assert main(["systems", "run", "hubert", "--limit", "3", "-o", str(tmp_path / "x")]) == 2
+    assert "--limit changes nothing for hubert" in capsys.readouterr().err
+    assert main(["systems", "cosmic"]) == 2
+    assert "this command is now `unitok systems run cosmic`" in capsys.readouterr().err
+    assert main(["prosody", "-o", "x"]) == 2
+    assert "this command is now `unitok systems run prosody`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_keeps_what_a_system_promises(name: str) -> None:
+    """The conformance test: what a new file and its line of the registry have to pass."""
+    system = SYSTEMS[name]
+    assert (
+        system.name == name and system.title and system.differs and re.fullmatch(r"[A-E]\d+(, [A-E]\d+)*", system.row)
+    )
+    assert system.recipes or system.check is not None, "neither trains nor measures anything"
+    for make in system.recipes:
+        recipe = make()
+        assert recipe.name == make.__name__ and latent_presets()[recipe.name] == recipe and make.__doc__
+    assert (system.check is None) == (not system.measures) and (system.check is not None or not system.targets)
+    for one in system.measured:
+        assert one.command.startswith(f"unitok systems run {name}") and one.figures
+    told = dict(verdicts(system))
+    assert len(told) == len(system.targets) and set(told.values()) <= {"met", "missed", "not measured"}
+    assert set(system.verdicts({}).values()) <= {"not measured"}
+
+
+def test_the_page_of_systems_is_what_the_registry_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/systems.md").read_text(encoding="utf-8")
+    assert page == as_page(), "run: python -m unitok_training.systems.table > docs/systems.md"
+    assert main(["systems", "list"]) == 0
+    assert capsys.readouterr().out.splitlines() == list(as_lines())
+    assert main(["systems", "list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == as_json() and {one["name"] for one in found} == set(SYSTEMS)
 
 
 def test_errors_on_keywords_and_on_other_words_are_apart() -> None:

@@ -25,7 +25,7 @@ from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
-from unitok_training.recipes.decoder import Recipe, load_recipe, preset
+from unitok_training.recipes.decoder import PRESETS, load_recipe
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.loop import NonFiniteLoss, train
@@ -379,10 +379,10 @@ def test_recipe_files(tmp_path: Path) -> None:
     recipe = load_recipe(path, ["train.seed=4"])
     assert recipe.mixture.keys == ("asr", "mt") and recipe.train.optim.clip == 0.5 and recipe.train.seed == 4
     recipe.save(tmp_path / "recipe.json")
-    assert replace(Recipe.load(tmp_path / "recipe.json"), mixture=recipe.mixture) == recipe
+    assert replace(load_recipe(tmp_path / "recipe.json"), mixture=recipe.mixture) == recipe
     assert load_recipe(tmp_path / "recipe.json").mixture.keys == recipe.mixture.keys
     with pytest.raises(InputError, match="no preset 'dmeo'; did you mean 'demo'"):
-        preset("dmeo")
+        PRESETS["dmeo"]
     for text, message in (("a: [", "is not YAML"), ("train: {}", "names no preset"), ("- 1", "names no preset")):
         path.write_text(text)
         with pytest.raises(InputError, match=message):

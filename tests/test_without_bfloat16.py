@@ -11,14 +11,14 @@ import torch
 
 from tests.support.command import Workshop, works
 from tests.test_demo import short_demo, write_manifest
-from tests.test_systems import CHECKS, OWN, TINY
+from tests.test_systems import OWN, TINY
 from unitok_tokenizers.compute import PRECISION_VARIABLE
 from unitok_tokenizers.files import write_json
 from unitok_training.experiments.compare.recipes import load_compare_recipe
 from unitok_training.experiments.compare.run import CompareConfig, settings_of, stages
 from unitok_training.experiments.demo.run import demo_stages
 from unitok_training.runs.stage_graph import run_stage
-from unitok_training.systems.checks import system_figures
+from unitok_training.systems.registry import checked_systems, run_system
 
 HALF = torch.bfloat16
 
@@ -103,8 +103,8 @@ def test_a_model_answers_and_is_scored_and_planned(shop: Workshop, tmp_path: Pat
     works("generate", shop.model, "we buy two books", "--task", "tts", "--lang", "en", "--voice", "anna", *out)
     works("generate", shop.model, sound, "--task", "slm", "--lang", "en", *out)
     works("evaluate", shop.model, shop.shards, "--limit", "1")
-    works("plan", "demo")
-    works("plan", "demo", "--device", "h100")
+    works("cost", "demo")
+    works("cost", "demo", "--device", "h100")
 
 
 def test_lists_are_rescored_and_corrected(shop: Workshop, tmp_path: Path) -> None:
@@ -122,13 +122,13 @@ def test_lists_are_rescored_and_corrected(shop: Workshop, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", [name for name in checked_systems() if name != "prosody"])
 def test_systems_are_checked(name: str, tmp_path: Path) -> None:
     """HuBERT's pre-training, minimum word errors and the text systems among them."""
     from dataclasses import replace
 
     config = replace(TINY, overrides=OWN.get(name, TINY.overrides), precision="auto")
-    assert system_figures(name, tmp_path / "run", config, report=lambda line: None)
+    assert run_system(name, tmp_path / "run", config, report=lambda line: None)
 
 
 @pytest.mark.slow

@@ -39,12 +39,13 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok_training": (
         "runs", "checkpoint", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes", "reports",
-        "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "experiments.demo", "systems",
+        "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "systems.base",
+        "systems.latent", "systems.text", "systems", "experiments.demo",
         "experiments.compare", "experiments",
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""
-LIKE = ("frontends.adapters",)
+LIKE = ("unitok.frontends.adapters", "unitok_training.systems.latent")
 """Rooms of like things, which may have more than `MOST_FILES`."""
 MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 15, 400, 75
 NAMED = re.compile(r"(unitok(?:_\w+)?(?:\.\w+)+)(?::\w+)?")

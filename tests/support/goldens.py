@@ -22,7 +22,7 @@ import numpy as np
 from tests.support import toy_shards
 from tests.support.toy_plans import LINES, VOCABULARIES, line_name, random_plan
 from tests.support.toy_shards import ToyShards
-from unitok.cli.main import build_parser
+from unitok.cli.main import build_parser, each_command
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render
 from unitok_training.data.example_options import ExampleOptions
@@ -38,8 +38,8 @@ from unitok_training.experiments.correction import CorrectionConfig, correction_
 from unitok_training.experiments.demo.run import KNOWN_AS as DEMO_KNOWN_AS
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages
 from unitok_training.recipes.decoder import PRESETS
-from unitok_training.recipes.latent_presets import latent_presets
 from unitok_training.runs.stage_graph import Pipeline
+from unitok_training.systems.registry import latent_presets
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 CHOICES = 12
@@ -114,7 +114,10 @@ def packs() -> list[dict[str, Any]]:
 def settings() -> dict[str, Any]:
     """Every preset with all of its keys and values, as a run records them."""
     found = {f"compare: {name}": plain(asdict(make())) for name, make in COMPARE_PRESETS.items()}
-    tables: Mapping[str, Mapping[str, Callable[[], Any]]] = {"decoder": PRESETS, "latent": latent_presets()}
+    tables: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+        "decoder": PRESETS.table,
+        "latent": latent_presets().table,
+    }
     with tempfile.TemporaryDirectory() as place:
         for kind, table in tables.items():
             for name, make in table.items():
@@ -146,8 +149,8 @@ def stages() -> dict[str, str]:
 def commands() -> dict[str, Any]:
     """Every command with its arguments: names, number, choices and defaults."""
     found: dict[str, Any] = {}
-    (subparsers,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    for name, parser in subparsers.choices.items():
+    for parser in each_command(build_parser()):
+        name = parser.prog.removeprefix("unitok ")
         found[name] = {
             ", ".join(action.option_strings) or action.dest: {
                 "nargs": action.nargs, "default": plain(action.default), "required": action.required,

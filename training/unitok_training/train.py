@@ -22,13 +22,14 @@ from unitok_training.cost import memory as planning
 from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
 from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
-from unitok_training.recipes.decoder import Recipe, Shape
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
 from unitok_training.trainer.loop import train
 from unitok_vocoder.vocoder import Vocoder
 
 
-def check_memory(recipe: Recipe, vocab_size: int, world: World) -> None:
+def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
     """InputError, with the nearest that fits, where a recipe needs more memory than this process's device has."""
     on_gpu = world.device.type == "cuda"
     if on_gpu:
@@ -44,7 +45,7 @@ def check_memory(recipe: Recipe, vocab_size: int, world: World) -> None:
 
 
 def train_model(
-    recipe: Recipe,
+    recipe: DecoderRecipe,
     *,
     shards: Path | str,
     tokenizers: Path | str | None = None,
@@ -162,7 +163,12 @@ def _new_decoder(config: DecoderConfig, seed: int, start: Path | str | None) -> 
 
 
 def _finished(
-    decoder: Decoder, vocabulary: Vocabulary, bundle: TokenizerSet, recipe: Recipe, data: Shards, base: Model | None
+    decoder: Decoder,
+    vocabulary: Vocabulary,
+    bundle: TokenizerSet,
+    recipe: DecoderRecipe,
+    data: Shards,
+    base: Model | None,
 ) -> Model:
     """The model directory's other parts: those of the start, and what these shards add."""
     prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)

@@ -1,4 +1,4 @@
-"""The command `plan`: what a recipe needs before it is run."""
+"""The command `cost`: what a recipe needs before it is run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 
 def add_commands(commands: Any) -> None:
-    plan = commands.add_parser("plan", help="memory and time of a recipe, and what to change where it does not fit")
-    plan.add_argument("recipe", help="a preset, a YAML file, or a resolved JSON")
-    plan.add_argument(
+    cost = commands.add_parser("cost", help="memory and time of a recipe, and what to change where it does not fit")
+    cost.add_argument("recipe", help="a preset, a YAML file, or a resolved JSON")
+    cost.add_argument(
         "--device", default="here", help="here (default) or a GPU such as h200, h100, a100, l40s, rtx4090"
     )
-    plan.add_argument("--vocabulary", type=int, default=8192, help="ids of the vocabulary (default: 8192)")
-    plan.add_argument("--document", type=int, default=256, help="mean length of a document in tokens (default: 256)")
-    plan.add_argument("--processes", type=int, default=1, help="processes that share the packs of a step")
-    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
-    plan.set_defaults(run=run_plan)
+    cost.add_argument("--vocabulary", type=int, default=8192, help="ids of the vocabulary (default: 8192)")
+    cost.add_argument("--document", type=int, default=256, help="mean length of a document in tokens (default: 256)")
+    cost.add_argument("--processes", type=int, default=1, help="processes that share the packs of a step")
+    cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
+    cost.set_defaults(run=run_cost)
 
 
-def run_plan(options: argparse.Namespace) -> None:
+def run_cost(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from unitok_tokenizers.errors import InputError
-    from unitok_training.cost import memory as planning
+    from unitok_training.cost import memory
     from unitok_training.cost.devices import named_device
     from unitok_training.recipes.decoder import load_recipe
 
@@ -33,16 +33,16 @@ def run_plan(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.set)
     device = named_device(options.device)
     on_gpu = options.device.lower() != "here" or _has_gpu()
-    setup = planning.setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
+    setup = memory.setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
     setup = replace(setup, document=min(options.document, setup.pack_size))
-    first, *others = planning.options(setup, device)
-    print(f"decoder: {planning.parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
+    first, *others = memory.options(setup, device)
+    print(f"decoder: {memory.parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
     print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {device.flops / 1e12:.2f} bf16 TFLOP/s")
     print(_line(recipe.name, first, recipe.train.steps))
     if not first.fits:
         for option in others:
             print(_line(option.change, option, recipe.train.steps))
-        planning.check_fits(setup, device)
+        memory.check_fits(setup, device)
 
 
 def _line(name: str, option: Any, steps: int) -> str:

@@ -137,7 +137,7 @@ def advice(found: Mapping[str, Any]) -> list[str]:
     elif found["driver"] and not found["gpus"]:
         tips.append("there is an NVIDIA driver and torch sees no GPU: look at CUDA_VISIBLE_DEVICES and the driver")
     elif not found["gpus"]:
-        tips.append("there is no GPU: `unitok plan demo --device h100` tells what one would change")
+        tips.append("there is no GPU: `unitok cost demo --device h100` tells what one would change")
     elif found["packages"]["flash-attn"] is None:
         tips.append("flash-attention: pip install 'unitok[flash]' --no-build-isolation (torch's kernel is used now)")
     if not all(one["bf16_units"] for one in found["gpus"]):

@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import NoReturn
 
 import unitok
-from unitok.cli import compare, data, demo, doctor
-from unitok.cli import cost as plan
-from unitok.cli import model as use
-from unitok.cli import nbest as lists
-from unitok.cli import systems as latent
+from unitok.cli import compare, cost, data, demo, doctor, model, nbest, systems
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
 from unitok_tokenizers.progress import Watch
@@ -29,6 +25,9 @@ EXTRAS = {
 }
 """Optional package → the extra that brings it."""
 
+RENAMED = {"plan": "unitok cost", "prosody": "unitok systems run prosody"}
+"""Command of before → what it is called now."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line."""
@@ -42,14 +41,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unitok", description="One decoder that reads and writes text and speech.")
     parser.add_argument("--version", action="version", version=f"unitok {unitok.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, data, use, latent, compare, lists, plan, doctor):
+    for module in (demo, data, model, systems, compare, nbest, cost, doctor):
         module.add_commands(commands)
+    for command in each_command(parser):
+        command.set_defaults(parser=command)
     return parser
+
+
+def each_command(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of all commands, nested ones in place of those that hold them."""
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in nested:
+        for one in action.choices.values():
+            yield from each_command(one)
+    if not nested:
+        yield parser
+
+
+def renamed(arguments: Sequence[str]) -> str | None:
+    """What a command of before is called now; None for one that is not of before."""
+    first, second = (*arguments, "", "")[:2]
+    if first == "systems" and second and second not in ("list", "run") and not second.startswith("-"):
+        return f"unitok systems run {second}"
+    return RENAMED.get(first)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if (now := renamed(given)) is not None:
+        print(f"unitok {given[0]}: this command is now `{now}`; see {now} --help", file=sys.stderr)
+        return 2
+    options = build_parser().parse_args(given)
     try:
         # Commands whose stages are processes of their own show those; all others are watched here.
         with Watch(options.command) if getattr(options, "watched", True) else nullcontext():

@@ -179,7 +179,7 @@ def run_correct(options: argparse.Namespace) -> None:
 
 def run_experiment(options: argparse.Namespace) -> None:
     from unitok_training.experiments.correction import CorrectionConfig, correction_table, run_correction
-    from unitok_training.recipes.decoder import overridden
+    from unitok_training.recipes.config import overridden
 
     precision = chosen_precision(options.precision) or "fp32"
     config = overridden(CorrectionConfig(snr=_noise(options.snr), precision=precision), options.set)

@@ -1,4 +1,4 @@
-"""Commands about latent models: `train-latent`, `adapters`, `probe`, `prosody`, `systems`."""
+"""Commands about latent models and published systems: `train-latent`, `adapters`, `probe`, `systems`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_precision, chosen_precision, precision_override, seed_option
+from unitok.cli.options import add_precision, chosen_precision, precision_override, refuse_idle, seed_option
 
 
 def add_commands(commands: Any) -> None:
@@ -45,33 +45,29 @@ def add_commands(commands: Any) -> None:
     add_device(probe)
     probe.set_defaults(run=run_probe)
 
-    prosody = commands.add_parser(
-        "prosody", help="what a cascade loses: a class of prosody from text, from units and from vectors"
-    )
-    prosody.add_argument("-o", "--out", default="runs/prosody", help="run folder (default: %(default)s)")
-    prosody.add_argument("--sentences", type=int, default=500, help="training sentences (default: %(default)s)")
-    prosody.add_argument("--test-sentences", type=int, default=40, help="each in every class (default: %(default)s)")
-    prosody.add_argument("--encoder-steps", type=int, default=120, help="of the units' encoder (default: %(default)s)")
-    prosody.add_argument("--steps", type=int, default=0, help="of every arm (default: the recipes' own)")
-    prosody.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
-    add_precision(prosody, "what the recipes say")
-    prosody.set_defaults(run=run_prosody)
+    _add_systems(commands)
 
-    systems = commands.add_parser("systems", help="train a system on the toy corpus and measure what its paper claims")
-    known = "rich, mala_asr, seed_asr, cosmic, desta, blsp, liu2020, hubert, coordinator or routing"
-    systems.add_argument("system", help=known)
-    systems.add_argument("-o", "--out", help="run folder (default: runs/systems/SYSTEM)")
-    systems.add_argument("--sentences", type=int, default=2400, help="training sentences (default: %(default)s)")
-    systems.add_argument("--test-sentences", type=int, default=120, help="held-out sentences (default: %(default)s)")
-    systems.add_argument("--limit", type=int, default=100, help="most rows that are scored (default: %(default)s)")
-    systems.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
-    systems.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
-    add_precision(systems, "what the recipes say")
-    systems.set_defaults(run=run_systems)
+
+def _add_systems(commands: Any) -> None:
+    systems = commands.add_parser("systems", help="published systems as recipes, and what their checks measure")
+    actions = systems.add_subparsers(dest="action", required=True, metavar="ACTION", help="list or run")
+    listed = actions.add_parser("list", help="every system with its recipes, its check and how its targets stand")
+    listed.add_argument("--json", action="store_true", help="as JSON, with the recorded figures")
+    listed.set_defaults(run=list_systems)
+    run = actions.add_parser("run", help="train a system on a corpus that is made here, measure what its paper claims")
+    run.add_argument("system", help="a name of `unitok systems list`")
+    run.add_argument("-o", "--out", help="run folder (default: runs/systems/SYSTEM)")
+    run.add_argument("--sentences", type=int, default=0, help="training sentences (default: the system's own number)")
+    run.add_argument("--test-sentences", type=int, default=0, help="held-out sentences (default: the system's own)")
+    run.add_argument("--limit", type=int, default=100, help="most rows that are scored (default: %(default)s)")
+    run.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
+    add_precision(run, "what the recipes say")
+    run.set_defaults(run=run_system)
 
 
 def run_train(options: argparse.Namespace) -> None:
-    from unitok_training.recipes.latent_presets import load_latent_recipe
+    from unitok_training.systems.registry import load_latent_recipe
     from unitok_training.train_latent import train_latent
 
     recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
@@ -91,7 +87,7 @@ def run_adapters(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.files import write_json
     from unitok_training.experiments.adapter_grid import GRID, AdapterFigures, train_adapters
-    from unitok_training.recipes.latent_presets import load_latent_recipe
+    from unitok_training.systems.registry import load_latent_recipe
 
     def say(one: AdapterFigures) -> None:
         halved = "not halved" if one.halved is None else f"halved after {one.halved} steps"
@@ -122,25 +118,18 @@ def run_probe(options: argparse.Namespace) -> None:
     print(json.dumps(figures, indent=2))
 
 
-def run_prosody(options: argparse.Namespace) -> None:
-    from unitok_training.experiments.prosody import ProsodyConfig, prosody_figures
+def list_systems(options: argparse.Namespace) -> None:
+    from unitok_training.systems.table import as_json, as_lines
 
-    config = ProsodyConfig(
-        sentences=options.sentences,
-        test_sentences=options.test_sentences,
-        encoder_steps=options.encoder_steps,
-        steps=options.steps,
-        precision=chosen_precision(options.precision),
-        seed=options.seed,
-    )
-    figures = prosody_figures(options.out, config, report=lambda line: print(line, flush=True))
-    print(json.dumps(figures, indent=2))
+    print(json.dumps(as_json(), indent=2, ensure_ascii=False) if options.json else "\n".join(as_lines()))
 
 
-def run_systems(options: argparse.Namespace) -> None:
-    from unitok_training.systems.bench import SystemConfig
-    from unitok_training.systems.checks import system_figures
+def run_system(options: argparse.Namespace) -> None:
+    from unitok_training.systems.base.bench import SystemConfig
+    from unitok_training.systems.registry import run_system, system_named
 
+    if not system_named(options.system).limited:
+        refuse_idle(options, ["limit"], f"for {options.system}, whose check scores no rows of a corpus")
     config = SystemConfig(
         sentences=options.sentences,
         test_sentences=options.test_sentences,
@@ -150,5 +139,5 @@ def run_systems(options: argparse.Namespace) -> None:
         precision=chosen_precision(options.precision),
     )
     out = options.out or f"runs/systems/{options.system}"
-    figures = system_figures(options.system, out, config, report=lambda line: print(line, flush=True))
+    figures = run_system(options.system, out, config, report=lambda line: print(line, flush=True))
     print(json.dumps(figures, indent=2))

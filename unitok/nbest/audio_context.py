@@ -38,7 +38,7 @@ AT_ONCE = 16
 
 
 def encoder_of(folder: Path | str) -> FrameEncoder:
-    """The speech encoder of a folder: of a latent model, a judge, `unitok systems hubert`, or transformers.
+    """The speech encoder of a folder: of a latent model, a judge, `unitok systems run hubert`, or transformers.
 
     Raises:
         InputError: none of these.

@@ -19,7 +19,7 @@ from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.cost.devices import Device
 from unitok_training.objectives.token_loss import rows_at_once
-from unitok_training.recipes.decoder import Recipe
+from unitok_training.recipes.decoder import DecoderRecipe
 
 RESERVE = 0.08
 """Share of a device's memory that is left to the allocator, the driver and the libraries."""
@@ -68,7 +68,7 @@ class Setup:
         return not self.flash and self.precision != "fp32" and self.document <= LONGEST
 
 
-def setup_of(recipe: Recipe, vocab_size: int, *, flash: bool = False, processes: int = 1) -> Setup:
+def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, processes: int = 1) -> Setup:
     """What a recipe asks of one process. `processes` share its packs."""
     train = recipe.train
     # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.

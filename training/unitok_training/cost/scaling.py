@@ -248,7 +248,7 @@ def page() -> str:
         "",
         *table(runs),
         "",
-        "The same for a recipe of one's own: `unitok plan RECIPE --device h200 --processes 8`.",
+        "The same for a recipe of one's own: `unitok cost RECIPE --device h200 --processes 8`.",
     ]
     return "\n".join(text) + "\n"
 

@@ -5,17 +5,15 @@ unitok train-latent slam_asr manifest.jsonl --start runs/demo/model --set encode
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import write_json
 from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.data.mixture import Mixture
-from unitok_training.recipes.decoder import Shape
-from unitok_training.trainer.latent_config import FROZEN, LatentTrainConfig, PartTuning, Tuning
+from unitok_training.recipes.base import Recipe, Shape
+from unitok_training.trainer.latent_config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -26,8 +24,8 @@ class EncoderChoice:
     kind: str = "conformer"
     """"conformer" or "transformer" (from scratch), "filterbank", or "pretrained" (a folder of transformers)."""
     folder: str = ""
-    """Local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, of `unitok systems hubert`, of a latent model, or of a
-    judge; for "pretrained"."""
+    """For "pretrained": local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, of `unitok systems run hubert`, of a
+    latent model, or of a judge."""
     beside: str = ""
     """A second encoder whose frames stand beside the first one's: "filterbank", "voice" (filterbanks that keep
     the mean of a recording, and correlograms: who speaks, and at which pitch) or a local folder; none where empty."""
@@ -93,15 +91,11 @@ class AdapterChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentRecipe:
+class LatentRecipe(Recipe):
     """Everything that decides a latent model, besides the recordings."""
 
-    name: str
-    """Preset it comes from."""
     text_pieces: int = 500
     """Text pieces, where no model is started from."""
-    decoder: Shape = field(default_factory=Shape)
-    """Shape of the decoder, where no model is started from."""
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
     """The speech encoder."""
     adapter: AdapterChoice = field(default_factory=AdapterChoice)
@@ -117,10 +111,6 @@ class LatentRecipe:
         unknown = [key for key in self.mixture.keys if key not in LATENT_TASKS]
         if unknown:
             raise InputError(f"mixture.{unknown[0]}: latent models are trained on {', '.join(LATENT_TASKS)}")
-
-    def save(self, path: Path) -> None:
-        """Write the resolved recipe as JSON."""
-        write_json(path, {**asdict(self), "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys}})
 
 
 ADAMW = OptimConfig(warmup_steps=100, schedule="wsd", decay_share=0.4)
@@ -163,109 +153,3 @@ def tiny() -> LatentRecipe:
             steps=100, pack_size=512, window=32, augment=False, log_every=10, optim=OptimConfig(warmup_steps=10)
         ),
     )
-
-
-def slam_asr() -> LatentRecipe:
-    """SLAM-ASR: frozen encoder, five frames into linear-ReLU-linear, frozen decoder."""
-    return replace(
-        latent(),
-        name="slam_asr",
-        train=GENTLE,
-        encoder=EncoderChoice(kind="pretrained"),
-        adapter=AdapterChoice(kind="linear", stride=5, hidden=2048),
-        tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-4), decoder=FROZEN),
-        mixture=Mixture(tasks={"asr": 1.0}),
-    )
-
-
-def salmonn() -> LatentRecipe:
-    """SALMONN: a speech encoder and filterbanks side by side, window-level Q-Former, LoRA of rank 8 on q and v."""
-    return replace(
-        slam_asr(),
-        name="salmonn",
-        encoder=EncoderChoice(kind="pretrained", beside="filterbank"),
-        adapter=AdapterChoice(kind="window_qformer", window=17, queries=1),
-        tuning=Tuning(
-            encoder=FROZEN,
-            adapter=PartTuning(learning_rate=3e-4),
-            decoder=PartTuning(full=False, lora_rank=8, lora_alpha=32.0, learning_rate=3e-4),
-        ),
-        mixture=Mixture(tasks={"asr": 1.0, "s2tt": 1.0}),
-    )
-
-
-def qwen_audio() -> LatentRecipe:
-    """Qwen-Audio's first stage: the encoder is trained, pairs of frames are pooled, the decoder is frozen."""
-    return replace(
-        salmonn(),
-        name="qwen_audio",
-        encoder=EncoderChoice(kind="pretrained"),
-        adapter=AdapterChoice(kind="pooling", stride=2),
-        tuning=Tuning(encoder=PartTuning(learning_rate=1e-4), adapter=PartTuning(learning_rate=1e-3), decoder=FROZEN),
-    )
-
-
-def pengi() -> LatentRecipe:
-    """Pengi: frozen encoder, a fixed number of prefix vectors from cross-attention, frozen decoder."""
-    return replace(slam_asr(), name="pengi", adapter=AdapterChoice(kind="cross_attention", queries=40))
-
-
-def fathullah() -> LatentRecipe:
-    """Fathullah et al. 2023: a Conformer with CTC, stacked frames, LoRA in the decoder."""
-    return replace(
-        latent(),
-        name="fathullah",
-        train=GENTLE,
-        adapter=AdapterChoice(kind="stacking", stride=3),
-        tuning=Tuning(
-            encoder=PartTuning(learning_rate=1e-3),
-            adapter=PartTuning(learning_rate=1e-3),
-            decoder=PartTuning(full=False, lora_rank=8, lora_alpha=16.0, learning_rate=5e-4),
-        ),
-        mixture=Mixture(tasks={"asr": 1.0}),
-    )
-
-
-def speech_llama() -> LatentRecipe:
-    """Wu et al. 2023: CTC frame averaging, LoRA that starts later, a mask that sees the speech both ways."""
-    base = fathullah()
-    return replace(
-        base,
-        name="speech_llama",
-        adapter=AdapterChoice(kind="frame_averaging"),
-        tuning=replace(base.tuning, decoder=replace(base.tuning.decoder, start_step=500)),
-        decoder=replace(base.decoder, prefix_lm=True),
-        mixture=Mixture(tasks={"s2tt": 1.0, "asr": 0.5}),
-    )
-
-
-def ling() -> LatentRecipe:
-    """Ling et al. 2024: frames whose blank is probable are dropped."""
-    return replace(fathullah(), name="ling", adapter=AdapterChoice(kind="blank_probability", threshold=0.95))
-
-
-def hono() -> LatentRecipe:
-    """Hono et al. 2023, Nue-ASR: a frozen speech model, a convolution of stride 4 with Transformer layers, LoRA."""
-    return replace(
-        salmonn(),
-        name="hono",
-        encoder=EncoderChoice(kind="pretrained"),
-        adapter=AdapterChoice(kind="transformer", stride=4),
-        mixture=Mixture(tasks={"asr": 1.0}),
-    )
-
-
-def yu() -> LatentRecipe:
-    """Yu et al. 2024: a frozen speech model, Q-Former, frozen decoder."""
-    return replace(slam_asr(), name="yu", adapter=AdapterChoice(kind="qformer", queries=80))
-
-
-def slm() -> LatentRecipe:
-    """SLM: everything frozen but an adapter that reads a random quarter of the frames."""
-    return replace(slam_asr(), name="slm", adapter=AdapterChoice(kind="random_downsampling", rate=4),
-                   mixture=Mixture(tasks={"asr": 1.0, "s2tt": 1.0}))  # fmt: skip
-
-
-def tsunoo() -> LatentRecipe:
-    """Tsunoo et al. 2024: the tokens of the CTC head as a prompt."""
-    return replace(fathullah(), name="tsunoo", adapter=AdapterChoice(kind="token_mapping"))

@@ -12,7 +12,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes import latent as latent_recipes
-from unitok_training.recipes.decoder import Shape, nearest, overridden
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.config import nearest, overridden
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig

@@ -24,7 +24,8 @@ from unitok_training.experiments.compare.recipes import CompareRecipe, load_comp
 from unitok_training.experiments.compare.scores import score_arm, text_ability
 from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
 from unitok_training.fitting.tokenizers import training_rows
-from unitok_training.recipes.decoder import Recipe, Shape
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.train import train_model
 from unitok_training.train_latent import make_front_end, train_latent
@@ -59,7 +60,7 @@ def start(run: Path, settings: Settings, name: str, seed: str, width: str) -> No
     recipe = compare_recipe(settings)
     shape = widened(recipe, TokenizerSet.load(run / "tokenizers")) if width else recipe.decoder
     arm, shards = recipe.start, run / "shards"
-    chosen = Recipe(
+    chosen = DecoderRecipe(
         name=name, decoder=shape, mixture=arm.mixture, plans=arm.plans, train=replace(arm.train, seed=int(seed))
     )
     data = read_json(shards / "manifest.json")
@@ -102,7 +103,7 @@ class Job:
     steps: int
     """Updates; 0 where the budget of decoder tokens decides."""
 
-    def begin(self, recipe: Recipe | LatentRecipe) -> Path:
+    def begin(self, recipe: DecoderRecipe | LatentRecipe) -> Path:
         """Its folder, for training with this recipe."""
         weights = sha256_file(self.first / "core" / "model.safetensors")
         return own_folder(self.folder, {"recipe": asdict(recipe), "start": weights})
@@ -126,7 +127,7 @@ def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, see
 def stream_arm(job: Job, shards: Shards) -> tuple[Model, int]:
     """(model, parameters that were trained) of an approach that trains the decoder alone."""
     part = job.recipe.stream(job.approach)
-    chosen = Recipe(
+    chosen = DecoderRecipe(
         name=job.approach,
         decoder=job.recipe.decoder,
         mixture=usable_mixture(part.mixture, shards),

@@ -27,7 +27,7 @@ from unitok_training.fitting.codec import SPECTRAL, CodecConfig
 from unitok_training.fitting.ctc import QUICK, CtcConfig
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
-from unitok_training.recipes.decoder import Recipe
+from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
@@ -72,7 +72,7 @@ class Measurement:
 Turn = Callable[[], object]
 
 
-def measure(recipe: Recipe, compute: Compute, *, clusters: int, patience: float = 1.0) -> Measurement:
+def measure(recipe: DecoderRecipe, compute: Compute, *, clusters: int, patience: float = 1.0) -> Measurement:
     """Measure this machine, in about ten seconds; `patience` times that.
 
     Args:
@@ -233,7 +233,7 @@ def _pack(size: int) -> Pack:
     return collate(documents, capacity=size, pad=0)
 
 
-def _decoder(recipe: Recipe, compute: Compute) -> Turn:
+def _decoder(recipe: DecoderRecipe, compute: Compute) -> Turn:
     config = recipe.train
     decoder = Decoder(recipe.decoder.config(VOCABULARY), generator=torch.Generator().manual_seed(0))
     pack = _pack(config.pack_size)

@@ -20,7 +20,8 @@ from unitok_training.experiments.demo.costs import run_seconds, stage_seconds
 from unitok_training.experiments.demo.measure import measure
 from unitok_training.experiments.demo.run import DemoConfig, quicker
 from unitok_training.experiments.demo.sizes import SIZES, described
-from unitok_training.recipes.decoder import coerce, load_recipe
+from unitok_training.recipes.config import coerce
+from unitok_training.recipes.decoder import load_recipe
 
 PLAN = "plan.json"
 FORMAT = 1

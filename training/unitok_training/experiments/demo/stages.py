@@ -48,7 +48,7 @@ from unitok_training.fitting.tokenizers import (
 )
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
 from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts
-from unitok_training.recipes.decoder import Recipe, load_recipe
+from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.trainer.loop import train
@@ -208,7 +208,7 @@ def unit_mel(run: Path, settings: Settings) -> None:
     Vocoder(None, model, voices).save(run / "fit" / "unit_mel")
 
 
-def demo_recipe(settings: Settings) -> Recipe:
+def demo_recipe(settings: Settings) -> DecoderRecipe:
     """The preset with the run's overrides and seed, in the run's precision where it leaves that open."""
     recipe = load_recipe(settings["preset"], [f"train.seed={settings['seed']}", *settings["overrides"]])
     if recipe.train.precision == AUTO:
@@ -268,7 +268,7 @@ def model(run: Path, settings: Settings) -> None:
     shards = Shards.open(run / "shards")
     tokenizers = TokenizerSet.load(run / "tokenizers")
     vocabulary = tokenizers.vocabulary(shards.languages)
-    recipe = Recipe.load(run / "train" / "recipe.json")
+    recipe = load_recipe(run / "train" / "recipe.json")
     network = Decoder(recipe.decoder.config(vocabulary.size))
     load_module(network, open_checkpoint(run / "train" / "checkpoints").model)
     spoken = Vocoder.load(run / "fit" / "unit_mel")

@@ -1,6 +1,6 @@
 """What a cascade loses: the class of prosody from text, from units and from vectors, by one decoder.
 
-unitok prosody -o runs/prosody
+unitok systems run prosody -o runs/prosody
 
 The text is the reference transcript, so the cascade's recognizer makes no error; units are those of the demo: k-means
 of a CTC encoder's frames, deduplicated. The three arms begin with the same decoder and take the same number of steps.
@@ -9,7 +9,7 @@ of a CTC encoder's frames, deduplicated. The three arms begin with the same deco
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,18 +22,53 @@ from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.corpora.prosody import CLASSES, make_prosody_corpus
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
+from unitok_tokenizers.files import atomic_write_bytes, read_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.data.mixture import Mixture
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, fit_units, load_recordings
-from unitok_training.recipes.latent import LatentRecipe
-from unitok_training.recipes.latent_presets import load_latent_recipe
-from unitok_training.systems.bench import keep_settings
+from unitok_training.recipes.config import overridden
+from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.small_recipes import QUICK, small
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.train_latent import train_latent
+from unitok_training.trainer.latent_config import FROZEN
 
-ARMS = {"cascade": "prosody_text", "units": "prosody_units", "latent": "prosody"}
+
+def prosody() -> LatentRecipe:
+    """A prosody class from speech: no words are learned, and no other speeds are made of the recordings."""
+    recipe = small("prosody", {"prosody": 1.0}, steps=320)
+    return replace(
+        recipe,
+        train=replace(recipe.train, augment=False, optim=replace(QUICK, name="adamw")),
+        encoder=EncoderChoice(width=96, layers=2, heads=4, inner=256, ctc=False),
+        adapter=AdapterChoice(kind="stacking", stride=5),
+    )
+
+
+def prosody_units() -> LatentRecipe:
+    """A prosody class from units."""
+    return replace(
+        prosody(),
+        name="prosody_units",
+        tuning=replace(prosody().tuning, encoder=FROZEN, adapter=FROZEN),
+        mixture=Mixture(tasks={"prosody.units": 1.0}),
+    )
+
+
+def prosody_text() -> LatentRecipe:
+    """A prosody class from what was said."""
+    return replace(prosody_units(), name="prosody_text", mixture=Mixture(tasks={"prosody.text": 1.0}))
+
+
+ARMS: Mapping[str, Callable[[], LatentRecipe]] = {
+    "cascade": prosody_text,
+    "units": prosody_units,
+    "latent": prosody,
+}
 """Arm → recipe."""
 
 
@@ -70,14 +105,13 @@ def prosody_figures(
 
     Returns:
         `e4.cascade.accuracy`, `e4.units.accuracy`, `e4.latent.accuracy`, the shares of right answers on held-out
-        sentences by held-out voices, `e4.chance` and `e4.rows`; the same as `results.json`.
+        sentences by held-out voices, `e4.chance` and `e4.rows`.
 
     Raises:
         InputError: no espeak-ng, or a folder of another run.
     """
     config = config or ProsodyConfig()
     run = Path(output)
-    keep_settings(run, {name: value for name, value in config.__dict__.items() if name != "precision"})
     corpus = make_prosody_corpus(
         run / "corpus", sentences=config.sentences, test_sentences=config.test_sentences, seed=config.seed
     )
@@ -86,21 +120,20 @@ def prosody_figures(
         make_start(read_manifest(corpus), arm_recipe("latent", config), config).save(run / "start")
     rows = with_units(read_manifest(corpus), Model.load(run / "start"), run / "units.json")
     figures = {"e4.chance": 1 / len(CLASSES), "e4.rows": float(sum(row.split == "test" for row in rows))}
-    for arm, preset in ARMS.items():
+    for arm in ARMS:
         report(arm)
         done = train_latent(
             arm_recipe(arm, config), rows, run / arm, start=run / "start", limit=4 * config.test_sentences
         )
         (scores,) = (value for key, value in done.scores.items() if key.startswith("prosody"))
         figures[f"e4.{arm}.accuracy"] = scores["accuracy"]
-        report(f"{arm}: {scores['accuracy']:.3f} ({preset})")
-    write_json(run / "results.json", dict(sorted(figures.items())))
+        report(f"{arm}: {scores['accuracy']:.3f} ({arm_recipe(arm, config).name})")
     return figures
 
 
 def arm_recipe(arm: str, config: ProsodyConfig) -> LatentRecipe:
     """The recipe of an arm."""
-    recipe = load_latent_recipe(ARMS[arm])
+    recipe = ARMS[arm]()
     train = replace(recipe.train, seed=config.seed, steps=config.steps or recipe.train.steps)
     return replace(recipe, train=replace(train, precision=config.precision or train.precision))
 
@@ -131,3 +164,37 @@ def with_units(rows: Sequence[Row], model: Model, kept: Path) -> list[Row]:
         atomic_write_bytes(kept, json.dumps(dict(zip((row.id for row in rows), found))).encode())
     units = read_json(kept)
     return [replace(row, tokens={"units": np.asarray(units[row.id], dtype=np.int64)}) for row in rows]
+
+
+def check_prosody(bench: Bench) -> Figures:
+    """A class of prosody from text, from units and from vectors."""
+    given = bench.config
+    config = ProsodyConfig(sentences=given.sentences, test_sentences=given.test_sentences, seed=given.seed)
+    return prosody_figures(bench.run, overridden(given.precisely(config), given.overrides), report=bench.report)
+
+
+SYSTEM = System(
+    name="prosody",
+    title="what a cascade loses",
+    row="E4",
+    recipes=(prosody, prosody_units, prosody_text),
+    sentences=500,
+    test_sentences=40,
+    settings=ProsodyConfig,
+    check=check_prosody,
+    differs="four classes by espeak-ng; the cascade's text is the reference transcript",
+    measures="the class of prosody from text, from units and from vectors, by one decoder with equal steps",
+    targets=(
+        Target("the text says nothing", lambda f: f["e4.cascade.accuracy"] <= f["e4.chance"] + 0.05),
+        Target(
+            "units keep some, vectors more",
+            lambda f: f["e4.cascade.accuracy"] < f["e4.units.accuracy"] < f["e4.latent.accuracy"],
+        ),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run prosody",
+            {"e4.chance": 0.25, "e4.cascade.accuracy": 0.25, "e4.units.accuracy": 0.85, "e4.latent.accuracy": 0.956},
+        ),
+    ),
+)

@@ -1,6 +1,6 @@
 """Requests in other words than were learnt: how many of them a script of rules and a trained router send to their tool.
 
-    unitok systems routing -o runs/systems/routing
+    unitok systems run routing -o runs/systems/routing
 
 A request is a way to ask, what is wanted, and of which thing. Ways and things of the requests that are scored occur in
 no request that is learnt from. The router is a decoder from scratch with the `<route>` line; it can name no other call.
@@ -27,7 +27,10 @@ from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.documents import Document
 from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
-from unitok_training.recipes.decoder import Shape
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.config import overridden
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.trainer.optimizer import OptimConfig
 
 WANTED: Mapping[str, tuple[str, ...]] = {
@@ -177,3 +180,31 @@ def train_router(model: Model, rows: Sequence[tuple[str, str]], config: RoutingC
     )
     model.info = {**model.info, "tasks": list(dict.fromkeys([*model.info.get("tasks", []), "route"]))}
     return losses
+
+
+def check_routing(bench: Bench) -> Figures:
+    """AudioGPT's choice of a tool: requests in other words than were learnt, by rules and by a trained router."""
+    given = bench.config
+    config = RoutingConfig(requests=given.sentences, test_requests=given.test_sentences, seed=given.seed)
+    return routing_figures(bench.run, overridden(given.precisely(config), given.overrides), report=bench.report)
+
+
+SYSTEM = System(
+    name="routing",
+    title="AudioGPT's choice of a tool",
+    row="A2",
+    settings=RoutingConfig,
+    check=check_routing,
+    differs="five tools; a router of its own instead of a chat model",
+    measures="requests in other words than were learnt, by rules and by a trained router",
+    targets=(
+        Target("the script knows every request", lambda f: f["script.accuracy"] == 1),
+        Target("the router is right nineteen times of twenty", lambda f: f["router.accuracy"] >= 0.95),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run routing --test-sentences 408",
+            {"script.accuracy": 1.0, "router.accuracy": 0.966},
+        ),
+    ),
+)

@@ -1,4 +1,4 @@
-"""A run folder in which systems are tried: its settings, corpora that are made and recipes that are trained once."""
+"""The run folder in which a system is tried: a corpus that is made, recipes that are trained once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from unitok_training.evaluation.latent import (
     Question,
     spread,
 )
-from unitok_training.recipes.latent_presets import load_latent_recipe
+from unitok_training.recipes.config import overridden
+from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.train_latent import train_latent
 
 Figures = dict[str, float]
@@ -35,12 +36,12 @@ Trained = TypeVar("Trained")
 class SystemConfig:
     """What a check depends on."""
 
-    sentences: int = 2400
-    """Training sentences of the toy corpus."""
-    test_sentences: int = 120
-    """Held-out sentences, by held-out voices and by known ones."""
+    sentences: int = 0
+    """Training sentences of the corpus; the system's own number where 0."""
+    test_sentences: int = 0
+    """Held-out sentences, by held-out voices and by known ones; the system's own number where 0."""
     overrides: tuple[str, ...] = ()
-    """`key=value` overrides of every recipe of the check."""
+    """`key=value` overrides of every recipe of the check, or of its own settings."""
     seed: int = 0
     """Seed of everything random."""
     limit: int = 100
@@ -54,6 +55,9 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.limit < 1 or self.sentences < 0 or self.test_sentences < 0:
+            wrong = next(name for name in ("limit", "sentences", "test_sentences") if getattr(self, name) < 1)
+            raise InputError(f"{wrong} is {getattr(self, wrong)}: give 1 or more")
 
 
 class Bench:
@@ -73,18 +77,24 @@ class Bench:
             )  # fmt: skip
         return read_manifest(manifest)
 
-    def train(self, preset: str, rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
-        """The model of a recipe, from a start that was trained here."""
-        recipe = load_latent_recipe(preset, self.config.overrides)
-        recipe = replace(recipe, train=self.config.precisely(replace(recipe.train, seed=self.config.seed)))
-        self.report(f"{name or preset}: {recipe.train.steps} steps")
-        begin = self.run / start / "model" if start else None
-        return train_latent(recipe, rows, self.run / (name or preset), start=begin, split="").model
+    def recipe(self, make: Callable[[], LatentRecipe]) -> LatentRecipe:
+        """A recipe with the overrides, seed and precision of this run."""
+        recipe = overridden(make(), self.config.overrides)
+        return replace(recipe, train=self.config.precisely(replace(recipe.train, seed=self.config.seed)))
 
-    def taught(self, preset: str, rows: Sequence[Row], *, after: str = "listener") -> Model:
+    def train(self, make: Callable[[], LatentRecipe], rows: Sequence[Row], *, name: str = "", start: str = "") -> Model:
+        """The model of a recipe, from a start that was trained here; `name` is its folder, by default the recipe's."""
+        recipe = self.recipe(make)
+        self.report(f"{name or recipe.name}: {recipe.train.steps} steps")
+        begin = self.run / start / "model" if start else None
+        return train_latent(recipe, rows, self.run / (name or recipe.name), start=begin, split="").model
+
+    def taught(
+        self, make: Callable[[], LatentRecipe], rows: Sequence[Row], *, after: Callable[[], LatentRecipe]
+    ) -> Model:
         """The model of a recipe from one that transcribes, which is trained first."""
         self.train(after, rows)
-        return self.train(preset, rows, start=after)
+        return self.train(make, rows, start=after().name)
 
     def held_out(self, rows: Sequence[Row], split: str = "test") -> list[Row]:
         """Rows of a split, at most as many as are scored, with the texts that go with them."""

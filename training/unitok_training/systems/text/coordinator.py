@@ -1,6 +1,6 @@
 """A coordinator from nothing to figures: scripted turns, both of its lines taught, states of voices never heard.
 
-    unitok systems coordinator -o runs/systems/coordinator
+    unitok systems run coordinator -o runs/systems/coordinator
 
 Conversations are those of `systems.dialogue_corpus`. A coordinator that was left to itself is scored on voices and
 conversations that it has not heard, and beside it what needs no ears: always listening, and silence in place of sound.
@@ -27,8 +27,11 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.finetune.supervised import FinetuneConfig
-from unitok_training.recipes.decoder import Shape
-from unitok_training.systems.dialogue_corpus import (
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.config import overridden
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.system import Measured, System, Target
+from unitok_training.systems.text.dialogue_corpus import (
     Script,
     ScriptConfig,
     scripted,
@@ -133,3 +136,33 @@ def untaught(sentences: Sequence[Sentence], heard: Sequence[Script], config: Coo
     shape = config.decoder.config(vocabulary.size)
     decoder = Decoder(shape, generator=torch.Generator().manual_seed(config.seed)).eval()
     return Model(decoder=decoder, vocabulary=vocabulary, tokenizers=bundle)
+
+
+def check_coordinator(bench: Bench) -> Figures:
+    """A coordinator with state tokens: its states in conversations of held-out voices, left to itself."""
+    given = bench.config
+    config = CoordinatorConfig(turns=given.sentences, test_turns=given.test_sentences, seed=given.seed)
+    return coordinator_figures(bench.run, overridden(given.precisely(config), given.overrides), report=bench.report)
+
+
+SYSTEM = System(
+    name="coordinator",
+    title="coordinator with state tokens",
+    row="A19",
+    settings=CoordinatorConfig,
+    check=check_coordinator,
+    differs="scripted conversations of a toy corpus",
+    measures=(
+        "states in conversations of held-out voices, left to itself; without ears; on questions that were not learnt"
+    ),
+    targets=(
+        Target("nine states of ten are right", lambda f: f["state_accuracy"] >= 0.9),
+        Target("ears are needed", lambda f: f["state_accuracy"] > f["deaf.state_accuracy"]),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run coordinator --sentences 600",
+            {"state_accuracy": 0.994},
+        ),
+    ),
+)

@@ -1,0 +1,160 @@
+"""Nested configurations from files and from the command line: values by key, checked against each field's type.
+
+unitok train demo --set train.steps=500 --set mixture.mt=0
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
+from unitok_training.data.mixture import Curriculum, Mixture, parse_key
+
+LARGEST = 2**31 - 1
+"""No number of a recipe is negative or larger."""
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+YAML_TROUBLE = (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError)
+"""What `yaml.safe_load` raises: impossible dates, unhashable keys and deep nesting are no `YAMLError`."""
+
+
+Configuration = typing.TypeVar("Configuration")
+
+
+@contextmanager
+def in_file(path: Path) -> Iterator[None]:
+    """Begin the message of what is refused with the recipe's name."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"recipe {path}: {error}") from error
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, so that lists, true, null and quoted strings work on the command line."""
+    try:
+        return yaml.safe_load(text)
+    except YAML_TROUBLE as error:
+        raise InputError(f"--set value {text!r} is not YAML: {' '.join(str(error).split())}; quote it") from error
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """("train.optim.clip", 1) → {"train": {"optim": {"clip": 1}}}; task keys of the mixture keep their points."""
+    head, point, rest = key.partition(".")
+    if not point:
+        return {head: value}
+    return {head: {rest: value} if head in ("mixture", "curriculum") else nest(rest, value)}
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known name that looks most like `name`."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def replaced(target: Configuration, data: Mapping[str, Any]) -> Configuration:
+    """With values replaced. InputError for an unknown key (with the nearest) or a value of another type."""
+    return typing.cast(Configuration, _apply(target, data, ""))
+
+
+def overridden(target: Configuration, overrides: Sequence[str]) -> Configuration:
+    """A nested configuration after `key=value` overrides, in order; InputError for one that is not of this form."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
+        target = replaced(target, nest(key.strip(), parse_value(value)))
+    return target
+
+
+def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(type(target))
+    known = {item.name for item in fields(target)}
+    changes: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{prefix}{str(key)[:60]}"
+        if key not in known:
+            guess = nearest(str(key), known)
+            raise InputError(
+                f"unknown key {path}; did you mean {prefix}{guess}? Known here: {', '.join(sorted(known))}"
+            )
+        current = getattr(target, key)
+        if isinstance(current, Mixture | Curriculum):
+            changes[key] = _by_task(current, value, path)
+        elif is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise InputError(
+                    f"{path} is {repr(value)[:60]}: it is a group of keys, such as {path}.{fields(current)[0].name}"
+                )
+            changes[key] = _apply(current, value, f"{path}.")
+        else:
+            changes[key] = coerce(value, hints[key], path)
+    return replace(target, **changes)
+
+
+def _by_task(current: Mixture | Curriculum, value: Any, path: str) -> Mixture | Curriculum:
+    """Numbers by task key; those not named stay. `{"only": {…}}` replaces them all."""
+    what = "weights" if isinstance(current, Mixture) else "shares of the steps"
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"{path} is {repr(value)[:60]}: give {what} by task, such as {path}.asr=1 "
+            f"(tasks: {', '.join(TOKEN_VARIANTS)})"
+        )
+    tasks = dict(current.tasks)
+    if set(value) == {"only"}:
+        value, tasks = value["only"], {}
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path}.only is {repr(value)[:60]}: give {what} by task, such as {{asr: 1}}")
+    for key, number in value.items():
+        parse_key(str(key))
+        tasks[str(key)] = coerce(number, float, f"{path}.{key}")
+    return type(current)(tasks=tasks)
+
+
+def coerce(value: Any, kind: Any, path: str) -> Any:
+    """A value as the field's type, where that loses nothing. InputError otherwise."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = (part for part in arguments if part is not type(None))
+        return coerce(value, kind, path)
+    if origin is tuple:
+        if isinstance(value, list | tuple) and len(value) == len(arguments):
+            return tuple(coerce(part, inner, path) for part, inner in zip(value, arguments))
+        example = ", ".join("0" for _ in arguments)
+        raise InputError(f"{path} is {repr(value)[:60]}: it takes {len(arguments)} values, such as [{example}]")
+    if kind in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML reads 1e-3 as a string
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isnan(number) and not 0 <= number <= LARGEST:
+            raise InputError(f"{path} is {value!r}: it takes a number from 0 to {LARGEST}")
+        if kind is float and not math.isnan(number):
+            return number
+        if kind is int and not isinstance(value, str) and number == int(number if number == number else -1):
+            return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise InputError(f"{path} is {repr(value)[:60]}: it takes {KINDS.get(kind, kind)}")
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a configuration class, for the documentation of a command."""
+    found = {}
+    for item in fields(kind):
+        if item.default is not MISSING:
+            found[item.name] = item.default
+        elif item.default_factory is not MISSING:
+            found[item.name] = item.default_factory()
+    return found

@@ -1,0 +1,78 @@
+"""Rare names under noise, which a list or an example tells and the ear cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from unitok.model import Model
+from unitok_tokenizers.corpora.toy_rich import names_of
+from unitok_tokenizers.data.manifest import Row
+from unitok_training.data.latent_tasks import (
+    LAT,
+    RowTexts,
+    Told,
+    keyword_span,
+    keywords_of,
+)
+from unitok_training.evaluation.latent import (
+    answers,
+)
+from unitok_training.evaluation.metrics import wer
+from unitok_training.fitting.tokenizers import training_rows
+from unitok_training.systems.base.bench import Bench, Figures, told
+
+NAMES, NAME_NOISE = 200, 0.2
+"""Of the corpora about keywords: rare names, and noise over them that leaves a part of them to the ear."""
+
+
+def by_context(bench: Bench, model: Model, rows: Sequence[Row]) -> Figures:
+    """`biased` figures of held-out rows with a name: without a list, with the name, beside others, and with others."""
+    held = [row for row in bench.held_out(rows) if keywords_of(row)]
+    table, pool = RowTexts(held, model.tokenizers.text), np.asarray(names_of(NAMES))
+    figures: Figures = {}
+    for name, own, distractors in (("none", 0, 0), ("own", 1, 0), ("own10", 1, 10), ("own50", 1, 50), ("wrong", 0, 10)):
+        random = np.random.default_rng(bench.config.seed)
+        asked = []
+        for index, row in enumerate(held):
+            others = [str(word) for word in random.permutation(pool) if word not in keywords_of(row)][:distractors]
+            listed = [str(word) for word in random.permutation([*others, *(keywords_of(row) if own else ())])]
+            asked.append(told(table, index, Told((*keyword_span(table, listed), LAT), (index,))))
+        found = answers(model, asked)
+        figures |= {f"{name}.{key}": value for key, value in biased(held, found, set(pool.tolist())).items()}
+    return figures
+
+
+def biased(rows: Sequence[Row], found: Sequence[str], names: set[str]) -> Figures:
+    """`b_wer`: share of the keywords that are missing; `u_wer`: errors of all words that are no names; `wer`."""
+    keys = [(word, text.split()) for row, text in zip(rows, found) for word in keywords_of(row)]
+
+    def others(text: str) -> str:
+        return " ".join(word for word in text.split() if word not in names)
+
+    texts = [row.text or "" for row in rows]
+    return {
+        "b_wer": sum(word not in text for word, text in keys) / max(len(keys), 1),
+        "u_wer": wer([others(text) for text in texts], [others(text) for text in found]),
+        "wer": wer(texts, found),
+    }
+
+
+def names_alone(rows: Sequence[Row]) -> list[Row]:
+    """The names of rows, cut out of their recordings: no other word tells what they are or how they are said."""
+    found = []
+    for row in rows:
+        for word, start, end in row.words:
+            if row.audio is not None and word in keywords_of(row):
+                sounds = [one for one in row.extras["segments"] if start <= one[1] and one[2] <= end]
+                extras = {"segments": sounds, "keywords": [word]}
+                cut = replace(row, offset=max(0.0, start - 0.02), seconds=end - start + 0.04, words=())
+                found.append(replace(cut, id=f"{row.id}-{word}", text=word, extras=extras))
+    return found
+
+
+def with_names_alone(rows: Sequence[Row]) -> list[Row]:
+    """Rows, and the names of those that are trained on."""
+    return [*rows, *names_alone(training_rows(rows))]

@@ -1,0 +1,74 @@
+"""What a system is: recipes, what differs from the paper, a check, what it must show and what it showed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unitok_training.recipes.latent import LatentRecipe
+from unitok_training.systems.base.bench import Bench, Figures
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a paper claims, said of a check's figures."""
+
+    claim: str
+    """In words."""
+    holds: Callable[[Figures], bool]
+    """Whether figures bear it out."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of a check as a command gave them, with seed 0."""
+
+    command: str
+    """The command."""
+    figures: Figures
+    """What it wrote, rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A published system as recipes over our parts: one file, one line of the registry."""
+
+    name: str
+    """Registry name."""
+    title: str
+    """What people call it."""
+    row: str
+    """Its place among the systems of the surveys: A text, B latent, C tokens, E evaluations."""
+    recipes: tuple[Callable[[], LatentRecipe], ...] = ()
+    """Recipes that it is made of, in the order of their training; each is a preset of `unitok train-latent`."""
+    differs: str
+    """What differs from the paper."""
+    check: Callable[[Bench], Figures] | None = None
+    """Trains it on a corpus that is made here and measures what the paper claims; None where a recipe is all."""
+    measures: str = ""
+    """What the check measures."""
+    settings: type | None = None
+    """Class of the settings that `--set` changes; None for the recipes' own keys."""
+    sentences: int = 2400
+    """Training sentences of the check."""
+    test_sentences: int = 120
+    """Held-out sentences of the check."""
+    targets: tuple[Target, ...] = ()
+    """What its figures must show."""
+    measured: tuple[Measured, ...] = ()
+    """What they showed."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether its check scores rows of the corpus, of which `limit` takes some."""
+        return self.settings is None
+
+    def verdicts(self, figures: Figures) -> dict[str, str]:
+        """Claim → met, missed, or not measured where the figures do not have what it is about."""
+        found = {}
+        for target in self.targets:
+            try:
+                found[target.claim] = "met" if target.holds(figures) else "missed"
+            except KeyError:
+                found[target.claim] = "not measured"
+        return found

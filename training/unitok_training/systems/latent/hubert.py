@@ -1,0 +1,77 @@
+"""HuBERT, pre-trained here, with WavLM's mixing as an option."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unitok_tokenizers.corpora.toy import SEGMENTS
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.encoders.batches import encode_recordings
+from unitok_training.fitting.hubert import HubertConfig, cluster, pretrain, purity, save_encoder
+from unitok_training.fitting.tokenizers import load_recordings, training_rows
+from unitok_training.recipes.config import overridden
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.system import Measured, System, Target
+
+
+def check_hubert(bench: Bench) -> Figures:
+    """HuBERT: masked accuracy beside chance, and how pure in phones the units of each iteration are."""
+    rows = [row for row in training_rows(bench.rows()) if row.audio is not None]
+    recordings = load_recordings(rows)
+    config = overridden(bench.config.precisely(HubertConfig(seed=bench.config.seed)), bench.config.overrides)
+    bench.report(f"hubert: {config.iterations} iterations of {config.steps} steps")
+    found = pretrain(
+        recordings, config, progress=lambda *said: bench.report("iteration {} step {} loss {:.3f}".format(*said))
+    )
+    phones = [phones_of(row, len(labels)) for row, labels in zip(rows, found[0].labels)]
+    figures = {"chance": 1 / config.clusters, "mfcc.purity": purity(found[0].labels, phones)}
+    for number, one in enumerate(found, 1):
+        units = cluster(
+            encode_recordings(one.encoder.eval(), recordings, layer=config.layer), config.clusters, config.seed
+        )
+        figures |= {
+            f"iteration{number}.masked_accuracy": one.accuracy,
+            f"iteration{number}.purity": purity(units, phones),
+        }
+    save_encoder(found[-1].encoder, bench.run / "encoder")
+    return figures
+
+
+def phones_of(row: Row, frames: int, rate: float = 25.0) -> np.ndarray:
+    """(T,) number of the phone at the middle of each frame; -1 where there is none."""
+    found = np.full(frames, -1)
+    middles = (np.arange(frames) + 0.5) / rate
+    for name, start, end in row.extras.get("segments", ()):
+        found[(middles >= start) & (middles < end)] = list(SEGMENTS).index(name)
+    return found
+
+
+SYSTEM = System(
+    name="hubert",
+    title="HuBERT",
+    row="B3, B4",
+    differs="a small Transformer over log-mels at 25 Hz",
+    check=check_hubert,
+    settings=HubertConfig,
+    measures="masked accuracy beside chance; how pure in phones the units of each iteration are",
+    targets=(
+        Target("masked accuracy over three times chance", lambda f: f["iteration2.masked_accuracy"] > 3 * f["chance"]),
+        Target(
+            "purity rises from the first targets to the second", lambda f: f["iteration1.purity"] > f["mfcc.purity"]
+        ),
+        Target("and once more after them", lambda f: f["iteration2.purity"] > f["iteration1.purity"]),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run hubert --sentences 600 --test-sentences 60 --set steps=300",
+            {
+                "chance": 0.02,
+                "iteration1.masked_accuracy": 0.209,
+                "iteration2.masked_accuracy": 0.141,
+                "mfcc.purity": 0.537,
+                "iteration1.purity": 0.575,
+                "iteration2.purity": 0.466,
+            },
+        ),
+    ),
+)
