@@ -14,7 +14,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Plan, Span
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -61,7 +61,7 @@ def marks_first(automaton: Automaton, rng: np.random.Generator) -> int:
 
 def prompt_of(line: Line, vocabulary: Vocabulary, rng: np.random.Generator) -> np.ndarray:
     plan = random_plan(*line, vocabulary, rng)
-    return render_prompt(Plan(plan.task, plan.source, plan.target, plan.flags, plan.conditions), vocabulary)
+    return render_prompt(SequenceSpec(plan.task, plan.source, plan.target, plan.flags, plan.conditions), vocabulary)
 
 
 def ids_of_item(kind: str, vocabulary: Vocabulary) -> int:
@@ -212,13 +212,13 @@ def test_output_limits_count_items(line: Line) -> None:
 
 
 def test_a_limit_of_nothing_still_lets_one_item_through() -> None:
-    prompt = render_prompt(Plan("lm", "en"), own())
+    prompt = render_prompt(SequenceSpec("lm", "en"), own())
     automaton = Automaton(own(), prompt, max_new_tokens=100, output_limits=[0])
     assert len(walk(automaton, np.random.default_rng(0), content_first)) == 3
 
 
 def units_prompt(count: int) -> np.ndarray:
-    return render_prompt(Plan("slm", "en", outputs=(Span("units", np.arange(count)),)), own())
+    return render_prompt(SequenceSpec("slm", "en", outputs=(Span("units", np.arange(count)),)), own())
 
 
 def test_a_prefix_goes_on_before_it_ends() -> None:
@@ -240,7 +240,9 @@ def test_a_prefix_counts_towards_the_limit() -> None:
 
 def test_a_prompt_may_end_inside_a_frame() -> None:
     vocabulary = own()
-    plan = Plan("slm", "en", None, ("<out:codes>",), (), (Span("units", [1]), Span("codes", [[1, 2, 3], [4, 5, 4]])))
+    plan = SequenceSpec(
+        "slm", "en", None, ("<out:codes>",), (), (Span("units", [1]), Span("codes", [[1, 2, 3], [4, 5, 4]]))
+    )
     ids = render(plan, vocabulary).ids[:-4]  # without two codes, the closer and the end
     automaton = Automaton(vocabulary, ids, max_new_tokens=10)
     assert automaton.allowed() == tuple(vocabulary.block_ranges("codes", 1))
@@ -248,14 +250,14 @@ def test_a_prompt_may_end_inside_a_frame() -> None:
 
 
 def test_a_whole_sequence_is_finished() -> None:
-    ids = render(Plan("lm", "en", outputs=(Span("text", [5]),)), own()).ids
+    ids = render(SequenceSpec("lm", "en", outputs=(Span("text", [5]),)), own()).ids
     automaton = Automaton(own(), ids, max_new_tokens=0)
     assert automaton.finished and automaton.allowed() == ()
 
 
 def test_codebooks_follow_by_position_and_close_at_frames_only() -> None:
     vocabulary, rng = own(), np.random.default_rng(4)
-    prompt = render_prompt(Plan("slm", "en", None, ("<out:codes>",)), vocabulary)
+    prompt = render_prompt(SequenceSpec("slm", "en", None, ("<out:codes>",)), vocabulary)
     automaton = Automaton(vocabulary, prompt, max_new_tokens=500)
     while automaton.allowed() != tuple(vocabulary.block_ranges("codes", 0)):
         automaton.advance(uniformly(automaton, rng))
@@ -298,7 +300,7 @@ def test_a_copy_goes_its_own_way() -> None:
 
 def test_roles_of_a_host_are_never_text() -> None:
     vocabulary = VOCABULARIES["viewing"]
-    automaton = Automaton(vocabulary, render_prompt(Plan("lm", "en"), vocabulary), max_new_tokens=9)
+    automaton = Automaton(vocabulary, render_prompt(SequenceSpec("lm", "en"), vocabulary), max_new_tokens=9)
     assert automaton.allowed() == ((0, 1), (3, 50))
     automaton.advance(3)
     automaton.advance(vocabulary.control("</text>"))
@@ -306,26 +308,26 @@ def test_roles_of_a_host_are_never_text() -> None:
 
 
 def test_an_id_that_is_not_allowed_is_a_defect_of_the_caller() -> None:
-    automaton = Automaton(own(), render_prompt(Plan("lm", "en"), own()), max_new_tokens=9)
+    automaton = Automaton(own(), render_prompt(SequenceSpec("lm", "en"), own()), max_new_tokens=9)
     with pytest.raises(AssertionError, match="is not allowed here"):
         automaton.advance(own().eos)
 
 
 def test_a_stream_the_model_lacks_is_named() -> None:
     vocabulary = Vocabulary.build(text=TEXT, languages=["en"])
-    prompt = render_prompt(Plan("tts", "en", conditions=(Span("text", [5]),)), vocabulary)
+    prompt = render_prompt(SequenceSpec("tts", "en", conditions=(Span("text", [5]),)), vocabulary)
     with pytest.raises(InputError, match="this model has no units; its streams are text"):
         Automaton(vocabulary, prompt, max_new_tokens=9)
 
 
 def test_a_prompt_without_its_generate_mark_is_refused() -> None:
-    prompt = render_prompt(Plan("lm", "en"), own())[:-1]
+    prompt = render_prompt(SequenceSpec("lm", "en"), own())[:-1]
     with pytest.raises(InputError, match="stops before its generate mark"):
         Automaton(own(), prompt, max_new_tokens=9)
 
 
 def spoken(vocabulary: Vocabulary, outputs: tuple[Span, ...] = ()) -> np.ndarray:
-    plan = Plan("tts", "en", None, ("<out:codes>",), (Span("text", np.asarray([5, 6])),), outputs)
+    plan = SequenceSpec("tts", "en", None, ("<out:codes>",), (Span("text", np.asarray([5, 6])),), outputs)
     return render(plan, vocabulary).ids[:-1] if outputs else render_prompt(plan, vocabulary)
 
 

@@ -15,12 +15,18 @@ import pytest
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.generation.generate import score
 from unitok.pipelines.backends.choose import recognizer_of, synthesizer_of
-from unitok.pipelines.backends.interfaces import FunctionRecognizer, FunctionSynthesizer, Heard, Recognizer, Synthesizer
+from unitok.pipelines.backends.interfaces import (
+    FunctionRecognizer,
+    FunctionSynthesizer,
+    Recognizer,
+    Synthesizer,
+    Transcript,
+)
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
 
@@ -42,7 +48,7 @@ def test_an_n_best_list_is_distinct_sorted_and_scored_as_teacher_forcing_scores_
     assert 1 < len(heard) <= 4
     assert len({" ".join(one.text.split()) for one in heard}) == len(heard)
     assert [one.logprob for one in heard] == sorted((one.logprob for one in heard), reverse=True)
-    plan = Plan("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
+    plan = SequenceSpec("asr", "en", conditions=(Span("units", model.units_of([sound])[0]),))
     asked = model.token_request(PromptRequest(plan=plan))
     prompt, automaton = asked.prompt, asked.automaton
     assert automaton is not None
@@ -69,7 +75,7 @@ def test_unitok_translates_and_speaks() -> None:
 def test_any_function_is_a_backend_and_must_return_what_it_promises() -> None:
     recognizer = FunctionRecognizer(function=lambda samples, lang: [f"{len(samples)} {lang}", "b", "b"])
     assert recognizer.recognize([np.zeros(5, np.float32)], lang="en", n_best=3) == [
-        [Heard(text="5 en"), Heard(text="b")]
+        [Transcript(text="5 en"), Transcript(text="b")]
     ]
     with pytest.raises(InputError, match="best first"):
         FunctionRecognizer(function=lambda samples, lang: []).recognize([np.zeros(5)], lang="en")

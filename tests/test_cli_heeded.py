@@ -282,7 +282,7 @@ MUST_CHANGE: dict[str, tuple[str, ...]] = {
         "--device h100", "--vocabulary 9000", "--document 100", "--processes 2", "--set decoder.width=128",
     ),
     "nbest {m} {s} -o {out} --snr 10": (
-        "--size 2", "--beams 6", "--temperature 1", "--limit 1", "--split test", "--snr 0", "--seed 5", "--target de",
+        "--size 2", "--beams 6", "--temperature 1", "--limit 1", "--split test", "--snr 0", "--seed 5",
     ),
     "evaluate {m} {s}": ("--split train", "--limit 1", "--safety 2"),
     "manifest {table} -o {out}": ("--lang de", "--test-share 0.9", "--columns text=spoken"),

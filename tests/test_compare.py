@@ -22,7 +22,7 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
@@ -193,7 +193,9 @@ def test_a_cascade_in_batches_is_the_cascade_one_by_one(run: Path) -> None:
     model = Model.load(run / "arms/cascade-0/model")
     bench = Evaluation(model=model, shards=Shards.open(run / "shards"))
     pairs = bench.pairs("test", "units", "text_ids")[:2]
-    heard, _ = answers(bench, [Plan("asr", bench.lang(a)) for a, _ in pairs], [a for a, _ in pairs], latent=False)
+    heard, _ = answers(
+        bench, [SequenceSpec("asr", bench.lang(a)) for a, _ in pairs], [a for a, _ in pairs], latent=False
+    )
     texts, used = translated(bench, heard, pairs)
     cascade = model.cascade()
     for (a, b), text in zip(pairs, texts):

@@ -29,12 +29,12 @@ from unitok.nbest.prompting import (
     read_answer,
     tap_prompt,
 )
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok.pipelines.router import Call, Router
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_training.data.documents import Document
 from unitok_training.evaluation.metrics import bleu
@@ -62,7 +62,9 @@ def wrong_lists(target: str | None = None) -> list[NBest]:
     for index, text in enumerate(SENTENCES):
         spoilt = text.replace("house", "heute").replace("books", "buy")
         texts = [spoilt, spoilt.replace("the", "she"), spoilt.replace("now", "two")]
-        hypotheses = tuple(Heard(text=one, logprob=-1.0 - n, tokens=6) for n, one in enumerate(dict.fromkeys(texts)))
+        hypotheses = tuple(
+            Transcript(text=one, logprob=-1.0 - n, tokens=6) for n, one in enumerate(dict.fromkeys(texts))
+        )
         found.append(NBest(id=str(index), lang="en", target=target, hypotheses=hypotheses, reference=text))
     return found
 
@@ -74,8 +76,10 @@ def test_held_to_the_list_every_answer_is_of_the_list() -> None:
     assert correction_scores(lists, answers)["outside_list_share"] == 0
     near = Corrector(model, closest=True).correct(lists)
     assert all(answer in one.texts for answer, one in zip(near, lists))
-    empty = NBest(id="e", lang="en", hypotheses=(Heard(text=""), Heard(text=" ")))
-    late = replace(empty, hypotheses=(*empty.hypotheses, Heard(text="the green house")), reference="the green house")
+    empty = NBest(id="e", lang="en", hypotheses=(Transcript(text=""), Transcript(text=" ")))
+    late = replace(
+        empty, hypotheses=(*empty.hypotheses, Transcript(text="the green house")), reference="the green house"
+    )
     assert Corrector(model).correct([empty]) == Corrector(model, most=2).correct([late]) == [""]
     with pytest.raises(InputError, match="a hypothesis to learn from"):
         train_corrector(model, [late], QUICK, most=2)
@@ -86,7 +90,7 @@ def test_held_to_the_list_every_answer_is_of_the_list() -> None:
 def test_the_trie_allows_exactly_the_listed_texts() -> None:
     model = tiny_model()
     vocabulary, encode = model.vocabulary, model.tokenizers.text.encode
-    prompt = render_prompt(Plan("ger", "en", conditions=(Span("hyp", np.asarray(encode("the"))),)), vocabulary)
+    prompt = render_prompt(SequenceSpec("ger", "en", conditions=(Span("hyp", np.asarray(encode("the"))),)), vocabulary)
     choices = [encode("the green house"), encode("the green"), encode("we buy")]
     automaton = ListedAutomaton(vocabulary, prompt, choices)
     made: set[tuple[int, ...]] = set()
@@ -132,7 +136,9 @@ def test_translations_of_a_list_become_one() -> None:
 def test_bleu_of_the_first_of_the_majority_and_of_the_best() -> None:
     texts = ["we buy one book now", "she sings the green books now", "she sings the old books now"]
     lists = [
-        NBest(id="a", lang="en", target="de", hypotheses=tuple(Heard(text=one) for one in texts), reference=texts[2])
+        NBest(
+            id="a", lang="en", target="de", hypotheses=tuple(Transcript(text=one) for one in texts), reference=texts[2]
+        )
     ]
     found = {name: scores["bleu"] for name, scores in translation_scores(lists).items()}
     assert majority(lists[0]) == texts[1]
@@ -185,7 +191,7 @@ def test_a_frozen_model_answers_in_context_and_never_sees_the_answer() -> None:
 
 def test_noise_vectors_say_how_a_list_disagrees_and_learn_with_the_model() -> None:
     model, lists = tiny_model(), wrong_lists()
-    agreed = NBest(id="a", lang="en", hypotheses=(Heard(text="now"), Heard(text="now")), reference="now")
+    agreed = NBest(id="a", lang="en", hypotheses=(Transcript(text="now"), Transcript(text="now")), reference="now")
     assert not list_differences(model, replace(agreed, hypotheses=agreed.hypotheses[:1]), 5).any()
     assert not list_differences(model, agreed, 5).any()
     assert list_differences(model, lists[0], 5).norm() > 0
@@ -345,7 +351,9 @@ def test_a_trained_router_sends_paraphrases_to_the_right_tool() -> None:
     def document(index: int) -> Document:
         text, call = rows[index % len(rows)]
         answer = Span("tool", np.asarray(encode(str(call))))
-        made = render(Plan("route", "en", conditions=(model.text_span(text),), outputs=(answer,)), model.vocabulary)
+        made = render(
+            SequenceSpec("route", "en", conditions=(model.text_span(text),), outputs=(answer,)), model.vocabulary
+        )
         return Document(ids=made.ids, loss_weight=made.loss_weight, task=0)
 
     finetune(model.decoder, document, replace(QUICK, steps=60), pad=model.vocabulary.pad)

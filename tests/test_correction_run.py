@@ -19,7 +19,7 @@ from unitok.model import Model
 from unitok.nbest.collect import MakingOptions, make_lists, translated, utterances
 from unitok.nbest.lists import ListOptions, read_lists
 from unitok.pipelines.backends.choose import recognizer_of
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok.pipelines.backends.own import UnitokTranslator
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
@@ -32,7 +32,7 @@ from unitok_training.experiments.correction import (
     run_correction,
     settings_of,
 )
-from unitok_training.experiments.error_injection import SHARES, spoilt
+from unitok_training.experiments.error_injection import SHARES, with_errors
 from unitok_training.runs.stage_graph import run_stage, stage_key
 
 TINY = CorrectionConfig(
@@ -100,7 +100,7 @@ def test_more_errors_keep_those_there_are(run: Path) -> None:
     lists = [
         replace(one, reference=" ".join([one.reference or ""] * 20)) for one in read_lists(run / "out/scored.jsonl")
     ]
-    texts = [spoilt(lists, share, seed=0) for share in (0.0, *SHARES, 1.0)]
+    texts = [with_errors(lists, share, seed=0) for share in (0.0, *SHARES, 1.0)]
     words = [[text[one.id].split() for one in lists] for text in texts]
     assert texts[0] == {one.id: one.reference for one in lists}
     wrong = [[word != own for word, own in zip(sum(some, []), sum(words[0], []))] for some in words]
@@ -123,7 +123,7 @@ def test_lists_of_a_cascade_are_translations_of_what_was_heard(run: Path) -> Non
         texts = [translate(text, "en", "de") for text in heard[one.id].texts if text.strip()]
         assert {basic(text) for text in one.texts} == {basic(text) for text in texts} or not texts
         assert one.hypotheses[0].logprob == heard[one.id].hypotheses[0].logprob
-    silent = (Heard(text=" ", logprob=-1.0), Heard(text="", logprob=-2.0))
+    silent = (Transcript(text=" ", logprob=-1.0), Transcript(text="", logprob=-2.0))
     assert translated(model, silent, "en", "de") == silent[:1]
 
 

@@ -16,7 +16,7 @@ from unitok_training.experiments.demo import plan as demo_plan
 from unitok_training.experiments.demo.calibration import calibration
 from unitok_training.experiments.demo.costs import COSTS, recordings_of, run_seconds, stage_seconds
 from unitok_training.experiments.demo.measure import Measurement, measure, seconds_of
-from unitok_training.experiments.demo.plan import PATIENCE, Asked, DemoPlan, plan_demo
+from unitok_training.experiments.demo.plan import PATIENCE, DemoOptions, DemoPlan, plan_demo
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages
 from unitok_training.experiments.demo.sizes import SIZES, described
 from unitok_training.recipes.decoder import load_recipe
@@ -102,7 +102,7 @@ def test_a_measurement_chooses_and_the_plan_says_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Measurement, units: str, size: str
 ) -> None:
     asked, said = measured_as(monkeypatch, found, units), list[str]()
-    plan = plan_demo(tmp_path, Asked(threads=2, seed=3), report=said.append)
+    plan = plan_demo(tmp_path, DemoOptions(threads=2, seed=3), report=said.append)
     precision = "fp32" if units == "none" else "bf16"
     assert plan.size == size and asked == [precision]
     data = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
@@ -121,38 +121,40 @@ def test_a_plan_is_continued_and_replayed_without_measuring_again(
     asked = measured_as(monkeypatch, PLAIN)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first = plan_demo(tmp_path / "a", Asked(overrides=("train.window=64",), threads=2))
+    first = plan_demo(tmp_path / "a", DemoOptions(overrides=("train.window=64",), threads=2))
     asked.clear()
-    again = plan_demo(tmp_path / "a", Asked())
-    same = plan_demo(tmp_path / "a", Asked(size=first.size, overrides=("train.window=64",), languages=("en", "de")))
-    other = plan_demo(tmp_path / "b", Asked(), file=tmp_path / "a" / "plan.json")
+    again = plan_demo(tmp_path / "a", DemoOptions())
+    same = plan_demo(
+        tmp_path / "a", DemoOptions(size=first.size, overrides=("train.window=64",), languages=("en", "de"))
+    )
+    other = plan_demo(tmp_path / "b", DemoOptions(), file=tmp_path / "a" / "plan.json")
     assert first == again == same == other and asked == []
     sized = DemoPlan.load(tmp_path / "a" / "plan.json").config
-    assert Asked(size=first.size, overrides=("train.window=64",), threads=2).config(first.size) == sized
+    assert DemoOptions(size=first.size, overrides=("train.window=64",), threads=2).config(first.size) == sized
 
 
 def test_what_contradicts_a_plan_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measured_as(monkeypatch, QUIET)
-    plan_demo(tmp_path, Asked(size="M", threads=2))
+    plan_demo(tmp_path, DemoOptions(size="M", threads=2))
     assert asked == [], "a size that is asked for needs no measurement"
     before = (tmp_path / "plan.json").read_bytes()
     for wanted, words in {
-        Asked(size="L"): "plans size M and L is asked for: choose another folder with -o, or remove .*plan.json",
-        Asked(quick=True): "plans quick False and True",
-        Asked(seed=1): "plans seed 0 and 1",
-        Asked(manifest="m.jsonl"): "plans manifest None and m.jsonl",
-        Asked(languages=("en",)): "plans languages en de and en is",
-        Asked(overrides=("train.steps=1",)): "plans the overrides none and train.steps=1",
+        DemoOptions(size="L"): "plans size M and L is asked for: choose another folder with -o, or remove .*plan.json",
+        DemoOptions(quick=True): "plans quick False and True",
+        DemoOptions(seed=1): "plans seed 0 and 1",
+        DemoOptions(manifest="m.jsonl"): "plans manifest None and m.jsonl",
+        DemoOptions(languages=("en",)): "plans languages en de and en is",
+        DemoOptions(overrides=("train.steps=1",)): "plans the overrides none and train.steps=1",
     }.items():
         with pytest.raises(InputError, match=words):
             plan_demo(tmp_path, wanted)
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(InputError, match="plans threads 2 and 5 is asked for: leave that out"):
-        plan_demo(other, Asked(threads=5), file=tmp_path / "plan.json")
-    plan_demo(other, Asked(size="S"))
+        plan_demo(other, DemoOptions(threads=5), file=tmp_path / "plan.json")
+    plan_demo(other, DemoOptions(size="S"))
     with pytest.raises(InputError, match="is another plan than"):
-        plan_demo(other, Asked(), file=tmp_path / "plan.json")
+        plan_demo(other, DemoOptions(), file=tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
@@ -164,7 +166,7 @@ def _changed(path: Path, change: dict[str, object]) -> Path:
 
 
 def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
-    plan_demo(tmp_path, Asked(size="S"))
+    plan_demo(tmp_path, DemoOptions(size="S"))
     path = tmp_path / "plan.json"
     settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     for change, words in (
@@ -181,28 +183,28 @@ def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
             DemoPlan.load(_changed(path, change))
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="is no plan of the demo"):
-        plan_demo(tmp_path, Asked())
+        plan_demo(tmp_path, DemoOptions())
 
 
 def test_a_run_that_goes_on_without_bfloat16_units_computes_in_float32_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured_as(monkeypatch, QUIET)
-    plan_demo(tmp_path, Asked(size="M", threads=2))
+    plan_demo(tmp_path, DemoOptions(size="M", threads=2))
     measured_as(monkeypatch, QUIET, "none")
     said: list[str] = []
-    plan = plan_demo(tmp_path, Asked(threads=4), report=said.append)
+    plan = plan_demo(tmp_path, DemoOptions(threads=4), report=said.append)
     assert (plan.config.precision, plan.config.threads) == ("fp32", 4)
     assert [line.partition(":")[0] for line in said[:2]] == ["threads was 2 and is 4", "precision was bf16 and is fp32"]
-    assert plan_demo(tmp_path, Asked(precision="bf16")).config.precision == "bf16", "asked for, it is done"
+    assert plan_demo(tmp_path, DemoOptions(precision="bf16")).config.precision == "bf16", "asked for, it is done"
     (tmp_path / "b").mkdir()
     said.clear()
-    plan_demo(tmp_path / "b", Asked(), file=tmp_path / "plan.json", report=said.append)
+    plan_demo(tmp_path / "b", DemoOptions(), file=tmp_path / "plan.json", report=said.append)
     assert "has no units for" in said[-1]
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan_demo(tmp_path, Asked(size="M"))
+    plan_demo(tmp_path, DemoOptions(size="M"))
     for words, message in (
         (["--size", "XL"], "size is 'XL': choose from S, M, L"),
         (["--size", "l"], "plans size M and L is asked for"),

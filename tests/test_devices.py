@@ -45,7 +45,7 @@ from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton, merge
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.checkpoint.background import BackgroundSaver, lock_pages
@@ -266,7 +266,7 @@ def test_a_long_answer_of_units_and_codes_keeps_the_memory_of_a_short_one() -> N
         ],
         languages=("en",),
     )
-    plan = Plan("tts", "en", flags=("<out:codes>",), conditions=(Span("text", np.arange(4)),))
+    plan = SequenceSpec("tts", "en", flags=("<out:codes>",), conditions=(Span("text", np.arange(4)),))
     prompt = render_prompt(plan, vocabulary)
     automaton = Automaton(vocabulary, prompt, max_new_tokens=4000, aligned=True)
     table, states, random = MaskTable(vocabulary.size, torch.device("cpu")), set(), np.random.default_rng(0)

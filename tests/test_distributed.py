@@ -13,7 +13,7 @@ import torch
 
 from tests.support.launching import torchrun
 from unitok_training.checkpoint.state import latest_checkpoint, list_checkpoints, read_checkpoint
-from unitok_training.trainer.distributed import WORKER, World, buckets, rest_workers, world_from_environment
+from unitok_training.trainer.distributed import WORKER, World, buckets, wait_for_gloo_threads, world_from_environment
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,8 +168,8 @@ def test_a_world_ends_when_the_threads_of_its_connections_sleep() -> None:
     begun, thread = threading.Event(), threading.Thread(target=work)
     thread.start()
     begun.wait()
-    assert not rest_workers(seconds=0.05) and not ended
-    assert rest_workers() and ended
+    assert not wait_for_gloo_threads(seconds=0.05) and not ended
+    assert wait_for_gloo_threads() and ended
     thread.join()
 
 

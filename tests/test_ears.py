@@ -16,7 +16,7 @@ from tests.test_evaluation import rows, tiny_judge
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_training.evaluation.ear_scores import Heard, KnownVoices, ear_figures
+from unitok_training.evaluation.ear_scores import EarReading, KnownVoices, ear_figures
 from unitok_training.evaluation.ears.dnsmos import Dnsmos
 from unitok_training.evaluation.ears.find import find_ears, package_folder
 from unitok_training.evaluation.ears.interfaces import Ears
@@ -95,8 +95,8 @@ def test_figures_of_recordings(ears: Ears) -> None:
     sounds = {0: speech(2.0, seed=1), 1: speech(2.0, seed=1), 2: speech(2.0, seed=8)}
     voices = KnownVoices({"anna": [0, 1], "bob": [2]}, sounds.__getitem__, RATE)
 
-    def heard(row: int, speaker: str | None, own: int | None) -> Heard:
-        return Heard(audio=[sounds[row]], sample_rate=RATE, texts=["the house"], speakers=[speaker], rows=[own])
+    def heard(row: int, speaker: str | None, own: int | None) -> EarReading:
+        return EarReading(audio=[sounds[row]], sample_rate=RATE, texts=["the house"], speakers=[speaker], rows=[own])
 
     figures, read = ear_figures(ears, heard(0, "anna", 0), voices)
     assert figures.keys() == {"count", "wer", "similarity", "similarity_impostor", "dnsmos"} and len(read) == 1
@@ -108,7 +108,7 @@ def test_figures_of_recordings(ears: Ears) -> None:
     nobody, _ = ear_figures(ears, heard(2, None, None), voices)
     assert "similarity" not in nobody and nobody["dnsmos"] > 1.0
     unsaid, _ = ear_figures(
-        ears, Heard(audio=[sounds[0]], sample_rate=RATE, texts=["um"], speakers=[None], rows=[None]), voices
+        ears, EarReading(audio=[sounds[0]], sample_rate=RATE, texts=["um"], speakers=[None], rows=[None]), voices
     )
     assert "wer" not in unsaid
     assert ear_figures(Ears(), heard(0, "anna", 0), voices) == ({"count": 1}, [])

@@ -18,7 +18,7 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training.evaluation.asr_scorer import Judge, SpeakerClassifier
+from unitok_training.evaluation.asr_scorer import AsrScorer, SpeakerClassifier
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
 from unitok_vocoder.vocoder import Vocoder
@@ -57,12 +57,12 @@ def rows(folder: Path) -> list[Row]:
     return found
 
 
-def tiny_judge() -> Judge:
+def tiny_judge() -> AsrScorer:
     torch.manual_seed(0)
     network = CtcNetwork(CtcNetworkConfig(width=16, blocks=1, alphabet=tuple("abcdefgh ")))
     recordings = [speech(seed=seed) for seed in range(4)]
     speakers = SpeakerClassifier.train(recordings, ["anna", "bob", "anna", "bob"])
-    return Judge(CtcEncoder(network, MelConfig(), 1), speakers)
+    return AsrScorer(CtcEncoder(network, MelConfig(), 1), speakers)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_speakers_are_told_apart_on_reference_audio() -> None:
 def test_a_judge_is_the_same_after_saving(tmp_path: Path) -> None:
     judge = tiny_judge()
     judge.save(tmp_path / "judge")
-    again = Judge.load(tmp_path / "judge")
+    again = AsrScorer.load(tmp_path / "judge")
     recordings = [speech(0.8, seed=5), speech(0.5, seed=6)]
     assert again.transcribe(recordings) == judge.transcribe(recordings)
     assert again.speakers is not None and judge.speakers is not None

@@ -28,7 +28,7 @@ from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.lists import NBest, Recording, read_lists, write_lists
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import read_manifest
@@ -39,10 +39,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.text.huggingface import HostText
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.experiments.demo.plan import PLAN, Asked, plan_demo
+from unitok_training.experiments.demo.plan import PLAN, DemoOptions, plan_demo
 from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
@@ -144,7 +144,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     speaking = Vocoder(mel, model.vocoder.units, model.vocoder.voices)
     tiny_model(vocoder=speaking, info={"tasks": list(TOKEN_VARIANTS)}).save(place / "model")
     chosen = [row for row in rows if row.split == "train"][:6]
-    judge = Judge.train(
+    judge = AsrScorer.train(
         [row.load(RATE) for row in chosen],
         [row.text or "" for row in chosen],
         ["anna", "karl"] * 3,
@@ -265,7 +265,7 @@ def test_parts_beside_the_decoder(tmp_path: Path) -> None:
 def test_lists(tmp_path: Path) -> None:
     """What is written is documented, the examples are read, and the defaults are those of the table."""
     one = NBest(
-        id="a", lang="en", target="de", reference="r", hypotheses=(Heard(text="t", logprob=-1.0, tokens=2),),
+        id="a", lang="en", target="de", reference="r", hypotheses=(Transcript(text="t", logprob=-1.0, tokens=2),),
         recording=Recording(id="b", snr=5.0, seed=1),
     )  # fmt: skip
     write_lists(tmp_path / "l.jsonl", [one])
@@ -275,7 +275,7 @@ def test_lists(tmp_path: Path) -> None:
     (tmp_path / "e.jsonl").write_text(section.split("```jsonl\n")[1].split("```")[0], encoding="utf-8")
     scored, plain = read_lists(tmp_path / "e.jsonl")
     assert scored.split == "dev" and plain.split == "test" and plain.reference is None and plain.target is None
-    assert plain.hypotheses == (Heard(text="the dog", logprob=0.0, tokens=1), Heard(text="a dog"))
+    assert plain.hypotheses == (Transcript(text="the dog", logprob=0.0, tokens=1), Transcript(text="a dog"))
     assert read_lists(tmp_path / "l.jsonl")[0] == one and plain.recording is None
     for line in ('{"id": "a", "lang": "en", "hypotheses": []}', '{"lang": "en", "hypotheses": ["x"]}', "[]"):
         (tmp_path / "bad.jsonl").write_text(f"\n{line}\n", encoding="utf-8")
@@ -299,7 +299,7 @@ def test_figures(root: Path, tmp_path: Path) -> None:
     run = Evaluation(
         model=Model.load(root / "model"),
         shards=Shards.open(root / "shards"),
-        judge=Judge.load(root / "judge"),
+        judge=AsrScorer.load(root / "judge"),
         ears=tiny_ears(tmp_path / "ears"),
     )
     metrics = evaluate(run).metrics
@@ -320,7 +320,7 @@ def test_figures(root: Path, tmp_path: Path) -> None:
 
 
 def test_plan(tmp_path: Path) -> None:
-    plan = plan_demo(tmp_path, Asked(size="S"), report=lambda line: None)
+    plan = plan_demo(tmp_path, DemoOptions(size="S"), report=lambda line: None)
     measured = replace(plan, measurement={"ctc": 0.2}, seconds={"units": 70.0})
     measured.save(tmp_path / PLAN)
     compare("plan.json", json_keys(tmp_path / PLAN))

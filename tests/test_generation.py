@@ -15,7 +15,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 VOCABULARY = toy_shards.vocabulary()
 LIMIT = 16
@@ -31,7 +31,7 @@ def decoder() -> Decoder:
 
 def prompts() -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    plans = [Plan("asr", "en", conditions=(Span("units", random.integers(0, 16, n)),)) for n in (3, 9, 5, 1)]
+    plans = [SequenceSpec("asr", "en", conditions=(Span("units", random.integers(0, 16, n)),)) for n in (3, 9, 5, 1)]
     return [render_prompt(plan, VOCABULARY) for plan in plans]
 
 

@@ -24,7 +24,7 @@ from tests.support.toy_plans import (
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -50,24 +50,24 @@ def hyp(*ids: int) -> Span:
 # A number is a text piece; what stands after the bar has loss.
 WORKED = {
     "asr": (
-        Plan("asr", EN, conditions=(units(1, 8, 5),), outputs=(text(20, 21),)),
+        SequenceSpec("asr", EN, conditions=(units(1, 8, 5),), outputs=(text(20, 21),)),
         "<bos> <asr> <lang:en> <units> <u:1> <u:8> <u:5> </units> <gen:text> | 20 21 </text> <eos>",
     ),
     "asr from codes": (
-        Plan("asr", EN, conditions=(codes((1, 2, 3), (4, 5, 0)),), outputs=(text(20),)),
+        SequenceSpec("asr", EN, conditions=(codes((1, 2, 3), (4, 5, 0)),), outputs=(text(20),)),
         "<bos> <asr> <lang:en> <codes> <a0:1> <a1:2> <a2:3> <a0:4> <a1:5> <a2:0> </codes> "
         "<gen:text> | 20 </text> <eos>",
     ),
     "asr from vectors with keywords": (
-        Plan("asr", EN, conditions=(Span("kw", np.array([9])), Span("lat", np.zeros(3))), outputs=(text(20),)),
+        SequenceSpec("asr", EN, conditions=(Span("kw", np.array([9])), Span("lat", np.zeros(3))), outputs=(text(20),)),
         "<bos> <asr> <lang:en> <kw> 9 </kw> <lats> <lat> <lat> <lat> </lats> <gen:text> | 20 </text> <eos>",
     ),
     "tts": (
-        Plan("tts", EN, None, ("<out:units>",), (text(20),), (units(1, 8),)),
+        SequenceSpec("tts", EN, None, ("<out:units>",), (text(20),), (units(1, 8),)),
         "<bos> <tts> <lang:en> <out:units> <text> 20 </text> <gen:units> | <u:1> <u:8> </units> <eos>",
     ),
     "tts to codes with a voice": (
-        Plan(
+        SequenceSpec(
             "tts",
             EN,
             None,
@@ -79,15 +79,15 @@ WORKED = {
         "<gen:units> | <u:1> </units> <gen:codes> <a0:7> <a1:7> <a2:4> </codes> <eos>",
     ),
     "s2tt": (
-        Plan("s2tt", DE, EN, conditions=(units(3),), outputs=(text(20),)),
+        SequenceSpec("s2tt", DE, EN, conditions=(units(3),), outputs=(text(20),)),
         "<bos> <s2tt> <lang:de> <lang:en> <units> <u:3> </units> <gen:text> | 20 </text> <eos>",
     ),
     "s2st": (
-        Plan("s2st", DE, EN, ("<out:units>",), (units(3),), (units(1, 8),)),
+        SequenceSpec("s2st", DE, EN, ("<out:units>",), (units(3),), (units(1, 8),)),
         "<bos> <s2st> <lang:de> <lang:en> <out:units> <units> <u:3> </units> <gen:units> | <u:1> <u:8> </units> <eos>",
     ),
     "s2st to codes with a voice": (
-        Plan(
+        SequenceSpec(
             "s2st",
             DE,
             EN,
@@ -99,78 +99,80 @@ WORKED = {
         "<gen:units> | <u:1> </units> <gen:codes> <a0:1> <a1:1> <a2:1> </codes> <eos>",
     ),
     "s2st chained": (
-        Plan("s2st", DE, EN, ("<chain>", "<out:units>"), (units(3),), (text(30), text(20), units(1))),
+        SequenceSpec("s2st", DE, EN, ("<chain>", "<out:units>"), (units(3),), (text(30), text(20), units(1))),
         "<bos> <s2st> <lang:de> <lang:en> <chain> <out:units> <units> <u:3> </units> "
         "<gen:text> | 30 </text> <gen:text> 20 </text> <gen:units> <u:1> </units> <eos>",
     ),
     "chat": (
-        Plan("chat", EN, conditions=(units(9, 4),), outputs=(text(20), text(21), units(6))),
+        SequenceSpec("chat", EN, conditions=(units(9, 4),), outputs=(text(20), text(21), units(6))),
         "<bos> <chat> <lang:en> <units> <u:9> <u:4> </units> "
         "<gen:text> | 20 </text> <then> <gen:text> 21 </text> <then> <gen:units> <u:6> </units> <eos>",
     ),
     "mt": (
-        Plan("mt", DE, EN, conditions=(text(30, 31),), outputs=(text(20),)),
+        SequenceSpec("mt", DE, EN, conditions=(text(30, 31),), outputs=(text(20),)),
         "<bos> <mt> <lang:de> <lang:en> <text> 30 31 </text> <gen:text> | 20 </text> <eos>",
     ),
     "lm": (
-        Plan("lm", EN, outputs=(text(20, 21, 22),)),
+        SequenceSpec("lm", EN, outputs=(text(20, 21, 22),)),
         "<bos> <lm> <lang:en> <gen:text> | 20 21 22 </text> <eos>",
     ),
     "slm": (
-        Plan("slm", EN, outputs=(units(1, 8),)),
+        SequenceSpec("slm", EN, outputs=(units(1, 8),)),
         "<bos> <slm> <lang:en> <gen:units> | <u:1> <u:8> </units> <eos>",
     ),
     "slm with a prompt": (
-        Plan("slm", EN, outputs=(units(1, 8, 3),), forced=2),
+        SequenceSpec("slm", EN, outputs=(units(1, 8, 3),), forced=2),
         "<bos> <slm> <lang:en> <gen:units> <u:1> <u:8> | <u:3> </units> <eos>",
     ),
     "ger": (
-        Plan("ger", EN, conditions=(hyp(5), hyp(6, 7)), outputs=(text(20),)),
+        SequenceSpec("ger", EN, conditions=(hyp(5), hyp(6, 7)), outputs=(text(20),)),
         "<bos> <ger> <lang:en> <hyp> 5 </hyp> <hyp> 6 7 </hyp> <gen:text> | 20 </text> <eos>",
     ),
     "gtr": (
-        Plan("gtr", DE, EN, conditions=(hyp(5), hyp(6)), outputs=(text(20),)),
+        SequenceSpec("gtr", DE, EN, conditions=(hyp(5), hyp(6)), outputs=(text(20),)),
         "<bos> <gtr> <lang:de> <lang:en> <hyp> 5 </hyp> <hyp> 6 </hyp> <gen:text> | 20 </text> <eos>",
     ),
     "ger behind noise vectors": (
-        Plan("ger", EN, conditions=(Span("lat", np.zeros(2)), hyp(5)), outputs=(text(20),)),
+        SequenceSpec("ger", EN, conditions=(Span("lat", np.zeros(2)), hyp(5)), outputs=(text(20),)),
         "<bos> <ger> <lang:en> <lats> <lat> <lat> </lats> <hyp> 5 </hyp> <gen:text> | 20 </text> <eos>",
     ),
     "route": (
-        Plan("route", EN, conditions=(text(5, 6),), outputs=(Span("tool", np.array([20, 21])),)),
+        SequenceSpec("route", EN, conditions=(text(5, 6),), outputs=(Span("tool", np.array([20, 21])),)),
         "<bos> <route> <lang:en> <text> 5 6 </text> <gen:tool> | 20 21 </tool> <eos>",
     ),
     "turn": (
-        Plan("turn", EN, conditions=(units(3, 1), text(9)), outputs=(Span("state", np.array([2])),)),
+        SequenceSpec("turn", EN, conditions=(units(3, 1), text(9)), outputs=(Span("state", np.array([2])),)),
         "<bos> <turn> <lang:en> <units> <u:3> <u:1> </units> <text> 9 </text> <gen:state> | <stop> </state> <eos>",
     ),
     "sid": (
-        Plan("sid", EN, conditions=(Span("lat", np.zeros(2)),), outputs=(text(20),)),
+        SequenceSpec("sid", EN, conditions=(Span("lat", np.zeros(2)),), outputs=(text(20),)),
         "<bos> <sid> <lang:en> <lats> <lat> <lat> </lats> <gen:text> | 20 </text> <eos>",
     ),
     "prosody": (
-        Plan("prosody", EN, conditions=(units(3, 1),), outputs=(text(20),)),
+        SequenceSpec("prosody", EN, conditions=(units(3, 1),), outputs=(text(20),)),
         "<bos> <prosody> <lang:en> <units> <u:3> <u:1> </units> <gen:text> | 20 </text> <eos>",
     ),
     "cap": (
-        Plan("cap", EN, conditions=(Span("lat", np.zeros(1)),), outputs=(text(20, 21),)),
+        SequenceSpec("cap", EN, conditions=(Span("lat", np.zeros(1)),), outputs=(text(20, 21),)),
         "<bos> <cap> <lang:en> <lats> <lat> </lats> <gen:text> | 20 21 </text> <eos>",
     ),
     "ask": (
-        Plan("ask", EN, conditions=(Span("lat", np.zeros(1)), text(9)), outputs=(text(20),)),
+        SequenceSpec("ask", EN, conditions=(Span("lat", np.zeros(1)), text(9)), outputs=(text(20),)),
         "<bos> <ask> <lang:en> <lats> <lat> </lats> <text> 9 </text> <gen:text> | 20 </text> <eos>",
     ),
     "asr of the second of two recordings, the first with its text": (
-        Plan("asr", EN, conditions=(Span("lat", np.zeros(1)), text(9), Span("lat", np.zeros(2))), outputs=(text(20),)),
+        SequenceSpec(
+            "asr", EN, conditions=(Span("lat", np.zeros(1)), text(9), Span("lat", np.zeros(2))), outputs=(text(20),)
+        ),
         "<bos> <asr> <lang:en> <lats> <lat> </lats> <text> 9 </text> <lats> <lat> <lat> </lats> "
         "<gen:text> | 20 </text> <eos>",
     ),
     "ilm": (
-        Plan("ilm", EN, outputs=(text(20, 21), units(1, 8), text(22))),
+        SequenceSpec("ilm", EN, outputs=(text(20, 21), units(1, 8), text(22))),
         "<bos> <ilm> <lang:en> | <text> 20 21 <units> <u:1> <u:8> <text> 22 <eos>",
     ),
     "ilm with a prompt": (
-        Plan("ilm", EN, outputs=(text(20, 21), units(1)), forced=2),
+        SequenceSpec("ilm", EN, outputs=(text(20, 21), units(1)), forced=2),
         "<bos> <ilm> <lang:en> <text> 20 21 | <units> <u:1> <eos>",
     ),
 }
@@ -181,7 +183,7 @@ def spelled(ids: np.ndarray, vocabulary: Vocabulary) -> list[str]:
 
 
 @pytest.mark.parametrize(("plan", "line"), WORKED.values(), ids=WORKED)
-def test_worked_line_and_its_loss(plan: Plan, line: str) -> None:
+def test_worked_line_and_its_loss(plan: SequenceSpec, line: str) -> None:
     given, learnt = (part.split() for part in line.split("|"))
     rendered = render(plan, own())
     assert spelled(rendered.ids, own()) == given + learnt
@@ -190,12 +192,12 @@ def test_worked_line_and_its_loss(plan: Plan, line: str) -> None:
 
 
 @pytest.mark.parametrize(("plan", "line"), WORKED.values(), ids=WORKED)
-def test_a_prompt_is_what_has_no_loss(plan: Plan, line: str) -> None:
+def test_a_prompt_is_what_has_no_loss(plan: SequenceSpec, line: str) -> None:
     given = line.split("|")[0].split()
-    prompt = Plan(plan.task, plan.source, plan.target, plan.flags, plan.conditions)
+    prompt = SequenceSpec(plan.task, plan.source, plan.target, plan.flags, plan.conditions)
     if plan.forced:
         first = plan.outputs[0]
-        prompt = Plan(plan.task, plan.source, outputs=(Span(first.kind, first.content[: plan.forced]),))
+        prompt = SequenceSpec(plan.task, plan.source, outputs=(Span(first.kind, first.content[: plan.forced]),))
     assert spelled(render_prompt(prompt, own()), own()) == given
 
 
@@ -250,7 +252,7 @@ def test_ids_that_parse_whole_render_to_themselves(seed: int) -> None:
 
 def test_a_second_codec_in_a_span_keeps_its_name() -> None:
     vocabulary = grown()
-    plan = Plan("asr", "fr", conditions=(Span("codes", np.array([[512, 3]]), "encodec"),), outputs=(text(69),))
+    plan = SequenceSpec("asr", "fr", conditions=(Span("codes", np.array([[512, 3]]), "encodec"),), outputs=(text(69),))
     rendered = render(plan, vocabulary)
     assert spelled(rendered.ids, vocabulary)[3:7] == ["<codes>", "<encodec.a0:512>", "<encodec.a1:3>", "</codes>"]
     assert parse(rendered.ids, vocabulary).plan() == plan
@@ -259,21 +261,21 @@ def test_a_second_codec_in_a_span_keeps_its_name() -> None:
 def test_units_that_view_a_codec_share_its_ids() -> None:
     vocabulary = viewing()
     span = Span("voice", np.array([[3, 1, 0]]))
-    plan = Plan("tts", EN, None, ("<out:codes>",), (span, text(20)), (units(3), codes((3, 1, 0))))
+    plan = SequenceSpec("tts", EN, None, ("<out:codes>",), (span, text(20)), (units(3), codes((3, 1, 0))))
     names = spelled(render(plan, vocabulary).ids, vocabulary)
     assert names.count("<a0:3>") == 3
     assert parse(render(plan, vocabulary).ids, vocabulary).plan() == plan
 
 
 def test_empty_spans_survive() -> None:
-    plan = Plan("tts", EN, None, ("<out:codes>",), (text(),), (units(), Span("codes", np.zeros((0, 3)))))
+    plan = SequenceSpec("tts", EN, None, ("<out:codes>",), (text(),), (units(), Span("codes", np.zeros((0, 3)))))
     assert parse(render(plan, own()).ids, own()).plan() == plan
 
 
 def test_a_codec_with_one_codebook_keeps_its_frames() -> None:
     info = type(SECOND)("mono", "codes", "m", SECOND.frame_rate, (16,))
     vocabulary = own().append_stream(info)
-    plan = Plan("asr", EN, conditions=(Span("codes", np.array([[1], [2]]), "mono"),), outputs=(text(4),))
+    plan = SequenceSpec("asr", EN, conditions=(Span("codes", np.array([[1], [2]]), "mono"),), outputs=(text(4),))
     assert parse(render(plan, vocabulary).ids, vocabulary).plan() == plan
 
 
@@ -286,7 +288,7 @@ def test_outputs_of_flags() -> None:
 
 def bad(**changes: object) -> Callable[[], object]:
     fields = {"task": "asr", "source": EN, "conditions": (units(1),), "outputs": (text(5),), **changes}
-    return lambda: render(Plan(**fields), own())  # type: ignore[arg-type]
+    return lambda: render(SequenceSpec(**fields), own())  # type: ignore[arg-type]
 
 
 def broken(*tokens: str | int) -> Callable[[], object]:
@@ -319,7 +321,7 @@ ASR = ("<bos>", "<asr>", "<lang:en>")
         (bad(task="ilm", conditions=(), outputs=(text(),)), "no span empty"),
         (bad(task="ilm", conditions=(), outputs=()), "no outputs to learn"),
         (lambda: Span("song", np.array([1])), "unknown span kind 'song'"),
-        (lambda: render_prompt(Plan("asr", EN, outputs=(units(1),)), own()), "gives text; the plan has units"),
+        (lambda: render_prompt(SequenceSpec("asr", EN, outputs=(units(1),)), own()), "gives text; the plan has units"),
         (broken(), "position 0: expected <bos>, found the end"),
         (broken("<asr>"), "position 0: expected <bos>, found <asr>"),
         (broken("<bos>", "<lang:en>"), "unknown task 'lang:en'"),
@@ -347,4 +349,4 @@ def test_what_is_refused(make: Callable[[], object], message: str) -> None:
 def test_text_must_not_hold_a_hosts_control_id() -> None:
     assert TEXT.cardinalities[0] > 2
     with pytest.raises(InputError, match="id of bos, eos or pad"):
-        render(Plan("lm", EN, outputs=(text(5, 2, 6),)), viewing())
+        render(SequenceSpec("lm", EN, outputs=(text(5, 2, 6),)), viewing())

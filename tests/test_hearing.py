@@ -22,10 +22,10 @@ from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
-from unitok.nbest.audio_context import Hearing, encoder_of, hearing_of, places
+from unitok.nbest.audio_context import AudioContext, encoder_of, hearing_of, places
 from unitok.nbest.collect import MakingOptions, make_lists, utterances
 from unitok.nbest.lists import NBest, Recording, read_lists, write_lists
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name, split = f"{kind}-{seed}", "train" if seed < 4 else "test"
             write_audio(root / f"{name}.wav", tone(kind, seed), RATE)
             rows.append({"id": name, "audio": f"{name}.wav", "text": text, "lang": "en", "split": split})
-            heard = tuple(Heard(text=one, logprob=-1.0 - n) for n, one in enumerate(SAID))
+            heard = tuple(Transcript(text=one, logprob=-1.0 - n) for n, one in enumerate(SAID))
             made_from = Recording(id=name, snr=20.0, seed=1)
             lists.append(NBest(id=name, lang="en", hypotheses=heard, reference=text, split=split, recording=made_from))
     (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -109,7 +109,7 @@ def test_frames_are_of_the_recording_as_it_was_heard(place: Path) -> None:
     write_lists(place / "made.jsonl", made)
     again = read_lists(place / "made.jsonl")
     assert [one.recording for one in again] == [Recording(id=name, snr=5.0, seed=7) for name in ("0-4", "1-4")]
-    hearing = Hearing(encoder, model.parts.get("none"), {one.id: one for one in found})  # type: ignore[arg-type]
+    hearing = AudioContext(encoder, model.parts.get("none"), {one.id: one for one in found})  # type: ignore[arg-type]
     plain = replace(again[0], id="0-3", recording=None)
     noisy, clean = hearing.frames([again[0], plain])
 

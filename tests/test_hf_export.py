@@ -33,7 +33,7 @@ from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
@@ -92,9 +92,9 @@ def prompts(model: Model) -> tuple[list[np.ndarray], list[str]]:
     units = "".join(names[token] for token in spoken)
     text = model.text_span("das haus  steht")
     plans = [
-        Plan("mt", "de", "en", (), (text,)),
-        Plan("asr", "en", None, (), (speech,)),
-        Plan("lm", "de", None, (), (), (model.text_span("heute"),)),
+        SequenceSpec("mt", "de", "en", (), (text,)),
+        SequenceSpec("asr", "en", None, (), (speech,)),
+        SequenceSpec("lm", "de", None, (), (), (model.text_span("heute"),)),
     ]
     ids = [render_prompt(plan, model.vocabulary) for plan in plans]
     typed = []

@@ -28,7 +28,7 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe
@@ -70,7 +70,9 @@ def steps(recipe: LatentRecipe, count: int, **changes: Any) -> LatentRecipe:
 def test_vectors_that_are_embedding_rows_say_the_same_as_ids() -> None:
     model = tiny_model()
     words = np.asarray(model.tokenizers.text.encode("the green house stands"))
-    plans = [Plan("mt", "en", "de", conditions=(Span("text", part),)) for part in (words, words[:3], words[::-1])]
+    plans = [
+        SequenceSpec("mt", "en", "de", conditions=(Span("text", part),)) for part in (words, words[:3], words[::-1])
+    ]
     prompts = [render_prompt(plan, model.vocabulary) for plan in plans]
     rows = model.decoder.embedding.detach()
     given, holes = [], []
@@ -96,7 +98,7 @@ def test_vectors_that_are_embedding_rows_say_the_same_as_ids() -> None:
 def test_prompts_with_equal_holes_share_nothing_behind_them() -> None:
     """A common beginning is computed once, but placeholders are equal where vectors are not."""
     model = tiny_model()
-    prompt = render_prompt(Plan("asr", "en", conditions=(Span("lat", np.zeros(30)),)), model.vocabulary)
+    prompt = render_prompt(SequenceSpec("asr", "en", conditions=(Span("lat", np.zeros(30)),)), model.vocabulary)
     places = np.flatnonzero(prompt == model.vocabulary.control("<lat>"))
     random = torch.Generator().manual_seed(0)
     given = [PromptVectors(torch.randn(30, 32, generator=random), places) for _ in range(3)]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.tiny_model import RATE, speech, tiny_model
-from unitok.generation.long_audio import Cutting, Transcript, cut, find_pause, join_texts, merge_texts
-from unitok.requests.prompt_request import PromptRequest, SpokenPiece
-from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, Spoken, build_sentences, synthesize
+from unitok.generation.long_audio import Cutting, JoinedTranscript, cut, find_pause, join_texts, merge_texts
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk
+from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, ToyUtterance, build_sentences, synthesize
 from unitok_tokenizers.corpora.toy_oracle import Oracle
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "a", "house", "book", "green"]
@@ -145,7 +145,7 @@ def test_merging_keeps_case_punctuation_and_scripts_without_spaces() -> None:
 # -- the oracle: toy speech whose words are known ----------------------------------------------------------------
 
 
-def spoken_stream(count: int, pause: float, seed: int = 0) -> tuple[np.ndarray, str, list[Spoken]]:
+def spoken_stream(count: int, pause: float, seed: int = 0) -> tuple[np.ndarray, str, list[ToyUtterance]]:
     """Sentences by one voice one after another, with `pause` seconds between them."""
     random = np.random.default_rng(seed)
     texts = [one.text("qaa") for one in build_sentences(train=count, test=0, dev=0, seed=seed)]
@@ -157,7 +157,7 @@ def spoken_stream(count: int, pause: float, seed: int = 0) -> tuple[np.ndarray, 
 
 def heard_by_oracle(samples: np.ndarray, cutting: Cutting) -> tuple[str, list[int]]:
     oracle = Oracle(TRAIN_VOICES[:1], ("qaa",))
-    transcript, overlaps = Transcript(SAMPLE_RATE), []
+    transcript, overlaps = JoinedTranscript(SAMPLE_RATE), []
     blocks = (samples[start : start + 60_000] for start in range(0, len(samples), 60_000))
     for piece in cut(blocks, SAMPLE_RATE, cutting):
         transcript.add(piece, oracle.hear(piece.samples, "qaa").text)
@@ -185,7 +185,7 @@ def test_every_word_of_forty_minutes_is_kept_once(pause: float) -> None:
     length, rounds = len(samples) / SAMPLE_RATE, int(2400 * SAMPLE_RATE / len(samples)) + 1
     every = [(word, a + turn * length, b + turn * length) for turn in range(rounds) for word, a, b in words]
     assert rounds * length > 2400
-    transcript, cuts, overlaps = Transcript(SAMPLE_RATE), 0, 0
+    transcript, cuts, overlaps = JoinedTranscript(SAMPLE_RATE), 0, 0
     for piece in cut((samples for _ in range(rounds)), SAMPLE_RATE):
         begin, end = piece.start / SAMPLE_RATE, (piece.start + len(piece.samples)) / SAMPLE_RATE
         inside = [(word, a >= begin and b <= end) for word, a, b in every if b > begin and a < end]
@@ -203,8 +203,8 @@ def test_a_long_recording_is_transcribed_piece_by_piece(tmp_path: Path) -> None:
     samples = np.concatenate([speech(9.0), np.zeros(8000, np.float32), speech(9.0, 1)])
     result = model.transcribe(samples, lang="en")
     assert [line.split(":")[0] for line in result.trace] == ["0.0 s + 9.2 s", "9.2 s + 9.2 s"]
-    pieces = [SpokenPiece(piece.samples) for piece in model.listener(RATE, overlap=True).pieces([samples])]
-    plans = [Plan("asr", "en", conditions=(span,)) for span, _ in model.heard(pieces)]
+    pieces = [SpokenChunk(piece.samples) for piece in model.listener(RATE, overlap=True).pieces([samples])]
+    plans = [SequenceSpec("asr", "en", conditions=(span,)) for span, _ in model.heard(pieces)]
     first, second = model.run([PromptRequest(plan=plan) for plan in plans])
     assert result.text == join_texts(first.text or "", second.text or "")
     assert np.array_equal(result.ids, np.concatenate([first.ids, second.ids]))

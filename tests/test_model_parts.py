@@ -17,7 +17,7 @@ from unitok.huggingface.weights import load_core
 from unitok.model import Model
 from unitok.nbest.correction import Corrector
 from unitok.nbest.lists import NBest
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.errors import InputError
 from unitok_training.finetune.corrector_training import noise_vectors_of
 
@@ -47,7 +47,9 @@ def test_a_noise_vector_and_cross_attention_come_back(tmp_path: Path) -> None:
         with beside.attend(one.decoder, frames, [5, 2]):
             found.append(logits(one.decoder))
     assert torch.equal(*found) and not torch.equal(found[0], logits(model.decoder))
-    lists = [NBest(id="a", lang="en", hypotheses=(Heard(text="the green house"), Heard(text="we buy two books")))]
+    lists = [
+        NBest(id="a", lang="en", hypotheses=(Transcript(text="the green house"), Transcript(text="we buy two books")))
+    ]
     answers = []
     for one in (model, again):
         noise = one.parts["noise_vector"]

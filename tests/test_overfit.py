@@ -17,7 +17,7 @@ from unitok.generation.generate import generate
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
@@ -42,7 +42,7 @@ def rows_for(key: str) -> list[dict[str, Any]]:
     ]
 
 
-def prompt_and_answer(plan: Plan, vocabulary: Any) -> tuple[np.ndarray, np.ndarray]:
+def prompt_and_answer(plan: SequenceSpec, vocabulary: Any) -> tuple[np.ndarray, np.ndarray]:
     """What generation is given and the ids it should add; tasks without a condition are given a beginning."""
     ids = render(plan, vocabulary).ids
     prompt = render_prompt(replace(plan, outputs=()), vocabulary)

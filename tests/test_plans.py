@@ -15,7 +15,7 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
@@ -49,8 +49,8 @@ def source(
     )
 
 
-def same(first: Plan, second: Plan) -> bool:
-    def spans(plan: Plan) -> list[Any]:
+def same(first: SequenceSpec, second: SequenceSpec) -> bool:
+    def spans(plan: SequenceSpec) -> list[Any]:
         return [(s.kind, s.stream, s.content.tolist()) for s in (*plan.conditions, *plan.outputs)]
 
     head = (first.task, first.source, first.target, first.flags) == (
@@ -62,7 +62,7 @@ def same(first: Plan, second: Plan) -> bool:
     return head and spans(first) == spans(second)
 
 
-def by_text(plan: Plan, place: int = 0) -> list[int]:
+def by_text(plan: SequenceSpec, place: int = 0) -> list[int]:
     return plan.outputs[place].content.tolist()
 
 

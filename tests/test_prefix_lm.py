@@ -34,7 +34,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.loop import TrainConfig, train
@@ -132,12 +132,14 @@ def test_training_and_generation_give_the_same_part(line: tuple[str, tuple[str, 
 def test_a_rendered_example_knows_what_is_given() -> None:
     vocabulary = own()
     for plan in (
-        Plan("asr", "en", conditions=(Span("units", np.arange(6)),), outputs=(Span("text", np.arange(30, 34)),)),
-        Plan("slm", "en", outputs=(Span("units", np.arange(5)),), forced=2),
-        Plan("ilm", "en", outputs=(Span("text", np.arange(30, 33)), Span("units", np.arange(4)))),
+        SequenceSpec(
+            "asr", "en", conditions=(Span("units", np.arange(6)),), outputs=(Span("text", np.arange(30, 34)),)
+        ),
+        SequenceSpec("slm", "en", outputs=(Span("units", np.arange(5)),), forced=2),
+        SequenceSpec("ilm", "en", outputs=(Span("text", np.arange(30, 33)), Span("units", np.arange(4)))),
     ):
         rendered = render(plan, vocabulary)
-        bare = render_prompt(Plan(plan.task, plan.source, conditions=plan.conditions), vocabulary)
+        bare = render_prompt(SequenceSpec(plan.task, plan.source, conditions=plan.conditions), vocabulary)
         assert rendered.prefix_length == parse(rendered.ids, vocabulary).start == len(bare)
         assert not rendered.loss_weight[: rendered.prefix_length].any(), "nothing is predicted that is seen"
 
@@ -161,7 +163,7 @@ def test_generation_computes_what_training_does() -> None:
 
 def test_the_beginning_of_an_answer_is_not_what_is_given() -> None:
     model = prefix_model()
-    begun = Plan("slm", "en", outputs=(Span("units", np.arange(6)),))
+    begun = SequenceSpec("slm", "en", outputs=(Span("units", np.arange(6)),))
     (result,) = model.run([PromptRequest(plan=begun)])
     prompt = render_prompt(begun, model.vocabulary)
     automaton = model.token_request(PromptRequest(plan=begun)).automaton

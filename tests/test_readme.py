@@ -22,7 +22,7 @@ from tools.file_tree import HEADING, file_tree, repository_folders, tree_names
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.fitting.ctc import CtcConfig
 
 LITERAL = os.environ.get("UNITOK_DOCS") == "literal"
@@ -92,7 +92,7 @@ def desk(tmp_path: Path) -> Path:
     prepare_shards(rows, tokenizers(), folder / "runs/demo/shards")
     tokenizers().save(folder / "runs/demo/tokenizers")
     chosen = [row for row in rows if row.split == "train"][:8]
-    judge = Judge.train(
+    judge = AsrScorer.train(
         [row.load(RATE) for row in chosen],
         [row.text or "" for row in chosen],
         [row.speaker for row in chosen],

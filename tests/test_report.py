@@ -14,7 +14,7 @@ import pytest
 
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import write_json
-from unitok_training.reports.demo import LINES, Line, judge_line, write_html
+from unitok_training.reports.demo import LINES, ResultRow, judge_line, write_html
 from unitok_training.reports.html import png
 
 METRICS: dict[str, Any] = {
@@ -70,7 +70,7 @@ def test_verdicts_take_their_controls_into_account() -> None:
     assert verdict("lm.ppl") is True and verdict("ilm.cloze_accuracy") is True
     assert verdict("judge.control_noise_wer") is True
     assert verdict("mt.bleu") is None
-    reported = judge_line(Line(title="t", key="lm.ppl"), METRICS)
+    reported = judge_line(ResultRow(title="t", key="lm.ppl"), METRICS)
     assert reported is not None and reported.met is None
 
 

@@ -19,7 +19,7 @@ from unitok.nbest.lists import ListOptions, NBest, distinct, read_lists, write_l
 from unitok.nbest.pseudo_likelihood import cloze, hidden_both_ways, pseudo_logprobs
 from unitok.nbest.rescoring import Features, Weights, best, combine, density_ratio, lm_scores, rescore, tune
 from unitok.nbest.rescoring_head import RescoringHead, last_states
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.nbest import (
     Terms,
@@ -38,8 +38,8 @@ from unitok_training.trainer.optimizer import OptimConfig
 WORDS = ["the", "green", "house", "stands", "here", "today"]
 
 
-def heard(*texts: str) -> tuple[Heard, ...]:
-    return tuple(Heard(text=text, logprob=-1.0 - index, tokens=4) for index, text in enumerate(texts))
+def heard(*texts: str) -> tuple[Transcript, ...]:
+    return tuple(Transcript(text=text, logprob=-1.0 - index, tokens=4) for index, text in enumerate(texts))
 
 
 def some_list(seed: int = 0, size: int = 4) -> NBest:
@@ -50,12 +50,14 @@ def some_list(seed: int = 0, size: int = 4) -> NBest:
     for _ in range(size):
         words = [str(random.choice(WORDS)) if random.random() < 0.4 else word for word in reference]
         texts.append(" ".join(word for word in words if random.random() > 0.1) or "the")
-    hypotheses = [Heard(text=text, logprob=float(-random.uniform(1, 9)), tokens=5) for text in texts]
+    hypotheses = [Transcript(text=text, logprob=float(-random.uniform(1, 9)), tokens=5) for text in texts]
     return NBest(id=f"l{seed}", lang="en", hypotheses=distinct(hypotheses), reference=" ".join(reference))
 
 
 def test_lists_are_distinct_after_the_normalizer_and_survive_their_file(tmp_path: Path) -> None:
-    found = distinct([Heard(text="b", logprob=-2), Heard(text="A cat.", logprob=-1), Heard(text="a cat", logprob=-3)])
+    found = distinct(
+        [Transcript(text="b", logprob=-2), Transcript(text="A cat.", logprob=-1), Transcript(text="a cat", logprob=-3)]
+    )
     assert [one.text for one in found] == ["A cat.", "b"]
     lists = [some_list(seed) for seed in range(3)]
     assert write_lists(tmp_path / "l.jsonl", lists) == 3

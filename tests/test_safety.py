@@ -22,7 +22,7 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.evaluation.safety import (
     check_safety,
     ends_in_a_loop,
@@ -64,7 +64,7 @@ def test_the_automaton_knows_what_it_cut(line: tuple[str, tuple[str, ...]]) -> N
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_result_says_why_it_stopped(beams: int) -> None:
-    plan = Plan("asr", "en", conditions=(Span("units", np.arange(6)),))
+    plan = SequenceSpec("asr", "en", conditions=(Span("units", np.arange(6)),))
     narrow = tiny_model(limits=Limits(text_per_unit=0.01, floor=4))
     (cut,) = narrow.run([PromptRequest(plan=plan)], beams=beams)
     assert cut.finish_reason == "length" and len(cut.outputs[0]) == 4
@@ -77,7 +77,7 @@ def test_a_result_says_why_it_stopped(beams: int) -> None:
 def test_running_out_of_positions_is_a_length_too() -> None:
     model = tiny_model(limits=Limits(units_per_text=1e4))
     text = Span("text", np.full(model.decoder.config.max_positions - 20, 300))
-    plan = Plan("tts", "en", flags=("<out:units>",), conditions=(text,))
+    plan = SequenceSpec("tts", "en", flags=("<out:units>",), conditions=(text,))
     found = model.run(seeded([PromptRequest(plan=plan)] * 8, 0), sampling=Sampling())
     room = max(len(one.ids) for one in found)
     assert room < 20 and {one.finish_reason for one in found} == {"eos", "length"}
@@ -85,7 +85,7 @@ def test_running_out_of_positions_is_a_length_too() -> None:
 
 
 def test_several_draws_of_a_request_are_drawn_apart_whatever_their_batches() -> None:
-    model, requests = tiny_model(), seeded([PromptRequest(plan=Plan("slm", "en"))] * 12, 0)
+    model, requests = tiny_model(), seeded([PromptRequest(plan=SequenceSpec("slm", "en"))] * 12, 0)
     found = model.run(requests, sampling=Sampling(), batch=4)
     assert len({tuple(one.ids.tolist()) for one in found}) >= 10
     again = model.run(requests, sampling=Sampling(), batch=5)
@@ -122,7 +122,7 @@ def made(model: Model, content: list[int], reason: str = "eos", text: str = "wor
 
 def test_bad_outputs_are_recognized() -> None:
     model = tiny_model(limits=Limits(text_per_text=0.0, floor=30))
-    plan = Plan("mt", "en", "de", conditions=(Span("text", np.arange(4)),))
+    plan = SequenceSpec("mt", "en", "de", conditions=(Span("text", np.arange(4)),))
     fine, endless = made(model, [1, 2, 3]), made(model, [7] * 40, "length")
     assert not is_empty(fine) and not is_runaway(model, plan, fine) and not is_endless_loop(fine)
     assert is_endless_loop(endless) and not is_endless_loop(made(model, [7] * 40))

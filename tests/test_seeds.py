@@ -22,7 +22,7 @@ from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import GenerationConfig, Request
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.seeds import LARGEST_SEED, check_seed, named_seed, read_seed, spread
 from unitok_training.recipes.decoder import load_recipe
 
@@ -152,7 +152,7 @@ def test_the_library_says_the_same(seed: object, model: Model, tmp_path: Path) -
     calls = [
         lambda: check_seed(seed),
         lambda: model.synthesize("we", lang="en", sampling=DRAWN, seed=seed),  # type: ignore[arg-type]
-        lambda: model.run([PromptRequest(plan=Plan("lm", "en"))], seed=seed, sampling=GREEDY),  # type: ignore[arg-type]
+        lambda: model.run([PromptRequest(plan=SequenceSpec("lm", "en"))], seed=seed, sampling=GREEDY),  # type: ignore[arg-type]
         lambda: list(model.stream("lm", source="en", config=GenerationConfig(seed=seed, sampling=DRAWN))),  # type: ignore[arg-type]
         lambda: import_hf(tmp_path, tmp_path / "out", seed=seed),  # type: ignore[arg-type]
         lambda: ListOptions(seed=seed),  # type: ignore[arg-type]

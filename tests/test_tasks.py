@@ -10,7 +10,7 @@ from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS
 from unitok_tokenizers.grammar.tasks.registry import ALIASES, TASKS, VARIANTS
 from unitok_training.data.latent_tasks import SHOWN
@@ -39,7 +39,7 @@ def test_every_combination_of_its_flags_renders_parses_and_ends(name: str) -> No
             rendered = render(plan, VOCABULARY)
             parsed = parse(rendered.ids, VOCABULARY)
             assert parsed.complete and parsed.plan() == plan and rendered.loss_weight.sum() > 0
-        prompt = render_prompt(Plan(name, plan.source, plan.target, flags, plan.conditions), VOCABULARY)
+        prompt = render_prompt(SequenceSpec(name, plan.source, plan.target, flags, plan.conditions), VOCABULARY)
         automaton = Automaton(VOCABULARY, prompt, max_new_tokens=64)
         ids: list[int] = []
         while not ids or ids[-1] != VOCABULARY.eos:

@@ -25,7 +25,7 @@ from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 
 pytest.importorskip("sentencex", reason="texts of several sentences need sentencex")
 
@@ -215,8 +215,8 @@ def test_a_run_of_words_is_cut_where_the_model_expects_ends(model: Model) -> Non
         rest = np.asarray([*model.tokenizers.text.encode(text), closing])
         return float(score(model.decoder, [prompt], [rest])[0].sum(dtype=np.float64))
 
-    prompt = render_prompt(Plan("lm", "en"), model.vocabulary)
-    closing = int(render(Plan("lm", "en", outputs=(model.text_span("we"),)), model.vocabulary).ids[-2])
+    prompt = render_prompt(SequenceSpec("lm", "en"), model.vocabulary)
+    closing = int(render(SequenceSpec("lm", "en", outputs=(model.text_span("we"),)), model.vocabulary).ids[-2])
     found = cut_at_likely_ends(speaker, " ".join(words), "en", longest)
     assert "".join(found) == " ".join(words) and len(found) > 1
     best, ways = -np.inf, list[str]()

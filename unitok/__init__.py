@@ -32,7 +32,7 @@ _EXPORTS = {
     "beam_search": "unitok.generation.beam_search",
     "Vocabulary": "unitok_tokenizers.grammar.vocabulary",
     "StreamInfo": "unitok_tokenizers.grammar.streams",
-    "Plan": "unitok_tokenizers.grammar.sequence",
+    "SequenceSpec": "unitok_tokenizers.grammar.sequence",
     "Span": "unitok_tokenizers.grammar.sequence",
     "render": "unitok_tokenizers.grammar.render",
     "parse": "unitok_tokenizers.grammar.parse",

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from unitok.generation.long_audio import Transcript
+from unitok.generation.long_audio import JoinedTranscript
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
 from unitok.model_directory import read_model
@@ -20,14 +20,14 @@ from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import answer_text, stream_text
-from unitok.requests.prompt_request import PromptRequest, SpokenPiece, Voice
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice
 from unitok.requests.request import GenerationConfig, Request, check_request
 from unitok.requests.runner import RequestRunner
 from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.base import OUT_CODES
 
 PIECES_AT_ONCE = 8
@@ -40,7 +40,7 @@ NOTHING = Result(text="", texts=("",))
 class _Prompt:
     """What all pieces of a recording are asked with."""
 
-    plan: Callable[..., Plan]
+    plan: Callable[..., SequenceSpec]
     """Makes a plan, given its `conditions`."""
     before: tuple[Span, ...] = ()
     """Conditions that stand before the piece: a voice prompt."""
@@ -100,7 +100,7 @@ class TaskModel(RequestRunner):
         rate = self.listening_rate(request.front_end)
         pieces = self.listener(rate, overlap=False).pieces(sample_blocks(request.audio, rate))
         asked = self._asked(request)
-        requests = (asked.of(*self.heard([SpokenPiece(one.samples)], request.front_end)[0]) for one in pieces)
+        requests = (asked.of(*self.heard([SpokenChunk(one.samples)], request.front_end)[0]) for one in pieces)
         return stream_requests(self, requests, sampling=config.sampling, seed=config.seed)
 
     def prompt_request(self, request: Request) -> PromptRequest:
@@ -132,7 +132,7 @@ class TaskModel(RequestRunner):
             voice = request.audio  # a translation keeps the speaker's
         coded = OUT_CODES in flags
         return _Prompt(
-            plan=partial(Plan, request.task, request.source, request.target, flags),
+            plan=partial(SequenceSpec, request.task, request.source, request.target, flags),
             before=self.voice_prompt(voice) if coded else (),
             voice=None if coded else self.voice_vector(voice),
             limit=request.config.max_tokens,
@@ -147,11 +147,11 @@ class TaskModel(RequestRunner):
         if request.spec.speaks and not len(self.spoken(request.audio, rate, seconds=0.1)):
             return NOTHING
         overlap = request.spec.long_audio == "overlap"
-        asked, transcript, results = self._asked(request), Transcript(rate), list[Result]()
+        asked, transcript, results = self._asked(request), JoinedTranscript(rate), list[Result]()
         listener = self.listener(rate, overlap=overlap)
         pieces = listener.pieces(sample_blocks(request.audio, rate))
         while group := list(islice(pieces, PIECES_AT_ONCE)):
-            given = self.heard([SpokenPiece(piece.samples) for piece in group], request.front_end)
+            given = self.heard([SpokenChunk(piece.samples) for piece in group], request.front_end)
             requests = [asked.of(span, vectors) for span, vectors in given]
             answers = self.run(requests, sampling=config.sampling, beams=config.beams, seed=config.seed)
             for piece, result in zip(group, answers):
@@ -174,10 +174,10 @@ class TaskModel(RequestRunner):
     ) -> list[Result]:
         """`transcribe` for several short recordings, which are read whole; an empty text where nothing is spoken."""
         rate = self.listening_rate(front_end) if not all(map(is_tokens, audio)) else 0
-        given = [one if is_tokens(one) else SpokenPiece(self.spoken(one, rate)) for one in audio]
-        said = [not isinstance(one, SpokenPiece) or len(one.samples) > 0 for one in given]
+        given = [one if is_tokens(one) else SpokenChunk(self.spoken(one, rate)) for one in audio]
+        said = [not isinstance(one, SpokenChunk) or len(one.samples) > 0 for one in given]
         heard = self.heard([one for one, there in zip(given, said) if there], front_end)
-        plans = [(Plan("asr", lang, conditions=(span,)), vectors) for span, vectors in heard]
+        plans = [(SequenceSpec("asr", lang, conditions=(span,)), vectors) for span, vectors in heard]
         answers = iter(self.run([PromptRequest(plan=plan, vectors=vectors) for plan, vectors in plans], beams=beams))
         return [next(answers) if there else NOTHING for there in said]
 

@@ -19,7 +19,7 @@ from unitok.nbest.lists import NBest
 from unitok.nbest.pseudo_likelihood import pseudo_logprobs
 from unitok.nbest.rescoring import rescore
 from unitok.nbest.rescoring_head import last_states
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok.pipelines.dialogue import Coordinator
 from unitok.requests.request import GenerationConfig
 from unitok.results import Result
@@ -36,7 +36,9 @@ RANDOMLY = GenerationConfig(sampling=DRAWN)
 TEXT = "the green house stands here"
 LISTS = [
     NBest(
-        id="a", lang="en", hypotheses=tuple(Heard(text=one, logprob=-1.0 - n, tokens=4) for n, one in enumerate(texts))
+        id="a",
+        lang="en",
+        hypotheses=tuple(Transcript(text=one, logprob=-1.0 - n, tokens=4) for n, one in enumerate(texts)),
     )
     for texts in (("the green house", "the green house stands", "she sings"), ("we buy two books", "we buy now"))
 ]

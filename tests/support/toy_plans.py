@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import settings
 
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.base import STATES
 from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
@@ -80,7 +80,7 @@ def random_span(kind: str, vocabulary: Vocabulary, rng: np.random.Generator) -> 
     return Span(kind, rng.integers(lowest, info.cardinalities[0], size=count), info.name)
 
 
-def random_plan(task: str, flags: tuple[str, ...], vocabulary: Vocabulary, rng: np.random.Generator) -> Plan:
+def random_plan(task: str, flags: tuple[str, ...], vocabulary: Vocabulary, rng: np.random.Generator) -> SequenceSpec:
     """A plan of a line, with any of its conditions in any order."""
     line = TASKS[task]
     kinds = output_kinds(task, flags)
@@ -89,7 +89,7 @@ def random_plan(task: str, flags: tuple[str, ...], vocabulary: Vocabulary, rng: 
         kinds = kinds[: int(rng.integers(1, 6))]
     conditions = rng.choice(line.conditions, size=int(rng.integers(1, 4))) if line.conditions else ()
     source, target = (str(code) for code in rng.choice(vocabulary.languages, size=2))
-    return Plan(
+    return SequenceSpec(
         task,
         source,
         target if line.languages == 2 else None,

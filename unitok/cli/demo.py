@@ -11,7 +11,7 @@ from unitok.cli.options import add_precision, refuse_idle, seed_option
 from unitok.cli.stages import shown_stages
 
 if TYPE_CHECKING:
-    from unitok_training.experiments.demo.plan import Asked
+    from unitok_training.experiments.demo.plan import DemoOptions
 
 
 def add_commands(commands: Any) -> None:
@@ -34,12 +34,12 @@ def add_commands(commands: Any) -> None:
     parser.set_defaults(run=run, watched=False)
 
 
-def asked(options: argparse.Namespace) -> Asked:
+def asked(options: argparse.Namespace) -> DemoOptions:
     """What the options ask for, and the environment."""
     from unitok_tokenizers.compute import PRECISION_VARIABLE
-    from unitok_training.experiments.demo.plan import Asked
+    from unitok_training.experiments.demo.plan import DemoOptions
 
-    return Asked(
+    return DemoOptions(
         size=options.size,
         quick=options.quick,
         seed=options.seed,

@@ -283,7 +283,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     import sys
 
     from unitok_tokenizers.data.shards import Shards
-    from unitok_training.evaluation.asr_scorer import Judge
+    from unitok_training.evaluation.asr_scorer import AsrScorer
     from unitok_training.evaluation.evaluate import evaluate
     from unitok_training.evaluation.run import Evaluation
 
@@ -298,7 +298,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     run = Evaluation(
         model=load_model(options),
         shards=Shards.open(options.shards, check=True),
-        judge=Judge.load(Path(options.judge)) if options.judge else None,
+        judge=AsrScorer.load(Path(options.judge)) if options.judge else None,
         ears=ears_of(options.ears) if options.ears else None,
         split=options.split,
         limit=options.limit,

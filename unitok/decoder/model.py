@@ -205,7 +205,7 @@ class Block(nn.Module):
         self.keep_products = False
         """Keep what matrix products and attention kernels yield as well: the backward pass repeats only the rest."""
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: CompiledBlocks) -> Tensor:
         """(T, C) → (T, C); `attend` mixes positions, by packed documents or against the cache."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing in a block is random, so that there is no random state to put back.
@@ -217,7 +217,7 @@ class Block(nn.Module):
             return kept
         return self._compute(x, cosine, sine, attend, pieces)
 
-    def _compute(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: Pieces) -> Tensor:
+    def _compute(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: CompiledBlocks) -> Tensor:
         config = self.config
         norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
         q, k, v = pieces.before(
@@ -234,7 +234,7 @@ class Block(nn.Module):
 
 
 @dataclass
-class Pieces:
+class CompiledBlocks:
     """The two functions of a block, plain or compiled."""
 
     before: Callable[..., tuple[Tensor, Tensor, Tensor]] = before_attention
@@ -265,7 +265,7 @@ class Decoder(Float32Buffers):
         self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         self.frequencies: Tensor
-        self.pieces = Pieces()
+        self.pieces = CompiledBlocks()
         self._initialize(generator)
 
     @torch.no_grad()
@@ -284,7 +284,9 @@ class Decoder(Float32Buffers):
 
     def compile_blocks(self) -> None:
         """Compile the two pieces of a block, once for all layers; pack sizes must stay fixed to avoid recompiling."""
-        self.pieces = Pieces(torch.compile(before_attention, dynamic=False), torch.compile(finish_block, dynamic=False))
+        self.pieces = CompiledBlocks(
+            torch.compile(before_attention, dynamic=False), torch.compile(finish_block, dynamic=False)
+        )
 
     def recompute_blocks(self, count: int, *, keep_products: bool = False) -> None:
         """Let the first `count` blocks keep only their inputs and compute the rest again in the backward pass.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 
 
@@ -35,7 +35,7 @@ class Limits:
     floor: int = 12
     """Items that are always allowed."""
 
-    def of(self, plan: Plan) -> list[int]:
+    def of(self, plan: SequenceSpec) -> list[int]:
         """Most content items of each output of a plan; a given beginning comes on top."""
         units = text = vectors = 0
         for span in plan.conditions:

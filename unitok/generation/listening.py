@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from unitok.generation.long_audio import Cutting, Piece, cut
+from unitok.generation.long_audio import AudioChunk, Cutting, cut
 from unitok_tokenizers.audio.speech_activity import (
     TARGET_DB,
     SpeechDetector,
@@ -90,13 +90,13 @@ class Listener:
             if kept:
                 yield keep(leveled(window, self.rate), self.rate, kept, trimming.fade)
 
-    def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
-        """Pieces of what is spoken; `Piece.start` counts spoken samples, see `second`."""
+    def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[AudioChunk]:
+        """Pieces of what is spoken; `AudioChunk.start` counts spoken samples, see `second`."""
         spoken, held = self.spoken(blocks), list[np.ndarray]()
         while sum(map(len, held)) <= self.whole_seconds * self.rate and (block := next(spoken, None)) is not None:
             held.append(block)
         if 0 < sum(map(len, held)) <= self.whole_seconds * self.rate:
-            yield Piece(samples=np.concatenate(held), start=0, overlap=0)
+            yield AudioChunk(samples=np.concatenate(held), start=0, overlap=0)
             return
         for piece in cut(chain(held, spoken), self.rate, self.cutting):
             short = len(piece.samples) < SHORT_SECONDS * self.rate  # what a cut in the last pause leaves over

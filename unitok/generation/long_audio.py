@@ -72,7 +72,7 @@ class Cutting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class AudioChunk:
     """A part of a recording."""
 
     samples: np.ndarray
@@ -105,7 +105,7 @@ def find_pause(level: np.ndarray, begin: int, cutting: Cutting) -> int | None:
     return best
 
 
-def cut(blocks: Iterable[np.ndarray], rate: int, cutting: Cutting | None = None) -> Iterator[Piece]:
+def cut(blocks: Iterable[np.ndarray], rate: int, cutting: Cutting | None = None) -> Iterator[AudioChunk]:
     """Cut a recording that comes as blocks (S,) at `rate` Hz into pieces.
 
     Without the overlaps the pieces are the recording, every sample once and in order. At most one piece and one block
@@ -118,10 +118,10 @@ def cut(blocks: Iterable[np.ndarray], rate: int, cutting: Cutting | None = None)
         held = np.concatenate([held, block])
         while len(held) > longest:
             end, following = _next_cut(held[:longest], rate, cutting)
-            yield Piece(samples=held[:end].copy(), start=start, overlap=overlap)
+            yield AudioChunk(samples=held[:end].copy(), start=start, overlap=overlap)
             held, start, overlap = held[following:], start + following, end - following
     if len(held) > overlap or start == 0:
-        yield Piece(samples=held, start=start, overlap=overlap)
+        yield AudioChunk(samples=held, start=start, overlap=overlap)
 
 
 def _next_cut(samples: np.ndarray, rate: int, cutting: Cutting) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def _seam(a: Sequence[str], b: Sequence[str], left_shared: float, right_shared: 
     return len(a) - min(round(left_shared / 2), len(a)), min(round(right_shared / 2), len(b))
 
 
-class Transcript:
+class JoinedTranscript:
     """The text of a recording, grown piece by piece."""
 
     def __init__(self, rate: int) -> None:
@@ -219,7 +219,7 @@ class Transcript:
         """One line per piece, for people."""
         self._last: tuple[int, str] = (0, "")
 
-    def add(self, piece: Piece, text: str, *, begin: float | None = None) -> None:
+    def add(self, piece: AudioChunk, text: str, *, begin: float | None = None) -> None:
         """Append what was heard in the next piece, which began at second `begin` of the recording."""
         begin = piece.start / self.rate if begin is None else begin
         seconds = len(piece.samples) / self.rate

@@ -68,7 +68,7 @@ def places(count: int, width: int, device: torch.device | str = "cpu") -> Tensor
 
 
 @dataclass
-class Hearing:
+class AudioContext:
     """What a decoder looks at while it reads lists: the frames of their recordings."""
 
     encoder: FrameEncoder
@@ -118,7 +118,7 @@ class Hearing:
             yield
 
 
-def hearing_of(model: Model, source: Path | str) -> Hearing:
+def hearing_of(model: Model, source: Path | str) -> AudioContext:
     """What a model directory keeps, with recordings of shards or a manifest.
 
     Raises:
@@ -127,4 +127,4 @@ def hearing_of(model: Model, source: Path | str) -> Hearing:
     adapter, encoder = model.parts.get(ADAPTER), model.parts.get(ENCODER)
     if not isinstance(adapter, CrossAttentionAdapter) or not isinstance(encoder, FrameEncoder):
         raise InputError("this model was not taught to hear recordings beside lists; teach it with --hear ENCODER")
-    return Hearing(encoder, adapter, {one.id: one for one in utterances(source)})
+    return AudioContext(encoder, adapter, {one.id: one for one in utterances(source)})

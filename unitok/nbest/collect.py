@@ -15,14 +15,14 @@ import numpy as np
 
 from unitok.model import Model
 from unitok.nbest.lists import ListOptions, NBest, Recording, distinct, list_of
-from unitok.pipelines.backends.interfaces import Heard, Recognizer
+from unitok.pipelines.backends.interfaces import Recognizer, Transcript
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
 
@@ -159,7 +159,7 @@ def make_lists(
                 heard = translated(model, heard, one.lang, options.target)
         else:
             condition = Span("units", model.units_of([samples])[0])
-            plan = Plan(options.task, one.lang, options.target, conditions=(condition,))
+            plan = SequenceSpec(options.task, one.lang, options.target, conditions=(condition,))
             heard = list_of(model, plan, replace(options.lists, seed=named_seed(options.lists.seed, one.id)))
         yield NBest(
             id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split,
@@ -170,10 +170,10 @@ def make_lists(
             progress(number + 1, len(picked))
 
 
-def translated(model: Model, heard: Sequence[Heard], source: str, target: str) -> tuple[Heard, ...]:
+def translated(model: Model, heard: Sequence[Transcript], source: str, target: str) -> tuple[Transcript, ...]:
     """Distinct translations of what was heard, with its scores: those of a cascade. An empty text stays empty."""
     worth = [one for one in heard if one.text.strip()]
-    plans = [Plan("mt", source, target, conditions=(model.text_span(one.text),)) for one in worth]
+    plans = [SequenceSpec("mt", source, target, conditions=(model.text_span(one.text),)) for one in worth]
     results = model.run([PromptRequest(plan=plan) for plan in plans])
     made = [replace(one, text=(result.text or "").strip()) for one, result in zip(worth, results)]
     return distinct(made) or tuple(heard[:1])

@@ -20,7 +20,7 @@ from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.text.score_normalizer import basic, words
@@ -33,7 +33,7 @@ Beside = Callable[[NBest], AbstractContextManager[None]]
 
 def correction_plan(
     text_ids: Sequence[Sequence[int]], *, lang: str, target: str | None = None, vectors: int = 0
-) -> Plan:
+) -> SequenceSpec:
     """The plan of a list: `<ger>`, or `<gtr>` with a target language; `vectors` places stand before the hypotheses.
 
     Hypotheses without a single id are left out; where none is left, InputError.
@@ -42,7 +42,7 @@ def correction_plan(
     if not spans:
         raise InputError("every hypothesis of the list is empty; there is nothing to correct")
     before = (Span("lat", np.zeros(vectors)),) if vectors else ()
-    return Plan("ger" if target is None else "gtr", lang, target, conditions=(*before, *spans))
+    return SequenceSpec("ger" if target is None else "gtr", lang, target, conditions=(*before, *spans))
 
 
 @dataclass

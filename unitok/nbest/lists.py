@@ -17,12 +17,12 @@ import numpy as np
 
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok.pipelines.backends.own import n_best_of
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.score_normalizer import basic
 
@@ -47,7 +47,7 @@ class NBest:
     """Name of the utterance."""
     lang: str
     """Language of the recording."""
-    hypotheses: tuple[Heard, ...]
+    hypotheses: tuple[Transcript, ...]
     """Distinct texts, the most probable first."""
     target: str | None = None
     """Language of the hypotheses where they are translations."""
@@ -64,9 +64,9 @@ class NBest:
         return [one.text for one in self.hypotheses]
 
 
-def distinct(hypotheses: Iterable[Heard]) -> tuple[Heard, ...]:
+def distinct(hypotheses: Iterable[Transcript]) -> tuple[Transcript, ...]:
     """Hypotheses by falling log-probability, one of each text after the normalizer; equal ones keep their order."""
-    kept: dict[str, Heard] = {}
+    kept: dict[str, Transcript] = {}
     for one in sorted(hypotheses, key=lambda one: -one.logprob):
         kept.setdefault(basic(one.text), one)
     return tuple(kept.values())
@@ -95,13 +95,13 @@ class ListOptions:
         check_seed(self.seed)
 
 
-def list_of(model: Model, plan: Plan, options: ListOptions) -> tuple[Heard, ...]:
+def list_of(model: Model, plan: SequenceSpec, options: ListOptions) -> tuple[Transcript, ...]:
     """The hypotheses of a plan with one text output."""
     if not options.temperature:
         return distinct(n_best_of(model, plan, beams=options.beams, n_best=options.beams))[: options.size]
     sampling = Sampling(temperature=options.temperature)
     results = model.run(seeded([PromptRequest(plan=plan)] * options.beams, options.seed), sampling=sampling)
-    drawn = [Heard(text=(one.text or "").strip(), logprob=one.score, tokens=len(one.ids)) for one in results]
+    drawn = [Transcript(text=(one.text or "").strip(), logprob=one.score, tokens=len(one.ids)) for one in results]
     return distinct(drawn)[: options.size]
 
 
@@ -161,7 +161,7 @@ def _from_json(value: dict[str, Any]) -> NBest:
         logprob, tokens = float(plain.get("logprob", 0.0)), int(plain.get("tokens", 1))
         if not np.isfinite(logprob) or tokens < 1:
             raise ValueError("logprob is finite and tokens 1 or more")
-        heard.append(Heard(text=str(plain["text"]), logprob=logprob, tokens=tokens))
+        heard.append(Transcript(text=str(plain["text"]), logprob=logprob, tokens=tokens))
     if not heard:
         raise ValueError("hypotheses is empty")
     reference, target, made_from = value.get("reference"), value.get("target"), value.get("recording")

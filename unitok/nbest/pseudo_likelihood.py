@@ -20,7 +20,7 @@ from unitok.decoder.attention import HostLengths, varlen_attention
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.model import Model
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 PACK = 4096
 """Positions that are computed together."""
@@ -53,7 +53,7 @@ def hidden_both_ways(decoder: Decoder, documents: Sequence[np.ndarray]) -> Tenso
 def cloze(model: Model, text: str, lang: str) -> tuple[np.ndarray, np.ndarray]:
     """(ids of the `<lm>` line, (N,) places of its text ids), as `<mask>` models read it."""
     span = Span("text", np.asarray(model.tokenizers.text.encode(text)))
-    ids = render(Plan("lm", lang, outputs=(span,)), model.vocabulary).ids
+    ids = render(SequenceSpec("lm", lang, outputs=(span,)), model.vocabulary).ids
     return ids, np.arange(len(ids) - 2 - len(span), len(ids) - 2)  # the closer and the end follow
 
 

@@ -22,7 +22,7 @@ from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.text.scripts import TOKEN
 
@@ -162,11 +162,11 @@ def lm_scores(model: Model, texts: Sequence[str], *, lang: str, context: str = "
     """
     before = model.tokenizers.text.encode(context) if context.strip() else []
     plans = [
-        Plan("lm", lang, outputs=(Span("text", np.asarray([*before, *model.tokenizers.text.encode(text)])),))
+        SequenceSpec("lm", lang, outputs=(Span("text", np.asarray([*before, *model.tokenizers.text.encode(text)])),))
         for text in texts
     ]
     prefix = (Span("text", np.asarray(before)),) if before else ()
-    prompt = render_prompt(Plan("lm", lang, outputs=prefix), model.vocabulary)
+    prompt = render_prompt(SequenceSpec("lm", lang, outputs=prefix), model.vocabulary)
     rest = [render(plan, model.vocabulary).ids[len(prompt) :] for plan in plans]
     found: list[tuple[float, int]] = []
     for start in range(0, len(rest), BATCH):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unitok.decoder.model import pack_documents
 from unitok.model import Model
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 
 class RescoringHead(nn.Module):
@@ -41,7 +41,7 @@ def last_states(model: Model, texts: Sequence[str], *, lang: str, batch: int = 6
     for start in range(0, len(texts), batch):
         documents = [
             render(
-                Plan("lm", lang, outputs=(Span("text", np.asarray(model.tokenizers.text.encode(text))),)),
+                SequenceSpec("lm", lang, outputs=(Span("text", np.asarray(model.tokenizers.text.encode(text))),)),
                 model.vocabulary,
             ).ids
             for text in texts[start : start + batch]

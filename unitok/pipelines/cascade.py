@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from unitok.inputs import Audio, is_tokens, read_samples
-from unitok.pipelines.backends.interfaces import Recognizer, Spoken, Synthesizer, Voice
+from unitok.pipelines.backends.interfaces import Recognizer, SpokenText, Synthesizer, Voice
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
 from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use
 from unitok.results import Result, Stage
@@ -71,10 +71,10 @@ class Cascade:
         samples = read_samples(audio, self.recognizer.sample_rate)
         return self.recognizer.recognize([samples], lang=lang)[0][0].text
 
-    def _speak(self, text: str, lang: str, voice: Voice) -> Spoken:
+    def _speak(self, text: str, lang: str, voice: Voice) -> SpokenText:
         assert self.synthesizer is not None
         if not text.strip():  # nothing was understood, so nothing is said
-            return Spoken(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recognizer.sample_rate)
+            return SpokenText(samples=np.zeros(0, dtype=np.float32), sample_rate=self.recognizer.sample_rate)
         return self.synthesizer.speak([text], lang=lang, voice=voice)[0]
 
     def translate_text(self, audio: Audio, *, source: str, target: str) -> Result:
@@ -113,7 +113,7 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
     texts = tuple(stage.output for stage in stages if isinstance(stage.output, str))
     result = Result(text=texts[-1] if texts else None, texts=texts, trace=stages)
     for stage in reversed(stages):
-        if isinstance(stage.output, Spoken):
+        if isinstance(stage.output, SpokenText):
             return replace(result, audio=stage.output.samples, sample_rate=stage.output.sample_rate)
     return result
 

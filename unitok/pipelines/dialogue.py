@@ -19,7 +19,7 @@ from unitok.inputs import read_samples
 from unitok.requests.prompt_request import PromptRequest
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.base import STATES
 
 LISTEN, SPEAK, STOP = STATES
@@ -28,7 +28,7 @@ Answerer = Callable[[np.ndarray, str], str]
 
 
 @dataclass(frozen=True)
-class Moment:
+class DialogueTurn:
     """What a chunk of sound led to."""
 
     state: str
@@ -64,12 +64,12 @@ class Coordinator:
         if self.window_seconds <= 0:
             raise InputError(f"window_seconds is {self.window_seconds}: it must be above 0")
 
-    def run(self, chunks: Iterable[np.ndarray]) -> Iterator[Moment]:
+    def run(self, chunks: Iterable[np.ndarray]) -> Iterator[DialogueTurn]:
         """`hear` chunk after chunk."""
         for chunk in chunks:
             yield self.hear(chunk)
 
-    def hear(self, chunk: np.ndarray) -> Moment:
+    def hear(self, chunk: np.ndarray) -> DialogueTurn:
         """Decide what to do now.
 
         Args:
@@ -86,10 +86,10 @@ class Coordinator:
         if state == SPEAK:
             words = (self.answer or self._ask)(units, self.said).strip()
             self.said = f"{self.said} {words}".strip()
-            return Moment(state, words)
+            return DialogueTurn(state, words)
         if state == STOP:
             self.heard, self.said = fresh, ""  # what interrupts is the beginning of the next turn
-        return Moment(state)
+        return DialogueTurn(state)
 
     def _state(self, units: np.ndarray) -> str:
         (found,) = self.model.run([PromptRequest(plan=turn_plan(self.model, "turn", self.lang, units, self.said))])
@@ -106,7 +106,7 @@ def units_of(model: TaskModel, samples: np.ndarray) -> np.ndarray:
     return np.asarray(model.tokenizers.unit_tokenizer.encode_batch([samples])[0])
 
 
-def turn_plan(model: TaskModel, task: str, lang: str, units: np.ndarray, said: str) -> Plan:
+def turn_plan(model: TaskModel, task: str, lang: str, units: np.ndarray, said: str) -> SequenceSpec:
     """What both lines are given: what was heard, and behind it what was said."""
     text = (model.text_span(said),) if said else ()
-    return Plan(task, lang, conditions=(Span("units", units), *text))
+    return SequenceSpec(task, lang, conditions=(Span("units", units), *text))

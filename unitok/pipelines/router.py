@@ -18,7 +18,7 @@ from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.trie import ListedAutomaton
 
 
@@ -117,7 +117,7 @@ class Router:
         texts = {str(call): call for call in self.calls}
         choices = [self.model.tokenizers.text.encode(text) for text in texts]
         vocabulary = self.model.vocabulary
-        plans = [Plan("route", self.lang, conditions=(self.model.text_span(request),)) for request in requests]
+        plans = [SequenceSpec("route", self.lang, conditions=(self.model.text_span(request),)) for request in requests]
         prompts = [render_prompt(plan, vocabulary) for plan in plans]
         automata = [ListedAutomaton(vocabulary, prompt, choices) for prompt in prompts]
         made = self.model.engine.run(

@@ -20,7 +20,7 @@ from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Span, check_plan
+from unitok_tokenizers.grammar.sequence import Span, check_spec
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.text.normalization.characters import CLAUSE
 from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
@@ -38,7 +38,7 @@ CUT = "cut at the length limit"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPiece:
+class TextPart:
     """What a model reads at once."""
 
     text: str
@@ -64,7 +64,7 @@ def known_characters(model: RequestRunner, lang: str) -> frozenset[str] | None:
     return frozenset("".join(pieces).replace("▁", " "))
 
 
-def text_pieces(model: RequestRunner, text: str, lang: str, *, strict: bool = True) -> list[TextPiece]:
+def text_pieces(model: RequestRunner, text: str, lang: str, *, strict: bool = True) -> list[TextPart]:
     """A text as what the model reads at once, in order.
 
     `strict` is for texts that are to be said; where a text is translated, a character that the model has not learned
@@ -97,14 +97,14 @@ def text_pieces(model: RequestRunner, text: str, lang: str, *, strict: bool = Tr
         [said + (end if "\n" in end else gap) for said, end in kept], measure, limits.longest_text,
         limits.sentences_together,
     )  # fmt: skip
-    pieces: list[TextPiece] = []
+    pieces: list[TextPart] = []
     for group in groups:
         whole = gap.join(kept[index][0] for index in group)
         parts = _parts(model, whole, lang, measure, stops=STOPS.search(text) is not None)
         for part in parts[:-1]:
-            pieces.append(TextPiece(text=_plain(part), pause=_pause(part)))
+            pieces.append(TextPart(text=_plain(part), pause=_pause(part)))
         line_ends = kept[group[-1]][1].count("\n")
-        pieces.append(TextPiece(text=_plain(parts[-1]), pause=PAUSE_SECONDS, line_ends=line_ends))
+        pieces.append(TextPart(text=_plain(parts[-1]), pause=PAUSE_SECONDS, line_ends=line_ends))
     return pieces
 
 
@@ -174,16 +174,16 @@ def stream_text(
     return _stream(model, _pieces_for(model, request, text), request, sampling, seed)
 
 
-def _pieces_for(model: RequestRunner, request: PromptRequest, text: str) -> list[TextPiece]:
+def _pieces_for(model: RequestRunner, request: PromptRequest, text: str) -> list[TextPart]:
     """The text's pieces, once the request itself is known to be one."""
-    check_plan(request.plan, prompt=True)
+    check_spec(request.plan, prompt=True)
     if request.plan.target is not None:
         model.vocabulary.language(request.plan.target)
     return text_pieces(model, text, request.plan.source, strict=request.plan.task == "tts")
 
 
 def _stream(
-    model: RequestRunner, pieces: Sequence[TextPiece], request: PromptRequest, sampling: Sampling, seed: int
+    model: RequestRunner, pieces: Sequence[TextPart], request: PromptRequest, sampling: Sampling, seed: int
 ) -> Iterator[Chunk]:
     results: list[Result] = []
     said = ""
@@ -231,7 +231,7 @@ def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result)
     return replace(request, plan=replace(request.plan, conditions=(voice, *request.plan.conditions)))
 
 
-def joined_results(pieces: Sequence[TextPiece], results: Sequence[Result]) -> Result:
+def joined_results(pieces: Sequence[TextPart], results: Sequence[Result]) -> Result:
     """One result of the answers to the pieces of a text: text or speech joined, a trace line for each."""
     if len(results) == 1:
         return results[0]
@@ -247,14 +247,14 @@ def joined_results(pieces: Sequence[TextPiece], results: Sequence[Result]) -> Re
     return replace(joined, audio=_joined_audio(pieces, results))
 
 
-def _joined_text(left: str, right: str, before: TextPiece) -> str:
+def _joined_text(left: str, right: str, before: TextPart) -> str:
     """Two answers; the line ends between what was given stay."""
     if before.line_ends and left.strip():
         return left.rstrip() + "\n" * before.line_ends + right.strip()
     return join_texts(left, right)
 
 
-def _joined_audio(pieces: Sequence[TextPiece], results: Sequence[Result]) -> np.ndarray | None:
+def _joined_audio(pieces: Sequence[TextPart], results: Sequence[Result]) -> np.ndarray | None:
     """(S,) samples of the answers, each with its piece's pause behind it; None where no answer is spoken."""
     parts: list[np.ndarray] = []
     pause = 0.0

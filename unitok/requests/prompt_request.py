@@ -13,7 +13,7 @@ import torch
 
 from unitok.generation.sampling import Sampling
 from unitok.inputs import Audio, check_tokens
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.seeds import check_seed, spread
 
@@ -22,7 +22,7 @@ Voice = Audio | None
 
 
 @dataclass(frozen=True, eq=False)
-class SpokenPiece:
+class SpokenChunk:
     """A piece that a `Listener` has cut: it is read as it is."""
 
     samples: np.ndarray
@@ -33,7 +33,7 @@ class SpokenPiece:
 class PromptRequest:
     """One thing to generate, in tokens."""
 
-    plan: Plan
+    plan: SequenceSpec
     voice: str | np.ndarray | None = None
     """Voice of the unit vocoder: a known speaker or a voice vector."""
     speak: bool = False

@@ -24,14 +24,14 @@ from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
-from unitok.requests.prompt_request import PromptRequest, SpokenPiece, Voice, check_codes
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
 from unitok.results import Result
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -155,7 +155,7 @@ class RequestRunner:
         joined = np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
         return joined if seconds is None else joined[: round(seconds * rate)]
 
-    def units_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[np.ndarray]:
+    def units_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[np.ndarray]:
         """Units (N,) of what is spoken in recordings, or units that were made elsewhere; deduplicated where the model's
         are. Where nothing is spoken they are those of the whole recording: there is always something to read.
         """
@@ -174,7 +174,7 @@ class RequestRunner:
         ]
         return [deduplicate(one)[0] if stream.deduplicated else one for one in frames]
 
-    def speech_of(self, audio: Sequence[Audio | SpokenPiece]) -> list[Span]:
+    def speech_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[Span]:
         """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
         stream = self.vocabulary.streams.get("codes")
         of_codes = [isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 for one in audio]
@@ -189,14 +189,14 @@ class RequestRunner:
             for one, codes in zip(audio, of_codes)
         ]
 
-    def _worth_reading(self, audio: Audio | SpokenPiece, rate: int) -> np.ndarray:
-        if isinstance(audio, SpokenPiece):
+    def _worth_reading(self, audio: Audio | SpokenChunk, rate: int) -> np.ndarray:
+        if isinstance(audio, SpokenChunk):
             return audio.samples
         found = self.spoken(audio, rate)
         return found if len(found) else read_samples(audio, rate)
 
     def heard(
-        self, audio: Sequence[Audio | SpokenPiece], front_end: str | None = None
+        self, audio: Sequence[Audio | SpokenChunk], front_end: str | None = None
     ) -> list[tuple[Span, torch.Tensor | None]]:
         """(condition, its vectors (N, C) where it is `lat`) of recordings, or of tokens that were made elsewhere.
 
@@ -316,7 +316,7 @@ class RequestRunner:
             return [self._search(*pair, beams) for pair in zip(requests, asked)]
         return [self.result(*one) for one in zip(requests, asked, self.engine.run(asked))]
 
-    def token_limit(self, plan: Plan) -> int:
+    def token_limit(self, plan: SequenceSpec) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
         codes = self.vocabulary.streams.get("codes")
         widths = {"codes": len(codes.cardinalities) if codes is not None else 1}

@@ -17,7 +17,7 @@ import torch
 
 from unitok.decoder.model import pack_documents
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 if TYPE_CHECKING:
     from unitok.requests.runner import RequestRunner
@@ -78,8 +78,8 @@ def _reach(ids: list[list[int]], start: int, longest: int) -> int:
 
 def _log_probabilities(model: RequestRunner, lang: str, parts: list[list[list[int]]]) -> list[np.ndarray]:
     """For each part, words of ids each: (W,) log-probabilities of its first word as a text, its first two, and on."""
-    prompt = render_prompt(Plan("lm", lang), model.vocabulary)
-    plans = [Plan("lm", lang, outputs=(Span("text", np.concatenate(part)),)) for part in parts]
+    prompt = render_prompt(SequenceSpec("lm", lang), model.vocabulary)
+    plans = [SequenceSpec("lm", lang, outputs=(Span("text", np.concatenate(part)),)) for part in parts]
     documents = [render(plan, model.vocabulary).ids for plan in plans]
     packed = pack_documents(documents, model.decoder.embedding.device)
     lengths = torch.full((len(documents),), len(prompt), device=packed.ids.device)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unitok_tokenizers.audio.containers.base import Layout, Piece, View, unexplained
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, View, unexplained
 from unitok_tokenizers.audio.containers.probe import probe
 from unitok_tokenizers.audio.embedded import embedded_bytes
 from unitok_tokenizers.errors import InputError
@@ -126,7 +126,7 @@ def _told_by_log(file: Any) -> str:
     return next((line.strip("* .") for line in lines if "should be" in line or "truncated" in line), "")
 
 
-def _frames(piece: Piece, file: Any) -> int:
+def _frames(piece: ContainerPart, file: Any) -> int:
     """Samples a channel of a piece: the container's number where the decoder has whole blocks, else the decoder's."""
     own = max(0, int(file.frames) - piece.skipped)
     if piece.frames is None or not piece.counted:

@@ -216,7 +216,7 @@ def build_sentences(*, train: int, test: int, dev: int, seed: int) -> list[Sente
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ToyUtterance:
     """A synthesized sentence with everything that is known of it."""
 
     samples: np.ndarray
@@ -260,7 +260,7 @@ def synthesize_segment(
     return samples
 
 
-def synthesize(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int | Sequence[int] = 0) -> Spoken:
+def synthesize(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int | Sequence[int] = 0) -> ToyUtterance:
     """Speak words that are spelled with the letters of `SEGMENTS`; the same arguments give the same samples.
 
     Raises:
@@ -292,7 +292,7 @@ def synthesize(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int 
         samples[begin:stop] += synthesize_segment(
             SEGMENTS[letter], speaker, pitch[begin:stop], phase[begin:stop], random
         )
-    return Spoken(
+    return ToyUtterance(
         samples.astype(np.float32),
         tuple(words),
         tuple((letter, begin / SAMPLE_RATE, stop / SAMPLE_RATE) for letter, begin, stop in spans),

@@ -43,7 +43,7 @@ FLAT_SLOPE = 0.15
 
 
 @dataclass(frozen=True)
-class Heard:
+class Recognized:
     """What the oracle reads."""
 
     text: str
@@ -137,7 +137,7 @@ class Oracle:
         """(D,): how much features differ between segments, the unit that distances are counted in."""
         return self._templates[:, :, :-1].std(axis=(0, 1, 2)) / 2
 
-    def hear(self, samples: np.ndarray, lang: str | None = None) -> Heard:
+    def hear(self, samples: np.ndarray, lang: str | None = None) -> Recognized:
         """Read a recording (S,) at 16 kHz in one language, or in any of them.
 
         Raises:
@@ -159,7 +159,7 @@ class Oracle:
         assert best is not None
         cost, index, states = best
         words = _words(states, network)
-        return Heard(
+        return Recognized(
             text=" ".join(word for word, _, _ in words),
             speaker=self.speakers[index].name,
             prosody=_prosody(samples, _voiced(states, network), self.speakers[index].pitch),

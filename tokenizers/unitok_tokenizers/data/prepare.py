@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ MAX_SECONDS = 60.0
 MIN_SAMPLES = 400
 """Shortest recording that is tokenized, in samples at 16 kHz: a window of the features."""
 MIN_SECONDS = MIN_SAMPLES / 16000
+HELD_SECONDS = 4096.0
+"""Seconds of recordings that are tokenized together, 260 MB; a part of many long ones is taken in several goes."""
 
 
 def prepare_shards(
@@ -217,10 +219,29 @@ def tokenize_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, int]]:
     """Columns of the rows that can be used, and why the others were left out."""
     skipped: dict[str, int] = {}
-    kept: list[Row] = []
-    samples: list[np.ndarray | None] = []
     rate = next((tokenizer.sample_rate for tokenizer in tokenizers.speech.values()), 16000)
-    wants_audio = bool(tokenizers.speech)
+    columns: dict[str, list[Any]] = {}
+    for group, samples in _groups(rows, rate, bool(tokenizers.speech), max_seconds, keep_unreadable, skipped):
+        for name, values in _columns(group, samples, rate, tokenizers, streams, trim).items():
+            columns.setdefault(name, []).extend(values)
+    return columns, skipped
+
+
+def _groups(
+    rows: Sequence[Row],
+    rate: int,
+    wants_audio: bool,
+    max_seconds: float,
+    keep_unreadable: bool,
+    skipped: dict[str, int],
+) -> Iterator[tuple[list[Row], list[np.ndarray | None]]]:
+    """Rows that can be used with their samples, `HELD_SECONDS` of them at a time: no more is in memory.
+
+    The last group is given even where it is empty; `skipped` counts the rows that are left out, by reason.
+    """
+    group: list[Row] = []
+    samples: list[np.ndarray | None] = []
+    held = 0
     for row in counted(rows, "row read"):
         audio = None
         if row.audio is not None and wants_audio:
@@ -232,19 +253,23 @@ def tokenize_rows(
                     raise
                 skipped["unreadable"] = skipped.get("unreadable", 0) + 1
                 continue
-            reason = (
-                "longer than max_seconds"
-                if len(audio) > max_seconds * rate
-                else "too short"
-                if len(audio) < MIN_SAMPLES
-                else ""
-            )
-            if reason:
+            if reason := _unusable(len(audio), rate, max_seconds):
                 skipped[reason] = skipped.get(reason, 0) + 1
                 continue
-        kept.append(row)
+            if held + len(audio) > HELD_SECONDS * rate:
+                yield group, samples
+                group, samples, held = [], [], 0
+            held += len(audio)
+        group.append(row)
         samples.append(audio)
-    return _columns(kept, samples, rate, tokenizers, streams, trim), skipped
+    yield group, samples
+
+
+def _unusable(samples: int, rate: int, max_seconds: float) -> str:
+    """Why a recording of so many samples is left out; empty where it is not."""
+    if samples > max_seconds * rate:
+        return "longer than max_seconds"
+    return "too short" if samples < MIN_SAMPLES else ""
 
 
 def _columns(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Rendered, Span, check_plan
+from unitok_tokenizers.grammar.sequence import Rendered, SequenceSpec, Span, check_spec
 from unitok_tokenizers.grammar.tasks.base import STATES, TaskSpec, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -56,7 +56,7 @@ def content_ids(span: Span, vocabulary: Vocabulary) -> np.ndarray:
     return ids
 
 
-def _given(plan: Plan, vocabulary: Vocabulary) -> list[np.ndarray]:
+def _given(plan: SequenceSpec, vocabulary: Vocabulary) -> list[np.ndarray]:
     """Header and conditions."""
     header = [vocabulary.bos, vocabulary.control(f"<{plan.task}>"), vocabulary.language(plan.source)]
     if plan.target is not None:
@@ -83,7 +83,7 @@ def _output(span: Span, index: int, line: TaskSpec, vocabulary: Vocabulary) -> l
     return [_ids(*before), content, _ids(vocabulary.control(closer(span.kind)))]
 
 
-def render(plan: Plan, vocabulary: Vocabulary) -> Rendered:
+def render(plan: SequenceSpec, vocabulary: Vocabulary) -> Rendered:
     """Ids and loss weights of a plan.
 
     Loss starts after the first generate mark (interleaved: after the language); a forced prefix has none.
@@ -91,7 +91,7 @@ def render(plan: Plan, vocabulary: Vocabulary) -> Rendered:
     Raises:
         InputError: the plan does not follow its task's row, or the vocabulary lacks what it holds.
     """
-    line = check_plan(plan)
+    line = check_spec(plan)
     given = _given(plan, vocabulary)
     outputs = [_output(span, index, line, vocabulary) for index, span in enumerate(plan.outputs)]
     ids = np.concatenate([*given, *(piece for output in outputs for piece in output), _ids(vocabulary.eos)])
@@ -105,13 +105,13 @@ def render(plan: Plan, vocabulary: Vocabulary) -> Rendered:
     return Rendered(ids, weight, prefix)
 
 
-def render_prompt(plan: Plan, vocabulary: Vocabulary) -> np.ndarray:
+def render_prompt(plan: SequenceSpec, vocabulary: Vocabulary) -> np.ndarray:
     """Ids that generation starts from: header, conditions, first generate mark, and the prefix if one is given.
 
     `plan.outputs` is empty, or its first span is the prefix: the first `plan.forced` items of it, or all of it where
     `forced` is 0. For an interleaved task the outputs are the spans so far, the last one left open.
     """
-    line = check_plan(plan, prompt=True)
+    line = check_spec(plan, prompt=True)
     pieces = _given(plan, vocabulary)
     if line.interleaved:
         for index, span in enumerate(plan.outputs):

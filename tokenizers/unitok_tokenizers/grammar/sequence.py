@@ -61,7 +61,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SequenceSpec:
     """What one sequence says."""
 
     task: str
@@ -109,9 +109,9 @@ class Parsed:
     """Number of ids before the first output's content (interleaved: before its first switch mark); None where the ids
     stop earlier."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> SequenceSpec:
         """The plan that renders to these ids."""
-        return Plan(self.task, self.source, self.target, self.flags, self.conditions, self.outputs)
+        return SequenceSpec(self.task, self.source, self.target, self.flags, self.conditions, self.outputs)
 
 
 def check_flags(line: TaskSpec, flags: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ def check_interleaved(spans: Sequence[Span]) -> None:
         raise InputError(f"an interleaved sequence alternates text and units, no span empty; found {found}")
 
 
-def check_plan(plan: Plan, *, prompt: bool = False) -> TaskSpec:
+def check_spec(plan: SequenceSpec, *, prompt: bool = False) -> TaskSpec:
     """The plan's row; InputError where the plan does not follow it. A prompt may have fewer outputs."""
     line = task_spec(plan.task)
     if (plan.target is not None) != (line.languages == 2):
@@ -159,7 +159,7 @@ def check_plan(plan: Plan, *, prompt: bool = False) -> TaskSpec:
     return line
 
 
-def _check_outputs(plan: Plan, prompt: bool) -> None:
+def _check_outputs(plan: SequenceSpec, prompt: bool) -> None:
     kinds, wanted = tuple(span.kind for span in plan.outputs), output_kinds(plan.task, plan.flags)
     if kinds != wanted and not (prompt and kinds == wanted[: len(kinds)]):
         flags = " ".join(plan.flags) or "no flags"

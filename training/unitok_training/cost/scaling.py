@@ -156,7 +156,7 @@ def dollars(run: Run) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ScalingRow:
     """A row of the table."""
 
     text: str
@@ -167,24 +167,24 @@ class Line:
     """… and given in this unit."""
 
 
-LINES: Sequence[Line] = (
-    Line(text="tokens of the training", function=tokens, scale=1e9, unit="G"),
-    Line(text="tokens of an update", function=tokens_a_step, scale=1e6, unit="M"),
-    Line(text="updates", function=steps, scale=1, unit=""),
-    Line(text="weights, gradients and moments, per GPU", function=state_bytes, scale=1e9, unit="GB"),
-    Line(text="activations and loss of a pack, per GPU", function=activation_bytes, scale=1e9, unit="GB"),
-    Line(text="peak, per GPU", function=peak_bytes, scale=1e9, unit="GB"),
-    Line(text="sent in an update, per GPU", function=sent_bytes, scale=1e9, unit="GB"),
-    Line(text="computing an update", function=computing_seconds, scale=1, unit="s"),
-    Line(text="sending, if alone", function=sending_seconds, scale=1, unit="s"),
-    Line(text="an update", function=step_seconds, scale=1, unit="s"),
-    Line(text="a checkpoint", function=checkpoint_bytes, scale=1e9, unit="GB"),
-    Line(text="stall for a checkpoint", function=stall_seconds, scale=1, unit="s"),
-    Line(text="writing it, beside training", function=write_seconds, scale=1, unit="s"),
-    Line(text="share of the time lost to checkpoints", function=stall_share, scale=0.01, unit="%"),
-    Line(text="the training", function=days, scale=1, unit="days"),
-    Line(text="GPU hours", function=gpu_hours, scale=1e3, unit="thousand"),
-    Line(text="cost", function=dollars, scale=1e3, unit="thousand dollars"),
+LINES: Sequence[ScalingRow] = (
+    ScalingRow(text="tokens of the training", function=tokens, scale=1e9, unit="G"),
+    ScalingRow(text="tokens of an update", function=tokens_a_step, scale=1e6, unit="M"),
+    ScalingRow(text="updates", function=steps, scale=1, unit=""),
+    ScalingRow(text="weights, gradients and moments, per GPU", function=state_bytes, scale=1e9, unit="GB"),
+    ScalingRow(text="activations and loss of a pack, per GPU", function=activation_bytes, scale=1e9, unit="GB"),
+    ScalingRow(text="peak, per GPU", function=peak_bytes, scale=1e9, unit="GB"),
+    ScalingRow(text="sent in an update, per GPU", function=sent_bytes, scale=1e9, unit="GB"),
+    ScalingRow(text="computing an update", function=computing_seconds, scale=1, unit="s"),
+    ScalingRow(text="sending, if alone", function=sending_seconds, scale=1, unit="s"),
+    ScalingRow(text="an update", function=step_seconds, scale=1, unit="s"),
+    ScalingRow(text="a checkpoint", function=checkpoint_bytes, scale=1e9, unit="GB"),
+    ScalingRow(text="stall for a checkpoint", function=stall_seconds, scale=1, unit="s"),
+    ScalingRow(text="writing it, beside training", function=write_seconds, scale=1, unit="s"),
+    ScalingRow(text="share of the time lost to checkpoints", function=stall_share, scale=0.01, unit="%"),
+    ScalingRow(text="the training", function=days, scale=1, unit="days"),
+    ScalingRow(text="GPU hours", function=gpu_hours, scale=1e3, unit="thousand"),
+    ScalingRow(text="cost", function=dollars, scale=1e3, unit="thousand dollars"),
 )
 
 

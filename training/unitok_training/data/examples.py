@@ -21,7 +21,7 @@ import numpy as np
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -33,10 +33,10 @@ from unitok_training.data.hash_rng import below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
 from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, parse_key
 from unitok_training.data.segments import (
+    ColumnSpans,
     DrawnDocuments,
     Segments,
     SpecialTokens,
-    Stretches,
     compose,
     compose_interleaved,
 )
@@ -48,7 +48,7 @@ TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnExamples:
     """Examples of one task variant."""
 
     of: TaskVariant
@@ -148,13 +148,13 @@ class ExampleSource:
             prefix_length=int(found.prefix_lengths[0]),
         )  # fmt: skip
 
-    def plan(self, index: int) -> Plan:
+    def plan(self, index: int) -> SequenceSpec:
         """The plan of an example."""
         return parse(self.document(index).ids, self.vocabulary).plan()
 
     example = plan
 
-    def _draw(self, task: int, number: np.ndarray) -> Drawn:
+    def _draw(self, task: int, number: np.ndarray) -> DrawnExamples:
         """Rows of a task's examples: every epoch is a permutation of all items."""
         items, count = self.items[task], len(self.items[task].source)
         epoch, place = np.divmod(number, count)
@@ -164,7 +164,7 @@ class ExampleSource:
             item[of] = self._order(task, one, count)[place[of]]
         source = items.source[item]
         target = source if items.pool is None else self._target(items, item, (self.seed, self._salt[task], number))
-        return Drawn(self.parsed[task].of, task, number, source, target)
+        return DrawnExamples(self.parsed[task].of, task, number, source, target)
 
     def _order(self, task: int, epoch: int, count: int) -> np.ndarray:
         """The items' order in an epoch; the last one of each task is remembered."""
@@ -191,21 +191,21 @@ class ExampleSource:
         candidates, count = candidates[kept], np.bincount(owner[kept], minlength=len(item))
         return candidates[np.cumsum(count) - count + below(count, *keys, TARGET)]
 
-    def _keys(self, drawn: Drawn) -> tuple[int, int, np.ndarray]:
+    def _keys(self, drawn: DrawnExamples) -> tuple[int, int, np.ndarray]:
         return self.seed, self._salt[drawn.task], drawn.number
 
-    def _header(self, drawn: Drawn) -> Stretches:
+    def _header(self, drawn: DrawnExamples) -> ColumnSpans:
         languages, task = self.columns.language, drawn.of.task
         target = languages[drawn.target] if task.languages == 2 else np.full(len(drawn.source), -1)
         flags = drawn.of.variant.flags
         return self.marks.headers(task.name, flags, self.columns.languages, languages[drawn.source], target)
 
-    def _row(self, stream: str, rows: np.ndarray) -> Stretches:
+    def _row(self, stream: str, rows: np.ndarray) -> ColumnSpans:
         """The whole of each row in a stream."""
         offsets = self.columns.offsets(ids_column(stream))
-        return Stretches(1 + STREAMS.index(stream), offsets[rows], offsets[rows + 1] - offsets[rows])
+        return ColumnSpans(1 + STREAMS.index(stream), offsets[rows], offsets[rows + 1] - offsets[rows])
 
-    def _source_units(self, drawn: Drawn, columns: list[Column]) -> Stretches:
+    def _source_units(self, drawn: DrawnExamples, columns: list[Column]) -> ColumnSpans:
         """Units that are given: noisy ones are made here and become one more column."""
         units, share = self._row("units", drawn.source), self.options.condition_noise
         if not share:
@@ -221,9 +221,9 @@ class ExampleSource:
         stays = ~(hit & drop) | np.repeat(kept == 0, units.length)  # never nothing at all
         length = np.where(kept == 0, units.length, kept)
         columns.append(Column("units", [values[stays]], self.vocabulary, "noisy units"))
-        return Stretches(len(columns), np.cumsum(length) - length, length)
+        return ColumnSpans(len(columns), np.cumsum(length) - length, length)
 
-    def _voice(self, drawn: Drawn) -> Stretches:
+    def _voice(self, drawn: DrawnExamples) -> ColumnSpans:
         """A second or two of another utterance of each target's speaker, or nothing."""
         options, voices, keys = self.options, self._voices, self._keys(drawn)
         count, books = voices.count[drawn.target], self.columns.codebooks
@@ -234,7 +234,7 @@ class ExampleSource:
         seconds = options.voice_min_seconds + span * uniform(*keys, VOICE_SECONDS)
         frames = np.minimum(self._frames(seconds), codes.length // books)
         start = below(codes.length // books - frames + 1, *keys, VOICE_START)
-        return Stretches(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
+        return ColumnSpans(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
 
     def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
         rate = self.columns.shards.streams["codes"].frame_rate
@@ -244,7 +244,7 @@ class ExampleSource:
 
     # ---- what a variant says
 
-    def _segments(self, drawn: Drawn, columns: list[Column]) -> Segments:
+    def _segments(self, drawn: DrawnExamples, columns: list[Column]) -> Segments:
         """Examples as their row of the task table has them: what is given, and the outputs."""
         one = drawn.of
         if one.task.interleaved:
@@ -254,13 +254,13 @@ class ExampleSource:
         outputs = [(kind, self._row(kind, row)) for kind, row in zip(one.outputs, rows)]
         return compose(one.task.name, self._header(drawn), given, outputs, self.marks)
 
-    def _given(self, kind: str, drawn: Drawn, columns: list[Column]) -> Stretches:
+    def _given(self, kind: str, drawn: DrawnExamples, columns: list[Column]) -> ColumnSpans:
         """One condition of each example."""
         if kind == "voice":
             return self._voice(drawn)
         return self._source_units(drawn, columns) if kind == "units" else self._row(kind, drawn.source)
 
-    def _interleave(self, drawn: Drawn) -> Segments:
+    def _interleave(self, drawn: DrawnExamples) -> Segments:
         """Cuts fall at words, of which every row has its own: here examples are made one by one."""
         spans = []
         for number, row in zip(drawn.number.tolist(), drawn.source.tolist()):

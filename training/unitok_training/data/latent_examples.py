@@ -22,7 +22,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_training.data.augmentation import Augmentation, augment
@@ -45,7 +45,7 @@ SURROUNDINGS = Surroundings(under_share=0.3)
 class LatentDocument(Document):
     """An example whose vectors are not known yet; its ids have room for the most."""
 
-    plan: Plan
+    plan: SequenceSpec
     """What it says; a `lat` condition holds the most vectors."""
     heard: tuple[int, ...] = ()
     """Rows of the manifest whose recordings its `lat` conditions are; none for text alone."""
@@ -58,14 +58,14 @@ def with_vectors(document: LatentDocument, counts: Sequence[int], vocabulary: Vo
     return rendered(filled(document.plan, counts), document.task, document.name, vocabulary)
 
 
-def filled(plan: Plan, counts: Sequence[int]) -> Plan:
+def filled(plan: SequenceSpec, counts: Sequence[int]) -> SequenceSpec:
     """A plan whose `lat` conditions hold so many vectors, in their order."""
     sizes = iter(counts)
     given = (Span("lat", np.zeros(next(sizes))) if span.kind == "lat" else span for span in plan.conditions)
     return replace(plan, conditions=tuple(given))
 
 
-def rendered(plan: Plan, task: int, name: str, vocabulary: Vocabulary) -> Document:
+def rendered(plan: SequenceSpec, task: int, name: str, vocabulary: Vocabulary) -> Document:
     """A plan as a document."""
     found = render(plan, vocabulary)
     return Document(

@@ -15,18 +15,18 @@ import numpy as np
 
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import ROW_VARIANTS, TaskVariant
 from unitok_tokenizers.text.base import TextTokenizer
 
-Asked = Sequence[tuple[str, str]]
+Questions = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
 KEYWORDS_AT_MOST = 50
 """Distractors that are drawn beside a row's own keywords in training: none in nearly half of the prompts."""
 
 
 @dataclass(frozen=True)
-class Told:
+class PromptSpans:
     """What stands before the answer."""
 
     spans: tuple[Span, ...]
@@ -79,33 +79,33 @@ def keywords_of(row: Row) -> tuple[str, ...]:
 
 # -- what is given ------------------------------------------------------------------------------------------------
 
-Tell = Callable[[RowTexts, int, np.random.Generator], Told]
+MakePrompt = Callable[[RowTexts, int, np.random.Generator], PromptSpans]
 LAT = Span("lat", np.zeros(0))
 
 
-def by_ear(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def from_audio(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """The recording."""
-    return Told((LAT,), (row,))
+    return PromptSpans((LAT,), (row,))
 
 
-def in_writing(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def from_text(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """The row's text."""
-    return Told((Span("text", table.pieces(table.rows[row].text or "")),), ())
+    return PromptSpans((Span("text", table.pieces(table.rows[row].text or "")),), ())
 
 
-def as_units(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def as_units(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """The row's units, which its manifest must hold."""
-    return Told((Span("units", table.rows[row].tokens["units"]),), ())
+    return PromptSpans((Span("units", table.rows[row].tokens["units"]),), ())
 
 
-def as_phones(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def as_phones(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """The phones of the row's text: what a recognizer of phones would hear."""
-    return Told((Span("text", table.phones(row)),), ())
+    return PromptSpans((Span("text", table.phones(row)),), ())
 
 
-def nothing(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def nothing(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """Not even the row."""
-    return Told((), ())
+    return PromptSpans((), ())
 
 
 def keyword_span(table: RowTexts, words: Sequence[str]) -> tuple[Span, ...]:
@@ -113,70 +113,70 @@ def keyword_span(table: RowTexts, words: Sequence[str]) -> tuple[Span, ...]:
     return (Span("kw", table.pieces(" ".join(words))),) if words else ()
 
 
-def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def with_keywords(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """MaLa-ASR: the row's keywords among those of other rows, or now and then no list or only foreign ones."""
     own = list(keywords_of(table.rows[row]))
     drawn = int((KEYWORDS_AT_MOST + 1) * random.random() ** 5)
     others = [table.keywords[i] for i in random.permutation(len(table.keywords))[:drawn]]
     listed = sorted({*others, *(own if random.random() < 0.8 else ())}, key=lambda word: random.random())
-    return Told((*keyword_span(table, listed), LAT), (row,))
+    return PromptSpans((*keyword_span(table, listed), LAT), (row,))
 
 
-def with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def with_example(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """COSMIC: another recording of the same speaker and its text first, where there is one."""
     one = table.rows[row]
     speakers = table.partners.get((one.speaker, one.lang), ())
     return with_one_of(table, row, [index for index in speakers if table.rows[index].group != one.group], random)
 
 
-def with_one_of(table: RowTexts, row: int, others: Sequence[int], random: np.random.Generator) -> Told:
+def with_one_of(table: RowTexts, row: int, others: Sequence[int], random: np.random.Generator) -> PromptSpans:
     """One of other recordings and its text first, where there are any."""
     if not others:
-        return by_ear(table, row, random)
+        return from_audio(table, row, random)
     shown = others[int(random.integers(len(others)))]
-    return Told((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
+    return PromptSpans((LAT, Span("text", table.pieces(table.rows[shown].text or "")), LAT), (shown, row))
 
 
-def with_anothers(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def with_anothers(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """An example of another speaker, to compare with."""
     speaker = table.rows[row].speaker
     return with_one_of(table, row, [i for i, one in enumerate(table.rows) if one.speaker != speaker], random)
 
 
-def sometimes_with_example(table: RowTexts, row: int, random: np.random.Generator) -> Told:
+def sometimes_with_example(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """Four times of five with an example."""
-    return (by_ear if random.random() < 0.2 else with_example)(table, row, random)
+    return (from_audio if random.random() < 0.2 else with_example)(table, row, random)
 
 
 # -- what is answered ---------------------------------------------------------------------------------------------
 
 
-def transcript(row: Row) -> Asked:
+def transcript(row: Row) -> Questions:
     """What is said."""
     return [("", row.text)] if row.text else []
 
 
-def fact(name: str) -> Callable[[Row], Asked]:
+def fact(name: str) -> Callable[[Row], Questions]:
     """An entry of the row's `extras`."""
 
-    def answers(row: Row) -> Asked:
+    def answers(row: Row) -> Questions:
         found = row.extras.get(name)
         return [("", str(found))] if found else []
 
     return answers
 
 
-def speaker(row: Row) -> Asked:
+def speaker(row: Row) -> Questions:
     """Who speaks."""
     return [("", row.speaker)] if row.speaker else []
 
 
-def timed(row: Row) -> Asked:
+def timed(row: Row) -> Questions:
     """What is said, each word behind its start in tenths of a second: `3 the 5 green 9 house`."""
     return [("", " ".join(f"{round(10 * start)} {word}" for word, start, _ in row.words))] if row.words else []
 
 
-def description(row: Row) -> Asked:
+def description(row: Row) -> Questions:
     """DeSTA: who speaks, how, and what is said, as one sentence; `extras.caption` where there is one."""
     if row.extras.get("caption"):
         return [("", str(row.extras["caption"]))]
@@ -186,7 +186,7 @@ def description(row: Row) -> Asked:
     return [("", f"{row.speaker} says with {manner} tone: {row.text}")]
 
 
-def questions(row: Row) -> Asked:
+def questions(row: Row) -> Questions:
     """Questions whose answers a row knows, the last ones across tasks; `extras.asks` adds (question, answer) pairs."""
     found: list[tuple[str, str]] = [(str(question), str(answer)) for question, answer in row.extras.get("asks", ())]
     words, manner = (row.text or "").split(), str(row.extras.get("prosody", ""))
@@ -202,7 +202,7 @@ def questions(row: Row) -> Asked:
     return found
 
 
-def word_questions(row: Row) -> Asked:
+def word_questions(row: Row) -> Questions:
     """Questions about what is said alone."""
     words = (row.text or "").split()
     return [("how many words", str(len(words))), ("which word is last", words[-1])] if words else []
@@ -210,9 +210,9 @@ def word_questions(row: Row) -> Asked:
 
 # -- the table ----------------------------------------------------------------------------------------------------
 
-SHOWN: Mapping[str, Tell] = {
-    "recording": by_ear,
-    "text": in_writing,
+SHOWN: Mapping[str, MakePrompt] = {
+    "recording": from_audio,
+    "text": from_text,
     "nothing": nothing,
     "units": as_units,
     "phones": as_phones,
@@ -220,7 +220,7 @@ SHOWN: Mapping[str, Tell] = {
     "example": sometimes_with_example,
 }
 """`FromRows.shows` → what stands before the answer."""
-ANSWERS: Mapping[str, Callable[[Row], Asked]] = {
+ANSWERS: Mapping[str, Callable[[Row], Questions]] = {
     "text": transcript,
     "speaker": speaker,
     "timed": timed,
@@ -239,9 +239,9 @@ class LatentTask:
     """Task of the grammar."""
     flags: tuple[str, ...] = ()
     """Its flags: the tags that say in which form the answer is wanted."""
-    tell: Tell = by_ear
+    tell: MakePrompt = from_audio
     """What is given."""
-    answers: Callable[[Row], Asked] = transcript
+    answers: Callable[[Row], Questions] = transcript
     """What may be asked of a row."""
     across: bool = False
     """The answer is that of a row of the same group in another language."""
@@ -267,12 +267,12 @@ class LatentTask:
         return all(has.get(name, name in row.tokens) for name in self.needs)
 
     def plan(
-        self, table: RowTexts, given: int, target: str | None, question: str, answer: str | None, told: Told
-    ) -> Plan:
+        self, table: RowTexts, given: int, target: str | None, question: str, answer: str | None, told: PromptSpans
+    ) -> SequenceSpec:
         """A row's example; without an answer its prompt."""
         asked = (Span("text", table.pieces(question)),) if question else ()
         outputs = () if answer is None else (Span("text", table.pieces(answer)),)
-        return Plan(
+        return SequenceSpec(
             self.task, table.rows[given].lang, target, self.flags, conditions=(*told.spans, *asked), outputs=outputs
         )
 

@@ -21,7 +21,7 @@ from unitok_training.data.columns import Column, spread
 
 
 @dataclass(frozen=True)
-class Stretches:
+class ColumnSpans:
     """One stretch of a column for each document."""
 
     column: int
@@ -48,7 +48,7 @@ class Segments:
     """(S,) float32; 1 where the segment is learnt."""
 
     @staticmethod
-    def of(parts: Sequence[tuple[Stretches, float]]) -> Segments:
+    def of(parts: Sequence[tuple[ColumnSpans, float]]) -> Segments:
         """Documents that all have the same parts, each with its weight."""
         documents = len(parts[0][0].start)
         return Segments(
@@ -78,15 +78,15 @@ class SpecialTokens:
             self.ids += run
         return self.known[run]
 
-    def same(self, names: Sequence[str], documents: int | np.ndarray) -> Stretches:
+    def same(self, names: Sequence[str], documents: int | np.ndarray) -> ColumnSpans:
         """The same marks in D documents, or where a (D,) mask says so. `<eos>` is the end of a sequence."""
         run = tuple(self.vocabulary.eos if name == "<eos>" else self.vocabulary.control(name) for name in names)
         there = np.ones(documents, np.bool_) if isinstance(documents, int) else documents
-        return Stretches(0, np.full(len(there), self.place(run)), there * len(run))
+        return ColumnSpans(0, np.full(len(there), self.place(run)), there * len(run))
 
     def headers(
         self, task: str, flags: Sequence[str], languages: Sequence[str], source: np.ndarray, target: np.ndarray
-    ) -> Stretches:
+    ) -> ColumnSpans:
         """bos, task, languages and flags of D documents; (D,) indices into `languages`, -1 for no target."""
         vocabulary, width = self.vocabulary, len(languages) + 1
         flagged = tuple(vocabulary.control(flag) for flag in flags)
@@ -96,14 +96,14 @@ class SpecialTokens:
             named = (languages[code // width], *([languages[code % width - 1]] if code % width else []))
             said = tuple(vocabulary.language(name) for name in named)
             places[code] = self.place((vocabulary.bos, vocabulary.control(f"<{task}>"), *said, *flagged))
-        return Stretches(0, places[pair], np.full(len(pair), 2 + task_spec(task).languages + len(flagged)))
+        return ColumnSpans(0, places[pair], np.full(len(pair), 2 + task_spec(task).languages + len(flagged)))
 
 
 def compose(
     task: str,
-    header: Stretches,
-    conditions: Sequence[tuple[str, Stretches]],
-    outputs: Sequence[tuple[str, Stretches]],
+    header: ColumnSpans,
+    conditions: Sequence[tuple[str, ColumnSpans]],
+    outputs: Sequence[tuple[str, ColumnSpans]],
     marks: SpecialTokens,
 ) -> Segments:
     """Documents of a task that is not interleaved, as `render` makes them of plans with these (kind, content) spans.
@@ -111,7 +111,7 @@ def compose(
     A condition of length 0 is left out with its marks. Loss starts behind the first generate mark.
     """
     documents = len(header.start)
-    parts: list[tuple[Stretches, float]] = [(header, 0.0)]
+    parts: list[tuple[ColumnSpans, float]] = [(header, 0.0)]
     for kind, content in conditions:
         there = content.length > 0
         parts += [(marks.same((opener(kind),), there), 0.0), (content, 0.0), (marks.same((closer(kind),), there), 0.0)]
@@ -125,7 +125,7 @@ def compose(
 
 
 def compose_interleaved(
-    header: Stretches, spans: Sequence[Sequence[tuple[str, int, int, int]]], marks: SpecialTokens
+    header: ColumnSpans, spans: Sequence[Sequence[tuple[str, int, int, int]]], marks: SpecialTokens
 ) -> Segments:
     """Interleaved documents: of each its (kind, column, start, length) spans in turn."""
     switch = {kind: marks.same((opener(kind),), 1) for kind in ("text", "units")}

@@ -71,7 +71,7 @@ class SpeakerClassifier:
         return [self.names[index] for index in (x @ self.weight).argmax(1).tolist()]
 
 
-class Judge:
+class AsrScorer:
     """A recognizer and a speaker classifier that never saw generated audio."""
 
     def __init__(self, recognizer: CtcEncoder, speakers: SpeakerClassifier | None) -> None:
@@ -87,7 +87,7 @@ class Judge:
         *,
         compute: Compute | None = None,
         progress: Callable[[int, float], None] | None = None,
-    ) -> Judge:
+    ) -> AsrScorer:
         """Train both on reference audio. The judge's seed differs from the unit encoder's, whatever was configured."""
         other = replace(config, seed=(config.seed + 1000) & LARGEST_SEED)
         network = train_ctc(recordings, texts, other, compute=compute, progress=progress)
@@ -97,7 +97,7 @@ class Judge:
         classifier = None
         if len({speakers[index] for index in known}) > 1:
             classifier = SpeakerClassifier.train([recordings[i] for i in known], [speakers[i] for i in known])
-        return Judge(CtcEncoder(network, MelConfig(), config.blocks), classifier)
+        return AsrScorer(CtcEncoder(network, MelConfig(), config.blocks), classifier)
 
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
         """What is said in recordings (S,) at 16 kHz, and "" where nothing is."""
@@ -130,7 +130,7 @@ class Judge:
             write_json(folder / "speakers.json", speakers.names)
 
     @staticmethod
-    def load(folder: Path) -> Judge:
+    def load(folder: Path) -> AsrScorer:
         """Read what `save` wrote."""
         if not folder.is_dir():
             raise InputError(f"{folder} holds no judge; `unitok demo` makes one in its run folder")
@@ -139,4 +139,4 @@ class Judge:
             if (folder / "speakers.json").exists():
                 tensors = read_tensors(folder / "speakers.safetensors")
                 speakers = SpeakerClassifier(read_json(folder / "speakers.json"), **tensors)
-            return Judge(CtcEncoder.load(folder), speakers)
+            return AsrScorer(CtcEncoder.load(folder), speakers)

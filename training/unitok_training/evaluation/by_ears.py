@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitok_training.evaluation.ear_scores import RECORDINGS_PER_SPEAKER, Heard, KnownVoices, ear_figures
+from unitok_training.evaluation.ear_scores import RECORDINGS_PER_SPEAKER, EarReading, KnownVoices, ear_figures
 from unitok_training.evaluation.run import Evaluation
 
 
@@ -67,7 +67,7 @@ def put_ears(
         run.known_voices = known_voices(run)
     figures, read = ear_figures(
         run.ears,
-        Heard(
+        EarReading(
             audio=[heard[index] for index in chosen],
             sample_rate=run.model.sample_rate,
             texts=[run.text(rows[index]) for index in chosen],

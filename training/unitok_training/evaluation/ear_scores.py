@@ -26,7 +26,7 @@ RECORDINGS_PER_SPEAKER = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class EarReading:
     """Recordings of one language with what is true of them."""
 
     audio: Sequence[np.ndarray]
@@ -74,7 +74,7 @@ def portions(sounds: Sequence[np.ndarray], unit: str) -> Iterator[Sequence[np.nd
         yield sounds[start : start + PORTION]
 
 
-def ear_figures(ears: Ears, heard: Heard, voices: KnownVoices) -> tuple[dict[str, float], list[str]]:
+def ear_figures(ears: Ears, heard: EarReading, voices: KnownVoices) -> tuple[dict[str, float], list[str]]:
     """The figures of some recordings by the last part of their keys, and what the ear read of each.
 
     The texts are empty where there is no recognizer.
@@ -100,7 +100,7 @@ def ear_figures(ears: Ears, heard: Heard, voices: KnownVoices) -> tuple[dict[str
     return figures, read
 
 
-def similarities(ears: Ears, heard: Heard, voices: KnownVoices) -> dict[str, float]:
+def similarities(ears: Ears, heard: EarReading, voices: KnownVoices) -> dict[str, float]:
     """Mean cosines with the right speaker and with all others; empty where no speaker can be compared."""
     assert ears.speaker is not None
     rate = ears.speaker.sample_rate

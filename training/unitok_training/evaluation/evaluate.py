@@ -15,7 +15,7 @@ from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, TaskVariant
@@ -57,7 +57,7 @@ def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> N
         return
     two = one.task.languages == 2
     plans = [
-        Plan(one.task.name, run.lang(a), run.lang(b) if two else None, one.variant.flags, (run.span(kind, a),))
+        SequenceSpec(one.task.name, run.lang(a), run.lang(b) if two else None, one.variant.flags, (run.span(kind, a),))
         for a, b in pairs
     ]
     results = run.model.run([PromptRequest(plan=plan) for plan in plans])
@@ -139,7 +139,7 @@ def evaluate_speech_translation(run: Evaluation) -> None:
             return
         requests = [
             PromptRequest(
-                plan=Plan("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
+                plan=SequenceSpec("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
                 voice=voices[index % len(voices)],
                 speak=True,
             )

@@ -10,7 +10,7 @@ import numpy as np
 from unitok.generation.generate import score
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 
@@ -33,7 +33,7 @@ def evaluate_text_lm(run: Evaluation) -> None:
     run.put("lm.five_gram_ppl", math.exp(nats / count))
     total, count = 0.0, 0
     for logprobs in _scores(
-        run, [Plan("lm", run.lang(row), outputs=(Span("text", run.cell("text_ids", row)),)) for row in test]
+        run, [SequenceSpec("lm", run.lang(row), outputs=(Span("text", run.cell("text_ids", row)),)) for row in test]
     ):
         total -= float(logprobs[:-1].sum())  # the closer counts as the end, the end of sequence does not
         count += len(logprobs) - 1
@@ -45,10 +45,11 @@ def _ended(run: Evaluation, row: int, end: int) -> list[int]:
     return [*run.cell("text_ids", row).tolist(), end]
 
 
-def _scores(run: Evaluation, plans: Sequence[Plan]) -> list[np.ndarray]:
+def _scores(run: Evaluation, plans: Sequence[SequenceSpec]) -> list[np.ndarray]:
     """Teacher-forced log-probabilities of what follows each plan's prompt."""
     prompts = [
-        render_prompt(Plan(p.task, p.source, p.target, p.flags, p.conditions), run.model.vocabulary) for p in plans
+        render_prompt(SequenceSpec(p.task, p.source, p.target, p.flags, p.conditions), run.model.vocabulary)
+        for p in plans
     ]
     rest = [render(plan, run.model.vocabulary).ids[len(prompt) :] for plan, prompt in zip(plans, prompts)]
     found: list[np.ndarray] = []
@@ -71,8 +72,8 @@ def evaluate_speech_lm(run: Evaluation) -> None:
         units = np.concatenate([pieces[index] for index in order])
         if run.shards.streams["units"].deduplicated:
             units = units[np.insert(np.diff(units) != 0, 0, True)]
-        real.append(Plan("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
-        scrambled.append(Plan("slm", run.lang(row), outputs=(Span("units", units),)))
+        real.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
+        scrambled.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", units),)))
     if not real:
         return
     better = [a.mean() > b.mean() for a, b in zip(_scores(run, real), _scores(run, scrambled))]
@@ -113,10 +114,10 @@ def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
         peers = [other for other in rows if run.lang(other) == run.lang(row) and other != row]
         picks = [row, *random.choice(peers, choices - 1, replace=False).tolist()]
         text = Span("text", halves[row][0])
-        plans += [Plan("ilm", run.lang(row), outputs=(text, Span("units", halves[pick][1]))) for pick in picks]
+        plans += [SequenceSpec("ilm", run.lang(row), outputs=(text, Span("units", halves[pick][1]))) for pick in picks]
     values = []
     for plan in plans:
-        prompt = render_prompt(Plan(plan.task, plan.source, outputs=plan.outputs[:1]), run.model.vocabulary)
+        prompt = render_prompt(SequenceSpec(plan.task, plan.source, outputs=plan.outputs[:1]), run.model.vocabulary)
         values.append((prompt, render(plan, run.model.vocabulary).ids[len(prompt) : -1]))
     scores: list[float] = []
     for start in range(0, len(values), 64):

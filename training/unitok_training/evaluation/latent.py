@@ -13,7 +13,7 @@ import torch
 from unitok.model import Model
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.data.latent_examples import filled
@@ -28,7 +28,7 @@ AT_ONCE = 16
 class Question:
     """What is asked of recordings, and the answer that is right."""
 
-    plan: Plan
+    plan: SequenceSpec
     """A prompt; its `lat` conditions hold no vectors yet."""
     heard: tuple[Row, ...]
     """Rows whose recordings the `lat` conditions are."""

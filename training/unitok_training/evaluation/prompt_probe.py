@@ -28,7 +28,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.text.score_normalizer import basic
 
 INSTRUCTIONS = ("write down what is said", "what do you hear", "transcript please", "repeat this in writing")
@@ -46,10 +46,10 @@ class Prompt:
     instruction: str = ""
     """Text between the speech and the answer."""
 
-    def plan(self, row: Row, span: Span, model: Model) -> Plan:
+    def plan(self, row: Row, span: Span, model: Model) -> SequenceSpec:
         """What is asked of a recording."""
         given = (span, model.text_span(self.instruction)) if self.instruction else (span,)
-        return Plan(self.task, row.lang, self.target, conditions=given)
+        return SequenceSpec(self.task, row.lang, self.target, conditions=given)
 
 
 def default_prompts(model: Model, lang: str) -> list[Prompt]:
@@ -81,7 +81,9 @@ class WatchedAttend:
 
 
 @torch.inference_mode()
-def read_along(model: Model, plan: Plan, vectors: Tensor, answer: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+def read_along(
+    model: Model, plan: SequenceSpec, vectors: Tensor, answer: np.ndarray
+) -> tuple[Tensor, dict[str, float]]:
     """(log-probabilities (N, V) of an answer's N ids, attention mass by modality) under one prompt."""
     prompt = render_prompt(plan, model.vocabulary)
     hole = model.vocabulary.control("<lat>")

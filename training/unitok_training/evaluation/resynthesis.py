@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.by_ears import hear_recordings, put_ears
 from unitok_training.evaluation.metrics import error_unit, wer
 from unitok_training.evaluation.run import Evaluation
@@ -49,7 +49,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
         listen(run, "resynthesis.units", rows, references, made)
 
 
-def _judge_controls(run: Evaluation, judge: Judge, references: Sequence[np.ndarray], texts: Sequence[str]) -> None:
+def _judge_controls(run: Evaluation, judge: AsrScorer, references: Sequence[np.ndarray], texts: Sequence[str]) -> None:
     """Put what the judge itself is worth."""
     run.put("judge", {**judge.controls(references, texts, seed=run.seed), "unit": error_unit(texts)})
     seen = run.rows(run.seen_split, "text_ids") if judge.speakers is not None else []

@@ -19,7 +19,7 @@ from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_training.data.mixture import parse_key
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.ear_scores import KnownVoices
 from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.metrics import bleu, bleu_label, cer, chrf, error_unit, wer
@@ -49,7 +49,7 @@ class Evaluation:
 
     model: Model
     shards: Shards
-    judge: Judge | None = None
+    judge: AsrScorer | None = None
     ears: Ears | None = None
     """Recognizer, speaker encoder and quality model that never saw this corpus."""
     heard_at_most: int = 0

@@ -18,7 +18,7 @@ from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.results import Result
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
@@ -97,7 +97,7 @@ def is_empty(result: Result) -> bool:
     return any(not text.strip() for text in result.texts)
 
 
-def is_runaway(model: Model, plan: Plan, result: Result) -> bool:
+def is_runaway(model: Model, plan: SequenceSpec, result: Result) -> bool:
     """Whether an answer exceeds its limits, or has no end."""
     closed = len(result.ids) > 0 and int(result.ids[-1]) == model.vocabulary.eos
     within = all(len(span) <= limit for span, limit in zip(result.outputs, model.limits.of(plan)))
@@ -109,7 +109,7 @@ def is_endless_loop(result: Result) -> bool:
     return result.finish_reason == "length" and any(ends_in_a_loop(span_items(span)) for span in result.outputs)
 
 
-def judge_outputs(model: Model, plans: Sequence[Plan], results: Sequence[Result]) -> TaskSafety:
+def judge_outputs(model: Model, plans: Sequence[SequenceSpec], results: Sequence[Result]) -> TaskSafety:
     """Figures of one task. `plans` hold the shards' answers; `results` are the sampled ones, in the same order."""
     questions = [replace(plan, outputs=()) for plan in plans]
     reasons = [result.finish_reason for result in results]

@@ -17,7 +17,7 @@ from unitok.nbest.collect import utterances
 from unitok.nbest.lists import NBest, read_lists
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.files import read_json, write_json
-from unitok_tokenizers.grammar.sequence import Plan
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_training.evaluation.metrics import bleu
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
@@ -41,7 +41,7 @@ def translation(run: Path, settings: Mapping[str, Any]) -> None:
         "first_pass": {one.id: one.texts[0] for one in test},
         "rescoring": read_json(run / "rescored.json"),
         "ger": read_json(run / "ger" / "texts.json"),
-        **{f"errors_{round(100 * share)}": spoilt(test, share, settings["seed"]) for share in SHARES},
+        **{f"errors_{round(100 * share)}": with_errors(test, share, settings["seed"]) for share in SHARES},
     }
     wanted = [said[group[one.id], lang] for one, lang in pairs]
     scores = {name: {"bleu": bleu(wanted, translated(model, pairs, heard))} for name, heard in texts.items()}
@@ -52,7 +52,7 @@ def translated(model: Model, pairs: Sequence[tuple[NBest, str]], heard: Mapping[
     """What was heard in each list's recording, in the language beside it; nothing where nothing was heard."""
     worth = [index for index, (one, _) in enumerate(pairs) if heard[one.id].strip()]
     requests = [
-        PromptRequest(plan=Plan("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
+        PromptRequest(plan=SequenceSpec("mt", one.lang, lang, conditions=(model.text_span(heard[one.id]),)))
         for one, lang in (pairs[index] for index in worth)
     ]
     answers = [""] * len(pairs)
@@ -61,7 +61,7 @@ def translated(model: Model, pairs: Sequence[tuple[NBest, str]], heard: Mapping[
     return answers
 
 
-def spoilt(lists: Sequence[NBest], share: float, seed: int) -> dict[str, str]:
+def with_errors(lists: Sequence[NBest], share: float, seed: int) -> dict[str, str]:
     """References with a share of their words replaced by others of their language, by the lists' names."""
     words = {
         lang: sorted({word for one in lists if one.lang == lang for word in (one.reference or "").split()})

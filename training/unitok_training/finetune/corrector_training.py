@@ -19,12 +19,12 @@ from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
 from unitok.decoder.noise_vector import NoiseVector, differences
 from unitok.model import Model
-from unitok.nbest.audio_context import Hearing
+from unitok.nbest.audio_context import AudioContext
 from unitok.nbest.correction import VectorsOf, correction_plan
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Document
 from unitok_training.finetune.moe import balanced, expert_information, hidden_with_experts
@@ -63,7 +63,7 @@ class CorrectionDocuments:
         """The list behind an example."""
         return self.lists[permuted(len(self.lists), index, self.seed)]
 
-    def plan(self, one: NBest) -> Plan:
+    def plan(self, one: NBest) -> SequenceSpec:
         """A list with its answer."""
         encode = self.model.tokenizers.text.encode
         texts = [encode(text) for text in one.texts[: self.most]]
@@ -261,7 +261,7 @@ def hidden_with_frames(
 
 def train_hearing_corrector(
     model: Model,
-    hearing: Hearing,
+    hearing: AudioContext,
     lists: Sequence[NBest],
     config: FinetuneConfig,
     *,

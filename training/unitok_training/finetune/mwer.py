@@ -32,7 +32,7 @@ from unitok_training.data.latent_examples import filled
 from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
-from unitok_training.finetune.supervised import only_these_move, permuted
+from unitok_training.finetune.supervised import permuted, trainable_only
 from unitok_training.trainer.optimizer import OptimConfig, rate
 
 
@@ -97,7 +97,7 @@ def train_mwer(
         asked = [question(line, table, items[one], random) for one in chosen]
         model.decoder.eval()
         lists = hypotheses(model, asked, config.beams)
-        with only_these_move(model.decoder, moving):
+        with trainable_only(model.decoder, moving):
             objective, errors = torch.zeros((), device=model.device), 0.0
             for one, (texts, vectors) in zip(asked, lists):
                 with compute.mixed():

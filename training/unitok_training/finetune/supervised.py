@@ -127,7 +127,7 @@ def finetune(
         lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay,
     )  # fmt: skip
     losses = []
-    with only_these_move(decoder, moving):
+    with trainable_only(decoder, moving):
         for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
             pack = pack.to(decoder.embedding.device)
             with compute.mixed():
@@ -156,7 +156,7 @@ def finetune(
     return losses
 
 
-class only_these_move:
+class trainable_only:
     """While this lasts, gradients are computed for these parameters alone, among them and a decoder's."""
 
     def __init__(self, decoder: nn.Module, moving: Sequence[nn.Parameter]) -> None:

@@ -22,6 +22,7 @@ from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetwo
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.augmentation import Augmentation, augment
+from unitok_training.fitting.spool import FrameSpool
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
 
 QUICK = OptimConfig(
@@ -76,7 +77,7 @@ def train_ctc(
     mel = mel or MelConfig()
     alphabet = alphabet_of(texts)
     index = {character: position + 1 for position, character in enumerate(alphabet)}
-    mels, labels = list[Tensor](), list[Tensor]()
+    mels, labels = FrameSpool(), list[Tensor]()
     with torch.no_grad():
         for samples, text in surrounded_examples(recordings, texts, mel.sample_rate, config):
             mels.append(log_mel(torch.from_numpy(between_silence(samples, mel)), mel))
@@ -115,7 +116,7 @@ def surrounded_examples(
 
 def _optimize(
     network: CtcNetwork,
-    mels: Sequence[Tensor],
+    mels: FrameSpool,
     labels: Sequence[Tensor],
     config: CtcConfig,
     compute: Compute,
@@ -123,7 +124,7 @@ def _optimize(
 ) -> None:
     optimizer = optimizer_of(network, config.optim, compute.products)
     random = np.random.default_rng(config.seed)
-    batches = batches_by_length([len(one) for one in mels], config.batch_frames)
+    batches = batches_by_length(mels.lengths(), config.batch_frames)
     order: list[int] = []
     network.train()
     for step in range(config.steps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
@@ -28,6 +28,8 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 
+HELD_SECONDS = 7200.0
+"""Most seconds of recordings that are held at once, 460 MB: what is clustered, and what small networks learn from."""
 LONGEST_SECONDS = 60.0
 """Longest recording that is learned from as a whole, in seconds; of longer ones the middle is taken."""
 
@@ -136,10 +138,21 @@ def fit_text(rows: Sequence[Row], config: FitConfig) -> SentencePieceText:
 
 
 def some_recorded(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """A fixed random choice of at most `count` rows with audio, in their order."""
+    """A fixed random choice of at most `count` rows with audio, and of at most `HELD_SECONDS`, in their order."""
     chosen = [row for row in rows if row.audio is not None]
-    order = np.random.default_rng(seed).permutation(len(chosen))[:count]
-    return [chosen[index] for index in sorted(order.tolist())]
+    order = np.random.default_rng(seed).permutation(len(chosen))[:count].tolist()
+    return [chosen[index] for index in sorted(order[: _within(chosen[index] for index in order)])]
+
+
+def _within(rows: Iterable[Row]) -> int:
+    """How many rows, from the first on, last `HELD_SECONDS` at most; one at least."""
+    count, seconds = 0, 0.0
+    for row in rows:
+        seconds += row.length()
+        if count and seconds > HELD_SECONDS:
+            break
+        count += 1
+    return count
 
 
 def load_recordings(rows: Sequence[Row], sample_rate: int = 16000) -> list[np.ndarray]:
@@ -190,7 +203,8 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
         )  # fmt: skip
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
     picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
-    recordings = among_noises(load_recordings([chosen[index] for index in picks]), encoder.sample_rate, config.seed)
+    some = [chosen[index] for index in picks]
+    recordings = among_noises(load_recordings(some[: _within(some)]), encoder.sample_rate, config.seed)
     return UnitTokenizer.fit(encoder, recordings, config.clusters, seed=config.seed)
 
 

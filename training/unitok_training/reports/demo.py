@@ -34,7 +34,7 @@ TASK_TITLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """One row of the table of results."""
 
     title: str
@@ -54,96 +54,98 @@ class Line:
     """Write as a percentage."""
 
 
-LINES: tuple[Line, ...] = (
-    Line(title="Judge: word errors on reference audio", key="judge.wer", at_most=0.12, percent=True),
-    Line(title="Control: the judge on noise", key="judge.control_noise_wer", at_least=0.8, percent=True),
-    Line(
+LINES: tuple[ResultRow, ...] = (
+    ResultRow(title="Judge: word errors on reference audio", key="judge.wer", at_most=0.12, percent=True),
+    ResultRow(title="Control: the judge on noise", key="judge.control_noise_wer", at_least=0.8, percent=True),
+    ResultRow(
         title="Control: the judge against shuffled texts", key="judge.control_shuffled_wer", at_least=0.8, percent=True
     ),
-    Line(title="Recognition: word errors", key="asr.wer", at_most=0.15, percent=True),
-    Line(title="Recognition, known voices", key="asr.seen_voices.wer", at_most=0.08, percent=True),
-    Line(title="Recognition from acoustic codes", key="asr.codes.wer", at_most=0.25, percent=True),
-    Line(title="Text translation: BLEU", key="mt.bleu", at_least=85),
-    Line(title="Speech translation to text: BLEU", key="s2tt.bleu", at_least=60),
-    Line(title="Speech translation to text, known voices: BLEU", key="s2tt.seen_voices.bleu", at_least=70),
-    Line(
+    ResultRow(title="Recognition: word errors", key="asr.wer", at_most=0.15, percent=True),
+    ResultRow(title="Recognition, known voices", key="asr.seen_voices.wer", at_most=0.08, percent=True),
+    ResultRow(title="Recognition from acoustic codes", key="asr.codes.wer", at_most=0.25, percent=True),
+    ResultRow(title="Text translation: BLEU", key="mt.bleu", at_least=85),
+    ResultRow(title="Speech translation to text: BLEU", key="s2tt.bleu", at_least=60),
+    ResultRow(title="Speech translation to text, known voices: BLEU", key="s2tt.seen_voices.bleu", at_least=70),
+    ResultRow(
         title="Synthesis through units, read by the judge",
         key="tts.units.judge_wer",
         minus="judge.wer",
         at_most=0.20,
         percent=True,
     ),
-    Line(
+    ResultRow(
         title="Synthesis through codes, read by the judge",
         key="tts.codes.judge_wer",
         minus="judge.wer",
         at_most=0.30,
         percent=True,
     ),
-    Line(title="Ears (Whisper, English): word errors on recordings", key="ears.recordings.wer", percent=True),
-    Line(
+    ResultRow(title="Ears (Whisper, English): word errors on recordings", key="ears.recordings.wer", percent=True),
+    ResultRow(
         title="Synthesis through units, read by ears",
         key="tts.units.ears.wer",
         minus="ears.recordings.wer",
         at_most=0.15,
         percent=True,
     ),
-    Line(
+    ResultRow(
         title="Synthesis through codes, read by ears",
         key="tts.codes.ears.wer",
         minus="ears.recordings.wer",
         at_most=0.25,
         percent=True,
     ),
-    Line(title="Units alone, read by ears", key="resynthesis.units.ears.wer", percent=True),
-    Line(title="Codec alone, read by ears", key="resynthesis.codes.ears.wer", percent=True),
-    Line(
+    ResultRow(title="Units alone, read by ears", key="resynthesis.units.ears.wer", percent=True),
+    ResultRow(title="Codec alone, read by ears", key="resynthesis.codes.ears.wer", percent=True),
+    ResultRow(
         title="Recordings: cosine of two of one speaker",
         key="ears.recordings.similarity",
         above="ears.recordings.similarity_impostor",
     ),
-    Line(
+    ResultRow(
         title="Synthesis through units: cosine with the speaker",
         key="tts.units.ears.similarity",
         above="tts.units.ears.similarity_impostor",
     ),
-    Line(
+    ResultRow(
         title="Synthesis through codes: cosine with the speaker",
         key="tts.codes.ears.similarity",
         above="tts.codes.ears.similarity_impostor",
     ),
-    Line(title="Recordings: DNSMOS, 1 to 5", key="ears.recordings.dnsmos"),
-    Line(title="Synthesis through units: DNSMOS", key="tts.units.ears.dnsmos"),
-    Line(title="Synthesis through codes: DNSMOS", key="tts.codes.ears.dnsmos"),
-    Line(
+    ResultRow(title="Recordings: DNSMOS, 1 to 5", key="ears.recordings.dnsmos"),
+    ResultRow(title="Synthesis through units: DNSMOS", key="tts.units.ears.dnsmos"),
+    ResultRow(title="Synthesis through codes: DNSMOS", key="tts.codes.ears.dnsmos"),
+    ResultRow(
         title="Synthesis through codes: the voice that was asked for",
         key="tts.codes.voice_match",
         at_least=0.80,
         percent=True,
     ),
-    Line(title="Speech to speech through texts: ASR-BLEU", key="s2st_chained.asr_bleu", at_least=45),
-    Line(title="Speech to speech, direct: ASR-BLEU", key="s2st.asr_bleu"),
-    Line(
+    ResultRow(title="Speech to speech through texts: ASR-BLEU", key="s2st_chained.asr_bleu", at_least=45),
+    ResultRow(title="Speech to speech, direct: ASR-BLEU", key="s2st.asr_bleu"),
+    ResultRow(
         title="Codec alone, read by the judge",
         key="resynthesis.codes.judge_wer",
         minus="judge.wer",
         at_most=0.05,
         percent=True,
     ),
-    Line(
+    ResultRow(
         title="Units alone, read by the judge",
         key="resynthesis.units.judge_wer",
         minus="judge.wer",
         at_most=0.10,
         percent=True,
     ),
-    Line(title="Text: perplexity per piece", key="lm.ppl", below="lm.five_gram_ppl"),
-    Line(title="Speech: real before scrambled order", key="slm.order_accuracy", at_least=0.8, percent=True),
-    Line(title="Interleaved: the right half chosen", key="ilm.cloze_accuracy", above="ilm.cloze_chance", percent=True),
-    Line(title="Seconds in all", key="seconds.total", at_most=900),
-    Line(title="Peak memory, bytes", key="memory.peak_bytes", at_most=6e9),
-    Line(title="Padding in training packs", key="train.padding_share", at_most=0.005, percent=True),
-    Line(title="Training examples dropped", key="train.dropped_share", at_most=0.0, percent=True),
+    ResultRow(title="Text: perplexity per piece", key="lm.ppl", below="lm.five_gram_ppl"),
+    ResultRow(title="Speech: real before scrambled order", key="slm.order_accuracy", at_least=0.8, percent=True),
+    ResultRow(
+        title="Interleaved: the right half chosen", key="ilm.cloze_accuracy", above="ilm.cloze_chance", percent=True
+    ),
+    ResultRow(title="Seconds in all", key="seconds.total", at_most=900),
+    ResultRow(title="Peak memory, bytes", key="memory.peak_bytes", at_most=6e9),
+    ResultRow(title="Padding in training packs", key="train.padding_share", at_most=0.005, percent=True),
+    ResultRow(title="Training examples dropped", key="train.dropped_share", at_most=0.0, percent=True),
 )
 
 
@@ -179,7 +181,7 @@ class Verdict:
     """Whether the target is met; None without one."""
 
 
-def judge_line(line: Line, metrics: Mapping[str, Any]) -> Verdict | None:
+def judge_line(line: ResultRow, metrics: Mapping[str, Any]) -> Verdict | None:
     """Compare a line's figure with its target and control; None where it was not measured."""
     figure = lookup(metrics, line.key)
     if figure is None:

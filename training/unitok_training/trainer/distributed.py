@@ -113,10 +113,10 @@ def world_from_environment(device: str | None = None) -> Iterator[World]:
     finally:
         dist.destroy_process_group()
         if kind == "cpu":
-            rest_workers()
+            wait_for_gloo_threads()
 
 
-def rest_workers(seconds: float = 30.0) -> bool:
+def wait_for_gloo_threads(seconds: float = 30.0) -> bool:
     """Wait until gloo's threads sleep; False where they do not within `seconds`, or where threads cannot be looked at.
 
     A collective is over for its caller before its thread lets go of the tensors, for which it needs the interpreter.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.ctc_search import prefix_search
 from unitok_tokenizers.encoders.registry import load_encoder
@@ -51,14 +51,14 @@ class CtcRecognizer:
         """Hz of the samples that it takes."""
         return self.encoder.sample_rate
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`; a token is a character, and the language is not asked for."""
         return [self._one(frames, n_best) for frames in self.encoder.log_probabilities(audio)]
 
-    def _one(self, frames: np.ndarray, n_best: int) -> list[Heard]:
+    def _one(self, frames: np.ndarray, n_best: int) -> list[Transcript]:
         alphabet = self.encoder.network.config.alphabet
-        heard: dict[str, Heard] = {}
+        heard: dict[str, Transcript] = {}
         for indices, logprob in prefix_search(frames, beams=max(self.beams, n_best)):
             text = " ".join("".join(alphabet[index - 1] for index in indices).split())
-            heard.setdefault(text, Heard(text=text, logprob=logprob, tokens=len(text) + 1))
+            heard.setdefault(text, Transcript(text=text, logprob=logprob, tokens=len(text) + 1))
         return list(heard.values())[:n_best]

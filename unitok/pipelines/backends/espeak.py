@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitok.pipelines.backends import interfaces
-from unitok.pipelines.backends.interfaces import Spoken
+from unitok.pipelines.backends.interfaces import SpokenText
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.corpora.espeak import SAMPLE_RATE, Utterance, Voice, speak_all
 from unitok_tokenizers.errors import InputError
@@ -25,7 +25,7 @@ class EspeakSynthesizer:
     pitch: int = 50
     """espeak's pitch, 0 to 99."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: interfaces.Voice = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: interfaces.Voice = None) -> list[SpokenText]:
         """As `Synthesizer.speak`.
 
         Raises:
@@ -44,7 +44,7 @@ class EspeakSynthesizer:
         with tempfile.TemporaryDirectory() as folder:
             speak_all(jobs, Path(folder), workers=1)
             return [
-                Spoken(
+                SpokenText(
                     samples=read_audio(Path(folder) / f"{job.id}.flac", sample_rate=SAMPLE_RATE),
                     sample_rate=SAMPLE_RATE,
                 )

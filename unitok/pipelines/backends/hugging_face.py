@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
+from unitok.pipelines.backends.interfaces import SpokenText, Transcript, Voice
 from unitok_tokenizers.errors import InputError
 
 LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}
@@ -64,14 +64,14 @@ class PipelineRecognizer:
         """Hz of the samples that the feature extractor takes."""
         return int(self.pipeline.feature_extractor.sampling_rate)
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`; one hypothesis of each, without a score. Whisper is told the language."""
         options: dict[str, Any] = {}
         if getattr(self.pipeline.model.config, "model_type", "") == "whisper":
             options["generate_kwargs"] = {"language": LANGUAGE_NAMES.get(lang, lang), "task": "transcribe"}
         rate = self.sample_rate
         answers = [self.pipeline({"raw": samples, "sampling_rate": rate}, **options) for samples in audio]
-        return [[Heard(text=str(answer["text"]).strip())] for answer in answers]
+        return [[Transcript(text=str(answer["text"]).strip())] for answer in answers]
 
 
 @dataclass
@@ -81,11 +81,11 @@ class PipelineSynthesizer:
     pipeline: Any
     """`local_pipeline("text-to-speech", FOLDER)` makes one."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[SpokenText]:
         """As `Synthesizer.speak`; the folder decides language and voice."""
         spoken = []
         for text in texts:
             answer = self.pipeline(text)
             samples = np.asarray(answer["audio"], dtype=np.float32).reshape(-1)
-            spoken.append(Spoken(samples=np.clip(samples, -1.0, 1.0), sample_rate=int(answer["sampling_rate"])))
+            spoken.append(SpokenText(samples=np.clip(samples, -1.0, 1.0), sample_rate=int(answer["sampling_rate"])))
         return spoken

@@ -19,7 +19,7 @@ Voice = Audio | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Transcript:
     """One hypothesis of a recognizer."""
 
     text: str
@@ -31,7 +31,7 @@ class Heard:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Spoken:
+class SpokenText:
     """What a synthesizer says."""
 
     samples: np.ndarray
@@ -48,7 +48,7 @@ class Recognizer(Protocol):
     def sample_rate(self) -> int:
         """Hz of the samples that it takes."""
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """Recordings (S,) each, at `sample_rate` → up to `n_best` distinct hypotheses of each, best first."""
 
 
@@ -56,7 +56,7 @@ class Recognizer(Protocol):
 class Synthesizer(Protocol):
     """Text to speech."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[SpokenText]:
         """Texts → what they sound like; `voice` is a name that it knows, or a recording where it can imitate one."""
 
 
@@ -69,15 +69,15 @@ class FunctionRecognizer:
     sample_rate: int = 16000
     """Hz of the samples that the function takes."""
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`; the hypotheses have no scores."""
         return [self._hypotheses(self.function(samples, lang), n_best) for samples in audio]
 
-    def _hypotheses(self, answer: str | Sequence[str], n_best: int) -> list[Heard]:
+    def _hypotheses(self, answer: str | Sequence[str], n_best: int) -> list[Transcript]:
         texts = [answer] if isinstance(answer, str) else list(answer)
         if not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"the recognizer returned {repr(answer)[:60]}: return a text, or texts, best first")
-        return [Heard(text=text) for text in dict.fromkeys(texts)][:n_best]
+        return [Transcript(text=text) for text in dict.fromkeys(texts)][:n_best]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,14 @@ class FunctionSynthesizer:
     sample_rate: int = 16000
     """Hz of what the function returns."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[SpokenText]:
         """As `Synthesizer.speak`."""
         return [self._spoken(self.function(text, lang, voice)) for text in texts]
 
-    def _spoken(self, samples: np.ndarray) -> Spoken:
+    def _spoken(self, samples: np.ndarray) -> SpokenText:
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise InputError(
                 f"the synthesizer returned {samples.dtype} of shape {samples.shape}: return float samples (S,)"
             )
-        return Spoken(samples=samples.astype(np.float32), sample_rate=self.sample_rate)
+        return SpokenText(samples=samples.astype(np.float32), sample_rate=self.sample_rate)

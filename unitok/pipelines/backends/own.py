@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.pipelines.backends.interfaces import Heard, Spoken, Voice
+from unitok.pipelines.backends.interfaces import SpokenText, Transcript, Voice
 from unitok.requests.long_text import answer_text
 from unitok.requests.prompt_request import PromptRequest
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 
 
-def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[Heard]:
+def n_best_of(model: TaskModel, plan: SequenceSpec, *, beams: int, n_best: int) -> list[Transcript]:
     """Distinct texts that answer a plan with one text output, the most probable first.
 
     The list is ordered by the sum of log-probabilities, as rescoring wants it: with λ = 0 its first entry wins.
@@ -24,11 +24,11 @@ def n_best_of(model: TaskModel, plan: Plan, *, beams: int, n_best: int) -> list[
     """
     asked = model.token_request(PromptRequest(plan=plan))
     found = model.engine.search(asked, beams=beams, length_penalty=0.0)
-    heard: dict[str, Heard] = {}
+    heard: dict[str, Transcript] = {}
     for one in sorted(found, key=lambda one: -one.logprob):
         outputs = parse(np.concatenate([asked.prompt, one.ids]), model.vocabulary).outputs
         text = model.tokenizers.text.decode(outputs[-1].content.tolist()).strip()
-        heard.setdefault(" ".join(text.split()), Heard(text=text, logprob=one.logprob, tokens=len(one.ids)))
+        heard.setdefault(" ".join(text.split()), Transcript(text=text, logprob=one.logprob, tokens=len(one.ids)))
     return list(heard.values())[:n_best]
 
 
@@ -45,12 +45,14 @@ class UnitokRecognizer:
         """Hz of the samples that the model takes."""
         return self.model.sample_rate
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`; long recordings are cut where one hypothesis is asked for."""
         if n_best == 1 and self.beams is None:
             results = [self.model.transcribe(samples, lang=lang) for samples in audio]
-            return [[Heard(text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1))] for one in results]
-        plans = [Plan("asr", lang, conditions=(Span("units", units),)) for units in self.model.units_of(audio)]
+            return [
+                [Transcript(text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1))] for one in results
+            ]
+        plans = [SequenceSpec("asr", lang, conditions=(Span("units", units),)) for units in self.model.units_of(audio)]
         return [n_best_of(self.model, plan, beams=self.beams or n_best, n_best=n_best) for plan in plans]
 
 
@@ -66,7 +68,7 @@ class UnitokTranslator:
         """Text in `source`, of any length → text in `target`; an empty text stays empty."""
         if not text.strip():
             return ""
-        plan = Plan("mt", source, target, conditions=(self.model.text_span(text),))
+        plan = SequenceSpec("mt", source, target, conditions=(self.model.text_span(text),))
         return answer_text(self.model, PromptRequest(plan=plan), text, beams=self.beams).text or ""
 
 
@@ -78,7 +80,7 @@ class UnitokSynthesizer:
     output: str = "units"
     """What it speaks through: units or codes."""
 
-    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[Spoken]:
+    def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[SpokenText]:
         """As `Synthesizer.speak`; a voice is a known speaker or the path of a recording."""
         if self.model.vocoder is None:
             raise InputError("this model has no vocoder; it cannot speak")
@@ -86,7 +88,7 @@ class UnitokSynthesizer:
         return [_spoken(result.audio, result.sample_rate) for result in results]
 
 
-def _spoken(samples: np.ndarray | None, rate: int | None) -> Spoken:
+def _spoken(samples: np.ndarray | None, rate: int | None) -> SpokenText:
     if samples is None or rate is None:
         raise InputError("this model's vocoder cannot speak that output; choose units or codes")
-    return Spoken(samples=samples, sample_rate=rate)
+    return SpokenText(samples=samples, sample_rate=rate)

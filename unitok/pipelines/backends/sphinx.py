@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.errors import InputError
 
 
@@ -36,7 +36,7 @@ class SphinxRecognizer:
             self._decoder.add_jsgf_string("grammar", grammar)
             self._decoder.activate_search("grammar")
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`. Scores are logarithms of path scores: comparable within a list only.
 
         Raises:
@@ -46,7 +46,7 @@ class SphinxRecognizer:
             raise InputError(f"pocketsphinx knows English, lang is {lang!r}; choose another recognizer")
         return [self._one(samples, n_best) for samples in audio]
 
-    def _one(self, samples: np.ndarray, n_best: int) -> list[Heard]:
+    def _one(self, samples: np.ndarray, n_best: int) -> list[Transcript]:
         decoder = self._decoder
         decoder.start_utt()
         wave = (np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
@@ -54,7 +54,7 @@ class SphinxRecognizer:
         decoder.end_utt()
         best = decoder.hyp()
         if best is None or not best.hypstr:
-            return [Heard(text="")]
+            return [Transcript(text="")]
         listed: dict[str, float] = {}
         if n_best > 1:
             for one in itertools.islice(decoder.nbest(), 4 * n_best):
@@ -63,5 +63,5 @@ class SphinxRecognizer:
         # The second pass scores the best path on another scale than its list: it keeps its place, with the list's best.
         top = max(listed.values(), default=math.log(max(best.score, sys.float_info.min)))
         found = {best.hypstr: top, **{text: score for text, score in listed.items() if text != best.hypstr}}
-        heard = [Heard(text=text, logprob=score, tokens=len(text.split()) + 1) for text, score in found.items()]
+        heard = [Transcript(text=text, logprob=score, tokens=len(text.split()) + 1) for text, score in found.items()]
         return heard[:n_best]

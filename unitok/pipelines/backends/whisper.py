@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.generation.long_audio import SILENCE_DB, Cutting, Piece, Transcript, cut
-from unitok.pipelines.backends.interfaces import Heard
+from unitok.generation.long_audio import SILENCE_DB, AudioChunk, Cutting, JoinedTranscript, cut
+from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.speech_activity import loudness
 from unitok_tokenizers.encoders.whisper_folder import WhisperParts, load_whisper
 from unitok_tokenizers.errors import InputError
@@ -52,20 +52,20 @@ class WhisperRecognizer:
         window = self.parts.model.config.max_source_positions * 2 * self.parts.features.hop_length
         return Cutting.of(window / self.sample_rate, overlap=True)
 
-    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Heard]]:
+    def recognize(self, audio: Sequence[np.ndarray], *, lang: str, n_best: int = 1) -> list[list[Transcript]]:
         """As `Recognizer.recognize`: one hypothesis of each, without a score. Silence is an empty text."""
         pieces = [list(cut([samples], self.sample_rate, self.cutting)) for samples in audio]
         flat = [piece for recording in pieces for piece in recording]
         read = iter(self._read(flat, lang))
         heard = []
         for recording in pieces:
-            transcript = Transcript(self.sample_rate)
+            transcript = JoinedTranscript(self.sample_rate)
             for piece in recording:
                 transcript.add(piece, next(read))
-            heard.append([Heard(text=transcript.text)])
+            heard.append([Transcript(text=transcript.text)])
         return heard
 
-    def _read(self, pieces: Sequence[Piece], lang: str) -> list[str]:
+    def _read(self, pieces: Sequence[AudioChunk], lang: str) -> list[str]:
         texts = [""] * len(pieces)
         rate = self.sample_rate
         # Of silence Whisper writes what its training's subtitles said there.

@@ -27,7 +27,7 @@ the samples are too many to be passed over, because a header may have told too s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class ContainerPart:
     """One recording inside a file; files that were joined have several."""
 
     parts: tuple[Part, ...]
@@ -44,7 +44,7 @@ class Piece:
 class Layout:
     """All that a container says."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ContainerPart, ...]
     """Recordings in the order in which they play; at least one."""
     missing: str = ""
     """What shows that the file was cut; empty where it is whole."""
@@ -58,7 +58,7 @@ class Layout:
 
 def whole_file(size: int) -> Layout:
     """A container that only the decoder knows."""
-    return Layout(pieces=(Piece(parts=((0, size),)),), known=False)
+    return Layout(pieces=(ContainerPart(parts=((0, size),)),), known=False)
 
 
 def never_filled_in(size: int, *, bits: int = 32) -> bool:
@@ -118,7 +118,7 @@ def without_zeros(source: BinaryIO, start: int, size: int) -> int:
     return end
 
 
-def clipped(piece: Piece, end: int) -> Piece:
+def clipped(piece: ContainerPart, end: int) -> ContainerPart:
     """The piece without what stands behind byte `end` of the file."""
     parts: list[Part] = []
     for part in piece.parts:

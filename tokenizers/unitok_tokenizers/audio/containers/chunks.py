@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from unitok_tokenizers.audio.containers.base import (
+    ContainerPart,
     Layout,
-    Piece,
     clipped,
     end_of_tags,
     read_at,
@@ -100,7 +100,7 @@ def not_there(declared: int, present: int) -> str:
 
 
 def followed(
-    pieces: tuple[Piece, ...],
+    pieces: tuple[ContainerPart, ...],
     source: BinaryIO,
     *,
     end: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, end_of_tags, read_at
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, end_of_tags, read_at
 
 MARK = b"fLaC"
 TOTAL_AT = 18
@@ -63,7 +63,7 @@ def flac_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
             kept = head[TOTAL_AT + 3] & 0xF0
             field = ((kept << 32) | total).to_bytes(5, "big")
             parts = ((begin, at), field, (at + 5, end))
-        pieces.append(Piece(parts=parts))
+        pieces.append(ContainerPart(parts=parts))
     return Layout(pieces=tuple(pieces), missing=missing, self_delimiting=False)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import Layout, Piece, end_of_tags, id3v2_length
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, end_of_tags, id3v2_length
 
 KILOBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -129,7 +129,7 @@ def mpeg_layout(source: BinaryIO, start: int, size: int) -> Layout:
     end = end_of_tags(source, start, size)
     runs = list(_runs(window, start, end))
     if not runs:
-        return Layout(pieces=(Piece(parts=((start, size),), counted=False),))
+        return Layout(pieces=(ContainerPart(parts=((start, size),), counted=False),))
     missing = ""
     for run in runs:
         if run.told and run.count < run.told - 1:
@@ -219,15 +219,15 @@ def _told(data: bytes, frame: Frame) -> tuple[int, int] | None:
     return None
 
 
-def _piece(window: _Window, run: _Run) -> Piece:
+def _piece(window: _Window, run: _Run) -> ContainerPart:
     """The recording behind an Info frame that tells the number of its frames: the file's own where it has one."""
     sound = (run.start, run.end)
     if not run.count or (run.first.head[1] >> 1 & 0b11) != 0b01:  # only layer III has such frames
-        return Piece(parts=(sound,), frames=run.count * run.first.samples, counted=False)
+        return ContainerPart(parts=(sound,), frames=run.count * run.first.samples, counted=False)
     if run.info is not None and run.told and abs(run.told - run.count) <= 1:
         at, behind = run.info_start + run.told_at, run.info_start + run.info.length
-        return Piece(parts=((run.info_start, at), run.count.to_bytes(4, "big"), (at + 4, behind), sound))
-    return Piece(parts=(_front(run.first, run.count), sound), skipped=run.first.samples - DELAY)
+        return ContainerPart(parts=((run.info_start, at), run.count.to_bytes(4, "big"), (at + 4, behind), sound))
+    return ContainerPart(parts=(_front(run.first, run.count), sound), skipped=run.first.samples - DELAY)
 
 
 def _front(first: Frame, count: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, end_of_tags, read_at
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, end_of_tags, read_at
 
 MARK = b"OggS"
 BEGINS, ENDS = 2, 4
@@ -79,10 +79,10 @@ def ogg_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
             missing = missing or "its last page goes on, and the next one is not there"
     size = end_of_tags(source, start, size)
     links = links or [start]
-    pieces = [Piece(parts=((begin, to),)) for begin, to in zip(links, [*links[1:], size])]
+    pieces = [ContainerPart(parts=((begin, to),)) for begin, to in zip(links, [*links[1:], size])]
     if not missing and len(newest) == 1:
         (last,) = newest.values()
-        pieces[-1] = Piece(parts=_ended(source, links[-1], last))
+        pieces[-1] = ContainerPart(parts=_ended(source, links[-1], last))
     return Layout(pieces=tuple(pieces), missing=missing)
 
 

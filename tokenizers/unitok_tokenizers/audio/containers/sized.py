@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, Literal
 
-from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, never_filled_in, read_at
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, never_filled_in, read_at
 from unitok_tokenizers.audio.containers.chunks import Chunk, Family, chunks, followed, not_there, only_chunks
 
 AIFF = Family(order="big")
@@ -46,7 +46,7 @@ def is_voc(head: bytes) -> bool:
 def voc_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     """What a VOC file says: blocks of a kind and 24 bits of length, of which the decoder reads one with sound."""
     position = start + int.from_bytes(read_at(source, start + 20, 2), "little")
-    whole = (Piece(parts=((start, size),)),)
+    whole = (ContainerPart(parts=((start, size),)),)
     sounds = 0
     while len(head := read_at(source, position, 4)) == 4 and head[0]:
         length = int.from_bytes(head[1:], "little")
@@ -71,7 +71,7 @@ def aiff_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
                 break
     if common is None or data is None:
         return None
-    whole = (Piece(parts=((start, size),)),)
+    whole = (ContainerPart(parts=((start, size),)),)
     first = data.start + 8  # behind an offset and a block size
     declared, present = data.length - 8, size - first
     if declared <= 0 and only_chunks(source, AIFF, first, size):
@@ -86,7 +86,7 @@ def aiff_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     )
 
 
-def _filled_in(source: BinaryIO, common: Chunk, data: Chunk, present: int, start: int, size: int) -> Piece:
+def _filled_in(source: BinaryIO, common: Chunk, data: Chunk, present: int, start: int, size: int) -> ContainerPart:
     """A view of an AIFF file whose sizes are filled in."""
     form = read_at(source, common.start, 8)
     width = max(1, int.from_bytes(form[:2], "big") * -(-int.from_bytes(form[6:8], "big") // 8))
@@ -94,7 +94,7 @@ def _filled_in(source: BinaryIO, common: Chunk, data: Chunk, present: int, start
     def number(value: int) -> bytes:
         return min(value, LARGEST).to_bytes(4, "big")
 
-    return Piece(
+    return ContainerPart(
         parts=(
             (start, start + 4), number(size - start - 8),
             (start + 8, common.start + 2), number(present // width),
@@ -115,8 +115,8 @@ def au_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     if never_filled_in(declared) and not 0 < declared <= present:
         field = min(max(present, 0), LARGEST).to_bytes(4, order)
         parts: tuple[Part, ...] = ((start, start + 8), field, (start + 12, size))
-        return Layout(pieces=(Piece(parts=parts),))
-    whole = (Piece(parts=((start, size),)),)
+        return Layout(pieces=(ContainerPart(parts=parts),))
+    whole = (ContainerPart(parts=((start, size),)),)
     if missing := not_there(declared, present):
         return Layout(pieces=whole, missing=missing)
     return followed(
@@ -132,8 +132,8 @@ def caf_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
         present = size - chunk.start
         if never_filled_in(chunk.length, bits=64):
             parts: tuple[Part, ...] = ((start, chunk.start - 8), present.to_bytes(8, "big"), (chunk.start, size))
-            return Layout(pieces=(Piece(parts=parts),))
-        whole = (Piece(parts=((start, size),)),)
+            return Layout(pieces=(ContainerPart(parts=parts),))
+        whole = (ContainerPart(parts=((start, size),)),)
         if missing := not_there(chunk.length, present):
             return Layout(pieces=whole, missing=missing)
         end = chunk.start + chunk.length
@@ -153,4 +153,6 @@ def sphere_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     except (KeyError, ValueError, IndexError):
         return None
     coded = b"," in fields.get(b"sample_coding", b"")  # "pcm,embedded-shorten-v2.00": fewer bytes than samples
-    return Layout(pieces=(Piece(parts=((start, size),)),), missing="" if coded else not_there(declared, present))
+    return Layout(
+        pieces=(ContainerPart(parts=((start, size),)),), missing="" if coded else not_there(declared, present)
+    )

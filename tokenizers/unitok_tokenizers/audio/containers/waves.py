@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import Layout, Part, Piece, never_filled_in, read_at
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, never_filled_in, read_at
 from unitok_tokenizers.audio.containers.chunks import Family, chunks, followed, not_there, only_chunks
 from unitok_tokenizers.audio.containers.mpeg import mpeg_layout
 
@@ -91,7 +91,7 @@ def wave_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     )
 
 
-def _pieces(source: BinaryIO, head: _Header, length: int) -> tuple[Piece, ...]:
+def _pieces(source: BinaryIO, head: _Header, length: int) -> tuple[ContainerPart, ...]:
     """The view: a header without anything that is not needed, and the samples."""
     order = head.family.order
     tag = int.from_bytes(head.form[:2], order)
@@ -106,4 +106,4 @@ def _pieces(source: BinaryIO, head: _Header, length: int) -> tuple[Piece, ...]:
         b"data", data.to_bytes(4, order),
     ))  # fmt: skip
     parts: tuple[Part, ...] = (front, (head.start, head.start + length))
-    return (Piece(parts=parts, frames=head.frames if head.frames and tag not in PLAIN_TAGS else None),)
+    return (ContainerPart(parts=parts, frames=head.frames if head.frames and tag not in PLAIN_TAGS else None),)

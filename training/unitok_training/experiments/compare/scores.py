@@ -16,7 +16,7 @@ from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.evaluation.evaluate import evaluate_speech_translation, evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 
@@ -48,13 +48,13 @@ def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
     rows = run.rows(run.split, "units", "text_ids")
     pairs = run.pairs(run.split, "units", "text_ids")
     seconds = sum(float(run.shards.seconds[a]) for a, _ in pairs)
-    asr = [Plan("asr", run.lang(row)) for row in rows]
+    asr = [SequenceSpec("asr", run.lang(row)) for row in rows]
     heard, _ = answers(run, asr, rows, latent=approach == "latent")
     put_error_rates(run, "asr", [(run.lang(row), run.text(row), one) for row, one in zip(rows, heard)])
     if approach == "cascade":
         used = put_cascade(run, pairs)
     else:
-        plans = [Plan("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
+        plans = [SequenceSpec("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
         outputs, used = answers(run, plans, [a for a, _ in pairs], latent=approach == "latent")
         put_translation_scores(run, "s2tt", labeled(run, pairs, outputs))
         if approach == "tokens":
@@ -69,7 +69,9 @@ def labeled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence
     return [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), one) for (a, b), one in zip(pairs, outputs)]
 
 
-def answers(run: Evaluation, plans: Sequence[Plan], rows: Sequence[int], *, latent: bool) -> tuple[list[str], int]:
+def answers(
+    run: Evaluation, plans: Sequence[SequenceSpec], rows: Sequence[int], *, latent: bool
+) -> tuple[list[str], int]:
     """(text that answers each plan about the speech of a row, decoder tokens read and written)."""
     texts: list[str] = []
     used = 0
@@ -81,7 +83,7 @@ def answers(run: Evaluation, plans: Sequence[Plan], rows: Sequence[int], *, late
         else:
             heard = [(Span("units", run.cell("units", row)), None) for row in part]
         requests = [
-            PromptRequest(plan=Plan(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
+            PromptRequest(plan=SequenceSpec(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
             for plan, (span, vectors) in zip(plans[begin : begin + AT_ONCE], heard)
         ]
         results = run.model.run(requests)
@@ -103,7 +105,9 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
     """(each text in the language of its pair's other side, decoder tokens it took); an empty text stays empty."""
     kept = [index for index, text in enumerate(texts) if text.strip()]
     requests = [
-        PromptRequest(plan=Plan("mt", run.lang(a), run.lang(b), conditions=(run.model.text_span(texts[index]),)))
+        PromptRequest(
+            plan=SequenceSpec("mt", run.lang(a), run.lang(b), conditions=(run.model.text_span(texts[index]),))
+        )
         for index, (a, b) in ((index, pairs[index]) for index in kept)
     ]
     results = run.model.run(requests)
@@ -119,7 +123,7 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
     Each stage is scored on what it was given, so that the errors of the ones before it are not its own.
     """
     clock = [time.monotonic()]
-    plans = [Plan("asr", run.lang(a)) for a, _ in pairs]
+    plans = [SequenceSpec("asr", run.lang(a)) for a, _ in pairs]
     heard, used = answers(run, plans, [a for a, _ in pairs], latent=False)
     clock.append(time.monotonic())
     texts, more = translated(run, heard, pairs)

@@ -18,7 +18,7 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import CompareRecipe, load_compare_recipe
 from unitok_training.experiments.compare.scores import score_arm, text_ability
@@ -118,7 +118,7 @@ def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, see
         steps=int(steps),
     )  # fmt: skip
     model, trainable = latent_arm(job, demo_rows(run, settings)) if approach == "latent" else stream_arm(job, shards)
-    bench = Evaluation(model=model, shards=shards, judge=Judge.load(run / "judge"), limit=recipe.evaluate_limit)
+    bench = Evaluation(model=model, shards=shards, judge=AsrScorer.load(run / "judge"), limit=recipe.evaluate_limit)
     result: dict[str, Any] = score_arm(bench, approach)
     result["text"]["ppl"]["before"] = read_json(first / "result.json")["text"]["ppl"]["after"]
     write_json(folder / "result.json", {**result, **training_cost(folder), "trainable_parameters": trainable})

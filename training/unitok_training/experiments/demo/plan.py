@@ -32,7 +32,7 @@ USUAL = "M"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class DemoOptions:
     """What somebody asks of a run; None where it is left open."""
 
     size: str | None = None
@@ -153,7 +153,12 @@ def _config(settings: Mapping[str, Any]) -> DemoConfig:
 
 
 def plan_demo(
-    out: Path, asked: Asked, *, file: Path | None = None, rows: int | None = None, report: Callable[[str], None] = print
+    out: Path,
+    asked: DemoOptions,
+    *,
+    file: Path | None = None,
+    rows: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> DemoPlan:
     """The plan of a run folder: the one it has, a given one, or a new one; it is written there, and said.
 
@@ -192,7 +197,7 @@ FREE = ("precision", "threads")
 """What a run may continue with another one of."""
 
 
-def new_plan(asked: Asked, rows: int | None, report: Callable[[str], None]) -> DemoPlan:
+def new_plan(asked: DemoOptions, rows: int | None, report: Callable[[str], None]) -> DemoPlan:
     """Choose the size that was asked for, or that fits this machine."""
     compute = asked.compute()
     if asked.size is not None or asked.quick:
@@ -216,7 +221,7 @@ def new_plan(asked: Asked, rows: int | None, report: Callable[[str], None]) -> D
     )  # fmt: skip
 
 
-def check_agrees(plan: DemoPlan, asked: Asked, path: Path, *, free: tuple[str, ...], remedy: str) -> None:
+def check_agrees(plan: DemoPlan, asked: DemoOptions, path: Path, *, free: tuple[str, ...], remedy: str) -> None:
     """InputError where what is asked for is not what a plan says."""
     config = plan.config
     wanted: dict[str, tuple[Any, Any]] = {"size": (asked.size, plan.size), "quick": (asked.quick or None, plan.quick)}
@@ -245,7 +250,7 @@ def _difference(one: DemoPlan, other: DemoPlan) -> str:
     return f"{name} {_shown(a[name])} and {_shown(b[name])}"
 
 
-def continued(plan: DemoPlan, asked: Asked, report: Callable[[str], None]) -> DemoPlan:
+def continued(plan: DemoPlan, asked: DemoOptions, report: Callable[[str], None]) -> DemoPlan:
     """The plan with the threads and the precision that are asked for, or float32 where bfloat16 is too slow here."""
     config = plan.config
     threads, precision = asked.threads or config.threads, config.precision

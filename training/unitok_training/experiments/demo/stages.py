@@ -28,7 +28,7 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.data.mixture import Mixture
-from unitok_training.evaluation.asr_scorer import Judge
+from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
@@ -140,7 +140,7 @@ def judge(run: Path, settings: Settings) -> None:
     """The judge, on reference audio."""
     chosen = [row for row in training_rows(recorded_rows(run, settings)) if row.audio is not None and row.text]
     config = ctc_config(settings["judge_steps"], settings["seed"])
-    found = Judge.train(
+    found = AsrScorer.train(
         RowAudio(chosen),
         [row.text or "" for row in chosen],
         [row.speaker for row in chosen],
@@ -291,7 +291,7 @@ def evaluate_stage(run: Path, settings: Settings) -> None:
         Evaluation(
             model=Model.load(run / "model"),
             shards=Shards.open(run / "shards"),
-            judge=Judge.load(run / "judge"),
+            judge=AsrScorer.load(run / "judge"),
             ears=find_ears(),
             heard_at_most=HEARD_AT_MOST,
             limit=settings["evaluate_limit"],

@@ -15,8 +15,8 @@ from unitok_tokenizers.files import ensure_folder, fingerprint, read_json, write
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.latent_tasks import (
     LATENT_TASKS,
+    PromptSpans,
     RowTexts,
-    Told,
 )
 from unitok_training.evaluation.latent import (
     Question,
@@ -103,7 +103,7 @@ class Bench:
         return [*heard, *(row for row in rows if row.audio is None and row.group in groups)]
 
 
-def told(table: RowTexts, row: int, said: Told) -> Question:
+def told(table: RowTexts, row: int, said: PromptSpans) -> Question:
     """The transcript of a row, asked with what is told."""
     line = LATENT_TASKS["asr"]
     text = table.rows[row].text or ""

@@ -12,8 +12,8 @@ from unitok_tokenizers.corpora.toy_rich import names_of
 from unitok_tokenizers.data.manifest import Row
 from unitok_training.data.latent_tasks import (
     LAT,
+    PromptSpans,
     RowTexts,
-    Told,
     keyword_span,
     keywords_of,
 )
@@ -39,7 +39,7 @@ def by_context(bench: Bench, model: Model, rows: Sequence[Row]) -> Figures:
         for index, row in enumerate(held):
             others = [str(word) for word in random.permutation(pool) if word not in keywords_of(row)][:distractors]
             listed = [str(word) for word in random.permutation([*others, *(keywords_of(row) if own else ())])]
-            asked.append(told(table, index, Told((*keyword_span(table, listed), LAT), (index,))))
+            asked.append(told(table, index, PromptSpans((*keyword_span(table, listed), LAT), (index,))))
         found = answers(model, asked)
         figures |= {f"{name}.{key}": value for key, value in biased(held, found, set(pool.tolist())).items()}
     return figures

@@ -10,7 +10,7 @@ import torch
 
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.latent_tasks import (
     LATENT_TASKS,
     RowTexts,
@@ -91,7 +91,7 @@ def divergence(model: Model, rows: Sequence[Row]) -> float:
         given = {"text": (Span("text", table.pieces(row.text or "")), vectors[:0]), "speech": (span, vectors)}
         answer = model.vocabulary.to_ids("text", table.pieces(item.answer))
         logs = {
-            name: read_along(model, Plan("lm", row.lang, conditions=(one,)), stands, answer)[0]
+            name: read_along(model, SequenceSpec("lm", row.lang, conditions=(one,)), stands, answer)[0]
             for name, (one, stands) in given.items()
         }
         found.append(float((logs["text"].exp() * (logs["text"] - logs["speech"])).sum(-1).mean()))

@@ -13,7 +13,7 @@ from unitok_tokenizers.corpora.toy_rich import names_of
 from unitok_tokenizers.data.manifest import Row
 from unitok_training.data.latent_tasks import (
     RowTexts,
-    by_ear,
+    from_audio,
     with_anothers,
     with_example,
 )
@@ -49,7 +49,7 @@ def check_cosmic(bench: Bench) -> Figures:
     figures: Figures = {}
     for domain, given in (("held_out", held), ("far", by_far_voices(bench, held))):
         table = RowTexts(given, model.tokenizers.text)
-        for name, tell in (("shots0", by_ear), ("shots1", with_example), ("other", with_anothers)):
+        for name, tell in (("shots0", from_audio), ("shots1", with_example), ("other", with_anothers)):
             random = np.random.default_rng(bench.config.seed)
             asked = [told(table, index, tell(table, index, random)) for index in range(len(given))]
             found = biased(given, answers(model, asked), set(names_of(NAMES)))

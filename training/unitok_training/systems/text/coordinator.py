@@ -93,7 +93,7 @@ def coordinator_figures(
     known, strange = ([one for one in drawn if one.split == split] for split in ("train", "test"))
     report("corpus")
     learnt = conversations(known, TRAIN_VOICES, config.turns, config, stream=0)
-    model = untaught(known, learnt, config)
+    model = untrained(known, learnt, config)
     documents = turn_documents(model, learnt, ASKED)
     report(f"coordinator: {config.steps} steps")
     optim = OptimConfig(learning_rate=config.learning_rate, warmup_steps=min(20, config.steps))
@@ -126,7 +126,7 @@ def conversations(
     return [scripted(pairs, voices[number % len(voices)], config.script, random) for number in range(count)]
 
 
-def untaught(sentences: Sequence[Sentence], heard: Sequence[Script], config: CoordinatorConfig) -> Model:
+def untrained(sentences: Sequence[Sentence], heard: Sequence[Script], config: CoordinatorConfig) -> Model:
     """Units from cepstra of the scripts, text pieces of their words, and a decoder of random weights."""
     sounds = [np.concatenate([chunk for chunk, _ in one]) for one in heard[:24]]
     units = UnitTokenizer.fit(MfccEncoder(MelConfig(hop_length=640)), sounds, config.clusters, seed=config.seed)

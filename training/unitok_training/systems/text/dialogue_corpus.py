@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unitok.model import Model
-from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, Moment, turn_plan, units_of
+from unitok.pipelines.dialogue import LISTEN, SPEAK, STOP, Coordinator, DialogueTurn, turn_plan, units_of
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, Speaker, synthesize
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
@@ -49,7 +49,7 @@ class ScriptConfig:
             raise InputError(f"interrupted is {self.interrupted}: it is a share from 0 to 1")
 
 
-Script = list[tuple[np.ndarray, Moment]]
+Script = list[tuple[np.ndarray, DialogueTurn]]
 """Chunks (S,) float32 of a conversation, each with what is right to do."""
 
 
@@ -64,18 +64,20 @@ def scripted(
         question, answer = pairs[int(random.integers(len(pairs)))]
         if not interrupting:
             found += [
-                (_hush(size, speaker, random), Moment(LISTEN)) for _ in range(random.integers(config.silence + 1))
+                (_hush(size, speaker, random), DialogueTurn(LISTEN)) for _ in range(random.integers(config.silence + 1))
             ]
         late = 0 if interrupting else int(random.integers(size // 2))
         chunks = _asked(question, late, size, speaker, random)
-        found += [(one, Moment(STOP if interrupting and not place else LISTEN)) for place, one in enumerate(chunks)]
+        found += [
+            (one, DialogueTurn(STOP if interrupting and not place else LISTEN)) for place, one in enumerate(chunks)
+        ]
         words = answer.split()
         said = [" ".join(words[start : start + config.words]) for start in range(0, len(words), config.words)]
         interrupting = random.random() < config.interrupted
         told = said[: int(random.integers(1, len(said) + 1))] if interrupting else said
-        found += [(_hush(size, speaker, random), Moment(SPEAK, one)) for one in told]
+        found += [(_hush(size, speaker, random), DialogueTurn(SPEAK, one)) for one in told]
         if not interrupting:
-            found.append((_hush(size, speaker, random), Moment(STOP)))
+            found.append((_hush(size, speaker, random), DialogueTurn(STOP)))
     return found
 
 

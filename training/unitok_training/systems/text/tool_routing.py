@@ -21,7 +21,7 @@ from unitok.pipelines.router import Call, Router, Rule, Script, read_call
 from unitok.pipelines.tools import Registry, Tool
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
-from unitok_tokenizers.grammar.sequence import Plan, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -100,7 +100,7 @@ def routing_figures(run: Path, config: RoutingConfig, *, report: Callable[[str],
     """Teach a router, leave it in `run / "model"`, and score it and the script on the same requests.
 
     Returns:
-        `router.accuracy` and `script.accuracy`, shares of requests that reach their call; `untaught.accuracy`, of the
+        `router.accuracy` and `script.accuracy`, shares of requests that reach their call; `untrained.accuracy`, of the
         router before it learnt; `calls` and `requests`, how many there are.
     """
     report("corpus")
@@ -108,7 +108,7 @@ def routing_figures(run: Path, config: RoutingConfig, *, report: Callable[[str],
         requests(split, count, config.seed)
         for split, count in (("train", config.requests), ("test", config.test_requests))
     )
-    model = untaught([text for row in learnt for text in row], config)
+    model = untrained([text for row in learnt for text in row], config)
     router, script = Router(model, [read_call(call) for call in WANTED]), Script(RULES, tools(), LANGUAGES)
     wanted = [read_call(call) for _, call in test]
     before = router.route([text for text, _ in test])
@@ -153,7 +153,7 @@ def tools() -> Registry:
     )
 
 
-def untaught(texts: Sequence[str], config: RoutingConfig) -> Model:
+def untrained(texts: Sequence[str], config: RoutingConfig) -> Model:
     """Text pieces of the requests and calls, and a decoder of random weights."""
     bundle = TokenizerSet.of(SentencePieceText.train(texts, config.text_pieces))
     vocabulary = bundle.vocabulary(["en"])
@@ -168,7 +168,9 @@ def train_router(model: Model, rows: Sequence[tuple[str, str]], config: RoutingC
     def document(index: int) -> Document:
         text, call = rows[permuted(len(rows), index, config.seed)]
         answer = Span("tool", np.asarray(model.tokenizers.text.encode(call)))
-        made = render(Plan("route", "en", conditions=(model.text_span(text),), outputs=(answer,)), model.vocabulary)
+        made = render(
+            SequenceSpec("route", "en", conditions=(model.text_span(text),), outputs=(answer,)), model.vocabulary
+        )
         return Document(ids=made.ids, loss_weight=made.loss_weight, task=0, prefix_length=made.prefix_length)
 
     optim = OptimConfig(learning_rate=config.learning_rate, warmup_steps=min(20, config.steps))
