@@ -83,7 +83,7 @@ docs: install
 
 # Every command of README and docs as it stands, the long ones too: hours on two cores.
 docs-check: demo docs
-	UNITOK_DOCS=literal $(TEST) tests/test_readme.py
+	UNITOK_DOCS=literal $(TEST) tests/test_docs.py
 
 # The tree of folders at the end of README.
 tree: install

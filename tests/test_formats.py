@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 
 from tests.support.tiny_ears import tiny_ears
 from tests.support.tiny_model import RATE, WORDS, tiny_model, tokenizers
-from tests.test_readme import write_recordings
+from tests.test_docs import write_recordings
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.moe import MixtureConfig, expand

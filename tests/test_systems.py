@@ -26,8 +26,8 @@ from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.systems.base.bench import SystemConfig
 from unitok_training.systems.base.rare_names import biased, names_alone
+from unitok_training.systems.listing import as_json, as_lines, as_page, verdicts
 from unitok_training.systems.registry import SYSTEMS, checked_systems, latent_presets, run_system
-from unitok_training.systems.table import as_json, as_lines, as_page, verdicts
 from unitok_training.systems.text.tool_routing import (
     LANGUAGES,
     RULES,
@@ -122,7 +122,7 @@ def test_a_system_keeps_what_a_system_promises(name: str) -> None:
 
 def test_the_page_of_systems_is_what_the_registry_says(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[1] / "docs/systems.md").read_text(encoding="utf-8")
-    assert page == as_page(), "run: python -m unitok_training.systems.table > docs/systems.md"
+    assert page == as_page(), "run: python -m unitok_training.systems.listing > docs/systems.md"
     assert main(["systems", "list"]) == 0
     assert capsys.readouterr().out.splitlines() == list(as_lines())
     assert main(["systems", "list", "--json"]) == 0

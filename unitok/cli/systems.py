@@ -119,7 +119,7 @@ def run_probe(options: argparse.Namespace) -> None:
 
 
 def list_systems(options: argparse.Namespace) -> None:
-    from unitok_training.systems.table import as_json, as_lines
+    from unitok_training.systems.listing import as_json, as_lines
 
     print(json.dumps(as_json(), indent=2, ensure_ascii=False) if options.json else "\n".join(as_lines()))
 

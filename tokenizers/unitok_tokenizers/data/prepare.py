@@ -7,7 +7,6 @@ parts that are there, if the same rows and tokenizers made them, and the manifes
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,13 @@ import numpy as np
 from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.shard_writer import audio_reference, noted_part, write_part
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
-    cannot_write,
-    draft_of,
     ensure_folder,
     fingerprint,
-    open_draft,
-    read_json,
     sha256_file,
-    sync_folder,
     write_json,
 )
 from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, columns_of, ids_column
@@ -180,32 +175,18 @@ def _part(
     own_key = _part_key(rows, key)
     note = root / f"{name}.json"
     if note.is_file() and (root / name).is_file():
-        record = _record(note)
+        record = noted_part(note)
         if record.get("key") == own_key and record.get("sha256") == sha256_file(root / name):
             return {**record, "name": name}
     columns, skipped = tokenize_rows(
         rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable, trim=trim
     )
-    columns["audio"] = [_reference(path, root) for path in columns["audio"]]
+    columns["audio"] = [audio_reference(path, root) for path in columns["audio"]]
     (root / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
-    _write_arrow(root / name, columns, streams)
+    write_part(root / name, columns, streams)
     record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
     write_json(note, {**record, "key": own_key})
     return record
-
-
-def _reference(audio: str, root: Path) -> str:
-    """A recording's path from the shards' folder, so that both can be moved together and used from any folder."""
-    return audio if not audio or os.path.isabs(audio) else Path(os.path.relpath(audio, root)).as_posix()
-
-
-def _record(note: Path) -> dict[str, Any]:
-    """What was noted of a finished part; nothing where the note is damaged: the part is then made again."""
-    try:
-        record = read_json(note)
-    except InputError:
-        return {}
-    return record if isinstance(record, dict) and record.keys() >= {"rows", "skipped"} else {}
 
 
 def tokenize_rows(
@@ -329,25 +310,3 @@ def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet) -> dict[str,
     for name, codec in carried.items():
         found[name] = [codes[:, 0] for codes in found[codec]]
     return found
-
-
-def _write_arrow(path: Path, columns: Mapping[str, list[Any]], streams: Sequence[StreamInfo]) -> None:
-    """One Arrow stream file, which `datasets.Dataset.from_file` opens as it is."""
-    import pyarrow
-
-    types = {"seconds": pyarrow.float64(), "offset": pyarrow.float64()}
-    types |= {column: pyarrow.list_(pyarrow.int32()) for stream in streams for column in columns_of(stream)}
-    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
-    table = pyarrow.table(dict(columns), schema=schema)
-    draft = draft_of(path)
-    try:
-        with open_draft(draft) as sink:
-            with pyarrow.ipc.new_stream(sink, schema) as writer:
-                writer.write_table(table)
-            sink.flush()
-            os.fsync(sink.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error

@@ -1,4 +1,4 @@
-"""Reading token shards: Arrow files, memory-mapped, gathered from without touching rows in Python.
+"""Reading token shards: Arrow files, memory-mapped, gathered from without touching rows. `shard_writer` writes them.
 
 N rows, T values of a ragged column.
 """

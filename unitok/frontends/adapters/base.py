@@ -1,7 +1,7 @@
 """What an adapter is, and the pieces that several share.
 
 B batch, T frames, D width of the frames, N vectors, C width of the decoder, V labels of the CTC head, blank included.
-A new adapter is one file and one line in `registry.ADAPTERS`; `tests/test_adapters.py` then tests it.
+A new adapter is one file and one line in `registry.ADAPTERS`; `tests/test_frontends_adapters.py` then tests it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,307 @@
+"""Every option of every command changes the output or is refused by its name."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.command import unitok
+from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.cli.generate import requests_of
+from unitok.cli.main import build_parser
+from unitok.generation.sampling import Sampling
+from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
+from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.registry import TASKS
+
+TEXT = "the green house"
+ASKABLE = tuple(name for name, task in TASKS.items() if task.askable)
+OTHERS: dict[str, object] = {
+    "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
+    "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
+    "max_tokens": 9, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
+}  # fmt: skip
+"""A value of each optional field that is not its default."""
+MUST_WORK = {
+    ("asr", "beams"), ("asr", "front_end"), ("asr", "temperature"), ("asr", "max_tokens"), ("tts", "voice"),
+    ("tts", "output"), ("tts", "temperature"), ("tts", "beams"), ("s2tt", "target"), ("s2tt", "beams"),
+    ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
+    ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
+    ("sid", "max_tokens"),
+}  # fmt: skip
+
+
+def request_for(task: str, **given: object) -> Request:
+    """A request that is whole, with these fields, those of its `config` and sampling among them."""
+    spec, drawn = TASKS[task], {"top_k", "top_p", "seed", "repetition_window", "repetition_share"}
+    sampling = {key: given[key] for key in given if hasattr(Sampling(), key)}
+    if drawn & set(given):
+        sampling = {"temperature": 0.5, **sampling}
+    config = {key: given[key] for key in given if hasattr(GenerationConfig(), key)}
+    rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
+    if spec.languages == 2:
+        rest = {"target": "de", **rest}
+    if spec.hears:
+        rest = {"audio": "a.wav", **rest}
+    elif spec.reads:
+        rest = {"text": TEXT, **rest}
+    made = GenerationConfig(**config, sampling=Sampling(**{"temperature": 0.0, **sampling}))  # type: ignore[arg-type]
+    return Request(task=task, source="en", config=made, **rest)  # type: ignore[arg-type]
+
+
+WAYS = [(task, None) for task in ASKABLE] + [
+    (task, front_end) for front_end in ("tokens", "latent", "cascade") for task in ("asr", "s2tt", "s2st", "cap")
+]
+
+
+@pytest.mark.parametrize(("task", "front_end"), WAYS)
+def test_a_field_is_heeded_or_refused_by_its_name(task: str, front_end: str | None) -> None:
+    if front_end == "cascade" and task not in ("s2tt", "s2st"):
+        with pytest.raises(InputError, match="cascade translates speech"):
+            check_request(request_for(task, front_end=front_end))
+        return
+    for name, value in OTHERS.items():
+        if name == "front_end":
+            continue
+        request = request_for(task, **{name: value, **({"front_end": front_end} if front_end else {})})
+        assert name in given_options(request)
+        if set(given_options(request)) <= heeded(request):
+            check_request(request)
+        else:
+            with pytest.raises(InputError, match="changes nothing for task"):
+                check_request(request)
+
+
+def test_those_that_must_work_do() -> None:
+    for task, name in MUST_WORK:
+        request = request_for(task, **{name: OTHERS[name]})
+        assert name in heeded(request), (task, name)
+        check_request(request)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    greedy = request_for("mt")
+    with pytest.raises(InputError, match="--top-k is of draws"):
+        check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(temperature=0, top_k=3))), spell=typed)
+    with pytest.raises(InputError, match="beams searches and temperature draws"):
+        check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling())))
+    with pytest.raises(InputError, match="task s2tt needs --target"):
+        check_request(replace(request_for("s2tt"), target=None), spell=typed)
+    with pytest.raises(InputError, match="takes no vectors"):
+        check_request(request_for("chat", front_end="latent"))
+    for config in (GenerationConfig(beams=0), GenerationConfig(max_tokens=0)):
+        with pytest.raises(InputError, match="give 1 or more"):
+            check_request(replace(greedy, config=config))
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command with its parser, nested ones too."""
+    waiting: list[tuple[str, argparse.ArgumentParser]] = [("unitok", build_parser())]
+    while waiting:
+        name, parser = waiting.pop()
+        nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+        for action in nested:
+            waiting += [(f"{name} {key}", one) for key, one in action.choices.items()]
+        if not nested:
+            yield name, parser
+
+
+def generate_parser() -> argparse.ArgumentParser:
+    return dict(commands())["unitok generate"]
+
+
+def asked(task: str, *words: str) -> Request:
+    """The request of a command line."""
+    given = "a.wav" if TASKS[task].hears and not TASKS[task].interleaved else TEXT
+    target = ("--target", "de") if TASKS[task].languages == 2 else ()
+    line = ["m", given, "--task", task, "--lang", "en", *target, *words]
+    return requests_of(generate_parser().parse_args(line))[0]
+
+
+def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
+    apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", "units", "codes"}
+    fields = {**OTHERS, "direct": True, "question": "who speaks"}
+    found = {action.dest for action in generate_parser()._actions} - apart
+    assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
+    (task,) = (action for action in generate_parser()._actions if action.dest == "task")
+    assert tuple(task.choices or ()) == ASKABLE
+
+
+@pytest.mark.parametrize("task", ASKABLE)
+def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
+    plain = given_options(asked(task))
+    for action in generate_parser()._actions:
+        if action.dest in ("help", "input", "model", "task", "source", "compiled", "device", "precision"):
+            continue
+        if action.dest in ("units", "codes", "out", "target"):
+            continue  # files, which are tried below; a target is given where one is needed
+        value = {"direct": True, "question": "who speaks"}.get(action.dest, OTHERS.get(action.dest))
+        words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
+        more = ["--temperature", "0.5"] if action.dest in ("top_k", "top_p", "seed") else []
+        try:
+            found = given_options(asked(task, *words, *more))
+        except InputError as error:
+            name = "--lang" if action.dest == "source" else action.option_strings[0]
+            assert name in str(error) or "--front-end" in str(error), (task, words, str(error))
+            continue
+        assert found.items() != plain.items() or action.dest == "output", (task, words)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heeded")
+    model_folder(folder / "m")
+    write_audio(folder / "a.wav", speech(0.9, seed=3), RATE)
+    return folder
+
+
+def says(place: Path, *words: object) -> object:
+    """What a request answers: what it prints, and its ids where it speaks."""
+    ended = unitok("generate", place / "m", *words)
+    assert ended.code == 0, ended
+    out = place / "out.json"
+    return ended.out, json.loads(out.read_text("utf-8")) if "-o" in words else None
+
+
+def test_options_change_the_answer(place: Path) -> None:
+    wav, out = place / "a.wav", ("-o", place / "out.json")
+    asr = (wav, "--task", "asr", "--lang", "en")
+    drawn = (*asr, "--temperature", "2", "--seed")
+    assert len({str(says(place, *words)) for words in (asr, (*drawn, "1"), (*drawn, "2"))}) == 3
+    tts = (TEXT, "--task", "tts", "--lang", "en", *out)
+    assert says(place, *tts) != says(place, *tts, "--output", "units") != says(place, *tts, "--max-tokens", "30")
+    st = (wav, "--task", "s2st", "--source", "en", "--target", "de", *out)
+    spoken = [says(place, *st), says(place, *st, "--direct"), says(place, *st, "--output", "codes")]
+    assert all(one != other for number, one in enumerate(spoken) for other in spoken[:number])
+
+
+def test_a_question_stands_behind_the_recording_that_it_is_about() -> None:
+    request = Request(task="ask", source="en", audio=speech(0.4), text="which word is last")
+    plan = tiny_model().prompt_request(request).plan
+    assert [span.kind for span in plan.conditions] == ["units", "text"]
+
+
+def test_the_command_refuses_before_a_model_is_read(place: Path) -> None:
+    ended = unitok("generate", place / "none", TEXT, "--task", "tts", "--lang", "en", "--target", "de")
+    assert ended.code == 2 and "--target changes nothing for task tts" in ended.err
+    np.testing.assert_equal(ended.out, "")
+    ended = unitok("generate", place / "none", place / "a.wav", "--task", "asr", "--lang", "en", "-o", "x.wav")
+    assert ended.code == 2 and "-o changes nothing for task asr" in ended.err
+
+
+# -- the other commands -------------------------------------------------------------------------------------------
+
+IDLE = {
+    "fit-tokenizers m t --encoder mfcc --encoder-steps 3": "--encoder-steps",
+    "prepare m s --tokenizers t --joined-share 0 --seed 3": "--seed",
+    "evaluate m s --safety 5 --judge j": "--judge",
+    "evaluate m s --safety 5 --ears auto": "--ears",
+    "evaluate m s --safety --limit 5": "--limit",
+    "demo --manifest m.jsonl --languages en": "--languages",
+    "compare m.jsonl --languages en": "--languages",
+    "nbest m s --temperature 0.5 --beams 4": "--beams",
+    "nbest m s --seed 4": "--seed",
+    "rescore m l --seed 4": "--seed",
+    "rescore m l --train-split dev": "--train-split",
+    "correct m l --steps 0 --lora 4": "--lora",
+    "correct m l --steps 0 --lr 1": "--lr",
+    "correct m l --steps 0 --experts 2": "--experts",
+    "correct m l --steps 0 --noise-vectors 2": "--noise-vectors",
+    "correct m l --steps 0 --hear j": "--hear",
+    "correct m l --steps 0 --seed 2": "--seed",
+    "correct m l --steps 0 --precision bf16": "--precision",
+    "systems run hubert --limit 4": "--limit",
+    "systems run prosody --limit 4": "--limit",
+}
+"""Command lines with an option that something else on them makes idle → that option."""
+
+
+@pytest.mark.parametrize("line", IDLE)
+def test_an_option_that_another_makes_idle_is_refused_before_anything_is_read(line: str) -> None:
+    ended = unitok(*line.split())
+    assert ended.code == 2 and f"{IDLE[line]} changes nothing" in ended.err and "Traceback" not in ended.err
+
+
+def test_every_option_of_every_command_is_read_by_what_the_command_does() -> None:
+    """Static, and complete: no option is declared and forgotten. What it then changes, each command's tests say."""
+    for name, parser in commands():
+        run = parser.get_default("run")
+        read = names_read(inspect.getsource(sys.modules[run.__module__]), run.__name__)
+        for shared in ("unitok.cli.device", "unitok.cli.options"):
+            if {"load_model"} & read:
+                read |= set(re.findall(r"options(?:\.|, \")(\w+)", inspect.getsource(sys.modules[shared])))
+        declared = {action.dest for action in parser._actions} - {"help"}
+        assert declared <= read, f"{name}: {sorted(declared - read)} are declared and never looked at"
+
+
+def names_read(source: str, function: str) -> set[str]:
+    """Attributes of `options`, and functions, that a function and those it calls in its file name."""
+    bodies = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    waiting, seen, found = [function], set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(bodies[name]):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+                waiting += [node.id] if node.id in bodies else []
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)  # getattr(options, name)
+    return found
+
+
+def changed(place: Path, *words: object) -> tuple[str, str]:
+    """What a command prints, without times, and the file that it writes, if any."""
+    out = place / "made.jsonl"
+    out.unlink(missing_ok=True)
+    ended = unitok(*words)
+    assert ended.code == 0, ended
+    return ended.out, out.read_text("utf-8") if out.exists() else ""
+
+
+MUST_CHANGE: dict[str, tuple[str, ...]] = {
+    "cost demo": (
+        "--device h100", "--vocabulary 9000", "--document 100", "--processes 2", "--set decoder.width=128",
+    ),
+    "nbest {m} {s} -o {out} --snr 10": (
+        "--size 2", "--beams 6", "--temperature 1", "--limit 1", "--split test", "--snr 0", "--seed 5",
+    ),
+    "evaluate {m} {s}": ("--split train", "--limit 1", "--safety 2"),
+    "manifest {table} -o {out}": ("--lang de", "--test-share 0.9", "--columns text=spoken"),
+    "systems list": ("--json",),
+}  # fmt: skip
+"""Command line → options that must change what it prints or writes."""
+
+
+@pytest.mark.parametrize("line", MUST_CHANGE)
+def test_an_option_that_must_work_changes_what_comes_out(line: str, place: Path) -> None:
+    if not (place / "s").exists():
+        table = [{"audio": "a.wav", "text": "we buy two books", "spoken": "she sings", "lang": "en", "split": split}
+                 for split in ("train", "train", "train", "test", "test")]  # fmt: skip
+        (place / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+        rows = [{key: row[key] for key in ("audio", "text", "spoken")} for row in table]
+        (place / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        tokenizers = ("--tokenizers", place / "m/tokenizers")
+        assert unitok("prepare", place / "m.jsonl", place / "s", *tokenizers, "--joined-share", "0").code == 0
+    names = {"m": place / "m", "s": place / "s", "out": place / "made.jsonl", "table": place / "table.jsonl"}
+    plain = changed(place, *(word.format(**names) for word in line.split()))
+    for option in MUST_CHANGE[line]:
+        assert changed(place, *(word.format(**names) for word in line.split()), *option.split()) != plain, option

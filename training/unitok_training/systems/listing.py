@@ -1,0 +1,126 @@
+"""The systems as a table: for the command line, as JSON, and the page `docs/systems.md`, which is generated.
+
+python -m unitok_training.systems.listing > docs/systems.md
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from unitok_training.systems.base.system import System
+from unitok_training.systems.registry import SYSTEMS
+
+HEAD = """# Systems as recipes
+
+Systems of the literature, as recipes over the same parts. This page is made of the registry
+(`python -m unitok_training.systems.listing > docs/systems.md`); `unitok systems list` prints the same, `--json` with
+every figure. What a recipe is made of, and what may be asked of a recording, stands in [latent.md](latent.md); systems
+of text alone around a model, which are commands and not recipes, in [cascades.md](cascades.md).
+
+{counts}
+
+```sh
+unitok systems list
+unitok systems run mala_asr -o runs/mala_asr --set train.steps=300
+```
+
+`unitok systems run NAME -o RUN` makes a corpus (`unitok_tokenizers.corpora.toy_rich`), trains what it needs, measures
+what the paper claims, says which targets are met and writes `RUN/results.json`; a repeat keeps what is finished. Every
+recipe is a preset of `unitok train-latent` and trains on any manifest whose rows have the facts.
+"""
+NOTES = """
+All start from a model that transcribes, as the papers start from trained ones: `rich` and `desta` from `listener`,
+those with names from `spelling_listener`. Names of held-out sentences come in no training sentence. In the corpora of
+B36 and B47 noise lies over the names, alone and in sentences, so that a list tells what the ear cannot. In that of
+B44 it does too, and the sentences of a speaker share their name: an example tells which, with the noise over it. Far
+voices, which say the same without noise, have formants 1.6 and 0.68 times the common ones, where training has 0.88 to
+1.18.
+"""
+
+
+def systems() -> list[System]:
+    """All, in the order of their rows."""
+    found: list[System] = [SYSTEMS[name] for name in SYSTEMS]
+    return sorted(
+        found, key=lambda one: (one.row[0], int("".join(filter(str.isdigit, one.row.split(",")[0].split("–")[0]))))
+    )
+
+
+def verdicts(system: System) -> list[tuple[str, str]]:
+    """(claim, verdict) of a system's targets on its recorded figures."""
+    figures = {key: value for one in system.measured for key, value in one.figures.items()}
+    return list(system.verdicts(figures).items())
+
+
+def as_json() -> list[dict[str, Any]]:
+    """One object a system."""
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "row": one.row,
+            "recipes": [make.__name__ for make in one.recipes],
+            "differs": one.differs,
+            "checked": one.check is not None,
+            "measures": one.measures,
+            "targets": dict(verdicts(one)),
+            "measured": [{"command": each.command, "figures": each.figures} for each in one.measured],
+        }
+        for one in systems()
+    ]
+
+
+def counts() -> str:
+    """How many there are, in a sentence."""
+    found = systems()
+    tally = Counter(verdict for one in found for _, verdict in verdicts(one))
+    checked = sum(one.check is not None for one in found)
+    return (
+        f"{len(found)} systems, {sum(len(one.recipes) for one in found)} recipes; {checked} systems have a check, with "
+        f"{sum(tally.values())} targets: {tally['met']} met, {tally['missed']} missed, {tally['not measured']} not "
+        "measured."
+    )
+
+
+def as_lines() -> Iterator[str]:
+    """One line a system, for a terminal."""
+    width = max(len(one.name) for one in systems())
+    for one in systems():
+        tally = Counter(verdict for _, verdict in verdicts(one))
+        state = ", ".join(f"{count} {verdict}" for verdict, count in tally.items()) or "a recipe"
+        yield f"{one.name:<{width}}  {one.row:<8}  {one.title} ({state})"
+    yield counts()
+
+
+def as_page() -> str:
+    """`docs/systems.md`."""
+    lines = [
+        HEAD.format(counts=counts()),
+        "| row | system | recipes | check | what differs from the paper |",
+        "|---|---|---|---|---|",
+    ]
+    for one in systems():
+        recipes = ", then ".join(f"`{make.__name__}`" for make in one.recipes) or "–"
+        check = f"`unitok systems run {one.name}`: {one.measures}" if one.check else "–"
+        lines.append(f"| {one.row} | {one.title} | {recipes} | {check} | {one.differs} |")
+    lines += [
+        NOTES,
+        "## Measured",
+        "",
+        "With seed 0:",
+        "",
+        "| system | command | figures | targets |",
+        "|---|---|---|---|",
+    ]
+    for one in systems():
+        for each in one.measured:
+            figures = ", ".join(f"`{key}` {value:g}" for key, value in each.figures.items())
+            said = "; ".join(f"{claim}: {verdict}" for claim, verdict in verdicts(one))
+            lines.append(f"| {one.title} | `{each.command}` | {figures} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_page(), end="")
