@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.encodec import EncodecCodec, EncodecConfig, build_encodec
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
-from unitok_tokenizers.acoustic.registry import load_codec
+from unitok_tokenizers.acoustic.registry import CODECS, load_codec
 from unitok_tokenizers.acoustic.speechtokenizer import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
@@ -67,9 +68,17 @@ def speechtokenizer() -> SpeechTokenizerCodec:
     return SpeechTokenizerCodec(model, SPEECHTOKENIZER)
 
 
-@pytest.fixture(params=[mel_rvq, encodec, speechtokenizer], ids=["mel_rvq", "encodec", "speechtokenizer"])
+MAKERS: dict[str, Callable[[], AcousticTokenizer]] = {
+    "mel_rvq": mel_rvq,
+    "encodec": encodec,
+    "speechtokenizer": speechtokenizer,
+}
+
+
+@pytest.fixture(params=CODECS)
 def codec(request: pytest.FixtureRequest) -> AcousticTokenizer:
-    return request.param()
+    assert request.param in MAKERS, "a new codec is made in MAKERS, so that it is tested"
+    return MAKERS[request.param]()
 
 
 def tone(codec: AcousticTokenizer, seconds: float) -> np.ndarray:

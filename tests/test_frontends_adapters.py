@@ -56,6 +56,7 @@ LENGTHS = (13, 1, 8, 5)
 
 
 def made(name: str) -> Adapter:
+    assert name in OPTIONS, "a new adapter has its options in OPTIONS, so that it is tested"
     torch.manual_seed(0)
     return make_adapter(name, SIZES, OPTIONS[name]).eval()
 

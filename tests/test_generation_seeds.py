@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny_model import RATE, speech, tiny_model
 from tests.test_cli import fails
-from unitok.cli.main import build_parser
+from unitok.cli.main import build_parser, each_command
 from unitok.export import import_hf
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
@@ -112,7 +112,7 @@ BAD = ("-1", str(2**64), str(2**63), "1.5", "1e3", "abc", "", " 1", "1_0", "\u06
 COMMANDS = (
     ["generate", "M", "x", "--task", "mt"], ["import", "HF", "OUT"], ["demo"], ["fit-tokenizers", "M", "OUT"],
     ["prepare", "M", "OUT", "--tokenizers", "T"], ["nbest", "M", "S"], ["rescore", "M", "L"], ["correct", "M", "L"],
-    ["prosody"], ["systems", "rich"],
+    ["systems", "run", "rich"],
 )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_every_seed_option_is_checked() -> None:
     from unitok.cli.options import seed_option
 
     found = 0
-    for parser in build_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
+    for parser in each_command(build_parser()):
         for action in parser._actions:
             if action.dest == "seed":
                 assert action.type is seed_option, parser.prog

@@ -201,8 +201,12 @@ def test_a_prompt_is_what_has_no_loss(plan: SequenceSpec, line: str) -> None:
     assert spelled(render_prompt(prompt, own()), own()) == given
 
 
-def test_every_task_has_a_worked_line() -> None:
-    assert {plan.task for plan, _ in WORKED.values()} == set(TASKS)
+def test_every_shape_of_a_task_has_a_worked_line() -> None:
+    def shape(name: str) -> tuple[object, ...]:
+        task = TASKS[name]
+        return task.languages, task.outputs, task.by_flag, task.then, task.interleaved
+
+    assert {shape(plan.task) for plan, _ in WORKED.values()} == {shape(name) for name in TASKS}
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)

@@ -28,7 +28,10 @@ def host() -> TextTokenizer:
     return HostText(made.to_str(), {})
 
 
-MAKERS: Mapping[str, Callable[[], TextTokenizer]] = {"sentencepiece": lambda: tokenizers().text, "host": host}
+MAKERS: Mapping[str, Callable[[], TextTokenizer]] = {
+    "sentencepiece": lambda: tokenizers().text,
+    "host": host,
+}
 each = pytest.mark.parametrize("name", TEXT_TOKENIZERS)
 
 
@@ -38,6 +41,7 @@ def test_every_text_tokenizer_is_tested() -> None:
 
 @each
 def test_a_text_comes_back_and_its_ids_are_in_range(name: str) -> None:
+    assert name in MAKERS, "a new text tokenizer is made in MAKERS, so that it is tested"
     made = MAKERS[name]()
 
     @settings(max_examples=60, deadline=None, derandomize=True)

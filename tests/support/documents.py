@@ -31,22 +31,24 @@ TINY = {
     "train-latent": "--limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE, "text_pieces=300"]),
     "adapters": "--kinds linear pooling --set " + " --set ".join(LATENT),
     "probe": "--limit 1",
-    "prosody": "--sentences 10 --test-sentences 1 --encoder-steps 1 --steps 2",
-    "systems": "--sentences 20 --test-sentences 2 --limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE]),
-    "systems coordinator": "--sentences 6 --test-sentences 2 --set questions=2 --set steps=2 --set clusters=8",
-    "systems routing": "--sentences 20 --test-sentences 5 --set steps=2",
+    "systems list": "",
+    "systems run": "--sentences 20 --test-sentences 2 --limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE]),
+    "systems run prosody": "--sentences 10 --test-sentences 1 --set encoder_steps=1 --set steps=2",
+    "systems run coordinator": "--sentences 6 --test-sentences 2 --set questions=2 --set steps=2 --set clusters=8",
+    "systems run routing": "--sentences 20 --test-sentences 5 --set steps=2",
     "fit-tokenizers": "--encoder-steps 2 --codec-steps 2 --clusters 8",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",
     "evaluate": "--limit 2",
+    "evaluate --safety": "",
     "nbest": "--limit 2 --size 2 --beams 2",
     "correct": "--steps 2 --size 2",
     "rescore": "--masked 1 --head 1",
     "correction-experiment": "--set train_lists=6 test_lists=2 dev_draws=1 size=2 beams=2 read=2 steps=1 lora_rank=2"
     " masked_steps=1 head_steps=1 shots=1",
 }
-"""Command, or command and its first word → options that make it take seconds; what it is about stays as it is."""
+"""Command, or command and its first words or an option → options that make it take seconds; what it is about stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ def run_unitok(arguments: list[str], folder: Path, where: str, *, tiny: bool) ->
 
 def _tiny_options(arguments: list[str]) -> list[str]:
     """What to add to a command; overrides one by one, since `--set` takes one at a time."""
-    extra = TINY.get(" ".join(arguments[:2]), TINY.get(arguments[0], "")).split() if arguments else []
+    named = [" ".join(arguments[:count]) for count in (3, 2)] + [f"{arguments[0]} {one}" for one in arguments[1:]]
+    extra = next((TINY[name] for name in [*named, arguments[0]] if name in TINY), "").split()
     if extra[:1] == ["--set"]:
         return [word for value in extra[1:] for word in ("--set", value)]
     return extra

@@ -20,8 +20,8 @@ from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
-from unitok_tokenizers.encoders.huggingface import pretrained_encoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
+from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -47,8 +47,8 @@ def make_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
 
 
 def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
-    if choice.kind == "filterbank":
-        return FilterbankEncoder()
+    if choice.kind in ready_encoders():
+        return ready_encoder(choice.kind)
     if choice.kind == "pretrained":
         if not choice.folder:
             raise InputError(
@@ -57,7 +57,8 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
         return encoder_of(choice.folder)
     trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
     if choice.kind not in trunks:
-        raise InputError(f"encoder.kind is {choice.kind!r}: choose conformer, transformer, filterbank or pretrained")
+        known = ", ".join([*trunks, *ready_encoders(), "pretrained"])
+        raise InputError(f"encoder.kind is {choice.kind!r}: choose one of {known}")
     sizes = {name: getattr(choice, name) for name in ("width", "layers", "heads", "inner", "dropout")}
     return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
 
@@ -65,7 +66,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
 def _second_encoder(name: str) -> FrameEncoder:
     if name == "voice":
         return SideBySide(FilterbankEncoder(centered=False), PitchEncoder())
-    return FilterbankEncoder() if name == "filterbank" else pretrained_encoder(name)
+    return ready_encoder(name) if name in ready_encoders() else encoder_of(name)
 
 
 def make_front_end(

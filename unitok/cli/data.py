@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
+from unitok_tokenizers.encoders.registry import ready_encoders
 
 
 def add_commands(commands: Any) -> None:
@@ -29,7 +30,7 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--text-pieces", type=int, default=500, help="most text pieces (default: %(default)s)")
     fit.add_argument("--clusters", type=int, default=384, help="number of units (default: %(default)s)")
     fit.add_argument(
-        "--encoder", choices=("ctc", "mfcc"), default="ctc", help="behind the units (default: %(default)s)"
+        "--encoder", choices=("ctc", *ready_encoders()), default="ctc", help="behind the units (default: %(default)s)"
     )
     fit.add_argument("--encoder-steps", type=int, default=700, help="training steps (default: %(default)s)")
     fit.add_argument(

@@ -85,7 +85,7 @@ def _positions(x: Tensor, documents: int, longest: int, kv_heads: int) -> Tensor
 
 class _PaddedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float) -> Tensor:
         kv_heads = k.shape[1]
         out = torch.empty_like(q)
         saved: list[Tensor] = []
@@ -104,7 +104,7 @@ class _PaddedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kv_heads = ctx.kv_heads
         grad_q = torch.empty_like(grad)
         grad_k = grad.new_empty(grad.shape[0], kv_heads, grad.shape[2])

@@ -105,7 +105,7 @@ def updates(module: nn.Module) -> dict[str, LowRank]:
     found = {}
     for name, part in module.named_modules():
         if parametrize.is_parametrized(part):
-            for parameter, chain in part.parametrizations.items():  # type: ignore[operator,union-attr]
+            for parameter, chain in part.parametrizations.items():
                 found.update({f"{name}.{parameter}": one for one in chain if isinstance(one, LowRank)})
     return found
 

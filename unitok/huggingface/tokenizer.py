@@ -47,9 +47,13 @@ def tokenizer_json(text: TextTokenizer, vocabulary: Vocabulary) -> str:
     added = [_added_token(index, name) for index, name in enumerate(token_names(vocabulary)) if index >= text.size]
     if isinstance(text, SentencePieceText):
         value = _sentencepiece_json(text, added)
-    else:
-        assert isinstance(text, HostText)
+    elif isinstance(text, HostText):
         value = _host_json(text, added)
+    else:
+        raise InputError(
+            f"text pieces of {type(text).__name__} have no tokenizer.json that stock tools read; export a model with "
+            "sentencepiece or a host's pieces"
+        )
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -28,8 +28,9 @@ from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.huggingface import pretrained_encoder
-from unitok_tokenizers.encoders.registry import load_encoder
+from unitok_tokenizers.encoders.registry import FRAME_ENCODERS, load_encoder
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json
 
 ADAPTER, ENCODER = "cross_attention", "frame_encoder"
 """Names among a model's parts."""
@@ -55,6 +56,8 @@ def encoder_of(folder: Path | str) -> FrameEncoder:
         return CtcRecognizer.load(root).encoder.eval()
     if (root / "unitok.json").exists():
         raise InputError(f"{root} is a model without a latent front end; give one of `unitok train-latent`, or a judge")
+    if (root / "config.json").exists() and read_json(root / "config.json").get("class") in FRAME_ENCODERS:
+        return load_encoder(root)
     if not (root / "config.json").exists():
         raise InputError(f"{root} holds no speech encoder; give a judge, a latent model, or a folder of transformers")
     return pretrained_encoder(root).eval()

@@ -42,6 +42,8 @@ class FrameEncoder(nn.Module):
 
     name: ClassVar[str]
     """Entry in `registry.FRAME_ENCODERS`."""
+    ready: ClassVar[bool] = False
+    """Whether it is made without arguments: it has nothing that is trained, and recipes and units may name it."""
     sample_rate: int
     """Hz of the samples that it takes."""
     frame_rate: Fraction

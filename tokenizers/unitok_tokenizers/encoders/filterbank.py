@@ -48,6 +48,7 @@ class FilterbankEncoder(FrameEncoder):
     """
 
     name = "filterbank"
+    ready = True
 
     def __init__(self, mel: MelConfig = FILTERBANK, *, centered: bool = True, statistics: str = SPOKEN) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ class MfccEncoder(FrameEncoder):
     """MFCC with slopes in a window of neighboring frames, normalized per recording."""
 
     name = "mfcc"
+    ready = True
     CONTEXT = 2
 
     def __init__(self, mel: MelConfig | None = None) -> None:

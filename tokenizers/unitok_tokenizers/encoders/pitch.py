@@ -30,6 +30,7 @@ class PitchEncoder(FrameEncoder):
     """Autocorrelation of each frame at the periods of P pitches, over that of the window (Boersma 1993)."""
 
     name = "pitch"
+    ready = True
 
     def __init__(self) -> None:
         super().__init__()

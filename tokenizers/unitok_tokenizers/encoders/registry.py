@@ -29,6 +29,18 @@ FRAME_ENCODERS = Registry(
 """Name in a configuration → class."""
 
 
+def ready_encoders() -> list[str]:
+    """Names of those that have nothing to be trained."""
+    return [name for name in FRAME_ENCODERS if FRAME_ENCODERS[name].ready]
+
+
+def ready_encoder(name: str) -> FrameEncoder:
+    """One of those, by its name."""
+    assert FRAME_ENCODERS[name].ready, name
+    encoder: FrameEncoder = FRAME_ENCODERS[name]()
+    return encoder
+
+
 def frame_encoder_from_json(value: Mapping[str, Any]) -> FrameEncoder:
     """A registered encoder, those inside it first; InputError where there is none of that name."""
     inside = {

@@ -147,14 +147,14 @@ def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
             raise InputError(f"{path} is incomplete: {name} is missing; {REMEDY}")
         if sha256_file(path / name) != wanted:
             raise InputError(f"{path / name} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
-    reader = dcp.HuggingFaceStorageReader(str(path / SHARDS))
+    reader = dcp.hf_storage.HuggingFaceStorageReader(str(path / SHARDS))
     found: dict[str, Tensor] = {
         name: torch.empty(item.size, dtype=item.properties.dtype, device="cpu")
         for name, item in reader.read_metadata().state_dict_metadata.items()
         if isinstance(item, TensorStorageMetadata)
     }
     with warnings.catch_warnings(action="ignore"):  # that one process reads alone is meant
-        dcp.load(found, storage_reader=reader, no_dist=True)
+        dcp.state_dict_loader.load(found, storage_reader=reader, no_dist=True)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for full, value in found.items():
         part, _, name = full.partition("|")

@@ -21,6 +21,8 @@ from unitok_tokenizers.text.base import TextTokenizer
 
 Questions = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
+COLUMNS = ("lang", "speaker", "group")
+"""Columns of a row that may be an answer as they are."""
 KEYWORDS_AT_MOST = 50
 """Distractors that are drawn beside a row's own keywords in training: none in nearly half of the prompts."""
 
@@ -157,18 +159,13 @@ def transcript(row: Row) -> Questions:
 
 
 def fact(name: str) -> Callable[[Row], Questions]:
-    """An entry of the row's `extras`."""
+    """A column of the row, or an entry of its `extras`."""
 
     def answers(row: Row) -> Questions:
-        found = row.extras.get(name)
+        found = getattr(row, name) if name in COLUMNS else row.extras.get(name)
         return [("", str(found))] if found else []
 
     return answers
-
-
-def speaker(row: Row) -> Questions:
-    """Who speaks."""
-    return [("", row.speaker)] if row.speaker else []
 
 
 def timed(row: Row) -> Questions:
@@ -222,13 +219,12 @@ SHOWN: Mapping[str, MakePrompt] = {
 """`FromRows.shows` → what stands before the answer."""
 ANSWERS: Mapping[str, Callable[[Row], Questions]] = {
     "text": transcript,
-    "speaker": speaker,
     "timed": timed,
     "description": description,
     "questions": questions,
     "word_questions": word_questions,
 }
-"""`FromRows.answer` → what may be asked of a row; any other name is an entry of its `extras`."""
+"""`FromRows.answer` → what may be asked of a row; any other name is a column of it or an entry of its `extras`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class AdapterFigures:
     """How an adapter learned."""
 
     kind: str
-    """Name in `unitok.frontends.adapters.base.ADAPTERS`."""
+    """Name in `unitok.frontends.adapters.registry.ADAPTERS`."""
     parameters: int
     """Weights that moved."""
     first: float

@@ -15,9 +15,8 @@ from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import MIN_SECONDS
-from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.ctc import CtcEncoder
-from unitok_tokenizers.encoders.mfcc import MfccEncoder
+from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.progress import advance, counted
@@ -47,7 +46,7 @@ class FitConfig:
     cluster_recordings: int = 600
     """Recordings whose frames are clustered."""
     encoder: str = "ctc"
-    """Frames under the units: `ctc` (trained, needs text) or `mfcc` (no training)."""
+    """Frames under the units: `ctc` (trained, needs text; MFCC where there is none), or one that is not trained."""
     layer: int = 6
     """Block of the CTC encoder that is clustered."""
     ctc: CtcConfig = field(default_factory=CtcConfig)
@@ -64,6 +63,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_precision(self.precision)
+        known = ("ctc", *ready_encoders())
+        if self.encoder not in known:
+            raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
 
 
 def steps_of(what: str, steps: int, also: Progress | None = None) -> Callable[[int, float], None]:
@@ -193,7 +195,7 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
-    encoder: FrameEncoder = MfccEncoder()
+    encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
     with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]

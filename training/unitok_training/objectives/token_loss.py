@@ -57,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         hidden: Tensor,
         head: Tensor,
@@ -99,9 +99,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total, losses
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx, scale: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         with_hidden, with_head, dtype = ctx.layout  # type: ignore[attr-defined]
         saved = list(ctx.saved_tensors)  # type: ignore[attr-defined]
         grad_hidden = None

@@ -54,7 +54,7 @@ class AdapterChoice:
     """Which adapter stands between; an option that is None is the adapter's default."""
 
     kind: str = "stacking"
-    """Name in `unitok.frontends.adapters.base.ADAPTERS`."""
+    """Name in `unitok.frontends.adapters.registry.ADAPTERS`."""
     match_scale: bool = False
     """Make the vectors as loud as the rows of the text embedding."""
     stride: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -292,7 +293,9 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in by_shape.items():
                 self._update(group, shape, parameters, keep)
 
-    def _update(self, group: dict, shape: torch.Size, parameters: list[nn.Parameter], keep: Tensor | None) -> None:
+    def _update(
+        self, group: dict[str, Any], shape: torch.Size, parameters: list[nn.Parameter], keep: Tensor | None
+    ) -> None:
         directions = []
         for parameter in parameters:
             assert parameter.grad is not None

@@ -39,7 +39,8 @@ class FromRows:
     shows: str = "recording"
     """What stands before the answer: an entry of `latent_tasks.SHOWN`."""
     answer: str = "text"
-    """What is answered: an entry of `latent_tasks.ANSWERS`, or the field of a row's `extras` that holds it."""
+    """What is answered: an entry of `latent_tasks.ANSWERS`, a row's `lang`, `speaker` or `group`, or else the field of
+    its `extras` that holds it."""
     needs: tuple[str, ...] = ("audio",)
     """Of audio, text and streams: what the row that is given must have."""
     keeps: tuple[str, ...] = ()
@@ -55,7 +56,9 @@ class Variant:
     description: str
     """What is given and what follows, for people: `units → text`."""
     given: tuple[str, ...] | None = None
-    """Kinds of the conditions that token shards give; `voice` is drawn and may be absent. None: shards make none."""
+    """Kinds of the conditions that token shards give; `voice` is drawn and may be absent. What follows are the row's
+    own streams, its text among them: an answer that is another fact of a row is made of `rows`. None: shards make none.
+    """
     rows: FromRows | None = None
     """How rows of a manifest make it; None where they do not."""
     flags: tuple[str, ...] = ()

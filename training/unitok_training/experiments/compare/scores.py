@@ -17,7 +17,8 @@ from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
-from unitok_training.evaluation.evaluate import evaluate_speech_translation, evaluate_text_lm
+from unitok_training.evaluation.evaluate import evaluate_speech_translation
+from unitok_training.evaluation.language import evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 
 AT_ONCE = 16
