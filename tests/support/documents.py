@@ -48,7 +48,7 @@ TINY = {
     "correction-experiment": "--set train_lists=6 test_lists=2 dev_draws=1 size=2 beams=2 read=2 steps=1 lora_rank=2"
     " masked_steps=1 head_steps=1 shots=1",
 }
-"""Command, or command and its first words or an option → options that make it take seconds; what it is about stays as it is."""
+"""Command, or with its first words or an option → options that make it take seconds; its subject stays as it is."""
 
 
 @dataclass(frozen=True)
