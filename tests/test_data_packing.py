@@ -111,10 +111,10 @@ def test_collate_shifts_labels_within_documents_only() -> None:
     first = Document(ids=np.array([5, 6, 7]), loss_weight=np.array([0, 0, 1.0], np.float32), task=0)
     second = Document(ids=np.array([8, 9]), loss_weight=np.array([1.0, 0.5], np.float32), task=1)
     pack = collate([first, second], capacity=8, pad=1, cells=8)
-    assert pack.ids[:, 0].tolist() == [5, 6, 7, 8, 9, 1, 1, 1]
+    assert pack.ids.tolist() == [5, 6, 7, 8, 9, 1, 1, 1]
     n = NO_LABEL
-    assert pack.labels[:, 0].tolist() == [n, 7, n, 9, n, n, n, n]
-    assert pack.loss_weight[:, 0].tolist() == [0, 1, 0, 0.5, 0, 0, 0, 0]
+    assert pack.labels.tolist() == [n, 7, n, 9, n, n, n, n]
+    assert pack.loss_weight.tolist() == [0, 1, 0, 0.5, 0, 0, 0, 0]
     assert pack.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
     assert pack.cu_seqlens.tolist() == [0, 3, 5, 8, 8, 8, 8, 8]
     assert pack.sequences.tolist() == [0, 3, 5, 8]
@@ -127,7 +127,7 @@ def test_collate_of_a_full_pack_has_no_padding_sequence() -> None:
     whole = Document(ids=np.arange(4), loss_weight=np.ones(4, np.float32), task=0)
     pack = collate([whole], capacity=4, pad=0)
     assert pack.sequences.tolist() == pack.cu_seqlens.tolist() == [0, 4]
-    assert pack.labels[:, 0].tolist() == [1, 2, 3, NO_LABEL]
+    assert pack.labels.tolist() == [1, 2, 3, NO_LABEL]
 
 
 def test_the_schedule_holds_exact_proportions_in_every_block() -> None:

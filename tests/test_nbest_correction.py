@@ -326,7 +326,7 @@ def test_with_the_map_experts_know_their_tasks() -> None:
     pack, _ = next(packs(documents, replace(QUICK, positions=512), pad=model.vocabulary.pad))
     with torch.no_grad(), told_experts(decoder, pack.task_ids):
         decoder(
-            pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen,
+            pack.ids, pack.positions, pack.sequences, pack.max_seqlen,
             prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
         )  # fmt: skip
     picked = mixtures(decoder)[0].picked

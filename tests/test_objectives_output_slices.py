@@ -81,7 +81,7 @@ def test_losses_are_those_among_the_ids_of_the_slice() -> None:
     model, pack = decoder(), packs()[0]
     supervised = supervised_positions(pack, OutputSlices.of(toy_shards.vocabulary()))
     found = pack_losses(model, pack, supervised)
-    hidden = model(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen)
+    hidden = model(pack.ids, pack.positions, pack.sequences, pack.max_seqlen)
     logits = model.logits(hidden[supervised.index]).detach()
     begin = 0
     for one in supervised.slices:

@@ -1,6 +1,7 @@
 """What a training step reads: rendered documents laid one after another in a pack of fixed size.
 
-Shapes: T positions of the pack, S streams (1 for the flat layout), D documents, K cells of `cu_seqlens`.
+Shapes: T positions of the pack, D documents, K cells of `cu_seqlens`. A position holds one id: codebooks lie one after
+another (the flat layout).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class Pack:
     """
 
     ids: Tensor
-    """(T, S) int64 input ids."""
+    """(T,) int64 input ids."""
     labels: Tensor
-    """(T, S) int64; the id to predict at each position (already shifted), -100 where there is none."""
+    """(T,) int64; the id to predict at each position (already shifted), -100 where there is none."""
     loss_weight: Tensor
-    """(T, S) float32; weight of that prediction, 0 where there is no label."""
+    """(T,) float32; weight of that prediction, 0 where there is no label."""
     positions: Tensor
     """(T,) int32; restarts at 0 with every document."""
     cu_seqlens: Tensor
@@ -55,6 +56,9 @@ class Pack:
     """(N, C) input vectors of a latent front end, or None."""
     vector_index: Tensor | None = None
     """(N,) int64 positions at which the vectors stand in for embedding rows."""
+
+    def __post_init__(self) -> None:
+        assert self.ids.ndim == self.labels.ndim == self.loss_weight.ndim == 1, "a position holds one id"
 
     @property
     def size(self) -> int:
@@ -85,7 +89,7 @@ class Pack:
 def collate_packs(
     documents: Documents, order: np.ndarray, bounds: np.ndarray, *, capacity: int, pad: int, cells: int
 ) -> list[Pack]:
-    """Lay documents into packs of `capacity` positions with one stream, all packs at once.
+    """Lay documents into packs of `capacity` positions, all packs at once.
 
     Args:
         documents: D of them.
@@ -134,7 +138,7 @@ def collate_packs(
     positions = np.repeat(starts.astype(np.int32), sizes)
     np.subtract(counting(len(positions), positions.dtype), positions, out=positions)
     arrays = (
-        ids[..., None], labels.reshape(*ids.shape, 1), of_label.reshape(*ids.shape, 1),
+        ids, labels.reshape(ids.shape), of_label.reshape(ids.shape),
         positions.reshape(ids.shape), cu_seqlens, prefix,
         np.repeat(tasks.astype(np.int32), sizes).reshape(ids.shape),
     )  # fmt: skip

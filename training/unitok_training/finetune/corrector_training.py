@@ -217,9 +217,9 @@ def train_noise_corrector(
     def hidden(pack: Pack, indices: Sequence[int]) -> Tensor:
         found = [list_differences(model, documents.item(index), most) for index in indices]  # of the rows as they are
         vectors = adapter(torch.stack(found))  # (D, N, C)
-        places = (pack.ids[:, 0] == hole).nonzero().squeeze(-1)
+        places = (pack.ids == hole).nonzero().squeeze(-1)
         return model.decoder(
-            pack.ids[:, 0],
+            pack.ids,
             pack.positions,
             pack.sequences,
             pack.max_seqlen,
@@ -254,7 +254,7 @@ def hidden_with_frames(
         lengths = pack.sequences.diff().tolist()
         with adapter.attend(decoder, frames_of(indices), lengths):
             given = pack.prefix_lengths[: pack.num_sequences]
-            return decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=given)
+            return decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=given)
 
     return run
 

@@ -85,7 +85,7 @@ def plain_hidden(decoder: Decoder) -> HiddenOf:
 
     def run(pack: Pack, indices: Sequence[int]) -> Tensor:
         lengths = pack.prefix_lengths[: pack.num_sequences]
-        return decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)
+        return decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)
 
     return run
 
@@ -134,8 +134,8 @@ def finetune(
                 found = supervised_losses(
                     run(pack, indices),
                     decoder.head_weight,
-                    labels=pack.labels[:, 0],
-                    loss_weight=pack.loss_weight[:, 0],
+                    labels=pack.labels,
+                    loss_weight=pack.loss_weight,
                     task_ids=pack.task_ids,
                 )
             mean = found.total / max(pack.supervised, 1)

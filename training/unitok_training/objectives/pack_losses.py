@@ -94,10 +94,10 @@ class Supervised:
 
 def supervised_positions(pack: Pack, slices: OutputSlices | None = None) -> Supervised:
     """Positions with a label that counts, found on the host before the pack moves to its device."""
-    index = ((pack.labels[:, 0] != NO_LABEL) & (pack.loss_weight[:, 0] > 0)).nonzero().squeeze(-1)
+    index = ((pack.labels != NO_LABEL) & (pack.loss_weight > 0)).nonzero().squeeze(-1)
     if slices is None:
         return Supervised(index)
-    order, found = slices.split(pack.ids[index, 0], pack.labels[index, 0])
+    order, found = slices.split(pack.ids[index], pack.labels[index])
     return Supervised(index[order], found)
 
 
@@ -106,12 +106,12 @@ def pack_losses(
 ) -> TokenLosses:
     """Forward one pack that is on the decoder's device, as its supervised positions are."""
     lengths = pack.prefix_lengths[: pack.num_sequences]
-    hidden = decoder(pack.ids[:, 0], pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
+    hidden = decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
     return supervised_losses(
         hidden,
         decoder.head_weight,
-        labels=pack.labels[:, 0],
-        loss_weight=pack.loss_weight[:, 0],
+        labels=pack.labels,
+        loss_weight=pack.loss_weight,
         task_ids=pack.task_ids,
         index=supervised.index,
         smoothing=smoothing,

@@ -276,7 +276,7 @@ class LatentTrainer:
             ]
         used = sum(len(one.ids) for one in documents)
         pack = collate(documents, capacity=-(-used // ROUND) * ROUND, pad=self.vocabulary.pad).to(self.device)
-        ids = pack.ids[:, 0]
+        ids = pack.ids
         places = None if latents is None else (ids == self.hole).nonzero()[:, 0]
         hidden = self.decoder(
             ids, pack.positions, pack.sequences, pack.max_seqlen,
@@ -284,7 +284,7 @@ class LatentTrainer:
             vectors=None if latents is None else latents.vectors, vector_index=places,
         )  # fmt: skip
         losses = supervised_losses(
-            hidden, self.decoder.head_weight, labels=pack.labels[:, 0], loss_weight=pack.loss_weight[:, 0],
+            hidden, self.decoder.head_weight, labels=pack.labels, loss_weight=pack.loss_weight,
             task_ids=pack.task_ids,
         )  # fmt: skip
         ctc, count = ctc_loss(latents, batch.labels, self.device)
