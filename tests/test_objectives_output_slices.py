@@ -65,7 +65,7 @@ def test_every_label_of_every_task_is_in_its_slice() -> None:
         whole, found = supervised_positions(pack), supervised_positions(pack, slices)
         assert sorted(found.index.tolist()) == whole.index.tolist()
         assert sum(one.rows for one in found.slices) == len(found.index)
-        labels, begin = pack.labels[found.index, 0], 0
+        labels, begin = pack.labels[found.index], 0
         for one, speech in zip(found.slices, (False, True), strict=True):
             for label in labels[begin : begin + one.rows].tolist():
                 assert one.start <= label < one.stop
