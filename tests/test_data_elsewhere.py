@@ -15,6 +15,7 @@ import torch
 from tests.support.command import refused, unitok, works, write_rows
 from tests.support.tiny_model import model_folder, speech, tiny_model
 from unitok.model import Model
+from unitok.requests.request import Request
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -186,7 +187,7 @@ def test_python_takes_arrays(root: Path, asked: tuple[str, Path]) -> None:
         model.transcribe(speech(), lang="en")
     with pytest.raises(InputError, match="ids below"):
         model.transcribe(units + SIZE, lang="en")
-    chunks = list(model.stream("tts", source="en", text=text))
+    chunks = list(model.stream(Request(task="tts", source="en", text=text)))
     assert chunks[-1].result is not None and (chunks[-1].result.ids == spoken.ids).all()
 
 

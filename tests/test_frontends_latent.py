@@ -24,6 +24,7 @@ from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate
 from unitok.model import Model
+from unitok.requests.request import Request
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
@@ -237,7 +238,7 @@ def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_p
     told = [one.transcribe(samples, lang="en", front_end="latent") for one in (done.model, model)]
     assert told[0].ids.tolist() == told[1].ids.tolist() and told[0].score == pytest.approx(told[1].score, abs=1e-4)
     assert model.transcribe(samples, lang="en").text == model.transcribe(samples, lang="en", front_end="tokens").text
-    chunks = list(model.stream("asr", source="en", audio=samples))
+    chunks = list(model.stream(Request(task="asr", source="en", audio=samples)))
     assert chunks[-1].result is not None
 
 

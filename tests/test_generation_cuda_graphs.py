@@ -14,6 +14,7 @@ from tests.test_generation_fast_step import PLAIN, made, ragged
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.requests.request import Request
 
 DRAWN = Sampling(temperature=0.9, top_k=30, top_p=0.95)
 LENGTHS, LIMITS = (3, 9, 5, 4, 8), [4, 1, 9, 2, 6]
@@ -65,7 +66,7 @@ def test_a_model_that_captured_its_steps_answers_and_streams_the_same() -> None:
     assert model.engine.graphs is not None and not model.engine.graphs.cache.kv.any()
     assert np.array_equal(model.translate("we buy two books", source="en", target="de").ids, plain.ids)
     assert model.engine.graphs.cache.kv.any(), "the answer was written where the captured steps are"
-    *_, last = model.stream("mt", source="en", target="de", text="we buy two books")
+    *_, last = model.stream(Request(task="mt", source="en", target="de", text="we buy two books"))
     assert last.result is not None and np.array_equal(last.result.ids, plain.ids)
 
 

@@ -11,6 +11,7 @@ from unitok.generation.listening import WINDOW_SECONDS, Listener, windows
 from unitok.generation.long_audio import Cutting
 from unitok.model import Model
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
+from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 
@@ -77,10 +78,12 @@ def test_every_task_that_listens_answers_all_of_a_long_recording(model: Model) -
     spoken = model.translate_speech(made, source="en", target="de", voice="anna")
     assert len(spoken.texts) == 2 and len(spoken.outputs) == 15 and spoken.audio is not None
     assert len(model.generate("s2tt", source="en", target="de", audio=made).trace) == 5
-    *chunks, last = model.stream("s2st", source="en", target="de", audio=made, voice="anna", flags=("<chain>",))
+    *chunks, last = model.stream(
+        Request(task="s2st", source="en", target="de", audio=made, voice="anna", flags=("<chain>",))
+    )
     assert last.result is not None and last.result.audio is not None
     assert len(np.concatenate([chunk.audio for chunk in chunks])) == len(last.result.audio)
-    *chunks, last = model.stream("asr", source="en", audio=made)
+    *chunks, last = model.stream(Request(task="asr", source="en", audio=made))
     assert last.result is not None and len(last.result.outputs) == 5
     assert "".join(chunk.text for chunk in chunks).split() == (last.result.text or "").split()
 
@@ -97,7 +100,7 @@ def test_where_nothing_is_spoken_the_answer_is_empty(model: Model, kind: str) ->
     assert model.transcribe(made, lang="en").text == ""
     assert model.translate(made, source="en", target="de").text == ""
     assert model.translate_speech(made, source="en", target="de").text == ""
-    (only,) = model.stream("asr", source="en", audio=made)
+    (only,) = model.stream(Request(task="asr", source="en", audio=made))
     assert only.result is not None and only.result.text == ""
     with pytest.raises(InputError, match="nothing is spoken"):
         model.voice_prompt(made)

@@ -68,7 +68,9 @@ def test_of_captured_steps_and_streams_too(model: Model) -> None:
     assert [one.ids.tolist() for one in stepped.run(asked, sampling=DRAWN, seed=3)] == wanted
     for text, ids in zip(("we buy two books", "the green house"), wanted):
         chunks = list(
-            model.stream("mt", source="en", target="de", text=text, config=GenerationConfig(sampling=DRAWN, seed=3))
+            model.stream(
+                Request(task="mt", source="en", target="de", text=text, config=GenerationConfig(sampling=DRAWN, seed=3))
+            )
         )
         assert chunks[-1].result is not None and chunks[-1].result.ids.tolist() == ids
 
@@ -147,13 +149,17 @@ def test_recipes_take_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "train.seed is -1" in fails(capsys, *arguments)
 
 
+def drawn_request(seed: object) -> Request:
+    return Request(task="lm", source="en", config=GenerationConfig(seed=seed, sampling=DRAWN))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 1.5, "1", None, True, np.float32(1)])
 def test_the_library_says_the_same(seed: object, model: Model, tmp_path: Path) -> None:
     calls = [
         lambda: check_seed(seed),
         lambda: model.synthesize("we", lang="en", sampling=DRAWN, seed=seed),  # type: ignore[arg-type]
         lambda: model.run([PromptRequest(plan=SequenceSpec("lm", "en"))], seed=seed, sampling=GREEDY),  # type: ignore[arg-type]
-        lambda: list(model.stream("lm", source="en", config=GenerationConfig(seed=seed, sampling=DRAWN))),  # type: ignore[arg-type]
+        lambda: list(model.stream(drawn_request(seed))),
         lambda: import_hf(tmp_path, tmp_path / "out", seed=seed),  # type: ignore[arg-type]
         lambda: ListOptions(seed=seed),  # type: ignore[arg-type]
         lambda: MakingOptions(seed=seed),  # type: ignore[arg-type]

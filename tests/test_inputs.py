@@ -11,6 +11,7 @@ from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from tests.test_cli import fails
 from unitok.inputs import is_tokens, names_a_file, read_samples
 from unitok.model import Model
+from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
 
 PATHS = (
@@ -47,7 +48,7 @@ def test_a_recording_that_is_not_there_is_named(path: str, model: Model) -> None
         lambda: model.cascade().translate_text(path, source="en", target="de"),
         lambda: model.cascade().translate_speech(path, source="en", target="de"),
         lambda: model.generate("asr", source="en", audio=path),
-        lambda: list(model.stream("s2tt", source="en", target="de", audio=path)),
+        lambda: list(model.stream(Request(task="s2tt", source="en", target="de", audio=path))),
         lambda: model.synthesize("hello", lang="en", voice=path),
     )
     for call in calls:

@@ -20,7 +20,7 @@ from unitok.model import Model
 from unitok.pipelines.backends.own import UnitokSynthesizer, UnitokTranslator
 from unitok.requests.joined_results import PAUSE_SECONDS
 from unitok.requests.long_text import CLAUSE_SECONDS, cut_lines, known_characters, text_pieces
-from unitok.requests.request import GenerationConfig
+from unitok.requests.request import GenerationConfig, Request
 from unitok.requests.sentence_ends import PENALTY, cut_at_likely_ends
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
@@ -121,7 +121,7 @@ def test_beams_search_every_sentence(model: Model) -> None:
 def test_speech_comes_sentence_by_sentence(model: Model, flags: tuple[str, ...], sampling: Sampling) -> None:
     config = GenerationConfig(sampling=sampling, seed=3 if sampling.temperature else 0)
     asked = {"source": "en", "text": TWO, "flags": flags, "config": config}
-    chunks = list(model.stream("tts", **asked))
+    chunks = list(model.stream(Request(task="tts", **asked)))
     whole, last = model.generate("tts", **asked), chunks[-1].result
     assert last is not None and last.ids.tolist() == whole.ids.tolist() and last.trace == whole.trace
     np.testing.assert_allclose(np.concatenate([one.audio for one in chunks]), whole.audio, atol=1e-5)
@@ -130,7 +130,7 @@ def test_speech_comes_sentence_by_sentence(model: Model, flags: tuple[str, ...],
 
 def test_texts_come_sentence_by_sentence(model: Model) -> None:
     for text in (TWO, TWO.replace(". ", ".\n")):
-        chunks = list(model.stream("mt", source="en", target="de", text=text))
+        chunks = list(model.stream(Request(task="mt", source="en", target="de", text=text)))
         whole = model.generate("mt", source="en", target="de", text=text)
         assert "".join(one.text for one in chunks).strip() == whole.text
         assert chunks[-1].result is not None and chunks[-1].result.text == whole.text

@@ -11,7 +11,7 @@ import torch
 from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
-from unitok.requests.request import GenerationConfig
+from unitok.requests.request import GenerationConfig, Request
 from unitok.requests.stream import Chunk, TextStream
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
@@ -92,7 +92,7 @@ def joined(chunks: list[Chunk], texts: int) -> tuple[list[str], np.ndarray]:
 def test_chunks_joined_are_the_answer(model: Model, task: str, given: dict, sampling: Sampling) -> None:
     config = GenerationConfig(sampling=sampling, seed=4 if sampling.temperature else 0)
     whole = model.generate(task, **given, config=config)
-    chunks = list(model.stream(task, **given, config=config))
+    chunks = list(model.stream(Request(task=task, **given, config=config)))
     result = chunks[-1].result
     assert result is not None and all(chunk.result is None for chunk in chunks[:-1])
     assert np.array_equal(result.ids, whole.ids) and result.texts == whole.texts
@@ -105,7 +105,7 @@ def test_chunks_joined_are_the_answer(model: Model, task: str, given: dict, samp
 
 def test_mistakes_are_told_at_the_call(model: Model) -> None:
     with pytest.raises(InputError, match="needs text or audio"):
-        model.stream("asr", source="en")
+        model.stream(Request(task="asr", source="en"))
 
 
 def test_int8_steps_are_an_option_of_loading(model: Model, tmp_path: Path) -> None:
@@ -116,5 +116,5 @@ def test_int8_steps_are_an_option_of_loading(model: Model, tmp_path: Path) -> No
     prefixes = [one.transcribe(speech(), lang="en") for one in (plain, quick)]
     assert all(one.text is not None for one in prefixes)
     assert prefixes[0].score != prefixes[1].score, "int8 weights took the steps"
-    (chunk,) = [one for one in quick.stream("asr", source="en", audio=speech()) if one.result is not None]
+    (chunk,) = [one for one in quick.stream(Request(task="asr", source="en", audio=speech())) if one.result is not None]
     assert chunk.result is not None and chunk.result.score == prefixes[1].score

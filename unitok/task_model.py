@@ -81,7 +81,7 @@ class TaskModel(RequestRunner):
             )
         return self.run([prompt], sampling=config.sampling, beams=config.beams, seed=config.seed)[0]
 
-    def stream_answer(self, request: Request) -> Iterator[Chunk]:
+    def stream(self, request: Request) -> Iterator[Chunk]:
         """`answer` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
 
         Raises:
@@ -256,26 +256,6 @@ class TaskModel(RequestRunner):
             InputError: as `answer`.
         """
         return self.answer(
-            Request(
-                task=task, source=source, target=target, text=text, audio=audio, voice=voice, flags=tuple(flags),
-                config=config or GenerationConfig(),
-            )
-        )  # fmt: skip
-
-    def stream(
-        self,
-        task: str,
-        *,
-        source: str,
-        target: str | None = None,
-        text: str | None = None,
-        audio: Audio | None = None,
-        voice: Voice = None,
-        flags: Sequence[str] = (),
-        config: GenerationConfig | None = None,
-    ) -> Iterator[Chunk]:
-        """`generate` as it comes; see `stream_answer`."""
-        return self.stream_answer(
             Request(
                 task=task, source=source, target=target, text=text, audio=audio, voice=voice, flags=tuple(flags),
                 config=config or GenerationConfig(),

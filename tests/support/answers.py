@@ -21,7 +21,7 @@ from unitok.nbest.rescoring import rescore
 from unitok.nbest.rescoring_head import last_states
 from unitok.pipelines.backends.interfaces import Transcript
 from unitok.pipelines.dialogue import Coordinator
-from unitok.requests.request import GenerationConfig
+from unitok.requests.request import GenerationConfig, Request
 from unitok.results import Result
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -51,7 +51,7 @@ def told(result: Result) -> list[Any]:
 
 
 def streamed(model: Model, task: str, **inputs: Any) -> list[Any]:
-    *parts, last = model.stream(task, **inputs)
+    *parts, last = model.stream(Request(task=task, **inputs))
     assert last.result is not None
     joined = [one.audio for one in parts if len(one.audio)]
     return [*told(last.result), "".join(one.text for one in parts), np.concatenate([np.zeros(0), *joined])]

@@ -79,30 +79,14 @@ class Cascade:
 
     def translate_text(self, audio: Audio, *, source: str, target: str) -> Result:
         """Speech to text in another language (S2TT)."""
-        steps = [
-            Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
-            Step(
-                id="translation",
-                tool="translate",
-                inputs={"text": Use("transcript"), "source": source, "target": target},
-            ),
-        ]
-        return self._run(steps, audio)
+        return self._run(text_steps(source, target), audio)
 
     def translate_speech(self, audio: Audio, *, source: str, target: str, voice: Voice = None) -> Result:
         """Speech to speech in another language (S2ST)."""
         if self.synthesizer is None:
             raise InputError("this cascade has no synthesizer; give one to translate into speech")
-        steps = [
-            Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
-            Step(
-                id="translation",
-                tool="translate",
-                inputs={"text": Use("transcript"), "source": source, "target": target},
-            ),
-            Step(id="speech", tool="speak", inputs={"text": Use("translation"), "lang": target, "voice": voice}),
-        ]
-        return self._run(steps, audio)
+        said = Step(id="speech", tool="speak", inputs={"text": Use("translation"), "lang": target, "voice": voice})
+        return self._run([*text_steps(source, target), said], audio)
 
     def _run(self, steps: list[Step], audio: Audio) -> Result:
         return result_of(ToolPlan(steps, self.registry, {"audio": "audio"}).run({"audio": audio}))
@@ -116,6 +100,15 @@ def result_of(stages: tuple[Stage, ...]) -> Result:
         if isinstance(stage.output, SpokenText):
             return replace(result, audio=stage.output.samples, sample_rate=stage.output.sample_rate)
     return result
+
+
+def text_steps(source: str, target: str) -> list[Step]:
+    """Recognition, and the translation of what was recognized."""
+    inputs = {"text": Use("transcript"), "source": source, "target": target}
+    return [
+        Step(id="transcript", tool="recognise", inputs={"audio": Use("audio"), "lang": source}),
+        Step(id="translation", tool="translate", inputs=inputs),
+    ]
 
 
 def cascade_of(model: TaskModel, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:

@@ -13,7 +13,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.base import NetworkCodec, codes_info
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors
 from unitok_tokenizers.grammar.streams import StreamInfo
 
 
@@ -101,7 +101,7 @@ def build_encodec(config: EncodecConfig) -> Any:
     return model.eval()
 
 
-class EncodecCodec:
+class EncodecCodec(NetworkCodec):
     """The network behind the codec interface."""
 
     def __init__(self, model: Any, config: EncodecConfig, name: str = "codes") -> None:
@@ -125,25 +125,11 @@ class EncodecCodec:
         values = (value.cpu().numpy() for value in self.model.state_dict().values())
         return fingerprint(["encodec", asdict(self.config), array_fingerprint(*values)])
 
-    def to(self, device: torch.device | str) -> EncodecCodec:
-        """Move the network; returns itself."""
-        self.model.to(device)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network lies."""
-        return next(self.model.parameters()).device
-
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """(S,) → codes (F, Q)."""
         frames = self.model.encode(torch.from_numpy(np.asarray(samples, dtype=np.float32)).to(self.device)[None, None])
         return torch.cat([codes for codes, _ in frames], dim=-1)[0].T.contiguous().cpu().numpy()  # (1, Q, F) -> (F, Q)
-
-    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Codes of each; one at a time, because padding would change a recording's last frames."""
-        return [self.encode(samples) for samples in recordings]
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -151,23 +137,13 @@ class EncodecCodec:
         table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device).T[None]  # (1, Q, F)
         return self.model.decode([(table, None)])[0, 0].cpu().numpy()
 
-    def decode_features(self, codes: np.ndarray) -> None:
-        """No features: `decode` gives samples."""
-        return None
-
     def info(self) -> StreamInfo:
         """The stream that it makes."""
         return codes_info(self)
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.cpu().contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors"
-        )
-        write_json(folder / "config.json", {"class": "encodec", "name": self.name, "config": asdict(self.config)})
+        self.save_network(folder, {"class": "encodec", "name": self.name, "config": asdict(self.config)})
 
     @staticmethod
     def load(folder: Path) -> EncodecCodec:

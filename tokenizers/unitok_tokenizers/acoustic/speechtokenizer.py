@@ -14,7 +14,7 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.base import NetworkCodec, codes_info
 from unitok_tokenizers.acoustic.encodec import load_plain_state
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors
 from unitok_tokenizers.grammar.streams import StreamInfo
 
 
@@ -57,7 +57,7 @@ def build_speechtokenizer(config: Mapping[str, Any]) -> Any:
         return import_speechtokenizer().SpeechTokenizer(dict(config)).eval()
 
 
-class SpeechTokenizerCodec:
+class SpeechTokenizerCodec(NetworkCodec):
     """The network behind the codec interface. Its first codebook is distilled from a semantic teacher."""
 
     def __init__(self, model: Any, config: Mapping[str, Any], name: str = "codes") -> None:
@@ -81,25 +81,11 @@ class SpeechTokenizerCodec:
         values = (value.cpu().numpy() for value in self.model.state_dict().values())
         return fingerprint(["speechtokenizer", self.config, array_fingerprint(*values)])
 
-    def to(self, device: torch.device | str) -> SpeechTokenizerCodec:
-        """Move the network; returns itself."""
-        self.model.to(device)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network lies."""
-        return next(self.model.parameters()).device
-
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """(S,) → codes (F, Q)."""
         heard = torch.from_numpy(np.asarray(samples, dtype=np.float32)).to(self.device)
         return self.model.encode(heard[None, None])[:, 0].T.contiguous().cpu().numpy()  # (Q, 1, F) -> (F, Q)
-
-    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Codes of each; one at a time, because the recurrent layers would see the padding."""
-        return [self.encode(samples) for samples in recordings]
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -107,23 +93,13 @@ class SpeechTokenizerCodec:
         table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device).T[:, None]  # (Q, 1, F)
         return self.model.decode(table)[0, 0].cpu().numpy()
 
-    def decode_features(self, codes: np.ndarray) -> None:
-        """No features: `decode` gives samples."""
-        return None
-
     def info(self) -> StreamInfo:
         """The stream that it makes."""
         return codes_info(self)
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.cpu().contiguous().clone() for k, v in self.model.state_dict().items()}, folder / "model.safetensors"
-        )
-        write_json(folder / "config.json", {"class": "speechtokenizer", "name": self.name, "config": self.config})
+        self.save_network(folder, {"class": "speechtokenizer", "name": self.name, "config": self.config})
 
     @staticmethod
     def load(folder: Path) -> SpeechTokenizerCodec:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unitok_tokenizers.corpora.command import made
 from unitok_tokenizers.corpora.espeak import Utterance, Voice, speak_all
 from unitok_tokenizers.corpora.phrases import TEST_VOICES, TRAIN_VOICES, Sentence, build_sentences
-from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 
 
@@ -111,12 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-sentences", type=int, default=40, help="test sentences, each spoken in every class")
     parser.add_argument("--lang", default="en")
     parser.add_argument("--seed", type=int, default=0)
-    try:
-        print(make_prosody_corpus(**vars(parser.parse_args(arguments))))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    options = parser.parse_args(arguments)
+    return made(lambda: make_prosody_corpus(**vars(options)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.corpora.command import made
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 
@@ -362,12 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-pairs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        print(make_toy_corpus(**{**vars(options), "languages": tuple(options.languages)}))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return made(lambda: make_toy_corpus(**{**vars(options), "languages": tuple(options.languages)}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.corpora.command import made
 from unitok_tokenizers.corpora.toy import (
     CLASSES,
     CONSONANTS,
@@ -37,7 +38,6 @@ from unitok_tokenizers.corpora.toy import (
     say,
     synthesize,
 )
-from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
 
 NAME_SHARE = 0.7
@@ -185,12 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name-noise", type=float, default=0.0, help="more noise over names")
     parser.add_argument("--session", type=int, default=0, help="sentences of a speaker that share their name")
     parser.add_argument("--seed", type=int, default=0)
-    try:
-        print(make_rich_corpus(**vars(parser.parse_args(arguments))))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    options = parser.parse_args(arguments)
+    return made(lambda: make_rich_corpus(**vars(options)))
 
 
 if __name__ == "__main__":
