@@ -21,8 +21,8 @@ from unitok_tokenizers.text.base import TextTokenizer
 
 Questions = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
-COLUMNS = ("lang", "speaker", "group")
-"""Columns of a row that may be an answer as they are."""
+COLUMNS = ("speaker", "group")
+"""Columns of a row that may be an answer as they are; not its language, which stands in every header."""
 KEYWORDS_AT_MOST = 50
 """Distractors that are drawn beside a row's own keywords in training: none in nearly half of the prompts."""
 

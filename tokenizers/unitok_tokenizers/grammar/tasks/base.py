@@ -39,8 +39,8 @@ class FromRows:
     shows: str = "recording"
     """What stands before the answer: an entry of `latent_tasks.SHOWN`."""
     answer: str = "text"
-    """What is answered: an entry of `latent_tasks.ANSWERS`, a row's `lang`, `speaker` or `group`, or else the field of
-    its `extras` that holds it."""
+    """What is answered: an entry of `latent_tasks.ANSWERS`, a row's `speaker` or `group`, or else the field of its
+    `extras` that holds it."""
     needs: tuple[str, ...] = ("audio",)
     """Of audio, text and streams: what the row that is given must have."""
     keeps: tuple[str, ...] = ()
