@@ -36,10 +36,10 @@ class BackgroundSaver:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         """The process that writes, from the first `save` to `close`."""
-        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
         self._file: Any = None
         self._memory: mmap.mmap | None = None
-        self._locked: weakref.finalize[..., Any] | None = None
+        self._locked: weakref.finalize | None = None  # type: ignore[type-arg]
         """Unlocks the memory; also where nobody calls `close`."""
         self._layout: list[tuple[str, str, torch.dtype, tuple[int, ...], int, int]] = []
         self._places: list[Tensor] = []
@@ -156,7 +156,7 @@ class BackgroundSaver:
             pass
 
 
-def lock_pages(owner: object, memory: Tensor) -> weakref.finalize[..., Any] | None:
+def lock_pages(owner: object, memory: Tensor) -> weakref.finalize | None:  # type: ignore[type-arg]
     """Lock the pages of host memory, which a GPU then fills several times quicker; returns what unlocks them.
 
     They are unlocked when `owner` goes, at the latest when the process ends. None where the driver refuses: the copies
