@@ -305,3 +305,83 @@ def test_an_option_that_must_work_changes_what_comes_out(line: str, place: Path)
     plain = changed(place, *(word.format(**names) for word in line.split()))
     for option in MUST_CHANGE[line]:
         assert changed(place, *(word.format(**names) for word in line.split()), *option.split()) != plain, option
+
+
+# -- what somebody found who tried to break it --------------------------------------------------------------------
+
+ODD = (
+    (("the \udcff green", "--task", "mt", "--lang", "en", "--target", "de"), "is not UTF-8"),
+    (("{wav}", "--task", "ask", "--lang", "en", "--question", "the \udcff"), "is not UTF-8"),
+    (("{wav}", "--task", "asr", "--lang", "en", "--temperature", "nan"), "temperature is nan"),
+    (("{wav}", "--task", "asr", "--lang", "en", "--temperature", "inf"), "temperature is inf"),
+    (("{wav}", "--task", "asr", "--lang", "en", "--temperature", "1e-40"), "temperature is 1e-40"),
+    ((TEXT, "--task", "tts", "--lang", "en", "-o", ""), "names no file"),
+    ((TEXT, "--task", "tts", "--lang", "en", "-o", "/"), "names no file"),
+    ((TEXT, "--task", "tts", "--lang", "en", "-o", "out.txt"), "no format has the suffix '.txt'"),
+    ((TEXT, "--task", "tts", "--lang", "en", "--front-end", "tokens"), "--front-end changes nothing for task tts;"),
+    (("", "--task", "lm", "--lang", "en", "--front-end", "latent"), "--front-end"),
+    (("{wav}", "--task", "asr", "--lang", "en", "--max-tokens", "1"), "max_tokens is 1"),
+    (("{wav}", "--task", "asr", "--lang", "en", "-o", "x.json"), "-o changes nothing for task asr"),
+)
+
+
+@pytest.mark.parametrize(("words", "message"), ODD)
+def test_odd_values_are_one_message(words: tuple[str, ...], message: str, place: Path) -> None:
+    ended = unitok("generate", place / "m", *(word.format(wav=place / "a.wav") for word in words))
+    assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err, ended
+
+
+CONTRADICTIONS: tuple[dict[str, object], ...] = (
+    {"task": "tts", "text": TEXT, "flags": ("<out:codes>",), "output": "units"},
+    {"task": "tts", "text": TEXT, "flags": ("<out:units>",), "output": "codes"},
+    {"task": "s2st", "target": "de", "audio": "a.wav", "chain": False, "flags": ("<chain>",)},
+    {"task": "asr", "audio": "a.wav", "flags": ("<itn>", "<noitn>")},
+    {"task": "asr", "audio": "a.wav", "config": GenerationConfig(beams=1.5)},  # type: ignore[arg-type]
+    {"task": "asr", "audio": "a.wav", "config": None},
+    {"task": "mt", "target": "de", "text": b"the"},
+    {"task": "asr", "audio": "a.wav", "flags": None},
+)
+
+
+@pytest.mark.parametrize("given", CONTRADICTIONS)
+def test_contradictions_and_wrong_types_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="contradict|say the same thing|give"):
+        check_request(Request(source="en", **given))  # type: ignore[arg-type]
+
+
+def test_flags_say_what_output_and_chain_say() -> None:
+    def flags(**given: object) -> tuple[str, ...]:
+        return Request(task="s2st", source="en", target="de", audio="a.wav", **given).all_flags(has_codes=True)  # type: ignore[arg-type]
+
+    assert flags() == () and flags(chain=True) == ("<chain>",) and flags(chain=False) == ("<out:units>",)
+    assert flags(output="codes") == ("<out:codes>",) == flags(chain=False, output="codes")
+    assert flags(chain=True, output="codes") == ("<chain>", "<out:codes>")
+    assert flags(chain=True, output="units") == ("<chain>",) and flags(output="units") == ("<out:units>",)
+
+
+def test_what_can_be_told_is_told_of_silence_and_at_the_call() -> None:
+    model, silence = tiny_model(), np.zeros(RATE, np.float32)
+    with pytest.raises(InputError, match="unknown voice 'nobody'"):
+        model.translate_speech(silence, source="en", target="de", voice="nobody")
+    with pytest.raises(InputError, match="'xx'"):
+        model.transcribe_batch([silence], lang="xx")
+    with pytest.raises(InputError, match="beams is 0"):
+        model.transcribe_batch([speech(0.4)], lang="en", beams=0)
+    with pytest.raises(InputError, match="front_end changes nothing for task mt"):
+        model.translate("the green", source="en", target="de", front_end="tokens")
+    with pytest.raises(InputError, match="chain changes nothing"):
+        model.translate_speech(silence, source="en", target="de", chain=False, front_end="cascade")
+    (only,) = model.stream(Request(task="s2st", source="en", target="de", audio=silence))
+    assert only.result is not None and only.result.text == ""
+    for given in ({"source": "xx"}, {"source": "en", "flags": ("zz",)}, {"source": "en", "audio": "nowhere.wav"}):
+        with pytest.raises(InputError):
+            model.stream(Request(task="asr", **{"audio": speech(0.4), **given}))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be streamed"):
+        model.stream(Request(task="s2tt", source="en", target="de", audio=speech(0.4), front_end="cascade"))
+
+
+def test_systems_that_there_are_not_and_keys_that_they_lack(tmp_path: Path) -> None:
+    ended = unitok("systems", "lst")
+    assert ended.code == 2 and "invalid choice: 'lst'" in ended.err
+    ended = unitok("systems", "run", "rich", "--set", "x=1", "-o", tmp_path / "r")
+    assert ended.code == 2 and "unknown key x" in ended.err and not (tmp_path / "r").exists()

@@ -156,3 +156,22 @@ def test_a_model_has_an_engine_of_the_decoder_that_is_there_now() -> None:
     assert model.engine is not engine and model.engine.decoder is model.decoder
     model.hasten(int8=True, compiled=False)
     assert model.engine.int8 and replace(model).engine is not model.engine
+
+
+def test_requests_that_are_none_leave_those_that_run_alone() -> None:
+    engine, good = Engine(made()), requests()[0]
+    number = engine.add(good)
+    for wrong, message in (
+        (replace(good, limit=0), "limit is 0"),
+        (replace(good, prompt=np.zeros(0, np.int64)), "the prompt has 0 ids"),
+        (replace(good, prompt=np.array([1, 10**6])), "holds id 1000000"),
+        (replace(good, prompt=np.array([-1])), "holds id -1"),
+        (replace(good, seed=-1), "seed"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engine.add(wrong)
+    while engine.busy:
+        engine.step()
+    same(engine.take(number), alone(made(), good))
+    with pytest.raises(InputError, match="rows is 0"):
+        Engine(made(), rows=0)

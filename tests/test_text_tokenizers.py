@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -73,3 +74,21 @@ def test_a_class_that_nobody_registered_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"class": "morphemes"})
     with pytest.raises(InputError, match="unknown text tokenizer 'morphemes'; known: sentencepiece, host"):
         load_text_tokenizer(tmp_path)
+
+
+def test_folders_that_are_no_tokenizers_of_the_set_are_named(tmp_path: Path) -> None:
+    tokenizers().save(tmp_path / "one")
+    (tmp_path / "one/__pycache__").mkdir()
+    assert list(TokenizerSet.load(tmp_path / "one").streams) == ["text", "units", "codes"]
+    shutil.copytree(tmp_path / "one/units", tmp_path / "one/again")
+    with pytest.raises(InputError, match="again makes stream 'units'"):
+        TokenizerSet.load(tmp_path / "one")
+    shutil.rmtree(tmp_path / "one/again")
+    (tmp_path / "one/junk").mkdir()
+    with pytest.raises(InputError, match=r"junk is no tokenizer \(no config.json\)"):
+        TokenizerSet.load(tmp_path / "one")
+    (tmp_path / "one/junk").rmdir()
+    shutil.rmtree(tmp_path / "one/codes")
+    (tmp_path / "one/codes").write_text("")
+    with pytest.raises(InputError, match="is a file where the folder"):
+        TokenizerSet.load(tmp_path / "one")

@@ -21,6 +21,10 @@ class Model(TaskModel):
             return super().answer(request)
         check_request(request)
         assert request.target is not None and request.audio is not None
+        if request.synthesizer == "unitok":
+            self.check_voice(request.voice)
+        for lang in (request.source, request.target):
+            self.vocabulary.language(lang)
         cascade = self.cascade(recognizer=request.recognizer, synthesizer=request.synthesizer)
         languages = {"source": request.source, "target": request.target}
         if request.spec.speaks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,7 @@ from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span, check_spec
 from unitok_tokenizers.grammar.tasks.base import OUT_CODES
 
 PIECES_AT_ONCE = 8
@@ -91,16 +91,29 @@ class TaskModel(RequestRunner):
         config, spec = request.config, request.spec
         if config.beams > 1:
             raise InputError("beams search, and a search has nothing to tell before its end; leave them out")
+        if request.front_end == "cascade":
+            raise InputError("a cascade answers when all of its parts have: it cannot be streamed; ask `answer`")
+        if request.recorded and request.text is None and spec.long_audio:
+            return self._stream_pieces(request)
         prompt = self.prompt_request(request)
         if spec.reads and not spec.continues and request.text is not None and request.audio is None:
             return stream_text(self, prompt, request.text, sampling=config.sampling, seed=config.seed)
-        if not (request.recorded and request.text is None and spec.long_audio):
-            return stream_request(self, prompt, sampling=config.sampling, seed=config.seed)
+        return stream_request(self, prompt, sampling=config.sampling, seed=config.seed)
+
+    def _stream_pieces(self, request: Request) -> Iterator[Chunk]:
+        """A long recording as it is read; what can be told of a request is told before its first chunk."""
         assert request.audio is not None
-        rate = self.listening_rate(request.front_end)
-        pieces = self.listener(rate, overlap=False).pieces(sample_blocks(request.audio, rate))
+        rate, config = self.listening_rate(request.front_end), request.config
+        for lang in (request.source, *(() if request.target is None else (request.target,))):
+            self.vocabulary.language(lang)
+        if self._silent(request):
+            return iter([Chunk(result=NOTHING)])
         asked = self._asked(request)
-        requests = (asked.of(*self.heard([SpokenChunk(one.samples)], request.front_end)[0]) for one in pieces)
+        check_spec(asked.plan(conditions=asked.before), prompt=True)
+        pieces = self.listener(rate, overlap=False).pieces(sample_blocks(request.audio, rate))
+        first = list(islice(pieces, 1))  # a file that cannot be read is told now
+        heard = (self.heard([SpokenChunk(one.samples)], request.front_end)[0] for one in chain(first, pieces))
+        requests = (asked.of(*one) for one in heard)
         return stream_requests(self, requests, sampling=config.sampling, seed=config.seed)
 
     def prompt_request(self, request: Request) -> PromptRequest:
@@ -138,13 +151,21 @@ class TaskModel(RequestRunner):
             limit=request.config.max_tokens,
         )
 
+    def _silent(self, request: Request) -> bool:
+        """Whether nothing is spoken that a voice could say again; InputError for a voice that there is not."""
+        self.check_voice(request.voice)
+        assert request.audio is not None
+        if not request.spec.speaks:
+            return False
+        return not len(self.spoken(request.audio, self.listening_rate(request.front_end), seconds=0.1))
+
     def _listen(self, request: Request) -> Result:
         """One answer from the pieces of a recording, each read alone; an empty text where nothing is spoken."""
         assert request.audio is not None
         for lang in (request.source, *(() if request.target is None else (request.target,))):
             self.vocabulary.language(lang)  # an unknown language is told even of silence
         rate, config = self.listening_rate(request.front_end), request.config
-        if request.spec.speaks and not len(self.spoken(request.audio, rate, seconds=0.1)):
+        if self._silent(request):
             return NOTHING
         overlap = request.spec.long_audio == "overlap"
         asked, transcript, results = self._asked(request), JoinedTranscript(rate), list[Result]()
@@ -173,6 +194,7 @@ class TaskModel(RequestRunner):
         self, audio: Sequence[Audio], *, lang: str, beams: int = 1, front_end: str | None = None
     ) -> list[Result]:
         """`transcribe` for several short recordings, which are read whole; an empty text where nothing is spoken."""
+        self.vocabulary.language(lang)
         rate = self.listening_rate(front_end) if not all(map(is_tokens, audio)) else 0
         given = [one if is_tokens(one) else SpokenChunk(self.spoken(one, rate)) for one in audio]
         said = [not isinstance(one, SpokenChunk) or len(one.samples) > 0 for one in given]
@@ -191,7 +213,9 @@ class TaskModel(RequestRunner):
         """
         config = GenerationConfig(beams=beams)
         if isinstance(source_input, str) and not names_a_file(source_input):
-            return self.answer(Request(task="mt", source=source, target=target, text=source_input, config=config))
+            return self.answer(
+                Request(task="mt", source=source, target=target, text=source_input, front_end=front_end, config=config)
+            )
         return self.answer(
             Request(task="s2tt", source=source, target=target, audio=source_input, front_end=front_end, config=config)
         )
@@ -234,7 +258,7 @@ class TaskModel(RequestRunner):
         return self.answer(
             Request(
                 task="s2st", source=source, target=target, audio=audio, voice=voice, front_end=front_end, config=config,
-                chain=None if front_end == "cascade" else chain,
+                chain=None if front_end == "cascade" and chain else chain,
             )
         )  # fmt: skip
 

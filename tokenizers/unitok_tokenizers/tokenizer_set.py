@@ -141,8 +141,8 @@ class TokenizerSet:
         if not (root / "text").is_dir():
             raise InputError(f"{root} holds no tokenizers; make them with `unitok fit-tokenizers MANIFEST {root}`")
         with intact(root, f"copy it again, or make it with `unitok fit-tokenizers MANIFEST {root}`"):
-            others = sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1] != ".")
-            speech = [load_speech_tokenizer(path) for path in others if path.name != "text"]
+            others = sorted(path for path in root.iterdir() if path.name[:1] != ".")
+            speech = [load_speech_tokenizer(path) for path in others if path.name != "text" and is_stream(path)]
             speech.sort(key=lambda one: isinstance(one, UnitTokenizer), reverse=True)  # units, then codes
             return TokenizerSet.of(load_text_tokenizer(root / "text"), *speech)
 
@@ -156,12 +156,25 @@ def stream_folders(folder: Path | str) -> set[str]:
     return {"text", "units", "codes", *(name for name in found if STREAM_NAME.fullmatch(name))}
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a folder stands for a stream; InputError for a file in its place. What Python leaves behind is none."""
+    if path.name in ("units", "codes") and not path.is_dir():
+        raise InputError(f"{path} is a file where the folder of a tokenizer belongs; copy it again")
+    return path.is_dir() and STREAM_NAME.fullmatch(path.name) is not None
+
+
 def load_speech_tokenizer(folder: Path) -> SpeechTokenizer:
     """Read any registered unit tokenizer or codec; InputError for another class."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no tokenizer (no config.json); copy it again, or remove it")
     name = read_json(folder / "config.json").get("class")
     for registry in (UNIT_TOKENIZERS, CODECS):
         if name in registry:
             found: SpeechTokenizer = registry[name].load(folder)
+            if found.name != folder.name:
+                raise InputError(
+                    f"{folder} makes stream {found.name!r}; give the folder the stream's name, or remove it"
+                )
             return found
     known = ", ".join([*UNIT_TOKENIZERS, *CODECS])
     raise InputError(f"{folder}: unknown tokenizer {name!r}; known: {known}")

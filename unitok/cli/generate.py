@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
@@ -149,11 +150,20 @@ def _request(options: argparse.Namespace, given: str | np.ndarray) -> Request:
 
 def _check_out(request: Request, options: argparse.Namespace) -> None:
     """InputError for a file that no answer goes into."""
-    from unitok.token_files import names_ids
+    from unitok.token_files import SUFFIXES, names_ids
+    from unitok_tokenizers.audio.io import WRITTEN
     from unitok_tokenizers.errors import InputError
 
-    if options.out is not None and not request.spec.speaks and not names_ids(options.out):
-        raise InputError(f"-o changes nothing for task {options.task}; leave it out")
+    if options.out is None:
+        return
+    if not request.spec.speaks:
+        raise InputError(f"-o changes nothing for task {options.task}, whose answer is text; leave it out")
+    name = Path(options.out)
+    if not name.name or name.is_dir():
+        raise InputError(f"-o is {options.out!r}, which names no file; name one, such as out.wav")
+    if not names_ids(options.out) and (name.suffix.lower() or ".wav") not in WRITTEN:
+        known = ", ".join([*WRITTEN, *SUFFIXES])
+        raise InputError(f"-o is {options.out}: no format has the suffix {name.suffix!r}; known: {known}")
 
 
 def check_out(model: Model, request: Request, out: str | None) -> None:
@@ -208,9 +218,10 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
 
     from unitok.requests.long_text import cut_lines
     from unitok.token_files import lines_of, speech_ids
+    from unitok_tokenizers.errors import InputError
 
     speech = result.audio is not None or speech_ids(result) is not None
-    if not as_ids and options.out is not None and (speech or TASKS[options.task].speaks_only):
+    if not as_ids and options.out is not None and result.audio is not None:
         print(result.save(options.out))
     elif not as_ids and result.audio is None and speech:
         for line in lines_of(result, result.texts):
@@ -221,3 +232,5 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
             print(text)
     for line in cut_lines(result):
         print(f"unitok generate: {line}", file=sys.stderr)
+    if not as_ids and options.out is not None and not speech:
+        raise InputError(f"the answer is text alone: nothing is written to {options.out}; leave -o out to print it")

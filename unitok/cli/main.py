@@ -62,7 +62,9 @@ def renamed(arguments: Sequence[str]) -> str | None:
     """What a command of before is called now; None for one that is not of before."""
     first, second = (*arguments, "", "")[:2]
     if first == "systems" and second and second not in ("list", "run") and not second.startswith("-"):
-        return f"unitok systems run {second}"
+        from unitok_training.systems.registry import SYSTEMS
+
+        return f"unitok systems run {second}" if second in SYSTEMS else None
     return RENAMED.get(first)
 
 

@@ -131,12 +131,19 @@ class Batch:
         Raises:
             InputError: a prompt with its limit does not fit the decoder's positions, or a seed that is none.
         """
-        size, most = len(request.prompt) + request.limit, self.decoder.config.max_positions
+        prompt, config = np.asarray(request.prompt), self.decoder.config
+        if request.limit < 1 or not len(prompt):
+            raise InputError(f"limit is {request.limit}, the prompt has {len(prompt)} ids: give 1 or more of both")
+        if int(prompt.min()) < 0 or int(prompt.max()) >= config.vocab_size:
+            wrong = int(prompt.max()) if int(prompt.min()) >= 0 else int(prompt.min())
+            raise InputError(f"the prompt holds id {wrong}, the model has {config.vocab_size}; give ids of this model")
+        size, most = len(prompt) + request.limit, config.max_positions
         if size > most:
             raise InputError(
                 f"prompt and output take up to {size} positions, the model has {most}; "
                 "shorten the input or max_new_tokens"
             )
+        check_seed(request.seed)
         random = draws_of(request.seed, request.prompt) if request.sampling.temperature > 0 else None
         number, self._added = self._added, self._added + 1
         self.sequences[number] = _Sequence(request, random)

@@ -33,6 +33,8 @@ class Engine:
     """
 
     def __init__(self, decoder: Decoder, *, int8: bool = False, compiled: bool = False, rows: int = ROWS) -> None:
+        if rows < 1:
+            raise InputError(f"rows is {rows}: give 1 or more")
         self.decoder, self.int8, self.compiled, self.rows = decoder, int8, compiled, rows
         self.stepper: Stepper | None = self._made_stepper() if int8 or compiled else None
         """Takes the decoding steps; made from the decoder at its first use where None."""

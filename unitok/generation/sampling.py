@@ -14,6 +14,9 @@ from torch import Tensor
 
 from unitok_tokenizers.errors import InputError
 
+TEMPERATURES = (1e-6, 1e6)
+"""Beyond these, logits divided by them leave float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -31,8 +34,17 @@ class Sampling:
     """Share of the window that an id may fill before it is drawn again from the whole distribution."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}: it must be 0 (greedy) or above")
+        for name in ("temperature", "top_p", "repetition_share"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
+                raise InputError(f"{name} is {value!r}: give a number")
+        for name in ("top_k", "repetition_window"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int):
+                raise InputError(f"{name} is {value!r}: give a whole number")
+        low, high = TEMPERATURES
+        if self.temperature != 0 and not low <= self.temperature <= high:
+            raise InputError(f"temperature is {self.temperature}: it must be 0 (greedy), or from {low:g} to {high:g}")
+        if not 0 <= self.repetition_share <= 1:
+            raise InputError(f"repetition_share is {self.repetition_share}: a share lies between 0 and 1")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}: it lies in (0, 1]")
         if self.top_k < 0 or self.repetition_window < 0:

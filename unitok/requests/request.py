@@ -78,11 +78,14 @@ class Request:
 
     def all_flags(self, *, has_codes: bool) -> tuple[str, ...]:
         """The flags of the grammar: those that are given, and what `chain` and `output` say."""
+        coded = self.output == "codes" and has_codes
         found = list(self.flags)
-        if self.chain is not None:
-            found.append(CHAIN if self.chain else OUT_UNITS)
-        if self.output is not None and not (self.output == "units" and found):
-            found.append(OUT_CODES if self.output == "codes" and has_codes else OUT_UNITS)
+        if self.chain:
+            found.append(CHAIN)
+        if coded:
+            found.append(OUT_CODES)
+        elif self.chain is False or (self.output is not None and not self.chain):
+            found.append(OUT_UNITS)
         return tuple(dict.fromkeys(found))
 
 
@@ -121,7 +124,7 @@ def heeded(request: Request) -> frozenset[str]:
     if request.front_end == "cascade":
         found &= {"target", "audio", "front_end", *(("voice",) if spec.speaks else ())}
         found |= {"recognizer", *(("synthesizer",) if spec.speaks else ())}
-    if request.text is not None and request.audio is None:
+    if request.audio is None:
         found -= {"front_end"}  # nothing is heard
     return frozenset(found)
 
@@ -137,6 +140,7 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
     Needs no model: whoever reads a request can tell before one is loaded. `spell` is how the caller's users write the
     name of a field.
     """
+    _check_types(request)
     spec, config = request.spec, request.config
     if spec.languages == 2 and request.target is None:
         raise InputError(f"task {request.task} needs {spell('target')}, the language of the answer")
@@ -145,17 +149,23 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
     if request.output not in (None, *OUTPUTS):
         raise InputError(f"output is {request.output!r}; choose units or codes")
     _check_input(request, spell)
-    known, way = heeded(request), f"task {request.task}"
-    if request.front_end is not None:
-        way += f" with {spell('front_end')} {request.front_end}"
-    given = given_options(request)
+    known, given = heeded(request), given_options(request)
     for name in given:
         if name not in known:
+            way = f"task {request.task}"
+            if request.front_end is not None and name != "front_end":
+                way += f" with {spell('front_end')} {request.front_end}"
             raise InputError(f"{spell(name)} changes nothing for {way}; leave it out")
     if config.beams < 1 or (config.max_tokens is not None and config.max_tokens < 1):
         name = "beams" if config.beams < 1 else "max_tokens"
         raise InputError(f"{spell(name)} is {getattr(config, name)}: give 1 or more")
     check_seed(config.seed)
+    twice = {"output": (OUT_UNITS, OUT_CODES), "chain": (CHAIN, OUT_UNITS)}
+    for name, flags in twice.items():
+        if getattr(request, name) is not None and (said := set(flags) & set(request.flags)):
+            raise InputError(f"{spell(name)} and the flag {min(said)} say the same thing or contradict; leave one out")
+    if {"<itn>", "<noitn>"} <= set(request.flags) or {"<ts>", "<nots>"} <= set(request.flags):
+        raise InputError(f"flags {' '.join(request.flags)} contradict each other; leave one out")
     if config.beams > 1 and config.sampling.temperature:
         raise InputError(f"{spell('beams')} searches and {spell('temperature')} draws; leave one out")
     drawn = [name for name in ("top_k", "top_p", "seed", "repetition_window") if name in given]
@@ -163,6 +173,23 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
         raise InputError(
             f"{spell(drawn[0])} is of draws, and at {spell('temperature')} 0 nothing is drawn; give a temperature"
         )
+
+
+def _check_types(request: Request) -> None:
+    """InputError for values of another type than the field's, which Python lets through."""
+    config = request.config
+    for there, name, value, wanted in (
+        (isinstance(config, GenerationConfig), "config", config, "a GenerationConfig"),
+        (isinstance(request.flags, tuple), "flags", request.flags, "a tuple of flags"),
+        (request.text is None or isinstance(request.text, str), "text", request.text, "a string"),
+    ):
+        if not there:
+            raise InputError(f"{name} is {value!r}: give {wanted}")
+    whole = isinstance(config.beams, int) and not isinstance(config.beams, bool)
+    if not whole or not (config.max_tokens is None or isinstance(config.max_tokens, int)):
+        raise InputError(f"beams is {config.beams!r}, max_tokens {config.max_tokens!r}: give whole numbers")
+    if not isinstance(config.sampling, Sampling):
+        raise InputError(f"sampling is {config.sampling!r}: give a Sampling")
 
 
 def _check_input(request: Request, spell: Callable[[str], str]) -> None:

@@ -218,6 +218,13 @@ class RequestRunner:
 
     def text_span(self, text: str) -> Span:
         """A text condition; InputError where there is nothing in it."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = text.encode("utf-8", "backslashreplace").decode()
+            raise InputError(
+                f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding"
+            ) from error
         ids = self.tokenizers.text.encode(text)
         if not ids:
             raise InputError("the text is empty; give at least one character")
@@ -285,6 +292,8 @@ class RequestRunner:
             seed: of the draws of every request that has no `seed` of its own: equal requests give equal answers.
             batch: most sequences at a time.
         """
+        if beams < 1 or batch < 1:
+            raise InputError(f"beams is {beams}, batch {batch}: give 1 or more")
         results: list[Result] = []
         for start in range(0, len(requests), batch):
             results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
@@ -299,7 +308,10 @@ class RequestRunner:
             raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
         limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
         outputs = self.limits.of(request.plan)
-        automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+        try:
+            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+        except InputError as error:  # the grammar's name for it is not the request's
+            raise InputError(str(error).replace("max_new_tokens", "max_tokens")) from error
         return TokenRequest(
             prompt=prompt, limit=limit, automaton=automaton, sampling=request.sampling or sampling,
             seed=request.drawn_with(seed),

@@ -17,7 +17,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.registry import Registry
 from unitok_training.recipes.base import Presets
-from unitok_training.recipes.config import nearest
+from unitok_training.recipes.config import nearest, overridden
 from unitok_training.recipes.latent import LatentRecipe, latent, tiny
 from unitok_training.systems.base.bench import Bench, Figures, SystemConfig, keep_settings
 from unitok_training.systems.base.system import System
@@ -91,6 +91,8 @@ def run_system(
             f"system {name} has no check of its own: train its recipe, `unitok train-latent {name} MANIFEST`; "
             f"checked are {', '.join(checked_systems())}"
         )
+    for make in system.recipes if system.settings is None else (system.settings,):
+        overridden(make(), config.overrides)  # a slip is told now, not after a corpus is made
     config = replace(
         config,
         sentences=config.sentences or system.sentences,
