@@ -1,24 +1,18 @@
-"""Every option of every command changes the output or is refused by its name."""
+"""Every option of `generate` and every field of a request changes the output or is refused by its name."""
 
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import json
-import re
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.command import unitok
+from tests.support.command import commands, unitok
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.cli.generate import requests_of
-from unitok.cli.main import build_parser
 from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
 from unitok_tokenizers.audio.io import write_audio
@@ -108,18 +102,6 @@ def test_what_contradicts_itself_is_refused() -> None:
 # -- the command line ---------------------------------------------------------------------------------------------
 
 
-def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command with its parser, nested ones too."""
-    waiting: list[tuple[str, argparse.ArgumentParser]] = [("unitok", build_parser())]
-    while waiting:
-        name, parser = waiting.pop()
-        nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
-        for action in nested:
-            waiting += [(f"{name} {key}", one) for key, one in action.choices.items()]
-        if not nested:
-            yield name, parser
-
-
 def generate_parser() -> argparse.ArgumentParser:
     return dict(commands())["unitok generate"]
 
@@ -201,110 +183,6 @@ def test_the_command_refuses_before_a_model_is_read(place: Path) -> None:
     np.testing.assert_equal(ended.out, "")
     ended = unitok("generate", place / "none", place / "a.wav", "--task", "asr", "--lang", "en", "-o", "x.wav")
     assert ended.code == 2 and "-o changes nothing for task asr" in ended.err
-
-
-# -- the other commands -------------------------------------------------------------------------------------------
-
-IDLE = {
-    "fit-tokenizers m t --encoder mfcc --encoder-steps 3": "--encoder-steps",
-    "prepare m s --tokenizers t --joined-share 0 --seed 3": "--seed",
-    "evaluate m s --safety 5 --judge j": "--judge",
-    "evaluate m s --safety 5 --ears auto": "--ears",
-    "evaluate m s --safety --limit 5": "--limit",
-    "demo --manifest m.jsonl --languages en": "--languages",
-    "compare m.jsonl --languages en": "--languages",
-    "nbest m s --temperature 0.5 --beams 4": "--beams",
-    "nbest m s --seed 4": "--seed",
-    "rescore m l --seed 4": "--seed",
-    "rescore m l --train-split dev": "--train-split",
-    "correct m l --steps 0 --lora 4": "--lora",
-    "correct m l --steps 0 --lr 1": "--lr",
-    "correct m l --steps 0 --experts 2": "--experts",
-    "correct m l --steps 0 --noise-vectors 2": "--noise-vectors",
-    "correct m l --steps 0 --hear j": "--hear",
-    "correct m l --steps 0 --seed 2": "--seed",
-    "correct m l --steps 0 --precision bf16": "--precision",
-    "systems run hubert --limit 4": "--limit",
-    "systems run prosody --limit 4": "--limit",
-}
-"""Command lines with an option that something else on them makes idle → that option."""
-
-
-@pytest.mark.parametrize("line", IDLE)
-def test_an_option_that_another_makes_idle_is_refused_before_anything_is_read(line: str) -> None:
-    ended = unitok(*line.split())
-    assert ended.code == 2 and f"{IDLE[line]} changes nothing" in ended.err and "Traceback" not in ended.err
-
-
-def test_every_option_of_every_command_is_read_by_what_the_command_does() -> None:
-    """Static, and complete: no option is declared and forgotten. What it then changes, each command's tests say."""
-    for name, parser in commands():
-        run = parser.get_default("run")
-        read = names_read(inspect.getsource(sys.modules[run.__module__]), run.__name__)
-        for shared in ("unitok.cli.device", "unitok.cli.options"):
-            if {"load_model"} & read:
-                read |= set(re.findall(r"options(?:\.|, \")(\w+)", inspect.getsource(sys.modules[shared])))
-        declared = {action.dest for action in parser._actions} - {"help"}
-        assert declared <= read, f"{name}: {sorted(declared - read)} are declared and never looked at"
-
-
-def names_read(source: str, function: str) -> set[str]:
-    """Attributes of `options`, and functions, that a function and those it calls in its file name."""
-    bodies = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
-    waiting, seen, found = [function], set[str](), set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for node in ast.walk(bodies[name]):
-            if isinstance(node, ast.Attribute):
-                found.add(node.attr)
-            elif isinstance(node, ast.Name):
-                found.add(node.id)
-                waiting += [node.id] if node.id in bodies else []
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)  # getattr(options, name)
-    return found
-
-
-def changed(place: Path, *words: object) -> tuple[str, str]:
-    """What a command prints, without times, and the file that it writes, if any."""
-    out = place / "made.jsonl"
-    out.unlink(missing_ok=True)
-    ended = unitok(*words)
-    assert ended.code == 0, ended
-    return ended.out, out.read_text("utf-8") if out.exists() else ""
-
-
-MUST_CHANGE: dict[str, tuple[str, ...]] = {
-    "cost demo": (
-        "--device h100", "--vocabulary 9000", "--document 100", "--processes 2", "--set decoder.width=128",
-    ),
-    "nbest {m} {s} -o {out} --snr 10": (
-        "--size 2", "--beams 6", "--temperature 1", "--limit 1", "--split test", "--snr 0", "--seed 5",
-    ),
-    "evaluate {m} {s}": ("--split train", "--limit 1", "--safety 2"),
-    "manifest {table} -o {out}": ("--lang de", "--test-share 0.9", "--columns text=spoken"),
-    "systems list": ("--json",),
-}  # fmt: skip
-"""Command line → options that must change what it prints or writes."""
-
-
-@pytest.mark.parametrize("line", MUST_CHANGE)
-def test_an_option_that_must_work_changes_what_comes_out(line: str, place: Path) -> None:
-    if not (place / "s").exists():
-        table = [{"audio": "a.wav", "text": "we buy two books", "spoken": "she sings", "lang": "en", "split": split}
-                 for split in ("train", "train", "train", "test", "test")]  # fmt: skip
-        (place / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
-        rows = [{key: row[key] for key in ("audio", "text", "spoken")} for row in table]
-        (place / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        tokenizers = ("--tokenizers", place / "m/tokenizers")
-        assert unitok("prepare", place / "m.jsonl", place / "s", *tokenizers, "--joined-share", "0").code == 0
-    names = {"m": place / "m", "s": place / "s", "out": place / "made.jsonl", "table": place / "table.jsonl"}
-    plain = changed(place, *(word.format(**names) for word in line.split()))
-    for option in MUST_CHANGE[line]:
-        assert changed(place, *(word.format(**names) for word in line.split()), *option.split()) != plain, option
 
 
 # -- what somebody found who tried to break it --------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
-from unitok.cli.main import main
+from unitok.cli.main import build_parser, main
 from unitok_tokenizers.audio.io import write_audio
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,18 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command with its parser, nested ones too."""
+    waiting: list[tuple[str, argparse.ArgumentParser]] = [("unitok", build_parser())]
+    while waiting:
+        name, parser = waiting.pop()
+        nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+        for action in nested:
+            waiting += [(f"{name} {key}", one) for key, one in action.choices.items()]
+        if not nested:
+            yield name, parser
 
 
 def unitok(*arguments: object) -> Ended:
