@@ -169,7 +169,7 @@ def test_what_it_cannot_do_is_said(root: Path, asked: tuple[str, Path], tmp_path
     assert unitok("generate", model, "--task", "asr", *lang).code == 2
     refused("generate", model, "--task", "asr", *lang, "--codes", file, saying=("codes (F, Q)", "units"))
     refused("generate", model, "--task", "asr", *lang, "--units", tmp_path / "no.npy", saying="check the path")
-    refused("generate", model, "--task", "asr", *lang, "--units", file, "-o", "x.npy", saying="text alone")
+    refused("generate", model, "--task", "asr", *lang, "--units", file, "-o", "x.npy", saying="whose answer is text")
     assert works("evaluate", model, root / "shards", "--safety", "2")
 
 

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import soundfile
 from tests.support.command import Workshop, check_refusal, refused, unitok, works
 from tests.support.tiny_model import model_folder
 from tools.soak import digest
+from unitok_tokenizers.files import ensure_folder
 from unitok_training.checkpoint.state import list_checkpoints, read_checkpoint
 
 ROOM = 1 << 24
@@ -167,3 +169,9 @@ def test_a_quota_leaves_the_former_model(shop: Workshop, tmp_path: Path) -> None
         ended = unitok("import", hf, model)
     check_refusal(ended, "cannot write", model, "make space")
     assert results(model) == before
+
+
+def test_processes_of_one_run_may_probe_its_folder_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ensure_folder, [tmp_path / "run"] * 2000))
+    assert not list(tmp_path.iterdir())

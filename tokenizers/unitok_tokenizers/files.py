@@ -74,7 +74,7 @@ def ensure_folder(path: Path | str, *, holds: Collection[str] = ()) -> None:
             check_replaceable(final, holds)
         probe = draft_of(final.with_name(f"{final.name}.probe"))
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of the same run may have probed, and cleaned up, first
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,7 @@ def _check_out(request: Request, options: argparse.Namespace) -> None:
     if not request.spec.speaks:
         raise InputError(f"-o changes nothing for task {options.task}, whose answer is text; leave it out")
     name = Path(options.out)
-    if not name.name or name.is_dir():
+    if not name.name or os.path.isdir(name):  # unlike Path.is_dir, no error for a name that is too long
         raise InputError(f"-o is {options.out!r}, which names no file; name one, such as out.wav")
     if not names_ids(options.out) and (name.suffix.lower() or ".wav") not in WRITTEN:
         known = ", ".join([*WRITTEN, *SUFFIXES])
