@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import read_json
 
 
 class Registry(Mapping[str, Any]):
@@ -35,3 +37,11 @@ class Registry(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def load(self, folder: Path | str) -> Any:
+        """Read what any of the classes saved, by the `class` in its `config.json`; InputError where it is none."""
+        root = Path(folder)
+        name = read_json(root / "config.json").get("class")
+        if name not in self:
+            raise InputError(f"{root}: unknown {self.what} {name!r}; known: {', '.join(self)}")
+        return self[name].load(root)

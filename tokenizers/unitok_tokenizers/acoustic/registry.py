@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
-from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json
 from unitok_tokenizers.registry import Registry
 
 CODECS = Registry(
@@ -22,9 +20,5 @@ CODECS = Registry(
 
 def load_codec(folder: Path | str) -> AcousticTokenizer:
     """Read any registered codec."""
-    root = Path(folder)
-    name = read_json(root / "config.json").get("class")
-    if name not in CODECS:
-        raise InputError(f"{root}: unknown codec {name!r}; known: {', '.join(CODECS)}")
-    codec: AcousticTokenizer = CODECS[name].load(root)
+    codec: AcousticTokenizer = CODECS.load(folder)
     return codec

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json
 from unitok_tokenizers.registry import Registry
 from unitok_tokenizers.text.base import TextTokenizer
 
@@ -21,9 +19,5 @@ TEXT_TOKENIZERS = Registry(
 
 def load_text_tokenizer(folder: Path | str) -> TextTokenizer:
     """Read what any of the classes saved; InputError where a folder is of none."""
-    root = Path(folder)
-    name = read_json(root / "config.json").get("class")
-    if name not in TEXT_TOKENIZERS:
-        raise InputError(f"{root}: unknown text tokenizer {name!r}; known: {', '.join(TEXT_TOKENIZERS)}")
-    found: TextTokenizer = TEXT_TOKENIZERS[name].load(root)
+    found: TextTokenizer = TEXT_TOKENIZERS.load(folder)
     return found
