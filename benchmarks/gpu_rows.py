@@ -196,6 +196,7 @@ def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -
     from unitok_training.data.examples import ExampleSource
     from unitok_training.data.mixture import Mixture
     from unitok_training.trainer.config import TrainConfig
+    from unitok_training.trainer.decoder import token_setup
     from unitok_training.trainer.distributed import World
     from unitok_training.trainer.loop import Trainer
     from unitok_training.trainer.optimizer import OptimConfig
@@ -210,7 +211,8 @@ def trainer(setting: Setting, device: torch.device, out: Path, **changes: Any) -
     tasks = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
     model = decoder(replace(SHAPE, vocab_size=vocabulary.size), louder=1.0).to(device)
     source = ExampleSource(shards, vocabulary, tasks, seed=0)
-    return Trainer(replace(plain, **changes), model, source, out, world=World(device=device))
+    config, world = replace(plain, **changes), World(device=device)
+    return Trainer(config, token_setup(config, model, source, world), out, world=world)
 
 
 def scratch(setting: Setting, name: str) -> Path:

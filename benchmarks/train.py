@@ -29,6 +29,7 @@ from unitok_training.cost.memory import training_flops
 from unitok_training.data.documents import Document
 from unitok_training.data.examples import ExampleSource
 from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.decoder import token_setup
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.optimizer import OptimConfig
@@ -69,7 +70,7 @@ class Subject:
             ),
         )  # fmt: skip
         trainer = self._trainer(self.config, Path(context.folder / "train-look"))
-        packs = trainer.stream.packs(0)
+        packs = trainer.source.stream.packs(0)
         self.documents: list[Sequence[Document]] = [
             [self.source.document(index) for index in packs[place].tolist()] for place in range(self.steps)
         ]
@@ -80,7 +81,8 @@ class Subject:
         model = Decoder(self.model.config)
         model.load_state_dict(self.model.state_dict())
         place = resolve_device()  # as `unitok train` chooses it
-        return Trainer(config, model.to(place), self.source, out, world=World(device=place))
+        world = World(device=place)
+        return Trainer(config, token_setup(config, model.to(place), self.source, world), out, world=world)
 
     def ours(self, name: str, precision: str, compiled: bool) -> Arm:
         """Our loop as `unitok train` runs it."""

@@ -34,7 +34,7 @@ from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.objectives.pack_losses import OutputSlices, pack_losses, stream_table, supervised_positions
 from unitok_training.objectives.token_loss import LossTable
 from unitok_training.trainer.config import TrainConfig
-from unitok_training.trainer.loop import train
+from unitok_training.trainer.decoder import train
 from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, clip_gradients
 
 

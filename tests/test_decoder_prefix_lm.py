@@ -37,7 +37,8 @@ from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
-from unitok_training.trainer.loop import TrainConfig, train
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.decoder import train
 
 LENGTHS = [5, 1, 9, 3, 8]
 GIVEN = torch.tensor([3, 1, 0, 3, 5], dtype=torch.int32)

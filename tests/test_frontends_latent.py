@@ -36,10 +36,13 @@ from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe
 from unitok_training.recipes.latent import LatentRecipe, tiny
 from unitok_training.systems.registry import latent_presets, load_latent_recipe
 from unitok_training.train_latent import make_front_end, train_latent
+from unitok_training.trainer.batches import LatentBatches
+from unitok_training.trainer.config import LatentTrainConfig
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.latent import LatentTrainer
-from unitok_training.trainer.latent_config import FROZEN, PartTuning, Tuning
+from unitok_training.trainer.latent import latent_setup
+from unitok_training.trainer.loop import Interval, Trainer
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
+from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def bytes_of(module: nn.Module) -> dict[str, bytes]:
     return {name: value.detach().cpu().numpy().tobytes() for name, value in module.state_dict().items()}
 
 
-def trainer(recipe: LatentRecipe, manifest: Path, out: Path) -> LatentTrainer:
+def trainer(recipe: LatentRecipe, manifest: Path, out: Path, world: World | None = None) -> Trainer:
     """A trainer over a model of random weights."""
     model = tiny_model()
     torch.manual_seed(0)
@@ -61,7 +64,13 @@ def trainer(recipe: LatentRecipe, manifest: Path, out: Path) -> LatentTrainer:
     source = LatentSource(
         rows, recipe.mixture, model.tokenizers.text, model.vocabulary, front, seed=0, augmented=recipe.train.augment
     )
-    return LatentTrainer(recipe.train, recipe.tuning, front, model.decoder, source, out)
+    setup = latent_setup(recipe.train, recipe.tuning, front, model.decoder, source, world or World())
+    return Trainer(recipe.train, setup, out)
+
+
+def modules_of(run: Trainer) -> dict[str, nn.Module]:
+    """Encoder, adapter and decoder of a run."""
+    return {part.name: part.module for part in run.parts}
 
 
 def steps(recipe: LatentRecipe, count: int, **changes: Any) -> LatentRecipe:
@@ -140,9 +149,9 @@ def test_what_is_frozen_stays_byte_for_byte(moving: str, rank: int, manifest: Pa
     part = PartTuning(full=not rank, lora_rank=rank, learning_rate=1e-2)
     tuning = replace(Tuning(encoder=FROZEN, adapter=FROZEN, decoder=FROZEN), **{moving: part})
     run = trainer(replace(steps(tiny(), 3), tuning=tuning), manifest, tmp_path)
-    before = {name: bytes_of(module) for name, module in run.modules.items()}
+    before = {name: bytes_of(module) for name, module in modules_of(run).items()}
     run.run()
-    for name, module in run.modules.items():
+    for name, module in modules_of(run).items():
         after = bytes_of(module)
         changed = {key for key in after if after[key] != before[name][key]}
         if name != moving:
@@ -156,11 +165,11 @@ def test_what_is_frozen_stays_byte_for_byte(moving: str, rank: int, manifest: Pa
 def test_a_part_that_starts_later_waits(manifest: Path, tmp_path: Path) -> None:
     late = PartTuning(full=False, lora_rank=2, learning_rate=1e-2, start_step=2)
     run = trainer(replace(steps(tiny(), 4), tuning=replace(tiny().tuning, decoder=late)), manifest, tmp_path)
-    before = bytes_of(run.decoder)
+    before = bytes_of(modules_of(run)["decoder"])
     run.run(stop_after=2)
-    assert bytes_of(run.decoder) == before
+    assert bytes_of(modules_of(run)["decoder"]) == before
     run.run()
-    assert bytes_of(run.decoder) != before
+    assert bytes_of(modules_of(run)["decoder"]) != before
 
 
 def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path: Path) -> None:
@@ -172,8 +181,8 @@ def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path:
     second = trainer(recipe, manifest, tmp_path / "parts")
     assert second.resume() and second.step == 2
     second.run()
-    for name, module in whole.modules.items():
-        assert bytes_of(module) == bytes_of(second.modules[name]), name
+    for name, module in modules_of(whole).items():
+        assert bytes_of(module) == bytes_of(modules_of(second)[name]), name
     other = trainer(replace(recipe, tuning=Tuning(encoder=FROZEN)), manifest, tmp_path / "parts")
     with pytest.raises(InputError, match="tuning"):
         other.resume()
@@ -182,25 +191,30 @@ def test_a_run_that_stopped_continues_as_if_it_had_not(manifest: Path, tmp_path:
 def test_a_step_weighs_every_token_alike_whatever_pack_it_is_in(manifest: Path, tmp_path: Path) -> None:
     """By hand: all losses over all tokens, and not the mean of the packs' means."""
     run = trainer(steps(tiny(), 1, packs_per_step=2), manifest, tmp_path / "run")
-    documents = [run.source.document(index) for index in range(6)]
-    batches = [run.batch(documents[:1]), run.batch(documents[1:])]
-    run._set_modes()
+    assert isinstance(run.source, LatentBatches) and isinstance(run.config, LatentTrainConfig)
+    documents = [run.source.source.document(index) for index in range(6)]
+    batches = [run.source.batch(documents[:1]), run.source.batch(documents[1:])]
+    for part in run.parts:
+        part.set_mode(0)
     torch.manual_seed(3)
-    found = [run.losses_of(batch) for batch in batches]
-    tokens, labels = [len(losses.labels) for losses, *_ in found], [count for _, _, count, _ in found]
-    assert 2 * tokens[0] < tokens[1] and 2 * labels[0] < labels[1]
-    weight = run.config.ctc_weight
-    by_hand = sum(losses.total for losses, *_ in found) / sum(tokens)
-    by_hand = by_hand + weight * sum(ctc for _, ctc, *_ in found) / sum(labels)
-    means = [losses.total / n + weight * ctc / m for (losses, ctc, *_), n, m in zip(found, tokens, labels)]
+    found = [run.objective.losses(batch).terms for batch in batches]
+    counts = [run.objective.counts(batch) for batch in batches]
+    assert 2 * counts[0]["tokens"] < counts[1]["tokens"] and 2 * counts[0]["ctc"] < counts[1]["ctc"]
+    weights = {"tokens": 1.0, "ctc": run.config.ctc_weight}
+    by_hand = sum(
+        weight * (found[0][name] + found[1][name]) / (counts[0][name] + counts[1][name])
+        for name, weight in weights.items()
+    )
+    means = [one["tokens"] / n["tokens"] + weights["ctc"] * one["ctc"] / n["ctc"] for one, n in zip(found, counts)]
+    assert isinstance(by_hand, torch.Tensor)
     wanted = by_hand.item()
     assert abs(sum(one.item() for one in means) / 2 - wanted) > 1e-3
-    values = [value for moving in run.moving.values() for value in moving.values() if value.requires_grad]
+    values = [value for part in run.parts for value in part.moving.values()]
     slopes = [one for one in torch.autograd.grad(by_hand, values, allow_unused=True) if one is not None]
     torch.manual_seed(3)
-    objective, norm, _ = run.update(batches)
-    assert objective == pytest.approx(wanted, rel=1e-6)
-    assert norm == pytest.approx(float(torch.cat([one.flatten() for one in slopes]).norm()), rel=1e-3)
+    run._update(batches, Interval())
+    assert float(run._objective) == pytest.approx(wanted, rel=1e-6)
+    assert float(run._norm) == pytest.approx(float(torch.cat([one.flatten() for one in slopes]).norm()), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -221,8 +235,8 @@ def test_two_processes_learn_what_one_does(manifest: Path, tmp_path: Path) -> No
         assert shared["tokens"] == alone["tokens"]
     with pytest.raises(InputError, match="make it a multiple"):
         base = load_latent_recipe("tiny", ["train.packs_per_step=1"])
-        run = trainer(base, manifest, tmp_path / "three")
-        LatentTrainer(base.train, base.tuning, run.front_end, run.decoder, run.source, run.out, world=World(size=2))
+        alone = trainer(base, manifest, tmp_path / "three")
+        Trainer(base.train, alone.setup, alone.out, world=World(size=2))
 
 
 def test_updates_and_front_end_live_in_the_model_directory(manifest: Path, tmp_path: Path) -> None:

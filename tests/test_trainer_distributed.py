@@ -27,7 +27,7 @@ import torch
 from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
-from unitok_training.trainer.loop import train
+from unitok_training.trainer.decoder import train
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.optimizer import OptimConfig
@@ -95,6 +95,7 @@ import torch
 from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.decoder import token_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.examples import ExampleSource
@@ -102,18 +103,18 @@ from unitok_training.trainer.config import TrainConfig
 
 
 class Fragile(Trainer):
-    def _update(self, packs):
+    def _update(self, packs, interval):
         if self.step == 3:
             self.saver.wait()
-        if self.step == 3 and self.sharded and self.world.rank == 1:
+        if self.step == 3 and self.parts[0].sharded and self.world.rank == 1:
             os.kill(self.saver.process.pid, signal.SIGSTOP)  # the next checkpoint will lack this one's files
-        if self.step == (4 if self.sharded else 3):
+        if self.step == (4 if self.parts[0].sharded else 3):
             self.world.barrier()  # before the second one ends, which the first one's gradients wait for
             if self.world.rank == 1 and sys.argv[2] != "raise":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.world.rank == 1:
                 raise RuntimeError("the second process has had enough")
-        super()._update(packs)
+        super()._update(packs, interval)
 
 
 torch.set_num_threads(1)
@@ -123,7 +124,7 @@ vocabulary = toy_shards.vocabulary()
 with world_from_environment("cpu") as world:
     decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=32, layers=1, heads=2, kv_heads=1))
     source = ExampleSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, Mixture(tasks={"asr": 1.0}), seed=0)
-    Fragile(config, decoder, source, Path(sys.argv[1]), world=world).run()
+    Fragile(config, token_setup(config, decoder, source, world), Path(sys.argv[1]), world=world).run()
 """
 
 

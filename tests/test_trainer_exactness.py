@@ -43,15 +43,16 @@ from tests.support import toy_shards
 from tests.test_trainer_exactness import PACKS_PER_STEP, STEPS, MIXTURE, pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.decoder import token_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.data.examples import ExampleSource
 
 
 class Recorder(Trainer):
-    def _update(self, packs):
+    def _update(self, packs, interval):
         seen.append([pack_hash(pack) for pack, _ in packs])
-        super()._update(packs)
+        super()._update(packs, interval)
 
 
 torch.set_num_threads(1)
@@ -63,7 +64,7 @@ with world_from_environment("cpu") as world:
     decoder = Decoder(DecoderConfig(vocab_size=vocabulary.size, width=16, layers=1, heads=1, kv_heads=1))
     source = ExampleSource(toy_shards.ToyShards(toy_shards.corpus()), vocabulary, MIXTURE, seed=config.seed)
     seen = []
-    trainer = Recorder(config, decoder, source, out, world=world)
+    trainer = Recorder(config, token_setup(config, decoder, source, world), out, world=world)
     trainer.resume()
     first = trainer.step
     trainer.run(stop_after=stop)

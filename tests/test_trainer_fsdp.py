@@ -28,6 +28,7 @@ from tests.support import toy_shards
 from tests.test_trainer_exactness import pack_hash
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_training.trainer.distributed import World, world_from_environment
+from unitok_training.trainer.decoder import token_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.optimizer import OptimConfig
@@ -36,9 +37,9 @@ from unitok_training.trainer.config import TrainConfig
 
 
 class Recorder(Trainer):
-    def _update(self, packs):
+    def _update(self, packs, interval):
         seen.append([pack_hash(pack) for pack, _ in packs])
-        super()._update(packs)
+        super()._update(packs, interval)
 
 
 def work(out, stop, precision, optimizer):
@@ -52,7 +53,8 @@ def work(out, stop, precision, optimizer):
                                         qk_norm=True))
         shards = toy_shards.ToyShards(toy_shards.corpus())
         mixture = Mixture(tasks={"asr": 2.0, "tts.codes": 1.0, "mt": 1.0})
-        trainer = Recorder(config, decoder, ExampleSource(shards, vocabulary, mixture, seed=0), out, world=world)
+        source = ExampleSource(shards, vocabulary, mixture, seed=0)
+        trainer = Recorder(config, token_setup(config, decoder, source, world), out, world=world)
         trainer.resume()
         first = trainer.step
         trainer.run(stop_after=stop)

@@ -23,7 +23,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.trainer.config import TrainConfig
-from unitok_training.trainer.loop import train
+from unitok_training.trainer.decoder import train
 from unitok_training.trainer.optimizer import OptimConfig
 
 EXAMPLES = 8

@@ -36,9 +36,9 @@ from unitok_training.recipes.latent import EncoderChoice
 from unitok_training.recipes.latent import tiny as tiny_latent
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.config import TrainConfig
-from unitok_training.trainer.latent_config import PartTuning, Tuning
-from unitok_training.trainer.loop import train
+from unitok_training.trainer.decoder import train
 from unitok_training.trainer.optimizer import OptimConfig
+from unitok_training.trainer.tuning import PartTuning, Tuning
 
 FOLDER = Path(__file__).resolve().parents[1] / "artifacts"
 RUN = TrainConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from unitok_training.data.mixture import Curriculum
 from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.trainer.decoder import train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
-from unitok_training.trainer.loop import train
 from unitok_vocoder.vocoder import Vocoder
 
 
@@ -51,6 +52,7 @@ def train_model(
     tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
+    allow_change: Sequence[str] = (),
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
 
@@ -63,6 +65,7 @@ def train_model(
         start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
+        allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
@@ -96,13 +99,26 @@ def train_model(
             curriculum=recipe.curriculum,
             plans=recipe.plans,
             pieces=bundle.text.pieces(),
+            tuning=recipe.tuning,
+            first_new=None if base is None else first_new_row(base, vocabulary),
             world=world,
+            allow_change=allow_change,
         )
         if not world.is_main:
             return None
         trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
         trained.save(run / "model")
         return run / "model"
+
+
+def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
+    """First row of the tables that a start has not been trained with: where its own end, or where the text of an
+    imported language model ends. None where it has been trained with all."""
+    if vocabulary.size > start.vocabulary.size:
+        return start.vocabulary.size
+    if "imported_from" in start.info and "preset" not in start.info:
+        return start.vocabulary.text.cardinalities[0]
+    return None
 
 
 def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:

@@ -26,11 +26,17 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
+from unitok_training.data.latent_tasks import LATENT_TASKS, asked_items
+from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import score_lines
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_rows
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
+from unitok_training.train import first_new_row
+from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
-from unitok_training.trainer.latent import LatentTrainer
+from unitok_training.trainer.latent import latent_setup
+from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.parts import all_moving
 
 MARGIN = 1.5
 """Answers may be so much longer, in pieces per vector, than any of the training."""
@@ -104,6 +110,7 @@ def train_latent(
     device: torch.device | str | None = None,
     split: str = "test",
     limit: int = 200,
+    allow_change: Sequence[str] = (),
 ) -> LatentRun:
     """Train a recipe on a manifest and write `out`/model and `out`/scores.json; the first process does, of several.
 
@@ -116,6 +123,7 @@ def train_latent(
         device: where to train; a GPU where there is one.
         split: rows that are scored at the end; none where the manifest has none of it.
         limit: most rows of a task that are scored.
+        allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
 
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
@@ -126,16 +134,20 @@ def train_latent(
     run.mkdir(parents=True, exist_ok=True)
     model, new = _start(recipe, rows, start)
     assert model.latent is not None
-    source = LatentSource(
-        training_rows(rows), recipe.mixture, model.tokenizers.text, model.vocabulary, model.latent,
-        seed=recipe.train.seed, augmented=recipe.train.augment,
-        phones=recipe.encoder.phones,
-    )  # fmt: skip
+    config = recipe.train
+    source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
+    if recipe.curriculum.tasks and start is None:
+        source.follow(recipe.curriculum, config.steps * config.packs_per_step * config.pack_size)
+    held_out = _held_out(recipe, model, rows) if config.eval_every else None
+    first_new = first_new_row(model, model.vocabulary)
     with world_from_environment(None if device is None else torch.device(device).type) as world:
         if world.is_main:
             recipe.save(run / "recipe.json")
-        trainer = LatentTrainer(recipe.train, recipe.tuning, model.latent, model.decoder, source, run, world=world)
-        trainer.resume()
+        setup = latent_setup(
+            config, recipe.tuning, model.latent, model.decoder, source, world, first_new=first_new, held_out=held_out
+        )
+        trainer = Trainer(config, setup, run, world=world)
+        trainer.resume(allow_change=allow_change)
         trainer.run()
     if not world.is_main:
         return LatentRun(model, run / "model", {})
@@ -147,10 +159,32 @@ def train_latent(
     model.save(run / "model")
     scores: dict[str, Any] = score_lines(model, [row for row in rows if row.split == split], recipe.mixture.keys, limit)
     scores["trainable_parameters"] = {
-        name: sum(value.numel() for value in moving.values()) for name, moving in trainer.moving.items()
+        name: sum(value.numel() for value in moving.values()) for name, moving in all_moving(trainer.parts).items()
     }
     write_json(run / "scores.json", scores)
     return LatentRun(model, run / "model", scores)
+
+
+def _source(
+    recipe: LatentRecipe, model: Model, rows: Sequence[Row], mixture: Mixture, *, augmented: bool
+) -> LatentSource:
+    assert model.latent is not None
+    return LatentSource(
+        rows, mixture, model.tokenizers.text, model.vocabulary, model.latent,
+        seed=recipe.train.seed, augmented=augmented, phones=recipe.encoder.phones,
+    )  # fmt: skip
+
+
+def _held_out(recipe: LatentRecipe, model: Model, rows: Sequence[Row]) -> LatentSource:
+    """Held-out rows with the tasks that they can serve, as they are; InputError where they serve none."""
+    chosen = [row for row in rows if row.split == HELD_OUT]
+    tasks = {key: recipe.mixture.tasks[key] for key in recipe.mixture.keys if asked_items(LATENT_TASKS[key], chosen)}
+    if not tasks:
+        raise InputError(
+            f"train.eval_every is set, but no row of split {HELD_OUT!r} serves a task of the mixture; give the "
+            "manifest such rows, or leave train.eval_every out"
+        )
+    return _source(recipe, model, chosen, Mixture(tasks=tasks), augmented=False)
 
 
 def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> tuple[Model, bool]:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from unitok.cli.device import add_device
 from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
 from unitok_tokenizers.encoders.registry import ready_encoders
 
@@ -37,6 +38,7 @@ def add_commands(commands: Any) -> None:
         "--codec-steps", type=int, default=1000, help="training steps, 0 for no codes (default: %(default)s)"
     )
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    add_device(fit, precision=False)
     add_precision(fit)
     fit.set_defaults(run=fit_tokenizers)
 
@@ -122,7 +124,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
-    compute = resolve("cpu", precision)
+    compute = resolve(options.device, precision)
     codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if options.codec_steps else None
     config = FitConfig(
         text_pieces=options.text_pieces,
@@ -131,6 +133,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
         precision=precision,
+        device=options.device,
         seed=options.seed,
     )
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -94,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"unitok {options.command}: {cannot_use(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        # A run that was asked to stop says where it has saved, and by which signal it was asked.
+        said = f"stopped, {error}" if str(error) else "stopped"
+        print(f"unitok {options.command}: {said}; the same command continues", file=sys.stderr)
+        return 128 + int(getattr(error, "number", signal.SIGINT))
     return 0

@@ -44,3 +44,11 @@ def chosen_precision(given: str | None) -> str | None:
 def precision_override(given: str | None) -> list[str]:
     """As an override of a recipe that has `train.precision`; none where nothing was given."""
     return [] if given is None else [f"train.precision={given}"]
+
+
+def add_allow_change(parser: argparse.ArgumentParser) -> None:
+    """`--allow-change KEY`, for a run that is continued with other settings."""
+    parser.add_argument(
+        "--allow-change", action="append", default=[], metavar="KEY",
+        help="a setting, such as train.optim.learning_rate, that may differ from the run that is continued",
+    )  # fmt: skip

@@ -7,7 +7,14 @@ import json
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_precision, chosen_precision, precision_override, refuse_idle, seed_option
+from unitok.cli.options import (
+    add_allow_change,
+    add_precision,
+    chosen_precision,
+    precision_override,
+    refuse_idle,
+    seed_option,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -20,6 +27,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory whose decoder and tokenizers are taken over")
+    add_allow_change(train)
     train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
     train.set_defaults(run=run_train)
@@ -72,8 +80,9 @@ def run_train(options: argparse.Namespace) -> None:
 
     recipe = load_latent_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     done = train_latent(
-        recipe, options.manifest, options.out, start=options.start, split=options.split, limit=options.limit
-    )
+        recipe, options.manifest, options.out, start=options.start, split=options.split, limit=options.limit,
+        allow_change=options.allow_change,
+    )  # fmt: skip
     if done.scores:  # of several processes the first one has them
         print(json.dumps(done.scores, indent=2))
         print(done.folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.files import atomic_directory, remove_directory, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, read_json, remove_directory, sha256_file, write_json
 
 STATE_FILE = "state.json"
 FORMAT = 1
@@ -60,11 +60,25 @@ def write_tensors(file: Path, tensors: Mapping[str, Plain], note: Mapping[str, s
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep`, and what a process that was killed while it wrote or removed one has left."""
-    for old in list_checkpoints(folder)[: -max(keep, 1)]:
-        remove_directory(old)
+    """Remove all but the newest `keep` and the best, and what a process that was killed at it has left."""
+    paths = list_checkpoints(folder)
+    best = best_checkpoint(folder)
+    for old in paths[: -max(keep, 1)]:
+        if old != best:
+            remove_directory(old)
     for leftover in folder.glob(".step_*"):
         shutil.rmtree(leftover)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the best validation, as the newest one names it; None where there was no validation."""
+    paths = list_checkpoints(folder)
+    if not paths or not (paths[-1] / STATE_FILE).is_file():
+        return None
+    state = read_json(paths[-1] / STATE_FILE)
+    best = state.get("best") if isinstance(state, dict) else None
+    path = None if best is None else folder / f"step_{best['step']:08d}"
+    return path if path in paths else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -60,6 +60,7 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is for training, which ends this process
+    for one in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job: training saves, then ends this one
+        signal.signal(one, signal.SIG_IGN)
     die_with(int(sys.argv[2]))
     serve(int(sys.argv[1]))

@@ -28,7 +28,7 @@ from unitok_tokenizers.text.base import TextTokenizer
 from unitok_training.data.augmentation import Augmentation, augment
 from unitok_training.data.documents import Document
 from unitok_training.data.latent_tasks import LATENT_TASKS, Item, RowTexts, asked_items
-from unitok_training.data.mixture import Mixture, Schedule
+from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule
 
 CACHE_BYTES = 1 << 30
 """Most memory that inputs of recordings are kept in; what does not fit is read again."""
@@ -106,6 +106,7 @@ class LatentSource:
         self.rows, self.vocabulary, self.front_end, self.seed = list(rows), vocabulary, front_end, seed
         self.augmented, self.phones = augmented, phones
         self.table = RowTexts(self.rows, text)
+        self.mixture, self.curriculum = mixture, Curriculum()
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
         self.lines = [LATENT_TASKS[key] for key in self.keys]
@@ -134,6 +135,13 @@ class LatentSource:
         plan = filled(plan, [self.most_vectors(row) for row in told.heard])
         found = rendered(plan, task, f"{self.keys[task]} {self.rows[item.given].id}", self.vocabulary)
         return LatentDocument(**found.__dict__, plan=plan, heard=told.heard, index=index)
+
+    def follow(self, curriculum: Curriculum, positions: float) -> None:
+        """Let tasks join in as a run of so many positions goes on."""
+        found = [self.document(index) for index in range(BLOCK)]
+        lengths = {key: [len(one.ids) for one in found if self.keys[one.task] == key] for key in self.keys}
+        joins = curriculum.joins(self.mixture, {key: float(np.mean(one)) for key, one in lengths.items()}, positions)
+        self.curriculum, self.schedule = curriculum, Schedule(self.mixture, seed=self.seed, joins=joins)
 
     def text_per_vector(self) -> float:
         """The largest share of answer pieces to vectors of one recording among the rows that are heard."""

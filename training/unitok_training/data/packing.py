@@ -175,11 +175,7 @@ class PackStream:
 
         A step is the next `packs_per_step` packs of the global stream, whatever the number of processes.
         """
-        if packs_per_step % world_size:
-            raise InputError(
-                f"train.packs_per_step is {packs_per_step} with {world_size} processes: "
-                "make it a multiple, so that every process has the same number of packs in a step"
-            )
+        check_shared(packs_per_step, world_size)
         mine: list[Pack] = []
         number = 0
         window, place = state.window, state.pack
@@ -194,6 +190,25 @@ class PackStream:
                     yield mine, DataState(window=window, pack=place)
                     mine = []
             window, place = window + 1, 0
+
+    def chosen(
+        self, state: DataState, *, packs_per_step: int, rank: int = 0, world_size: int = 1
+    ) -> Iterator[tuple[list[tuple[Documents, np.ndarray]], DataState]]:
+        """`steps` before anything is laid out: the window's documents, and the numbers of those of each pack."""
+        check_shared(packs_per_step, world_size)
+        mine: list[tuple[Documents, np.ndarray]] = []
+        number, window, place = 0, state.window, state.pack
+        while True:
+            packs = self.packs(window)
+            if place >= len(packs):
+                window, place = window + 1, 0
+                continue
+            if number % world_size == rank:
+                mine.append((packs.documents, packs[place]))
+            number, place = number + 1, place + 1
+            if number % packs_per_step == 0:
+                yield mine, DataState(window=window, pack=place)
+                mine = []
 
     def _laid_out(self, packs: Window, places: range) -> Iterator[Pack]:
         """Packs of a window, a few hundred thousand positions at a time.
@@ -218,6 +233,15 @@ class PackStream:
             documents=len(packs.order),
             padding_share=1.0 - used / (len(packs) * self.capacity),
             dropped_share=1.0 - np.count_nonzero(np.bincount(packs.order)) / self.window,
+        )
+
+
+def check_shared(packs_per_step: int, world_size: int) -> None:
+    """InputError where a step's packs cannot be shared out evenly among the processes."""
+    if packs_per_step % world_size:
+        raise InputError(
+            f"train.packs_per_step is {packs_per_step} with {world_size} processes: "
+            "make it a multiple, so that every process has the same number of packs in a step"
         )
 
 

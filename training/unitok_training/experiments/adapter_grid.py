@@ -18,8 +18,9 @@ from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
 from unitok_training.train_latent import make_front_end
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.latent import LatentTrainer
-from unitok_training.trainer.latent_config import FROZEN, PartTuning, Tuning
+from unitok_training.trainer.latent import latent_setup
+from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +71,14 @@ def train_adapter(
         seed=recipe.train.seed, augmented=recipe.train.augment,
     )  # fmt: skip
     world = World(device=model.device)
-    trainer = LatentTrainer(recipe.train, recipe.tuning, front, model.decoder, source, out, world=world)
+    setup = latent_setup(recipe.train, recipe.tuning, front, model.decoder, source, world)
+    trainer = Trainer(recipe.train, setup, out, world=world)
     losses: list[float] = []
     while trainer.step < recipe.train.steps and (len(losses) < 2 or losses[-1] > losses[0] / 2):
         trainer.run(stop_after=trainer.step + recipe.train.log_every, on_row=lambda row: losses.append(row["loss"]))
     return AdapterFigures(
         kind=choice.kind,
-        parameters=sum(value.numel() for value in trainer.moving["adapter"].values()),
+        parameters=sum(value.numel() for value in setup.parts[1].moving.values()),
         first=losses[0],
         last=losses[-1],
         halved=trainer.step if losses[-1] <= losses[0] / 2 else None,

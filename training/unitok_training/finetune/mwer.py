@@ -33,7 +33,8 @@ from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_item
 from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
 from unitok_training.finetune.supervised import permuted, trainable_only
-from unitok_training.trainer.optimizer import OptimConfig, rate
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,9 @@ class MwerConfig:
     """H at most; equal texts of a list count once."""
     reference_weight: float = 0.1
     """Weight of the reference's negative log-likelihood, in nats per id."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, warmup_steps=5))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(learning_rate=1e-4, warmup_steps=5, weight_decay=0.0)
+    )
     """Learning rate, its course and clipping; AdamW."""
     precision: str = "fp32"
     """"fp32", "bf16" (float32 weights, autocast) or "auto", of the pass that is differentiated."""
@@ -89,36 +92,35 @@ def train_mwer(
     if not items:
         raise InputError(f"{key}: no row has what it needs")
     moving = list(model.decoder.parameters())
-    optimizer = torch.optim.AdamW(moving, lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=0.0)
-    compute, expected = resolve(model.decoder.head_weight.device, config.precision), []
-    for step in range(config.steps):
+    compute, expected = resolve(model.decoder.head_weight.device, config.precision), list[float]()
+
+    def loss(step: int) -> Tensor:
         random = np.random.default_rng([config.seed, step])
         chosen = [permuted(len(items), step * config.lists + place, config.seed) for place in range(config.lists)]
         asked = [question(line, table, items[one], random) for one in chosen]
         model.decoder.eval()
         lists = hypotheses(model, asked, config.beams)
-        with trainable_only(model.decoder, moving):
-            objective, errors = torch.zeros((), device=model.device), 0.0
-            for one, (texts, vectors) in zip(asked, lists):
-                with compute.mixed():
-                    logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
-                each = [float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts]
-                counts = torch.tensor(each, device=model.device)
-                objective = objective + mwer_loss(logs[:-1], counts)
-                objective = objective - config.reference_weight * logs[-1] / sizes[-1]
-                errors += float((logs[:-1].detach().softmax(-1) * counts).sum())
-            if not torch.isfinite(objective):
-                raise InputError(f"loss {float(objective.detach())} at step {step + 1}; lower the learning rate")
-            optimizer.zero_grad()
-            (objective / config.lists).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)
-            for group in optimizer.param_groups:
-                group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
-            optimizer.step()
+        objective, errors = torch.zeros((), device=model.device), 0.0
+        for one, (texts, vectors) in zip(asked, lists):
+            with compute.mixed():
+                logs, sizes = log_probabilities(model, one, [*texts, one.answer], vectors)
+            each = [float(edits(TOKEN.findall(one.answer), TOKEN.findall(text))) for text in texts]
+            counts = torch.tensor(each, device=model.device)
+            objective = objective + mwer_loss(logs[:-1], counts)
+            objective = objective - config.reference_weight * logs[-1] / sizes[-1]
+            errors += float((logs[:-1].detach().softmax(-1) * counts).sum())
         expected.append(errors / config.lists)
-        advance("step", step + 1, config.steps, expected[-1])
+        return objective / config.lists
+
+    def tell(step: int, total: float) -> None:
+        advance("step", step, config.steps, expected[-1])
         if progress is not None:
-            progress(step + 1, expected[-1])
+            progress(step, expected[-1])
+
+    with trainable_only(model.decoder, moving):
+        fit_network(
+            model.decoder, loss, steps=config.steps, optim=config.optim, compute=compute, moving=moving, progress=tell
+        )
     return expected
 
 

@@ -21,9 +21,8 @@ from unitok.nbest.rescoring import Features
 from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.progress import advance
 from unitok_training.finetune.supervised import FinetuneConfig, permuted
-from unitok_training.trainer.optimizer import rate
+from unitok_training.trainer.fit_network import fit_network
 
 
 def mwer_loss(scores: Tensor, errors: Tensor) -> Tensor:
@@ -49,12 +48,11 @@ def train_head(
     if not lists or not len(lists) == len(features) == len(errors):
         raise InputError(f"{len(lists)} lists, {len(features)} features, {len(errors)} errors: give as many of each")
     states = [last_states(model, one.texts, lang=one.target or one.lang) for one in lists]
-    optimizer = torch.optim.AdamW(head.parameters(), lr=config.optim.learning_rate)
     size = max(1, config.positions // 64)
-    losses = []
-    for step in range(config.steps):
+
+    def loss(step: int) -> Tensor:
         rows = [permuted(len(lists), step * size + place, config.seed) for place in range(size)]
-        loss = torch.stack(
+        return torch.stack(
             [
                 mwer_loss(
                     _tensor(features[row].am, states[row]) + head(states[row], _tensor(features[row].lm, states[row])),
@@ -63,14 +61,9 @@ def train_head(
                 for row in rows
             ]
         ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        advance("step of the head", step + 1, config.steps, losses[-1])
-    return losses
+
+    compute = resolve(model.device, config.precision)
+    return fit_network(head, loss, steps=config.steps, optim=config.optim, compute=compute, shown="step of the head")
 
 
 @torch.no_grad()
@@ -102,9 +95,10 @@ def train_masked(
     made = replace(model, decoder=copy.deepcopy(model.decoder).float())
     mask = model.vocabulary.control("<mask>")
     random, compute = np.random.default_rng(config.seed), resolve(model.device, config.precision)
-    optimizer = torch.optim.AdamW(made.decoder.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
-    losses, index = [], 0
-    for step in range(config.steps):
+    index = 0
+
+    def loss(step: int) -> Tensor:
+        nonlocal index
         documents: list[np.ndarray] = []
         rows: list[np.ndarray] = []
         labels: list[np.ndarray] = []
@@ -123,13 +117,10 @@ def train_masked(
             hidden = hidden_both_ways(made.decoder, documents)
             at, wanted = (torch.from_numpy(np.concatenate(one)).to(hidden.device) for one in (rows, labels))
             logits = made.decoder.logits(hidden[at])
-        loss = functional.cross_entropy(logits.float(), wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(made.decoder.parameters(), config.optim.clip or torch.inf)
-        for group in optimizer.param_groups:
-            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        advance("step of the masked scorer", step + 1, config.steps, losses[-1])
+        return functional.cross_entropy(logits.float(), wanted)
+
+    losses = fit_network(
+        made.decoder, loss, steps=config.steps, optim=config.optim, compute=compute,
+        shown="step of the masked scorer",
+    )  # fmt: skip
     return made, losses

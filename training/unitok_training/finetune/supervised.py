@@ -1,8 +1,8 @@
-"""A small training loop over rendered documents, for parts that learn from lists and not from shards.
+"""Training over rendered documents, for parts that learn from lists and not from shards.
 
-The big loop (`trainer.loop`) draws from shards and writes checkpoints; here an example is a function of its
-index, a step lays documents into one pack, and whoever calls says how hidden states come about: with vectors, with
-hooks, with experts. T positions, C width.
+`trainer.loop` draws from shards and writes checkpoints; here an example is a function of its index, a step lays
+documents into one pack, and whoever calls says how hidden states come about: with vectors, with hooks, with experts.
+T positions, C width.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import check_precision, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.token_loss import supervised_losses
-from unitok_training.trainer.optimizer import OptimConfig, rate
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 
 HiddenOf = Callable[[Pack, Sequence[int]], Tensor]
 """(pack, indices of the examples in it) → hidden states (T, C)."""
@@ -118,42 +118,36 @@ def finetune(
     Raises:
         InputError: a loss that is not finite; the weights were not updated with it.
     """
-    groups = [(list(decoder.parameters() if parameters is None else parameters), 1.0), (list(added), config.added_rate)]
-    moving = [one for group, _ in groups for one in group]
-    run = hidden_of or plain_hidden(decoder)
+    chosen, more = list(decoder.parameters() if parameters is None else parameters), list(added)
+    run, means = hidden_of or plain_hidden(decoder), list[Tensor]()
     compute = resolve(decoder.head_weight.device, config.precision)
-    optimizer = torch.optim.AdamW(
-        [{"params": group, "times": times} for group, times in groups if group],
-        lr=config.optim.learning_rate, betas=config.optim.betas, weight_decay=config.optim.weight_decay,
-    )  # fmt: skip
-    losses = []
-    with trainable_only(decoder, moving):
-        for step, (pack, indices) in zip(range(config.steps), packs(document, config, pad=pad)):
-            pack = pack.to(decoder.embedding.device)
-            with compute.mixed():
-                found = supervised_losses(
-                    run(pack, indices),
-                    decoder.head_weight,
-                    labels=pack.labels,
-                    loss_weight=pack.loss_weight,
-                    task_ids=pack.task_ids,
-                )
-            mean = found.total / max(pack.supervised, 1)
-            total = mean + extra() if extra is not None else mean
-            if not torch.isfinite(total):
-                raise InputError(f"loss {float(total.detach())} at step {step + 1}; lower the learning rate")
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(moving, config.optim.clip or torch.inf)
-            now = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
-            for group in optimizer.param_groups:
-                group["lr"] = now * group["times"]
-            optimizer.step()
-            losses.append(float(mean.detach()))
-            advance("step", step + 1, config.steps, losses[-1])
-            if progress is not None:
-                progress(step + 1, losses[-1])
-    return losses
+    made = packs(document, config, pad=pad)
+
+    def loss(step: int) -> Tensor:
+        pack, indices = next(made)
+        pack = pack.to(decoder.embedding.device)
+        with compute.mixed():
+            found = supervised_losses(
+                run(pack, indices),
+                decoder.head_weight,
+                labels=pack.labels,
+                loss_weight=pack.loss_weight,
+                task_ids=pack.task_ids,
+            )
+        mean = found.total / max(pack.supervised, 1)
+        means.append(mean.detach())
+        return mean + extra() if extra is not None else mean
+
+    def tell(step: int, total: float) -> None:
+        if progress is not None:
+            progress(step, float(means[-1]))
+
+    with trainable_only(decoder, [*chosen, *more]):
+        fit_network(
+            decoder, loss, steps=config.steps, optim=config.optim, compute=compute, moving=chosen, quicker=more,
+            times=config.added_rate, shown="step", progress=tell,
+        )  # fmt: skip
+    return torch.stack(means).tolist()
 
 
 class trainable_only:

@@ -18,7 +18,8 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 
 SPECTRAL = OptimConfig(
     name="muon", learning_rate=2e-3, matrix_learning_rate=0.05, warmup_steps=30, schedule="linear", min_ratio=0.0
@@ -106,7 +107,7 @@ def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: Code
     found, count = [frames], len(frames)
     random = np.random.default_rng([config.seed, 1])
     while count < FRAMES_PER_CODE * config.cardinality:
-        batch, units = crops.draw(config.batch, random)
+        batch, units = (one.to(compute.device) for one in crops.draw(config.batch, random))
         with compute.mixed():
             residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1, device=units.device))
         found.append(residual.float().flatten(0, 1))
@@ -141,12 +142,11 @@ def train_codec(
     network = MelCodecNetwork(sizes, mel.num_mels)
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = optimizer_of(network, config.optim, compute.products)
     warm = max(1, config.steps // 10)
-    network.train()
-    for step in range(config.steps):
-        batch, frames = crops.draw(config.batch, random)
-        mask = torch.ones(len(batch), frames.shape[1], 1, device=frames.device)
+
+    def loss(step: int) -> Tensor:
+        batch, frames = (one.to(compute.device) for one in crops.draw(config.batch, random))
+        mask = torch.ones(len(batch), frames.shape[1], 1, device=compute.device)
         with compute.mixed():
             residual, expected = network.residual(batch, frames, mask)
         residual, expected = residual.float(), expected.float()
@@ -163,8 +163,8 @@ def train_codec(
         with compute.mixed():
             made = network.synthesize(latents, mask)
         unforeseen = (expected - true).pow(2).mean()
-        loss = (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
-        descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None:
-            progress(step + 1, float(loss.detach()))
+        return (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
+
+    fit_network(network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    network.cpu()
     return MelCodec(network, units, mel)

@@ -23,7 +23,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.augmentation import Augmentation, augment
 from unitok_training.fitting.spool import FrameSpool
-from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 
 QUICK = OptimConfig(
     name="muon", learning_rate=4e-3, matrix_learning_rate=0.04, warmup_steps=30, schedule="linear", min_ratio=0.0
@@ -90,8 +91,8 @@ def train_ctc(
     network = CtcNetwork(
         CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
     )
-    _optimize(network, mels, labels, config, compute or resolve("cpu"), progress)
-    return network.eval()
+    _optimize(network.train(), mels, labels, config, compute or resolve("cpu"), progress)
+    return network.cpu().eval()
 
 
 def surrounded_examples(
@@ -122,22 +123,21 @@ def _optimize(
     compute: Compute,
     progress: Callable[[int, float], None] | None,
 ) -> None:
-    optimizer = optimizer_of(network, config.optim, compute.products)
     random = np.random.default_rng(config.seed)
     batches = batches_by_length(mels.lengths(), config.batch_frames)
     order: list[int] = []
-    network.train()
-    for step in range(config.steps):
+
+    def loss(step: int) -> Tensor:
         if not order:
-            order = random.permutation(len(batches)).tolist()
+            order.extend(random.permutation(len(batches)).tolist())
         chosen = batches[order.pop()]
         augmented = [augment(mels[i], random, config) for i in chosen]
-        frames = torch.tensor([len(one) for one in augmented], device=augmented[0].device)
+        frames = torch.tensor([len(one) for one in augmented], device=compute.device)
         with compute.mixed():
-            log_probabilities, lengths = network(pad_sequence(augmented, batch_first=True), frames)
-        targets = torch.cat([labels[i] for i in chosen])
-        sizes = torch.tensor([len(labels[i]) for i in chosen], device=targets.device)
-        loss = functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
-        descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None:
-            progress(step + 1, float(loss.detach()))
+            padded = pad_sequence(augmented, batch_first=True).to(compute.device)
+            log_probabilities, lengths = network(padded, frames)
+        targets = torch.cat([labels[i] for i in chosen]).to(compute.device)
+        sizes = torch.tensor([len(labels[i]) for i in chosen], device=compute.device)
+        return functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
+
+    fit_network(network, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)

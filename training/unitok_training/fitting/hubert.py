@@ -27,10 +27,10 @@ from unitok_tokenizers.encoders.filterbank import padded
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
-from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
-from unitok_training.trainer.optimizer import OptimConfig, rate
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 
 TEMPERATURE = 0.1
 """What cosines are divided by."""
@@ -62,6 +62,8 @@ class HubertConfig:
     """Learning rate, its course and clipping; AdamW."""
     precision: str = "fp32"
     """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the processor multiplies it natively."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "auto"."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -176,10 +178,10 @@ def _iterate(
 ) -> Iteration:
     torch.manual_seed(config.seed + number)
     random = np.random.default_rng([config.seed, number])
-    network, compute = MaskedEncoder(config).train(), resolve("cpu", config.precision)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
+    network, compute = MaskedEncoder(config).train(), resolve(config.device, config.precision)
     right: list[tuple[int, int]] = []
-    for step in range(config.steps):
+
+    def loss(step: int) -> Tensor:
         chosen = random.integers(0, len(recordings), config.batch)
         heard = [
             mixed(recordings[i], recordings[int(random.integers(len(recordings)))], random)
@@ -187,30 +189,30 @@ def _iterate(
             else recordings[i]
             for i in chosen
         ]
-        mels, frames = padded([network.encoder.inputs(samples) for samples in heard])
+        mels, frames = (
+            one.to(compute.device) for one in padded([network.encoder.inputs(samples) for samples in heard])
+        )
         sizes = [min(len(labels[i]), network.encoder.frames_of(len(recordings[i]))) for i in chosen]
-        cells = (len(chosen), max(sizes))
-        masked = torch.zeros(cells, dtype=torch.bool, device=mels.device)
-        targets = torch.zeros(cells, device=mels.device)
+        masked = torch.zeros((len(chosen), max(sizes)), dtype=torch.bool, device="cpu")
+        targets = torch.zeros((len(chosen), max(sizes)), dtype=torch.int64, device="cpu")
         for place, (i, size) in enumerate(zip(chosen, sizes)):
             masked[place, :size] = torch.from_numpy(stretches(size, config, random))
             targets[place, :size] = torch.from_numpy(labels[i][:size])
+        masked, wanted = masked.to(compute.device), targets[masked].to(compute.device)
         with compute.mixed():
-            logits = network(mels, frames, masked)[:, : max(sizes)].float()
-        wanted = targets.long()[masked]
-        loss = functional.cross_entropy(logits[masked], wanted)
-        if not torch.isfinite(loss):
-            raise InputError(f"loss {float(loss.detach())} at step {step + 1}; lower the learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip or torch.inf)
-        for group in optimizer.param_groups:
-            group["lr"] = config.optim.learning_rate * rate(step, steps=config.steps, config=config.optim)
-        optimizer.step()
-        right.append((int((logits[masked].argmax(-1) == wanted).sum()), len(wanted)))
-        advance(f"step of iteration {number + 1}", step + 1, config.steps, float(loss.detach()))
-        if report is not None and (step % 50 == 49 or step + 1 == config.steps):
-            report(step + 1, float(loss.detach()))
+            logits = network(mels, frames, masked)[:, : max(sizes)].float()[masked]
+        right.append((int((logits.argmax(-1) == wanted).sum()), len(wanted)))
+        return functional.cross_entropy(logits, wanted)
+
+    def tell(step: int, found: float) -> None:
+        if report is not None and (step % 50 == 0 or step == config.steps):
+            report(step, found)
+
+    fit_network(
+        network, loss, steps=config.steps, optim=config.optim, compute=compute,
+        shown=f"step of iteration {number + 1}", progress=tell,
+    )  # fmt: skip
+    network.cpu()
     last = right[-max(1, len(right) // 5) :]
     accuracy = sum(hits for hits, _ in last) / max(sum(count for _, count in last), 1)
     return Iteration(network.encoder.eval(), accuracy, list(labels))

@@ -57,6 +57,8 @@ class FitConfig:
     """Training of the codec; None for no codes."""
     precision: str = AUTO
     """One of `unitok_tokenizers.compute.PRECISIONS`, of what is trained."""
+    device: str = "cpu"
+    """Where it is trained: "cpu", "cuda", "cuda:N" or "auto", the first GPU where there is one."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -200,7 +202,7 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]
         network = train_ctc(
-            RowAudio(with_text), texts, config.ctc, compute=resolve("cpu", config.precision),
+            RowAudio(with_text), texts, config.ctc, compute=resolve(config.device, config.precision),
             progress=steps_of("encoder", config.ctc.steps, progress),
         )  # fmt: skip
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
@@ -218,7 +220,7 @@ def fit_codec(
     chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
     recordings = among_noises(load_recordings(chosen), units.sample_rate, config.seed)
     return train_codec(
-        recordings, units, config.codec, compute=resolve("cpu", config.precision),
+        recordings, units, config.codec, compute=resolve(config.device, config.precision),
         progress=steps_of("codec", config.codec.steps, progress),
     )  # fmt: skip
 

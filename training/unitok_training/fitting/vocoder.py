@@ -19,7 +19,8 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.fitting.codec import SPECTRAL, Crops
-from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of
+from unitok_training.trainer.fit_network import fit_network
+from unitok_training.trainer.optimizer import OptimConfig
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
@@ -95,8 +96,8 @@ def train_mel_vocoder(
     torch.manual_seed(config.seed)
     vocoder = MelVocoder(MelVocoderConfig(), mel)
     random = np.random.default_rng(config.seed)
-    optimizer = optimizer_of(vocoder, config.optim, compute.products)
-    for step in range(config.steps):
+
+    def loss(step: int) -> Tensor:
         mels, waves = [], []
         for row in random.choice(len(true), config.batch):
             other = decoded[row]
@@ -104,14 +105,13 @@ def train_mel_vocoder(
             start = int(random.integers(0, min(len(chosen), len(true[row])) - config.crop))
             mels.append(chosen[start : start + config.crop])
             waves.append(torch.from_numpy(recordings[row][start * hop : (start + config.crop) * hop]))
-        real = torch.stack(waves)
+        real = torch.stack(waves).to(compute.device)
         with compute.mixed():
-            made = vocoder(torch.stack(mels))
-        loss = mel_loss(made, real, mel) + stft_loss(made, real)
-        descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None:
-            progress(step + 1, float(loss.detach()))
-    return vocoder.eval()
+            made = vocoder(torch.stack(mels).to(compute.device))
+        return mel_loss(made, real, mel) + stft_loss(made, real)
+
+    fit_network(vocoder, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    return vocoder.cpu().eval()
 
 
 def train_unit_mel(
@@ -148,26 +148,25 @@ def train_unit_mel(
     by_speaker: dict[str, list[int]] = {}
     for index, speaker in enumerate(speakers):
         by_speaker.setdefault(speaker or f"#{index}", []).append(index)
-    optimizer = optimizer_of(model, config.optim, compute.products)
     runs = [deduplicate(one) for one in units]
-    for step in range(config.steps):
+
+    def loss(step: int) -> Tensor:
         rows = [crops.rows[int(row)] for row in random.choice(len(crops.rows), config.batch)]
-        targets, frames = _crops_of(crops, rows, random)
+        targets, frames = (one.to(compute.device) for one in _crops_of(crops, rows, random))
         peers = [by_speaker[speakers[row] or f"#{row}"] for row in rows]
         references = [
             _reference(mels[peer[int(random.integers(len(peer)))]], config.reference, random) for peer in peers
         ]
         with compute.mixed():
-            voice = model.speaker(torch.stack(references)).float()
-            made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1, device=frames.device))
-            table, durations, mask = _durations([runs[row] for row in rows])
+            voice = model.speaker(torch.stack(references).to(compute.device)).float()
+            made = model.mels(frames, voice, torch.ones(len(rows), frames.shape[1], 1, device=compute.device))
+            table, durations, mask = (one.to(compute.device) for one in _durations([runs[row] for row in rows]))
             predicted = model.log_durations(table, voice.detach(), mask)
         error = ((predicted.float() - durations.clamp(min=1).float().log()) * mask[..., 0]).pow(2).sum() / mask.sum()
-        loss = (made.float() - targets).abs().mean() + 0.3 * error
-        descend(optimizer, loss, step=step, steps=config.steps)
-        if progress is not None:
-            progress(step + 1, float(loss.detach()))
-    model.eval()
+        return (made.float() - targets).abs().mean() + 0.3 * error
+
+    fit_network(model, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    model.cpu().eval()
     return model, _voices(model, mels, by_speaker)
 
 

@@ -18,7 +18,7 @@ import yaml
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
-from unitok_training.data.mixture import Mixture
+from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.config import YAML_TROUBLE, coerce, in_file, nearest, overridden, replaced
 
 MOST_LAYERS = 1000
@@ -82,10 +82,16 @@ class Recipe:
     """Shape of the decoder, where no model is started from."""
     mixture: Mixture = field(default_factory=Mixture)
     """Task variants and their weights."""
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    """When tasks join in; a run that starts from trained weights has that behind it."""
 
     def to_json(self) -> dict[str, Any]:
         """Every value, as `Presets.load` reads it."""
-        return {**asdict(self), "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys}}
+        by_task = {
+            "mixture": {key: self.mixture.tasks[key] for key in self.mixture.keys},
+            "curriculum": dict(self.curriculum.tasks),
+        }
+        return {**asdict(self), **by_task}
 
     def save(self, path: Path) -> None:
         """Write the resolved recipe as JSON."""

@@ -90,15 +90,25 @@ def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
         current = getattr(target, key)
         if isinstance(current, Mixture | Curriculum):
             changes[key] = _by_task(current, value, path)
-        elif is_dataclass(current):
+        elif value is not None and (part := _group(current, hints[key])) is not None:
             if not isinstance(value, Mapping):
                 raise InputError(
-                    f"{path} is {repr(value)[:60]}: it is a group of keys, such as {path}.{fields(current)[0].name}"
+                    f"{path} is {repr(value)[:60]}: it is a group of keys, such as {path}.{fields(part)[0].name}"
                 )
-            changes[key] = _apply(current, value, f"{path}.")
+            changes[key] = _apply(part, value, f"{path}.")
         else:
             changes[key] = coerce(value, hints[key], path)
     return replace(target, **changes)
+
+
+def _group(current: Any, hint: Any) -> Any:
+    """The group of keys that stands in a field, its defaults where it may stand there; None for a plain value."""
+    if is_dataclass(current):
+        return current
+    if current is None:
+        found = [part for part in typing.get_args(hint) if isinstance(part, type) and is_dataclass(part)]
+        return found[0]() if found else None
+    return None
 
 
 def _by_task(current: Mixture | Curriculum, value: Any, path: str) -> Mixture | Curriculum:

@@ -8,29 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
+from unitok_training.trainer.tuning import DecoderTuning
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderRecipe(Recipe):
     """Everything that decides a training run on token shards."""
 
-    curriculum: Curriculum = field(default_factory=Curriculum)
-    """When tasks join in; a run that starts from trained weights has that behind it."""
     plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Steps, packs, precision, optimizer."""
-
-    def to_json(self) -> dict[str, Any]:
-        """See `Recipe.to_json`."""
-        return {**super().to_json(), "curriculum": dict(self.curriculum.tasks)}
+    tuning: DecoderTuning = field(default_factory=DecoderTuning)
+    """What moves, and how fast."""
 
 
 def demo() -> DecoderRecipe:

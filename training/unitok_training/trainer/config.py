@@ -21,7 +21,13 @@ FREE_TO_CHANGE = (
     "train.keep_products",
     "train.shard",
     "train.precision",
+    "train.workers",
+    "train.eval_every",
+    "train.eval_batches",
+    "train.patience",
+    "train.take_best",
 )
+"""What a continued run may set anew without a word: what changes no weight, and what says how long it goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +74,23 @@ class TrainConfig:
     """Checkpoints that are kept."""
     prefetch: int = 4
     """Steps whose packs are made ahead."""
+    eval_every: int = 0
+    """Steps between two validations on the `dev` split; 0 for none."""
+    eval_batches: int = 16
+    """Packs of a validation, the same ones every time."""
+    patience: int = 0
+    """Validations in a row that may be no better than the best before the run ends early; 0 for no limit."""
+    take_best: bool = False
+    """The model is that of the best validation instead of the last step."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed, "train.seed")
-        for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every"):
+        for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("patience", "take_best"):
+            if getattr(self, name) and not self.eval_every:
+                raise InputError(f"train.{name} goes by validations, of which there are none: set train.eval_every too")
         if self.loss_chunk < 0:
             raise InputError(f"train.loss_chunk is {self.loss_chunk}: it must be 1 or more, or 0 for what fits")
         check_precision(self.precision, "train.precision")
@@ -84,6 +101,37 @@ class TrainConfig:
             )
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"train.label_smoothing is {self.label_smoothing}: it lies in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentTrainConfig(TrainConfig):
+    """How a latent model is trained."""
+
+    pack_size: int = 2048
+    """Most positions of a pack, in tokens."""
+    packs_per_step: int = 1
+    """Packs of one update over all processes; a multiple of their number."""
+    window: int = 2048
+    """Examples that are packed together."""
+    precision: str = "fp32"
+    """"fp32", "bf16" (float32 weights, autocast) or "auto": bf16 where the device multiplies it natively."""
+    ctc_weight: float = 0.3
+    """Weight of the CTC loss of an encoder that has such a head; 0 for none."""
+    augment: bool = True
+    """Random speaker, speed, noise and masks on log-mels, where the encoder takes log-mels."""
+    prefetch: int = 2
+    """Steps whose recordings are read ahead."""
+    workers: int = 2
+    """Threads that read recordings; how many changes nothing but the time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 1:
+            raise InputError(f"train.workers is {self.workers}: it must be 1 or more")
+        if self.precision == "bf16-pure":
+            raise InputError("train.precision is 'bf16-pure': latent training takes auto, fp32 or bf16")
+        if self.output_slices:
+            raise InputError("train.output_slices is for token shards; leave it out of a latent recipe")
 
 
 def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

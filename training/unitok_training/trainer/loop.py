@@ -1,172 +1,95 @@
-"""Train a decoder on packs of rendered plans.
+"""The training loop: parts, a source of batches, an objective.
 
-One step is the next `packs_per_step` packs of the global stream, shared out among the processes; its loss is the sum
-over all supervised tokens of the step ÷ their number, so that neither accumulation nor the number of processes changes
-what is learnt. Shapes: T positions of a pack, C width, V vocabulary.
+One step is the next `packs_per_step` batches of the global stream, shared out among the processes; its loss is the sum
+over all labels of the step ÷ their number, so that neither accumulation nor the number of processes changes what is
+learned. Whatever the objective, a run continues exactly where its newest whole checkpoint stands.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from unitok.decoder.model import Decoder
-from unitok_tokenizers.compute import changes, resolve
-from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.compute import changes
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.files import prune_checkpoints
-from unitok_training.checkpoint.shard_files import Share
-from unitok_training.checkpoint.state import (
-    Checkpoint,
-    environment,
-    latest_checkpoint,
-    load_module,
-    module_tensors,
-    random_states,
-    set_random_states,
-)
-from unitok_training.data.batch import Pack
-from unitok_training.data.example_options import ExampleOptions
-from unitok_training.data.examples import ExampleSource
-from unitok_training.data.mixture import Curriculum, Mixture, Schedule
-from unitok_training.data.packing import DataState, PackStream
+from unitok_training.checkpoint.state import Checkpoint, environment, set_random_states
+from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
-from unitok_training.objectives.pack_losses import (
-    OutputSlices,
-    Supervised,
-    pack_losses,
-    stream_table,
-    supervised_positions,
-)
+from unitok_training.objectives.base import TOKENS, BatchLosses
+from unitok_training.objectives.pack_losses import stream_table
 from unitok_training.objectives.token_loss import LossTable
-from unitok_training.trainer.config import FREE_TO_CHANGE, TrainConfig, completed, differences
+from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, local_slices, shard_decoder, total_norm
+from unitok_training.trainer.fsdp import total_norm
 from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.metrics import Reporter
-from unitok_training.trainer.optimizer import MasterWeights, MuonParams, Optimizer, clip_gradients, rate
+from unitok_training.trainer.optimizer import clip_gradients, rate
+from unitok_training.trainer.run_state import Progress, check_settings, newest_checkpoint, save_parts
+from unitok_training.trainer.setup import Setup
+from unitok_training.trainer.stopping import SIGNALS, Stopped, stop_signals
 
 
 class NonFiniteLoss(InputError):
     """A loss or gradient that is not a number; raised before it reaches the weights."""
 
 
-def train(
-    config: TrainConfig,
-    decoder: Decoder,
-    shards: Shards,
-    vocabulary: Vocabulary,
-    out: Path,
-    *,
-    mixture: Mixture,
-    curriculum: Curriculum | None = None,
-    plans: ExampleOptions | None = None,
-    pieces: Sequence[str] | None = None,
-    world: World | None = None,
-    resume: bool = True,
-    stop_after: int | None = None,
-    on_row: Callable[[dict[str, Any]], None] | None = None,
-) -> Path:
-    """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
-
-    A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
-    step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`. InputError for a mixture, pack
-    size or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
-    """
-    world = world or World()
-    source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
-    source.check(config.pack_size)
-    if curriculum is not None and curriculum.tasks and not source.options.repeat:  # the same few have no order
-        source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
-    decoder.to(world.device)
-    trainer = Trainer(config, decoder, source, Path(out), world=world)
-    if resume:
-        trainer.resume()
-    return trainer.run(stop_after=stop_after, on_row=on_row)
-
-
 class Trainer:
-    """The state of a run: weights, optimizer, place in the data, step."""
+    """The state of a run: parts with their optimizers, and how far it has come."""
 
-    def __init__(
-        self, config: TrainConfig, decoder: Decoder, source: ExampleSource, out: Path, *, world: World
-    ) -> None:
-        self.config, self.decoder, self.source, self.out, self.world = config, decoder, source, out, world
+    def __init__(self, config: TrainConfig, setup: Setup, out: Path, *, world: World | None = None) -> None:
+        self.config, self.setup, self.out, self.world = config, setup, out, world or World()
+        self.parts, self.source = setup.parts, setup.source
+        self.objective, self.compute = setup.objective, setup.compute
+        check_shared(config.packs_per_step, self.world.size)
+        if not any(part.groups for part in self.parts):
+            frozen = ", ".join(part.name or "decoder" for part in self.parts)
+            raise InputError(f"tuning: {frozen} are all frozen; let one of them move")
         self.checkpoints = out / "checkpoints"
-        self.stream = PackStream(
-            source.documents,
-            capacity=config.pack_size,
-            window=config.window,
-            seed=config.seed,
-            pad=source.vocabulary.pad,
-        )
-        torch.manual_seed(config.seed)
-        world.broadcast_([parameter.data for parameter in decoder.parameters()])
-        decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
-        self.masters: MasterWeights
-        self.compute = resolve(world.device, config.precision)
-        self.sharded = config.shard and world.size > 1
-        if self.sharded:
-            self.decoder = shard_decoder(decoder, self.compute, world)
-            self.masters = split = ShardedMasterWeights(self.decoder, decoder, world)
-            self.optimizer = Optimizer(split.named, config.optim, SplitMuonParams(split, world, self.compute.products))
-        else:
-            self.masters = MasterWeights(decoder, self.compute.weights)
-            self.optimizer = Optimizer(self.masters.named, config.optim, MuonParams(self.compute.products))
-        names, table = stream_table(source.vocabulary)
-        self.losses = LossTable(source.keys, names, table, world.device)
-        self.step = 0
+        self.progress = Progress()
         self.saver = BackgroundSaver()
-        self.data = DataState()
-        self.messages: list[str] = [f"computes on {self.compute}", *source.report()]
-        self._bad = torch.zeros((), dtype=torch.float32, device=world.device)
-        self._objective = torch.zeros((), dtype=torch.float32, device=world.device)
-        self._norm = torch.zeros((), dtype=torch.float32, device=world.device)
-        self.compiled = config.compile and self.compute.compiles
-        if self.compiled:
-            self.decoder.compile_blocks()
-        elif config.compile:
-            self.messages.append("train.compile has no effect: no C++ compiler found (g++, clang++ or $CXX)")
+        self.messages: list[str] = [f"computes on {self.compute}", *self.source.report(), *setup.messages]
+        device = self.world.device
+        names, table = stream_table(self.source.vocabulary)
+        self.losses = LossTable(self.source.keys, names, table, device)
+        self.terms = [name for name in self.objective.weights if name != TOKENS]
+        self._term_sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=device)
+        self._bad = torch.zeros((), dtype=torch.float32, device=device)
+        self._objective = torch.zeros((), dtype=torch.float32, device=device)
+        self._norm = torch.zeros((), dtype=torch.float32, device=device)
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.progress.step
 
     # ---- continuing
 
     def settings(self) -> dict[str, Any]:
         """What a continued run must have in common with the one that stopped."""
-        found = {
-            "train": asdict(self.config),
-            "plans": asdict(self.source.options),
-            "mixture": {key: float(self.source.schedule.counts[i]) for i, key in enumerate(self.source.keys)},
-            "vocabulary": self.source.vocabulary.fingerprint,
-        }
-        if self.source.curriculum.tasks:
-            found["curriculum"] = dict(self.source.curriculum.tasks)
-            found["joins"] = {key: int(block) for key, block in zip(self.source.keys, self.source.schedule.joins)}
-        return {**found, "prefix_lm": True} if self.decoder.config.prefix_lm else found
+        return {"train": asdict(self.config), **self.source.settings(), **self.setup.settings}
 
-    def resume(self) -> bool:
-        """Take over the newest whole checkpoint of the run's folder; False where there is none."""
-        found = latest_checkpoint(self.checkpoints, report=self.messages.append)
+    def resume(self, *, allow_change: Sequence[str] = ()) -> bool:
+        """Take over the newest whole checkpoint of the run's folder; False where there is none.
+
+        `allow_change` names settings that may be others than in the run that is continued.
+        """
+        found = newest_checkpoint(self.checkpoints, self.world, self.messages)
         if found is None:
             return False
-        assert found.path is not None
-        if (joins := found.state["settings"].get("joins")) and self.source.curriculum.tasks:
+        if joins := found.state["settings"].get("joins"):
             # Where tasks joined in stays where it was, also if the run is to be longer now.
-            self.source.schedule = Schedule(self.source.mixture, seed=self.config.seed, joins=joins)
-        defaults = {"train": asdict(TrainConfig()), "plans": asdict(ExampleOptions())}
-        for name, old, new in differences(completed(found.state["settings"], defaults), self.settings()):
-            if name not in FREE_TO_CHANGE:
-                raise InputError(
-                    f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: "
-                    "choose another output folder, or the same settings to continue"
-                )
+            self.source.follow_joins(joins)
+        defaults = {"train": asdict(type(self.config)()), **self.source.defaults(), **self.setup.defaults}
+        self.messages += check_settings(found, self.settings(), defaults, allow_change)
         for change in changes(found.state["environment"], self._environment()):
             self.messages.append(f"{change}: the run continues, but not bit for bit")
         self.load(found)
@@ -176,43 +99,18 @@ class Trainer:
         return True
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over weights, optimizer, random states and the place in the data."""
-        masters = self.masters
-        load_module(masters.original if isinstance(masters, ShardedMasterWeights) else self.decoder, checkpoint.model)
-        with torch.no_grad():
-            for name, value in masters.named.items():
-                value.copy_(masters.part(name, checkpoint.model[name]))
-        parts = {full: masters.part(full.rpartition("|")[0], value) for full, value in checkpoint.optimizer.items()}
-        self.optimizer.load(parts)
+        """Take over weights, optimizers, random states and the place in the data."""
+        for part in self.parts:
+            part.load(checkpoint.model, checkpoint.optimizer)
         set_random_states(checkpoint.rng)
-        self.step = int(checkpoint.state["step"])
-        self.data = DataState(**checkpoint.state["data"])
+        self.progress = Progress.from_state(checkpoint.state)
 
     def save(self) -> Path:
         """Write a checkpoint beside training; all processes call it. `finish_saving` waits for it."""
-        path = self.checkpoints / f"step_{self.step:08d}"
-        state = {"data": asdict(self.data), "settings": self.settings(), "environment": self._environment()}
-        if isinstance(self.masters, ShardedMasterWeights):
-            slices, offsets = local_slices(self.masters, self.optimizer.tensors(), self.world)
-            share = Share(
-                rank=self.world.rank,
-                size=self.world.size,
-                mark=f"save-{self.world.agree(time.time_ns())}",
-                offsets=offsets,
-            )
-            parts = {"slices": slices, **({"rng": random_states()} if self.world.is_main else {})}
-            keep = self.config.keep_checkpoints
-            self.saver.save_share(self.checkpoints, parts, state, share, step=self.step, keep=keep)
-        elif self.world.is_main:
-            masters = {name: value.detach() for name, value in self.masters.named.items()}
-            checkpoint = Checkpoint(
-                model={**module_tensors(self.decoder), **masters},
-                optimizer=self.optimizer.tensors(),
-                rng=random_states(),
-                state=state,
-            )
-            self.saver.save(self.checkpoints, checkpoint, step=self.step, keep=self.config.keep_checkpoints)
-        return path
+        state = {**self.progress.to_json(), "settings": self.settings(), "environment": self._environment()}
+        keep = self.config.keep_checkpoints
+        save_parts(self.saver, self.checkpoints, self.parts, state, self.world, step=self.step, keep=keep)
+        return self.checkpoints / f"step_{self.step:08d}"
 
     def finish_saving(self) -> None:
         """Return when the last checkpoint is on disk, for all processes."""
@@ -221,28 +119,33 @@ class Trainer:
         self.world.barrier()
 
     def _environment(self) -> dict[str, Any]:
-        return environment(self.compute, compile=self.compiled, world_size=self.world.size)
+        return environment(self.compute, compile=self.setup.compiled, world_size=self.world.size)
 
     # ---- running
 
     def run(self, *, stop_after: int | None = None, on_row: Callable[[dict[str, Any]], None] | None = None) -> Path:
-        """Run to the last step, or to `stop_after`. Returns the last checkpoint's directory."""
+        """Run to the last step, or to `stop_after`. Returns the last checkpoint's directory.
+
+        Raises:
+            NonFiniteLoss: before an update that would ruin the weights.
+            Stopped: SIGTERM or SIGINT came; a checkpoint of the step that was under way is written.
+        """
         config = self.config
         last = config.steps if stop_after is None else min(stop_after, config.steps)
         reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)
         for message in self.messages:
             reporter.message(message)
+        self.messages.clear()  # a run that goes on in pieces says it once
         saved = self.step if self.step else -1
         feed = Prefetcher(self._feed(), config.prefetch)
         interval = Interval()
-        self.decoder.train()
+        signal = 0
         try:
-            with controlled_collection() as collect:
-                while self.step < last:
-                    packs, after = next(feed)
-                    self._update(packs)
-                    interval.add([pack for pack, _ in packs])
-                    self.step, self.data = self.step + 1, after
+            with controlled_collection() as collect, stop_signals() as asked:
+                while self.step < last and not self._ends_early() and not signal:
+                    batches, after = next(feed)
+                    self._update(batches, interval)
+                    self.progress = replace(self.progress, step=self.step + 1, data=after)
                     reporter.step(self.step, float(self._objective) if self._objective.device.type == "cpu" else None)
                     collect(self.step)
                     if self.step % config.log_every == 0 or self.step == last:
@@ -251,7 +154,9 @@ class Trainer:
                         interval = Interval()
                         if on_row is not None:
                             on_row(row)
-                    if self.step % config.checkpoint_every == 0 or self.step == last:
+                    best = self._validate(reporter)
+                    signal = self._agreed(asked())
+                    if best or signal or self.step % config.checkpoint_every == 0 or self.step == last:
                         self._stop_on_bad()
                         self.save()
                         saved = self.step
@@ -262,76 +167,180 @@ class Trainer:
         if saved != self.step:
             self.save()
         self.finish_saving()
-        self.masters.restore()
+        if signal:
+            raise Stopped(signal, self.step, self.checkpoints)
+        for part in self.parts:
+            part.masters.restore()
         return self.checkpoints / f"step_{self.step:08d}"
 
-    def _feed(self) -> Iterator[tuple[list[tuple[Pack, Supervised]], DataState]]:
-        """Packs of this process with their supervised positions, ready to be copied to the device."""
-        world = self.world
-        steps = self.stream.steps(
-            self.data, packs_per_step=self.config.packs_per_step, rank=world.rank, world_size=world.size
-        )
-        pinned = world.device.type == "cuda"
-        slices = OutputSlices.of(self.source.vocabulary) if self.config.output_slices else None
-        for packs, after in steps:
-            indexed = [(pack, supervised_positions(pack, slices)) for pack in packs]
-            if pinned:
-                indexed = [(pack.pin(), supervised.pin()) for pack, supervised in indexed]
-            yield indexed, after
+    def _feed(self) -> Any:
+        return self.source.steps(
+            self.progress.data, rank=self.world.rank, world_size=self.world.size,
+            pin=self.world.device.type == "cuda",
+        )  # fmt: skip
 
-    def _update(self, packs: list[tuple[Pack, Supervised]]) -> None:
-        """One step: gradients of all packs, summed over the processes, clipped, and applied if all is finite."""
+    def _agreed(self, signal: int) -> int:
+        """The signal that any process was sent, in all processes; on GPUs, which would wait, only at some steps."""
+        if self.world.size == 1:
+            return signal
+        if self.world.device.type != "cpu" and self.step % self.config.log_every:
+            return 0
+        found = torch.tensor([float(signal == one) for one in SIGNALS], device=self.world.device)
+        self.world.sum_([found])
+        return next((int(one) for one, count in zip(SIGNALS, found.tolist()) if count), 0)
+
+    def _update(self, batches: Sequence[Any], interval: Interval) -> None:
+        """One step: gradients of all batches, summed over the processes, clipped, and applied if all is finite."""
         device, config = self.world.device, self.config
-        # Filled on the device: a copy from the host would wait for all that the device has yet to do.
-        count = torch.full((), float(sum(pack.supervised for pack, _ in packs)), device=device)
-        self.world.sum_([count])
+        for part in self.parts:
+            part.set_mode(self.step)
+        counts = self._counts(batches)
         objective = torch.zeros((), dtype=torch.float32, device=device)
-        for pack, supervised in packs:
+        for batch in batches:
             with self.compute.mixed():
-                losses = pack_losses(
-                    self.decoder, pack.to(device), supervised.to(device),
-                    smoothing=config.label_smoothing, chunk=config.loss_chunk,
-                )  # fmt: skip
-            total = losses.total / count
-            total.backward()
-            self.masters.collect()
+                found = self.objective.losses(batch)
+            interval.add(found)
+            total = self._weighted(found.terms, counts)
+            if total.requires_grad:  # a batch of text alone moves nothing where the decoder is frozen
+                total.backward()
+            for part in self.parts:
+                part.masters.collect()
             objective += total.detach()
-            self.losses.add(losses)
-        grads = self.masters.gradients()
-        self.world.sum_([objective] if self.sharded else [*grads, objective])
-        norm = clip_gradients(grads, config.optim.clip, total_norm(grads, self.world) if self.sharded else None)
+            self._note(found, batch)
+        self._descend(objective, config)
+
+    def _counts(self, batches: Sequence[Any]) -> dict[str, Tensor]:
+        """Term → labels () of a step over all processes, at least 1."""
+        found = {name: 0 for name in self.objective.weights}
+        for batch in batches:
+            for name, count in self.objective.counts(batch).items():
+                found[name] += count
+        # Filled on the device: a copy from the host would wait for all that the device has yet to do.
+        device = self.world.device
+        counts = torch.stack([torch.full((), float(count), device=device) for count in found.values()])
+        self.world.sum_([counts])
+        return dict(zip(found, counts.clamp(min=1).unbind()))
+
+    def _weighted(self, terms: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> Tensor:
+        """() Σ weight · sum ÷ count."""
+        parts = [
+            (terms[name] if weight == 1 else weight * terms[name]) / counts[name]
+            for name, weight in self.objective.weights.items()
+            if weight
+        ]
+        total = parts[0]
+        for one in parts[1:]:
+            total = total + one
+        return total
+
+    def _note(self, found: BatchLosses, batch: Any) -> None:
+        self.losses.add(found.tokens)
+        if self.terms:
+            counts = self.objective.counts(batch)
+            sums = torch.stack([found.terms[name].detach().double() for name in self.terms])
+            labels = torch.stack([sums.new_full((), float(counts[name])) for name in self.terms])
+            self._term_sums += torch.stack([sums, labels])
+
+    def _descend(self, objective: Tensor, config: TrainConfig) -> None:
+        """Sum gradients over the processes, clip them, and move what moves, if all is finite."""
+        device = self.world.device
+        plain, sharded = list[Tensor](), list[Tensor]()
+        for part in self.parts:
+            if part.moves(self.step):
+                (sharded if part.sharded else plain).extend(part.gradients(self.step))
+        self.world.sum_([*plain, objective])
+        norm = None
+        if sharded:
+            norm = total_norm(sharded, self.world)
+            if plain:
+                norm = (norm.square() + torch.nn.utils.get_total_norm(plain).square()).sqrt()
+        if moving := [*plain, *sharded]:
+            norm = clip_gradients(moving, config.optim.clip, norm)
+        else:  # every part begins later
+            norm = torch.zeros((), device=device)
         self._bad = torch.maximum(self._bad, 1.0 - torch.isfinite(norm + objective).float())
         self._objective, self._norm = objective, norm
         if device.type == "cpu":
             self._stop_on_bad(self.step + 1)
-        factor = rate(self.step, steps=config.steps, config=config.optim)
-        self.optimizer.step(factor, skip=None if device.type == "cpu" else self._bad)
-        self.masters.publish()
-        self.masters.zero_grad()
+        for part in self.parts:
+            part.descend(
+                self.step, steps=config.steps, optim=config.optim, skip=None if device.type == "cpu" else self._bad
+            )
 
     def _stop_on_bad(self, step: int | None = None) -> None:
         """Raise where a step was not finite. On a GPU only logged steps ask; until then nothing is updated."""
         if not float(self._bad):
             return
         place = f"at step {step}" if step else f"within the {self.config.log_every} steps before step {self.step + 1}"
+        rates = ", ".join(f"{group.peak:g}" for part in self.parts for group in part.groups)
         raise NonFiniteLoss(
             f"loss {float(self._objective)} with gradient norm {float(self._norm)} {place}; the weights were not "
             f"updated with it and the last checkpoint under {self.checkpoints} is good: lower "
-            f"optim.learning_rate ({self.config.optim.learning_rate}), or use train.precision=fp32"
+            f"optim.learning_rate ({rates}), or use train.precision=fp32"
         )
+
+    # ---- validation
+
+    def _ends_early(self) -> bool:
+        return bool(self.config.patience) and self.progress.worse >= self.config.patience
+
+    def _validate(self, reporter: Reporter) -> bool:
+        """Validate where the configuration says so; True where this is the best so far."""
+        every = self.config.eval_every
+        if not every or self.setup.held_out is None or (self.step % every and self.step != self.config.steps):
+            return False
+        figures = self.validate()
+        self.progress = self.progress.validated(figures["loss"])
+        best = self.progress.best_step == self.step
+        reporter.validation({"step": self.step, **figures, "best_step": self.progress.best_step})
+        if self._ends_early():
+            reporter.message(
+                f"ends at step {self.step}: no validation was better than that of step {self.progress.best_step} "
+                f"{self.progress.worse} times in a row (train.patience)"
+            )
+        return best
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, Any]:
+        """Losses of the held-out batches over all processes: {"loss", "loss_by_task", "loss_by_stream", …}."""
+        assert self.setup.held_out is not None
+        names, table = stream_table(self.source.vocabulary)
+        losses = LossTable(self.setup.held_out.keys, names, table, self.world.device)
+        sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=self.world.device)
+        for part in self.parts:
+            part.module.eval()
+        random = torch.get_rng_state()
+        for batch in self.setup.held_out.batches:
+            with self.compute.mixed():
+                found = self.objective.losses(batch)
+            losses.add(found.tokens)
+            counts = self.objective.counts(batch)
+            for place, name in enumerate(self.terms):
+                sums[0, place] += found.terms[name].double()
+                sums[1, place] += counts[name]
+        torch.set_rng_state(random)
+        for part in self.parts:
+            part.forget_mode()
+        self.world.sum_([losses.sums, sums])
+        figures = losses.read()
+        terms = {f"{name}_loss": float(total / count) for name, (total, count) in zip(self.terms, sums.T) if count}
+        return {"loss": _mean(figures), "loss_by_task": figures["task"], "loss_by_stream": figures["stream"], **terms}
+
+    # ---- figures
 
     def _row(self, interval: Interval) -> dict[str, Any]:
         """The figures of the interval, over all processes."""
         sizes = [interval.used, interval.positions, interval.supervised]
         counters = torch.tensor(sizes, dtype=torch.float64, device=self.world.device)
-        self.world.sum_([self.losses.sums, counters])
+        self.world.sum_([self.losses.sums, counters, self._term_sums])
         self._stop_on_bad()
         used, positions, supervised = counters.tolist()
-        table = self.losses.read()
+        table, terms = self.losses.read(), self._term_sums.T.tolist()
         self.losses.reset()
+        self._term_sums.zero_()
         seconds = time.monotonic() - interval.started
         tokens = sum(table["task_tokens"].values())
-        mean = sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / tokens
+        mean = _mean(table)
         assert math.isfinite(mean)
         return {
             "step": self.step,
@@ -339,17 +348,29 @@ class Trainer:
             "objective": float(self._objective),
             "loss_by_task": table["task"],
             "loss_by_stream": table["stream"],
-            "task_share": {name: count / tokens for name, count in table["task_tokens"].items()},
-            "learning_rate": self.config.optim.learning_rate
-            * rate(self.step - 1, steps=self.config.steps, config=self.config.optim),
+            **{f"{name}_loss": total / count if count else 0.0 for name, (total, count) in zip(self.terms, terms)},
+            "task_share": {name: count / max(tokens, 1) for name, count in table["task_tokens"].items()},
+            "learning_rate": self._learning_rate(),
             "gradient_norm": float(self._norm),
             "tokens": int(used),
             "supervised_tokens": int(supervised),
             "padding_share": 1.0 - used / positions,
-            "dropped_share": self.stream.dropped_share,
+            "dropped_share": self.source.dropped_share,
             "seconds": seconds,
             "tokens_per_second": used / max(seconds, 1e-9),
         }
+
+    def _learning_rate(self) -> float | dict[str, float]:
+        """Of the step just done: one number for a decoder alone, else one for each group."""
+        factor = rate(self.step - 1, steps=self.config.steps, config=self.config.optim)
+        found = {group.name: group.peak * factor for part in self.parts for group in part.groups}
+        return found[""] if list(found) == [""] else found
+
+
+def _mean(table: Mapping[str, Mapping[str, float]]) -> float:
+    """Mean loss of all tokens of a `LossTable`; 0 where there was none."""
+    tokens = sum(table["task_tokens"].values())
+    return sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / max(tokens, 1)
 
 
 class Interval:
@@ -359,8 +380,8 @@ class Interval:
         self.started = time.monotonic()
         self.used = self.positions = self.supervised = 0
 
-    def add(self, packs: Sequence[Pack]) -> None:
-        """Count the packs of one step."""
-        self.used += sum(pack.used for pack in packs)
-        self.positions += sum(pack.size for pack in packs)
-        self.supervised += sum(pack.supervised for pack in packs)
+    def add(self, found: BatchLosses) -> None:
+        """Count a batch."""
+        self.used += found.used
+        self.positions += found.positions
+        self.supervised += found.supervised

@@ -16,7 +16,7 @@ from rich.console import Console
 from unitok_tokenizers.files import atomic_write_bytes
 from unitok_tokenizers.progress import Watch, advance, heard
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, VALIDATION_FILE = "metrics.jsonl", "validation.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -54,8 +54,10 @@ class Reporter:
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(self.path) if row["step"] <= start] if start else []
-        atomic_write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        for path in (self.path, self.path.with_name(VALIDATION_FILE)):
+            kept = [row for row in read_metrics(path) if row["step"] <= start] if start else []
+            if kept or path.exists() or path == self.path:
+                atomic_write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
@@ -84,6 +86,19 @@ class Reporter:
             for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
                 self._board.add_scalar(name, value, row["step"])
         self.message(f"step {row['step']}/{self.steps} {self._figures(row)}")
+
+    def validation(self, row: Mapping[str, Any]) -> None:
+        """Write the figures of a validation."""
+        if not self.active:
+            return
+        with open(self.path.with_name(VALIDATION_FILE), "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        if self._board is not None:
+            for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
+                self._board.add_scalar(f"validation/{name}", value, row["step"])
+        tasks = " ".join(f"{name} {value:.2f}" for name, value in row["loss_by_task"].items())
+        best = "the best so far" if row["best_step"] == row["step"] else f"best: step {row['best_step']}"
+        self.message(f"step {row['step']}/{self.steps} validation loss {row['loss']:.3f} ({tasks}), {best}")
 
     @staticmethod
     def _figures(row: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ from unitok_tokenizers.errors import InputError
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 OPTIMIZERS = ("adamw", "muon")
+FUSED = ("cpu", "cuda")
+"""Devices whose fused AdamW torch has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +189,9 @@ class Optimizer:
         groups = [group for group in groups if group["params"]]
         self.parts: list[tuple[torch.optim.Optimizer, float]] = []
         if groups:  # an adapter may be one matrix
+            fused = all(value.device.type in FUSED for value in self.named.values())
             adamw = torch.optim.AdamW(
-                groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+                groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=fused
             )
             self.parts.append((adamw, config.learning_rate))
         if by_muon:

@@ -51,7 +51,7 @@ from unitok_training.model_defaults import learned_limits, learned_texts, voice_
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
-from unitok_training.trainer.loop import train
+from unitok_training.trainer.decoder import train
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder

@@ -1,0 +1,124 @@
+"""Cross-entropy of the answers to recordings that stand as vectors in a pack, and CTC on the encoder's frames.
+
+B recordings, N vectors, T packed positions, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unitok.decoder.model import Decoder
+from unitok.frontends.base import LatentFrontEnd, Latents
+from unitok_tokenizers.encoders.base import Inputs
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_training.data.batch import collate
+from unitok_training.data.documents import Document
+from unitok_training.data.latent_examples import LatentDocument, with_vectors
+from unitok_training.objectives.base import TOKENS, BatchLosses
+from unitok_training.objectives.token_loss import supervised_losses
+
+CTC = "ctc"
+"""The term of the encoder's CTC losses."""
+ROUND = 64
+"""Packs are filled up to a multiple of this, so that shapes repeat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBatch:
+    """The documents of a pack with the recordings that they hear, on the host."""
+
+    documents: list[LatentDocument]
+    """Documents; how many vectors each holds is known when its recordings are encoded."""
+    inputs: list[Inputs]
+    """What the encoder takes of the recordings, in the documents' order."""
+    labels: list[Tensor]
+    """CTC labels of the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentObjective:
+    """See `Objective`."""
+
+    front_end: LatentFrontEnd
+    """Encoder and adapter."""
+    decoder: Decoder
+    """What answers."""
+    vocabulary: Vocabulary
+    """Its ids."""
+    ctc_weight: float
+    """Weight of the CTC loss, where the encoder has such a head."""
+    capacity: int = 0
+    """Positions that every pack is filled up to, for one shape of all; 0 for as few as its documents allow."""
+    cells: int = 0
+    """Sequences that a pack has room for, for one shape of all; 0 for as few as its documents are."""
+    smoothing: float = 0.0
+    """Probability spread over the whole vocabulary."""
+    chunk: int = 0
+    """Supervised positions whose logits are held at once; 0 for as many as fit."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Tokens and CTC."""
+        return {TOKENS: 1.0, CTC: self.ctc_weight}
+
+    def counts(self, batch: LatentBatch) -> Mapping[str, int]:
+        """Labels of tokens and of CTC."""
+        tokens = sum(int(np.count_nonzero(one.loss_weight[1:] > 0)) for one in batch.documents)
+        said = sum(len(one) for one in batch.labels) if self.front_end.encoder.labels else 0
+        return {TOKENS: tokens, CTC: said}
+
+    def losses(self, batch: LatentBatch) -> BatchLosses:
+        """Encode the recordings, lay the documents around their vectors, forward the pack."""
+        device = self.decoder.embedding.device
+        inputs = [tuple(part.to(device, non_blocking=True) for part in one) for one in batch.inputs]
+        documents: list[Document] = list(batch.documents)
+        latents = self.front_end(inputs) if inputs else None
+        if latents is not None:
+            lengths = iter(latents.lengths)
+            documents = [
+                with_vectors(one, [next(lengths) for _ in one.heard], self.vocabulary) if one.heard else one
+                for one in batch.documents
+            ]
+        used = sum(len(one.ids) for one in documents)
+        capacity = self.capacity or -(-used // ROUND) * ROUND
+        laid = collate(documents, capacity=capacity, pad=self.vocabulary.pad, cells=self.cells or None)
+        holes = None if latents is None else (laid.ids == self.vocabulary.control("<lat>")).nonzero()[:, 0]
+        pack = laid.to(device)
+        hidden = self.decoder(
+            pack.ids, pack.positions, pack.sequences, pack.max_seqlen,
+            prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
+            vectors=None if latents is None else latents.vectors,
+            vector_index=None if holes is None else holes.to(device),
+        )  # fmt: skip
+        losses = supervised_losses(
+            hidden, self.decoder.head_weight, labels=pack.labels, loss_weight=pack.loss_weight,
+            task_ids=pack.task_ids, smoothing=self.smoothing, chunk=self.chunk,
+        )  # fmt: skip
+        return BatchLosses(
+            terms={TOKENS: losses.total, CTC: ctc_loss(latents, batch.labels, device)},
+            tokens=losses, used=used, positions=pack.size, supervised=pack.supervised,
+        )  # fmt: skip
+
+
+def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> Tensor:
+    """() sum over a batch of the CTC losses (Graves et al. 2006) of an encoder with such a head."""
+    loss = torch.zeros((), device=device)
+    for group in () if latents is None else latents.groups:
+        chosen = [labels[place] for place in group.places]
+        if group.frames.ctc is None or not sum(map(len, chosen)):
+            continue
+        loss = loss + functional.ctc_loss(
+            group.frames.ctc.float().transpose(0, 1),
+            torch.cat(chosen).to(device),
+            group.frames.lengths,
+            torch.tensor([len(one) for one in chosen], device=device),
+            reduction="sum",
+            zero_infinity=True,  # more pieces than frames: nothing to learn from
+        )
+    return loss

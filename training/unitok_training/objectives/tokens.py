@@ -1,0 +1,60 @@
+"""Cross-entropy of the tokens of packs: the objective of a decoder that learns from token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from unitok.decoder.model import Decoder
+from unitok_training.data.batch import Pack
+from unitok_training.objectives.base import TOKENS, BatchLosses
+from unitok_training.objectives.pack_losses import Supervised, pack_losses
+
+
+class TokenBatch(NamedTuple):
+    """A pack and where its labels are."""
+
+    pack: Pack
+    """The documents."""
+    supervised: Supervised
+    """Its positions with a label."""
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same on a device, copied without waiting where the memory is pinned."""
+        return TokenBatch(self.pack.to(device), self.supervised.to(device))
+
+    def pin(self) -> TokenBatch:
+        """The same in page-locked memory."""
+        return TokenBatch(self.pack.pin(), self.supervised.pin())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenObjective:
+    """See `Objective`."""
+
+    decoder: Decoder
+    """What is trained."""
+    smoothing: float = 0.0
+    """Probability spread over the whole vocabulary."""
+    chunk: int = 0
+    """Supervised positions whose logits are held at once; 0 for as many as fit."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The tokens alone."""
+        return {TOKENS: 1.0}
+
+    def counts(self, batch: TokenBatch) -> Mapping[str, int]:
+        """Labels of a pack."""
+        return {TOKENS: batch.pack.supervised}
+
+    def losses(self, batch: TokenBatch) -> BatchLosses:
+        """Forward one pack."""
+        pack, supervised = batch.to(self.decoder.embedding.device)
+        found = pack_losses(self.decoder, pack, supervised, smoothing=self.smoothing, chunk=self.chunk)
+        return BatchLosses(
+            terms={TOKENS: found.total}, tokens=found, used=pack.used, positions=pack.size, supervised=pack.supervised
+        )

@@ -1,0 +1,135 @@
+"""Train a decoder on token shards: from rows to a trainer, and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitok.decoder.model import Decoder
+from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
+from unitok_training.data.mixture import Curriculum, Mixture
+from unitok_training.objectives.tokens import TokenObjective
+from unitok_training.trainer.batches import TokenBatches
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared, settled
+from unitok_training.trainer.tuning import DecoderTuning
+
+HELD_OUT = "dev"
+"""Split that a run is validated on."""
+
+
+def token_setup(
+    config: TrainConfig,
+    decoder: Decoder,
+    source: ExampleSource,
+    world: World,
+    *,
+    tuning: DecoderTuning | None = None,
+    first_new: int | None = None,
+    held_out: ExampleSource | None = None,
+) -> Setup:
+    """Train a decoder on packs of examples.
+
+    Args:
+        config: steps, packs, precision.
+        decoder: trained in place.
+        source: examples.
+        world: processes that share the work.
+        tuning: what of the decoder moves; all of it where None.
+        first_new: first row of its tables that is new.
+        held_out: examples for validation.
+    """
+    tuning = tuning or DecoderTuning()
+    compute = resolve(world.device, config.precision)
+    torch.manual_seed(config.seed)
+    part = decoder_part("", decoder, config, tuning, first_new, compute, world)
+    trained, compiled, messages = prepared(part, config, compute)
+    batches = TokenBatches(source, config)
+    extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
+    return Setup(
+        parts=[part],
+        source=batches,
+        objective=TokenObjective(decoder=trained, smoothing=config.label_smoothing, chunk=config.loss_chunk),
+        compute=compute,
+        compiled=compiled,
+        settings={"tuning": settled(tuning, config.optim), **extra},
+        defaults={"tuning": settled(DecoderTuning(), config.optim)},
+        messages=messages,
+        held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config), config, world),
+    )
+
+
+def train(
+    config: TrainConfig,
+    decoder: Decoder,
+    shards: Shards,
+    vocabulary: Vocabulary,
+    out: Path,
+    *,
+    mixture: Mixture,
+    curriculum: Curriculum | None = None,
+    plans: ExampleOptions | None = None,
+    pieces: Sequence[str] | None = None,
+    tuning: DecoderTuning | None = None,
+    first_new: int | None = None,
+    world: World | None = None,
+    resume: bool = True,
+    allow_change: Sequence[str] = (),
+    stop_after: int | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
+
+    A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
+    step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
+    the decoder's tables that `tuning.new_embeddings` is of; `allow_change` as for `Trainer.resume`. InputError for a
+    mixture, pack size or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
+    """
+    world, out = world or World(), Path(out)
+    source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
+    source.check(config.pack_size)
+    if curriculum is not None and curriculum.tasks and not source.options.repeat:  # the same few have no order
+        source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
+    held_out = held_out_source(source, shards, pieces) if config.eval_every else None
+    decoder.to(world.device)
+    setup = token_setup(config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out)
+    trainer = Trainer(config, setup, out, world=world)
+    if resume:
+        trainer.resume(allow_change=allow_change)
+    return trainer.run(stop_after=stop_after, on_row=on_row)
+
+
+def held_out_source(source: ExampleSource, shards: Shards, pieces: Sequence[str] | None) -> ExampleSource:
+    """Examples of the held-out split, of those tasks that it can serve.
+
+    Raises:
+        InputError: it serves none.
+    """
+    options = replace(source.options, split=HELD_OUT, repeat=0)
+    kept: dict[str, float] = {}
+    for key in source.mixture.keys:
+        one = Mixture(tasks={key: source.mixture.tasks[key]})
+        try:
+            ExampleSource(shards, source.vocabulary, one, seed=source.seed, options=options, pieces=pieces)
+        except InputError:  # no rows of that split: the task is not validated
+            continue
+        kept |= one.tasks
+    if not kept:
+        raise InputError(
+            f"train.eval_every is set, but no row of split {HELD_OUT!r} serves a task of the mixture; prepare shards "
+            "with such rows, or leave train.eval_every out"
+        )
+    return ExampleSource(
+        shards, source.vocabulary, Mixture(tasks=kept), seed=source.seed, options=options, pieces=pieces
+    )

@@ -1,0 +1,111 @@
+"""The loop of every network that is small enough for one device: steps down a loss, and nothing else.
+
+`Trainer` draws from streams, resumes and shares its work among processes; here whoever calls makes the batch of a step
+and its loss. Device, optimizer, clipping, the course of the learning rate, progress and what is not a number are the
+same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from unitok_tokenizers.compute import Compute
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.progress import advance
+from unitok_training.trainer.optimizer import (
+    MuonParams,
+    OptimConfig,
+    Optimizer,
+    clip_gradients,
+    embedding_names,
+    rate,
+)
+
+READ_EVERY = 20
+"""Steps after which a loss is read from a GPU: reading waits for all that it has yet to do."""
+
+
+def fit_network(
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    optim: OptimConfig,
+    compute: Compute,
+    moving: Iterable[nn.Parameter] | None = None,
+    quicker: Iterable[nn.Parameter] = (),
+    times: float = 1.0,
+    shown: str = "",
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train `network` in place, on the device of `compute`; returns the loss of every step.
+
+    Args:
+        network: moved to the device, where it stays.
+        loss: step 0 … steps - 1 → loss () of its batch; it uses `compute.mixed()` itself, around what may be mixed.
+        steps: updates.
+        optim: how weights move.
+        compute: device and precision.
+        moving: what of the network moves; all of it where None.
+        quicker: what moves as well, `times` as fast: new parts beside a network that has learned already.
+        times: see `quicker`.
+        shown: what a step is called where progress is shown here; empty where `progress` shows it.
+        progress: called with (steps done, loss).
+
+    Raises:
+        InputError: a loss that is not a number; the weights were not updated with it.
+    """
+    network.to(compute.device)
+    optimizers = _optimizers(network, moving, list(quicker), times, optim, compute)
+    values = [value for optimizer in optimizers for value in optimizer.named.values()]
+    waits = compute.device.type == "cuda"  # elsewhere a loss is at hand, or a step cannot be skipped on the device
+    bad = torch.zeros((), dtype=torch.float32, device=compute.device)
+    losses: list[Tensor] = []
+    for step in range(steps):
+        found = loss(step)
+        for value in values:
+            value.grad = None
+        found.backward()  # type: ignore[no-untyped-call]
+        losses.append(found.detach())
+        bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1]).float())
+        read = not waits or (step + 1) % READ_EVERY == 0 or step + 1 == steps
+        if read and float(bad):
+            raise InputError(
+                f"loss {float(losses[-1])} at step {step + 1}{' of the ' + shown if shown else ''}; lower the learning "
+                f"rate ({optim.learning_rate})"
+            )
+        clip_gradients([value.grad for value in values if value.grad is not None], optim.clip)
+        factor = rate(step, steps=steps, config=optim)
+        for optimizer in optimizers:
+            optimizer.step(factor, skip=bad if waits else None)
+        if read and shown:
+            advance(shown, step + 1, steps, float(losses[-1]))
+        if read and progress is not None:
+            progress(step + 1, float(losses[-1]))
+    for value in values:
+        value.grad = None
+    return torch.stack(losses).tolist() if losses else []
+
+
+def _optimizers(
+    network: nn.Module,
+    moving: Iterable[nn.Parameter] | None,
+    quicker: list[nn.Parameter],
+    times: float,
+    optim: OptimConfig,
+    compute: Compute,
+) -> list[Optimizer]:
+    named = dict(network.named_parameters())
+    if moving is not None:
+        chosen = list(moving)
+        names = {id(value): name for name, value in named.items()}
+        named = {names.get(id(value), f"beside.{place}"): value for place, value in enumerate(chosen)}
+    matrices, tables = MuonParams(compute.products), embedding_names(network)
+    groups: list[tuple[Mapping[str, nn.Parameter], OptimConfig]] = [(named, optim)]
+    rates = {name: getattr(optim, name) * times for name in ("learning_rate", "matrix_learning_rate")}
+    groups.append(({f"added.{place}": value for place, value in enumerate(quicker)}, replace(optim, **rates)))
+    return [Optimizer(group, config, matrices, embeddings=tables) for group, config in groups if group]

@@ -1,0 +1,256 @@
+"""The parts of a model while they are trained: what of each moves, its master weights, its optimizers.
+
+A decoder alone is one part without a name; a latent model has three. The rows of a decoder's tables may be tuned apart
+from its blocks, and new rows apart from old ones: each such group has an optimizer of its own, over views of the same
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from unitok.decoder.lora import LoraConfig, add_lora, updates
+from unitok.decoder.model import Decoder
+from unitok_tokenizers.compute import Compute
+from unitok_tokenizers.errors import InputError
+from unitok_training.checkpoint.state import load_module, module_tensors
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, shard_decoder
+from unitok_training.trainer.optimizer import MasterWeights, MuonParams, OptimConfig, Optimizer, embedding_names, rate
+from unitok_training.trainer.tuning import DecoderTuning, PartTuning
+
+TABLES = ("embedding", "head")
+"""Parameters of a decoder whose rows are ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTuning:
+    """How the rows of a decoder's tables are tuned apart from its blocks."""
+
+    old: PartTuning
+    """Rows before `first_new`."""
+    new: PartTuning
+    """Rows from `first_new` on."""
+    first_new: int
+    """First of the new rows."""
+
+    @staticmethod
+    def of(tuning: DecoderTuning, first_new: int | None, rows: int) -> RowTuning | None:
+        """Of a recipe; None where all rows are tuned as the blocks are. InputError where there are no new rows."""
+        decoder = tuning.decoder
+        plain = decoder if decoder.full else PartTuning(full=False)
+        old = tuning.embeddings or plain
+        new = tuning.new_embeddings or old
+        if old == new == plain:
+            return None
+        if tuning.new_embeddings is not None and (first_new is None or first_new >= rows):
+            raise InputError(
+                "tuning.new_embeddings: this start has no new rows; leave it out, or start from an imported model or "
+                "one whose streams and languages the shards add to"
+            )
+        return RowTuning(old=old, new=new, first_new=rows if first_new is None else first_new)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that share a learning rate and a start."""
+
+    name: str
+    """For reports."""
+    tuning: PartTuning
+    """How fast, from which step on."""
+    peak: float
+    """Peak learning rate."""
+    named: Mapping[str, nn.Parameter]
+    """What the optimizer moves: master weights, or views of rows of them."""
+    optimizer: Optimizer
+    """What moves it."""
+
+    def moves(self, step: int) -> bool:
+        """Whether it moves in the step of this number."""
+        return step >= self.tuning.start_step
+
+
+def tune(module: nn.Module, tuning: PartTuning, rows: RowTuning | None = None) -> dict[str, nn.Parameter]:
+    """Set what moves in a part; returns it by name. Updates that are there already are kept."""
+    if tuning.lora_rank and not updates(module):
+        add_lora(module, LoraConfig(rank=tuning.lora_rank, alpha=tuning.lora_alpha))
+    factors = {id(value) for one in updates(module).values() for value in one.parameters()}
+    for name, value in module.named_parameters():
+        if rows is not None and name in TABLES:
+            value.requires_grad_(not (rows.old.frozen and rows.new.frozen))
+        else:
+            value.requires_grad_(tuning.full or (id(value) in factors and not tuning.frozen))
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+class Part:
+    """One module of a model in training.
+
+    Args:
+        name: stands before the names of its tensors in checkpoints; empty for a decoder alone, whose checkpoints hold
+            all of its tensors, while those of a named part hold what moves.
+        module: what is trained, on the world's device.
+        tuning: what of it moves.
+        optim: its optimizers; the learning rate is the tuning's.
+        compute: precision of weights and products.
+        world: processes that share the work; weights become those of the first.
+        rows: how its tables' rows are tuned apart from it.
+        shard: split weights, gradients and optimizer state over the processes (a decoder's).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        tuning: PartTuning,
+        optim: OptimConfig,
+        compute: Compute,
+        world: World,
+        *,
+        rows: RowTuning | None = None,
+        shard: bool = False,
+    ) -> None:
+        self.name, self.module, self.tuning, self.rows, self.world = name, module, tuning, rows, world
+        self.moving = tune(module, tuning, rows)
+        world.broadcast_([parameter.data for parameter in module.parameters()])
+        self.masters: MasterWeights
+        self.sharded = shard and world.size > 1
+        matrices = MuonParams(compute.products)
+        if self.sharded:
+            assert isinstance(module, Decoder), "decoders are sharded"
+            if rows is not None and rows.old != rows.new:
+                raise InputError(
+                    "tuning.new_embeddings: rows of a sharded table are not tuned apart; set train.shard=false"
+                )
+            self.module = sharded = shard_decoder(module, compute, world)
+            self.masters = split = ShardedMasterWeights(sharded, module, world)
+            matrices = SplitMuonParams(split, world, compute.products)
+        else:
+            self.masters = MasterWeights(module, compute.weights)
+        self.groups = self._groups(optim, matrices)
+        self._mode: bool | None = None
+
+    # ---- what moves
+
+    def _groups(self, optim: OptimConfig, matrices: MuonParams) -> list[Group]:
+        tables, rows = {}, self.rows
+        if rows is not None:
+            tables = {name: value for name, value in self.masters.named.items() if name in TABLES}
+        plain = {name: value for name, value in self.masters.named.items() if name not in tables}
+        groups = [("decoder" if rows is not None else self.name, self.tuning, plain)]
+        if rows is not None and rows.old == rows.new:
+            groups.append(("embeddings", rows.old, tables))
+        elif rows is not None:
+            at = rows.first_new
+            for name, tuning, part, mark in (
+                ("embeddings", rows.old, slice(None, at), f"[:{at}]"),
+                ("new_embeddings", rows.new, slice(at, None), f"[{at}:]"),
+            ):
+                views = {f"{table}{mark}": nn.Parameter(value.data[part]) for table, value in tables.items()}
+                groups.append((name, tuning, views))
+        names, found = embedding_names(self.module), []
+        for name, tuning, named in groups:
+            if tuning.frozen or not named:
+                continue
+            peak = optim.learning_rate if tuning.learning_rate is None else tuning.learning_rate
+            optimizer = Optimizer(named, replace(optim, learning_rate=peak), matrices, embeddings=names)
+            found.append(Group(name=name, tuning=tuning, peak=peak, named=named, optimizer=optimizer))
+        return found
+
+    def moves(self, step: int) -> bool:
+        """Whether anything of it moves in the step of this number."""
+        return any(group.moves(step) for group in self.groups)
+
+    def set_mode(self, step: int) -> None:
+        """A part moves from its start on; before, and where frozen, it is neither dropped out nor differentiated."""
+        moves = self.moves(step)
+        if moves == self._mode:
+            return
+        self._mode = moves
+        self.module.train(moves and (self.tuning.full or self.rows is not None))
+        for value in self.masters.module.values():
+            value.requires_grad_(moves)
+
+    def forget_mode(self) -> None:
+        """Somebody else has set the module's mode: the next step sets it again."""
+        self._mode = None
+
+    def gradients(self, step: int) -> list[Tensor]:
+        """Gradient of all that moves in a step, zeros where it reached nothing: all processes have the same list."""
+        whole = {id(value): value for value in self.masters.named.values()}
+        self.masters.gradients()
+        found = []
+        for group in self.groups:
+            for name, value in group.named.items():
+                if id(value) not in whole:  # a view of rows: its gradient is one of theirs
+                    table = self.masters.named[name.partition("[")[0]]
+                    assert table.grad is not None and self.rows is not None
+                    at = self.rows.first_new
+                    value.grad = table.grad[:at] if name.endswith(f"[:{at}]") else table.grad[at:]
+                if group.moves(step):
+                    assert value.grad is not None
+                    found.append(value.grad)
+        return found
+
+    def descend(self, step: int, *, steps: int, optim: OptimConfig, skip: Tensor | None = None) -> None:
+        """Move what moves in a step; not at all where `skip` () is 1 on the device. Gradients are dropped."""
+        for group in self.groups:
+            begun = step - group.tuning.start_step
+            if begun >= 0:  # a late part warms up from its own first step
+                warm = min(1.0, (begun + 1) / max(optim.warmup_steps, 1))
+                group.optimizer.step(min(warm, rate(step, steps=steps, config=optim)), skip=skip)
+        self.masters.publish()
+        self.masters.zero_grad()
+        for group in self.groups:
+            group.optimizer.zero_grad()
+
+    # ---- checkpoints
+
+    def key(self, name: str) -> str:
+        """Name of one of its tensors in a checkpoint."""
+        return f"{self.name}|{name}" if self.name else name
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What of its weights a checkpoint keeps, under the checkpoint's names."""
+        whole = {} if self.name else module_tensors(self.module)
+        masters = {name: value.detach() for name, value in self.masters.named.items()}
+        return {self.key(name): value for name, value in {**whole, **masters}.items()}
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """State of its optimizers under the checkpoint's names."""
+        found: dict[str, Tensor] = {}
+        for group in self.groups:
+            found.update({self.key(name): value for name, value in group.optimizer.tensors().items()})
+        return found
+
+    @torch.no_grad()
+    def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Take over what a checkpoint holds of it, under the checkpoint's names. InputError where it does not fit."""
+        masters = self.masters
+        if not self.name:
+            load_module(masters.original if isinstance(masters, ShardedMasterWeights) else self.module, model)
+        for name, value in masters.named.items():
+            value.copy_(masters.part(name, model[self.key(name)]))
+        prefix = self.key("")
+        own = {full.removeprefix(prefix): value for full, value in optimizer.items() if full.startswith(prefix)}
+        for group in self.groups:
+            state = {
+                full: masters.part(full.rpartition("|")[0], value) if self.sharded else value
+                for full, value in own.items()
+                if full.rpartition("|")[0] in group.named
+            }
+            group.optimizer.load(state)
+        known = {name for group in self.groups for name in group.named}
+        if lost := [full for full in own if full.rpartition("|")[0] not in known]:
+            raise InputError(f"optimizer state {lost[0]!r} fits no parameter of the model")
+        masters.publish()
+
+
+def all_moving(parts: Sequence[Part]) -> dict[str, dict[str, nn.Parameter]]:
+    """Part → what of it moves, by name."""
+    return {part.name or "decoder": part.moving for part in parts}

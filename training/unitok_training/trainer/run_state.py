@@ -1,0 +1,141 @@
+"""What a run writes down to go on from: checkpoints of its parts, and which one is continued.
+
+All processes take the checkpoint that the first one names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unitok_tokenizers.errors import InputError
+from unitok_training.checkpoint.background import BackgroundSaver
+from unitok_training.checkpoint.shard_files import Share
+from unitok_training.checkpoint.state import Checkpoint, latest_checkpoint, random_states, read_checkpoint
+from unitok_training.data.packing import DataState
+from unitok_training.trainer.config import FREE_TO_CHANGE, completed, differences
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.fsdp import ShardedMasterWeights, local_slices
+from unitok_training.trainer.parts import Part
+
+NONE_FOUND, NONE_WHOLE = -1, -2
+"""What the first process tells the others where there is no checkpoint, or none that can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    """Updates done."""
+    data: DataState = DataState()
+    """Where the stream of batches stands."""
+    best_step: int = 0
+    """Step of the best validation; 0 before the first."""
+    best_loss: float | None = None
+    """Its loss."""
+    worse: int = 0
+    """Validations since then."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `state.json` holds of it; the step stands there anyway."""
+        found: dict[str, Any] = {"data": asdict(self.data)}
+        if self.best_loss is not None:
+            found["best"] = {"step": self.best_step, "loss": self.best_loss, "worse": self.worse}
+        return found
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> Progress:
+        """The inverse of `to_json`."""
+        found = Progress(step=int(state["step"]), data=DataState(**state["data"]))
+        if (best := state.get("best")) is None:
+            return found
+        return replace(found, best_step=best["step"], best_loss=best["loss"], worse=best["worse"])
+
+    def validated(self, loss: float) -> Progress:
+        """After a validation of this loss."""
+        if self.best_loss is None or loss < self.best_loss:
+            return replace(self, best_step=self.step, best_loss=loss, worse=0)
+        return replace(self, worse=self.worse + 1)
+
+
+def newest_checkpoint(folder: Path, world: World, messages: list[str]) -> Checkpoint | None:
+    """The newest whole checkpoint, in all processes the one that the first has found; None where there is none."""
+    found, problem = None, None
+    if world.is_main:
+        try:
+            found = latest_checkpoint(folder, report=messages.append)
+        except InputError as error:
+            problem = error
+    step = NONE_WHOLE if problem is not None else NONE_FOUND if found is None else int(found.state["step"])
+    step = world.agree(step)
+    if problem is not None:
+        raise problem
+    if step == NONE_WHOLE:
+        raise InputError(f"the first process can read no checkpoint in {folder}; see what it says")
+    if step == NONE_FOUND or world.is_main:
+        return found
+    return read_checkpoint(folder / f"step_{step:08d}")
+
+
+def check_settings(
+    found: Checkpoint, settings: Mapping[str, Any], defaults: Mapping[str, Any], allowed: Sequence[str]
+) -> list[str]:
+    """What to say of settings that differ from those of the run that is continued.
+
+    `allowed` names dotted keys that may differ, or their beginnings. InputError where another one does.
+    """
+    said = []
+    for name, old, new in differences(completed(found.state["settings"], dict(defaults)), dict(settings)):
+        if name in FREE_TO_CHANGE:
+            continue
+        if any(name == key or name.startswith(f"{key}.") for key in allowed):
+            said.append(f"{name} was {old!r} and is {new!r} from here on")
+            continue
+        raise InputError(
+            f"{found.path} was trained with {name} = {old!r} and this run has {new!r}: choose another output folder, "
+            f"or the same settings to continue (--allow-change {name} continues with the new one)"
+        )
+    return said
+
+
+def save_parts(
+    saver: BackgroundSaver, folder: Path, parts: Sequence[Part], state: Mapping[str, Any], world: World, *,
+    step: int, keep: int,
+) -> None:  # fmt: skip
+    """Have a checkpoint written beside training; all processes call it. The saver's `wait` waits for it."""
+    if any(part.sharded for part in parts):
+        slices, offsets = _slices(parts, world)
+        mark = f"save-{world.agree(time.time_ns())}"
+        share = Share(rank=world.rank, size=world.size, mark=mark, offsets=offsets)
+        tensors = {"slices": slices, **({"rng": random_states()} if world.is_main else {})}
+        saver.save_share(folder, tensors, state, share, step=step, keep=keep)
+    elif world.is_main:
+        model, optimizer = dict[str, Tensor](), dict[str, Tensor]()
+        for part in parts:
+            model |= part.tensors()
+            optimizer |= part.optimizer_tensors()
+        checkpoint = Checkpoint(model=model, optimizer=optimizer, rng=random_states(), state=state)
+        saver.save(folder, checkpoint, step=step, keep=keep)
+
+
+def _slices(parts: Sequence[Part], world: World) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """(what this process saves, where each tensor begins in the whole one); whole tensors are the first one's."""
+    slices, offsets = dict[str, Tensor](), dict[str, list[int]]()
+    for part in parts:
+        if isinstance(part.masters, ShardedMasterWeights):
+            state = {name: value for group in part.groups for name, value in group.optimizer.tensors().items()}
+            own, places = local_slices(part.masters, state, world)
+            for full, value in own.items():
+                kind, _, name = full.partition("|")
+                slices[f"{kind}|{part.key(name)}"], offsets[f"{kind}|{part.key(name)}"] = value, places[full]
+        elif world.is_main:
+            for kind, tensors in (("model", part.tensors()), ("optimizer", part.optimizer_tensors())):
+                for name, value in tensors.items():
+                    slices[f"{kind}|{name}"], offsets[f"{kind}|{name}"] = value, [0] * value.ndim
+    return slices, offsets

@@ -1,0 +1,101 @@
+"""What a trainer needs: parts, a source of batches, an objective; and what setups of all kinds have in common."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from unitok.decoder.model import Decoder
+from unitok_tokenizers.compute import Compute
+from unitok_training.data.packing import DataState
+from unitok_training.objectives.base import Objective
+from unitok_training.trainer.batches import BatchSource
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.distributed import World
+from unitok_training.trainer.optimizer import OptimConfig
+from unitok_training.trainer.parts import Part, RowTuning
+from unitok_training.trainer.tuning import DecoderTuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What a run is validated on."""
+
+    keys: Sequence[str]
+    """Keys of the mixture that held-out rows can serve."""
+    batches: Sequence[Any]
+    """This process's share of the batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is trained, on what, towards what."""
+
+    parts: Sequence[Part]
+    """The parts of the model."""
+    source: BatchSource[Any]
+    """Where batches come from."""
+    objective: Objective[Any]
+    """What is minimized."""
+    compute: Compute
+    """Device and precision."""
+    compiled: bool = False
+    """Whether the decoder's blocks are compiled."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What a continued run must have in common with this one, beside the configuration and the source's."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What these settings were before a version could say them."""
+    messages: Sequence[str] = ()
+    """What to tell before training."""
+    held_out: HeldOut | None = None
+    """What it is validated on; None for no validation."""
+
+
+def decoder_part(
+    name: str,
+    decoder: Decoder,
+    config: TrainConfig,
+    tuning: DecoderTuning,
+    first_new: int | None,
+    compute: Compute,
+    world: World,
+) -> Part:
+    """A decoder as a part, its blocks recomputed as the configuration says."""
+    rows = RowTuning.of(tuning, first_new, decoder.config.vocab_size)
+    decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
+    return Part(name, decoder, tuning.decoder, config.optim, compute, world, rows=rows, shard=config.shard)
+
+
+def prepared(part: Part, config: TrainConfig, compute: Compute) -> tuple[Decoder, bool, list[str]]:
+    """(the decoder of a part, compiled as the configuration says; whether its blocks are; what to tell)."""
+    decoder = part.module
+    assert isinstance(decoder, Decoder)
+    if config.compile and compute.compiles:
+        decoder.compile_blocks()
+        return decoder, True, []
+    told = ["train.compile has no effect: no C++ compiler found (g++, clang++ or $CXX)"] if config.compile else []
+    return decoder, False, told
+
+
+def settled(tuning: DecoderTuning, optim: OptimConfig) -> dict[str, Any]:
+    """A tuning as JSON, learning rates that it leaves to the optimizer filled in."""
+
+    def filled(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if part is None:
+            return None
+        return {**part, "learning_rate": part["learning_rate"] or optim.learning_rate}
+
+    values = asdict(tuning)
+    return {item.name: filled(values[item.name]) for item in fields(tuning)}
+
+
+def held_out_batches(source: BatchSource[Any] | None, config: TrainConfig, world: World) -> HeldOut | None:
+    """This process's share of the batches of a validation: as many in every process."""
+    if source is None or not config.eval_every:
+        return None
+    count = -(-config.eval_batches // world.size)
+    steps = source.steps(DataState(), rank=world.rank, world_size=world.size, pin=False)
+    batches = itertools.islice(itertools.chain.from_iterable(made for made, _ in steps), count)
+    return HeldOut(keys=source.keys, batches=list(batches))
