@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from unitok_training.trainer.batches import TokenBatches
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
-from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared, settled
+from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
 from unitok_training.trainer.tuning import DecoderTuning
 
 HELD_OUT = "dev"
@@ -63,8 +63,8 @@ def token_setup(
         objective=TokenObjective(decoder=trained, smoothing=config.label_smoothing, chunk=config.loss_chunk),
         compute=compute,
         compiled=compiled,
-        settings={"tuning": settled(tuning, config.optim), **extra},
-        defaults={"tuning": settled(DecoderTuning(), config.optim)},
+        settings={"tuning": asdict(tuning), **extra},
+        defaults={"tuning": asdict(DecoderTuning())},
         messages=messages,
         held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config), config, world),
     )

@@ -6,6 +6,8 @@ torchrun --nproc-per-node 2 -m unitok train-latent latent manifest.jsonl --set t
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from unitok.decoder.model import Decoder
@@ -17,7 +19,7 @@ from unitok_training.trainer.batches import LatentBatches
 from unitok_training.trainer.config import LatentTrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.parts import Part
-from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared, settled
+from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
 from unitok_training.trainer.tuning import Tuning
 
 
@@ -56,7 +58,7 @@ def latent_setup(
         ),
         compute=compute,
         compiled=compiled,
-        settings={"tuning": settled(tuning, config.optim)},
+        settings={"tuning": asdict(tuning)},
         messages=messages,
         held_out=held_out_batches(None if held_out is None else LatentBatches(held_out, config), config, world),
     )  # fmt: skip

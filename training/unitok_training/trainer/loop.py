@@ -21,7 +21,7 @@ from unitok_tokenizers.compute import changes
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.files import prune_checkpoints
-from unitok_training.checkpoint.state import Checkpoint, environment, set_random_states
+from unitok_training.checkpoint.state import Checkpoint, environment, read_checkpoint, set_random_states
 from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
 from unitok_training.objectives.base import TOKENS, BatchLosses
@@ -169,6 +169,7 @@ class Trainer:
         self.finish_saving()
         if signal:
             raise Stopped(signal, self.step, self.checkpoints)
+        self._take_best()
         for part in self.parts:
             part.masters.restore()
         return self.checkpoints / f"step_{self.step:08d}"
@@ -299,6 +300,15 @@ class Trainer:
                 f"{self.progress.worse} times in a row (train.patience)"
             )
         return best
+
+    def _take_best(self) -> None:
+        """Give the parts the weights of the best validation, where the configuration says so and a run has ended."""
+        over = self.step == self.config.steps or self._ends_early()
+        if not (self.config.take_best and over and self.progress.best_step) or self.progress.best_step == self.step:
+            return
+        found = read_checkpoint(self.checkpoints / f"step_{self.progress.best_step:08d}")
+        for part in self.parts:
+            part.load(found.model, {})
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:

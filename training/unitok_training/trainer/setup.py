@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from unitok.decoder.model import Decoder
@@ -14,7 +14,6 @@ from unitok_training.objectives.base import Objective
 from unitok_training.trainer.batches import BatchSource
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.optimizer import OptimConfig
 from unitok_training.trainer.parts import Part, RowTuning
 from unitok_training.trainer.tuning import DecoderTuning
 
@@ -77,18 +76,6 @@ def prepared(part: Part, config: TrainConfig, compute: Compute) -> tuple[Decoder
         return decoder, True, []
     told = ["train.compile has no effect: no C++ compiler found (g++, clang++ or $CXX)"] if config.compile else []
     return decoder, False, told
-
-
-def settled(tuning: DecoderTuning, optim: OptimConfig) -> dict[str, Any]:
-    """A tuning as JSON, learning rates that it leaves to the optimizer filled in."""
-
-    def filled(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        if part is None:
-            return None
-        return {**part, "learning_rate": part["learning_rate"] or optim.learning_rate}
-
-    values = asdict(tuning)
-    return {item.name: filled(values[item.name]) for item in fields(tuning)}
 
 
 def held_out_batches(source: BatchSource[Any] | None, config: TrainConfig, world: World) -> HeldOut | None:

@@ -1,0 +1,148 @@
+"""What moves of a decoder: low-rank updates, frozen parts, tables and their new rows, each at its own rate and start.
+
+Run alone with `pytest tests/test_trainer_tuning.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
+from tests.test_trainer_loop import CONFIG, MIXTURE, decoder, equal
+from unitok.decoder.lora import updates
+from unitok.decoder.model import Decoder, DecoderConfig
+from unitok_tokenizers.errors import InputError
+from unitok_training.recipes.decoder import load_recipe
+from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.decoder import train
+from unitok_training.trainer.tuning import FROZEN, DecoderTuning, PartTuning
+
+FIRST_NEW = 30
+UPDATES = PartTuning(full=False, lora_rank=2, learning_rate=1e-2)
+
+
+def run(out: Path, tuning: DecoderTuning, config: TrainConfig = CONFIG, model: Decoder | None = None) -> Decoder:
+    model, shards = decoder() if model is None else model, ToyShards(toy_shards.corpus())
+    train(config, model, shards, toy_shards.vocabulary(), out, mixture=MIXTURE, tuning=tuning, first_new=FIRST_NEW)  # type: ignore[arg-type]
+    return model
+
+
+def changed(model: Decoder, before: Decoder) -> set[str]:
+    """Names of weights that are other than before; of the tables, their old and new rows."""
+    found, own = set(), dict(before.named_parameters())
+    for name, value in model.named_parameters():
+        plain = name.replace("parametrizations.", "").replace(".original", "")
+        if plain not in own:
+            found.add("updates")
+        elif plain in ("embedding", "head"):
+            for rows, part in (("old", slice(None, FIRST_NEW)), ("new", slice(FIRST_NEW, None))):
+                if not torch.equal(value[part], own[plain][part]):
+                    found.add(f"{plain}.{rows}")
+        elif not torch.equal(value, own[plain]):
+            found.add("blocks" if plain.startswith("blocks") else plain)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tuning", "moved"),
+    [
+        (DecoderTuning(), {"blocks", "norm", "embedding.old", "embedding.new"}),
+        (DecoderTuning(decoder=UPDATES), {"updates"}),
+        (DecoderTuning(decoder=UPDATES, new_embeddings=PartTuning()), {"updates", "embedding.new"}),
+        (DecoderTuning(decoder=FROZEN, embeddings=PartTuning()), {"embedding.old", "embedding.new"}),
+        (DecoderTuning(embeddings=FROZEN), {"blocks", "norm"}),
+        (DecoderTuning(embeddings=FROZEN, new_embeddings=PartTuning()), {"blocks", "norm", "embedding.new"}),
+        (DecoderTuning(decoder=FROZEN, new_embeddings=PartTuning()), {"embedding.new"}),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_what_is_to_move_moves(tuning: DecoderTuning, moved: set[str], optimizer: str, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=3, log_every=3, optim=replace(CONFIG.optim, name=optimizer))
+    assert changed(run(tmp_path, tuning, config), decoder()) == moved
+
+
+def test_heads_of_their_own_are_tuned_as_the_embedding(tmp_path: Path) -> None:
+    def made() -> Decoder:
+        torch.manual_seed(0)
+        size = toy_shards.vocabulary().size
+        return Decoder(DecoderConfig(vocab_size=size, width=32, layers=1, heads=2, kv_heads=1, tied=False))
+
+    tuning = DecoderTuning(decoder=FROZEN, new_embeddings=PartTuning())
+    assert changed(run(tmp_path, tuning, model=made()), made()) == {"embedding.new", "head.new"}
+
+
+def test_a_tuning_that_says_nothing_new_changes_nothing(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", DecoderTuning())
+    apart = DecoderTuning(embeddings=PartTuning(learning_rate=CONFIG.optim.learning_rate))
+    for one, other in zip(whole.parameters(), run(tmp_path / "apart", apart).parameters()):
+        torch.testing.assert_close(one, other)  # but for the order in which the norm of the gradient is added up
+    rows = replace(apart, new_embeddings=PartTuning(learning_rate=2 * CONFIG.optim.learning_rate, start_step=100))
+    run(tmp_path / "rows", rows)
+
+
+def test_new_rows_come_first_and_the_rest_joins_in(tmp_path: Path) -> None:
+    late = PartTuning(start_step=4)
+    tuning = DecoderTuning(decoder=late, embeddings=late, new_embeddings=PartTuning(learning_rate=1e-2))
+    first = run(tmp_path / "first", tuning, replace(CONFIG, steps=4))
+    assert changed(first, decoder()) == {"embedding.new"}
+    assert changed(run(tmp_path / "all", tuning), decoder()) == {"blocks", "norm", "embedding.old", "embedding.new"}
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        DecoderTuning(decoder=UPDATES, new_embeddings=PartTuning(learning_rate=1e-2)),
+        DecoderTuning(decoder=PartTuning(start_step=3), embeddings=FROZEN, new_embeddings=PartTuning()),
+    ],
+)
+def test_tuned_runs_continue_bit_for_bit(tuning: DecoderTuning, tmp_path: Path) -> None:
+    whole, shards = run(tmp_path / "whole", tuning), ToyShards(toy_shards.corpus())
+    options: dict[str, Any] = {"mixture": MIXTURE, "tuning": tuning, "first_new": FIRST_NEW}
+    for stop in (2, 5, 8):
+        parts = decoder()
+        train(CONFIG, parts, shards, toy_shards.vocabulary(), tmp_path / "parts", stop_after=stop, **options)  # type: ignore[arg-type]
+    assert equal(whole, parts)
+    assert bool(updates(parts)) == bool(tuning.decoder.lora_rank)
+    with pytest.raises(InputError, match="tuning"):
+        run(tmp_path / "parts", DecoderTuning())
+
+
+def test_what_may_change_is_said_and_the_rest_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards: Any = ToyShards(toy_shards.corpus())
+
+    def go_on(config: TrainConfig, *allowed: str) -> None:
+        vocabulary = toy_shards.vocabulary()
+        train(config, decoder(), shards, vocabulary, tmp_path, mixture=MIXTURE, allow_change=allowed)
+
+    go_on(replace(CONFIG, steps=4))
+    slower = replace(CONFIG, optim=replace(CONFIG.optim, learning_rate=1e-4))
+    with pytest.raises(InputError, match=r"--allow-change train\.optim\.learning_rate"):
+        go_on(slower)
+    with pytest.raises(InputError, match="learning_rate"):
+        go_on(slower, "train.optim.clip", "mixture")
+    go_on(slower, "train.optim")
+    assert "train.optim.learning_rate was 0.003 and is 0.0001 from here on" in capsys.readouterr().out
+    go_on(replace(slower, steps=10, log_every=5, keep_checkpoints=1, eval_every=0))
+
+
+def test_recipes_name_what_moves() -> None:
+    recipe = load_recipe("tiny", ["tuning.decoder.full=false", "tuning.decoder.lora_rank=4"])
+    assert recipe.tuning == DecoderTuning(decoder=PartTuning(full=False, lora_rank=4))
+    rows = load_recipe("tiny", ["tuning.new_embeddings.learning_rate=1e-3", "tuning.embeddings.full=false"])
+    assert rows.tuning.new_embeddings == PartTuning(learning_rate=1e-3) and rows.tuning.embeddings == FROZEN
+    assert load_recipe("tiny", ["tuning.embeddings=null"]).tuning.embeddings is None
+    for wrong, said in (
+        ("tuning.new_embeddings.lora_rank=2", "full is true"),
+        ("tuning.encoder.full=false", "unknown key"),
+        ("tuning.embeddings=3", "group of keys"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_recipe("tiny", [wrong])
+    with pytest.raises(InputError, match="all frozen"):
+        run(Path("nowhere"), DecoderTuning(decoder=FROZEN))
