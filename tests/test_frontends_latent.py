@@ -40,7 +40,7 @@ from unitok_training.trainer.batches import LatentBatches
 from unitok_training.trainer.config import LatentTrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import latent_setup
-from unitok_training.trainer.loop import Interval, Trainer
+from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
 
@@ -212,7 +212,7 @@ def test_a_step_weighs_every_token_alike_whatever_pack_it_is_in(manifest: Path, 
     values = [value for part in run.parts for value in part.moving.values()]
     slopes = [one for one in torch.autograd.grad(by_hand, values, allow_unused=True) if one is not None]
     torch.manual_seed(3)
-    run._update(batches, Interval())
+    run._update(batches)
     assert float(run._objective) == pytest.approx(wanted, rel=1e-6)
     assert float(run._norm) == pytest.approx(float(torch.cat([one.flatten() for one in slopes]).norm()), rel=1e-3)
 

@@ -103,7 +103,7 @@ from unitok_training.trainer.config import TrainConfig
 
 
 class Fragile(Trainer):
-    def _update(self, packs, interval):
+    def _update(self, packs):
         if self.step == 3:
             self.saver.wait()
         if self.step == 3 and self.parts[0].sharded and self.world.rank == 1:
@@ -114,7 +114,7 @@ class Fragile(Trainer):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.world.rank == 1:
                 raise RuntimeError("the second process has had enough")
-        super()._update(packs, interval)
+        super()._update(packs)
 
 
 torch.set_num_threads(1)

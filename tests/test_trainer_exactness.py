@@ -50,9 +50,9 @@ from unitok_training.data.examples import ExampleSource
 
 
 class Recorder(Trainer):
-    def _update(self, packs, interval):
+    def _update(self, packs):
         seen.append([pack_hash(pack) for pack, _ in packs])
-        super()._update(packs, interval)
+        super()._update(packs)
 
 
 torch.set_num_threads(1)

@@ -37,9 +37,9 @@ from unitok_training.trainer.config import TrainConfig
 
 
 class Recorder(Trainer):
-    def _update(self, packs, interval):
+    def _update(self, packs):
         seen.append([pack_hash(pack) for pack, _ in packs])
-        super()._update(packs, interval)
+        super()._update(packs)
 
 
 def work(out, stop, precision, optimizer):

@@ -24,11 +24,9 @@ from unitok_training.checkpoint.files import prune_checkpoints
 from unitok_training.checkpoint.state import Checkpoint, environment, read_checkpoint, set_random_states
 from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
-from unitok_training.objectives.base import TOKENS, BatchLosses
-from unitok_training.objectives.pack_losses import stream_table
-from unitok_training.objectives.token_loss import LossTable
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.figures import Figures
 from unitok_training.trainer.fsdp import total_norm
 from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.metrics import Reporter
@@ -58,10 +56,7 @@ class Trainer:
         self.saver = BackgroundSaver()
         self.messages: list[str] = [f"computes on {self.compute}", *self.source.report(), *setup.messages]
         device = self.world.device
-        names, table = stream_table(self.source.vocabulary)
-        self.losses = LossTable(self.source.keys, names, table, device)
-        self.terms = [name for name in self.objective.weights if name != TOKENS]
-        self._term_sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=device)
+        self.figures = Figures(self.source.keys, self.source.vocabulary, list(self.objective.weights), self.world)
         self._bad = torch.zeros((), dtype=torch.float32, device=device)
         self._objective = torch.zeros((), dtype=torch.float32, device=device)
         self._norm = torch.zeros((), dtype=torch.float32, device=device)
@@ -104,10 +99,16 @@ class Trainer:
             part.load(checkpoint.model, checkpoint.optimizer)
         set_random_states(checkpoint.rng)
         self.progress = Progress.from_state(checkpoint.state)
+        self.figures.load(checkpoint.state.get("interval"))
 
     def save(self) -> Path:
         """Write a checkpoint beside training; all processes call it. `finish_saving` waits for it."""
-        state = {**self.progress.to_json(), "settings": self.settings(), "environment": self._environment()}
+        state = {
+            **self.progress.to_json(),
+            "interval": self.figures.state() if self.step % self.config.log_every else None,
+            "settings": self.settings(),
+            "environment": self._environment(),
+        }
         keep = self.config.keep_checkpoints
         save_parts(self.saver, self.checkpoints, self.parts, state, self.world, step=self.step, keep=keep)
         return self.checkpoints / f"step_{self.step:08d}"
@@ -138,20 +139,19 @@ class Trainer:
         self.messages.clear()  # a run that goes on in pieces says it once
         saved = self.step if self.step else -1
         feed = Prefetcher(self._feed(), config.prefetch)
-        interval = Interval()
         signal = 0
+        self.figures.started = time.monotonic()
         try:
             with controlled_collection() as collect, stop_signals() as asked:
                 while self.step < last and not self._ends_early() and not signal:
                     batches, after = next(feed)
-                    self._update(batches, interval)
+                    self._update(batches)
                     self.progress = replace(self.progress, step=self.step + 1, data=after)
                     reporter.step(self.step, float(self._objective) if self._objective.device.type == "cpu" else None)
                     collect(self.step)
                     if self.step % config.log_every == 0 or self.step == last:
-                        row = self._row(interval)
+                        row = self._row()
                         reporter.row(row)
-                        interval = Interval()
                         if on_row is not None:
                             on_row(row)
                     best = self._validate(reporter)
@@ -190,7 +190,7 @@ class Trainer:
         self.world.sum_([found])
         return next((int(one) for one, count in zip(SIGNALS, found.tolist()) if count), 0)
 
-    def _update(self, batches: Sequence[Any], interval: Interval) -> None:
+    def _update(self, batches: Sequence[Any]) -> None:
         """One step: gradients of all batches, summed over the processes, clipped, and applied if all is finite."""
         device, config = self.world.device, self.config
         for part in self.parts:
@@ -200,14 +200,13 @@ class Trainer:
         for batch in batches:
             with self.compute.mixed():
                 found = self.objective.losses(batch)
-            interval.add(found)
+            self.figures.add(found, self.objective.counts(batch))
             total = self._weighted(found.terms, counts)
             if total.requires_grad:  # a batch of text alone moves nothing where the decoder is frozen
                 total.backward()
             for part in self.parts:
                 part.masters.collect()
             objective += total.detach()
-            self._note(found, batch)
         self._descend(objective, config)
 
     def _counts(self, batches: Sequence[Any]) -> dict[str, Tensor]:
@@ -233,14 +232,6 @@ class Trainer:
         for one in parts[1:]:
             total = total + one
         return total
-
-    def _note(self, found: BatchLosses, batch: Any) -> None:
-        self.losses.add(found.tokens)
-        if self.terms:
-            counts = self.objective.counts(batch)
-            sums = torch.stack([found.terms[name].detach().double() for name in self.terms])
-            labels = torch.stack([sums.new_full((), float(counts[name])) for name in self.terms])
-            self._term_sums += torch.stack([sums, labels])
 
     def _descend(self, objective: Tensor, config: TrainConfig) -> None:
         """Sum gradients over the processes, clip them, and move what moves, if all is finite."""
@@ -314,60 +305,36 @@ class Trainer:
     def validate(self) -> dict[str, Any]:
         """Losses of the held-out batches over all processes: {"loss", "loss_by_task", "loss_by_stream", …}."""
         assert self.setup.held_out is not None
-        names, table = stream_table(self.source.vocabulary)
-        losses = LossTable(self.setup.held_out.keys, names, table, self.world.device)
-        sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=self.world.device)
+        figures = Figures(
+            self.setup.held_out.keys, self.source.vocabulary, list(self.objective.weights), self.world
+        )  # fmt: skip
         for part in self.parts:
             part.module.eval()
         random = torch.get_rng_state()
         for batch in self.setup.held_out.batches:
             with self.compute.mixed():
-                found = self.objective.losses(batch)
-            losses.add(found.tokens)
-            counts = self.objective.counts(batch)
-            for place, name in enumerate(self.terms):
-                sums[0, place] += found.terms[name].double()
-                sums[1, place] += counts[name]
+                figures.add(self.objective.losses(batch), self.objective.counts(batch))
         torch.set_rng_state(random)
         for part in self.parts:
             part.forget_mode()
-        self.world.sum_([losses.sums, sums])
-        figures = losses.read()
-        terms = {f"{name}_loss": float(total / count) for name, (total, count) in zip(self.terms, sums.T) if count}
-        return {"loss": _mean(figures), "loss_by_task": figures["task"], "loss_by_stream": figures["stream"], **terms}
+        found = figures.read()
+        names = ("loss", "loss_by_task", "loss_by_stream", *(f"{name}_loss" for name in figures.terms))
+        return {name: found[name] for name in names}
 
     # ---- figures
 
-    def _row(self, interval: Interval) -> dict[str, Any]:
-        """The figures of the interval, over all processes."""
-        sizes = [interval.used, interval.positions, interval.supervised]
-        counters = torch.tensor(sizes, dtype=torch.float64, device=self.world.device)
-        self.world.sum_([self.losses.sums, counters, self._term_sums])
+    def _row(self) -> dict[str, Any]:
+        """The figures of the steps since the last row, over all processes."""
         self._stop_on_bad()
-        used, positions, supervised = counters.tolist()
-        table, terms = self.losses.read(), self._term_sums.T.tolist()
-        self.losses.reset()
-        self._term_sums.zero_()
-        seconds = time.monotonic() - interval.started
-        tokens = sum(table["task_tokens"].values())
-        mean = _mean(table)
-        assert math.isfinite(mean)
+        found = self.figures.read()
+        assert math.isfinite(found["loss"])
         return {
             "step": self.step,
-            "loss": mean,
+            **found,
             "objective": float(self._objective),
-            "loss_by_task": table["task"],
-            "loss_by_stream": table["stream"],
-            **{f"{name}_loss": total / count if count else 0.0 for name, (total, count) in zip(self.terms, terms)},
-            "task_share": {name: count / max(tokens, 1) for name, count in table["task_tokens"].items()},
             "learning_rate": self._learning_rate(),
             "gradient_norm": float(self._norm),
-            "tokens": int(used),
-            "supervised_tokens": int(supervised),
-            "padding_share": 1.0 - used / positions,
             "dropped_share": self.source.dropped_share,
-            "seconds": seconds,
-            "tokens_per_second": used / max(seconds, 1e-9),
         }
 
     def _learning_rate(self) -> float | dict[str, float]:
@@ -375,23 +342,3 @@ class Trainer:
         factor = rate(self.step - 1, steps=self.config.steps, config=self.config.optim)
         found = {group.name: group.peak * factor for part in self.parts for group in part.groups}
         return found[""] if list(found) == [""] else found
-
-
-def _mean(table: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean loss of all tokens of a `LossTable`; 0 where there was none."""
-    tokens = sum(table["task_tokens"].values())
-    return sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / max(tokens, 1)
-
-
-class Interval:
-    """What happened since the last row of metrics, in this process."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.used = self.positions = self.supervised = 0
-
-    def add(self, found: BatchLosses) -> None:
-        """Count a batch."""
-        self.used += found.used
-        self.positions += found.positions
-        self.supervised += found.supervised
