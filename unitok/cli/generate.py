@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.generate_requests import check_out_fits, inputs_of, is_many, names_folder, requests_of, speech_kind
+from unitok.cli.generate_requests import check_out_fits, inputs_of, is_many, out_folder, requests_of, speech_kind
 from unitok.cli.options import seed_option
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
@@ -147,7 +147,7 @@ class PrintedResults:
 
 def run_many(options: argparse.Namespace) -> None:
     """Answer many inputs; InputError at the end where some have failed."""
-    from unitok.many.answers import RESULTS, Spoken, answer_inputs
+    from unitok.many.answers import RESULTS, Spoken, answer_inputs, check_new_folder
     from unitok.many.results_file import ResultsFile, model_fingerprint
     from unitok_tokenizers.errors import InputError
 
@@ -156,7 +156,7 @@ def run_many(options: argparse.Namespace) -> None:
     first = next((request_of(one) for one in inputs if not one.problem), None)
     if first is not None:
         check_out_fits(model, first, options.out)
-    folder = Path(options.out) if options.out is not None and names_folder(options.out) else None
+    folder = out_folder(options)
     streams = tuple(model.elsewhere)
     if first is not None and folder is None and first.spec.speaks:
         model.vocoder = None  # there is no place for audio
@@ -174,6 +174,8 @@ def run_many(options: argparse.Namespace) -> None:
         counts = answer_inputs(model, inputs, request_of, printed, spoken, failing=failing)
     else:
         path = Path(options.out) if folder is None else folder / RESULTS
+        if folder is not None:
+            check_new_folder(inputs, folder)
         results = ResultsFile(path, {**described(options), "model": model_fingerprint(options.model)})
         try:
             counts = answer_inputs(model, inputs, request_of, results, spoken, failing=failing)

@@ -68,8 +68,8 @@ def is_many(options: argparse.Namespace) -> bool:
 
     spec, name = TASKS[options.task], given_by(options)
     if options.out is not None:
-        if names_folder(options.out):
-            return spec.speaks
+        if spec.speaks and names_folder(options.out):
+            return True
         if not spec.speaks and options.out.lower().endswith(LINES):
             return True
     if name in IDS:
@@ -82,6 +82,11 @@ def is_many(options: argparse.Namespace) -> bool:
 def names_folder(out: str) -> bool:
     """Whether an output is a folder: it ends as one or is one."""
     return bool(Path(out).name) and (out.endswith(("/", os.sep)) or os.path.isdir(out))
+
+
+def out_folder(options: argparse.Namespace) -> Path | None:
+    """The folder that answers go into; None where they go elsewhere."""
+    return Path(options.out) if options.out is not None and names_folder(options.out) else None
 
 
 def requests_of(options: argparse.Namespace) -> list[Request]:
@@ -120,7 +125,7 @@ def inputs_of(options: argparse.Namespace) -> tuple[list[Input], Callable[[Input
     elif hears(options):
         if "" in options.input:
             raise InputError("one of the inputs is empty; give paths of recordings")
-        found = many.recordings(options.input, lang)
+        found = many.recordings(options.input, lang, beside=out_folder(options))
     elif many.holds_texts(options.input[0]):
         found = many.texts(options.input[0], lang)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unitok.many.inputs import Input
+from unitok.many.results_file import results_beside
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
@@ -151,6 +152,17 @@ def check_finished(inputs: Sequence[Input], finished: Mapping[str, Mapping[str, 
             raise InputError(
                 f"{one.id} is answered already, and was {str(line['input'])[:60]!r} then, not {one.shown[:60]!r}; "
                 "name another place with -o"
+            )
+
+
+def check_new_folder(inputs: Sequence[Input], folder: Path) -> None:
+    """InputError where a folder that no command like this one has begun holds a file that an answer would replace."""
+    if results_beside(folder / RESULTS).exists():
+        return
+    for name in (RESULTS, *audio_names(inputs, {}).values()):
+        if (folder / name).exists():
+            raise InputError(
+                f"cannot write {folder / name}: it is there already, and not of this command; name a new folder"
             )
 
 

@@ -48,20 +48,25 @@ def holds_texts(path: str) -> bool:
     return path.lower().endswith(MANIFESTS) and os.path.isfile(path)
 
 
-def recordings(paths: Sequence[str], lang: str) -> list[Input]:
+def recordings(paths: Sequence[str], lang: str, *, beside: Path | None = None) -> list[Input]:
     """Every recording of paths: itself, those below a folder, of a list (a path a line, relative to the list) or of a
-    manifest, whose rows without a language are in `lang`.
+    manifest, whose rows without a language are in `lang`. What a folder holds below `beside` is none: answers go there.
 
     Raises:
         InputError: a folder without recordings, or a list or manifest that cannot be read. A recording that is missing
             is told when it is read.
     """
-    return unique([one for path in paths for one in _recordings(path, lang)])
+    return unique([one for path in paths for one in _recordings(path, lang, beside)])
 
 
-def _recordings(path: str, lang: str) -> Iterable[Input]:
+def _recordings(path: str, lang: str, beside: Path | None) -> Iterable[Input]:
     if os.path.isdir(path):
-        found = [str(one) for one in sorted(Path(path).rglob("*")) if _is_recording(one)]
+        answers = None if beside is None else beside.resolve()
+        found = [
+            str(one)
+            for one in sorted(Path(path).rglob("*"))
+            if _is_recording(one) and (answers is None or answers not in one.resolve().parents)
+        ]
         if not found:
             raise InputError(f"{path} holds no recordings; give a folder with some")
         return [Input(id=one, shown=one, audio=one) for one in found]

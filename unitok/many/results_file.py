@@ -57,6 +57,11 @@ def encoded(line: Mapping[str, Any]) -> bytes:
         return f"{json.dumps(line)}\n".encode()
 
 
+def results_beside(path: Path) -> Path:
+    """Where it stands what the results of a file were made with."""
+    return path.with_suffix(".request.json")
+
+
 class ResultsFile:
     """The results of one command, opened to be begun or continued.
 
@@ -70,7 +75,7 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path | str, request: Mapping[str, Any]) -> None:
-        self.path, self.beside = Path(path), Path(path).with_suffix(".request.json")
+        self.path, self.beside = Path(path), results_beside(Path(path))
         ensure_writable_parent(self.path)
         self._file = self._open()
         try:
