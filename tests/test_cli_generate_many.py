@@ -180,7 +180,7 @@ def test_what_does_not_go_together(place: Path, tmp_path: Path) -> None:
         ((*two, *ASR, "--target", "de"), "--target changes nothing"),
         ((*two, *ASR, "--max-seconds", "0"), "--max-seconds is 0"),
         (("--texts", many, *mt, "--max-seconds", "3"), "--max-seconds changes nothing"),
-        ((tmp_path / "empty", *ASR), "holds no recordings"),
+        ((tmp_path / "empty", *ASR), "no audio file in the folder"),
         ((tmp_path / "none.txt", *ASR), "holds no lines"),
         (("--texts", tmp_path / "no.txt", *mt), "no.txt"),
         (("--texts", many, *mt, "-o", tmp_path / "t.txt/o.jsonl"), "cannot write"),

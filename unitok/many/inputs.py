@@ -68,7 +68,7 @@ def _recordings(path: str, lang: str, beside: Path | None) -> Iterable[Input]:
             if _is_recording(one) and (answers is None or answers not in one.resolve().parents)
         ]
         if not found:
-            raise InputError(f"{path} holds no recordings; give a folder with some")
+            raise InputError(f"no audio file in the folder {path}; check the path, or give a folder of recordings")
         return [Input(id=one, shown=one, audio=one) for one in found]
     if not holds_many(path):
         return [Input(id=path, shown=path, audio=path)]
