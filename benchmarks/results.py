@@ -58,6 +58,9 @@ GOALS: Mapping[str, Goal] = {
     "loss.memory_vs_plain": Goal(text="default loss's peak memory ÷ plain's, 150k ids, 4k tokens", at_most=0.1),
     "loss.peak_bytes": Goal(text="default loss's peak memory, 150k ids, 16k tokens (bytes)", at_most=1e9),
     "checkpoint.stall_vs_copy": Goal(text="checkpoint stall ÷ copying the bytes once", at_most=1.5),
+    "files.vs_process_each": Goal(text="short files/s of `generate` ÷ one process a file", at_least=20),
+    "files.vs_unsorted": Goal(text="short files/s by length ÷ batches in the order of the files", at_least=1),
+    "files.vs_alone": Goal(text="short files/s by length ÷ one after another in a process", at_least=2),
     "demo.seconds_vs_before": Goal(text="`make demo` ÷ time before: 450 s of 746, its targets met", at_most=450 / 746),
 }
 """Key of `ratios` → goal."""

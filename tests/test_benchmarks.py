@@ -178,6 +178,13 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_many_files_have_the_texts_of_each_alone(tmp_path: Path) -> None:
+    found = quick(tmp_path, "files")
+    assert found["ratios"]["files.vs_process_each"] > 1 and found["ratios"]["files.vs_alone"] > 0
+    assert found["notes"]["files.vs_unsorted"].endswith("24 of 24") and "24 of 24" in found["notes"]["files.vs_alone"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="generate is the peer")

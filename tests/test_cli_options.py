@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.command import commands, unitok
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
-from unitok.cli.generate import requests_of
+from unitok.cli.generate_requests import requests_of
 from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
 from unitok_tokenizers.audio.io import write_audio
@@ -24,15 +24,17 @@ ASKABLE = tuple(name for name, task in TASKS.items() if task.askable)
 OTHERS: dict[str, object] = {
     "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
     "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
-    "max_tokens": 9, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
+    "max_tokens": 9, "max_seconds": 2.5, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
 }  # fmt: skip
 """A value of each optional field that is not its default."""
+FILES = ("units", "codes", "texts")
+"""Options that name a file of what is answered."""
 MUST_WORK = {
     ("asr", "beams"), ("asr", "front_end"), ("asr", "temperature"), ("asr", "max_tokens"), ("tts", "voice"),
     ("tts", "output"), ("tts", "temperature"), ("tts", "beams"), ("s2tt", "target"), ("s2tt", "beams"),
     ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
     ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
-    ("sid", "max_tokens"),
+    ("sid", "max_tokens"), ("asr", "max_seconds"), ("s2st", "max_seconds"), ("chat", "max_seconds"),
 }  # fmt: skip
 
 
@@ -115,7 +117,7 @@ def asked(task: str, *words: str) -> Request:
 
 
 def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
-    apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", "units", "codes"}
+    apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", *FILES}
     fields = {**OTHERS, "direct": True, "question": "who speaks"}
     found = {action.dest for action in generate_parser()._actions} - apart
     assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
@@ -129,7 +131,7 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
     for action in generate_parser()._actions:
         if action.dest in ("help", "input", "model", "task", "source", "compiled", "device", "precision"):
             continue
-        if action.dest in ("units", "codes", "out", "target"):
+        if action.dest in (*FILES, "out", "target"):
             continue  # files, which are tried below; a target is given where one is needed
         value = {"direct": True, "question": "who speaks"}.get(action.dest, OTHERS.get(action.dest))
         words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]

@@ -35,7 +35,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "unitok": (
         "inputs", "results", "token_files", "decoder", "frontends.adapters", "frontends", "huggingface", "model_parts",
         "generation", "requests", "model_directory", "placement", "task_model", "pipelines.backends", "pipelines",
-        "model", "nbest", "export", "cli", "__main__",
+        "model", "many", "nbest", "export", "cli", "__main__",
     ),
     "unitok_training": (
         "runs", "checkpoint", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes", "reports",

@@ -15,16 +15,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.audio.io import LOUDEST, RATES, read_blocks, resample
+from unitok_tokenizers.audio.io import LOUDEST, RATES, audio_seconds, read_blocks, resample
 from unitok_tokenizers.errors import InputError
 
-Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
-"""A path, float samples (S,), (samples, rate in Hz), or int64 units (N,) or codes (F, Q); see the table above."""
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """A part of a recording, read when it is needed."""
+
+    path: Path
+    """The recording."""
+    offset: float = 0.0
+    """Where the part begins, in seconds."""
+    seconds: float | None = None
+    """Its length in seconds; None takes the rest."""
+
+
+Audio = str | Path | Excerpt | np.ndarray | tuple[np.ndarray, int]
+"""A path, a part of a recording, float samples (S,), (samples, rate in Hz), or int64 units (N,) or codes (F, Q); see
+the table above."""
 AUDIO_SUFFIXES = frozenset(
     ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .awb .caf .dsf .dts .flac .flv .gsm .m4a .m4b .m4r .m4v "
     ".mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpga .mpg .oga .ogg .ogv .opus .ra .rf64 .sd2 .snd .sph .spx .tta .voc .w64 "
@@ -80,6 +95,9 @@ def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
     if isinstance(audio, str | Path):
         yield from read_blocks(audio, sample_rate=rate)
         return
+    if isinstance(audio, Excerpt):
+        yield from read_blocks(audio.path, sample_rate=rate, offset=audio.offset, seconds=audio.seconds)
+        return
     samples, own_rate = _with_rate(audio, rate)
     if samples.ndim != 1 or not len(samples):
         raise InputError(f"samples have shape {samples.shape}: give one channel (S,) with at least one sample")
@@ -115,6 +133,28 @@ def _with_rate(audio: np.ndarray | tuple[np.ndarray, int], rate: int) -> tuple[n
 def read_samples(audio: Audio, rate: int) -> np.ndarray:
     """(S,) float32 samples at `rate` Hz, all at once; errors as `sample_blocks`."""
     return np.concatenate(list(sample_blocks(audio, rate)))
+
+
+def recording_seconds(audio: Audio, rate: int) -> float:
+    """Length of a recording in seconds, of a file by its header; samples without a rate are at `rate` Hz.
+
+    Raises:
+        InputError: a file that is missing or whose header cannot be read.
+    """
+    if isinstance(audio, Excerpt):
+        return max(0.0, audio_seconds(audio.path) - audio.offset) if audio.seconds is None else audio.seconds
+    if isinstance(audio, str | Path):
+        return audio_seconds(audio)
+    samples, own_rate = audio if isinstance(audio, tuple) else (audio, rate)
+    return len(samples) / own_rate
+
+
+def refuse_longer(audio: Audio, rate: int, most: float | None) -> None:
+    """InputError where a recording lasts longer than `most` seconds, without reading it; None allows any length."""
+    if most is not None and (seconds := recording_seconds(audio, rate)) > most:
+        path = audio.path if isinstance(audio, Excerpt) else audio
+        named = f"audio {path}" if isinstance(path, str | Path) else "the recording"
+        raise InputError(f"{named} lasts {seconds:.1f} s, max_seconds is {most:g}; cut it, or allow more")
 
 
 def check_tokens(tokens: np.ndarray, cardinalities: tuple[int, ...], name: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unitok.inputs import refuse_longer
 from unitok.model_directory import write_model
 from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.request import Request, check_request
@@ -25,6 +26,7 @@ class Model(TaskModel):
             self.check_voice(request.voice)
         for lang in (request.source, request.target):
             self.vocabulary.language(lang)
+        refuse_longer(request.audio, self.sample_rate, request.config.max_seconds)
         cascade = self.cascade(recognizer=request.recognizer, synthesizer=request.synthesizer)
         languages = {"source": request.source, "target": request.target}
         if request.spec.speaks:

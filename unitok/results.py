@@ -55,6 +55,8 @@ class Result:
     """Every output span with its local ids, in the order of the grammar."""
     texts: tuple[str, ...] = ()
     """Every output text: a chain gives the transcript, then its translation."""
+    heard_seconds: float = 0.0
+    """Length of the recording that was answered, in seconds; 0 for texts and for tokens made elsewhere."""
 
     @property
     def seconds(self) -> float:

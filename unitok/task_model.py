@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 
-from unitok.generation.long_audio import JoinedTranscript
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import Audio, is_tokens, names_a_file, sample_blocks
+from unitok.inputs import Audio, is_tokens, names_a_file, refuse_longer, sample_blocks
 from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
-from unitok.requests.joined_results import join_results
-from unitok.requests.long_text import answer_text, stream_text
+from unitok.requests.answer_steps import (
+    NOTHING,
+    answer_steps,
+    check_languages,
+    listens,
+    piece_request,
+    prompt_steps,
+    reads,
+    silent,
+)
+from unitok.requests.long_text import stream_text
+from unitok.requests.many import answer_many
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice
 from unitok.requests.request import GenerationConfig, Request, check_request
 from unitok.requests.runner import RequestRunner
+from unitok.requests.steps import carry_out
 from unitok.requests.stream import Chunk, stream_request, stream_requests
 from unitok.results import Result
 from unitok_tokenizers.compute import resolve_device
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import SequenceSpec, Span, check_spec
-from unitok_tokenizers.grammar.tasks.base import OUT_CODES
-
-PIECES_AT_ONCE = 8
-"""Pieces of a long recording that are transcribed together."""
-NOTHING = Result(text="", texts=("",))
-"""The answer where nothing is spoken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Prompt:
-    """What all pieces of a recording are asked with."""
-
-    plan: Callable[..., SequenceSpec]
-    """Makes a plan, given its `conditions`."""
-    before: tuple[Span, ...] = ()
-    """Conditions that stand before the piece: a voice prompt."""
-    voice: str | np.ndarray | None = None
-    """Voice of the unit vocoder."""
-    limit: int | None = None
-    """Most ids of an answer."""
-
-    def of(self, span: Span, vectors: torch.Tensor | None) -> PromptRequest:
-        """The request about one piece."""
-        plan = self.plan(conditions=(*self.before, span))
-        return PromptRequest(plan=plan, voice=self.voice, speak=True, vectors=vectors, limit=self.limit)
+from unitok_tokenizers.grammar.sequence import SequenceSpec, check_spec
 
 
 class TaskModel(RequestRunner):
@@ -70,16 +52,27 @@ class TaskModel(RequestRunner):
             InputError: a task, language, flag or input that the grammar or this model does not have, a character that
                 it has not learned, or an option that would change nothing.
         """
-        check_request(request)
-        config, spec = request.config, request.spec
-        if request.recorded and request.text is None and spec.long_audio:
-            return self._listen(request)
-        prompt = self.prompt_request(request)
-        if spec.reads and not spec.continues and request.text is not None and request.audio is None:
-            return answer_text(
-                self, prompt, request.text, sampling=config.sampling, beams=config.beams, seed=config.seed
-            )
-        return self.run([prompt], sampling=config.sampling, beams=config.beams, seed=config.seed)[0]
+        return carry_out(self, answer_steps(self, request))
+
+    def answer_many(
+        self, requests: Iterable[Request | None], *, batch: int = 64
+    ) -> Iterator[tuple[int, Result | InputError]]:
+        """(place of a request, its answer or its error) of any number of requests, in the order in which they end.
+
+        Requests are read ahead in a thread, `many.WINDOW` at a time, encoded together and answered in batches by
+        length; no more than two windows are held. Each answer is that of `answer`, up to the rounding of sums, and
+        every request draws with its own seed wherever it stands. One that cannot be answered gives its error and
+        leaves the others alone.
+
+        Args:
+            requests: taken as they are needed, by another thread. None is no request and keeps its place: what is
+                asked of the others, and beside which others, stays what it was.
+            batch: most sequences at a time; every beam is one.
+
+        Raises:
+            InputError: `batch` is less than 1; when it is called.
+        """
+        return answer_many(self, requests, whole=self.answer, batch=batch)
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """`answer` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
@@ -88,15 +81,16 @@ class TaskModel(RequestRunner):
             InputError: as `answer`, when it is called; a search, of which nothing is known before its end.
         """
         check_request(request)
-        config, spec = request.config, request.spec
+        config = request.config
         if config.beams > 1:
             raise InputError("beams search, and a search has nothing to tell before its end; leave them out")
         if request.front_end == "cascade":
             raise InputError("a cascade answers when all of its parts have: it cannot be streamed; ask `answer`")
-        if request.recorded and request.text is None and spec.long_audio:
+        if listens(request):
             return self._stream_pieces(request)
         prompt = self.prompt_request(request)
-        if spec.reads and not spec.continues and request.text is not None and request.audio is None:
+        if reads(request):
+            assert request.text is not None
             return stream_text(self, prompt, request.text, sampling=config.sampling, seed=config.seed)
         return stream_request(self, prompt, sampling=config.sampling, seed=config.seed)
 
@@ -104,12 +98,12 @@ class TaskModel(RequestRunner):
         """A long recording as it is read; what can be told of a request is told before its first chunk."""
         assert request.audio is not None
         rate, config = self.listening_rate(request.front_end), request.config
-        for lang in (request.source, *(() if request.target is None else (request.target,))):
-            self.vocabulary.language(lang)
-        if self._silent(request):
+        check_languages(self, request)
+        refuse_longer(request.audio, rate, config.max_seconds)
+        if silent(self, request):
             return iter([Chunk(result=NOTHING)])
-        asked = self._asked(request)
-        check_spec(asked.plan(conditions=asked.before), prompt=True)
+        asked = piece_request(self, request)
+        check_spec(asked.plan(conditions=asked.voice.before), prompt=True)
         pieces = self.listener(rate, overlap=False).pieces(sample_blocks(request.audio, rate))
         first = list(islice(pieces, 1))  # a file that cannot be read is told now
         heard = (self.heard([SpokenChunk(one.samples)], request.front_end)[0] for one in chain(first, pieces))
@@ -118,70 +112,7 @@ class TaskModel(RequestRunner):
 
     def prompt_request(self, request: Request) -> PromptRequest:
         """A request in local ids, what is given read at once; InputError as `answer`."""
-        asked, spec = self._asked(request), request.spec
-        text = [] if request.text is None else [self.text_span(request.text)]
-        heard = [] if request.audio is None else self.heard([request.audio], request.front_end)
-        said, vectors = [span for span, _ in heard], next((one for _, one in heard), None)
-        if not spec.continues:
-            plan = asked.plan(conditions=(*asked.before, *said, *text))  # a question stands behind what it is about
-        else:
-            spans = text + said
-            kinds = spec.output_kinds(request.all_flags(has_codes=self._has_codes))
-            if not spec.interleaved and any(span.kind != kinds[0] for span in spans):
-                raise InputError(
-                    f"task {request.task!r} continues {kinds[0]}; give {'text' if kinds[0] == 'text' else 'audio'}"
-                )
-            plan = asked.plan(conditions=asked.before, outputs=tuple(spans))
-        return PromptRequest(plan=plan, voice=asked.voice, speak=True, vectors=vectors, limit=asked.limit)
-
-    @property
-    def _has_codes(self) -> bool:
-        return "codes" in self.vocabulary.streams
-
-    def _asked(self, request: Request) -> _Prompt:
-        """What a request says beside what is given: task, languages, flags, voice."""
-        flags, voice = request.all_flags(has_codes=self._has_codes), request.voice
-        if voice is None and request.spec.speaks and request.spec.long_audio and request.recorded:
-            voice = request.audio  # a translation keeps the speaker's
-        coded = OUT_CODES in flags
-        return _Prompt(
-            plan=partial(SequenceSpec, request.task, request.source, request.target, flags),
-            before=self.voice_prompt(voice) if coded else (),
-            voice=None if coded else self.voice_vector(voice),
-            limit=request.config.max_tokens,
-        )
-
-    def _silent(self, request: Request) -> bool:
-        """Whether nothing is spoken that a voice could say again; InputError for a voice that there is not."""
-        self.check_voice(request.voice)
-        assert request.audio is not None
-        if not request.spec.speaks:
-            return False
-        return not len(self.spoken(request.audio, self.listening_rate(request.front_end), seconds=0.1))
-
-    def _listen(self, request: Request) -> Result:
-        """One answer from the pieces of a recording, each read alone; an empty text where nothing is spoken."""
-        assert request.audio is not None
-        for lang in (request.source, *(() if request.target is None else (request.target,))):
-            self.vocabulary.language(lang)  # an unknown language is told even of silence
-        rate, config = self.listening_rate(request.front_end), request.config
-        if self._silent(request):
-            return NOTHING
-        overlap = request.spec.long_audio == "overlap"
-        asked, transcript, results = self._asked(request), JoinedTranscript(rate), list[Result]()
-        listener = self.listener(rate, overlap=overlap)
-        pieces = listener.pieces(sample_blocks(request.audio, rate))
-        while group := list(islice(pieces, PIECES_AT_ONCE)):
-            given = self.heard([SpokenChunk(piece.samples) for piece in group], request.front_end)
-            requests = [asked.of(span, vectors) for span, vectors in given]
-            answers = self.run(requests, sampling=config.sampling, beams=config.beams, seed=config.seed)
-            for piece, result in zip(group, answers):
-                transcript.add(piece, result.text or "", begin=listener.second(piece.start))
-            results += answers
-        if len(results) < 2:
-            return results[0] if results else NOTHING
-        joined = replace(join_results(results), trace=tuple(transcript.trace))
-        return replace(joined, text=transcript.text, texts=(transcript.text,)) if overlap else joined
+        return carry_out(self, prompt_steps(self, request))
 
     # -- the tasks ----------------------------------------------------------------------------------------------
 

@@ -1,24 +1,24 @@
-"""The command `generate`: one request, or one for each utterance of a file of ids."""
+"""The command `generate`: one input answered on the screen or in a file, many in a file of results."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
+from unitok.cli.generate_requests import check_out_fits, inputs_of, is_many, out_folder, requests_of, speech_kind
 from unitok.cli.options import seed_option
-from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from unitok.model import Model
-    from unitok.requests.request import Request
+    from unitok.many.inputs import Input
     from unitok.results import Result
+
+TOLD = 20
+"""Inputs that failed which are told one by one."""
 
 
 class Instead(argparse.Action):
@@ -38,15 +38,20 @@ class Instead(argparse.Action):
 
 
 def add_commands(commands: Any) -> None:
-    generate = commands.add_parser("generate", help="answer one request")
+    generate = commands.add_parser("generate", help="answer one request, or many")
     generate.add_argument("model", help="model directory")
     given = generate.add_argument(
-        "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
+        "input",
+        nargs="+",
+        help="recordings, folders of them, lists (.txt, a path a line) or manifests (.jsonl); or one text for tts, mt "
+        'and lm; "" to begin lm, slm or ilm with nothing',
     )
-    for name, text in (("units", ".npy, .json or .jsonl"), ("codes", "frames of ids in such a file")):
-        generate.add_argument(
-            f"--{name}", action=Instead, positional=given, help=f"{name} made elsewhere, instead of input: {text}"
-        )
+    for name, text in (
+        ("units", "units made elsewhere, instead of input: .npy, .json or .jsonl"),
+        ("codes", "codes made elsewhere, instead of input: frames of ids in such a file"),
+        ("texts", "many texts, instead of input: one a line, or a manifest (.jsonl) with them"),
+    ):
+        generate.add_argument(f"--{name}", action=Instead, positional=given, help=text)
     generate.add_argument(
         "--task",
         required=True,
@@ -80,130 +85,37 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
     generate.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     generate.add_argument("--max-tokens", type=int, metavar="N", help="most ids of what is answered at once")
+    generate.add_argument("--max-seconds", type=float, metavar="S", help="longest recording that is answered")
     generate.add_argument(
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
-    generate.add_argument("-o", "--out", help="file for generated audio; .npy, .json or .jsonl for its ids")
+    generate.add_argument(
+        "-o",
+        "--out",
+        help="file for generated audio, .npy, .json or .jsonl for its ids; of many inputs a folder (FOLDER/) for audio "
+        "and results.jsonl, or FILE.jsonl for results; the same command continues them",
+    )
     add_device(generate)
     generate.set_defaults(run=run_generate)
 
 
-def requests_of(options: argparse.Namespace) -> list[Request]:
-    """What the options ask: one request, or one for each utterance of a file of ids.
-
-    Raises:
-        InputError: something is missing, or given and would change nothing.
-    """
-    from unitok.requests.request import check_request, typed
-    from unitok.token_files import read_ids
-    from unitok_tokenizers.errors import InputError
-
-    if options.source is None:
-        raise InputError(f"task {options.task} needs --lang (for translation --source and --target)")
-    given = [name for name in ("input", "units", "codes") if getattr(options, name) is not None]
-    if len(given) != 1:
-        raise InputError("give one of: a recording or text, --units FILE, --codes FILE")
-    if given != ["input"] and TASKS[options.task].reads:
-        raise InputError(f"task {options.task} reads text; --{given[0]} is for tasks that hear speech")
-    if given != ["input"] and options.front_end in ("latent", "cascade"):
-        raise InputError(f"--front-end {options.front_end} reads recordings, not --{given[0]}; leave one out")
-    inputs = [options.input] if given == ["input"] else read_ids(getattr(options, given[0]), given[0])
-    found = [_request(options, one) for one in inputs]
-    for request in found[:1]:
-        check_request(request, spell=typed)
-        _check_out(request, options)
-    return found
-
-
-def _request(options: argparse.Namespace, given: str | np.ndarray) -> Request:
-    """One request. `given` is a recording, a text, or ids that were made elsewhere."""
-    from unitok.generation.sampling import Sampling
-    from unitok.inputs import is_tokens, names_a_file
-    from unitok.requests.request import GenerationConfig, Request
-    from unitok_tokenizers.errors import InputError
-
-    spec, text, audio = TASKS[options.task], options.question, None
-    if is_tokens(given) or (given and spec.hears and not spec.interleaved):
-        audio = given
-    elif given and "lat" in spec.conditions and names_a_file(given):
-        audio = given
-    elif given and spec.interleaved and names_a_file(given):
-        audio = given
-    elif given:
-        assert isinstance(given, str), "ids are speech"
-        if options.question is not None:
-            raise InputError(f"--question changes nothing for task {options.task}; leave it out")
-        text = given
-    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-    config = GenerationConfig(sampling=sampling, beams=options.beams, seed=options.seed, max_tokens=options.max_tokens)
-    chain = None
-    if CHAIN in spec.flags and options.front_end != "cascade":
-        chain = not options.direct
-    elif options.direct:
-        chain = False
-    output = options.output or ("codes" if options.task == "tts" else None)
-    return Request(
-        task=options.task, source=options.source, target=options.target, text=text, audio=audio, voice=options.voice,
-        output=output, chain=chain, front_end=options.front_end, recognizer=options.recognizer,
-        synthesizer=options.synthesizer, config=config,
-    )  # fmt: skip
-
-
-def _check_out(request: Request, options: argparse.Namespace) -> None:
-    """InputError for a file that no answer goes into."""
-    from unitok.token_files import SUFFIXES, names_ids
-    from unitok_tokenizers.audio.io import WRITTEN
-    from unitok_tokenizers.errors import InputError
-
-    if options.out is None:
-        return
-    if not request.spec.speaks:
-        raise InputError(f"-o changes nothing for task {options.task}, whose answer is text; leave it out")
-    name = Path(options.out)
-    if not name.name or os.path.isdir(name):  # unlike Path.is_dir, no error for a name that is too long
-        raise InputError(f"-o is {options.out!r}, which names no file; name one, such as out.wav")
-    if not names_ids(options.out) and (name.suffix.lower() or ".wav") not in WRITTEN:
-        known = ", ".join([*WRITTEN, *SUFFIXES])
-        raise InputError(f"-o is {options.out}: no format has the suffix {name.suffix!r}; known: {known}")
-
-
-def check_out(model: Model, request: Request, out: str | None) -> None:
-    """InputError where a task that speaks has no file for its audio, or no way to make any."""
-    from unitok.token_files import SUFFIXES, names_ids
-    from unitok_tokenizers.errors import InputError
-
-    cascade = request.front_end == "cascade"
-    if out is not None and names_ids(out):
-        if cascade:
-            raise InputError("--front-end cascade answers with audio and keeps no ids; name -o FILE.wav")
-        return
-    if not request.spec.speaks_only:
-        return
-    coded = OUT_CODES in request.all_flags(has_codes="codes" in model.vocabulary.streams)
-    kind = "codes" if coded else "units"
-    if out is None and (cascade or kind not in model.elsewhere):
-        raise InputError(f"task {request.task} needs -o FILE for the audio")
-    if out is not None and not cascade and kind in model.elsewhere:
-        raise InputError(
-            f"this model's {kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and cannot be spoken "
-            f"here: name -o FILE with {', '.join(SUFFIXES)} for the ids, or leave -o out to print them"
-        )
-
-
 def run_generate(options: argparse.Namespace) -> None:
-    import sys
-
     from unitok.token_files import names_ids, write_ids
     from unitok_tokenizers.errors import InputError
 
+    if is_many(options):
+        run_many(options)
+        return
     requests = requests_of(options)
     model = load_model(options, compiled=options.compiled)
-    check_out(model, requests[0], options.out)
+    check_out_fits(model, requests[0], options.out)
     as_ids = options.out is not None and names_ids(options.out)
     if as_ids:
         model.vocoder = None  # the ids are what is wanted
     if len(requests) > 1 and options.out is not None and not as_ids:
-        raise InputError(f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl")
+        raise InputError(
+            f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl, or FOLDER/"
+        )
     results = [model.answer(request) for request in requests]
     if as_ids:
         print(write_ids(options.out, results))
@@ -211,6 +123,83 @@ def run_generate(options: argparse.Namespace) -> None:
         for stage in result.trace if options.front_end == "cascade" else ():
             print(stage, file=sys.stderr)
         show(result, options, as_ids=as_ids)
+
+
+class PrintedResults:
+    """Results on the screen, in this order of their ids; they begin anew each time."""
+
+    finished: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, order: Sequence[str]) -> None:
+        self._left = iter([*order, ""])
+        self._next = next(self._left)
+        self._waiting: dict[str, Mapping[str, Any]] = {}
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Print a line once those before it are printed."""
+        from unitok.many.results_file import encoded
+
+        self._waiting[line["id"]] = line
+        while self._next in self._waiting:
+            print(encoded(self._waiting.pop(self._next)).decode(), end="", flush=True)
+            self._next = next(self._left)
+
+
+def run_many(options: argparse.Namespace) -> None:
+    """Answer many inputs; InputError at the end where some have failed."""
+    from unitok.many.answers import RESULTS, Spoken, answer_inputs, check_new_folder
+    from unitok.many.results_file import ResultsFile, model_fingerprint
+    from unitok_tokenizers.errors import InputError
+
+    inputs, request_of = inputs_of(options)
+    model = load_model(options, compiled=options.compiled)
+    first = next((request_of(one) for one in inputs if not one.problem), None)
+    if first is not None:
+        check_out_fits(model, first, options.out)
+    folder = out_folder(options)
+    streams = tuple(model.elsewhere)
+    if first is not None and folder is None and first.spec.speaks:
+        model.vocoder = None  # there is no place for audio
+        streams = streams if options.out is None else (*streams, speech_kind(model, first))
+    told: list[str] = []
+
+    def failing(one: Input, why: str) -> None:
+        told.append(one.id)
+        if len(told) <= TOLD:
+            print(f"unitok generate: {one.id}: {why}", file=sys.stderr)
+
+    spoken = Spoken(folder=folder, streams=streams)
+    if options.out is None:
+        printed = PrintedResults([one.id for one in inputs])
+        counts = answer_inputs(model, inputs, request_of, printed, spoken, failing=failing)
+    else:
+        path = Path(options.out) if folder is None else folder / RESULTS
+        if folder is not None:
+            check_new_folder(inputs, folder)
+        results = ResultsFile(path, {**described(options), "model": model_fingerprint(options.model)})
+        try:
+            counts = answer_inputs(model, inputs, request_of, results, spoken, failing=failing)
+            results.finish([one.id for one in inputs])
+        finally:
+            results.close()
+        print(path)
+    if counts.failed > TOLD:
+        print(f"unitok generate: {counts.failed - TOLD:,} more have failed, as the results say", file=sys.stderr)
+    if counts.failed:
+        again = "the same command" if options.out is not None else "a command with these"
+        raise InputError(f"{counts}; mend what failed, and {again} tries it again")
+    print(f"unitok generate: {counts}", file=sys.stderr)
+
+
+FREE = ("model", "input", "texts", "units", "codes", "out", "device", "compiled", "max_seconds")
+"""Options that do not change an answer, but what is answered, where, and how fast."""
+
+
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """What the answers depend on, by the names of the options."""
+    parser: argparse.ArgumentParser = options.parser
+    names = [action.dest for action in parser._actions if action.dest not in (*FREE, "help")]
+    return {name: getattr(options, name) for name in names}
 
 
 def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:

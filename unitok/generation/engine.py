@@ -12,7 +12,7 @@ import torch
 
 from unitok.decoder.model import Decoder
 from unitok.generation.batch import Batch, Generated, TokenRequest
-from unitok.generation.beam_search import Hypothesis, beam_search
+from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, search_together
 from unitok.generation.cuda_graphs import SIZES, CudaGraphs
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.sampling import GREEDY, Sampling
@@ -96,12 +96,22 @@ class Engine:
         self, request: TokenRequest, *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
     ) -> list[Hypothesis]:
         """The best outputs that a beam search finds, best first: as many as beams, or `n_best`."""
-        if request.automaton is None:
-            raise InputError("a search is among outputs that end: give an automaton")
-        return beam_search(
-            self.decoder, request.prompt, request.automaton, beams=beams, n_best=n_best or beams,
-            length_penalty=length_penalty, stepper=self.steps(), vectors=request.vectors,
-        )  # fmt: skip
+        return self.search_all([request], beams=beams, n_best=n_best, length_penalty=length_penalty)[0]
+
+    def search_all(
+        self, requests: Sequence[TokenRequest], *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
+    ) -> list[list[Hypothesis]]:
+        """`search` of all requests, together; each list is the same alone, up to the rounding of sums.
+
+        Raises:
+            InputError: a request without an automaton, or fewer than one beam.
+        """
+        searches = [search_of(one, beams=beams, n_best=n_best, length_penalty=length_penalty) for one in requests]
+        return search_together(self.decoder, searches, stepper=self.steps())
+
+    def beam_batch(self) -> BeamBatch:
+        """An empty batch of searches of one's own."""
+        return BeamBatch(self.decoder, self.steps())
 
     # -- requests that come and go ------------------------------------------------------------------------------
 
@@ -138,3 +148,15 @@ class Engine:
     def busy(self) -> bool:
         """Whether requests run or wait."""
         return self._shared is not None and self._shared.busy
+
+
+def search_of(
+    request: TokenRequest, *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
+) -> SearchRequest:
+    """A request as a search; InputError where it has no automaton."""
+    if request.automaton is None:
+        raise InputError("a search is among outputs that end: give an automaton")
+    return SearchRequest(
+        prompt=request.prompt, automaton=request.automaton, beams=beams, n_best=n_best or beams,
+        length_penalty=length_penalty, vectors=request.vectors,
+    )  # fmt: skip

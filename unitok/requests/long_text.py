@@ -15,8 +15,10 @@ from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.prompt_request import PromptRequest
+from unitok.requests.request import GenerationConfig
 from unitok.requests.runner import RequestRunner
 from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
+from unitok.requests.steps import AnswerSteps, carry_out, run_prompts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
@@ -157,13 +159,19 @@ def answer_text(
     Raises:
         InputError: a request that the grammar or the vocabulary does not have, or as `text_pieces`.
     """
+    config = GenerationConfig(sampling=sampling, beams=beams, seed=seed)
+    return carry_out(model, text_steps(model, request, text, config))
+
+
+def text_steps(model: RequestRunner, request: PromptRequest, text: str, config: GenerationConfig) -> AnswerSteps:
+    """The steps to `answer_text`; InputError as it says."""
     pieces = _pieces_for(model, request, text)
     results = list[Result]()
     if len(pieces) > 1 and _chooses_voice(request):
-        results += model.run([_with_text(model, request, pieces[0].text)], sampling=sampling, beams=beams, seed=seed)
+        results += yield from run_prompts([_with_text(model, request, pieces[0].text)], config)
         request = _with_voice_of(model, request, results[0])
-    requests = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
-    results += model.run(requests, sampling=sampling, beams=beams, seed=seed)
+    rest = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
+    results += yield from run_prompts(rest, config)
     return joined_results(pieces, results)
 
 

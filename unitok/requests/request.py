@@ -5,6 +5,7 @@ Every field that is given is heeded or refused by its name: an answer never leav
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
@@ -32,6 +33,8 @@ class GenerationConfig:
     """Of every draw."""
     max_tokens: int | None = None
     """Most ids of what is answered at once; None takes what the model has learned of lengths."""
+    max_seconds: float | None = None
+    """Longest recording that is answered, in seconds; a longer one is an error. None answers any."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,11 +121,12 @@ def heeded(request: Request) -> frozenset[str]:
         (OUT_CODES in spec.flags, "output"),
         (CHAIN in spec.flags, "chain"),
         (hears, "front_end"),
+        (request.recorded, "max_seconds"),
     ):
         if there:
             found.add(name)
     if request.front_end == "cascade":
-        found &= {"target", "audio", "front_end", *(("voice",) if spec.speaks else ())}
+        found &= {"target", "audio", "front_end", "max_seconds", *(("voice",) if spec.speaks else ())}
         found |= {"recognizer", *(("synthesizer",) if spec.speaks else ())}
     if request.audio is None:
         found -= {"front_end"}  # nothing is heard
@@ -159,6 +163,8 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
     if config.beams < 1 or (config.max_tokens is not None and config.max_tokens < 1):
         name = "beams" if config.beams < 1 else "max_tokens"
         raise InputError(f"{spell(name)} is {getattr(config, name)}: give 1 or more")
+    if config.max_seconds is not None and not 0 < config.max_seconds < math.inf:
+        raise InputError(f"{spell('max_seconds')} is {config.max_seconds}: give seconds, more than 0")
     check_seed(config.seed)
     twice = {"output": (OUT_UNITS, OUT_CODES), "chain": (CHAIN, OUT_UNITS)}
     for name, flags in twice.items():
@@ -188,6 +194,8 @@ def _check_types(request: Request) -> None:
     whole = isinstance(config.beams, int) and not isinstance(config.beams, bool)
     if not whole or not (config.max_tokens is None or isinstance(config.max_tokens, int)):
         raise InputError(f"beams is {config.beams!r}, max_tokens {config.max_tokens!r}: give whole numbers")
+    if isinstance(config.max_seconds, bool) or not isinstance(config.max_seconds, int | float | None):
+        raise InputError(f"max_seconds is {config.max_seconds!r}: give a number of seconds")
     if not isinstance(config.sampling, Sampling):
         raise InputError(f"sampling is {config.sampling!r}: give a Sampling")
 

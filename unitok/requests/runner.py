@@ -18,6 +18,7 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
 from unitok.generation.batch import Generated, TokenRequest
+from unitok.generation.beam_search import Hypothesis
 from unitok.generation.engine import Engine
 from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
@@ -166,7 +167,7 @@ class RequestRunner:
         tokenizer = self.tokenizers.unit_tokenizer
         if tokenizer is None and not all(given):
             raise InputError(self._without_tokenizer(stream))
-        sounds = [self._worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
+        sounds = [self.worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
         encoded = iter([] if tokenizer is None else tokenizer.encode_batch(sounds))
         frames = [
             check_tokens(np.asarray(one), stream.cardinalities, "units") if tokens else next(encoded)
@@ -189,7 +190,8 @@ class RequestRunner:
             for one, codes in zip(audio, of_codes)
         ]
 
-    def _worth_reading(self, audio: Audio | SpokenChunk, rate: int) -> np.ndarray:
+    def worth_reading(self, audio: Audio | SpokenChunk, rate: int) -> np.ndarray:
+        """(S,) float32 at `rate` Hz: what is spoken in a recording, all of it where nothing is; a chunk as it is."""
         if isinstance(audio, SpokenChunk):
             return audio.samples
         found = self.spoken(audio, rate)
@@ -213,7 +215,7 @@ class RequestRunner:
             raise InputError("this model has no latent front end; train one with `unitok train-latent`")
         if any(is_tokens(one) for one in audio):
             raise InputError("units are given to a latent front end; give recordings, or front_end='tokens'")
-        samples = [self._worth_reading(one, self.latent.sample_rate) for one in audio]
+        samples = [self.worth_reading(one, self.latent.sample_rate) for one in audio]
         return [(Span("lat", np.zeros(len(found))), found) for found in self.latent.encode(samples)]
 
     def text_span(self, text: str) -> Span:
@@ -290,13 +292,14 @@ class RequestRunner:
             sampling: how ids are chosen where `beams` is 1.
             beams: more than 1 searches instead and fills `nbest`.
             seed: of the draws of every request that has no `seed` of its own: equal requests give equal answers.
-            batch: most sequences at a time.
+            batch: most sequences at a time; every beam is one.
         """
         if beams < 1 or batch < 1:
             raise InputError(f"beams is {beams}, batch {batch}: give 1 or more")
         results: list[Result] = []
-        for start in range(0, len(requests), batch):
-            results += self._run_batch(requests[start : start + batch], sampling, beams, seed)
+        together = max(1, batch // beams)
+        for start in range(0, len(requests), together):
+            results += self._run_batch(requests[start : start + together], sampling, beams, seed)
             advance_aside("answer", len(results), len(requests))
         return results
 
@@ -325,7 +328,7 @@ class RequestRunner:
     def _run_batch(self, requests: Sequence[PromptRequest], sampling: Sampling, beams: int, seed: int) -> list[Result]:
         asked = [self.token_request(request, sampling=sampling, seed=seed) for request in requests]
         if beams > 1:
-            return [self._search(*pair, beams) for pair in zip(requests, asked)]
+            return [self.searched(*one) for one in zip(requests, asked, self.engine.search_all(asked, beams=beams))]
         return [self.result(*one) for one in zip(requests, asked, self.engine.run(asked))]
 
     def token_limit(self, plan: SequenceSpec) -> int:
@@ -336,9 +339,9 @@ class RequestRunner:
         sizes = self.limits.of(plan)
         return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
 
-    def _search(self, request: PromptRequest, asked: TokenRequest, beams: int) -> Result:
+    def searched(self, request: PromptRequest, asked: TokenRequest, found: Sequence[Hypothesis]) -> Result:
+        """What the hypotheses of a search mean, best first: the answer is the first, `nbest` has all."""
         assert asked.automaton is not None
-        found = self.engine.search(asked, beams=beams)
         best = found[0]
         made = Generated(best.ids, np.asarray([best.logprob], dtype=np.float32), "eos")
         for token in best.ids.tolist():
