@@ -136,7 +136,7 @@ class TaskModel(RequestRunner):
 
     @property
     def _has_codes(self) -> bool:
-        return "codes" in self.vocabulary.streams
+        return self.vocabulary.main("codes") is not None
 
     def _asked(self, request: Request) -> _Prompt:
         """What a request says beside what is given: task, languages, flags, voice."""
