@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
     given = generate.add_argument(
         "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
     )
-    for name, text in (("units", ".npy, .json or .jsonl"), ("codes", "frames of ids in such a file")):
+    for name, text in (("units", ".npy, .npz, .safetensors, .arrow, .json, .jsonl"), ("codes", "frames of ids in such a file")):
         generate.add_argument(
             f"--{name}", action=Instead, positional=given, help=f"{name} made elsewhere, instead of input: {text}"
         )
@@ -83,7 +83,7 @@ def add_commands(commands: Any) -> None:
     generate.add_argument(
         "--compiled", action="store_true", help="decode with one C++ function, compiled once a machine (2 s)"
     )
-    generate.add_argument("-o", "--out", help="file for generated audio; .npy, .json or .jsonl for its ids")
+    generate.add_argument("-o", "--out", help="file for generated audio; .npy, .npz, .json or .jsonl for its ids")
     add_device(generate)
     generate.set_defaults(run=run_generate)
 
@@ -95,7 +95,6 @@ def requests_of(options: argparse.Namespace) -> list[Request]:
         InputError: something is missing, or given and would change nothing.
     """
     from unitok.requests.request import check_request, typed
-    from unitok.token_files import read_ids
     from unitok_tokenizers.errors import InputError
 
     if options.source is None:
@@ -107,12 +106,19 @@ def requests_of(options: argparse.Namespace) -> list[Request]:
         raise InputError(f"task {options.task} reads text; --{given[0]} is for tasks that hear speech")
     if given != ["input"] and options.front_end in ("latent", "cascade"):
         raise InputError(f"--front-end {options.front_end} reads recordings, not --{given[0]}; leave one out")
-    inputs = [options.input] if given == ["input"] else read_ids(getattr(options, given[0]), given[0])
+    inputs = [options.input] if given == ["input"] else _ids_of(options, given[0])
     found = [_request(options, one) for one in inputs]
     for request in found[:1]:
         check_request(request, spell=typed)
         _check_out(request, options)
     return found
+
+
+def _ids_of(options: argparse.Namespace, kind: str) -> list[np.ndarray]:
+    """Ids of every utterance of a file, compared with what the model says of them."""
+    from unitok.token_files import described_stream, read_ids
+
+    return read_ids(getattr(options, kind), kind, described_stream(options.model, kind))
 
 
 def _request(options: argparse.Namespace, given: str | np.ndarray) -> Request:
@@ -179,13 +185,14 @@ def check_out(model: Model, request: Request, out: str | None) -> None:
         return
     if not request.spec.speaks_only:
         return
-    coded = OUT_CODES in request.all_flags(has_codes="codes" in model.vocabulary.streams)
+    coded = OUT_CODES in request.all_flags(has_codes=model.vocabulary.main("codes") is not None)
     kind = "codes" if coded else "units"
-    if out is None and (cascade or kind not in model.elsewhere):
+    stream = model.made_elsewhere(kind)
+    if out is None and (cascade or stream is None):
         raise InputError(f"task {request.task} needs -o FILE for the audio")
-    if out is not None and not cascade and kind in model.elsewhere:
+    if out is not None and not cascade and stream is not None:
         raise InputError(
-            f"this model's {kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and cannot be spoken "
+            f"this model's {kind} were made elsewhere ({stream.fingerprint}) and cannot be spoken "
             f"here: name -o FILE with {', '.join(SUFFIXES)} for the ids, or leave -o out to print them"
         )
 

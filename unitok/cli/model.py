@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.options import add_precision, precision_override, seed_option
+from unitok.cli.options import add_precision, named_pairs, precision_override, seed_option
 
 if TYPE_CHECKING:
     pass
@@ -20,6 +20,13 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory or checkpoint to take the weights from")
+    train.add_argument(
+        "--stream",
+        action="append",
+        default=[],
+        metavar="KIND=NAME",
+        help="which of several streams are the units or codes",
+    )
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
@@ -42,7 +49,12 @@ def run_train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(
-        recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start
+        recipe,
+        shards=options.shards,
+        tokenizers=options.tokenizers,
+        out=options.out,
+        start=options.start,
+        streams=named_pairs("--stream", options.stream),
     )
     if path is not None:
         print(path)
