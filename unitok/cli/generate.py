@@ -43,7 +43,10 @@ def add_commands(commands: Any) -> None:
     given = generate.add_argument(
         "input", help='a recording, or text for tts, mt and lm; "" to begin lm, slm or ilm with nothing'
     )
-    for name, text in (("units", ".npy, .npz, .safetensors, .arrow, .json, .jsonl"), ("codes", "frames of ids in such a file")):
+    for name, text in (
+        ("units", ".npy, .npz, .safetensors, .arrow, .json, .jsonl"),
+        ("codes", "frames of ids in such a file"),
+    ):
         generate.add_argument(
             f"--{name}", action=Instead, positional=given, help=f"{name} made elsewhere, instead of input: {text}"
         )

@@ -13,6 +13,7 @@ N units, F frames, Q codebooks.
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,14 @@ def checked_ids(ids: np.ndarray, where: str, stream: StreamInfo) -> np.ndarray:
     """
     books = len(stream.cardinalities)
     wanted = "units (N,)" if stream.kind == "units" else f"frames of {books} codes (F, {books})"
+    if not ids.size:
+        raise InputError(f"{where}: {stream.name} are empty; write {wanted}, or leave the row out")
     if ids.dtype.kind not in "iu":
         raise InputError(f"{where}: {stream.name} are {ids.dtype}; write whole numbers, {wanted}")
     plain = ids.ndim == 1 and books == 1
-    if not ids.size or not (plain or (stream.kind == "codes" and ids.ndim == 2 and ids.shape[1] == books)):
-        turned = stream.kind == "codes" and ids.ndim == 2 and ids.shape[0] == books and ids.size
-        hint = "transpose them" if turned else f"write {wanted}, not empty"
+    if not (plain or (stream.kind == "codes" and ids.ndim == 2 and ids.shape[1] == books)):
+        turned = stream.kind == "codes" and ids.ndim == 2 and ids.shape[0] == books
+        hint = "transpose them" if turned else f"write {wanted}"
         raise InputError(f"{where}: {stream.name} have shape {ids.shape}, not that of {wanted}; {hint}")
     frames = ids.reshape(-1, books)
     for book, size in enumerate(stream.cardinalities):
@@ -162,6 +165,7 @@ def _npz(source: Path) -> TokenSource:
         with intact(where, "write arrays of whole numbers with numpy.savez"):
             return members[name], where
 
+    weakref.finalize(read, members.close)  # whenever the source is let go, whatever else refers to it
     return TokenSource(path=source, places=_indexed(source, ((one, one, one) for one in names)), reader=read)
 
 
