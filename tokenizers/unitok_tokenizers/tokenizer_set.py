@@ -89,8 +89,10 @@ class TokenizerSet:
 
     @property
     def codec(self) -> AcousticTokenizer | None:
-        """What makes the stream `codes`."""
-        return cast(AcousticTokenizer | None, self.streams.get("codes"))
+        """What makes the stream `codes`, or the only one that makes codes of another name."""
+        made = {name: one for name, one in self.speech.items() if not isinstance(one, UnitTokenizer)}
+        found = made.get("codes") or (next(iter(made.values())) if len(made) == 1 else None)
+        return cast(AcousticTokenizer | None, found)
 
     @property
     def detector(self) -> SpeechDetector | None:
