@@ -338,7 +338,7 @@ def test_missing_fields_and_other_names_are_refused(root: Path, tmp_path: Path) 
     good = described(tmp_path / "units.json", DESCRIBED)
     command = ("prepare", root / "m.jsonl", tmp_path / "s", "--tokenizers", root / "tokenizers", "--stream")
     refused(*command, f"units={tmp_path / 'short.json'}", saying=("fingerprint", "frame_rate", "cardinalities"))
-    refused(*command, f"hubert={good}", saying=("hubert", "units or codes"))
+    refused(*command, f"hubert={good}", saying=("hubert", "no row has a column"))
     refused(*command, f"units={good}", "--stream", f"units={good}", saying="twice")
 
 

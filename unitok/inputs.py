@@ -23,6 +23,7 @@ import numpy as np
 
 from unitok_tokenizers.audio.io import LOUDEST, RATES, audio_seconds, read_blocks, resample
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +170,12 @@ def check_tokens(tokens: np.ndarray, cardinalities: tuple[int, ...], name: str) 
             "give them as (samples, rate): PCM of int16 or int32, or floats within [-1, 1]"
         )
     return tokens.astype(np.int64)
+
+
+def without_tokenizer(stream: StreamInfo) -> str:
+    """Why a model that has no tokenizer for a stream refuses a recording, and what to give instead."""
+    shape = "(N,)" if stream.kind == "units" else f"(F, {len(stream.cardinalities)})"
+    return (
+        f"this model's {stream.name} were made elsewhere ({stream.fingerprint}), and it has no tokenizer for "
+        f"recordings: give the ids, --{stream.kind} FILE or an integer array {shape}"
+    )

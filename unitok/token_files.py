@@ -7,17 +7,37 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unitok.results import Result
+from unitok_tokenizers.audio.embedded import TABLES, Table
+from unitok_tokenizers.data.token_sources import array_of, checked_ids, open_tokens, read_npy
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
-SUFFIXES = (".npy", ".json", ".jsonl")
+SUFFIXES = (".npy", ".npz", ".json", ".jsonl")
+"""Files of ids that are written."""
+READ = (*SUFFIXES, ".safetensors", *TABLES)
+"""Files of ids that are read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Utterance:
+    """Ids of one utterance of a file."""
+
+    key: str
+    """Its id in the file, or its number from 0 on."""
+    where: str
+    """File and place, for messages."""
+    ids: np.ndarray
+    """Units (N,) or codes (F, Q), int64."""
 
 
 def names_ids(path: Path | str) -> bool:
@@ -25,71 +45,99 @@ def names_ids(path: Path | str) -> bool:
     return str(path).lower().endswith(SUFFIXES)
 
 
-def read_ids(path: Path | str, stream: str) -> list[np.ndarray]:
-    """Units (N,) or codes (F, Q), int64, of every utterance of a file.
+def described_stream(model: Path | str, kind: str) -> StreamInfo | None:
+    """What a model directory says of its main stream of a kind; None where it is none, or has no such stream."""
+    path = Path(model) / "vocabulary.json"
+    return Vocabulary.load(path).main(kind) if path.is_file() else None
 
-    `.npy` holds one array; `.json` one list, or an object with the list under the stream's name; `.jsonl` one of these
-    a line, such as the rows of a manifest.
+
+def read_ids(path: Path | str, kind: str, stream: StreamInfo | None = None) -> list[np.ndarray]:
+    """The ids of every utterance of a file; see `utterances_of`."""
+    return [one.ids for one in utterances_of(path, kind, stream)]
+
+
+def utterances_of(path: Path | str, kind: str, stream: StreamInfo | None = None) -> Iterator[Utterance]:
+    """Utterances of a file in its order, one in memory at a time.
+
+    `.npy` holds one array; `.npz` and `.safetensors` one under each key; Arrow and Parquet tables one a row; `.json`
+    one list, or an object that has it; `.jsonl` one of these a line, such as the rows of a manifest. In tables and
+    objects the ids go by the stream's name, or by that of its kind.
+
+    Args:
+        path: the file.
+        kind: units or codes.
+        stream: the model's, which ids are compared with; None takes ids of any width and size.
 
     Raises:
-        InputError: another kind of file, or what is no list of ids.
+        InputError: another kind of file, or what is no list of ids of that stream, with file and line or key.
     """
     source = Path(path)
     suffix = source.suffix.lower()
+    names = list(dict.fromkeys([*([] if stream is None else [stream.name]), kind]))
+    count = 0
+    for key, value, where in _entries(source, suffix, names):
+        count += 1
+        yield Utterance(key=key, where=where, ids=_ids(array_of(value, where), kind, where, stream))
+    if not count:
+        raise InputError(f"{source} holds no ids; write one list a line")
+
+
+def _entries(source: Path, suffix: str, names: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """(key, ids as they are stored, file and place) of every utterance. `names` are those that the ids may go by."""
     if suffix == ".npy":
-        return [_ids(_read_npy(source), stream, str(source))]
-    if suffix == ".json":
-        return [_listed(read_json(source), stream, str(source))]
-    if suffix != ".jsonl":
-        raise InputError(f"{source}: ids are read from {', '.join(SUFFIXES)}; write one of these")
+        yield source.stem, read_npy(source), str(source)
+    elif suffix == ".json":
+        yield source.stem, _listed(read_json(source), names, str(source)), str(source)
+    elif suffix == ".jsonl":
+        yield from _lines(source, names)
+    elif suffix in READ:
+        held = Table.open(source).names if suffix in TABLES else []
+        found = open_tokens(source, next((name for name in names if name in held), names[0]), numbered=True)
+        for key in found.places:
+            yield key, *found.raw(key)
+    else:
+        raise InputError(f"{source}: ids are read from {', '.join(READ)}; write one of these")
+
+
+def _lines(source: Path, names: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
     try:
-        lines = source.read_text(encoding="utf-8-sig").split("\n")
+        with source.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        value = json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        message = f"{source}:{number}: not JSON ({error}); write one list of ids a line"
+                        raise InputError(message) from None
+                    where = f"{source}:{number}"
+                    key = value.get("id") if isinstance(value, dict) else None
+                    yield str(number - 1 if key is None else key), _listed(value, names, where), where
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {source}: {error}; give a JSON Lines file") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{source}:{number}: not JSON ({error}); write one list of ids a line") from None
-            found.append(_listed(value, stream, f"{source}:{number}"))
-    if not found:
-        raise InputError(f"{source} holds no ids; write one list a line")
-    return found
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"no file {path}; check the path") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no array of numpy ({error}); write it with numpy.save") from error
-    return np.asarray(found)
+def _listed(value: Any, names: Sequence[str], where: str) -> Any:
+    """Ids of a JSON value: a list, or an object that has it under one of the names."""
+    if not isinstance(value, dict):
+        return value
+    held = next((name for name in names if value.get(name) is not None), None)
+    if held is None:
+        wanted = " and no ".join(map(repr, names))
+        raise InputError(f"{where}: no {wanted}, only {', '.join(map(repr, value)) or 'nothing'}; add them")
+    return value[held]
 
 
-def _listed(value: Any, stream: str, where: str) -> np.ndarray:
-    """Ids of a JSON value: a list, or an object that has it under the stream's name."""
-    if isinstance(value, dict):
-        if value.get(stream) is None:
-            raise InputError(f"{where}: no {stream!r}, only {', '.join(map(repr, value)) or 'nothing'}; add them")
-        value = value[stream]
-    try:
-        return _ids(np.asarray(value), stream, where)
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {stream} are {repr(value)[:60]}: write a list of ids ({error})") from None
-
-
-def _ids(array: np.ndarray, stream: str, where: str) -> np.ndarray:
-    dimensions = (1,) if stream == "units" else (1, 2)
+def _ids(array: np.ndarray, kind: str, where: str, stream: StreamInfo | None) -> np.ndarray:
+    if stream is not None:
+        return checked_ids(array, where, stream)
+    dimensions = (1,) if kind == "units" else (1, 2)
     if array.dtype.kind not in "iu" or array.ndim not in dimensions or not array.size or int(array.min()) < 0:
-        wanted = "ids (N,)" if stream == "units" else "frames of ids (F, Q)"
+        wanted = "ids (N,)" if kind == "units" else "frames of ids (F, Q)"
         raise InputError(
-            f"{where}: {stream} are {array.dtype} of shape {array.shape}: give {wanted} of one utterance, "
+            f"{where}: {kind} are {array.dtype} of shape {array.shape}: give {wanted} of one utterance, "
             "none negative, not empty; several utterances are lines of a .jsonl"
         )
-    return array.astype(np.int64) if stream == "units" else array.reshape(len(array), -1).astype(np.int64)
+    return array.astype(np.int64) if kind == "units" else array.reshape(len(array), -1).astype(np.int64)
 
 
 def speech_ids(result: Result) -> np.ndarray | None:
@@ -104,7 +152,9 @@ def lines_of(result: Result, texts: Sequence[str]) -> list[str]:
 
 
 def write_ids(path: Path | str, results: Sequence[Result]) -> Path:
-    """Write the last speech of each answer: `.npy` and `.json` of one answer, `.jsonl` one list a line.
+    """Write the last speech of each answer: `.npy` and `.json` of one, `.jsonl` one list a line, `.npz` one array each.
+
+    The arrays of an `.npz` are named by their numbers from 0 on.
 
     Raises:
         InputError: an answer without speech, several answers for a file of one, or a file that cannot be written.
@@ -114,10 +164,13 @@ def write_ids(path: Path | str, results: Sequence[Result]) -> Path:
     ids = [one for one in found if one is not None]
     if len(ids) < len(found):
         raise InputError(f"cannot write {target}: the answer is text alone; leave -o out to print it")
-    if suffix != ".jsonl" and len(ids) != 1:
-        raise InputError(f"cannot write {target}: there are {len(ids)} answers; name a .jsonl file")
-    if suffix == ".npy":
-        buffer = io.BytesIO()
+    if suffix not in (".jsonl", ".npz") and len(ids) != 1:
+        raise InputError(f"cannot write {target}: there are {len(ids)} answers; name a .jsonl or .npz file")
+    buffer = io.BytesIO()
+    if suffix == ".npz":
+        np.savez(buffer, allow_pickle=False, **{str(number): one for number, one in enumerate(ids)})
+        content = buffer.getvalue()
+    elif suffix == ".npy":
         np.save(buffer, ids[0], allow_pickle=False)
         content = buffer.getvalue()
     else:

@@ -17,7 +17,7 @@ from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json
-from unitok_tokenizers.grammar.streams import ELSEWHERE, STREAM_NAME, StreamInfo
+from unitok_tokenizers.grammar.streams import STREAM_NAME, StreamInfo, chosen_streams
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
@@ -83,15 +83,16 @@ class TokenizerSet:
 
     @property
     def unit_tokenizer(self) -> UnitTokenizer | None:
-        """What makes the stream `units`."""
-        found = self.streams.get("units")
-        assert found is None or isinstance(found, UnitTokenizer)
-        return found
+        """What makes the stream `units`, or the only one that makes units of another name."""
+        made = {name: one for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
+        return made.get("units") or (next(iter(made.values())) if len(made) == 1 else None)
 
     @property
     def codec(self) -> AcousticTokenizer | None:
-        """What makes the stream `codes`."""
-        return cast(AcousticTokenizer | None, self.streams.get("codes"))
+        """What makes the stream `codes`, or the only one that makes codes of another name."""
+        made = {name: one for name, one in self.speech.items() if not isinstance(one, UnitTokenizer)}
+        found = made.get("codes") or (next(iter(made.values())) if len(made) == 1 else None)
+        return cast(AcousticTokenizer | None, found)
 
     @property
     def detector(self) -> SpeechDetector | None:
@@ -111,14 +112,22 @@ class TokenizerSet:
         carried = self.carried
         return [replace(one.info(), views=carried.get(name)) for name, one in self.streams.items()]
 
-    def vocabulary(self, languages: Sequence[str], elsewhere: Sequence[StreamInfo] = ()) -> Vocabulary:
+    def vocabulary(
+        self,
+        languages: Sequence[str],
+        elsewhere: Sequence[StreamInfo] = (),
+        chosen: Mapping[str, str] | None = None,
+    ) -> Vocabulary:
         """The vocabulary that these tokenizers, streams made elsewhere and languages make.
 
-        Of a stream that has both, the tokenizer counts; whoever has the tokens compares (`Vocabulary.check`).
+        Of a stream that has both, the tokenizer counts; whoever has the tokens compares (`Vocabulary.check_all`).
+        `chosen` says which stream a kind stands for, where several do; see `chosen_streams`, also for what is refused.
         """
         text, *speech = self.infos()
-        others = [stream for stream in elsewhere if stream.name in ELSEWHERE and stream.name not in self.streams]
-        return Vocabulary.build(text=text, streams=[*speech, *others], languages=languages, roles=self.text.roles)
+        made, others = ({one.name: one for one in streams} for streams in ((text, *speech), elsewhere))
+        joined = [*speech, *chosen_streams(made, others, chosen or {})]
+        built = Vocabulary.build(text=text, streams=joined, languages=languages, roles=self.text.roles)
+        return built.choose(chosen or {})
 
     def to(self, device: torch.device | str) -> TokenizerSet:
         """Move the networks that read recordings; returns itself. Text has none."""

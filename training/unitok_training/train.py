@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
+from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
@@ -52,6 +53,7 @@ def train_model(
     tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
+    streams: Mapping[str, str] | None = None,
     allow_change: Sequence[str] = (),
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
@@ -65,6 +67,7 @@ def train_model(
         start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
+        streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
         allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
 
     Raises:
@@ -73,7 +76,7 @@ def train_model(
     data = Shards.open(shards, check=True)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
-    vocabulary = _vocabulary(bundle, data, base, start=str(start), tokenizers=str(tokenizers or start))
+    vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
     if start is not None:
         recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
@@ -129,15 +132,19 @@ def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
     return base.tokenizers
 
 
-def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start: str, tokenizers: str) -> Vocabulary:
+def _vocabulary(
+    bundle: TokenizerSet, data: Shards, base: Model | None, chosen: Mapping[str, str], *, start: str, tokenizers: str
+) -> Vocabulary:
     """The start's vocabulary with what the shards add to it, else one of its own.
 
-    Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes. Languages of
-    the shards take ids that are reserved; streams that the start does not have take new ones behind all others.
+    Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes; of several of a
+    kind the one that the kind stands for. Languages of the shards take ids that are reserved; streams that the start
+    does not have take new ones behind all others.
     """
-    made = bundle.vocabulary(data.languages, list(data.streams.values()))
-    for stream in data.streams.values():
-        made.check(stream, str(data.folder), tokenizers)
+    mains = [] if base is None else [base.vocabulary.main(kind) for kind in ELSEWHERE]
+    kept = {main.kind: main.name for main in mains if main is not None and main.name in data.streams}
+    made = bundle.vocabulary(data.languages, list(data.streams.values()), {**kept, **chosen})
+    made.check_all(data.streams, str(data.folder), tokenizers)
     if base is None:
         return made
     vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
@@ -149,6 +156,8 @@ def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start
         if stream.name not in vocabulary.streams:
             vocabulary = vocabulary.append_stream(stream)
         vocabulary.check(stream, str(data.folder) if stream.name in data.streams else tokenizers, start)
+    vocabulary = vocabulary.choose(chosen)
+    vocabulary.check_all(data.streams, str(data.folder), start)
     for code in data.languages:
         if code not in vocabulary.languages:
             vocabulary = vocabulary.append_language(code)
@@ -187,7 +196,11 @@ def _finished(
     base: Model | None,
 ) -> Model:
     """The model directory's other parts: those of the start, and what these shards add."""
-    prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)
+    prompts, limits, tasks = (
+        voice_prompts(data, vocabulary),
+        learned_limits(data, vocabulary=vocabulary),
+        list(recipe.mixture.tasks),
+    )
     characters = learned_texts(data)
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from unitok.cli.device import add_device
-from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
+from unitok.cli.options import add_precision, chosen_precision, named_pairs, refuse_idle, seed_option
 from unitok_tokenizers.encoders.registry import ready_encoders
 
 
@@ -48,6 +48,13 @@ def add_commands(commands: Any) -> None:
     prepare.add_argument("--tokenizers", required=True, metavar="DIR", help="what fit-tokenizers wrote")
     prepare.add_argument(
         "--stream", action="append", default=[], metavar="NAME=FILE", help="describes tokens made elsewhere"
+    )
+    prepare.add_argument(
+        "--tokens",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="their ids by row: .npz, .safetensors, .arrow, .parquet, .jsonl, or a folder (default: the manifest's)",
     )
     prepare.add_argument(
         "--max-seconds", type=float, default=60.0, help="longer ones are skipped (default: %(default)s)"
@@ -146,21 +153,24 @@ def run_prepare(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
     from unitok_tokenizers.data.prepare import prepare_shards
     from unitok_tokenizers.data.shards import summary
+    from unitok_tokenizers.data.token_sources import open_tokens
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.grammar.streams import read_description
     from unitok_tokenizers.tokenizer_set import TokenizerSet
 
     if not options.joined_share:
         refuse_idle(options, ["seed"], "at --joined-share 0, where nothing is joined")
-    external = {}
-    for item in options.stream:
-        name, sign, file = item.partition("=")
-        if not sign:
-            raise InputError(f"--stream is {item!r}: write NAME=FILE.json")
-        if name in external:
-            raise InputError(f"--stream {name} is given twice; describe each stream once")
-        external[name] = read_description(name, file)
-    rows = read_manifest(options.manifest, default_lang=options.lang, columns=_columns(options))
+    described, given = named_pairs("--stream", options.stream), named_pairs("--tokens", options.tokens)
+    external = {name: read_description(name, file) for name, file in described.items()}
+    if unknown := [name for name in given if name not in external]:
+        raise InputError(f"--tokens {unknown[0]} is not described; add --stream {unknown[0]}=FILE.json")
+    rows = read_manifest(
+        options.manifest,
+        default_lang=options.lang,
+        columns=_columns(options),
+        streams=list(external),
+        apart=bool(given),
+    )
     for split, count in unknown_splits(rows).items():
         print(f"{count} rows are of split {split!r}, which nothing looks for by itself", file=sys.stderr)
     shards = prepare_shards(
@@ -168,11 +178,13 @@ def run_prepare(options: argparse.Namespace) -> None:
         TokenizerSet.load(options.tokenizers),
         options.out,
         external=external,
+        sources={name: open_tokens(path, name) for name, path in given.items()},
         max_seconds=options.max_seconds,
         keep_unreadable=options.keep_going,
         trim=not options.keep_silence,
         joined_share=options.joined_share,
         seed=options.seed,
+        notice=lambda line: print(line, file=sys.stderr),
     )
     for reason, count in shards.manifest["skipped"].items():
         print(f"{count} rows left out: {reason}", file=sys.stderr)

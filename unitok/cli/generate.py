@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unitok.cli.device import add_device, load_model
 from unitok.cli.generate_requests import check_out_fits, inputs_of, is_many, out_folder, requests_of, speech_kind
 from unitok.cli.options import seed_option
+from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_commands(commands: Any) -> None:
         'and lm; "" to begin lm, slm or ilm with nothing',
     )
     for name, text in (
-        ("units", "units made elsewhere, instead of input: .npy, .json or .jsonl"),
+        ("units", "units made elsewhere, instead of input: .npy, .npz, .safetensors, .arrow, .json or .jsonl"),
         ("codes", "codes made elsewhere, instead of input: frames of ids in such a file"),
         ("texts", "many texts, instead of input: one a line, or a manifest (.jsonl) with them"),
     ):
@@ -92,8 +93,8 @@ def add_commands(commands: Any) -> None:
     generate.add_argument(
         "-o",
         "--out",
-        help="file for generated audio, .npy, .json or .jsonl for its ids; of many inputs a folder (FOLDER/) for audio "
-        "and results.jsonl, or FILE.jsonl for results; the same command continues them",
+        help="file for generated audio, .npy, .npz, .json or .jsonl for its ids; of many inputs a folder (FOLDER/) for "
+        "audio and results.jsonl, or FILE.jsonl for results; the same command continues them",
     )
     add_device(generate)
     generate.set_defaults(run=run_generate)
@@ -157,10 +158,10 @@ def run_many(options: argparse.Namespace) -> None:
     if first is not None:
         check_out_fits(model, first, options.out)
     folder = out_folder(options)
-    streams = tuple(model.elsewhere)
+    kinds = tuple(kind for kind in SPEECH_KINDS if model.made_elsewhere(kind) is not None)
     if first is not None and folder is None and first.spec.speaks:
         model.vocoder = None  # there is no place for audio
-        streams = streams if options.out is None else (*streams, speech_kind(model, first))
+        kinds = kinds if options.out is None else (*kinds, speech_kind(model, first))
     told: list[str] = []
 
     def failing(one: Input, why: str) -> None:
@@ -168,7 +169,7 @@ def run_many(options: argparse.Namespace) -> None:
         if len(told) <= TOLD:
             print(f"unitok generate: {one.id}: {why}", file=sys.stderr)
 
-    spoken = Spoken(folder=folder, streams=streams)
+    spoken = Spoken(folder=folder, kinds=kinds)
     if options.out is None:
         printed = PrintedResults([one.id for one in inputs])
         counts = answer_inputs(model, inputs, request_of, printed, spoken, failing=failing)

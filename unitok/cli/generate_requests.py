@@ -95,15 +95,20 @@ def requests_of(options: argparse.Namespace) -> list[Request]:
     Raises:
         InputError: something is missing, or given and would change nothing.
     """
-    from unitok.token_files import read_ids
-
     name = given_by(options)
-    inputs = options.input if name == "input" else read_ids(getattr(options, name), name)
+    inputs = options.input if name == "input" else ids_of(options, name)
     found = [_request(options, one) for one in inputs]
     for request in found[:1]:
         _check_first(request, options)
         check_out_name(request, options)
     return found
+
+
+def ids_of(options: argparse.Namespace, kind: str) -> list[np.ndarray]:
+    """Ids of every utterance of a file, compared with what the model says of them."""
+    from unitok.token_files import described_stream, read_ids
+
+    return read_ids(getattr(options, kind), kind, described_stream(options.model, kind))
 
 
 def inputs_of(options: argparse.Namespace) -> tuple[list[Input], Callable[[Input], Request]]:
@@ -113,13 +118,11 @@ def inputs_of(options: argparse.Namespace) -> tuple[list[Input], Callable[[Input
         InputError: as `requests_of`, of what all of them have in common; a list or manifest that cannot be read.
     """
     from unitok.many import inputs as many
-    from unitok.token_files import read_ids
     from unitok_tokenizers.errors import InputError
 
     name, lang = given_by(options), options.source
     if name in IDS:
-        path = getattr(options, name)
-        found = many.ids(read_ids(path, name), path)
+        found = many.ids(ids_of(options, name), getattr(options, name))
     elif name == "texts":
         found = many.texts(options.texts, lang)
     elif hears(options):
@@ -234,7 +237,7 @@ def check_many_out_name(options: argparse.Namespace, count: int) -> None:
 
 def speech_kind(model: Model, request: Request) -> str:
     """What speech of an answer goes through: codes or units."""
-    return "codes" if OUT_CODES in request.all_flags(has_codes="codes" in model.vocabulary.streams) else "units"
+    return "codes" if OUT_CODES in request.all_flags(has_codes=model.vocabulary.main("codes") is not None) else "units"
 
 
 def check_out_fits(model: Model, request: Request, out: str | None) -> None:
@@ -250,11 +253,12 @@ def check_out_fits(model: Model, request: Request, out: str | None) -> None:
     if not request.spec.speaks_only:
         return
     kind = speech_kind(model, request)
-    if out is None and (cascade or kind not in model.elsewhere):
+    stream = model.made_elsewhere(kind)
+    if out is None and (cascade or stream is None):
         raise InputError(f"task {request.task} needs -o FILE for the audio")
-    if out is not None and not cascade and kind in model.elsewhere:
+    if out is not None and not cascade and stream is not None:
         wanted = LINES if folder else ", ".join(SUFFIXES)
         raise InputError(
-            f"this model's {kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and cannot be spoken "
+            f"this model's {kind} were made elsewhere ({stream.fingerprint}) and cannot be spoken "
             f"here: name -o FILE with {wanted} for the ids{'' if folder else ', or leave -o out to print them'}"
         )

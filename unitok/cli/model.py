@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.options import add_allow_change, add_precision, precision_override, seed_option
+from unitok.cli.options import add_allow_change, add_precision, named_pairs, precision_override, seed_option
 
 if TYPE_CHECKING:
     pass
@@ -20,6 +20,13 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory or checkpoint to take the weights from")
+    train.add_argument(
+        "--stream",
+        action="append",
+        default=[],
+        metavar="KIND=NAME",
+        help="which of several streams are the units or codes",
+    )
     add_allow_change(train)
     train.set_defaults(run=run_train)
 
@@ -43,9 +50,14 @@ def run_train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(
-        recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start,
+        recipe,
+        shards=options.shards,
+        tokenizers=options.tokenizers,
+        out=options.out,
+        start=options.start,
+        streams=named_pairs("--stream", options.stream),
         allow_change=options.allow_change,
-    )  # fmt: skip
+    )
     if path is not None:
         print(path)
 

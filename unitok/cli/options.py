@@ -17,6 +17,19 @@ def seed_option(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
 
 
+def named_pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Left → right of NAME=VALUE; InputError, naming the option, for another form or a name that comes twice."""
+    found: dict[str, str] = {}
+    for item in given:
+        name, sign, value = item.partition("=")
+        if not (sign and name and value):
+            raise InputError(f"{option} is {item!r}: write NAME=VALUE, such as {option} units=hubert")
+        if name in found:
+            raise InputError(f"{option} {name} is given twice; give it once")
+        found[name] = value
+    return found
+
+
 def refuse_idle(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
     """InputError for the first of these options that was given though it changes nothing: `why` says when."""
     parser: argparse.ArgumentParser = options.parser

@@ -59,8 +59,8 @@ class Spoken:
 
     folder: Path | None = None
     """Its audio, a file an answer; None keeps none."""
-    streams: tuple[str, ...] = ()
-    """Streams whose ids are in the lines: those that are made elsewhere, or all that were asked for."""
+    kinds: tuple[str, ...] = ()
+    """Units, codes: kinds whose ids are in the lines, those that are made elsewhere, or all that were asked for."""
 
 
 def answer_inputs(
@@ -136,7 +136,7 @@ def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dic
         "cut": answer.finish_reason == "length",
         "heard_seconds": round(answer.heard_seconds, 3),
     }
-    ids = {span.kind: span.content.tolist() for span in answer.outputs if span.kind in spoken.streams}
+    ids = {span.kind: span.content.tolist() for span in answer.outputs if span.kind in spoken.kinds}
     if spoken.folder is not None and answer.audio is not None:
         assert name is not None
         answer.save(spoken.folder / name)

@@ -129,5 +129,4 @@ def cascade_of(model: TaskModel, *, recognizer: str = "unitok", synthesizer: str
 
 def _own_output(model: TaskModel) -> str:
     """Units where the vocoder speaks them: half the steps of codes."""
-    assert model.vocoder is not None
-    return "units" if model.vocoder.units is not None else "codes"
+    return "units" if model.can_speak("units") else "codes"

@@ -59,7 +59,7 @@ class Coordinator:
     """What this turn has said so far."""
 
     def __post_init__(self) -> None:
-        if self.model.tokenizers.unit_tokenizer is None:
+        if self.model.unit_tokenizer is None:
             raise InputError("this model has no tokenizer that makes units; a coordinator hears recordings as units")
         if self.window_seconds <= 0:
             raise InputError(f"window_seconds is {self.window_seconds}: it must be above 0")
@@ -102,8 +102,8 @@ class Coordinator:
 
 def units_of(model: TaskModel, samples: np.ndarray) -> np.ndarray:
     """(S,) → (N,) units frame by frame: how long a silence lasts is what tells that somebody has finished."""
-    assert model.tokenizers.unit_tokenizer is not None
-    return np.asarray(model.tokenizers.unit_tokenizer.encode_batch([samples])[0])
+    assert model.unit_tokenizer is not None
+    return np.asarray(model.unit_tokenizer.encode_batch([samples])[0])
 
 
 def turn_plan(model: TaskModel, task: str, lang: str, units: np.ndarray, said: str) -> SequenceSpec:

@@ -67,7 +67,7 @@ class PieceRequest:
 
 def has_codes(model: RequestRunner) -> bool:
     """Whether a model knows codes."""
-    return "codes" in model.vocabulary.streams
+    return model.vocabulary.main("codes") is not None
 
 
 def listens(request: Request) -> bool:

@@ -231,7 +231,7 @@ def _chooses_voice(request: PromptRequest) -> bool:
 
 def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result) -> PromptRequest:
     """The request with the beginning of an answer's codes as its voice."""
-    codec, codes = model.tokenizers.codec, [span for span in result.outputs if span.kind == "codes"]
+    codec, codes = model.codec, [span for span in result.outputs if span.kind == "codes"]
     if codec is None or not codes or not len(codes[-1]):
         return request
     frames = max(1, round(VOICE_SECONDS * float(codec.info().frame_rate or 1)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,9 +24,18 @@ from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import Audio, check_tokens, is_tokens, names_a_file, read_samples, sample_blocks
+from unitok.inputs import (
+    Audio,
+    check_tokens,
+    is_tokens,
+    names_a_file,
+    read_samples,
+    sample_blocks,
+    without_tokenizer,
+)
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
 from unitok.results import Result
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
@@ -37,7 +46,7 @@ from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.semantic.kmeans_units import deduplicate
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
 
@@ -101,31 +110,36 @@ class RequestRunner:
         if self.latent is not None:
             return self.latent.sample_rate
         if self.elsewhere:
-            raise InputError(self._without_tokenizer(next(iter(self.elsewhere.values()))))
+            raise InputError(without_tokenizer(next(iter(self.elsewhere.values()))))
         raise InputError("this model has no speech tokenizer: it reads text only")
 
     @property
     def elsewhere(self) -> dict[str, StreamInfo]:
         """Streams that were made elsewhere: the model knows their ids, and has no tokenizer that makes them."""
-        own = self.tokenizers.streams
-        return {name: stream for name, stream in self.vocabulary.streams.items() if name not in own}
+        return {name: one for name, one in self.vocabulary.streams.items() if name not in self.tokenizers.streams}
+
+    def made_elsewhere(self, kind: str) -> StreamInfo | None:
+        """The main stream of a kind, where no tokenizer here makes it."""
+        main = self.vocabulary.main(kind)
+        return None if main is None or main.name in self.tokenizers.streams else main
+
+    @property
+    def unit_tokenizer(self) -> UnitTokenizer | None:
+        """What makes the main stream of units."""
+        main = self.vocabulary.main("units")
+        return None if main is None else cast(UnitTokenizer | None, self.tokenizers.streams.get(main.name))
+
+    @property
+    def codec(self) -> AcousticTokenizer | None:
+        """What makes the main stream of codes."""
+        main = self.vocabulary.main("codes")
+        return None if main is None else cast(AcousticTokenizer | None, self.tokenizers.streams.get(main.name))
 
     def can_speak(self, kind: str) -> bool:
         """Whether units or codes become a waveform here."""
-        if self.vocoder is None:
+        if self.vocoder is None or self.made_elsewhere(kind) is not None:
             return False
-        return self.vocoder.units is not None if kind == "units" else self.tokenizers.codec is not None
-
-    @staticmethod
-    def _without_tokenizer(stream: StreamInfo) -> str:
-        """Why a recording is refused, and what to give instead."""
-        shape = "(N,)" if stream.kind == "units" else f"(F, {len(stream.cardinalities)})"
-        return (
-            f"this model's {stream.name} were made elsewhere ({stream.fingerprint}), and it has no tokenizer for "
-            f"recordings: give the ids, --{stream.name} FILE or an integer array {shape}"
-        )
-
-    # -- reading input ------------------------------------------------------------------------------------------
+        return self.vocoder.units is not None if kind == "units" else self.codec is not None
 
     @property
     def detector(self) -> SpeechDetector | None:
@@ -134,7 +148,7 @@ class RequestRunner:
 
     def listening_rate(self, front_end: str | None = None) -> int:
         """Hz of the samples that a front end takes; see `heard`."""
-        if front_end == "latent" or (front_end is None and self.tokenizers.unit_tokenizer is None):
+        if front_end == "latent" or (front_end is None and self.unit_tokenizer is None):
             return self.latent.sample_rate if self.latent is not None else self.sample_rate
         return self.sample_rate
 
@@ -153,31 +167,31 @@ class RequestRunner:
             size += len(block)
             if seconds is not None and size >= seconds * rate:
                 break
-        joined = np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+        joined = np.concatenate([*found, np.zeros(0, dtype=np.float32)])
         return joined if seconds is None else joined[: round(seconds * rate)]
 
     def units_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[np.ndarray]:
         """Units (N,) of what is spoken in recordings, or units that were made elsewhere; deduplicated where the model's
         are. Where nothing is spoken they are those of the whole recording: there is always something to read.
         """
-        stream = self.vocabulary.streams.get("units")
+        stream = self.vocabulary.main("units")
         if stream is None:
             raise InputError("this model has no units; it cannot read speech")
         given = [is_tokens(one) for one in audio]
-        tokenizer = self.tokenizers.unit_tokenizer
+        tokenizer = self.unit_tokenizer
         if tokenizer is None and not all(given):
-            raise InputError(self._without_tokenizer(stream))
+            raise InputError(without_tokenizer(stream))
         sounds = [self.worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
         encoded = iter([] if tokenizer is None else tokenizer.encode_batch(sounds))
         frames = [
-            check_tokens(np.asarray(one), stream.cardinalities, "units") if tokens else next(encoded)
+            check_tokens(np.asarray(one), stream.cardinalities, stream.name) if tokens else next(encoded)
             for one, tokens in zip(audio, given)
         ]
         return [deduplicate(one)[0] if stream.deduplicated else one for one in frames]
 
     def speech_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[Span]:
         """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
-        stream = self.vocabulary.streams.get("codes")
+        stream = self.vocabulary.main("codes")
         of_codes = [isinstance(one, np.ndarray) and is_tokens(one) and one.ndim == 2 for one in audio]
         if stream is None and any(of_codes):
             raise InputError(f"codes (F, Q) are given, and this model knows {', '.join(self.vocabulary.streams)} alone")
@@ -205,7 +219,7 @@ class RequestRunner:
         `front_end` is "tokens" or "latent"; None takes tokens where the model can make them, or is given them.
         InputError for another one.
         """
-        vectors = self.tokenizers.unit_tokenizer is None and self.latent is not None and not all(map(is_tokens, audio))
+        vectors = self.unit_tokenizer is None and self.latent is not None and not all(map(is_tokens, audio))
         chosen = front_end or ("latent" if vectors else "tokens")
         if chosen == "tokens":
             return [(span, None) for span in self.speech_of(audio)]
@@ -241,7 +255,7 @@ class RequestRunner:
     def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
         """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none."""
         self.check_voice(voice)
-        codec, stream = self.tokenizers.codec, self.vocabulary.streams.get("codes")
+        codec, stream = self.codec, self.vocabulary.main("codes")
         if voice is None or stream is None:
             return ()
         if isinstance(voice, str) and voice in self.voices:
@@ -333,7 +347,7 @@ class RequestRunner:
 
     def token_limit(self, plan: SequenceSpec) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
-        codes = self.vocabulary.streams.get("codes")
+        codes = self.vocabulary.main("codes")
         widths = {"codes": len(codes.cardinalities) if codes is not None else 1}
         kinds = output_kinds(plan.task, plan.flags)
         sizes = self.limits.of(plan)
@@ -378,8 +392,10 @@ class RequestRunner:
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
         """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""
         for span in reversed(outputs):
-            if span.kind == "codes" and self.tokenizers.codec is not None and self.vocoder is not None:
-                return self.vocoder.from_codes(span.content, self.tokenizers.codec)
-            if span.kind == "units" and self.vocoder is not None and "units" not in self.elsewhere:
+            if self.vocoder is None:
+                return None
+            if span.kind == "codes" and self.codec is not None:
+                return self.vocoder.from_codes(span.content, self.codec)
+            if span.kind == "units" and self.made_elsewhere("units") is None:
                 return self.vocoder.from_units(span.content, voice=voice)
         return None

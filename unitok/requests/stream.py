@@ -74,7 +74,7 @@ class _Answer:
         self.texts = 0
         kinds = output_kinds(request.plan.task, request.plan.flags)
         # Only the last speech of an answer is spoken; in interleaved text and speech it is known at the end.
-        speaks = request.speak and model.vocoder is not None and model.vocoder.units is not None
+        speaks = request.speak and model.can_speak("units")
         live = [kind for kind in kinds if kind in ("units", "codes")] == ["units"] and request.plan.task != "ilm"
         self.speech: UnitStream | None = None
         if live and speaks and model.vocoder is not None:

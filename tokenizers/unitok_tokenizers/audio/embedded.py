@@ -160,6 +160,16 @@ class Table:
         found = value.get("bytes") if isinstance(value, dict) else value
         return found if isinstance(found, bytes) else None
 
+    def value(self, column: str, row: int) -> Any:
+        """One cell; a list of plain numbers as an array, anything else as Python has it."""
+        import pyarrow
+
+        scalar = self._rows(column, row, 1)[0]
+        values = getattr(scalar, "values", None)
+        if isinstance(values, pyarrow.Array) and pyarrow.types.is_primitive(values.type) and not values.null_count:
+            return values.to_numpy(zero_copy_only=False)
+        return scalar.as_py()
+
     def _rows(self, column: str, start: int, count: int) -> pyarrow.ChunkedArray:
         if not self.is_parquet:
             return self.content.column(column).slice(start, count)

@@ -99,7 +99,14 @@ class Row:
         return [status.st_size, status.st_mtime_ns]
 
 
-def read_manifest(path: Path | str, *, default_lang: str = "en", columns: Mapping[str, str] | None = None) -> list[Row]:
+def read_manifest(
+    path: Path | str,
+    *,
+    default_lang: str = "en",
+    columns: Mapping[str, str] | None = None,
+    streams: Sequence[str] = (),
+    apart: bool = False,
+) -> list[Row]:
     """Read a manifest, or a table of another tool; relative audio paths start at its folder.
 
     Columns: `audio` and/or `text`, `lang`; optional `id`, `group`, `speaker`, `split`, `words`, `offset`,
@@ -111,6 +118,8 @@ def read_manifest(path: Path | str, *, default_lang: str = "en", columns: Mappin
             `datasets` saved.
         default_lang: language of rows that name none.
         columns: our name of a column → the table's own, or its number from 1 where there is no header.
+        streams: names of streams made elsewhere, of which columns of those names hold the ids.
+        apart: ids come in files of their own (`token_sources`): a row may hold no more than its `id`.
 
     Raises:
         InputError: missing, empty, malformed or ambiguous; the message names file and line.
@@ -119,8 +128,9 @@ def read_manifest(path: Path | str, *, default_lang: str = "en", columns: Mappin
     finder = Finder(folder_of(source))
     rows: list[Row] = []
     seen: dict[str, str] = {}
-    for record in records(source, TableOptions(columns=columns or {})):
-        row = _row(record, finder, default_lang)
+    options = TableOptions(columns=columns or {}, streams=tuple(streams), apart=apart)
+    for record in records(source, options):
+        row = _row(record, finder, default_lang, (*STREAM_COLUMNS, *streams))
         if row.id in seen:
             raise InputError(f"{record.where}: id {row.id!r} stands in {seen[row.id]} already; make ids unique")
         seen[row.id] = f"line {record.where.rpartition(':')[2]}" if ":" in record.where else record.where
@@ -176,7 +186,7 @@ def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | Non
     return number
 
 
-def _row(record: Record, finder: Finder, default_lang: str) -> Row:
+def _row(record: Record, finder: Finder, default_lang: str, streams: Sequence[str]) -> Row:
     where, value = record.where, record.value
     audio, text = _audio_field(value, where), _text_field(value, "text", where)
     row_id = _name_field(value, "id", where) or f"{record.number:07d}"
@@ -198,7 +208,7 @@ def _row(record: Record, finder: Finder, default_lang: str) -> Row:
         offset=_number_field(value, "offset", where) or 0.0,
         # `duration` describes the file unless an offset says that the row is a part of it.
         seconds=_number_field(value, "duration", where) if "offset" in value else None,
-        tokens={name: _tokens(value[name], name, where) for name in STREAM_COLUMNS if name in value},
+        tokens={name: _tokens(value[name], name, where) for name in streams if name in value},
         extras=extras,
     )
 

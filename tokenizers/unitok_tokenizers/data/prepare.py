@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved,
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.shard_writer import audio_reference, noted_part, write_part
-from unitok_tokenizers.data.shards import FORMAT, Shards
+from unitok_tokenizers.data.shards import COLUMNS, FORMAT, Shards
+from unitok_tokenizers.data.token_sources import TokenSource, array_of, checked_ids, matched
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
     ensure_folder,
@@ -45,12 +47,14 @@ def prepare_shards(
     out: Path | str,
     *,
     external: Mapping[str, StreamInfo] | None = None,
+    sources: Mapping[str, TokenSource] | None = None,
     max_seconds: float = MAX_SECONDS,
     keep_unreadable: bool = False,
     trim: bool = True,
     joined_share: float = 0.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Shards:
     """Tokenize rows into shards.
 
@@ -58,7 +62,8 @@ def prepare_shards(
         rows: the manifest's rows.
         tokenizers: text always; those of speech where wanted.
         out: folder to write; finished parts in it are kept.
-        external: descriptions of streams made elsewhere that rows carry in `tokens`.
+        external: descriptions of streams made elsewhere, whose ids are in the `tokens` of rows or in `sources`.
+        sources: name of a stream → the file that holds its ids by the ids of rows.
         max_seconds: longer recordings are skipped, and counted.
         keep_unreadable: skip and count unreadable recordings instead of refusing them.
         trim: leave out silence and noise at the ends and in long pauses, where the units' recognizer knows them; times
@@ -67,14 +72,20 @@ def prepare_shards(
             reads recordings of one utterance alone.
         seed: of which are joined, with what around them.
         progress: called with (rows done, rows in all).
+        notice: told how many rows have no ids in a source, and how many of its ids have no row.
 
     Raises:
-        InputError: a recording that cannot be read, tokens without a description, or a folder that cannot be written.
+        InputError: a recording that cannot be read, tokens without a description or outside it, a source of other rows,
+            or a folder that cannot be written.
     """
     root = Path(out)
     ensure_folder(root)
     root.mkdir(exist_ok=True)
-    streams = _streams(rows, tokenizers, external or {})
+    streams = _streams(rows, tokenizers, external or {}, sources or {})
+    for name, source in (sources or {}).items():
+        for line in matched(name, source, [row.id for row in rows]):
+            if notice is not None:
+                notice(line)
     if joined_share > 0:
         joinable = [row for row in rows if row.audio is None or _usable(row, max_seconds)]
         rows = [*rows, *joined_rows(joinable, joined_share, seed=seed, most_seconds=max_seconds)]
@@ -84,7 +95,7 @@ def prepare_shards(
     key = fingerprint([FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole", described, *runs])
     files, skipped = [], dict[str, int]()
     for start in range(0, len(rows), PART_ROWS):
-        part = rows[start : start + PART_ROWS]
+        part = [_with_tokens(row, sources or {}, streams) for row in rows[start : start + PART_ROWS]]
         number, parts = start // PART_ROWS, -(-len(rows) // PART_ROWS)
         with part_of_work(f"rows {start + 1:,} to {start + len(part):,} of {len(rows):,}", number, parts):
             record = _part(root, number, part, key, tokenizers, streams, max_seconds, keep_unreadable, trim)
@@ -110,11 +121,40 @@ def _usable(row: Row, max_seconds: float) -> bool:
         return False  # it is refused or counted where it is tokenized
 
 
-def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[str, StreamInfo]) -> list[StreamInfo]:
+def _with_tokens(row: Row, sources: Mapping[str, TokenSource], streams: Sequence[StreamInfo]) -> Row:
+    """A row with its ids of every source; InputError for ids that it has already, or that the stream has not."""
+    found = dict(row.tokens)
+    for stream in streams:
+        if stream.name in sources and row.id in sources[stream.name].places:
+            if stream.name in found:
+                raise InputError(
+                    f"row {row.id}: {stream.name} are in the manifest and in {sources[stream.name].path}; leave one out"
+                )
+            found[stream.name] = sources[stream.name].read(row.id, stream)
+    return replace(row, tokens=found) if len(found) > len(row.tokens) else row
+
+
+def _streams(
+    rows: Sequence[Row],
+    tokenizers: TokenizerSet,
+    external: Mapping[str, StreamInfo],
+    sources: Mapping[str, TokenSource],
+) -> list[StreamInfo]:
+    """Descriptions of all streams, text first; InputError for ids without one, outside it, or for one without ids."""
     streams = {info.name: info for info in tokenizers.infos()}
+    if unknown := [name for name in sources if name not in external]:
+        raise InputError(
+            f"tokens {unknown[0]!r} are not described; describe the stream (--stream {unknown[0]}=FILE.json)"
+        )
+    carried = {name for row in rows for name in row.tokens}
     for name, info in external.items():
-        if name not in ELSEWHERE or info.name != name or info.kind != name:
-            raise InputError(f"stream {name!r}: tokens made elsewhere are {' or '.join(ELSEWHERE)}; name it so")
+        if info.kind not in ELSEWHERE or info.name != name:
+            raise InputError(f"stream {name!r}: tokens made elsewhere are {' or '.join(ELSEWHERE)}, not {info.kind}")
+        if name not in carried and name not in sources and name not in streams:
+            raise InputError(
+                f"stream {name!r} is described, and no row has a column {name!r}; name the column (--columns "
+                f"{name}=COLUMN), or the file of its ids (--tokens {name}=FILE)"
+            )
         own = streams.get(name)
         if own is not None and own.fingerprint != info.fingerprint:
             raise InputError(
@@ -128,26 +168,19 @@ def _streams(rows: Sequence[Row], tokenizers: TokenizerSet, external: Mapping[st
                 raise InputError(
                     f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
                 )
-            _check_tokens(row, np.asarray(tokens), described)
+            where = f"row {row.id}"
+            checked_ids(array_of(tokens, where), where, described)
     found = {**streams, **external, **streams}
     for info in found.values():
         if info.views is not None and info.views not in found:
             raise InputError(f"stream {info.name!r} views {info.views!r}, which is not described; describe it too")
+    taken = list(COLUMNS)
+    for info in found.values():
+        for column in columns_of(info):
+            if column in taken:
+                raise InputError(f"stream {info.name!r}: shards have a column {column!r} already; give it another name")
+            taken.append(column)
     return list(found.values())
-
-
-def _check_tokens(row: Row, tokens: np.ndarray, info: StreamInfo) -> None:
-    """InputError for tokens that are not frames of the stream's codebooks, or ids that it does not have."""
-    width = len(info.cardinalities)
-    frames = tokens.reshape(-1, 1) if tokens.ndim == 1 else tokens
-    if frames.shape[1] != width or (info.kind == "units" and tokens.ndim != 1):
-        wanted = "(N,)" if width == 1 else f"(F, {width})"
-        raise InputError(f"row {row.id}: {info.name} have shape {tokens.shape}, the stream has {wanted}; correct one")
-    if (frames >= np.asarray(info.cardinalities)).any():
-        raise InputError(
-            f"row {row.id}: {info.name} hold id {frames.max()}, the stream has {list(info.cardinalities)} ids; "
-            "correct its description or the row"
-        )
 
 
 def _part_key(rows: Sequence[Row], key: str) -> str:

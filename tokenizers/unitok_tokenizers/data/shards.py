@@ -163,10 +163,10 @@ class Shards:
         positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[indices] - (ends - lengths), lengths)
         return values[positions], lengths
 
-    def codes(self, index: int) -> np.ndarray:
+    def codes(self, index: int, stream: str = "codes") -> np.ndarray:
         """Codes (F, Q) of one row."""
-        values, offsets = self.ragged("codes")
-        width = len(self.streams["codes"].cardinalities)
+        values, offsets = self.ragged(stream)
+        width = len(self.streams[stream].cardinalities)
         return values[offsets[index] : offsets[index + 1]].reshape(-1, width)
 
     def row(self, index: int) -> dict[str, Any]:

@@ -164,19 +164,20 @@ class Automaton:
         if kind == "state":
             states = merge([_single(self.vocabulary.control(name)) for name in STATES])
             return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True)
-        name = STREAM_OF_KIND[kind]
-        stream = self.vocabulary.streams.get(name)
+        stream = self.vocabulary.main(STREAM_OF_KIND[kind])
         if stream is None:
-            raise InputError(f"this model has no {name}; its streams are {', '.join(self.vocabulary.streams)}")
+            known = ", ".join(self.vocabulary.streams)
+            raise InputError(f"this model has no {STREAM_OF_KIND[kind]}; its streams are {known}")
         roles = list(self.vocabulary.roles.values())
         books = range(len(stream.cardinalities))
-        ranges = tuple(_without(merge(self.vocabulary.block_ranges(name, q)), roles) for q in books)
+        ranges = tuple(_without(merge(self.vocabulary.block_ranges(stream.name, q)), roles) for q in books)
         close = self.vocabulary.control(closer(kind))
         return _Content(ranges, merge([*ranges[0], _single(close)]), close, limit)
 
     def _carried(self) -> bool:
         """Whether the units are the codec's first codebook."""
-        return self.vocabulary.streams["units"].views == "codes"
+        units, codes = self.vocabulary.main("units"), self.vocabulary.main("codes")
+        return units is not None and codes is not None and units.views == codes.name
 
     def _start_interleaved(self) -> None:
         self._runs = {kind: self._content(kind, UNLIMITED).codebooks[0] for kind in MODALITIES}

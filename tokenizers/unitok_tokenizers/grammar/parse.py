@@ -118,16 +118,18 @@ def _take_opener(reader: _Reader) -> str | None:
     return next((kind for kind in CONDITION_KINDS if reader.take(opener(kind))), None)
 
 
-def _stream_at(reader: _Reader, kind: str) -> str:
-    """Stream of a span's content: its first id tells, and the kind's usual stream is assumed where there is none."""
+def _stream_at(reader: _Reader, kind: str) -> str | None:
+    """Stream of a span's content: its first id tells, and the main stream is assumed where there is none."""
     streams = reader.vocabulary.streams
-    usual = "codes" if kind == "voice" else STREAM_OF_KIND[kind]
+    main = reader.vocabulary.main("codes" if kind == "voice" else STREAM_OF_KIND[kind])
+    usual = None if main is None else main.name
     token = reader.vocabulary.describe(int(reader.ids[reader.at])) if reader.more() else None
     if token is None or token.tokenizer not in streams or kind in ("text", "hyp", "kw", "tool"):
         return usual
     info = streams[token.tokenizer]
     views = [name for name, stream in streams.items() if stream.views == info.name]
-    view = "units" if "units" in views else next(iter(views), None)
+    units = reader.vocabulary.main("units")
+    view = units.name if units is not None and units.name in views else next(iter(views), None)
     if view is not None and kind == "units":
         return view
     if view is not None and kind == "voice" and len(info.cardinalities) > 1 and not reader.inside(1, info.name, 1):
@@ -148,9 +150,12 @@ def _read_content(reader: _Reader, kind: str) -> Span:
             raise InputError(f"position {reader.at}: expected one of {' '.join(STATES)}, found {reader.name()}")
         return Span(kind, np.asarray([found]))
     stream = _stream_at(reader, kind)
-    if stream not in reader.vocabulary.streams:
-        return Span(kind, np.zeros(0, dtype=np.int64), stream)
-    return Span(kind, reader.run(stream), stream)
+    if stream is None:
+        return Span(kind, np.zeros(0, dtype=np.int64), "codes" if kind == "voice" else None)
+    content = reader.run(stream)
+    usual = Span(kind, content)  # a main stream goes by its kind's name, as in what was rendered
+    main = reader.vocabulary.main(usual.stream or "")
+    return usual if main is not None and main.name == stream else Span(kind, content, stream)
 
 
 def _read_outputs(reader: _Reader, line: TaskSpec, flags: Sequence[str]) -> tuple[list[Span], bool]:

@@ -37,9 +37,9 @@ def content_ids(span: Span, vocabulary: Vocabulary) -> np.ndarray:
         return np.full(len(span), vocabulary.control("<lat>"), dtype=np.int64)
     if span.kind == "state":
         return _ids(*(vocabulary.control(STATES[place]) for place in span.content))
-    if span.stream is None or span.stream not in vocabulary.streams:
+    info = None if span.stream is None else vocabulary.streams.get(span.stream) or vocabulary.main(span.stream)
+    if info is None:
         raise InputError(f"no stream {span.stream!r} in this model; it has {', '.join(vocabulary.streams)}")
-    info = vocabulary.streams[span.stream]
     kinds = _STREAM_KINDS.get(span.kind, (span.kind,))
     if info.kind not in kinds:
         raise InputError(f"a {span.kind!r} span holds {' or '.join(kinds)}, not {info.kind} (stream {info.name!r})")

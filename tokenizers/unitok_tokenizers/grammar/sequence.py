@@ -15,7 +15,7 @@ STREAM_OF_KIND = {
     **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},
     **{"hyp": "text", "kw": "text", "tool": "text"},
 }
-"""Stream of a span that names none."""
+"""Kind of the stream of a span that names none; its name stands for the main stream of that kind."""
 MODALITIES = ("text", "units")
 """Kinds that an interleaved sequence alternates between."""
 
@@ -30,7 +30,7 @@ class Span:
     """(N,) int64; codes (F, Q). Of `lat` only the length counts: how many vectors stand there. A `state` is one place
     in `STATES`."""
     stream: str | None = None
-    """Stream that the ids belong to; None for the usual one of the kind."""
+    """Stream that the ids belong to; the name of a kind, which None becomes, is the vocabulary's main stream of it."""
 
     def __post_init__(self) -> None:
         if self.kind not in (*CONDITION_KINDS, "tool", "state"):

@@ -1,4 +1,8 @@
-"""What a tokenizer says of the stream of ids that it makes."""
+"""What a tokenizer says of the stream of ids that it makes, and which stream a kind stands for.
+
+Tasks, flags and marks speak of kinds: `tts.units`, `<gen:units>`, `<out:codes>`. A kind stands for its *main stream*:
+the one that is named like it, else the only one of that kind, else the one that was chosen.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from unitok_tokenizers.files import read_json
 
 KINDS = ("text", "phones", "units", "codes", "prosody")
 ELSEWHERE = ("units", "codes")
-"""Streams whose tokens may be made elsewhere: a manifest carries them, and no tokenizer here need know them."""
+"""Kinds of streams whose tokens may be made elsewhere: a manifest or a file carries them, and no tokenizer here need
+know them."""
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TAKEN_NAME = re.compile(r"control|lang|gen|out|u|a\d+")
 """Stream names whose tokens could read like others'."""
@@ -25,7 +30,7 @@ class StreamInfo:
     """What a tokenizer says of the stream it makes; saved with shards and models and compared."""
 
     name: str
-    """Name of the stream: text, units, codes, or that of a further tokenizer."""
+    """Name of the stream: text, units, codes, or any other such as hubert."""
     kind: str
     """text, units, codes, phones or prosody."""
     fingerprint: str
@@ -45,6 +50,8 @@ class StreamInfo:
             problem = f"the name must be letters, digits, - or _, and not match {TAKEN_NAME.pattern}"
         elif self.kind not in KINDS:
             problem = f"kind {self.kind!r} is none of {', '.join(KINDS)}"
+        elif self.name in KINDS and self.name != self.kind:
+            problem = f"its kind is {self.kind!r}, and {self.name!r} names another kind"
         elif not self.cardinalities or min(self.cardinalities) < 1:
             problem = f"cardinalities {self.cardinalities} must be one positive number per codebook"
         elif self.kind != "codes" and len(self.cardinalities) != 1:
@@ -83,15 +90,86 @@ def columns_of(stream: StreamInfo) -> tuple[str, ...]:
     return (ids_column(stream.name), *durations)
 
 
+def main_stream(
+    streams: Mapping[str, StreamInfo], kind: str, chosen: Mapping[str, str] | None = None
+) -> StreamInfo | None:
+    """The stream that a kind stands for; None where there is none of that kind.
+
+    Args:
+        streams: all streams by their names.
+        kind: one of `KINDS`.
+        chosen: kind → name of a stream, for kinds with several streams.
+
+    Raises:
+        InputError: several streams of the kind, none named like it and none chosen.
+    """
+    if kind in streams:
+        return streams[kind]
+    found = [stream for stream in streams.values() if stream.kind == kind]
+    named = [stream for stream in found if stream.name == (chosen or {}).get(kind)]
+    if named or len(found) < 2:
+        return next(iter(named or found), None)
+    names = [repr(stream.name) for stream in found]
+    raise InputError(
+        f"{', '.join(names[:-1])} and {names[-1]} are all {kind}, and none is named {kind!r}: leave out all but one "
+        f"when preparing, or choose one: unitok train … --stream {kind}={found[0].name}"
+    )
+
+
+def chosen_streams(
+    made: Mapping[str, StreamInfo], elsewhere: Mapping[str, StreamInfo], chosen: Mapping[str, str]
+) -> list[StreamInfo]:
+    """Which streams made elsewhere join those that tokenizers make: the main one of each kind; no task uses others.
+
+    Raises:
+        InputError: a kind with several streams of which none is chosen, or a choice that cannot be made.
+    """
+    every = {**elsewhere, **made}
+    for kind, name in chosen.items():
+        known = [stream.name for stream in every.values() if stream.kind == kind]
+        if kind not in ELSEWHERE or name not in known:
+            there = ", ".join(known) if kind in ELSEWHERE else f"kinds are {' and '.join(ELSEWHERE)}"
+            raise InputError(f"--stream {kind}={name}: no such stream of that kind; {there or 'there is none'}")
+        if kind in made and name != kind:
+            raise InputError(
+                f"--stream {kind}={name}: the tokenizers make {kind!r}, which a kind of that name stands for; give "
+                f"tokenizers without the folder {kind}, or leave out --stream"
+            )
+    found = []
+    for kind in ELSEWHERE:
+        pool = {name: one for name, one in every.items() if one.kind != kind or chosen.get(kind, name) == name}
+        main = main_stream({**pool, **made}, kind, chosen)
+        found += [main] if main is not None and main.name not in made else []
+    return found
+
+
+def check_same(own: StreamInfo, stream: StreamInfo, where: str, owner: str) -> None:
+    """InputError, naming both sides, where a stream is not the one of that name that its owner has."""
+    for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
+        ours, theirs = getattr(own, part), getattr(stream, part)
+        if ours != theirs:
+            raise InputError(
+                f"stream {stream.name!r}: {part} is {theirs} in {where} and {ours} in {owner}; "
+                "prepare the shards with this model's tokenizers, or with tokens of the same origin"
+            )
+
+
+def check_uses(main: StreamInfo, stream: StreamInfo, streams: Mapping[str, StreamInfo], where: str, owner: str) -> None:
+    """InputError where shards hold a stream instead of, not beside, the one that its kind stands for."""
+    if main.name not in streams:
+        raise InputError(
+            f"{where} hold {stream.kind} {stream.name!r} ({stream.fingerprint}), the {stream.kind} of {owner} are "
+            f"{main.name!r} ({main.fingerprint}); prepare shards with these, under this name"
+        )
+
+
 def read_description(name: str, path: Path | str) -> StreamInfo:
     """The stream `name` as a JSON file describes it: what `unitok prepare --stream NAME=FILE.json` takes.
 
     Raises:
-        InputError: a name that no manifest carries, a missing or unknown field, or a value that describes no stream.
+        InputError: a missing or unknown field, or a name or a value that describes no stream.
     """
     value, where = read_json(path), f"{path}, which describes stream {name!r},"
-    if name not in ELSEWHERE:
-        raise InputError(f"--stream {name}={path}: tokens made elsewhere are {' or '.join(ELSEWHERE)}; name it so")
     if not isinstance(value, Mapping):
         raise InputError(f"{where} holds no JSON object; write {{{', '.join(NEEDED)}}}")
     known = (*NEEDED, *OPTIONAL)
@@ -102,9 +180,12 @@ def read_description(name: str, path: Path | str) -> StreamInfo:
     _check_values(value, where)
     if value.get("name", name) != name:
         raise InputError(f"{where} names it {value['name']!r}; give one name to both")
-    if value["kind"] != name:
-        raise InputError(f"{where} has kind {value['kind']!r}; write {name!r}")
-    if name == "codes" and value["frame_rate"] is None:
+    kinds = (name,) if name in ELSEWHERE else ELSEWHERE
+    if value["kind"] not in kinds:
+        raise InputError(f"{where} has kind {value['kind']!r}; write {' or '.join(map(repr, kinds))}")
+    if value["kind"] != "units" and value.get("deduplicated", False):
+        raise InputError(f"{where} is deduplicated; only units are, write false")
+    if value["kind"] == "codes" and value["frame_rate"] is None:
         raise InputError(f"{where} has no frame_rate, by which voice prompts are measured; write frames a second")
     rate = value["frame_rate"]
     return StreamInfo.from_json({**value, "name": name, "frame_rate": None if rate is None else str(rate)})

@@ -22,7 +22,7 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
-from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, check_same, check_uses, main_stream
 
 CONTROL_SIZE = 512
 LANGUAGE_SIZE = 64
@@ -70,6 +70,8 @@ class Vocabulary:
     streams: Mapping[str, StreamInfo]
     languages: tuple[str, ...]
     roles: Mapping[str, int] = field(default_factory=dict)
+    mains: Mapping[str, str] = field(default_factory=dict)
+    """Kind → the stream that it stands for, where there are several and none is named like it."""
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -143,6 +145,16 @@ class Vocabulary:
             start += cardinality
         return replace(self, extents=tuple(extents), streams={**self.streams, stream.name: stream})
 
+    def choose(self, chosen: Mapping[str, str]) -> Vocabulary:
+        """The same vocabulary with a main stream chosen for kinds; a choice that changes nothing is not kept."""
+        mains = {**self.mains, **chosen}
+        for kind, name in mains.items():
+            if self.streams.get(name) is None or self.streams[name].kind != kind:
+                raise InputError(f"{name!r} is no stream of {kind}; there are {', '.join(self.streams)}")
+        kinds = [stream.kind for stream in self.streams.values()]
+        kept = {kind: name for kind, name in mains.items() if kind not in self.streams and kinds.count(kind) > 1}
+        return replace(self, mains=kept)
+
     def _check_view(self, stream: StreamInfo) -> None:
         codec = self.streams.get(stream.views or "")
         found = "no such codec"
@@ -171,6 +183,16 @@ class Vocabulary:
     def text(self) -> StreamInfo:
         """The text stream."""
         return self.streams["text"]
+
+    def main(self, kind: str) -> StreamInfo | None:
+        """The stream that a kind stands for, None where there is none; InputError for several of equal right."""
+        return main_stream(self.streams, kind, self.mains)
+
+    def column(self, name: str) -> str:
+        """A column of shards; one that is named after a kind (units, units_durations, codes) is its main stream's."""
+        kind, behind = name.removesuffix("_durations"), "_durations" if name.endswith("_durations") else ""
+        main = self.main(kind) if kind in ELSEWHERE else None
+        return name if main is None else f"{main.name}{behind}"
 
     @property
     def bos(self) -> int:
@@ -319,13 +341,16 @@ class Vocabulary:
         if own is None:
             known = ", ".join(self.streams)
             raise InputError(f"{where} hold stream {stream.name!r}, {owner} only {known}; leave that stream out")
-        for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
-            ours, theirs = getattr(own, part), getattr(stream, part)
-            if ours != theirs:
-                raise InputError(
-                    f"stream {stream.name!r}: {part} is {theirs} in {where} and {ours} in {owner}; "
-                    "prepare the shards with this model's tokenizers, or with tokens of the same origin"
-                )
+        check_same(own, stream, where, owner)
+
+    def check_all(self, streams: Mapping[str, StreamInfo], where: str, owner: str = "the vocabulary") -> None:
+        """`check` all streams of shards; beside the main stream of a kind others may be there, which nothing uses."""
+        for stream in streams.values():
+            main = self.main(stream.kind) if stream.kind in ELSEWHERE else None
+            if main is None or stream.name in self.streams:
+                self.check(stream, where, owner)
+            else:
+                check_uses(main, stream, streams, where, owner)
 
     def to_json(self) -> dict[str, Any]:
         """What `vocabulary.json` holds."""
@@ -336,6 +361,7 @@ class Vocabulary:
             "languages": list(self.languages),
             "roles": dict(self.roles),
             "controls": list(CONTROLS),
+            **({"mains": dict(self.mains)} if self.mains else {}),
         }
 
     @cached_property
@@ -359,7 +385,7 @@ class Vocabulary:
             extents = tuple(Extent(**extent) for extent in value["extents"])
             loaded = Vocabulary(
                 extents, {stream.name: stream for stream in streams}, tuple(value["languages"]), dict(value["roles"])
-            )
+            ).choose(dict(value.get("mains", {})))
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"{path} is no valid vocabulary ({error!r}); take it from the model again") from error
         if list(CONTROLS[: len(known)]) != known:

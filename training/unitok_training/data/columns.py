@@ -15,6 +15,7 @@ import numpy as np
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -138,17 +139,26 @@ class Columns:
         self.known_language = np.isin(lang, list(vocabulary.languages))
         self.languages = sorted(set(lang.tolist()))
         self.language = np.searchsorted(self.languages, lang)  # (R,) index of the row's language
-        self.codebooks = len(shards.streams["codes"].cardinalities) if "codes" in shards.streams else 1
+        codes = self.stream("codes")
+        self.codebooks = 1 if codes is None else len(codes.cardinalities)
         self._parts: dict[str, tuple[list[np.ndarray], np.ndarray] | None] = {}
 
     def __len__(self) -> int:
         return len(self.language)
 
+    def stream(self, kind: str) -> StreamInfo | None:
+        """The model's main stream of a kind, None where it or the shards have none."""
+        main = self.vocabulary.main(kind)
+        return None if main is None else self.shards.streams.get(main.name)
+
     def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray] | None:
-        """(values of each file, (R + 1,) offsets) of a column, None where the shards have no such stream."""
+        """(values of each file, (R + 1,) offsets) of a column, None where the shards have no such stream.
+
+        Here and below a column that is named after a kind is that of the kind's main stream.
+        """
         if name not in self._parts:
-            found = self.shards.parts(name) if name in self.shards.ragged_columns else None
-            self._parts[name] = found
+            held = self.vocabulary.column(name)
+            self._parts[name] = self.shards.parts(held) if held in self.shards.ragged_columns else None
         return self._parts[name]
 
     def offsets(self, name: str) -> np.ndarray:
@@ -162,7 +172,7 @@ class Columns:
 
     def column(self, name: str) -> Column | None:
         """A column of ids, None where the shards or the model have no such stream."""
-        found, stream = self.parts(name), self.shards.ragged_columns.get(name)
+        found, stream = self.parts(name), self.shards.ragged_columns.get(self.vocabulary.column(name))
         if found is None or stream is None or stream not in self.vocabulary.streams:
             return None
         return Column(stream, found[0], self.vocabulary, str(getattr(self.shards, "folder", "shards")))

@@ -80,8 +80,7 @@ class ExampleSource:
         options: ExampleOptions | None = None,
         pieces: Sequence[str] | None = None,
     ) -> None:
-        for stream in shards.streams.values():
-            vocabulary.check(stream, str(getattr(shards, "folder", "the shards")))
+        vocabulary.check_all(shards.streams, str(getattr(shards, "folder", "the shards")))
         self.vocabulary, self.seed = vocabulary, seed
         self.options = options or ExampleOptions()
         self.columns = Columns(shards, vocabulary, self.options.split)
@@ -220,7 +219,7 @@ class ExampleSource:
         kept = np.add.reduceat(~(hit & drop), first, dtype=np.int64)
         stays = ~(hit & drop) | np.repeat(kept == 0, units.length)  # never nothing at all
         length = np.where(kept == 0, units.length, kept)
-        columns.append(Column("units", [values[stays]], self.vocabulary, "noisy units"))
+        columns.append(Column(clean.name, [values[stays]], self.vocabulary, "noisy units"))
         return ColumnSpans(len(columns), np.cumsum(length) - length, length)
 
     def _voice(self, drawn: DrawnExamples) -> ColumnSpans:
@@ -237,7 +236,8 @@ class ExampleSource:
         return ColumnSpans(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
 
     def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
-        rate = self.columns.shards.streams["codes"].frame_rate
+        codes = self.columns.stream("codes")
+        rate = None if codes is None else codes.frame_rate
         if rate is None:
             raise InputError("the shards' codes have no frame rate, by which voice prompts are measured; describe it")
         return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
@@ -295,19 +295,18 @@ class ExampleSource:
     def _word_cuts(self, row: int, rng: np.random.Generator) -> list[tuple[int, str, int, int | None]] | None:
         """(row, kind, begin, end) of stretches that change modality at word boundaries; None without aligned words."""
         words = self.columns.words(row) if self.word_start is not None else None
-        rate = self.columns.shards.streams["units"].frame_rate
-        if not words or rate is None:
+        units = self.columns.stream("units")
+        if not words or units is None or units.frame_rate is None:
             return None
-        deduplicated = self.columns.shards.streams["units"].deduplicated
         assert self.word_start is not None
         found = interleave(
             self.columns.get("text_ids", row),
             self.columns.get("units_durations", row)
-            if deduplicated
+            if units.deduplicated
             else np.ones(len(self.columns.get("units", row)), int),
             words,
             word_start=self.word_start,
-            frame_rate=float(rate),
+            frame_rate=float(units.frame_rate),
             mean_words=self.options.interleave_words,
             rng=rng,
         )
@@ -333,7 +332,7 @@ class ExampleSource:
 
     def most_ids(self, task: int) -> np.ndarray:
         """(I,) most ids that an item of a task can render to."""
-        spoken = "codes" in self.columns.shards.streams
+        spoken = self.columns.stream("codes") is not None
         return most_ids(
             self.columns, self.parsed[task], self.items[task],
             sentences=self.options.interleave_sentences,

@@ -130,7 +130,7 @@ def _read_by_judge(
 
 def evaluate_speech_translation(run: Evaluation) -> None:
     """Speech to speech, chained and direct; the judge's reading is scored (ASR-BLEU)."""
-    if run.judge is None or run.model.vocoder is None or run.model.vocoder.units is None:
+    if run.judge is None or not run.model.can_speak("units"):
         return
     pairs = run.pairs(run.split, "units", "text_ids")
     voices: list[str | None] = list(run.model.voices) or [None]
@@ -196,8 +196,7 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
     Raises:
         InputError: the shards are not this model's, or hold no test rows.
     """
-    for stream in run.shards.streams.values():
-        run.model.vocabulary.check(stream, str(run.shards.folder), "the model's vocabulary")
+    run.model.vocabulary.check_all(run.shards.streams, str(run.shards.folder), "the model's vocabulary")
     if not (run.shards.split == run.split).any():
         found = sorted(set(run.shards.split.tolist()))
         raise InputError(f"{run.shards.folder}: no rows of split {run.split!r}; it holds {', '.join(found)}")

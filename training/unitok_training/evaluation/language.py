@@ -70,7 +70,8 @@ def evaluate_speech_lm(run: Evaluation) -> None:
         if (order == np.arange(len(pieces))).all():
             continue
         units = np.concatenate([pieces[index] for index in order])
-        if run.shards.streams["units"].deduplicated:
+        stream = run.stream("units")
+        if stream is not None and stream.deduplicated:
             units = units[np.insert(np.diff(units) != 0, 0, True)]
         real.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
         scrambled.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", units),)))
@@ -85,10 +86,10 @@ def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
     """Units of each word, by the row's alignment; empty where there is none, or no frame rate."""
     words = run.shards.row(row)["words"]
     units, durations = run.cell("units", row), run.cell("units_durations", row)
-    rate = run.shards.streams["units"].frame_rate
-    if rate is None:
+    stream = run.stream("units")
+    if stream is None or stream.frame_rate is None:
         return []
-    middles = (np.cumsum(durations) - durations / 2) / float(rate)
+    middles = (np.cumsum(durations) - durations / 2) / float(stream.frame_rate)
     starts = [start for _, start, _ in words]
     index = np.searchsorted(starts, middles, side="right") - 1
     return [units[np.maximum(index, 0) == word] for word in range(len(words)) if (np.maximum(index, 0) == word).any()]
@@ -96,7 +97,8 @@ def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
 
 def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
-    if "units" not in run.shards.streams or run.shards.streams["units"].frame_rate is None:
+    units = run.stream("units")
+    if units is None or units.frame_rate is None:
         return  # seconds of words say nothing of units
     rows = [
         row

@@ -28,16 +28,16 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     if run.judge is not None:
         _judge_controls(run, run.judge, references, texts)
     speakers = [str(run.shards.speaker[row]) or None for row in rows]
-    vocoder, codec = run.model.vocoder, run.model.tokenizers.codec
+    vocoder, codec = run.model.vocoder, run.model.codec
     if codec is not None and run.rows(run.split, "codes"):
-        made = [vocoder.from_codes(run.shards.codes(row), codec) for row in rows]
+        made = [vocoder.from_codes(run.codes(row), codec) for row in rows]
         if run.judge is not None:
             run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
             run.put("resynthesis.codes.unit", unit)
         put_ears(run, "resynthesis.codes.ears", rows, made, speakers, generated=False)
         run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
         listen(run, "resynthesis.codes", rows, references, made)
-    if vocoder.units is not None:
+    if run.model.can_speak("units"):
         made = [
             vocoder.from_units(run.cell("units", row), voice=vocoder.voice_of(audio))
             for row, audio in zip(rows, references)

@@ -16,7 +16,7 @@ from unitok.model import Model
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.grammar.sequence import Span
-from unitok_tokenizers.grammar.streams import ids_column
+from unitok_tokenizers.grammar.streams import StreamInfo, ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_training.data.mixture import parse_key
 from unitok_training.evaluation.asr_scorer import AsrScorer
@@ -67,9 +67,12 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)
 
     def all_rows(self, split: str, *columns: str) -> list[int]:
-        """Rows of a split in which these ragged columns hold something."""
+        """Rows of a split in which these ragged columns hold something.
+
+        Here and below a column that is named after a kind is that of the kind's main stream.
+        """
         mask = self.shards.split == split
-        for name in columns:
+        for name in map(self.model.vocabulary.column, columns):
             if name not in self.shards.table.column_names:
                 return []
             mask &= np.diff(self.shards.ragged(name)[1]) > 0
@@ -88,12 +91,21 @@ class Evaluation:
 
     def cell(self, name: str, row: int) -> np.ndarray:
         """Local ids of one row of a ragged column."""
-        values, offsets = self.shards.ragged(name)
+        values, offsets = self.shards.ragged(self.model.vocabulary.column(name))
         return values[offsets[row] : offsets[row + 1]]
+
+    def stream(self, kind: str) -> StreamInfo | None:
+        """The model's main stream of a kind, None where it or the shards have none."""
+        main = self.model.vocabulary.main(kind)
+        return None if main is None else self.shards.streams.get(main.name)
+
+    def codes(self, row: int) -> np.ndarray:
+        """Codes (F, Q) of one row, of the main stream."""
+        return self.shards.codes(row, self.model.vocabulary.column("codes"))
 
     def span(self, kind: str, row: int) -> Span:
         """What one row says in a stream."""
-        return Span(kind, self.shards.codes(row) if kind == "codes" else self.cell(ids_column(kind), row))
+        return Span(kind, self.codes(row) if kind == "codes" else self.cell(ids_column(kind), row))
 
     def knows(self, one: TaskVariant) -> bool:
         """Whether the model was trained on a variant, or does not say on which."""
@@ -136,7 +148,7 @@ class Evaluation:
     def rows_of_training(self, *columns: str) -> list[int]:
         """All training rows in which these columns hold something."""
         mask = self.shards.split == "train"
-        for name in columns:
+        for name in map(self.model.vocabulary.column, columns):
             mask &= np.diff(self.shards.ragged(name)[1]) > 0
         return np.flatnonzero(mask).tolist()
 

@@ -163,8 +163,7 @@ def check_safety(
     chosen = list(tasks) if tasks is not None else list(model.info.get("tasks") or TOKEN_VARIANTS)
     found: dict[str, TaskSafety] = {}
     skipped: dict[str, str] = {}
-    for stream in shards.streams.values():
-        model.vocabulary.check(stream, str(shards.folder), "the model's vocabulary")
+    model.vocabulary.check_all(shards.streams, str(shards.folder), "the model's vocabulary")
     for key in chosen:
         try:
             source = ExampleSource(

@@ -22,6 +22,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
+from unitok_training.objectives.pack_losses import stream_table
 
 AT_ONCE = 16
 """Examples that are read together."""
@@ -46,26 +47,34 @@ def evaluate_tokens(run: Evaluation) -> None:
             continue
         count = len(source.items[0].source)
         chosen = range(min(count, run.limit) if run.limit else count)
-        logprobs, right = zip(*choices_of(run.model, [source.document(index) for index in chosen]))
-        run.put(f"tokens.{key}.ppl", float(np.exp(-np.concatenate(logprobs).mean())))
-        run.put(f"tokens.{key}.token_accuracy", float(np.concatenate(right).mean()))
+        found = list(choices_of(run.model, [source.document(index) for index in chosen]))
+        ids, logprobs, right = (np.concatenate(one) for one in zip(*found))
+        run.put(f"tokens.{key}.ppl", float(np.exp(-logprobs.mean())))
+        run.put(f"tokens.{key}.token_accuracy", float(right.mean()))
         run.put(f"tokens.{key}.count", len(chosen))
+        names, table = stream_table(run.model.vocabulary)
+        for number, name in enumerate(names):
+            of = table.numpy()[ids] == number
+            if name != "control" and of.any():
+                run.put(f"tokens.{key}.by_stream.{name}.ppl", float(np.exp(-logprobs[of].mean())))
+                run.put(f"tokens.{key}.by_stream.{name}.token_accuracy", float(right[of].mean()))
 
 
 def unspoken(model: Model, key: str) -> str:
     """Why nobody hears what a task line says; empty where it says nothing, or can be heard."""
     kind = next((kind for kind in reversed(parse_key(key).of.outputs) if kind in SPEECH_KINDS), None)
-    if kind is None or kind not in model.elsewhere or model.can_speak(kind):
+    stream = None if kind is None else model.made_elsewhere(kind)
+    if stream is None:
         return ""
     return (
-        f"{kind} were made elsewhere ({model.elsewhere[kind].fingerprint}) and no vocoder here speaks them: "
+        f"{kind} were made elsewhere ({stream.fingerprint}) and no vocoder here speaks them: "
         f"no word errors and no BLEU of the speech; tokens.{key} says how well they are predicted"
     )
 
 
 @torch.inference_mode()
-def choices_of(model: Model, documents: list[Document]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(log-probability (N,) float32, whether it is the most probable (N,)) of each chosen id of each example."""
+def choices_of(model: Model, documents: list[Document]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(id (N,), log-probability (N,) float32, whether it is the most probable (N,)) of each choice of each example."""
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]
         packed = pack_documents([one.ids for one in part], model.decoder.embedding.device)
@@ -79,7 +88,7 @@ def choices_of(model: Model, documents: list[Document]) -> Iterator[tuple[np.nda
             logprobs = masked_log_softmax(logits, torch.from_numpy(allowed).to(logits.device)).cpu()
             target = torch.from_numpy(one.ids[first:].astype(np.int64))
             found = logprobs.gather(1, target[:, None])[:, 0].numpy()
-            yield found[free], (logprobs.argmax(1) == target).numpy()[free]
+            yield target.numpy()[free], found[free], (logprobs.argmax(1) == target).numpy()[free]
             begin += len(one.ids)
 
 

@@ -30,6 +30,10 @@ class TableOptions:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column → the table's own, or its number from 1 where the table has no header."""
+    streams: tuple[str, ...] = ()
+    """Names of streams made elsewhere: columns of those names hold ids."""
+    apart: bool = False
+    """Ids come in files of their own, so that a row may hold no more than its name."""
 
 
 @dataclass(frozen=True, kw_only=True)

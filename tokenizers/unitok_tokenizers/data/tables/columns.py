@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, OTHER_AUDIO, absent
+from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, OTHER_AUDIO, TableOptions, absent
 from unitok_tokenizers.errors import InputError
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -67,13 +67,16 @@ def is_known(name: str) -> bool:
     return own in OWN or any(own in names for names in ALIASES.values())
 
 
-def understood(record: Mapping[str, Any], where: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+def understood(
+    record: Mapping[str, Any], where: str, chosen: Mapping[str, str], options: TableOptions
+) -> dict[str, Any]:
     """A record with our column names; what has none is in `extras`.
 
     Args:
         record: the table's columns with their values.
         where: file and line, for messages.
         chosen: our name → the table's, as the user says.
+        options: which streams are columns too, and whether a row must hold anything.
 
     Raises:
         InputError: two columns could be the same of ours, or none is audio, text or tokens while one looks like it.
@@ -90,8 +93,8 @@ def understood(record: Mapping[str, Any], where: str, chosen: Mapping[str, str])
         used.add(theirs)
         if theirs in present:
             found[ours] = present[theirs]
-    for ours in OWN:
-        if ours in chosen:
+    for ours in (*options.streams, *OWN):  # what is described as a stream is nothing else
+        if ours in chosen or ours in found:
             continue
         names = [name for name in present if name not in used and plain(name) == ours]
         names = names or [name for name in present if name not in used and plain(name) in ALIASES.get(ours, ())]
@@ -104,7 +107,9 @@ def understood(record: Mapping[str, Any], where: str, chosen: Mapping[str, str])
             found[ours] = present[names[0]]
             used.update(names)
     left = {name: value for name, value in present.items() if name not in used}
-    _refuse_what_looks_like(found, left, record, where, chosen)
+    tokens = options.apart or not found.keys().isdisjoint(("units", "codes", *options.streams))
+    if not tokens:
+        _refuse_what_looks_like(found, left, record, where, chosen)
     _refuse_translations(found, left, where)
     _end_to_duration(found, where)
     extras = found.get("extras", {})
@@ -152,9 +157,8 @@ def looks_like_text(name: str, value: Any) -> bool:
 def _refuse_what_looks_like(
     found: Mapping[str, Any], left: Mapping[str, Any], record: Mapping[str, Any], where: str, chosen: Mapping[str, str]
 ) -> None:
-    tokens = "units" in found or "codes" in found
     for ours, looks in (("audio", looks_like_audio), ("text", looks_like_text)):
-        if ours in chosen or tokens or any(plain(str(name)) in (ours, *ALIASES[ours]) for name in record):
+        if ours in chosen or any(plain(str(name)) in (ours, *ALIASES[ours]) for name in record):
             continue  # an empty cell of a known column: the row has none
         for name, value in left.items():
             if looks(name, value):
@@ -162,7 +166,7 @@ def _refuse_what_looks_like(
                     f"{where}: column {name!r} looks like the {ours}, and its name is not understood; "
                     + REMEDY.format(ours)
                 )
-    if not tokens and "audio" not in found and "text" not in found:
+    if "audio" not in found and "text" not in found:
         raise InputError(
             f"{where}: neither audio nor text nor tokens in columns {_listed(record)}; give at least one, or name "
             "them (--columns text=COLUMN audio=COLUMN)"

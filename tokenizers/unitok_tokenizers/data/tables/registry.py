@@ -40,12 +40,13 @@ def records(source: Path, options: TableOptions | None = None) -> Iterator[Recor
     Raises:
         InputError: no such table, one that cannot be read, or columns that are not understood; with file and line.
     """
-    chosen = dict((options or TableOptions()).columns)
-    if unknown := [name for name in chosen if name not in OWN]:
-        raise InputError(f"--columns names {unknown[0]!r}; known: {', '.join(OWN)}")
+    wanted = options or TableOptions()
+    chosen, own = dict(wanted.columns), (*OWN, *(name for name in wanted.streams if name not in OWN))
+    if unknown := [name for name in chosen if name not in own]:
+        raise InputError(f"--columns names {unknown[0]!r}; known: {', '.join(own)}")
     raw, chosen = _reader(source, chosen)
     for where, number, value in raw:
-        yield Record(where=where, number=number, value=understood(value, where, chosen))
+        yield Record(where=where, number=number, value=understood(value, where, chosen, wanted))
 
 
 def _reader(source: Path, chosen: dict[str, str]) -> tuple[Raw, dict[str, str]]:
