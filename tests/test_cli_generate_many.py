@@ -117,12 +117,14 @@ def test_texts(place: Path, model: Model, tmp_path: Path) -> None:
 
 
 def test_ids_of_a_file(place: Path, tmp_path: Path) -> None:
-    units = write_rows(tmp_path / "u.jsonl", [{"units": [1, 2, 3, 1]}, {"units": [4, 99]}, {"units": [5, 6]}])
-    asked = (place / "m", "--units", units, *ASR)
-    assert "do not fit" in partly(*asked, "-o", tmp_path / "o.jsonl", saying=counts(2, 0, 1))
+    wrong = write_rows(tmp_path / "w.jsonl", [{"units": [1, 2, 3, 1]}, {"units": [4, 99]}])
+    for more in ((), ("-o", tmp_path / "o.jsonl")):
+        refused("generate", place / "m", "--units", wrong, *ASR, *more, saying=(f"{wrong}:2", "99"))
+    assert not (tmp_path / "o.jsonl").exists(), "nothing is answered of a file that the model cannot read"
+    units = write_rows(tmp_path / "u.jsonl", [{"units": [1, 2, 3, 1]}, {"units": [5, 6]}])
+    works("generate", place / "m", "--units", units, *ASR, "-o", tmp_path / "o.jsonl")
     found = lines_of(tmp_path / "o.jsonl")
-    assert [one["input"] for one in found] == [f"{units}:{number}" for number in (1, 2, 3)] and "error" in found[1]
-    refused("generate", *asked, saying="do not fit")  # and as before, where nothing else was asked
+    assert [one["input"] for one in found] == [f"{units}:{number}" for number in (1, 2)]
 
 
 def test_speech_is_a_file_an_input(place: Path, model: Model, tmp_path: Path) -> None:

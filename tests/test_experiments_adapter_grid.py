@@ -20,7 +20,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.experiments.adapter_grid import train_adapter
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe, tiny
 from unitok_training.train_latent import train_latent
-from unitok_training.trainer.tuning import FROZEN
+from unitok_training.trainer.config import FROZEN
 
 QUERIES = ("cross_attention", "qformer")
 

@@ -37,12 +37,11 @@ from unitok_training.recipes.latent import LatentRecipe, tiny
 from unitok_training.systems.registry import latent_presets, load_latent_recipe
 from unitok_training.train_latent import make_front_end, train_latent
 from unitok_training.trainer.batches import LatentBatches
-from unitok_training.trainer.config import LatentTrainConfig
+from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import latent_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
-from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
 
 
 @pytest.fixture(scope="module")

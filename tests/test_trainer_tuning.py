@@ -19,9 +19,8 @@ from unitok.decoder.lora import updates
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.recipes.decoder import load_recipe
-from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.config import FROZEN, DecoderTuning, PartTuning, TrainConfig
 from unitok_training.trainer.decoder import train
-from unitok_training.trainer.tuning import FROZEN, DecoderTuning, PartTuning
 
 FIRST_NEW = 30
 UPDATES = PartTuning(full=False, lora_rank=2, learning_rate=1e-2)

@@ -35,10 +35,9 @@ from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.latent import EncoderChoice
 from unitok_training.recipes.latent import tiny as tiny_latent
 from unitok_training.train_latent import train_latent
-from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.config import PartTuning, TrainConfig, Tuning
 from unitok_training.trainer.decoder import train
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.trainer.tuning import PartTuning, Tuning
 
 FOLDER = Path(__file__).resolve().parents[1] / "artifacts"
 RUN = TrainConfig(

@@ -82,15 +82,14 @@ class RequestRunner:
         """What continues ids, with the decoder that is there now."""
         made = self._engine
         if made is None or made.decoder is not self.decoder:
-            int8, compiled = (made.int8, made.compiled) if made is not None else (False, False)
-            made = self._engine = Engine(self.decoder, int8=int8, compiled=compiled)
+            self.hasten(int8=made is not None and made.int8, compiled=made is not None and made.compiled)
+            made = self._engine
+        assert made is not None
         return made
 
     def hasten(self, *, int8: bool, compiled: bool) -> None:
         """Take decoding steps with int8 weights, or single ones in one C++ function; see `Engine`."""
         self._engine = Engine(self.decoder, int8=int8, compiled=compiled)
-
-    # -- what it knows ------------------------------------------------------------------------------------------
 
     @property
     def voices(self) -> list[str]:

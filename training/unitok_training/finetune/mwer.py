@@ -33,7 +33,7 @@ from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_item
 from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
 from unitok_training.finetune.supervised import permuted, trainable_only
-from unitok_training.trainer.fit_network import fit_network
+from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
 

@@ -22,7 +22,7 @@ from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_training.finetune.supervised import FinetuneConfig, permuted
-from unitok_training.trainer.fit_network import fit_network
+from unitok_training.fitting.network import fit_network
 
 
 def mwer_loss(scores: Tensor, errors: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
+from unitok_training.fitting.network import fit_network
 from unitok_training.objectives.token_loss import supervised_losses
-from unitok_training.trainer.fit_network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
 HiddenOf = Callable[[Pack, Sequence[int]], Tensor]

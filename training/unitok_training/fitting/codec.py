@@ -18,7 +18,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
-from unitok_training.trainer.fit_network import fit_network
+from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
 SPECTRAL = OptimConfig(

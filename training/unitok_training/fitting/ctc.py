@@ -22,8 +22,8 @@ from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetwo
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.data.augmentation import Augmentation, augment
+from unitok_training.fitting.network import fit_network
 from unitok_training.fitting.spool import FrameSpool
-from unitok_training.trainer.fit_network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
 QUICK = OptimConfig(

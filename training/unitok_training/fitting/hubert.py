@@ -29,7 +29,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
-from unitok_training.trainer.fit_network import fit_network
+from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
 TEMPERATURE = 0.1

@@ -19,7 +19,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.fitting.codec import SPECTRAL, Crops
-from unitok_training.trainer.fit_network import fit_network
+from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig

@@ -12,9 +12,8 @@ from pathlib import Path
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
-from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.trainer.tuning import DecoderTuning
 
 
 @dataclass(frozen=True, kw_only=True)

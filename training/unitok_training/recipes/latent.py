@@ -13,9 +13,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.base import Recipe, Shape
-from unitok_training.trainer.config import LatentTrainConfig
+from unitok_training.trainer.config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.trainer.tuning import PartTuning, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)

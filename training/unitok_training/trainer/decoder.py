@@ -19,11 +19,10 @@ from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.objectives.tokens import TokenObjective
 from unitok_training.trainer.batches import TokenBatches
-from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
-from unitok_training.trainer.tuning import DecoderTuning
 
 HELD_OUT = "dev"
 """Split that a run is validated on."""

@@ -16,11 +16,10 @@ from unitok_tokenizers.compute import resolve
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.objectives.latent import LatentObjective
 from unitok_training.trainer.batches import LatentBatches
-from unitok_training.trainer.config import LatentTrainConfig
+from unitok_training.trainer.config import LatentTrainConfig, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.parts import Part
 from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
-from unitok_training.trainer.tuning import Tuning
 
 
 def latent_setup(

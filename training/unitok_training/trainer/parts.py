@@ -18,10 +18,10 @@ from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import load_module, module_tensors
+from unitok_training.trainer.config import DecoderTuning, PartTuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, shard_decoder
 from unitok_training.trainer.optimizer import MasterWeights, MuonParams, OptimConfig, Optimizer, embedding_names, rate
-from unitok_training.trainer.tuning import DecoderTuning, PartTuning
 
 TABLES = ("embedding", "head")
 """Parameters of a decoder whose rows are ids."""

@@ -12,10 +12,9 @@ from unitok_tokenizers.compute import Compute
 from unitok_training.data.packing import DataState
 from unitok_training.objectives.base import Objective
 from unitok_training.trainer.batches import BatchSource
-from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.parts import Part, RowTuning
-from unitok_training.trainer.tuning import DecoderTuning
 
 
 @dataclass(frozen=True, kw_only=True)

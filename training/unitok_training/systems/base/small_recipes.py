@@ -8,9 +8,8 @@ from dataclasses import replace
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
-from unitok_training.trainer.config import LatentTrainConfig
+from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
-from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
 
 QUICK = OptimConfig(name="muon", warmup_steps=30, schedule="wsd", decay_share=0.4)
 """Muon: a decoder learns in fewer steps than with AdamW where in the speech it has come to."""

@@ -27,7 +27,7 @@ from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.small_recipes import small, text_alone
 from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.train_latent import make_front_end
-from unitok_training.trainer.tuning import FROZEN
+from unitok_training.trainer.config import FROZEN
 
 
 def blsp_text() -> LatentRecipe:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.latent import GENTLE, AdapterChoice, LatentRecipe, latent
 from unitok_training.systems.base.system import System
-from unitok_training.trainer.tuning import PartTuning, Tuning
+from unitok_training.trainer.config import PartTuning, Tuning
 
 
 def fathullah() -> LatentRecipe:

@@ -35,7 +35,7 @@ from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.small_recipes import QUICK, small
 from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.train_latent import train_latent
-from unitok_training.trainer.tuning import FROZEN
+from unitok_training.trainer.config import FROZEN
 
 
 def prosody() -> LatentRecipe:

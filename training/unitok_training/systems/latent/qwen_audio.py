@@ -7,7 +7,7 @@ from dataclasses import replace
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.systems.base.system import System
 from unitok_training.systems.latent.salmonn import salmonn
-from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
+from unitok_training.trainer.config import FROZEN, PartTuning, Tuning
 
 
 def qwen_audio() -> LatentRecipe:

@@ -8,7 +8,7 @@ from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.systems.base.system import System
 from unitok_training.systems.latent.slam_asr import slam_asr
-from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
+from unitok_training.trainer.config import FROZEN, PartTuning, Tuning
 
 
 def salmonn() -> LatentRecipe:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.latent import GENTLE, AdapterChoice, EncoderChoice, LatentRecipe, latent
 from unitok_training.systems.base.system import System
-from unitok_training.trainer.tuning import FROZEN, PartTuning, Tuning
+from unitok_training.trainer.config import FROZEN, PartTuning, Tuning
 
 
 def slam_asr() -> LatentRecipe:
