@@ -12,7 +12,7 @@ from pathlib import Path
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
-from unitok_training.trainer.config import DecoderTuning, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, PartTuning, TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -82,7 +82,29 @@ def tiny() -> DecoderRecipe:
     )
 
 
-PRESETS = Presets(what="preset", kind=DecoderRecipe, table={"demo": demo, "tiny": tiny})
+def finetune() -> DecoderRecipe:
+    """A language model from elsewhere learns speech: the new rows first, alone; then all of it, slowly.
+
+    Random rows among trained ones give gradients that would spoil what the model knows; a rate fifty times its own, for
+    as long as they are new, costs it nothing. Plain text stays in the mixture.
+    """
+    rest = PartTuning(learning_rate=2e-5, start_step=200)
+    return DecoderRecipe(
+        name="finetune",
+        mixture=Mixture(tasks={"asr": 2.0, "tts.units": 2.0, "lm": 1.0}),
+        train=TrainConfig(
+            steps=2000,
+            packs_per_step=4,
+            checkpoint_every=200,
+            optim=OptimConfig(
+                learning_rate=1e-3, warmup_steps=100, schedule="cosine", betas=(0.9, 0.95), weight_decay=0.01
+            ),
+        ),
+        tuning=DecoderTuning(decoder=rest, embeddings=rest, new_embeddings=PartTuning(learning_rate=1e-3)),
+    )
+
+
+PRESETS = Presets(what="preset", kind=DecoderRecipe, table={"demo": demo, "tiny": tiny, "finetune": finetune})
 """Presets of `unitok train`."""
 
 
