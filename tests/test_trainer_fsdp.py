@@ -110,6 +110,75 @@ def test_four_two_and_one_processes_train_one_run(tmp_path: Path, precision: str
             torch.testing.assert_close(whole.model[name], value, rtol=1e-3, atol=1e-4 if optimizer == "adamw" else 1e-3)
 
 
+BARE = """
+import gc
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.support import toy_shards
+from unitok.decoder.initial_values import initial_values
+from unitok.decoder.model import Decoder, DecoderConfig
+from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.decoder import train
+from unitok_training.data.mixture import Mixture
+from unitok_training.trainer.optimizer import OptimConfig
+from unitok_training.trainer.config import TrainConfig
+
+
+def held():
+    gc.collect()  # bytes of all tensors that this process holds, each storage once
+    found = {}
+    for one in gc.get_objects():
+        if isinstance(one, torch.Tensor) and not one.is_meta:
+            storage = (one.to_local() if hasattr(one, "to_local") else one).untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values())
+
+
+torch.set_num_threads(1)
+out, stop = Path(sys.argv[1]), int(sys.argv[2])
+vocabulary = toy_shards.vocabulary()
+shape = DecoderConfig(vocab_size=vocabulary.size, width=256, layers=3, heads=4, kv_heads=2)
+config = TrainConfig(steps=4, pack_size=128, packs_per_step=2, window=64, precision="fp32", log_every=1,
+                     checkpoint_every=2, shard=True, optim=OptimConfig(learning_rate=3e-3, warmup_steps=2))
+with world_from_environment("cpu") as world:
+    draw = torch.Generator().manual_seed(5)
+    if world.size == 1:
+        decoder, initial = Decoder(shape, generator=draw), None
+    else:
+        with torch.device("meta"):
+            decoder = Decoder(shape)
+        initial = initial_values(shape, draw)
+    before, seen = held(), []
+    train(config, decoder, toy_shards.ToyShards(toy_shards.corpus()), vocabulary, out,
+          mixture=Mixture(tasks={"asr": 2.0, "mt": 1.0}), world=world, initial=initial, stop_after=stop,
+          on_row=lambda row: seen.append(held() - before))
+    weights = sum(value.numel() * 4 for value in decoder.parameters())
+    (out / f"held_{stop}_{world.rank}.json").write_text(json.dumps([max(seen), weights]))
+"""
+
+
+@pytest.mark.slow
+def test_a_decoder_that_was_never_whole_learns_what_a_whole_one_does(tmp_path: Path) -> None:
+    """From the meta device: the same weights in the checkpoint, and in each process no more than its share."""
+    script = tmp_path / "script.py"
+    script.write_text(BARE, encoding="utf-8")
+    launch(script, tmp_path / "alone", 1, stop=4)
+    for stop in (2, 4):  # continued from its own files
+        launch(script, tmp_path / "bare", 2, stop=stop)
+    whole, slices = (read_checkpoint(tmp_path / name / "checkpoints/step_00000004") for name in ("alone", "bare"))
+    assert whole.model.keys() == slices.model.keys()
+    for name, value in whole.model.items():
+        torch.testing.assert_close(slices.model[name], value, rtol=1e-3, atol=1e-4)
+    for stop in (2, 4):
+        for rank in range(2):
+            most, weights = json.loads((tmp_path / f"bare/held_{stop}_{rank}.json").read_text())
+            assert most < 1.1 * 3 * weights / 2, f"{most} bytes of weights and moments, {3 * weights} in all"
+
+
 @pytest.mark.parametrize("rows", [1, 5, 8, 9])
 def test_rows_are_split_as_torch_splits_them(rows: int) -> None:
     chunks = [len(chunk) for chunk in torch.zeros(rows, 2).chunk(4)]

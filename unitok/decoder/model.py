@@ -270,12 +270,9 @@ class Decoder(Float32Buffers):
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator | None) -> None:
-        """Normal weights; what writes into the residual is scaled down by depth (Radford et al. 2019)."""
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                residual = name.endswith((".out", ".down"))
-                scale = INITIAL_SCALE / math.sqrt(2 * self.config.layers) if residual else INITIAL_SCALE
-                parameter.normal_(0.0, scale, generator=generator)
+            if parameter.ndim == 2 and not parameter.is_meta:
+                parameter.normal_(0.0, initial_scale(name, self.config), generator=generator)
 
     @property
     def head_weight(self) -> Tensor:
@@ -345,6 +342,12 @@ class Decoder(Float32Buffers):
     def logits(self, hidden: Tensor) -> Tensor:
         """(T, C) → (T, V)."""
         return functional.linear(hidden, self.head_weight.to(hidden.dtype))
+
+
+def initial_scale(name: str, config: DecoderConfig) -> float:
+    """Standard deviation of a matrix's initial weights: what writes into the residual is scaled down by depth (Radford
+    et al. 2019)."""
+    return INITIAL_SCALE / math.sqrt(2 * config.layers) if name.endswith((".out", ".down")) else INITIAL_SCALE
 
 
 def rotary_frequencies(config: DecoderConfig) -> Tensor:

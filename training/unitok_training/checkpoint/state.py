@@ -58,6 +58,14 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into a module in place. InputError on a missing, unknown or misshapen name."""
+    check_names(module, tensors)
+    with torch.no_grad():
+        for name, value in module_tensors(module).items():
+            value.copy_(tensors[name])
+
+
+def check_names(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """InputError where tensors are not a module's, by name and shape."""
     own = module_tensors(module)
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
@@ -65,14 +73,12 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             f"checkpoint does not fit the model: lacks {missing[:5]}, has unknown {unknown[:5]}; "
             "take the recipe that trained it"
         )
-    with torch.no_grad():
-        for name, value in own.items():
-            if value.shape != tensors[name].shape:
-                raise InputError(
-                    f"checkpoint does not fit the model: {name} is {tuple(tensors[name].shape)} in the file and "
-                    f"{tuple(value.shape)} in the model; take the recipe and the tokenizers that trained it"
-                )
-            value.copy_(tensors[name])
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            raise InputError(
+                f"checkpoint does not fit the model: {name} is {tuple(tensors[name].shape)} in the file and "
+                f"{tuple(value.shape)} in the model; take the recipe and the tokenizers that trained it"
+            )
 
 
 def random_states() -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import resolve
@@ -37,6 +38,7 @@ def token_setup(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     held_out: ExampleSource | None = None,
+    initial: Iterable[tuple[str, Tensor]] | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
 
@@ -48,11 +50,12 @@ def token_setup(
         tuning: what of the decoder moves; all of it where None.
         first_new: first row of its tables that is new.
         held_out: examples for validation.
+        initial: whole weights by name, one after another, of a decoder on the meta device that is to be sharded.
     """
     tuning = tuning or DecoderTuning()
     compute = resolve(world.device, config.precision)
     torch.manual_seed(config.seed)
-    part = decoder_part("", decoder, config, tuning, first_new, compute, world)
+    part = decoder_part("", decoder, config, tuning, first_new, compute, world, initial)
     trained, compiled, messages = prepared(part, config, compute)
     batches = TokenBatches(source, config)
     extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
@@ -82,6 +85,7 @@ def train(
     pieces: Sequence[str] | None = None,
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
+    initial: Iterable[tuple[str, Tensor]] | None = None,
     world: World | None = None,
     resume: bool = True,
     allow_change: Sequence[str] = (),
@@ -92,8 +96,9 @@ def train(
 
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
-    the decoder's tables that `tuning.new_embeddings` is of; `allow_change` as for `Trainer.resume`. InputError for a
-    mixture, pack size or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
+    the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
+    in the checkpoint alone; `allow_change` as for `Trainer.resume`. InputError for a mixture, pack size or checkpoint
+    that does not fit; NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
@@ -101,8 +106,11 @@ def train(
     if curriculum is not None and curriculum.tasks and not source.options.repeat:  # the same few have no order
         source.follow(curriculum, config.steps * config.packs_per_step * config.pack_size)
     held_out = held_out_source(source, shards, pieces) if config.eval_every else None
-    decoder.to(world.device)
-    setup = token_setup(config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out)
+    if not decoder.embedding.is_meta:
+        decoder.to(world.device)
+    setup = token_setup(
+        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, initial=initial
+    )
     trainer = Trainer(config, setup, out, world=world)
     if resume:
         trainer.resume(allow_change=allow_change)

@@ -8,26 +8,32 @@ gradients are always added up in float32. Optimizers see the local slices as pla
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from unitok.decoder.model import Decoder
+from unitok.decoder.model import Decoder, rotary_frequencies
 from unitok_tokenizers.compute import Compute
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import MasterWeights, MuonParams, orthogonalize
 
 
-def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
-    """A sharded copy of a decoder whose weights are equal in all processes."""
+def shard_decoder(
+    decoder: Decoder, compute: Compute, world: World, initial: Iterable[tuple[str, Tensor]] | None = None
+) -> Decoder:
+    """A sharded decoder: a copy of one whose weights are equal in all processes, or one on the meta device itself.
+
+    That one has no weights: each process takes its slices of the `initial` ones, which come whole, one after another.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     half = compute.weights if compute.weights != torch.float32 else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    sharded = copy.deepcopy(decoder)
+    bare = decoder.embedding.is_meta
+    sharded = decoder if bare else copy.deepcopy(decoder)
     for block in sharded.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     # The head is read after the forward pass, by the loss: the root's own weights stay gathered until the backward.
@@ -36,13 +42,35 @@ def shard_decoder(decoder: Decoder, compute: Compute, world: World) -> Decoder:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all processes already
             module.set_force_sum_reduction_for_comms(True)
+    if bare:
+        assert initial is not None, "a decoder without weights is given some"
+        sharded.to_empty(device=world.device)
+        sharded.frequencies.copy_(rotary_frequencies(sharded.config))
+        _fill(sharded, initial)
     return sharded
+
+
+@torch.no_grad()
+def _fill(sharded: Decoder, initial: Iterable[tuple[str, Tensor]]) -> None:
+    """Give each process its slices; one weight is whole at a time."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    own = dict(sharded.named_parameters())
+    for name, whole in initial:
+        place = own.pop(name)
+        data = place.data
+        assert isinstance(data, DTensor) and data.shape == whole.shape, f"{name} fits no weight of the decoder"
+        given = whole.detach().to(data.device, data.dtype)
+        data.to_local().copy_(
+            distribute_tensor(given, data.device_mesh, data.placements, src_data_rank=None).to_local()
+        )  # fmt: skip
+    assert not own, f"no initial weights for {', '.join(own)}"
 
 
 class ShardedMasterWeights(MasterWeights):
     """This process's slices of the float32 weights, which share their storage with the sharded module."""
 
-    def __init__(self, module: Decoder, original: Decoder, world: World) -> None:
+    def __init__(self, module: Decoder, original: Decoder | None, world: World) -> None:
         from torch.distributed.tensor import DTensor
 
         self.original, self.world, self.separate = original, world, False
@@ -81,7 +109,10 @@ class ShardedMasterWeights(MasterWeights):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the decoder that was sharded the trained weights; all processes call it."""
+        """Give the decoder that was sharded the trained weights; all processes call it. One that never was whole keeps
+        its slices: the last checkpoint has all of them."""
+        if self.original is None:
+            return
         own = dict(self.original.named_parameters())
         for name, value in self.sharded.items():
             own[name].copy_(value.full_tensor())

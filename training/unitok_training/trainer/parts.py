@@ -7,7 +7,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from unitok.decoder.lora import LoraConfig, add_lora, updates
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
-from unitok_training.checkpoint.state import load_module, module_tensors
+from unitok_training.checkpoint.state import check_names, load_module, module_tensors
 from unitok_training.trainer.config import DecoderTuning, PartTuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, shard_decoder
@@ -101,6 +101,7 @@ class Part:
         world: processes that share the work; weights become those of the first.
         rows: how its tables' rows are tuned apart from it.
         shard: split weights, gradients and optimizer state over the processes (a decoder's).
+        initial: whole weights by name, one after another, of a decoder on the meta device that is to be sharded.
     """
 
     def __init__(
@@ -114,10 +115,13 @@ class Part:
         *,
         rows: RowTuning | None = None,
         shard: bool = False,
+        initial: Iterable[tuple[str, Tensor]] | None = None,
     ) -> None:
         self.name, self.module, self.tuning, self.rows, self.world = name, module, tuning, rows, world
         self.moving = tune(module, tuning, rows)
-        world.broadcast_([parameter.data for parameter in module.parameters()])
+        bare = any(parameter.is_meta for parameter in module.parameters())
+        if not bare:
+            world.broadcast_([parameter.data for parameter in module.parameters()])
         self.masters: MasterWeights
         self.sharded = shard and world.size > 1
         matrices = MuonParams(compute.products)
@@ -127,8 +131,8 @@ class Part:
                 raise InputError(
                     "tuning.new_embeddings: rows of a sharded table are not tuned apart; set train.shard=false"
                 )
-            self.module = sharded = shard_decoder(module, compute, world)
-            self.masters = split = ShardedMasterWeights(sharded, module, world)
+            self.module = sharded = shard_decoder(module, compute, world, initial)
+            self.masters = split = ShardedMasterWeights(sharded, None if bare else module, world)
             matrices = SplitMuonParams(split, world, compute.products)
         else:
             self.masters = MasterWeights(module, compute.weights)
@@ -233,7 +237,11 @@ class Part:
         """Take over what a checkpoint holds of it, under the checkpoint's names. InputError where it does not fit."""
         masters = self.masters
         if not self.name:
-            load_module(masters.original if isinstance(masters, ShardedMasterWeights) else self.module, model)
+            whole = masters.original if isinstance(masters, ShardedMasterWeights) else self.module
+            if whole is not None:
+                load_module(whole, model)
+            else:
+                check_names(self.module, model)
         for name, value in masters.named.items():
             value.copy_(masters.part(name, model[self.key(name)]))
         prefix = self.key("")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
@@ -59,11 +61,14 @@ def decoder_part(
     first_new: int | None,
     compute: Compute,
     world: World,
+    initial: Iterable[tuple[str, Tensor]] | None = None,
 ) -> Part:
     """A decoder as a part, its blocks recomputed as the configuration says."""
     rows = RowTuning.of(tuning, first_new, decoder.config.vocab_size)
     decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
-    return Part(name, decoder, tuning.decoder, config.optim, compute, world, rows=rows, shard=config.shard)
+    return Part(
+        name, decoder, tuning.decoder, config.optim, compute, world, rows=rows, shard=config.shard, initial=initial
+    )
 
 
 def prepared(part: Part, config: TrainConfig, compute: Compute) -> tuple[Decoder, bool, list[str]]:
