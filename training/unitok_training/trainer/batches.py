@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.data.documents import ListedDocuments, listed
+from unitok_training.data.documents import Documents, ListedDocuments, listed
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.latent_examples import LatentDocument, LatentSource
-from unitok_training.data.mixture import Curriculum, Schedule
+from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.latent import LatentBatch
 from unitok_training.objectives.pack_losses import OutputSlices, supervised_positions
@@ -24,21 +25,52 @@ from unitok_training.trainer.config import LatentTrainConfig, TrainConfig
 Made = TypeVar("Made")
 
 
-class BatchSource(Protocol[Made]):
-    """An endless stream of micro-batches, a pure function of its settings, for any number of processes the same."""
+class Examples(Protocol):
+    """What examples are drawn from: `ExampleSource`, `LatentSource`."""
+
+    keys: tuple[str, ...]
+    vocabulary: Vocabulary
+    mixture: Mixture
+    curriculum: Curriculum
+    schedule: Schedule
+
+
+Drawn = TypeVar("Drawn", bound=Examples)
+
+
+class BatchSource(ABC, Generic[Drawn, Made]):
+    """An endless stream of micro-batches, a pure function of its settings, for any number of processes the same.
+
+    Args:
+        source: examples by their index.
+        documents: the same, many at a time, as they are packed.
+        config: sizes of packs and windows, and the seed of their order.
+    """
+
+    def __init__(self, source: Drawn, documents: Callable[[np.ndarray], Documents], config: TrainConfig) -> None:
+        self.source = source
+        self.packs_per_step = config.packs_per_step
+        self.seed = config.seed
+        self.stream = PackStream(
+            documents, capacity=config.pack_size, window=config.window, seed=config.seed, pad=source.vocabulary.pad
+        )
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the mixture, by which losses are reported."""
+        return self.source.keys
 
     @property
     def vocabulary(self) -> Vocabulary:
         """Of the ids."""
+        return self.source.vocabulary
 
     @property
     def dropped_share(self) -> float:
         """Examples drawn so far that are in no batch ÷ all drawn."""
+        return self.stream.dropped_share
 
+    @abstractmethod
     def steps(
         self, state: DataState, *, rank: int, world_size: int, pin: bool
     ) -> Iterator[tuple[list[Made], DataState]]:
@@ -46,116 +78,73 @@ class BatchSource(Protocol[Made]):
 
     def settings(self) -> dict[str, Any]:
         """What a continued run must have in common with the one that stopped."""
+        schedule, curriculum = self.source.schedule, self.source.curriculum
+        found: dict[str, Any] = {
+            "mixture": {key: float(count) for key, count in zip(self.keys, schedule.counts)},
+            "vocabulary": self.vocabulary.fingerprint,
+        }
+        if curriculum.tasks:
+            joins = {key: int(block) for key, block in zip(schedule.keys, schedule.joins)}
+            found |= {"curriculum": dict(curriculum.tasks), "joins": joins}
+        return found
 
     def defaults(self) -> dict[str, Any]:
         """What settings were before a version could say them."""
+        return {}
 
     def follow_joins(self, joins: Mapping[str, int]) -> None:
         """Let tasks join in where they did in the run that is continued."""
+        if self.source.curriculum.tasks:
+            self.source.schedule = Schedule(self.source.mixture, seed=self.seed, joins=joins)
 
     def report(self) -> list[str]:
         """What to tell before training."""
+        return []
 
 
-class TokenBatches:
+class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
     """Packs of rendered examples with their supervised positions."""
 
     def __init__(self, source: ExampleSource, config: TrainConfig) -> None:
-        self.source, self.config = source, config
-        self.stream = PackStream(
-            source.documents,
-            capacity=config.pack_size,
-            window=config.window,
-            seed=config.seed,
-            pad=source.vocabulary.pad,
-        )
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """See `BatchSource`."""
-        return self.source.keys
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See `BatchSource`."""
-        return self.source.vocabulary
-
-    @property
-    def dropped_share(self) -> float:
-        """See `BatchSource`."""
-        return self.stream.dropped_share
+        super().__init__(source, source.documents, config)
+        self.slices = OutputSlices.of(source.vocabulary) if config.output_slices else None
 
     def steps(
         self, state: DataState, *, rank: int, world_size: int, pin: bool
     ) -> Iterator[tuple[list[TokenBatch], DataState]]:
         """See `BatchSource`."""
-        steps = self.stream.steps(state, packs_per_step=self.config.packs_per_step, rank=rank, world_size=world_size)
-        slices = OutputSlices.of(self.vocabulary) if self.config.output_slices else None
+        steps = self.stream.steps(state, packs_per_step=self.packs_per_step, rank=rank, world_size=world_size)
         for packs, after in steps:
-            made = [TokenBatch(pack, supervised_positions(pack, slices)) for pack in packs]
+            made = [TokenBatch(pack, supervised_positions(pack, self.slices)) for pack in packs]
             yield [one.pin() for one in made] if pin else made, after
 
     def settings(self) -> dict[str, Any]:
         """See `BatchSource`."""
-        schedule, curriculum = self.source.schedule, self.source.curriculum
-        found: dict[str, Any] = {
-            "plans": asdict(self.source.options),
-            "mixture": {key: float(count) for key, count in zip(self.keys, schedule.counts)},
-            "vocabulary": self.vocabulary.fingerprint,
-        }
-        return {**found, **_curriculum(curriculum, schedule)}
+        return {"plans": asdict(self.source.options), **super().settings()}
 
     def defaults(self) -> dict[str, Any]:
         """See `BatchSource`."""
         return {"plans": asdict(ExampleOptions())}
-
-    def follow_joins(self, joins: Mapping[str, int]) -> None:
-        """See `BatchSource`."""
-        if self.source.curriculum.tasks:
-            self.source.schedule = Schedule(self.source.mixture, seed=self.config.seed, joins=joins)
 
     def report(self) -> list[str]:
         """See `BatchSource`."""
         return self.source.report()
 
 
-class LatentBatches:
+class LatentBatches(BatchSource[LatentSource, LatentBatch]):
     """Packs of documents that hear recordings, read by several threads."""
 
     def __init__(self, source: LatentSource, config: LatentTrainConfig) -> None:
-        self.source, self.config = source, config
-        self.stream = PackStream(
-            listed(source.document),
-            capacity=config.pack_size,
-            window=config.window,
-            seed=config.seed,
-            pad=source.vocabulary.pad,
-        )
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """See `BatchSource`."""
-        return self.source.keys
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See `BatchSource`."""
-        return self.source.vocabulary
-
-    @property
-    def dropped_share(self) -> float:
-        """See `BatchSource`."""
-        return self.stream.dropped_share
+        super().__init__(source, listed(source.document), config)
+        self.workers = config.workers
 
     def steps(
         self, state: DataState, *, rank: int, world_size: int, pin: bool
     ) -> Iterator[tuple[list[LatentBatch], DataState]]:
         """See `BatchSource`."""
-        packs_per_step = self.config.packs_per_step
-        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="recordings") as readers:
-            for packs, after in self.stream.chosen(
-                state, packs_per_step=packs_per_step, rank=rank, world_size=world_size
-            ):
+        steps = self.stream.chosen(state, packs_per_step=self.packs_per_step, rank=rank, world_size=world_size)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="recordings") as readers:
+            for packs, after in steps:
                 yield [self.batch(_documents(of, chosen), readers) for of, chosen in packs], after
 
     def batch(self, documents: list[LatentDocument], readers: ThreadPoolExecutor | None = None) -> LatentBatch:
@@ -167,37 +156,11 @@ class LatentBatches:
 
     def settings(self) -> dict[str, Any]:
         """See `BatchSource`."""
-        front_end, schedule = self.source.front_end, self.source.schedule
-        found: dict[str, Any] = {
-            "encoder": front_end.encoder.to_json(),
-            "adapter": front_end.adapter.to_json(),
-            "mixture": {key: float(count) for key, count in zip(self.keys, schedule.counts)},
-            "vocabulary": self.vocabulary.fingerprint,
-        }
-        return {**found, **_curriculum(self.source.curriculum, schedule)}
-
-    def defaults(self) -> dict[str, Any]:
-        """See `BatchSource`."""
-        return {}
-
-    def follow_joins(self, joins: Mapping[str, int]) -> None:
-        """See `BatchSource`."""
-        if self.source.curriculum.tasks:
-            self.source.schedule = Schedule(self.source.mixture, seed=self.config.seed, joins=joins)
-
-    def report(self) -> list[str]:
-        """See `BatchSource`."""
-        return []
+        front_end = self.source.front_end
+        return {"encoder": front_end.encoder.to_json(), "adapter": front_end.adapter.to_json(), **super().settings()}
 
 
 def _documents(documents: Any, chosen: np.ndarray) -> list[LatentDocument]:
     assert isinstance(documents, ListedDocuments)
     found = [documents.documents[one] for one in chosen]
     return [one for one in found if isinstance(one, LatentDocument)]
-
-
-def _curriculum(curriculum: Curriculum, schedule: Schedule) -> dict[str, Any]:
-    if not curriculum.tasks:
-        return {}
-    joins = {key: int(block) for key, block in zip(schedule.keys, schedule.joins)}
-    return {"curriculum": dict(curriculum.tasks), "joins": joins}

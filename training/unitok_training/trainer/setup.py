@@ -35,7 +35,7 @@ class Setup:
 
     parts: Sequence[Part]
     """The parts of the model."""
-    source: BatchSource[Any]
+    source: BatchSource[Any, Any]
     """Where batches come from."""
     objective: Objective[Any]
     """What is minimized."""
@@ -82,7 +82,7 @@ def prepared(part: Part, config: TrainConfig, compute: Compute) -> tuple[Decoder
     return decoder, False, told
 
 
-def held_out_batches(source: BatchSource[Any] | None, config: TrainConfig, world: World) -> HeldOut | None:
+def held_out_batches(source: BatchSource[Any, Any] | None, config: TrainConfig, world: World) -> HeldOut | None:
     """This process's share of the batches of a validation: as many in every process."""
     if source is None or not config.eval_every:
         return None
