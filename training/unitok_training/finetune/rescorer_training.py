@@ -22,7 +22,8 @@ from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
-from unitok_training.finetune.supervised import FinetuneConfig, permuted
+from unitok_training.data.hash_rng import EpochOrder
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.trainer.optimizer import rate
 
 
@@ -51,9 +52,9 @@ def train_head(
     states = [last_states(model, one.texts, lang=one.target or one.lang) for one in lists]
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.optim.learning_rate)
     size = max(1, config.positions // 64)
-    losses = []
+    order, losses = EpochOrder(len(lists), (config.seed,)), []
     for step in range(config.steps):
-        rows = [permuted(len(lists), step * size + place, config.seed) for place in range(size)]
+        rows = order.items(np.arange(step * size, (step + 1) * size)).tolist()
         loss = torch.stack(
             [
                 mwer_loss(
@@ -103,6 +104,7 @@ def train_masked(
     mask = model.vocabulary.control("<mask>")
     random, compute = np.random.default_rng(config.seed), resolve(model.device, config.precision)
     optimizer = torch.optim.AdamW(made.decoder.parameters(), lr=config.optim.learning_rate, betas=config.optim.betas)
+    order = EpochOrder(len(chosen), (config.seed,))
     losses, index = [], 0
     for step in range(config.steps):
         documents: list[np.ndarray] = []
@@ -110,7 +112,7 @@ def train_masked(
         labels: list[np.ndarray] = []
         used = 0
         while not documents or used < config.positions:
-            ids, places = cloze(made, *chosen[permuted(len(chosen), index, config.seed)])
+            ids, places = cloze(made, *chosen[order.item(index)])
             count = max(1, round(share * len(places)))
             hidden_places = random.permutation(places)[:count]
             masked = ids.copy()
