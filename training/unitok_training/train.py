@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
-from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -21,12 +21,16 @@ from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.cost import memory as planning
 from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
-from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
+from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
 from unitok_training.trainer.loop import train
 from unitok_vocoder.vocoder import Vocoder
+
+CHANGEABLE = ("shards",)
+"""What a run that continues may change where that is asked for."""
 
 
 def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
@@ -47,27 +51,33 @@ def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
 def train_model(
     recipe: DecoderRecipe,
     *,
-    shards: Path | str,
+    shards: Path | str | Sequence[Path | str],
     tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
+    allow_change: Collection[str] = (),
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
 
     Args:
         recipe: what to train.
-        shards: token shards.
+        shards: token shards: a folder, or several as `shard_set.open_shards` takes them, with weights and tasks.
         tokenizers: the tokenizers that made them; those of the model `start` where None. Units and codes that no
             tokenizer here makes are described by the shards, and the model keeps that description.
         out: run folder; a repeat continues from its newest checkpoint.
         start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
+        allow_change: what may be another than before where the run continues: "shards".
 
     Raises:
-        InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
+        InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
+            other shards than those that the run was trained on.
     """
-    data = Shards.open(shards, check=True)
+    if unknown := set(allow_change) - set(CHANGEABLE):
+        raise InputError(f"--allow-change {sorted(unknown)[0]}: what may change is {', '.join(CHANGEABLE)}")
+    data = open_shards(shards, check=int(os.environ.get("RANK", "0")) == 0)  # read through once, by one process
+    data = continued(Path(out), data, may_change="shards" in allow_change)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, start=str(start), tokenizers=str(tokenizers or start))
@@ -86,10 +96,11 @@ def train_model(
         if world.is_main:
             run.mkdir(parents=True, exist_ok=True)
             recipe.save(run / "recipe.json")
+            record(run, data)
         train(
             recipe.train,
             decoder,
-            data,
+            data,  # type: ignore[arg-type]  # goes on to `ExampleSource`, which takes several folders
             vocabulary,
             run,
             mixture=recipe.mixture,
@@ -98,11 +109,12 @@ def train_model(
             pieces=bundle.text.pieces(),
             world=world,
         )
-        if not world.is_main:
-            return None
-        trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
-        trained.save(run / "model")
-        return run / "model"
+    if not world.is_main:
+        return None
+    # The other processes have left: none of them waits while the shards are looked through.
+    trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
+    trained.save(run / "model")
+    return run / "model"
 
 
 def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
@@ -113,7 +125,7 @@ def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
     return base.tokenizers
 
 
-def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start: str, tokenizers: str) -> Vocabulary:
+def _vocabulary(bundle: TokenizerSet, data: ShardSet, base: Model | None, *, start: str, tokenizers: str) -> Vocabulary:
     """The start's vocabulary with what the shards add to it, else one of its own.
 
     Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes. Languages of
@@ -121,7 +133,7 @@ def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start
     """
     made = bundle.vocabulary(data.languages, list(data.streams.values()))
     for stream in data.streams.values():
-        made.check(stream, str(data.folder), tokenizers)
+        made.check(stream, data.holder(stream.name), tokenizers)
     if base is None:
         return made
     vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
@@ -132,7 +144,7 @@ def _vocabulary(bundle: TokenizerSet, data: Shards, base: Model | None, *, start
     for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
         if stream.name not in vocabulary.streams:
             vocabulary = vocabulary.append_stream(stream)
-        vocabulary.check(stream, str(data.folder) if stream.name in data.streams else tokenizers, start)
+        vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
     for code in data.languages:
         if code not in vocabulary.languages:
             vocabulary = vocabulary.append_language(code)
@@ -167,12 +179,12 @@ def _finished(
     vocabulary: Vocabulary,
     bundle: TokenizerSet,
     recipe: DecoderRecipe,
-    data: Shards,
+    data: ShardSet,
     base: Model | None,
 ) -> Model:
     """The model directory's other parts: those of the start, and what these shards add."""
-    prompts, limits, tasks = voice_prompts(data), learned_limits(data), list(recipe.mixture.tasks)
-    characters = learned_texts(data)
+    known, tasks = learned(data), list(recipe.mixture.tasks)
+    prompts, limits, characters = known.prompts, known.limits, known.characters
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None
     if base is not None:

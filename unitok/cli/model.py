@@ -14,12 +14,20 @@ if TYPE_CHECKING:
 def add_commands(commands: Any) -> None:
     train = commands.add_parser("train", help="train a decoder on shards (torchrun for several processes)")
     train.add_argument("recipe", help="a preset, a YAML file, or a resolved JSON")
-    train.add_argument("--shards", required=True, metavar="DIR", help="what prepare wrote")
+    train.add_argument(
+        "--shards", required=True, nargs="+", metavar="DIR",
+        help="what prepare wrote; several with the weights by which they are drawn from, and the tasks that they are "
+        "for where not for all: DIR[=WEIGHT][:TASK,...]",
+    )  # fmt: skip
     train.add_argument("--tokenizers", metavar="DIR", help="what made the shards (default: those of --start MODEL)")
     train.add_argument("-o", "--out", default="runs/train", help="run folder (default: %(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory or checkpoint to take the weights from")
+    train.add_argument(
+        "--allow-change", nargs="+", default=[], metavar="KEY",
+        help="what may be another than before where the run continues: shards (others, or with other weights)",
+    )  # fmt: skip
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
@@ -42,7 +50,12 @@ def run_train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(
-        recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start
+        recipe,
+        shards=options.shards,
+        tokenizers=options.tokenizers,
+        out=options.out,
+        start=options.start,
+        allow_change=options.allow_change,
     )
     if path is not None:
         print(path)
