@@ -75,7 +75,6 @@ def train_model(
             other shards than those that the run was trained on.
     """
     data = open_shards(shards, check=int(os.environ.get("RANK", "0")) == 0)  # read through once, by one process
-    data = continued(Path(out), data, may_change="shards" in allow_change)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
@@ -85,6 +84,7 @@ def train_model(
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
     run = Path(out)
     ensure_folder(run)
+    data = continued(run, data, may_change="shards" in allow_change)
     with world_from_environment() as world:
         check_memory(recipe, vocabulary.size, world)
         if base is not None:
