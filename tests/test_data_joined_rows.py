@@ -14,7 +14,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
-from unitok_training.model_defaults import longest_seconds
+from unitok_training.model_defaults import learned_limits
 
 
 @pytest.fixture
@@ -67,8 +67,9 @@ def test_shards_hold_joined_rows_and_say_how_long_recordings_become(rows: list[R
     joined = [index for index in range(len(shards)) if str(shards.row(index)["id"]).startswith("joined")]
     for index in joined:
         assert shards.row(index)["audio"] == "" and len(shards.codes(index)) and shards.split[index] == "joined"
-    assert longest_seconds(plain) == pytest.approx(0.48, abs=0.1)
-    assert longest_seconds(shards) == longest_seconds(plain)
+    limits = learned_limits(shards)
+    assert learned_limits(plain).longest_seconds == pytest.approx(0.48, abs=0.1)
+    assert limits.longest_seconds == learned_limits(plain).longest_seconds < limits.whole_seconds
 
 
 def test_tasks_that_listen_learn_from_joined_rows_and_the_others_do_not(rows: list[Row], tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_tasks_that_listen_learn_from_joined_rows_and_the_others_do_not(rows: li
     found = source.usable()
     assert {key: found[key] for key in keys[:4]} == dict.fromkeys(keys[:4], 30)
     assert {key: found[key] for key in keys[4:]} == dict.fromkeys(keys[4:], 20)
-    targets = source.items[source.keys.index("s2tt")]
+    targets = source.folders[0].of(source.keys.index("s2tt"))
     joined = np.asarray(shards.split) == "joined"
     assert targets.start is not None and targets.pool is not None
     assert np.array_equal(joined[targets.source], joined[targets.pool[targets.start]])

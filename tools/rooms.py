@@ -38,8 +38,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "model", "many", "nbest", "export", "cli", "__main__",
     ),
     "unitok_training": (
-        "runs", "checkpoint", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes", "reports",
-        "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "systems.base",
+        "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
+        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "systems.base",
         "systems.latent", "systems.text", "systems", "experiments.demo",
         "experiments.compare", "experiments",
     ),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 
-from unitok_tokenizers.grammar.streams import StreamInfo, columns_of
+from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.files import array_fingerprint
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 TEXT_PIECES = 24
@@ -34,30 +37,30 @@ def vocabulary(languages: Sequence[str] = ("de", "en")) -> Vocabulary:
     return Vocabulary.build(text=found["text"], streams=[found["units"], found["codes"]], languages=languages)
 
 
-class ToyShards:
-    """What `Shards` offers, over lists of rows (dictionaries with the columns' names)."""
+class ToyShards(Shards):
+    """Shards over lists of rows (dictionaries with the columns' names), in memory."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]], names: Sequence[str] = ("text", "units", "codes")) -> None:
-        self.rows = list(rows)
-        self.streams = {name: info for name, info in streams().items() if name in names}
-        self.ragged_columns = {column: info.name for info in self.streams.values() for column in columns_of(info)}
-        for column in ("id", "lang", "speaker", "split", "group"):
-            setattr(self, column, np.array([row.get(column, "") for row in rows], dtype=object).astype(str))
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], names: Sequence[str] = ("text", "units", "codes"), *, parts: int = 1
+    ) -> None:
+        described = [info.to_json() for name, info in streams().items() if name in names]
+        files = [{"name": "memory", "rows": len(rows), "sha256": array_fingerprint(*map(np.array, map(str, rows)))}]
+        super().__init__(Path("the shards"), {"files": files, "streams": described, "skipped": {}})
+        edges = np.linspace(0, len(rows), parts + 1).astype(int)
+        self.table = pyarrow.concat_tables(
+            [self._table(rows[start:stop]) for start, stop in zip(edges, edges[1:])] or [self._table(rows)]
+        )
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        parts = [np.asarray(row.get(name, ()), np.int32).reshape(-1) for row in self.rows]
-        return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-
-    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
-        values, offsets = self.ragged(name)
-        return [values], offsets
-
-    @property
-    def table(self) -> Any:
-        columns = {name: [json.dumps(row[name]) for row in self.rows] for name in ("words", "extras")}
+    def _table(self, rows: Sequence[dict[str, Any]]) -> Any:
+        columns: dict[str, Any] = {
+            name: pyarrow.array([str(row.get(name, "")) for row in rows], pyarrow.string())
+            for name in ("id", "lang", "speaker", "split", "group")
+        }
+        for name in ("words", "extras"):
+            columns[name] = pyarrow.array([json.dumps(row[name]) for row in rows], pyarrow.string())
+        for name in self.ragged_columns:
+            values = [np.asarray(row.get(name, ()), np.int32).reshape(-1).tolist() for row in rows]
+            columns[name] = pyarrow.array(values, pyarrow.list_(pyarrow.int32()))
         return pyarrow.table(columns)
 
 

@@ -13,7 +13,6 @@ from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
-from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.streams import ELSEWHERE
@@ -23,9 +22,10 @@ from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.cost import memory as planning
 from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
-from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
+from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
 from unitok_vocoder.vocoder import Vocoder
@@ -49,7 +49,7 @@ def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
 def train_model(
     recipe: DecoderRecipe,
     *,
-    shards: Path | str,
+    shards: Path | str | Sequence[Path | str],
     tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
@@ -60,7 +60,7 @@ def train_model(
 
     Args:
         recipe: what to train.
-        shards: token shards.
+        shards: token shards: a folder, or several as `shard_set.open_shards` takes them, with weights and tasks.
         tokenizers: the tokenizers that made them; those of the model `start` where None. Units and codes that no
             tokenizer here makes are described by the shards, and the model keeps that description.
         out: run folder; a repeat continues from its newest checkpoint.
@@ -68,12 +68,13 @@ def train_model(
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
-        allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
+        allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
 
     Raises:
-        InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
+        InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
+            other shards than those that the run was trained on.
     """
-    data = Shards.open(shards, check=True)
+    data = open_shards(shards, check=int(os.environ.get("RANK", "0")) == 0)  # read through once, by one process
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
@@ -83,6 +84,7 @@ def train_model(
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
     run = Path(out)
     ensure_folder(run)
+    data = continued(run, data, may_change="shards" in allow_change)
     with world_from_environment() as world:
         check_memory(recipe, vocabulary.size, world)
         if base is not None:
@@ -92,6 +94,7 @@ def train_model(
         if world.is_main:
             run.mkdir(parents=True, exist_ok=True)
             recipe.save(run / "recipe.json")
+            record(run, data)
         train(
             recipe.train,
             decoder,
@@ -105,13 +108,14 @@ def train_model(
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, vocabulary),
             world=world,
-            allow_change=allow_change,
+            allow_change=[key for key in allow_change if key != "shards"],
         )
-        if not world.is_main:
-            return None
-        trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
-        trained.save(run / "model")
-        return run / "model"
+    if not world.is_main:
+        return None
+    # The other processes have left: none of them waits while the shards are looked through.
+    trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
+    trained.save(run / "model")
+    return run / "model"
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
@@ -133,7 +137,7 @@ def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
 
 
 def _vocabulary(
-    bundle: TokenizerSet, data: Shards, base: Model | None, chosen: Mapping[str, str], *, start: str, tokenizers: str
+    bundle: TokenizerSet, data: ShardSet, base: Model | None, chosen: Mapping[str, str], *, start: str, tokenizers: str
 ) -> Vocabulary:
     """The start's vocabulary with what the shards add to it, else one of its own.
 
@@ -144,7 +148,7 @@ def _vocabulary(
     mains = [] if base is None else [base.vocabulary.main(kind) for kind in ELSEWHERE]
     kept = {main.kind: main.name for main in mains if main is not None and main.name in data.streams}
     made = bundle.vocabulary(data.languages, list(data.streams.values()), {**kept, **chosen})
-    made.check_all(data.streams, str(data.folder), tokenizers)
+    data.check(made, tokenizers)
     if base is None:
         return made
     vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
@@ -155,9 +159,9 @@ def _vocabulary(
     for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
         if stream.name not in vocabulary.streams:
             vocabulary = vocabulary.append_stream(stream)
-        vocabulary.check(stream, str(data.folder) if stream.name in data.streams else tokenizers, start)
+        vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
     vocabulary = vocabulary.choose(chosen)
-    vocabulary.check_all(data.streams, str(data.folder), start)
+    data.check(vocabulary, start)
     for code in data.languages:
         if code not in vocabulary.languages:
             vocabulary = vocabulary.append_language(code)
@@ -192,16 +196,12 @@ def _finished(
     vocabulary: Vocabulary,
     bundle: TokenizerSet,
     recipe: DecoderRecipe,
-    data: Shards,
+    data: ShardSet,
     base: Model | None,
 ) -> Model:
     """The model directory's other parts: those of the start, and what these shards add."""
-    prompts, limits, tasks = (
-        voice_prompts(data, vocabulary),
-        learned_limits(data, vocabulary=vocabulary),
-        list(recipe.mixture.tasks),
-    )
-    characters = learned_texts(data)
+    known, tasks = learned(data, vocabulary), list(recipe.mixture.tasks)
+    prompts, limits, characters = known.prompts, known.limits, known.characters
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None
     if base is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 def add_commands(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
     evaluate.add_argument("model", help="model directory")
-    evaluate.add_argument("shards", help="what prepare wrote; of a latent model a manifest, JSON Lines or TSV")
+    evaluate.add_argument(
+        "shards", nargs="+", metavar="SHARDS",
+        help="what prepare wrote; several folders are scored one by one; of a latent model a manifest, JSON Lines or "
+        "TSV",
+    )  # fmt: skip
     evaluate.add_argument("--judge", help="judge folder; generated audio is scored by it, by --ears, or not at all")
     evaluate.add_argument(
         "--ears",
@@ -40,6 +45,24 @@ def add_commands(commands: Any) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    if options.safety is not None:
+        refuse_idle(options, ["judge", "ears", "limit"], "with --safety, which scores nothing")
+        score: Scorer = safety_scorer(options)
+    elif all(Path(one).is_file() for one in options.shards):
+        refuse_idle(options, ["judge", "ears"], "for a manifest, whose recordings are read and nothing is spoken")
+        score = latent_scorer(options)
+    else:
+        score = shards_scorer(options)
+    found = {one: score(one) for one in options.shards}
+    print(json.dumps(found[options.shards[0]] if len(options.shards) == 1 else {"folders": found}, indent=2))
+
+
+Scorer = Callable[[str], dict[str, Any]]
+"""Path of shards or of a manifest → what is printed of it."""
+
+
+def shards_scorer(options: argparse.Namespace) -> Scorer:
+    """Scores of a model on shards."""
     import sys
 
     from unitok_tokenizers.data.shards import Shards
@@ -47,24 +70,19 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from unitok_training.evaluation.evaluate import evaluate
     from unitok_training.evaluation.run import Evaluation
 
-    if options.safety is not None:
-        refuse_idle(options, ["judge", "ears", "limit"], "with --safety, which scores nothing")
-        report_safety(options)
-        return
-    if Path(options.shards).is_file():
-        refuse_idle(options, ["judge", "ears"], "for a manifest, whose recordings are read and nothing is spoken")
-        report_latent(options)
-        return
-    run = Evaluation(
-        model=load_model(options),
-        shards=Shards.open(options.shards, check=True),
-        judge=AsrScorer.load(Path(options.judge)) if options.judge else None,
-        ears=ears_of(options.ears) if options.ears else None,
-        split=options.split,
-        limit=options.limit,
-    )
-    found = evaluate(run, progress=lambda line: print(line, file=sys.stderr))
-    print(json.dumps(found.metrics, indent=2))
+    model = load_model(options)
+    every = [Shards.open(one, check=True) for one in options.shards]  # all, before the first is scored
+    judge = AsrScorer.load(Path(options.judge)) if options.judge else None
+    ears = ears_of(options.ears) if options.ears else None
+
+    def score(place: str) -> dict[str, Any]:
+        shards = every[options.shards.index(place)]
+        run = Evaluation(
+            model=model, shards=shards, judge=judge, ears=ears, split=options.split, limit=options.limit
+        )  # fmt: skip
+        return evaluate(run, progress=lambda line: print(line, file=sys.stderr)).metrics
+
+    return score
 
 
 def ears_of(where: str) -> Ears:
@@ -78,8 +96,8 @@ def ears_of(where: str) -> Ears:
     return found
 
 
-def report_latent(options: argparse.Namespace) -> None:
-    """`evaluate` on a manifest: recordings through the latent front end, which needs no shards."""
+def latent_scorer(options: argparse.Namespace) -> Scorer:
+    """Scores on a manifest: recordings through the latent front end, which needs no shards."""
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.errors import InputError
     from unitok_training.evaluation.latent import score_lines
@@ -87,25 +105,30 @@ def report_latent(options: argparse.Namespace) -> None:
     model = load_model(options)
     if model.latent is None:
         raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
-    rows = [row for row in read_manifest(options.shards) if row.split == options.split]
-    if not rows:
-        raise InputError(f"{options.shards}: no rows of split {options.split!r}")
     tasks = [name.removeprefix("latent.") for name in model.info.get("tasks", [])]
-    print(json.dumps(score_lines(model, rows, tasks, options.limit or len(rows)), indent=2))
+
+    def score(place: str) -> dict[str, Any]:
+        rows = [row for row in read_manifest(place) if row.split == options.split]
+        if not rows:
+            raise InputError(f"{place}: no rows of split {options.split!r}")
+        return score_lines(model, rows, tasks, options.limit or len(rows))
+
+    return score
 
 
-def report_safety(options: argparse.Namespace) -> None:
-    """`evaluate --safety`."""
+def safety_scorer(options: argparse.Namespace) -> Scorer:
+    """How free samples end."""
     import sys
 
     from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation.safety import check_safety
 
-    found = check_safety(
-        load_model(options),
-        Shards.open(options.shards, check=True),
-        samples=options.safety,
-        split=options.split,
-        progress=lambda task: print(f"sampling {task}", file=sys.stderr),
-    )
-    print(json.dumps(found, indent=2))
+    model = load_model(options)
+
+    def score(place: str) -> dict[str, Any]:
+        return check_safety(
+            model, Shards.open(place, check=True), samples=options.safety, split=options.split,
+            progress=lambda task: print(f"sampling {task}", file=sys.stderr),
+        )  # fmt: skip
+
+    return score

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 def add_commands(commands: Any) -> None:
     train = commands.add_parser("train", help="train a decoder on shards (torchrun for several processes)")
     train.add_argument("recipe", help="a preset, a YAML file, or a resolved JSON")
-    train.add_argument("--shards", required=True, metavar="DIR", help="what prepare wrote")
+    train.add_argument(
+        "--shards", required=True, nargs="+", metavar="DIR",
+        help="what prepare wrote; several with the weights by which they are drawn from, and the tasks that they are "
+        "for where not for all: DIR[=WEIGHT][:TASK,...]",
+    )  # fmt: skip
     train.add_argument("--tokenizers", metavar="DIR", help="what made the shards (default: those of --start MODEL)")
     train.add_argument("-o", "--out", default="runs/train", help="run folder (default: %(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
@@ -27,7 +31,7 @@ def add_commands(commands: Any) -> None:
         metavar="KIND=NAME",
         help="which of several streams are the units or codes",
     )
-    add_allow_change(train)
+    add_allow_change(train, "shards (others, or with other weights), or ")
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")

@@ -59,9 +59,9 @@ def precision_override(given: str | None) -> list[str]:
     return [] if given is None else [f"train.precision={given}"]
 
 
-def add_allow_change(parser: argparse.ArgumentParser) -> None:
-    """`--allow-change KEY`, for a run that is continued with other settings."""
+def add_allow_change(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """`--allow-change KEY`, for a run that is continued with other settings, or with `others` that the command has."""
     parser.add_argument(
         "--allow-change", action="append", default=[], metavar="KEY",
-        help="a setting, such as train.optim.learning_rate, that may differ from the run that is continued",
+        help=f"what may differ from the run that is continued: {others}a setting such as train.optim.learning_rate",
     )  # fmt: skip

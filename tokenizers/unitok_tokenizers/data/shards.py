@@ -1,11 +1,13 @@
 """Reading token shards: Arrow files, memory-mapped, gathered from without touching rows. `shard_writer` writes them.
 
-N rows, T values of a ragged column.
+N rows, P parts (record batches), T values of a ragged column.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,48 @@ COLUMNS = {
 """Columns of every shard and their Arrow types."""
 
 
+@dataclass(frozen=True)
+class RowOffsets:
+    """Where each row's values lie in a column of id lists, in 4 bytes a row; none where there is one part, mapped."""
+
+    local: np.ndarray
+    """(N + P,) int32: each part's own offsets, from 0, one part after another."""
+    first: np.ndarray
+    """(P + 1,) int64 first row of each part, and N."""
+    base: np.ndarray
+    """(P + 1,) int64 values in front of each part, and T."""
+
+    @staticmethod
+    def of(parts: Sequence[np.ndarray]) -> RowOffsets:
+        """From the offsets of each part, (N_i + 1,) int32."""
+        from_zero = [part if not part[0] else part - part[0] for part in parts]
+        return RowOffsets(
+            from_zero[0] if len(parts) == 1 else np.concatenate(from_zero),
+            np.cumsum([0, *(len(part) - 1 for part in parts)]),
+            np.cumsum([0, *(int(part[-1]) for part in from_zero)]),
+        )
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Start among all values and length of chosen rows (R,), both int64."""
+        if len(self.base) == 2:
+            start = self.local[rows].astype(np.int64)
+            return start, self.local[rows + 1] - start
+        part = np.searchsorted(self.first, rows, side="right") - 1
+        start = self.local[rows + part]
+        return self.base[part] + start, (self.local[rows + part + 1] - start).astype(np.int64)
+
+    def lengths(self) -> np.ndarray:
+        """(N,) int32 values of every row."""
+        return np.delete(np.diff(self.local), self.first[1:-1] + np.arange(len(self.first) - 2))
+
+    def whole(self) -> np.ndarray:
+        """(N + 1,) int64 where the rows begin among all values, and T."""
+        return np.concatenate([[0], np.cumsum(self.lengths(), dtype=np.int64)])
+
+
 class Shards:
     """A folder of shards, opened for reading."""
 
@@ -34,10 +78,14 @@ class Shards:
         self.ragged_columns = {column: info.name for info in self.streams.values() for column in columns_of(info)}
         """Column of id lists → its stream; codes are stored frame by frame, all codebooks of a frame together."""
         self._ragged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._offsets: dict[str, RowOffsets] = {}
+        self._values: dict[str, list[np.ndarray]] = {}
 
     @staticmethod
     def open(folder: Path | str, *, check: bool = False) -> Shards:
-        """Open shards; `check` also verifies the checksum of every file.
+        """Open shards; `check` also verifies the checksum of every file, which reads them all.
+
+        Of several processes that open the same shards, one needs to check.
 
         Raises:
             InputError: no manifest, another format, a missing or (with `check`) altered file.
@@ -134,25 +182,65 @@ class Shards:
     @property
     def languages(self) -> list[str]:
         """Language codes that occur, sorted."""
-        return sorted(set(self.lang.tolist()))
+        return sorted(self.factors("lang")[1].to_pylist())
 
-    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
-        """A column of id lists as it is mapped: each file's values, and offsets (N + 1,) int64 into all of them."""
+    def factors(self, name: str) -> tuple[np.ndarray, Any]:
+        """A column of strings as numbers (N,) int32, and the strings that they stand for (a `pyarrow` array).
+
+        Strings are numbered as they first come. Nothing is kept: 4 bytes a row while the caller needs them.
+        """
+        import pyarrow
+
+        column = self._column(name)
+        if column.null_count:
+            raise InputError(f"{self.folder}: column {name!r} has rows without a value; prepare again")
+        chunks = column.dictionary_encode().chunks
+        numbers = [np.asarray(chunk.indices) for chunk in chunks]
+        found = np.concatenate([np.zeros(0, np.int32), *numbers])
+        names = chunks[-1].dictionary if chunks else pyarrow.array([], pyarrow.string())
+        del column, chunks, numbers
+        pyarrow.default_memory_pool().release_unused()
+        return found, names
+
+    def _column(self, name: str) -> Any:
+        """A column as it is mapped; InputError where the shards have none of this name."""
         if name not in self.table.column_names:
             raise InputError(f"{self.folder}: no column {name!r}; it holds {', '.join(self.table.column_names)}")
-        chunks = self.table[name].chunks or [self.table[name].combine_chunks()]  # no row, no chunk
-        lengths = [np.diff(np.asarray(chunk.offsets)) for chunk in chunks]
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-        return [np.asarray(chunk.flatten()) for chunk in chunks], offsets
+        return self.table[name]
+
+    def _parts(self, name: str) -> list[Any]:
+        """A column's parts as they are mapped, one at least."""
+        column = self._column(name)
+        return column.chunks or [column.combine_chunks()]  # no row, no chunk
+
+    def offsets(self, name: str) -> RowOffsets:
+        """Where the rows of a column of id lists begin and end."""
+        if name not in self._offsets:
+            self._offsets[name] = RowOffsets.of([np.asarray(part.offsets) for part in self._parts(name)])
+        return self._offsets[name]
+
+    def values(self, name: str) -> list[np.ndarray]:
+        """The values of a column of id lists as they are mapped: (T_i,) int32 of each part."""
+        if name not in self._values:
+            self._values[name] = [np.asarray(part.flatten()) for part in self._parts(name)]
+        return self._values[name]
+
+    def cell(self, name: str, index: int) -> np.ndarray:
+        """Values of one row of a column of id lists, as they are mapped."""
+        offsets = self.offsets(name)
+        part = int(np.searchsorted(offsets.first, index, side="right")) - 1
+        start, stop = offsets.local[index + part : index + part + 2]
+        return self.values(name)[part][start:stop]
 
     def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """A column of id lists: values (T,) int32, offsets (N + 1,) int64; row i is values[offsets[i]:offsets[i+1]].
 
-        Shards of several files are joined in memory; `parts` leaves them where they are.
+        Shards of several files are joined in memory; `values` leaves them where they are.
         """
         if name not in self._ragged:
-            values, offsets = self.parts(name)
-            self._ragged[name] = (values[0] if len(values) == 1 else np.concatenate(values), offsets)
+            values = self.values(name)
+            joined = values[0] if len(values) == 1 else np.concatenate(values)
+            self._ragged[name] = (joined, self.offsets(name).whole())
         return self._ragged[name]
 
     def gather(self, name: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,9 +253,7 @@ class Shards:
 
     def codes(self, index: int, stream: str = "codes") -> np.ndarray:
         """Codes (F, Q) of one row."""
-        values, offsets = self.ragged(stream)
-        width = len(self.streams[stream].cardinalities)
-        return values[offsets[index] : offsets[index + 1]].reshape(-1, width)
+        return self.cell(stream, index).reshape(-1, len(self.streams[stream].cardinalities))
 
     def row(self, index: int) -> dict[str, Any]:
         """One row as Python values, `words` and `extras` decoded."""

@@ -25,6 +25,9 @@ DISK_RATE = 2e9
 """Assumed bytes/s that one node writes to shared storage."""
 NODE = 8
 """GPUs of a node."""
+ROW_BYTES = 90
+"""Private memory of a process for an utterance of the shards, as `python -m benchmarks.long_runs` measures it for every
+task of the demo: 28 bytes of metadata, and what the tasks are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,16 @@ class Run:
 
 
 # ---- lines
+
+
+def rows(run: Run) -> float:
+    """Utterances of the corpus."""
+    return run.corpus.hours * 3600 / run.corpus.seconds_an_example
+
+
+def row_bytes(run: Run) -> float:
+    """What a process knows of all utterances beside the mapped shards; every process of a node has its own."""
+    return rows(run) * ROW_BYTES
 
 
 def tokens(run: Run) -> float:
@@ -178,6 +191,8 @@ LINES: Sequence[ScalingRow] = (
     ScalingRow(text="computing an update", function=computing_seconds, scale=1, unit="s"),
     ScalingRow(text="sending, if alone", function=sending_seconds, scale=1, unit="s"),
     ScalingRow(text="an update", function=step_seconds, scale=1, unit="s"),
+    ScalingRow(text="utterances", function=rows, scale=1e6, unit="M"),
+    ScalingRow(text="what a process holds of them in host memory", function=row_bytes, scale=1e9, unit="GB"),
     ScalingRow(text="a checkpoint", function=checkpoint_bytes, scale=1e9, unit="GB"),
     ScalingRow(text="stall for a checkpoint", function=stall_seconds, scale=1, unit="s"),
     ScalingRow(text="writing it, beside training", function=write_seconds, scale=1, unit="s"),

@@ -6,9 +6,10 @@ R rows, I items of a task, S stretches of a column, N values, Q codebooks.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
@@ -123,25 +124,25 @@ class Column:
 
 
 class Columns:
-    """The shards' columns as arrays: names of each row in memory, ids as the files are mapped."""
+    """The shards' columns as training needs them: a few bytes a row in memory, ids and names as the files are mapped.
+
+    A row costs 4 bytes for its language and its part of the split, 4 for each column of ids whose files are several
+    (none where there is one, which is mapped), and 4 for its speaker where voices matter.
+    """
 
     def __init__(self, shards: Shards, vocabulary: Vocabulary, split: str) -> None:
         self.shards, self.vocabulary = shards, vocabulary
-        self.ids = shards.id
-        self.speaker = np.asarray(shards.speaker)
-        self.group = np.asarray(shards.group)
-        splits = np.asarray(shards.split)
-        self.split = splits == split
+        self.split = self._equal("split", split)
         """(R,) rows that examples are made of."""
-        self.joined = splits == JOINED if split == "train" else np.zeros(len(splits), np.bool_)
+        self.joined = self._equal("split", JOINED) if split == "train" else np.zeros(len(self.split), np.bool_)
         """(R,) rows of several utterances, for tasks that listen."""
-        lang = np.asarray(shards.lang)
-        self.known_language = np.isin(lang, list(vocabulary.languages))
-        self.languages = sorted(set(lang.tolist()))
-        self.language = np.searchsorted(self.languages, lang)  # (R,) index of the row's language
+        number, names = shards.factors("lang")
+        self.languages = sorted(names.to_pylist())
+        place = np.array([self.languages.index(name) for name in names.to_pylist()], np.int16)
+        self.language = place[number]
+        """(R,) int16 index of each row's language."""
         codes = self.stream("codes")
         self.codebooks = 1 if codes is None else len(codes.cardinalities)
-        self._parts: dict[str, tuple[list[np.ndarray], np.ndarray] | None] = {}
 
     def __len__(self) -> int:
         return len(self.language)
@@ -151,55 +152,93 @@ class Columns:
         main = self.vocabulary.main(kind)
         return None if main is None else self.shards.streams.get(main.name)
 
-    def parts(self, name: str) -> tuple[list[np.ndarray], np.ndarray] | None:
-        """(values of each file, (R + 1,) offsets) of a column, None where the shards have no such stream.
+    def _equal(self, column: str, value: str) -> np.ndarray:
+        """(R,) whether a column of strings has a value."""
+        number, names = self.shards.factors(column)
+        known = names.to_pylist()
+        return number == (known.index(value) if value in known else -1)
+
+    @property
+    def known_language(self) -> np.ndarray:
+        """(R,) rows in a language of the vocabulary."""
+        return np.isin(self.languages, list(self.vocabulary.languages))[self.language]
+
+    @cached_property
+    def speaker(self) -> np.ndarray:
+        """(R,) int32 number of each row's speaker, -1 where unknown."""
+        return self.named("speaker")
+
+    def named(self, column: str) -> np.ndarray:
+        """(R,) int32 number of each row's name in a column, -1 where it is empty."""
+        import pyarrow.compute
+
+        number, names = self.shards.factors(column)
+        empty = pyarrow.compute.index(names, "").as_py()  # the first and only one, or -1
+        if empty >= 0:
+            number[number == empty] = -1
+        return number
+
+    def held(self, name: str) -> str | None:
+        """The shards' own name of a column of ids, None where they have no such stream.
 
         Here and below a column that is named after a kind is that of the kind's main stream.
         """
-        if name not in self._parts:
-            held = self.vocabulary.column(name)
-            self._parts[name] = self.shards.parts(held) if held in self.shards.ragged_columns else None
-        return self._parts[name]
+        found = self.vocabulary.column(name)
+        return found if found in self.shards.ragged_columns else None
 
-    def offsets(self, name: str) -> np.ndarray:
-        """(R + 1,) where each row's values begin."""
-        found = self.parts(name)
-        return np.zeros(len(self) + 1, np.int64) if found is None else found[1]
+    def places(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Start among a column's values and length of chosen rows, int64; nothing where the column is absent."""
+        held = self.held(name)
+        if held is None:
+            return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        return self.shards.offsets(held).places(rows)
 
     def lengths(self, name: str) -> np.ndarray:
-        """(R,) values of each row; 0 where the column is absent."""
-        return np.diff(self.offsets(name))
+        """(R,) int32 values of each row; 0 where the column is absent."""
+        held = self.held(name)
+        return np.zeros(len(self), np.int32) if held is None else self.shards.offsets(held).lengths()
+
+    def cell(self, name: str, row: int) -> np.ndarray:
+        """Values of one row of a column that is there."""
+        held = self.held(name)
+        assert held is not None, f"column {name} is absent"
+        return self.shards.cell(held, row)
 
     def column(self, name: str) -> Column | None:
         """A column of ids, None where the shards or the model have no such stream."""
-        found, stream = self.parts(name), self.shards.ragged_columns.get(self.vocabulary.column(name))
-        if found is None or stream is None or stream not in self.vocabulary.streams:
+        held = self.held(name)
+        if held is None or (stream := self.shards.ragged_columns[held]) not in self.vocabulary.streams:
             return None
-        return Column(stream, found[0], self.vocabulary, str(getattr(self.shards, "folder", "shards")))
+        return Column(stream, self.shards.values(held), self.vocabulary, str(self.shards.folder))
 
-    def get(self, name: str, row: int) -> np.ndarray:
-        """Values of one row."""
-        found = self.parts(name)
-        assert found is not None, f"column {name} is absent"
-        start, stop = found[1][row], found[1][row + 1]
-        for part in found[0]:
-            if start < len(part):
-                return part[start:stop]
-            start, stop = start - len(part), stop - len(part)
-        return np.zeros(0, np.int32)
-
-    @cached_property
-    def _words(self) -> list[str]:
-        return self.shards.table["words"].to_pylist()
-
-    @cached_property
-    def extras(self) -> list[str]:
-        """Extras of each row, as the JSON they are stored in."""
-        return self.shards.table["extras"].to_pylist()
+    def name(self, row: int) -> str:
+        """The id of a row, for messages."""
+        return str(self.shards.table["id"][row])
 
     def words(self, row: int) -> list[tuple[str, float, float]]:
         """(word, start, end) in seconds; empty where a row's words are not aligned."""
-        return json.loads(self._words[row])
+        return json.loads(self._words[row].as_py())
+
+    @cached_property
+    def _words(self) -> Any:
+        return self.shards.table["words"]
+
+    def replies(self) -> dict[int, str]:
+        """Row → the id that its extras say it replies to."""
+        import pyarrow.compute
+
+        extras = self.shards.table["extras"]
+        rows = np.flatnonzero(pyarrow.compute.match_substring(extras, '"reply_to"').to_numpy())
+        found = ((row, json.loads(extras[row].as_py())) for row in rows.tolist())
+        return {row: str(values["reply_to"]) for row, values in found if "reply_to" in values}
+
+    def rows_named(self, names: Collection[str]) -> list[tuple[str, int]]:
+        """(id, row) of the rows with these ids, in order."""
+        import pyarrow.compute
+
+        wanted, ids = pyarrow.array(sorted(names), pyarrow.string()), self.shards.table["id"]
+        rows = np.flatnonzero(pyarrow.compute.is_in(ids, value_set=wanted).to_numpy())
+        return [(str(ids[row]), row) for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -207,13 +246,34 @@ class Items:
     """What a task can be made of: one source row each, and for pairs the rows that may be its target."""
 
     source: np.ndarray
-    """(I,) row of the source."""
+    """(I,) int32 row of the source."""
     start: np.ndarray | None = None
-    """(I,) first candidate in `pool`."""
-    stop: np.ndarray | None = None
-    """(I,) behind the last candidate in `pool`."""
+    """(I,) int32 first candidate in `pool`."""
+    count: np.ndarray | None = None
+    """(I,) candidates, in as few bytes as hold the most."""
     pool: np.ndarray | None = None
-    """Rows, those of one group and language side by side."""
+    """int32 rows, those of one group and language side by side."""
+
+    @property
+    def stop(self) -> np.ndarray:
+        """(I,) behind the last candidate in `pool`."""
+        assert self.start is not None and self.count is not None
+        return self.start + self.count
+
+    def sharing(self, others: Iterable[Items]) -> Items:
+        """The same items, in the arrays of others where those are equal."""
+        known = [array for one in others for array in one.arrays() if array is not None]
+
+        def shared(array: np.ndarray | None) -> np.ndarray | None:
+            return next((one for one in known if array is not None and np.array_equal(one, array)), array)
+
+        source = shared(self.source)
+        assert source is not None
+        return Items(source, *map(shared, self.arrays()[1:]))
+
+    def arrays(self) -> tuple[np.ndarray | None, ...]:
+        """All four."""
+        return self.source, self.start, self.count, self.pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,3 +306,13 @@ def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> 
     """(I,) maximum of values[start:stop] for each segment; segments are not empty."""
     padded = np.append(values, 0)
     return np.maximum.reduceat(padded, np.stack([start, stop], axis=1).reshape(-1))[::2]
+
+
+def compact(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of 0 and more in as few bytes as hold the largest."""
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+
+
+def row_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Rows, or places among them, in 4 bytes each while these hold them."""
+    return numbers.astype(np.int32) if int(numbers.max(initial=0)) < 1 << 31 else numbers

@@ -5,7 +5,6 @@ R rows, I items of a task.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -14,8 +13,20 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
-from unitok_training.data.columns import Columns, Items, Needs, Skipped, segment_maximum
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_training.data.columns import (
+    Columns,
+    Items,
+    Needs,
+    Skipped,
+    compact,
+    counting,
+    row_numbers,
+    segment_maximum,
+)
 from unitok_training.data.mixture import TaskKey
+from unitok_training.runs.process_memory import give_back
+from unitok_training.shard_set import ShardFolder, ShardSet
 
 
 class Selection:
@@ -46,7 +57,7 @@ class Selection:
         for stream in needs.source:
             keep(columns.lengths(ids_column(stream)) > 0, f"no {stream}")
         if needs.target is None:
-            items = Items(self._distinct(usable) if needs.text_only else np.flatnonzero(usable))
+            items = Items(row_numbers(self._distinct(usable) if needs.text_only else np.flatnonzero(usable)))
         else:
             replies = parsed.of.task.replies
             items = (self._replies if replies else self._pairs)(parsed, usable, needs)
@@ -81,11 +92,19 @@ class Selection:
         return mask
 
     @cached_property
+    def _group(self) -> np.ndarray:
+        """(R,) int32 number of each row's group, -1 without one."""
+        return self.columns.named("group")
+
+    @cached_property
     def _cell(self) -> np.ndarray:
         """(R,) number of (group, language); rows without a group have one each."""
-        columns = self.columns
-        groups = np.where(columns.group == "", [f"\0{row}" for row in range(len(columns))], columns.group)
-        return np.unique(groups, return_inverse=True)[1] * len(columns.languages) + columns.language
+        number, languages = self._group.astype(np.int64), len(self.columns.languages)
+        alone = number < 0
+        groups = int(number.max(initial=-1)) + 1
+        number[alone] = groups + np.arange(int(alone.sum()))
+        cells = number * languages + self.columns.language
+        return cells.astype(np.int32) if (groups + len(number)) * languages < 1 << 31 else cells
 
     def _distinct(self, usable: np.ndarray) -> np.ndarray:
         """The first usable row of each (group, language): text that several voices say counts once."""
@@ -102,7 +121,7 @@ class Selection:
     def _pairs(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Every usable source row with every other language in which its group is said."""
         columns = self.columns
-        target = self._targets(parsed, needs) & (columns.group != "")
+        target = self._targets(parsed, needs) & (self._group >= 0)
         pool = self._distinct(target) if needs.text_only else np.flatnonzero(target)
         pool = pool[np.argsort(self._cell[pool], kind="stable")]
         cells = self._cell[pool]
@@ -111,55 +130,147 @@ class Selection:
         for number, language in enumerate(columns.languages):
             if parsed.target not in (None, language):
                 continue
-            rows = sources[(columns.language[sources] != number) & (columns.group[sources] != "")]
+            rows = sources[(columns.language[sources] != number) & (self._group[sources] >= 0)]
             wanted = self._cell[rows] - columns.language[rows] + number
             start, stop = np.searchsorted(cells, wanted, "left"), np.searchsorted(cells, wanted, "right")
             some = stop > start
             found.append(np.stack([rows[some], start[some], stop[some]]))
         source, start, stop = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
-        return Items(source, start, stop, pool)
+        return Items(row_numbers(source), row_numbers(start), compact(stop - start), row_numbers(pool))
 
     def _replies(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Questions with the rows whose extras say `"reply_to": id of the question`."""
-        columns = self.columns
-        row_of = {str(columns.ids[row]): int(row) for row in np.flatnonzero(usable)}
-        pairs = []
-        for row in np.flatnonzero(self._targets(parsed, needs)):
-            if '"reply_to"' not in columns.extras[row]:
-                continue
-            question = row_of.get(str(json.loads(columns.extras[row])["reply_to"]))
-            if question is not None:
-                pairs.append((question, int(row)))
-        source, pool = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
-        return Items(source, np.arange(len(pool)), np.arange(len(pool)) + 1, pool)
+        target = self._targets(parsed, needs)
+        asked = {row: name for row, name in self.columns.replies().items() if target[row]}
+        row_of = {name: row for name, row in self.columns.rows_named(set(asked.values())) if usable[row]}
+        pairs = sorted((row_of[name], row) for row, name in asked.items() if name in row_of)
+        source, pool = np.array(pairs, np.int32).reshape(-1, 2).T
+        return Items(source, counting(len(pool), pool.dtype), np.ones(len(pool), np.uint8), pool)
 
 
 class Voices:
-    """Rows with codes by speaker: where voice prompts come from."""
+    """Rows with codes by speaker: where voice prompts come from. 8 bytes a row. P speakers with codes."""
 
     def __init__(self, columns: Columns) -> None:
-        rows = np.flatnonzero(columns.split & (columns.lengths("codes") > 0) & (columns.speaker != ""))
-        self.rows = rows[np.argsort(columns.speaker[rows], kind="stable")]
+        speaker = columns.speaker
+        rows = np.flatnonzero(columns.split & (columns.lengths("codes") > 0) & (speaker >= 0))
+        self.rows = row_numbers(rows[np.argsort(speaker[rows], kind="stable")])
         """Those rows, each speaker's side by side."""
-        _, start, speaker, count = np.unique(
-            columns.speaker[self.rows], return_index=True, return_inverse=True, return_counts=True
-        )
-        self.first, self.count = np.zeros(len(columns), np.int64), np.zeros(len(columns), np.int64)
-        """(R,) where the rows of a row's speaker begin, and how many there are; 0 rows without a speaker or codes."""
-        self.first[self.rows], self.count[self.rows] = start[speaker], count[speaker]
-        self.place = np.zeros(len(columns), np.int64)
-        """(R,) place of a row among its speaker's."""
-        self.place[self.rows] = np.arange(len(rows)) - start[speaker]
+        self.speaker = speaker
+        """(R,) number of each row's speaker, -1 without one."""
+        speakers = int(speaker.max(initial=-1)) + 1
+        self._counts = np.append(np.bincount(speaker[rows], minlength=speakers), 0)  # the last: of no speaker
+        self._first = np.cumsum(self._counts) - self._counts
+        self.place = np.full(len(columns), -1, np.int32)
+        """(R,) place of a row among its speaker's; -1 where it is none of these rows."""
+        self.place[self.rows] = np.arange(len(rows)) - self._first[speaker[self.rows]]
+
+    def count(self, row: np.ndarray) -> np.ndarray:
+        """(D,) how many rows its speaker has, it among them; 0 for a row without a speaker or codes."""
+        return np.where(self.place[row] >= 0, self._counts[self.speaker[row]], 0)
 
     def other(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         """(D,) the row `ahead` places (1 and more, below `count`) behind each row among its speaker's, in a circle.
 
         A row without a speaker is its own.
         """
-        found, some = row.copy(), self.count[row] > 0
+        found, some = row.copy(), self.place[row] >= 0
         known = row[some]
-        found[some] = self.rows[self.first[known] + (self.place[known] + ahead[some]) % self.count[known]]
+        speaker = self.speaker[known]
+        behind = (self.place[known] + ahead[some]) % self._counts[speaker]
+        found[some] = self.rows[self._first[speaker] + behind]
         return found
+
+
+class FolderItems:
+    """What the tasks of a mixture are made of in one folder of shards.
+
+    Args:
+        folder: the shards, and which tasks they are for.
+        vocabulary: the model's.
+        tasks: (key, its parts) of the mixture.
+        split: of the shards that examples come from.
+        alone: whether no other folder could serve what this one cannot.
+
+    Raises:
+        InputError: no row for a task, where the folder is alone or was named for that task to train on.
+    """
+
+    def __init__(
+        self,
+        folder: ShardFolder,
+        vocabulary: Vocabulary,
+        tasks: Sequence[tuple[str, TaskKey]],
+        *,
+        split: str,
+        alone: bool,
+    ) -> None:
+        self.name, self.weight, self.identity = folder.name, folder.weight, folder.identity
+        self.columns = Columns(folder.shards, vocabulary, split)
+        self.items: list[Items | None] = []
+        """Of each task; None where the folder has none for it."""
+        self.without: dict[str, str] = {}
+        """Key of a task → why it has none."""
+        selection = Selection(self.columns, split)
+        for key, parsed in tasks:
+            found = None
+            if not folder.serves(key):
+                self.without[key] = "not for this task"
+            else:
+                try:
+                    found = selection.items(key, parsed).sharing(one for one in self.items if one is not None)
+                except InputError as error:
+                    if alone:
+                        raise
+                    if folder.tasks and split == "train":  # of others it need not have rows
+                        raise InputError(f"{self.name}, which was named for it: {error}") from error
+                    self.without[key] = str(error)
+            self.items.append(found)
+        self.skipped = selection.skipped
+        if any("voice" in (parsed.of.variant.given or ()) for _, parsed in tasks):
+            _ = self.voices  # now, while free memory is still to be given back
+        self._of_language: dict[tuple[int, int], np.ndarray] = {}
+
+    def of(self, task: int) -> Items:
+        """Items of a task that the folder has some for."""
+        found = self.items[task]
+        assert found is not None, f"{self.name} has nothing for task {task}"
+        return found
+
+    @cached_property
+    def voices(self) -> Voices:
+        """Where voice prompts come from."""
+        return Voices(self.columns)
+
+    def of_language(self, task: int, language: int) -> np.ndarray:
+        """Rows of a task in one language."""
+        if (task, language) not in self._of_language:
+            rows = self.of(task).source
+            self._of_language[task, language] = rows[self.columns.language[rows] == language]
+        return self._of_language[task, language]
+
+
+def items_of(
+    shards: ShardSet, vocabulary: Vocabulary, tasks: Sequence[tuple[str, TaskKey]], split: str
+) -> list[FolderItems]:
+    """What each folder has for the tasks; InputError for a task that none has anything for, or that is no task here."""
+    keys = [key for key, _ in tasks]
+    for folder in shards.folders:
+        for name in folder.tasks:
+            if not any(name in (key, key.partition("@")[0]) for key in keys):
+                raise InputError(
+                    f"{folder.name} is named for task {name!r}, which the mixture does not have: it has "
+                    f"{', '.join(keys)}"
+                )
+    found = [FolderItems(folder, vocabulary, tasks, split=split, alone=shards.alone) for folder in shards.folders]
+    for task, key in enumerate(keys):
+        if all(folder.items[task] is None for folder in found):
+            why = "; ".join(f"{folder.name}: {folder.without[key]}" for folder in found)
+            raise InputError(
+                f"mixture.{key}: no folder of shards has a row for it; remove it with mixture.{key}=0 ({why})"
+            )
+    give_back()
+    return found
 
 
 def most_ids(
@@ -180,7 +291,7 @@ def most_ids(
 
     bound = sizes(needs.source, items.source)
     if items.pool is not None:
-        assert needs.target is not None and items.start is not None and items.stop is not None
+        assert needs.target is not None and items.start is not None
         lengths = sizes(needs.target, items.pool)
         bound = bound + segment_maximum(lengths, items.start, items.stop)
     if "voice" in (parsed.of.variant.given or ()):

@@ -3,7 +3,9 @@
 Everything is a pure function of (seed, index): the schedule names the task and how many of its examples came before;
 that number walks through a permutation of the task's items, a new one per epoch; whatever else is drawn (which voice
 says the target, which second is the voice prompt, where text turns into speech) is a function of (seed, task, number).
-Many examples are drawn at once, as segments of the shards' columns; the plan of one is what its ids parse to.
+Where there are several folders of shards, the number names one of them too, by their weights, and each has permutations
+of its own. Many examples are drawn at once, as segments of the shards' columns; the plan of one is what its ids parse
+to.
 
 D documents drawn together.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,13 +27,13 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.data.columns import Column, Columns, Items, spread
+from unitok_training.data.columns import Column, Columns, Items, Skipped, spread
 from unitok_training.data.documents import Document
-from unitok_training.data.eligibility import Selection, Voices, most_ids
+from unitok_training.data.eligibility import FolderItems, items_of, most_ids
 from unitok_training.data.example_options import ExampleOptions
-from unitok_training.data.hash_rng import below, uniform
+from unitok_training.data.hash_rng import EpochOrder, below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
-from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, parse_key
+from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, Shares, parse_key
 from unitok_training.data.segments import (
     ColumnSpans,
     DrawnDocuments,
@@ -40,17 +42,24 @@ from unitok_training.data.segments import (
     compose,
     compose_interleaved,
 )
+from unitok_training.runs.process_memory import give_back
+from unitok_training.shard_set import ShardSet
 
 STREAMS = ("text", "units", "codes")
-"""Streams that examples are made of, in the order of a batch's columns from 1 on; noisy units come behind."""
+"""Streams that examples are made of, in the order of a batch's columns from 1 on, those of each folder of shards behind
+those of the one before; noisy units come behind all."""
+FOLDERS = 0xF01D
+"""Separates the random stream that draws folders from those that draw what is in them."""
 TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
 """Names of what is drawn for an example."""
 
 
 @dataclass(frozen=True)
 class DrawnExamples:
-    """Examples of one task variant."""
+    """Examples of one task variant, from one folder of shards."""
 
+    folder: int
+    """Its index."""
     of: TaskVariant
     """The variant."""
     task: int
@@ -72,7 +81,7 @@ class ExampleSource:
 
     def __init__(
         self,
-        shards: Shards,
+        shards: Shards | ShardSet,
         vocabulary: Vocabulary,
         mixture: Mixture,
         *,
@@ -80,26 +89,27 @@ class ExampleSource:
         options: ExampleOptions | None = None,
         pieces: Sequence[str] | None = None,
     ) -> None:
-        vocabulary.check_all(shards.streams, str(getattr(shards, "folder", "the shards")))
+        self.shards = ShardSet.of(shards)
+        self.shards.check(vocabulary)
         self.vocabulary, self.seed = vocabulary, seed
         self.options = options or ExampleOptions()
-        self.columns = Columns(shards, vocabulary, self.options.split)
         self.mixture, self.curriculum = mixture, Curriculum()
         self.schedule = Schedule(mixture, seed=seed)
         self.keys = self.schedule.keys
         self.parsed = [parse_key(key) for key in self.keys]
-        selection = Selection(self.columns, self.options.split)
-        self.items = [selection.items(key, parsed) for key, parsed in zip(self.keys, self.parsed)]
-        self.skipped = selection.skipped
+        self.folders = items_of(self.shards, vocabulary, list(zip(self.keys, self.parsed)), self.options.split)
+        self.shares = [self._shares(task) for task in range(len(self.keys))]
         self.marks = SpecialTokens(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
         self.id_weights = self._id_weights()
-        self._banks = [self.columns.column(ids_column(stream)) for stream in STREAMS]
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._banks = [folder.columns.column(ids_column(stream)) for folder in self.folders for stream in STREAMS]
+        self._orders: dict[tuple[int, int], EpochOrder] = {}
 
-    @cached_property
-    def _voices(self) -> Voices:
-        return Voices(self.columns)
+    def _shares(self, task: int) -> tuple[list[int], Shares]:
+        """The folders that have items of a task, and how often each is drawn from."""
+        having = [number for number, folder in enumerate(self.folders) if folder.items[task] is not None]
+        weights = [self.folders[number].weight for number in having]
+        return having, Shares(weights, self.seed, self._salt[task], FOLDERS)
 
     @cached_property
     def _salt(self) -> list[int]:
@@ -116,26 +126,23 @@ class ExampleSource:
             weights[extent.start : extent.start + extent.size] = by_block.get(extent.block, 1.0)
         return weights
 
-    # ---- drawing
-
     def documents(self, indices: np.ndarray) -> DrawnDocuments:
         """The examples of indices (D,), as segments that become ids when packs are laid out."""
         chosen = np.asarray(indices, np.int64)
         tasks, numbers = self.schedule.draw_all(chosen % self.options.repeat if self.options.repeat else chosen)
-        rows = np.zeros(len(chosen), np.int64)
+        rows, owner = np.zeros((2, len(chosen)), np.int64)
         # An absent column is never referred to; the place of another keeps the numbers of the rest.
         present = next(bank for bank in self._banks if bank is not None)
         columns = [bank or present for bank in self._banks]
         groups = []
         for task in np.flatnonzero(np.bincount(tasks)).tolist():
-            of = np.flatnonzero(tasks == task)
-            drawn = self._draw(task, numbers[of])
-            rows[of] = drawn.source
-            groups.append((of, self._segments(drawn, columns)))
+            for of, drawn in self._drawn(task, np.flatnonzero(tasks == task), numbers):
+                rows[of], owner[of] = drawn.source, drawn.folder
+                groups.append((of, self._segments(drawn, columns)))
         return DrawnDocuments(
-            columns, self.marks, groups, tasks,
-            id_weights=self.id_weights,
-            name=lambda number: f"{self.keys[tasks[number]]} example from row {self.columns.ids[rows[number]]}",
+            columns, self.marks, groups, tasks, id_weights=self.id_weights,
+            name=lambda number: f"{self.keys[tasks[number]]} example from row "
+            + self.folders[owner[number]].columns.name(rows[number]),
         )  # fmt: skip
 
     def document(self, index: int) -> Document:
@@ -153,37 +160,49 @@ class ExampleSource:
 
     example = plan
 
-    def _draw(self, task: int, number: np.ndarray) -> DrawnExamples:
-        """Rows of a task's examples: every epoch is a permutation of all items."""
-        items, count = self.items[task], len(self.items[task].source)
-        epoch, place = np.divmod(number, count)
-        item = np.empty(len(number), np.int64)
-        for one in np.unique(epoch).tolist():
-            of = epoch == one
-            item[of] = self._order(task, one, count)[place[of]]
+    def _drawn(self, task: int, of: np.ndarray, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, DrawnExamples]]:
+        """Examples `of` a task (D,) among all `numbers`, by folder."""
+        having, shares = self.shares[task]
+        if len(having) == 1:
+            yield of, self._draw(task, having[0], numbers[of], numbers[of])
+            return
+        places, before = shares.draw_all(numbers[of])
+        for place, folder in enumerate(having):
+            here = places == place
+            if here.any():
+                yield of[here], self._draw(task, folder, numbers[of[here]], before[here])
+
+    def _draw(self, task: int, folder: int, number: np.ndarray, inside: np.ndarray) -> DrawnExamples:
+        """Rows of a task's examples, of which so many came before, and so many inside the folder."""
+        items = self.folders[folder].of(task)
+        item = self._order(task, folder).items(inside)
         source = items.source[item]
-        target = source if items.pool is None else self._target(items, item, (self.seed, self._salt[task], number))
-        return DrawnExamples(self.parsed[task].of, task, number, source, target)
+        keys = (self.seed, self._salt[task], number)
+        target = source if items.pool is None else self._target(self.folders[folder], items, item, keys)
+        return DrawnExamples(folder, self.parsed[task].of, task, number, source, target)
 
-    def _order(self, task: int, epoch: int, count: int) -> np.ndarray:
-        """The items' order in an epoch; the last one of each task is remembered."""
-        if (task, epoch) not in self._orders:
-            self._orders = {known: order for known, order in self._orders.items() if known[0] != task}
-            rng = np.random.default_rng([self.seed, self._salt[task], epoch, 1])
-            self._orders[task, epoch] = rng.permutation(count)
-        return self._orders[task, epoch]
+    def _order(self, task: int, folder: int) -> EpochOrder:
+        """The order of a task's items in a folder: every epoch is a permutation of all."""
+        if (task, folder) not in self._orders:
+            found = self.folders[folder]
+            own = () if self.shards.alone else (int(found.identity, 16),)
+            before = (self.seed, self._salt[task], *own)
+            self._orders[task, folder] = EpochOrder(len(found.of(task).source), before, (1,))
+        return self._orders[task, folder]
 
-    def _target(self, items: Items, item: np.ndarray, keys: tuple[int, int, np.ndarray]) -> np.ndarray:
+    def _target(
+        self, folder: FolderItems, items: Items, item: np.ndarray, keys: tuple[int, int, np.ndarray]
+    ) -> np.ndarray:
         """(D,) the row of each answer, among those that say it."""
-        assert items.pool is not None and items.start is not None and items.stop is not None
-        start, count = items.start[item], items.stop[item] - items.start[item]
+        assert items.pool is not None and items.start is not None and items.count is not None
+        start, count = items.start[item], items.count[item].astype(np.int64)
         if self.options.target_row == "fixed":
             return items.pool[start]
         if self.options.target_row == "any":
             return items.pool[start + below(count, *keys, TARGET)]
         owner = np.repeat(np.arange(len(item)), count)
         candidates = items.pool[spread(start, count)]
-        speaker = self.columns.speaker
+        speaker = folder.columns.speaker
         same = speaker[candidates] == speaker[items.source[item]][owner]
         some = np.bincount(owner[same], minlength=len(item)) > 0
         kept = same | ~some[owner]  # any voice where the speaker does not say it
@@ -194,19 +213,24 @@ class ExampleSource:
         return self.seed, self._salt[drawn.task], drawn.number
 
     def _header(self, drawn: DrawnExamples) -> ColumnSpans:
-        languages, task = self.columns.language, drawn.of.task
-        target = languages[drawn.target] if task.languages == 2 else np.full(len(drawn.source), -1)
-        flags = drawn.of.variant.flags
-        return self.marks.headers(task.name, flags, self.columns.languages, languages[drawn.source], target)
+        columns, task = self.folders[drawn.folder].columns, drawn.of.task
+        source, target = (columns.language[rows].astype(np.int64) for rows in (drawn.source, drawn.target))
+        if task.languages != 2:
+            target = np.full(len(source), -1)
+        return self.marks.headers(task.name, drawn.of.variant.flags, columns.languages, source, target)
 
-    def _row(self, stream: str, rows: np.ndarray) -> ColumnSpans:
+    def _row(self, folder: int, stream: str, rows: np.ndarray) -> ColumnSpans:
         """The whole of each row in a stream."""
-        offsets = self.columns.offsets(ids_column(stream))
-        return ColumnSpans(1 + STREAMS.index(stream), offsets[rows], offsets[rows + 1] - offsets[rows])
+        start, length = self.folders[folder].columns.places(ids_column(stream), rows)
+        return ColumnSpans(self._column(folder, stream), start, length)
+
+    def _column(self, folder: int, stream: str) -> int:
+        """Number of a stream of a folder among a batch's columns."""
+        return 1 + folder * len(STREAMS) + STREAMS.index(stream)
 
     def _source_units(self, drawn: DrawnExamples, columns: list[Column]) -> ColumnSpans:
         """Units that are given: noisy ones are made here and become one more column."""
-        units, share = self._row("units", drawn.source), self.options.condition_noise
+        units, share = self._row(drawn.folder, "units", drawn.source), self.options.condition_noise
         if not share:
             return units
         clean = columns[units.column - 1]
@@ -224,25 +248,24 @@ class ExampleSource:
 
     def _voice(self, drawn: DrawnExamples) -> ColumnSpans:
         """A second or two of another utterance of each target's speaker, or nothing."""
-        options, voices, keys = self.options, self._voices, self._keys(drawn)
-        count, books = voices.count[drawn.target], self.columns.codebooks
+        options, folder, keys = self.options, self.folders[drawn.folder], self._keys(drawn)
+        voices, books = folder.voices, folder.columns.codebooks
+        count = voices.count(drawn.target)
         there = (uniform(*keys, HAS_VOICE) < options.voice_share) & (count > 1)
         row = voices.other(drawn.target, 1 + below(np.maximum(count - 1, 1), *keys, VOICE_ROW))
-        codes = self._row("codes", row)
+        codes = self._row(drawn.folder, "codes", row)
         span = options.voice_max_seconds - options.voice_min_seconds
         seconds = options.voice_min_seconds + span * uniform(*keys, VOICE_SECONDS)
-        frames = np.minimum(self._frames(seconds), codes.length // books)
+        frames = np.minimum(self._frames(folder, seconds), codes.length // books)
         start = below(codes.length // books - frames + 1, *keys, VOICE_START)
         return ColumnSpans(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
 
-    def _frames(self, seconds: np.ndarray | float) -> np.ndarray:
-        codes = self.columns.stream("codes")
+    def _frames(self, folder: FolderItems, seconds: np.ndarray | float) -> np.ndarray:
+        codes = folder.columns.stream("codes")
         rate = None if codes is None else codes.frame_rate
         if rate is None:
             raise InputError("the shards' codes have no frame rate, by which voice prompts are measured; describe it")
         return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
-
-    # ---- what a variant says
 
     def _segments(self, drawn: DrawnExamples, columns: list[Column]) -> Segments:
         """Examples as their row of the task table has them: what is given, and the outputs."""
@@ -251,59 +274,52 @@ class ExampleSource:
             return self._interleave(drawn)
         given = [(kind, self._given(kind, drawn, columns)) for kind in one.variant.given or ()]
         rows = [drawn.source if one.opens_with_transcript and not place else drawn.target for place in range(4)]
-        outputs = [(kind, self._row(kind, row)) for kind, row in zip(one.outputs, rows)]
+        outputs = [(kind, self._row(drawn.folder, kind, row)) for kind, row in zip(one.outputs, rows)]
         return compose(one.task.name, self._header(drawn), given, outputs, self.marks)
 
     def _given(self, kind: str, drawn: DrawnExamples, columns: list[Column]) -> ColumnSpans:
         """One condition of each example."""
         if kind == "voice":
             return self._voice(drawn)
-        return self._source_units(drawn, columns) if kind == "units" else self._row(kind, drawn.source)
+        if kind == "units":
+            return self._source_units(drawn, columns)
+        return self._row(drawn.folder, kind, drawn.source)
 
     def _interleave(self, drawn: DrawnExamples) -> Segments:
         """Cuts fall at words, of which every row has its own: here examples are made one by one."""
-        spans = []
+        spans, folder = [], self.folders[drawn.folder]
         for number, row in zip(drawn.number.tolist(), drawn.source.tolist()):
             rng = np.random.default_rng([self.seed, self._salt[drawn.task], number])
-            cuts = self._word_cuts(row, rng)
+            cuts = self._word_cuts(folder.columns, row, rng)
             if cuts is None:
-                rows = self._rows_of_language(drawn.task, int(self.columns.language[row]))
+                rows = folder.of_language(drawn.task, int(folder.columns.language[row]))
                 extra = rng.choice(rows, size=max(self.options.interleave_sentences - 1, 1))
                 textual = bool(rng.integers(2))
                 cuts = []
                 for one in (row, *extra.tolist()):
                     cuts.append((one, "text" if textual else "units", 0, None))
                     textual = not textual
-            spans.append([self._cut(*cut) for cut in cuts])
+            spans.append([self._cut(drawn.folder, *cut) for cut in cuts])
         return compose_interleaved(self._header(drawn), spans, self.marks)
 
-    def _cut(self, row: int, kind: str, begin: int, end: int | None) -> tuple[str, int, int, int]:
+    def _cut(self, folder: int, row: int, kind: str, begin: int, end: int | None) -> tuple[str, int, int, int]:
         """(kind, column, start, length) of a part of a row."""
-        first, last = self.columns.offsets(ids_column(kind))[row : row + 2].tolist()
-        return kind, 1 + STREAMS.index(kind), first + begin, (last - first if end is None else end) - begin
+        whole = self._row(folder, kind, np.array([row]))
+        return kind, whole.column, int(whole.start[0]) + begin, (int(whole.length[0]) if end is None else end) - begin
 
-    @cached_property
-    def _by_language(self) -> dict[tuple[int, int], np.ndarray]:
-        return {}
-
-    def _rows_of_language(self, task: int, language: int) -> np.ndarray:
-        if (task, language) not in self._by_language:
-            rows = self.items[task].source
-            self._by_language[task, language] = rows[self.columns.language[rows] == language]
-        return self._by_language[task, language]
-
-    def _word_cuts(self, row: int, rng: np.random.Generator) -> list[tuple[int, str, int, int | None]] | None:
+    def _word_cuts(
+        self, columns: Columns, row: int, rng: np.random.Generator
+    ) -> list[tuple[int, str, int, int | None]] | None:
         """(row, kind, begin, end) of stretches that change modality at word boundaries; None without aligned words."""
-        words = self.columns.words(row) if self.word_start is not None else None
-        units = self.columns.stream("units")
+        words = columns.words(row) if self.word_start is not None else None
+        units = columns.stream("units")
         if not words or units is None or units.frame_rate is None:
             return None
         assert self.word_start is not None
+        cell = columns.cell
         found = interleave(
-            self.columns.get("text_ids", row),
-            self.columns.get("units_durations", row)
-            if units.deduplicated
-            else np.ones(len(self.columns.get("units", row)), int),
+            cell("text_ids", row),
+            cell("units_durations", row) if units.deduplicated else np.ones(len(cell("units", row)), int),
             words,
             word_start=self.word_start,
             frame_rate=float(units.frame_rate),
@@ -312,42 +328,63 @@ class ExampleSource:
         )
         return None if found is None else [(row, *cut) for cut in found]
 
-    # ---- limits and reports
-
     def check(self, capacity: int) -> None:
         """InputError, naming the row, where an example could be longer than a pack of `capacity` positions.
 
         Looks at every item before training begins, without drawing any: the bound takes the longest candidate target
         and the longest voice prompt.
         """
-        for task, items in enumerate(self.items):
-            bounds = self.most_ids(task)
-            worst = int(np.argmax(bounds))
-            if bounds[worst] > capacity:
-                raise InputError(
-                    f"mixture.{self.keys[task]}: an example from row {self.columns.ids[items.source[worst]]} can have "
-                    f"{bounds[worst]} tokens, a pack holds {capacity}: raise train.pack_size to {bounds[worst]}, or "
-                    f"leave long rows out of the shards ({int((bounds > capacity).sum())} are too long)"
-                )
+        for task, key in enumerate(self.keys):
+            for folder in self.folders:
+                if folder.items[task] is None:
+                    continue
+                bounds = self._most_ids(task, folder)
+                worst = int(np.argmax(bounds))
+                if bounds[worst] > capacity:
+                    where = "" if self.shards.alone else f" of {folder.name}"
+                    name = folder.columns.name(int(folder.of(task).source[worst]))
+                    raise InputError(
+                        f"mixture.{key}: an example from row {name}{where} can have {bounds[worst]} tokens, a pack "
+                        f"holds {capacity}: raise train.pack_size to {bounds[worst]}, or leave long rows out of the "
+                        f"shards ({int((bounds > capacity).sum())} are too long)"
+                    )
+        give_back()
 
-    def most_ids(self, task: int) -> np.ndarray:
-        """(I,) most ids that an item of a task can render to."""
-        spoken = self.columns.stream("codes") is not None
+    def _most_ids(self, task: int, folder: FolderItems) -> np.ndarray:
+        spoken = folder.columns.stream("codes") is not None
         return most_ids(
-            self.columns, self.parsed[task], self.items[task],
+            folder.columns, self.parsed[task], folder.of(task),
             sentences=self.options.interleave_sentences,
             aligned=self.word_start is not None,
-            voice_frames=int(self._frames(self.options.voice_max_seconds)) if spoken else 0,
+            voice_frames=int(self._frames(folder, self.options.voice_max_seconds)) if spoken else 0,
         )  # fmt: skip
+
+    def most_ids(self, task: int) -> np.ndarray:
+        """(I,) most ids that an item of a task can render to, folder by folder."""
+        having = self.shares[task][0]
+        return np.concatenate([self._most_ids(task, self.folders[number]) for number in having])
 
     def usable(self) -> dict[str, int]:
         """Items per task: rows, or pairs of a row and a language."""
-        return {key: len(items.source) for key, items in zip(self.keys, self.items)}
+        return {
+            key: sum(len(self.folders[number].of(task).source) for number in self.shares[task][0])
+            for task, key in enumerate(self.keys)
+        }
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Rows that tasks cannot use, folder by folder."""
+        return [skip for folder in self.folders for skip in folder.skipped]
 
     def report(self) -> list[str]:
-        """A line per task with what it uses, and one per reason for which it skips rows."""
-        lines = [f"{key}: {count} items" for key, count in self.usable().items()]
-        return lines + [f"{skip.key}: skips {skip.rows} rows: {skip.reason}" for skip in self.skipped]
+        """A line per task with what it uses, and one per reason for which it skips rows; of each folder."""
+        lines = list(self.shards.notes)
+        for folder in self.folders:
+            of = "" if self.shards.alone else f" of {folder.name}"
+            found = zip(self.keys, folder.items)
+            lines += [f"{key}: {len(items.source)} items{of}" for key, items in found if items is not None]
+            lines += [f"{skip.key}: skips {skip.rows} rows{of}: {skip.reason}" for skip in folder.skipped]
+        return lines
 
     def follow(self, curriculum: Curriculum, positions: float) -> None:
         """Let tasks join in as a run of so many positions goes on."""

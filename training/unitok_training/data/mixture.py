@@ -8,7 +8,7 @@ then pure functions of its index. With a curriculum some tasks join in at a late
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -165,3 +165,30 @@ def block_counts(weights: np.ndarray) -> np.ndarray:
             order = np.argsort(np.where(counts > 1, shares - counts, np.inf), kind="stable")  # most overserved first
             counts[order[0]] -= 1
     return counts
+
+
+class Shares:
+    """Which of several places each number falls to, such as the folder that an example of a task comes from.
+
+    As with tasks, every block of 1024 numbers holds exactly so many of each place.
+    """
+
+    def __init__(self, weights: Sequence[float], *keys: int) -> None:
+        self.counts = block_counts(np.array(weights, np.float64))
+        """(P,) numbers of each place in a block."""
+        self.keys = keys
+
+    def draw_all(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For numbers (D,): their places (D,), and how many numbers of that place are smaller (D,), int64."""
+        places, before = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        block, inside = np.divmod(numbers, BLOCK)
+        for one in np.unique(block).tolist():
+            of = block == one
+            order = np.random.default_rng([*self.keys, one]).permutation(
+                np.repeat(np.arange(len(self.counts)), self.counts)
+            )
+            rank = np.empty(BLOCK, np.int64)
+            for place, count in enumerate(self.counts.tolist()):
+                rank[order == place] = one * count + np.arange(count)
+            places[of], before[of] = order[inside[of]], rank[inside[of]]
+        return places, before

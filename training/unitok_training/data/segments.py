@@ -39,7 +39,7 @@ class Segments:
     count: np.ndarray
     """(D,) segments of each document."""
     column: np.ndarray
-    """(S,) int8."""
+    """(S,) int16; several folders of shards have their own."""
     start: np.ndarray
     """(S,) int64."""
     length: np.ndarray
@@ -53,7 +53,7 @@ class Segments:
         documents = len(parts[0][0].start)
         return Segments(
             count=np.full(documents, len(parts)),
-            column=np.tile(np.array([part.column for part, _ in parts], np.int8), documents),
+            column=np.tile(np.array([part.column for part, _ in parts], np.int16), documents),
             start=np.stack([part.start for part, _ in parts], axis=1).reshape(-1),
             length=np.stack([part.length for part, _ in parts], axis=1).reshape(-1),
             weight=np.tile(np.array([weight for _, weight in parts], np.float32), documents),
@@ -147,7 +147,7 @@ def compose_interleaved(
         weight.append(1.0)
     return Segments(
         count=np.array([2 + 2 * len(found) for found in spans]),
-        column=np.array(column, np.int8),
+        column=np.array(column, np.int16),
         start=np.array(start, np.int64),
         length=np.array(length, np.int64),
         weight=np.array(weight, np.float32),

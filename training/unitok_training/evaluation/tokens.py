@@ -45,7 +45,7 @@ def evaluate_tokens(run: Evaluation) -> None:
         except InputError as error:
             run.metrics.setdefault("not_scored", {})[key] = str(error)
             continue
-        count = len(source.items[0].source)
+        count = source.usable()[key]
         chosen = range(min(count, run.limit) if run.limit else count)
         found = list(choices_of(run.model, [source.document(index) for index in chosen]))
         ids, logprobs, right = (np.concatenate(one) for one in zip(*found))

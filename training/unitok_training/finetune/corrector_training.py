@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Document
+from unitok_training.data.hash_rng import EpochOrder
 from unitok_training.finetune.moe import balanced, expert_information, hidden_with_experts
-from unitok_training.finetune.supervised import FinetuneConfig, HiddenOf, finetune, packs, permuted, plain_hidden
+from unitok_training.finetune.supervised import FinetuneConfig, HiddenOf, finetune, packs, plain_hidden
 
 
 def teachable(lists: Sequence[NBest], most: int | None = None) -> list[NBest]:
@@ -59,9 +61,13 @@ class CorrectionDocuments:
     task_of: Callable[[NBest], int] = lambda one: 0
     """Number of the task that a list belongs to, where experts are told."""
 
+    @cached_property
+    def _order(self) -> EpochOrder:
+        return EpochOrder(len(self.lists), (self.seed,))
+
     def item(self, index: int) -> NBest:
         """The list behind an example."""
-        return self.lists[permuted(len(self.lists), index, self.seed)]
+        return self.lists[self._order.item(index)]
 
     def plan(self, one: NBest) -> SequenceSpec:
         """A list with its answer."""

@@ -28,11 +28,12 @@ from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.scripts import TOKEN
+from unitok_training.data.hash_rng import EpochOrder
 from unitok_training.data.latent_examples import filled
 from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
-from unitok_training.finetune.supervised import permuted, trainable_only
+from unitok_training.finetune.supervised import trainable_only
 from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
@@ -91,12 +92,13 @@ def train_mwer(
     items = asked_items(line, rows)
     if not items:
         raise InputError(f"{key}: no row has what it needs")
+    order = EpochOrder(len(items), (config.seed,))
     moving = list(model.decoder.parameters())
     compute, expected = resolve(model.decoder.head_weight.device, config.precision), list[float]()
 
     def loss(step: int) -> Tensor:
         random = np.random.default_rng([config.seed, step])
-        chosen = [permuted(len(items), step * config.lists + place, config.seed) for place in range(config.lists)]
+        chosen = order.items(np.arange(step * config.lists, (step + 1) * config.lists)).tolist()
         asked = [question(line, table, items[one], random) for one in chosen]
         model.decoder.eval()
         lists = hypotheses(model, asked, config.beams)

@@ -21,7 +21,8 @@ from unitok.nbest.rescoring import Features
 from unitok.nbest.rescoring_head import RescoringHead, last_states
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
-from unitok_training.finetune.supervised import FinetuneConfig, permuted
+from unitok_training.data.hash_rng import EpochOrder
+from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.fitting.network import fit_network
 
 
@@ -49,9 +50,10 @@ def train_head(
         raise InputError(f"{len(lists)} lists, {len(features)} features, {len(errors)} errors: give as many of each")
     states = [last_states(model, one.texts, lang=one.target or one.lang) for one in lists]
     size = max(1, config.positions // 64)
+    order = EpochOrder(len(lists), (config.seed,))
 
     def loss(step: int) -> Tensor:
-        rows = [permuted(len(lists), step * size + place, config.seed) for place in range(size)]
+        rows = order.items(np.arange(step * size, (step + 1) * size)).tolist()
         return torch.stack(
             [
                 mwer_loss(
@@ -95,7 +97,7 @@ def train_masked(
     made = replace(model, decoder=copy.deepcopy(model.decoder).float())
     mask = model.vocabulary.control("<mask>")
     random, compute = np.random.default_rng(config.seed), resolve(model.device, config.precision)
-    index = 0
+    order, index = EpochOrder(len(chosen), (config.seed,)), 0
 
     def loss(step: int) -> Tensor:
         nonlocal index
@@ -104,7 +106,7 @@ def train_masked(
         labels: list[np.ndarray] = []
         used = 0
         while not documents or used < config.positions:
-            ids, places = cloze(made, *chosen[permuted(len(chosen), index, config.seed)])
+            ids, places = cloze(made, *chosen[order.item(index)])
             count = max(1, round(share * len(places)))
             hidden_places = random.permutation(places)[:count]
             masked = ids.copy()

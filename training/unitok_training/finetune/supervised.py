@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -51,12 +50,6 @@ class FinetuneConfig:
             raise InputError("precision is 'bf16-pure': fine-tuning takes auto, fp32 or bf16")
         if self.steps < 1 or self.positions < 1:
             raise InputError(f"steps is {self.steps} and positions {self.positions}: each must be 1 or more")
-
-
-def permuted(count: int, index: int, seed: int) -> int:
-    """The item of the n-th example: every epoch is a permutation of all items, drawn from (seed, epoch)."""
-    epoch, place = divmod(index, count)
-    return int(np.random.default_rng([seed, epoch]).permutation(count)[place])
 
 
 def packs(document: Callable[[int], Document], config: FinetuneConfig, *, pad: int) -> Iterator[tuple[Pack, list[int]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -36,3 +38,12 @@ def _sum_of_tree(root: int, parents: dict[int, list[int]], resident: dict[int, i
         total += resident.get(pid, 0)
         pending += parents.get(pid, [])
     return total
+
+
+def give_back() -> None:
+    """Hand memory that is free in this process back to the system, where the C library can (glibc).
+
+    After large arrays came and went; the C library would keep what they had for others that may never come.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -19,6 +19,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.objectives.tokens import TokenObjective
+from unitok_training.shard_set import ShardSet
 from unitok_training.trainer.batches import TokenBatches
 from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
@@ -75,7 +76,7 @@ def token_setup(
 def train(
     config: TrainConfig,
     decoder: Decoder,
-    shards: Shards,
+    shards: Shards | ShardSet,
     vocabulary: Vocabulary,
     out: Path,
     *,
@@ -117,26 +118,29 @@ def train(
     return trainer.run(stop_after=stop_after, on_row=on_row)
 
 
-def held_out_source(source: ExampleSource, shards: Shards, pieces: Sequence[str] | None) -> ExampleSource:
+def held_out_source(source: ExampleSource, shards: Shards | ShardSet, pieces: Sequence[str] | None) -> ExampleSource:
     """Examples of the held-out split, of those tasks that it can serve.
 
     Raises:
         InputError: it serves none.
     """
-    options = replace(source.options, split=HELD_OUT, repeat=0)
+    options, every = replace(source.options, split=HELD_OUT, repeat=0), ShardSet.of(shards)
+
+    def of(tasks: dict[str, float]) -> ExampleSource:
+        given, mixture = every.for_keys(tasks), Mixture(tasks=tasks)
+        return ExampleSource(given, source.vocabulary, mixture, seed=source.seed, options=options, pieces=pieces)
+
     kept: dict[str, float] = {}
     for key in source.mixture.keys:
-        one = Mixture(tasks={key: source.mixture.tasks[key]})
+        one = {key: source.mixture.tasks[key]}
         try:
-            ExampleSource(shards, source.vocabulary, one, seed=source.seed, options=options, pieces=pieces)
+            of(one)
         except InputError:  # no rows of that split: the task is not validated
             continue
-        kept |= one.tasks
+        kept |= one
     if not kept:
         raise InputError(
             f"train.eval_every is set, but no row of split {HELD_OUT!r} serves a task of the mixture; prepare shards "
             "with such rows, or leave train.eval_every out"
         )
-    return ExampleSource(
-        shards, source.vocabulary, Mixture(tasks=kept), seed=source.seed, options=options, pieces=pieces
-    )
+    return of(kept)

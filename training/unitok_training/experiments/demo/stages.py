@@ -47,7 +47,7 @@ from unitok_training.fitting.tokenizers import (
     training_rows,
 )
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
-from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts
+from unitok_training.model_defaults import learned
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
@@ -273,14 +273,15 @@ def model(run: Path, settings: Settings) -> None:
     load_module(network, open_checkpoint(run / "train" / "checkpoints").model)
     spoken = Vocoder.load(run / "fit" / "unit_mel")
     unit_model: UnitMel | None = spoken.units
+    known = learned(shards, vocabulary)
     Model(
         decoder=network.float().eval(),
         vocabulary=vocabulary,
         tokenizers=tokenizers,
         vocoder=Vocoder(MelVocoder.load(run / "fit" / "mel_vocoder"), unit_model, spoken.voices),
-        prompts=voice_prompts(shards),
-        limits=learned_limits(shards),
-        characters=learned_texts(shards),
+        prompts=known.prompts,
+        limits=known.limits,
+        characters=known.characters,
         info={"tasks": list(recipe.mixture.tasks), "preset": recipe.name},
     ).save(run / "model")
 

@@ -21,7 +21,8 @@ from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.tasks.base import STATES
 from unitok_training.data.documents import Document
-from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
+from unitok_training.data.hash_rng import EpochOrder
+from unitok_training.finetune.supervised import FinetuneConfig, finetune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,10 @@ def train_turns(
     if not documents:
         raise InputError("there are no turns to learn from; give scripts with at least one chunk")
 
+    order = EpochOrder(len(documents), (config.seed,))
+
     def document(index: int) -> Document:
-        return documents[permuted(len(documents), index, config.seed)]
+        return documents[order.item(index)]
 
     losses = finetune(model.decoder, document, config, pad=model.vocabulary.pad, progress=progress)
     model.info = {**model.info, "tasks": list(dict.fromkeys([*model.info.get("tasks", []), "turn", "ask"]))}

@@ -26,7 +26,8 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.documents import Document
-from unitok_training.finetune.supervised import FinetuneConfig, finetune, permuted
+from unitok_training.data.hash_rng import EpochOrder
+from unitok_training.finetune.supervised import FinetuneConfig, finetune
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import overridden
 from unitok_training.systems.base.bench import Bench, Figures
@@ -164,9 +165,10 @@ def untrained(texts: Sequence[str], config: RoutingConfig) -> Model:
 
 def train_router(model: Model, rows: Sequence[tuple[str, str]], config: RoutingConfig) -> list[float]:
     """Teach a model the `<route>` line on (request, call), in place; returns the loss of every step."""
+    order = EpochOrder(len(rows), (config.seed,))
 
     def document(index: int) -> Document:
-        text, call = rows[permuted(len(rows), index, config.seed)]
+        text, call = rows[order.item(index)]
         answer = Span("tool", np.asarray(model.tokenizers.text.encode(call)))
         made = render(
             SequenceSpec("route", "en", conditions=(model.text_span(text),), outputs=(answer,)), model.vocabulary
