@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from unitok.decoder.initial_values import initial_values
 from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import ensure_folder
+from unitok_tokenizers.files import ensure_folder, intact, read_json, write_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.checkpoint.state import load_module, open_checkpoint
+from unitok_training.checkpoint.files import best_checkpoint
+from unitok_training.checkpoint.state import load_module, open_checkpoint, read_checkpoint
 from unitok_training.cost import memory as planning
 from unitok_training.cost.devices import Device
 from unitok_training.data.mixture import Curriculum
+from unitok_training.evaluation.text_ability import TextAbility, text_ability
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
-from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
+from unitok_training.trainer.parts import tune
 from unitok_vocoder.vocoder import Vocoder
+
+ORIGIN = "origin.json"
+"""File of a run that says which tokenizers and which start it had."""
+TEXTS = 200
+"""Texts by which the ability of a language model is measured, or nearly twice as many."""
 
 
 def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
@@ -74,7 +86,83 @@ def train_model(
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
             other shards than those that the run was trained on.
     """
-    data = open_shards(shards, check=int(os.environ.get("RANK", "0")) == 0)  # read through once, by one process
+    check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
+    given = materials(recipe, shards=shards, tokenizers=tokenizers, start=start, streams=streams, check=check)
+    recipe, base, run = given.recipe, given.base, Path(out)
+    ensure_folder(run)
+    data = continued(run, given.data, may_change="shards" in allow_change)
+    with world_from_environment() as world:
+        check_memory(recipe, given.vocabulary.size, world)
+        decoder, initial = _first_decoder(given, start, sharded=recipe.train.shard and world.size > 1)
+        before = None
+        if world.is_main:
+            run.mkdir(parents=True, exist_ok=True)
+            recipe.save(run / "recipe.json")
+            record(run, data)
+            write_json(run / ORIGIN, _origin(tokenizers, start, streams))
+            before = _text_ability(given, run)
+        last = train(
+            recipe.train,
+            decoder,
+            data,
+            given.vocabulary,
+            run,
+            mixture=recipe.mixture,
+            curriculum=recipe.curriculum,
+            plans=recipe.plans,
+            pieces=given.bundle.text.pieces(),
+            tuning=recipe.tuning,
+            first_new=None if base is None else first_new_row(base, given.vocabulary),
+            initial=initial,
+            world=world,
+            allow_change=[key for key in allow_change if key != "shards"],
+        )
+    if not world.is_main:
+        return None
+    # The other processes have left: none of them waits while the shards are looked through.
+    if initial is not None:
+        decoder = Decoder(given.decoder_config())
+        load_module(decoder, read_checkpoint(_taken(recipe, last)).model)
+    trained = finished(decoder.cpu().float().eval(), given)
+    trained.save(run / "model")
+    if before is not None:
+        _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(data), trained.vocabulary))
+    return run / "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """What a run starts from, opened and found to belong together."""
+
+    recipe: DecoderRecipe
+    """The recipe, with the shape and without the curriculum where there is a start."""
+    data: ShardSet
+    """Token shards."""
+    base: Model | None
+    """The model that it starts from."""
+    bundle: TokenizerSet
+    """The tokenizers."""
+    vocabulary: Vocabulary
+    """Of the model to be."""
+
+    def decoder_config(self) -> DecoderConfig:
+        """Shape of the decoder to be."""
+        if self.base is not None:
+            return replace(self.base.decoder.config, vocab_size=self.vocabulary.size)
+        return self.recipe.decoder.config(self.vocabulary.size)
+
+
+def materials(
+    recipe: DecoderRecipe,
+    *,
+    shards: Path | str | Sequence[Path | str],
+    tokenizers: Path | str | None,
+    start: Path | str | None,
+    streams: Mapping[str, str] | None,
+    check: bool,
+) -> Materials:
+    """Open what a run starts from; arguments and errors as of `train_model`, `check` as of `open_shards`."""
+    data = open_shards(shards, check=check)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
@@ -82,40 +170,94 @@ def train_model(
         recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
-    run = Path(out)
-    ensure_folder(run)
-    data = continued(run, data, may_change="shards" in allow_change)
-    with world_from_environment() as world:
-        check_memory(recipe, vocabulary.size, world)
-        if base is not None:
-            decoder = _grown(base, vocabulary, recipe.train.seed)
-        else:
-            decoder = _new_decoder(recipe.decoder.config(vocabulary.size), recipe.train.seed, start)
-        if world.is_main:
-            run.mkdir(parents=True, exist_ok=True)
-            recipe.save(run / "recipe.json")
-            record(run, data)
-        train(
-            recipe.train,
-            decoder,
-            data,
-            vocabulary,
-            run,
-            mixture=recipe.mixture,
-            curriculum=recipe.curriculum,
-            plans=recipe.plans,
-            pieces=bundle.text.pieces(),
-            tuning=recipe.tuning,
-            first_new=None if base is None else first_new_row(base, vocabulary),
-            world=world,
-            allow_change=[key for key in allow_change if key != "shards"],
+    return Materials(recipe=recipe, data=data, base=base, bundle=bundle, vocabulary=vocabulary)
+
+
+def _origin(
+    tokenizers: Path | str | None, start: Path | str | None, streams: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What a run writes down of where it comes from, beside its shards."""
+
+    def place(path: Path | str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    return {"format": 1, "tokenizers": place(tokenizers), "start": place(start), "streams": dict(streams or {})}
+
+
+def model_at(path: Path | str) -> Model:
+    """The model that a run would have written at one of its checkpoints.
+
+    Args:
+        path: a checkpoint of `RUN/checkpoints`; its run's shards, tokenizers and start must be where they were.
+
+    Raises:
+        InputError: no checkpoint of a run of `train_model`, or what it was made of is no longer there.
+    """
+    checkpoint = Path(path).absolute()
+    run = checkpoint.parent.parent
+    if not (run / ORIGIN).is_file() or not (run / "recipe.json").is_file():
+        raise InputError(
+            f"{path}: beside its checkpoints a run of `unitok train` has recipe.json and {ORIGIN}, and {run} has not; "
+            "name a model directory, or a checkpoint where its run has written it"
         )
-    if not world.is_main:
+    with intact(run / ORIGIN, "copy the run again"):
+        origin, folders = read_json(run / ORIGIN), read_json(run / "shards.json")["folders"]
+        shards = [one["path"] for one in folders]
+    given = materials(
+        load_recipe(run / "recipe.json"), shards=shards, tokenizers=origin["tokenizers"], start=origin["start"],
+        streams=origin["streams"], check=False,
+    )  # fmt: skip
+    decoder, _ = _first_decoder(given, origin["start"], sharded=False)
+    tune(decoder, given.recipe.tuning.decoder)
+    load_module(decoder, read_checkpoint(checkpoint).model)
+    return finished(decoder.float().eval(), given)
+
+
+def _first_decoder(
+    given: Materials, start: Path | str | None, *, sharded: bool
+) -> tuple[Decoder, Iterable[tuple[str, Tensor]] | None]:
+    """(the decoder before training, None), or, where it is to be sharded, (one on the meta device, its weights)."""
+    seed, base = given.recipe.train.seed, given.base
+    if sharded and not given.recipe.tuning.decoder.lora_rank and (base is None or lora_config(base.decoder) is None):
+        config = given.decoder_config()
+        with torch.device("meta"):
+            bare = Decoder(config)
+        if base is not None:
+            return bare, _grown(base, given.vocabulary, seed).named_parameters()
+        if start is not None:
+            return bare, open_checkpoint(Path(start)).model.items()
+        return bare, initial_values(config, torch.Generator().manual_seed(seed))
+    if base is not None:
+        return _grown(base, given.vocabulary, seed), None
+    return _new_decoder(given.decoder_config(), seed, start), None
+
+
+def _taken(recipe: DecoderRecipe, last: Path) -> Path:
+    """The checkpoint that becomes the model."""
+    best = best_checkpoint(last.parent) if recipe.train.take_best else None
+    return best or last
+
+
+def _held_out_texts(data: ShardSet) -> list[np.ndarray]:
+    """Text ids of a few hundred utterances, of `dev` where there are any, else of `test`, else of `train`."""
+    shards = data.folders[0].shards
+    split = next((name for name in ("dev", "test", "train") if (shards.split == name).any()), "train")
+    rows = np.flatnonzero(shards.split == split)
+    chosen = rows[:: max(1, len(rows) // TEXTS)].tolist()
+    return [found for found in (shards.cell("text_ids", row) for row in chosen) if len(found)]
+
+
+def _text_ability(given: Materials, run: Path) -> TextAbility | None:
+    """What an imported language model makes of texts before it is trained; None for other starts."""
+    base = given.base
+    if base is None or "imported_from" not in base.info:
         return None
-    # The other processes have left: none of them waits while the shards are looked through.
-    trained = _finished(decoder.cpu().float().eval(), vocabulary, bundle, recipe, data, base)
-    trained.save(run / "model")
-    return run / "model"
+    return text_ability(base.decoder, _held_out_texts(given.data), base.vocabulary)
+
+
+def _tell_text_ability(run: Path, before: TextAbility, after: TextAbility) -> None:
+    write_json(run / "text_ability.json", {"before": asdict(before), "after": asdict(after)})
+    print(f"perplexity of held-out texts: {before.perplexity:.4g} before, {after.perplexity:.4g} after", flush=True)
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
@@ -191,16 +333,10 @@ def _new_decoder(config: DecoderConfig, seed: int, start: Path | str | None) -> 
     return decoder
 
 
-def _finished(
-    decoder: Decoder,
-    vocabulary: Vocabulary,
-    bundle: TokenizerSet,
-    recipe: DecoderRecipe,
-    data: ShardSet,
-    base: Model | None,
-) -> Model:
-    """The model directory's other parts: those of the start, and what these shards add."""
-    known, tasks = learned(data, vocabulary), list(recipe.mixture.tasks)
+def finished(decoder: Decoder, given: Materials) -> Model:
+    """A trained decoder with a model's other parts: those of the start, and what the shards add."""
+    vocabulary, bundle, recipe, base = given.vocabulary, given.bundle, given.recipe, given.base
+    known, tasks = learned(given.data, vocabulary), list(recipe.mixture.tasks)
     prompts, limits, characters = known.prompts, known.limits, known.characters
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None

@@ -34,6 +34,13 @@ def load_model(
     import unitok
 
     name = options.model if folder is None else folder
+    if (Path(name) / "state.json").is_file():  # a checkpoint of a run: the model that it would have become
+        from unitok_training.train import model_at
+
+        model = model_at(name).to(options.device, None if trains else getattr(options, "precision", None))
+        if compiled:
+            model.hasten(int8=False, compiled=True)
+        return model
     return unitok.load(
         name, options.device, dtype=None if trains else getattr(options, "precision", None), compiled=compiled
     )
