@@ -91,10 +91,12 @@ def train_model(
             decoder = _grown(base, vocabulary, recipe.train.seed)
         else:
             decoder = _new_decoder(recipe.decoder.config(vocabulary.size), recipe.train.seed, start)
-        if world.is_main:
-            run.mkdir(parents=True, exist_ok=True)
-            recipe.save(run / "recipe.json")
-            record(run, data)
+
+        def begin() -> None:
+            if world.is_main:
+                recipe.save(run / "recipe.json")
+                record(run, data)
+
         train(
             recipe.train,
             decoder,
@@ -109,6 +111,7 @@ def train_model(
             first_new=None if base is None else first_new_row(base, vocabulary),
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
+            on_begin=begin,
         )
     if not world.is_main:
         return None
