@@ -155,6 +155,28 @@ def test_shards_of_another_stream_are_refused_and_both_are_named(root: Path, tmp
     refused(*train(tmp_path, tmp_path / "run", "--set", "mixture.asr.codes=0", "--stream", "codes=mimi"), saying="mimi")
 
 
+def test_folders_may_differ_in_what_they_hold_beside_the_main_stream(root: Path, tmp_path: Path) -> None:
+    """One more folder without codes and without the other units; then one that has the other units instead."""
+    few = (root / "m.jsonl").read_text(encoding="utf-8").splitlines()[:25]
+    (tmp_path / "few.jsonl").write_text("\n".join(few), encoding="utf-8")
+    for name, *given in (("wavlm", "--columns", "wavlm=km"), ("hubert", "--tokens", f"hubert={root / 'hubert.npz'}")):
+        described = ("--stream", f"{name}={root / f'{name}.json'}")
+        made = ("prepare", tmp_path / "few.jsonl", tmp_path / name, "--tokenizers", root / "tokenizers")
+        assert unitok(*made, *described, *given).code == 0
+    shutil.copytree(root / "run", tmp_path / "run")
+    longer = (*train(root, tmp_path / "run", "--stream", "units=wavlm"), "--set", "train.steps=4", "--shards")
+    rate = ("--set", "train.optim.learning_rate=0.0004")
+    refused(*longer, root / "shards", tmp_path / "hubert", saying=(f"{tmp_path / 'hubert'} hold units", "'wavlm'"))
+    both, allow = (root / "shards", f"{tmp_path / 'wavlm'}=3:asr"), ("--allow-change", "shards")
+    refused(*longer, *both, saying=("is new", "--allow-change shards"))
+    refused(*longer, *both, *allow, *rate, saying="--allow-change train.optim.learning_rate")
+    ended = unitok(*longer, *both, *allow, *rate, "--allow-change", "train.optim.learning_rate")
+    assert ended.code == 0 and "continues at step 2" in ended.out and "goes on with other shards" in ended.out, ended
+    old, new = Model.load(root / "run/model"), Model.load(tmp_path / "run/model")
+    assert new.vocabulary == old.vocabulary and new.limits == old.limits, "its rows are among those that were there"
+    assert (new.prompts["eva"] == old.prompts["eva"]).all(), "of a voice that one folder alone has codes of"
+
+
 def test_ids_in_and_out_of_files(root: Path, tmp_path: Path) -> None:
     model, asked = root / "run/model", ("--task", "asr", "--lang", "en")
     texts = {"a": "abc", "b": "dec"}

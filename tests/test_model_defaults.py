@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unitok_tokenizers.data.shard_writer import write_part
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.streams import StreamInfo, columns_of
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.normalization.sentences import split_sentences
 from unitok_tokenizers.text.normalization.spoken import learned_characters
 from unitok_training.model_defaults import Largest, learned, learned_limits, learned_texts, voice_prompts
@@ -210,6 +212,30 @@ def test_several_folders_know_the_most_of_each(tmp_path: Path) -> None:
     found = learned(ShardSet.of([ShardFolder(shards=one), ShardFolder(shards=heavier, weight=2.0)]))
     wanted = {**prompts_by_rows(one), **prompts_by_rows(heavier)}
     assert all(np.array_equal(found.prompts[speaker], wanted[speaker]) for speaker in wanted)
+
+
+NAMES = {"units": "hubert", "units_durations": "hubert_durations", "codes": "mimi"}
+
+
+@pytest.mark.parametrize("name", ["many parts", "every frame", "no codes", "text alone"])
+def test_a_kind_stands_for_its_main_stream(name: str, tmp_path: Path) -> None:
+    plain = random_shards(tmp_path / "s", 5, **SHAPES[name])
+    text, *speech = (replace(one, name=NAMES.get(one.name, one.name)) for one in plain.streams.values())
+    held = [one.to_json() for one in (text, *speech)]
+    named = Shards(plain.folder, {**plain.manifest, "streams": held})
+    columns = [NAMES.get(column, column) for column in plain.table.column_names]
+    named.table = plain.table.rename_columns(columns)
+    other = StreamInfo("wavlm", "units", "w", Fraction(50), (9,))
+    hubert = [one for one in speech if one.kind == "units"]
+    both = Vocabulary.build(text=text, streams=[*speech, other], languages=["en"])
+    for vocabulary in (None, *(both.choose({"units": one.name}) for one in hubert)):
+        found, wanted = learned(named, vocabulary), learned(plain)
+        assert (found.limits, found.characters) == (wanted.limits, wanted.characters)
+        assert list(found.prompts) == list(wanted.prompts)
+        assert all(np.array_equal(found.prompts[speaker], wanted.prompts[speaker]) for speaker in wanted.prompts)
+    found = learned(named, both.choose({"units": "wavlm"}))
+    assert found.limits.units_per_text == Limits().units_per_text, "these shards hold none of the main units"
+    assert found.limits.longest_text == learned(plain).limits.longest_text
 
 
 def test_the_finish_is_quick_and_small(tmp_path: Path) -> None:

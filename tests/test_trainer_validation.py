@@ -21,6 +21,7 @@ from unitok_training.checkpoint.files import best_checkpoint, list_checkpoints
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
+from unitok_training.shard_set import ShardFolder, ShardSet
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.decoder import held_out_source, token_setup, train
 from unitok_training.trainer.distributed import World
@@ -80,6 +81,23 @@ def test_no_example_of_training_is_validated_on_and_none_of_validation_is_traine
     learned = {source.documents(torch.arange(200).numpy()).name(place).rpartition(" ")[2] for place in range(200)}
     asked = {held_out.documents(torch.arange(200).numpy()).name(place).rpartition(" ")[2] for place in range(200)}
     assert learned and asked and not learned & asked
+
+
+def test_several_folders_are_validated_on_by_those_that_have_held_out_rows() -> None:
+    """Folders stay with the tasks that they are for; one without held-out rows for its task keeps nobody out."""
+    named = [{**row, "id": f"b:{row['id']}"} for row in toy_shards.corpus(5)]
+    said = ToyShards([*named, *({**row, "split": "dev"} for row in named)])
+    shards = ShardSet.of(
+        [
+            ShardFolder(shards=corpus(), tasks=("asr", "mt")),
+            ShardFolder(shards=ToyShards(named), tasks=("asr", "lm")),
+            ShardFolder(shards=said, tasks=("tts.units",)),
+        ]
+    )
+    mixture = Mixture(tasks=dict.fromkeys(("asr", "lm", "mt", "tts.units"), 1.0))
+    source = ExampleSource(shards, toy_shards.vocabulary(), mixture, seed=0)
+    assert source.usable() == {"asr": 36, "lm": 10, "mt": 8, "tts.units": 20}
+    assert held_out_source(source, shards, None).usable() == {"asr": 16, "mt": 8, "tts.units": 20}
 
 
 def test_the_best_checkpoint_is_kept_and_may_be_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,13 +94,15 @@ def train_model(
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world)
         decoder, initial = _first_decoder(given, start, sharded=recipe.train.shard and world.size > 1)
-        before = None
-        if world.is_main:
-            run.mkdir(parents=True, exist_ok=True)
-            recipe.save(run / "recipe.json")
-            record(run, data)
-            write_json(run / ORIGIN, _origin(tokenizers, start, streams))
-            before = _text_ability(given, run)
+        before = _text_ability(given) if world.is_main else None
+
+        def begin() -> None:
+            """Write down what the run is, once it is known that it can be continued so."""
+            if world.is_main:
+                recipe.save(run / "recipe.json")
+                record(run, data)
+                write_json(run / ORIGIN, _origin(tokenizers, start, streams))
+
         last = train(
             recipe.train,
             decoder,
@@ -116,6 +118,7 @@ def train_model(
             initial=initial,
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
+            on_begin=begin,
         )
     if not world.is_main:
         return None
@@ -247,7 +250,7 @@ def _held_out_texts(data: ShardSet) -> list[np.ndarray]:
     return [found for found in (shards.cell("text_ids", row) for row in chosen) if len(found)]
 
 
-def _text_ability(given: Materials, run: Path) -> TextAbility | None:
+def _text_ability(given: Materials) -> TextAbility | None:
     """What an imported language model makes of texts before it is trained; None for other starts."""
     base = given.base
     if base is None or "imported_from" not in base.info:

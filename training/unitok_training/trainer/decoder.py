@@ -91,6 +91,7 @@ def train(
     resume: bool = True,
     allow_change: Sequence[str] = (),
     stop_after: int | None = None,
+    on_begin: Callable[[], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
@@ -98,7 +99,8 @@ def train(
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `allow_change` as for `Trainer.resume`. InputError for a mixture, pack size or checkpoint
+    in the checkpoint alone; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be
+    refused, before the first step. InputError for a mixture, pack size or checkpoint
     that does not fit; NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
@@ -115,6 +117,8 @@ def train(
     trainer = Trainer(config, setup, out, world=world)
     if resume:
         trainer.resume(allow_change=allow_change)
+    if on_begin is not None:
+        on_begin()
     return trainer.run(stop_after=stop_after, on_row=on_row)
 
 
