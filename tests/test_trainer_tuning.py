@@ -19,10 +19,11 @@ from unitok.decoder.lora import updates
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.recipes.decoder import load_recipe
-from unitok_training.trainer.config import FROZEN, DecoderTuning, PartTuning, TrainConfig
+from unitok_training.trainer.config import FROZEN, DecoderTuning, PartTuning, TableTuning, TrainConfig
 from unitok_training.trainer.decoder import train
 
 FIRST_NEW = 30
+STILL = TableTuning(full=False)
 UPDATES = PartTuning(full=False, lora_rank=2, learning_rate=1e-2)
 
 
@@ -53,11 +54,11 @@ def changed(model: Decoder, before: Decoder) -> set[str]:
     [
         (DecoderTuning(), {"blocks", "norm", "embedding.old", "embedding.new"}),
         (DecoderTuning(decoder=UPDATES), {"updates"}),
-        (DecoderTuning(decoder=UPDATES, new_embeddings=PartTuning()), {"updates", "embedding.new"}),
-        (DecoderTuning(decoder=FROZEN, embeddings=PartTuning()), {"embedding.old", "embedding.new"}),
-        (DecoderTuning(embeddings=FROZEN), {"blocks", "norm"}),
-        (DecoderTuning(embeddings=FROZEN, new_embeddings=PartTuning()), {"blocks", "norm", "embedding.new"}),
-        (DecoderTuning(decoder=FROZEN, new_embeddings=PartTuning()), {"embedding.new"}),
+        (DecoderTuning(decoder=UPDATES, new_embeddings=TableTuning()), {"updates", "embedding.new"}),
+        (DecoderTuning(decoder=FROZEN, embeddings=TableTuning()), {"embedding.old", "embedding.new"}),
+        (DecoderTuning(embeddings=STILL), {"blocks", "norm"}),
+        (DecoderTuning(embeddings=STILL, new_embeddings=TableTuning()), {"blocks", "norm", "embedding.new"}),
+        (DecoderTuning(decoder=FROZEN, new_embeddings=TableTuning()), {"embedding.new"}),
     ],
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -72,22 +73,22 @@ def test_heads_of_their_own_are_tuned_as_the_embedding(tmp_path: Path) -> None:
         size = toy_shards.vocabulary().size
         return Decoder(DecoderConfig(vocab_size=size, width=32, layers=1, heads=2, kv_heads=1, tied=False))
 
-    tuning = DecoderTuning(decoder=FROZEN, new_embeddings=PartTuning())
+    tuning = DecoderTuning(decoder=FROZEN, new_embeddings=TableTuning())
     assert changed(run(tmp_path, tuning, model=made()), made()) == {"embedding.new", "head.new"}
 
 
 def test_a_tuning_that_says_nothing_new_changes_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", DecoderTuning())
-    apart = DecoderTuning(embeddings=PartTuning(learning_rate=CONFIG.optim.learning_rate))
+    apart = DecoderTuning(embeddings=TableTuning(learning_rate=CONFIG.optim.learning_rate))
     for one, other in zip(whole.parameters(), run(tmp_path / "apart", apart).parameters()):
         torch.testing.assert_close(one, other)  # but for the order in which the norm of the gradient is added up
-    rows = replace(apart, new_embeddings=PartTuning(learning_rate=2 * CONFIG.optim.learning_rate, start_step=100))
+    rows = replace(apart, new_embeddings=TableTuning(learning_rate=2 * CONFIG.optim.learning_rate, start_step=100))
     run(tmp_path / "rows", rows)
 
 
 def test_new_rows_come_first_and_the_rest_joins_in(tmp_path: Path) -> None:
-    late = PartTuning(start_step=4)
-    tuning = DecoderTuning(decoder=late, embeddings=late, new_embeddings=PartTuning(learning_rate=1e-2))
+    late, late_rows = PartTuning(learning_rate=None, start_step=4), TableTuning(start_step=4)
+    tuning = DecoderTuning(decoder=late, embeddings=late_rows, new_embeddings=TableTuning(learning_rate=1e-2))
     first = run(tmp_path / "first", tuning, replace(CONFIG, steps=4))
     assert changed(first, decoder()) == {"embedding.new"}
     assert changed(run(tmp_path / "all", tuning), decoder()) == {"blocks", "norm", "embedding.old", "embedding.new"}
@@ -96,8 +97,8 @@ def test_new_rows_come_first_and_the_rest_joins_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "tuning",
     [
-        DecoderTuning(decoder=UPDATES, new_embeddings=PartTuning(learning_rate=1e-2)),
-        DecoderTuning(decoder=PartTuning(start_step=3), embeddings=FROZEN, new_embeddings=PartTuning()),
+        DecoderTuning(decoder=UPDATES, new_embeddings=TableTuning(learning_rate=1e-2)),
+        DecoderTuning(decoder=PartTuning(start_step=3), embeddings=STILL, new_embeddings=TableTuning()),
     ],
 )
 def test_tuned_runs_continue_bit_for_bit(tuning: DecoderTuning, tmp_path: Path) -> None:
@@ -132,9 +133,9 @@ def test_what_may_change_is_said_and_the_rest_is_refused(tmp_path: Path, capsys:
 
 def test_recipes_name_what_moves() -> None:
     recipe = load_recipe("tiny", ["tuning.decoder.full=false", "tuning.decoder.lora_rank=4"])
-    assert recipe.tuning == DecoderTuning(decoder=PartTuning(full=False, lora_rank=4))
+    assert recipe.tuning == DecoderTuning(decoder=PartTuning(full=False, lora_rank=4, learning_rate=None))
     rows = load_recipe("tiny", ["tuning.new_embeddings.learning_rate=1e-3", "tuning.embeddings.full=false"])
-    assert rows.tuning.new_embeddings == PartTuning(learning_rate=1e-3) and rows.tuning.embeddings == FROZEN
+    assert rows.tuning.new_embeddings == TableTuning(learning_rate=1e-3) and rows.tuning.embeddings == STILL
     assert load_recipe("tiny", ["tuning.embeddings=null"]).tuning.embeddings is None
     for wrong, said in (
         ("tuning.new_embeddings.lora_rank=2", "full is true"),

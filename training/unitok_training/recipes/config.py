@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,26 @@ def coerce(value: Any, kind: Any, path: str) -> Any:
     if kind in (bool, str) and isinstance(value, kind):
         return value
     raise InputError(f"{path} is {repr(value)[:60]}: it takes {KINDS.get(kind, kind)}")
+
+
+def lasting(configuration: Any) -> dict[str, Any]:
+    """`asdict` for keys on disk: without fields that came later (`LATER` of their class) and stand at their defaults,
+    so that what an earlier version has finished stays finished."""
+    found = {}
+    for item in fields(configuration):
+        value = getattr(configuration, item.name)
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if item.name in getattr(type(configuration), "LATER", ()) and value == default:
+            continue
+        found[item.name] = lasting(value) if is_dataclass(value) else asdict(_Held(value))["value"]
+    return found
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A value that `asdict` copies as it copies any field."""
+
+    value: Any
 
 
 def defaults(kind: type) -> dict[str, Any]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
-from unitok_training.trainer.config import DecoderTuning, PartTuning, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, PartTuning, TableTuning, TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderRecipe(Recipe):
     """Everything that decides a training run on token shards."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("tuning",)
 
     plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
@@ -88,7 +91,7 @@ def finetune() -> DecoderRecipe:
     Random rows among trained ones give gradients that would spoil what the model knows; a rate fifty times its own, for
     as long as they are new, costs it nothing. Plain text stays in the mixture.
     """
-    rest = PartTuning(learning_rate=2e-5, start_step=200)
+    slow, late = 2e-5, 200
     return DecoderRecipe(
         name="finetune",
         mixture=Mixture(tasks={"asr": 2.0, "tts.units": 2.0, "lm": 1.0}),
@@ -100,7 +103,11 @@ def finetune() -> DecoderRecipe:
                 learning_rate=1e-3, warmup_steps=100, schedule="cosine", betas=(0.9, 0.95), weight_decay=0.01
             ),
         ),
-        tuning=DecoderTuning(decoder=rest, embeddings=rest, new_embeddings=PartTuning(learning_rate=1e-3)),
+        tuning=DecoderTuning(
+            decoder=PartTuning(learning_rate=slow, start_step=late),
+            embeddings=TableTuning(learning_rate=slow, start_step=late),
+            new_embeddings=TableTuning(learning_rate=1e-3),
+        ),
     )
 
 

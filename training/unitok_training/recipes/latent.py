@@ -6,7 +6,7 @@ unitok train-latent slam_asr manifest.jsonl --start runs/demo/model --set encode
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
@@ -93,6 +93,8 @@ class AdapterChoice:
 @dataclass(frozen=True, kw_only=True)
 class LatentRecipe(Recipe):
     """Everything that decides a latent model, besides the recordings."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("curriculum",)
 
     text_pieces: int = 500
     """Text pieces, where no model is started from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
@@ -33,6 +33,9 @@ FREE_TO_CHANGE = (
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a decoder is trained."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("eval_every", "eval_batches", "patience", "take_best")
+    """Fields that keys on disk know of only where they say something."""
 
     steps: int = 1000
     """Updates."""
@@ -107,6 +110,11 @@ class TrainConfig:
 class LatentTrainConfig(TrainConfig):
     """How a latent model is trained."""
 
+    LATER: ClassVar[tuple[str, ...]] = (
+        *(*TrainConfig.LATER, "workers", "label_smoothing", "output_slices", "compile", "shard"),
+        *("recompute_blocks", "keep_products", "loss_chunk"),
+    )
+
     pack_size: int = 2048
     """Most positions of a pack, in tokens."""
     packs_per_step: int = 1
@@ -144,7 +152,7 @@ class PartTuning:
     """Rank of low-rank updates of its attention, which alone move then; 0 for none. Not with `full`."""
     lora_alpha: float = 32.0
     """An update counts α ÷ rank."""
-    learning_rate: float | None = None
+    learning_rate: float | None = 1e-3
     """Peak learning rate; `train.optim.learning_rate` where None."""
     start_step: int = 0
     """Step from which it moves: training in two stages."""
@@ -170,29 +178,40 @@ FROZEN = PartTuning(full=False)
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableTuning(PartTuning):
+    """How rows of a decoder's tables are trained."""
+
+    learning_rate: float | None = None
+    """Peak learning rate; `train.optim.learning_rate` where None."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank:
+            raise InputError(f"tuning: lora_rank is {self.lora_rank} of embeddings: rows move wholly or not at all")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderTuning:
     """How the parts of a decoder are trained."""
 
-    decoder: PartTuning = field(default_factory=PartTuning)
+    LATER: ClassVar[tuple[str, ...]] = ("embeddings", "new_embeddings")
+
+    decoder: PartTuning = field(default_factory=lambda: PartTuning(learning_rate=None))
     """Its blocks and final norm."""
-    embeddings: PartTuning | None = None
+    embeddings: TableTuning | None = None
     """Its embedding, and its head where that is a matrix of its own; as `decoder` where None (with low-rank updates:
     not at all)."""
-    new_embeddings: PartTuning | None = None
+    new_embeddings: TableTuning | None = None
     """The rows of both that the start did not have, or that an import has added to a language model's own; as
     `embeddings` where None."""
-
-    def __post_init__(self) -> None:
-        for name in ("embeddings", "new_embeddings"):
-            found = getattr(self, name)
-            if found is not None and found.lora_rank:
-                raise InputError(f"tuning.{name}.lora_rank is {found.lora_rank}: rows move wholly or not at all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(DecoderTuning):
     """How the parts of a latent model are trained."""
 
+    decoder: PartTuning = field(default_factory=PartTuning)
+    """The decoder: its blocks and final norm, and its tables where they are not named apart."""
     encoder: PartTuning = field(default_factory=PartTuning)
     """The speech encoder."""
     adapter: PartTuning = field(default_factory=PartTuning)

@@ -24,6 +24,7 @@ from unitok_training.experiments.compare.recipes import (
     load_compare_recipe,
 )
 from unitok_training.experiments.demo.run import DemoConfig
+from unitok_training.recipes.config import lasting
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.runs.stage_progress import Display
@@ -159,7 +160,7 @@ def settings_of(recipe: CompareRecipe, config: CompareConfig) -> dict[str, Any]:
         manifest=config.manifest, languages=config.languages, threads=config.threads, precision=config.precision,
         **asdict(recipe.preparation),
     ))  # fmt: skip
-    parts = {name: value for name, value in asdict(recipe).items() if name != "preparation"}
+    parts = {name: value for name, value in lasting(recipe).items() if name != "preparation"}
     own = {"preset": config.preset, "overrides": list(config.recipe_overrides), "languages": list(config.languages)}
     return {**prepared, **parts, **own}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from unitok_training.experiments.compare.scores import score_arm, text_ability
 from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
 from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.recipes.base import Shape
+from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.train import train_model
@@ -64,7 +65,7 @@ def start(run: Path, settings: Settings, name: str, seed: str, width: str) -> No
         name=name, decoder=shape, mixture=arm.mixture, plans=arm.plans, train=replace(arm.train, seed=int(seed))
     )
     data = read_json(shards / "manifest.json")
-    folder = own_folder(run / "arms" / name, {"recipe": asdict(chosen), "shards": data})
+    folder = own_folder(run / "arms" / name, {"recipe": lasting(chosen), "shards": data})
     trained = train_model(chosen, shards=shards, tokenizers=run / "tokenizers", out=folder)
     assert trained is not None, "a stage is one process"
     model = Model.load(trained)
@@ -106,7 +107,7 @@ class Job:
     def begin(self, recipe: DecoderRecipe | LatentRecipe) -> Path:
         """Its folder, for training with this recipe."""
         weights = sha256_file(self.first / "core" / "model.safetensors")
-        return own_folder(self.folder, {"recipe": asdict(recipe), "start": weights})
+        return own_folder(self.folder, {"recipe": lasting(recipe), "start": weights})
 
 
 def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, seed: str, steps: str) -> None:
