@@ -38,7 +38,7 @@ from unitok_training.trainer.config import TrainConfig
 
 class Recorder(Trainer):
     def _update(self, packs):
-        seen.append([pack_hash(pack) for pack, _ in packs])
+        seen.append([pack_hash(batch.pack) for batch in packs])
         super()._update(packs)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -14,7 +13,8 @@ from unitok_training.objectives.base import TOKENS, BatchLosses
 from unitok_training.objectives.pack_losses import Supervised, pack_losses
 
 
-class TokenBatch(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
     """A pack and where its labels are."""
 
     pack: Pack
@@ -24,11 +24,11 @@ class TokenBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same on a device, copied without waiting where the memory is pinned."""
-        return TokenBatch(self.pack.to(device), self.supervised.to(device))
+        return TokenBatch(pack=self.pack.to(device), supervised=self.supervised.to(device))
 
     def pin(self) -> TokenBatch:
         """The same in page-locked memory."""
-        return TokenBatch(self.pack.pin(), self.supervised.pin())
+        return TokenBatch(pack=self.pack.pin(), supervised=self.supervised.pin())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,9 @@ class TokenObjective:
 
     def losses(self, batch: TokenBatch) -> BatchLosses:
         """Forward one pack."""
-        pack, supervised = batch.to(self.decoder.embedding.device)
-        found = pack_losses(self.decoder, pack, supervised, smoothing=self.smoothing, chunk=self.chunk)
+        moved = batch.to(self.decoder.embedding.device)
+        pack = moved.pack
+        found = pack_losses(self.decoder, pack, moved.supervised, smoothing=self.smoothing, chunk=self.chunk)
         return BatchLosses(
             terms={TOKENS: found.total}, tokens=found, used=pack.used, positions=pack.size, supervised=pack.supervised
         )

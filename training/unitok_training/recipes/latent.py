@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS
-from unitok_training.data.mixture import Mixture
+from unitok_training.data.mixture import Curriculum, Mixture  # noqa: F401  (of inherited fields, for the reference)
 from unitok_training.recipes.base import Recipe, Shape
 from unitok_training.trainer.config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig

@@ -115,7 +115,7 @@ class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
         """See `BatchSource`."""
         steps = self.stream.steps(state, packs_per_step=self.packs_per_step, rank=rank, world_size=world_size)
         for packs, after in steps:
-            made = [TokenBatch(pack, supervised_positions(pack, self.slices)) for pack in packs]
+            made = [TokenBatch(pack=pack, supervised=supervised_positions(pack, self.slices)) for pack in packs]
             yield [one.pin() for one in made] if pin else made, after
 
     def settings(self) -> dict[str, Any]:
