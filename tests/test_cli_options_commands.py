@@ -63,17 +63,17 @@ def test_every_option_of_every_command_is_read_by_what_the_command_does() -> Non
     """Static, and complete: no option is declared and forgotten. What it then changes, each command's tests say."""
     for name, parser in commands():
         run = parser.get_default("run")
-        read = names_read(inspect.getsource(sys.modules[run.__module__]), run.__name__)
-        for shared in ("unitok.cli.device", "unitok.cli.options"):
-            if {"load_model"} & read:
-                read |= set(re.findall(r"options(?:\.|, \")(\w+)", inspect.getsource(sys.modules[shared])))
+        source = inspect.getsource(sys.modules[run.__module__])
+        beside = sorted(set(re.findall(r"(?m)^from (unitok\.cli\.\w+) import", source)))
+        read = names_read([source, *(inspect.getsource(sys.modules[one]) for one in beside)], run.__name__)
         declared = {action.dest for action in parser._actions} - {"help"}
         assert declared <= read, f"{name}: {sorted(declared - read)} are declared and never looked at"
 
 
-def names_read(source: str, function: str) -> set[str]:
-    """Attributes of `options`, and functions, that a function and those it calls in its file name."""
-    bodies = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+def names_read(sources: list[str], function: str) -> set[str]:
+    """Attributes of `options`, and functions, that a function and those it calls in these files name."""
+    trees = [ast.parse(source) for source in reversed(sources)]  # the command's own file has the last word
+    bodies = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
     waiting, seen, found = [function], set[str](), set[str]()
     while waiting:
         name = waiting.pop()
