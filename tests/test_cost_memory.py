@@ -29,6 +29,8 @@ from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import PRESETS
+from unitok_training.train import check_memory
+from unitok_training.trainer.distributed import World
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
@@ -157,6 +159,16 @@ def test_what_may_just_fit_is_tried_with_a_warning() -> None:
     assert "it may run out of memory" in check_fits(setup, replace(room, memory_bytes=round(need / 1.14)))
     with pytest.raises(InputError, match="--force"):
         check_fits(setup, replace(room, memory_bytes=round(need / 1.16)))
+
+
+def test_a_run_far_beyond_the_memory_here_is_refused_or_forced() -> None:
+    recipe = PRESETS["demo"]
+    huge = replace(recipe, decoder=replace(recipe.decoder, width=65536, layers=200, heads=64, kv_heads=8))
+    with pytest.raises(InputError, match=r"the recipe needs .* GB .*--force"):
+        check_memory(huge, 3000, World())
+    with pytest.warns(UserWarning, match="it may run out of memory"):
+        check_memory(huge, 3000, World(), force=True)
+    check_memory(recipe, 3000, World())
 
 
 def test_each_change_saves_memory() -> None:

@@ -109,7 +109,8 @@ def _slopes(
     columns = torch.split(small, [one.shape[1] for one in b], -1)
     b_moves = ctx.needs_input_grad[first + 5 :]
     b_slopes = [
-        (part.t() @ column).mul_(ctx.scale) if moving else None for part, column, moving in zip(parts, columns, b_moves)
+        (column.t() @ part).mul_(ctx.scale).t() if moving else None
+        for part, column, moving in zip(parts, columns, b_moves)
     ]
     return into, (
         (slope.t() @ entering).to(weight.dtype) if moves else None,
