@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, loss, train
+from benchmarks import checkpoint, data, decode, demo, files, lora, loss, train
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -14,6 +14,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "data": data.run,
     "checkpoint": checkpoint.run,
     "files": files.run,
+    "lora": lora.run,
     "decode": decode.run,
     "train": train.run,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
+from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, intact, read_json, write_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE
@@ -24,8 +26,9 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import best_checkpoint
 from unitok_training.checkpoint.state import load_module, open_checkpoint, read_checkpoint
-from unitok_training.cost import memory as planning
+from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
+from unitok_training.cost.step import setup_of
 from unitok_training.data.mixture import Curriculum
 from unitok_training.evaluation.text_ability import TextAbility, text_ability
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
@@ -43,8 +46,11 @@ TEXTS = 200
 """Texts by which the ability of a language model is measured, or nearly twice as many."""
 
 
-def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
-    """InputError, with the nearest that fits, where a recipe needs more memory than this process's device has."""
+def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World, *, force: bool = False) -> None:
+    """InputError, with the nearest that fits, where a recipe needs far more memory than this process's device has.
+
+    A warning where it may just fit, or where `force` says that it is to be tried.
+    """
     on_gpu = world.device.type == "cuda"
     if on_gpu:
         memory, sharers = torch.cuda.get_device_properties(world.device).total_memory, 1
@@ -54,8 +60,10 @@ def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
         name="this GPU" if on_gpu else "this machine" if sharers == 1 else f"a process of {sharers} here",
         memory_bytes=memory // sharers, flops=1e12, bandwidth=1e12, link=0.0,
     )  # fmt: skip
-    setup = planning.setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
-    planning.check_fits(setup, place)
+    setup = setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
+    said = check_fits(setup, place, force=force)
+    if said and world.is_main:
+        warnings.warn(said, stacklevel=3)
 
 
 def train_model(
@@ -67,6 +75,7 @@ def train_model(
     start: Path | str | None = None,
     streams: Mapping[str, str] | None = None,
     allow_change: Sequence[str] = (),
+    force: bool = False,
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
 
@@ -81,18 +90,20 @@ def train_model(
             and limits.
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
         allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
+        force: try also what is predicted to need far more memory than there is.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
             other shards than those that the run was trained on.
     """
+    map_large_blocks()
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
     given = materials(recipe, shards=shards, tokenizers=tokenizers, start=start, streams=streams, check=check)
     recipe, base, run = given.recipe, given.base, Path(out)
     ensure_folder(run)
     data = continued(run, given.data, may_change="shards" in allow_change)
     with world_from_environment() as world:
-        check_memory(recipe, given.vocabulary.size, world)
+        check_memory(recipe, given.vocabulary.size, world, force=force)
         decoder, initial = _first_decoder(given, start, sharded=recipe.train.shard and world.size > 1)
         before = _text_ability(given) if world.is_main else None
 

@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
         help="which of several streams are the units or codes",
     )
     add_allow_change(train, "shards (others, or with other weights), or ")
+    train.add_argument("--force", action="store_true", help="try what is predicted to need more memory than there is")
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
@@ -61,6 +62,7 @@ def run_train(options: argparse.Namespace) -> None:
         start=options.start,
         streams=named_pairs("--stream", options.stream),
         allow_change=options.allow_change,
+        force=options.force,
     )
     if path is not None:
         print(path)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder.model import Block, Decoder, DecoderConfig, rms_norm
+from unitok.decoder.model import Block, Decoder, DecoderConfig
+from unitok.decoder.products import rms_norm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Low-rank updates of weights (Hu et al. 2022): W + (α / r) · B A, with B = 0 at the start.
 
-Unusual: an update is a parametrization of the weight itself, so that the decoder's joined matrices, its compiled
-pieces, the stepper and transformers' fused attention all read the updated weight without knowing of it. Updates can be
-switched off, which gives the first weights bit for bit, and merged, which can be undone bit for bit.
+Unusual: an update is a parametrization of the weight, so that whoever reads the attribute gets W + (α / r) · B A
+without knowing of it: the stepper and its kernels, which read it once, exports, and transformers' fused attention. The
+decoder's blocks and linear layers do not read it: they take W and the factors apart (`updated`) and compute the branch
+(`unitok.decoder.products`), in training as in answering. Updates can be switched off, which gives the first weights
+bit for bit, and merged, which can be undone bit for bit.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from unitok.decoder.model import Block, FeedForward
+from unitok.decoder.products import Matrix, Updated, linear, product_type
 from unitok_tokenizers.errors import InputError
 
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
@@ -65,20 +68,50 @@ class LowRank(nn.Module):
         ]
         return weight + (deltas[0] if len(deltas) == 1 else torch.cat(deltas))
 
+    def beside(self, weight: Tensor) -> Updated:
+        """The matrix with its factors, for a product that computes the branch."""
+        ends = list(accumulate(rows for _, rows in self.bands))
+        found = [(name, end - rows) for (name, rows), end in zip(self.bands, ends) if name in self.a]
+        a, b = tuple(self.a[name] for name, _ in found), tuple(self.b[name] for name, _ in found)
+        return Updated(weight, a, b, tuple(start for _, start in found), self.scale)
+
+
+def updated(module: nn.Module, name: str) -> Matrix:
+    """A module's matrix with its updates apart where it has some that are switched on, else as it is."""
+    if not parametrize.is_parametrized(module, name):
+        weight: Tensor = getattr(module, name)
+        return weight
+    chain: Any = module.get_submodule(f"parametrizations.{name}")
+    assert len(chain) == 1 and isinstance(chain[0], LowRank), f"{name} has low-rank updates alone"
+    original: Tensor = chain.original
+    return chain[0].beside(original) if chain[0].on else original
+
+
+class UpdatedLinear(nn.Linear):
+    """A linear layer whose forward pass takes the updates of its weight apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, I) → (…, R)."""
+        rows = x.reshape(-1, self.in_features).to(product_type(x))
+        return linear(rows, updated(self, "weight"), self.bias).view(*x.shape[:-1], self.out_features)
+
+
+@runtime_checkable
+class Banded(Protocol):
+    """A module with matrices that may get updates."""
+
+    def bands(self) -> dict[str, list[tuple[str, int]]]:
+        """Matrix → names and rows of what it joins."""
+
 
 def _sites(module: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, int]]]]:
     """(module, parameter's name, bands of its rows) of every matrix that could get updates."""
     for name, part in module.named_modules():
-        if isinstance(part, Block):
-            config = part.config
-            queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-            yield part, "qkv", [("q", queries), ("k", keys), ("v", keys)]
-            yield part, "out", [("out", config.width)]
-        elif isinstance(part, FeedForward):
-            rows = part.gate_up.shape[0] // 2
-            yield part, "gate_up", [("gate", rows), ("up", rows)]
-            yield part, "down", [("down", part.down.shape[0])]
-        elif isinstance(part, nn.Linear) and (short := name.rpartition(".")[2].removesuffix("_proj")) in TARGETS:
+        short = name.rpartition(".")[2].removesuffix("_proj")
+        if isinstance(part, Banded):
+            joined, owner = part.bands(), module.get_submodule(name)
+            yield from ((owner, matrix, bands) for matrix, bands in joined.items())
+        if isinstance(part, nn.Linear) and short in TARGETS:
             yield part, "weight", [(short, part.out_features)]
 
 
@@ -94,7 +127,9 @@ def add_lora(module: nn.Module, config: LoraConfig) -> None:
         if any(name in config.targets for name, _ in bands):
             weight = getattr(part, matrix)
             update = LowRank(bands, weight.shape[1], config).to(weight.device)
-            parametrize.register_parametrization(part, matrix, update)
+            if type(part) is nn.Linear:  # what derives from it may compute something else: it reads the attribute
+                part.__class__ = UpdatedLinear
+            parametrize.register_parametrization(part, matrix, update, unsafe=True)
             found += 1
     if not found:
         raise InputError(f"lora.targets are {', '.join(config.targets)}: this part has no such matrices")
@@ -164,6 +199,8 @@ def merge_lora(module: nn.Module, config: LoraConfig) -> Merged:
         part = module.get_submodule(owner)
         merged = getattr(part, parameter).detach().clone()
         parametrize.remove_parametrizations(part, parameter, leave_parametrized=False)
+        if type(part) is UpdatedLinear:
+            part.__class__ = nn.Linear  # type: ignore[assignment]
         weight = getattr(part, parameter)
         weights[path] = weight.detach().clone()
         weight.copy_(merged)

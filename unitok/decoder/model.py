@@ -24,6 +24,8 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from unitok.decoder.activation_checkpointing import keep_products
 from unitok.decoder.attention import HostLengths, Prefix, varlen_attention
+from unitok.decoder.lora import updated
+from unitok.decoder.products import Matrix, gated_linear, linear, normed_linear, product_type, rms_norm
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 
@@ -112,12 +114,6 @@ class PackedAttend:
         )  # fmt: skip
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * weight.to(x.dtype)
-
-
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021), halves paired as in Llama: x (T, H, D), cosine and sine (T, 1, D)."""
     first, second = x.chunk(2, dim=-1)
@@ -125,13 +121,12 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def before_attention(
-    x: Tensor, norm: Tensor, qkv: Tensor, bias: Tensor | None, qk_norms: tuple[Tensor, Tensor] | None,
+    x: Tensor, norm: Tensor, qkv: Matrix, bias: Tensor | None, qk_norms: tuple[Tensor, Tensor] | None,
     cosine: Tensor, sine: Tensor, heads: int, kv_heads: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """x (T, C) → q (T, H, D), k and v (T, G, D), positions applied."""
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    joint = functional.linear(rms_norm(x, norm, eps).to(dtype), qkv.to(dtype), None if bias is None else bias.to(dtype))
-    joint = joint.unflatten(-1, (heads + 2 * kv_heads, -1))  # (T, H + 2G, D)
+    dtype = product_type(x)
+    joint = normed_linear(x, norm, eps, qkv, bias).unflatten(-1, (heads + 2 * kv_heads, -1))  # (T, H + 2G, D)
     q, k, v = joint.split([heads, kv_heads, kv_heads], dim=1)
     if qk_norms is not None:
         q, k = rms_norm(q, qk_norms[0], eps), rms_norm(k, qk_norms[1], eps)
@@ -139,22 +134,18 @@ def before_attention(
     return rotate(q, cosine, sine), rotate(k, cosine, sine), v.contiguous()
 
 
-def after_attention(x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None) -> Tensor:
+def after_attention(x: Tensor, mixed: Tensor, out: Matrix, bias: Tensor | None) -> Tensor:
     """Residual of the attention output: mixed (T, H, D) → (T, C)."""
-    flat = mixed.flatten(1)
-    projected = functional.linear(flat, out.to(flat.dtype), None if bias is None else bias.to(flat.dtype))
-    return x + projected
+    return x + linear(mixed.flatten(1), out, bias)
 
 
-def swiglu(x: Tensor, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
+def swiglu(x: Tensor, norm: Tensor, gate_up: Matrix, down: Matrix, eps: float) -> Tensor:
     """The feed-forward (Shazeer 2020) behind its norm, without the residual: (T, C) → (T, C)."""
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    gate, up = functional.linear(rms_norm(x, norm, eps).to(dtype), gate_up.to(dtype)).chunk(2, dim=-1)  # (T, I)
-    return functional.linear(functional.silu(gate) * up, down.to(dtype))
+    return gated_linear(normed_linear(x, norm, eps, gate_up), down)
 
 
 def finish_block(
-    x: Tensor, mixed: Tensor, out: Tensor, bias: Tensor | None, norm: Tensor, gate_up: Tensor, down: Tensor, eps: float
+    x: Tensor, mixed: Tensor, out: Matrix, bias: Tensor | None, norm: Tensor, gate_up: Matrix, down: Matrix, eps: float
 ) -> Tensor:
     """`after_attention` and `swiglu` as one function: one compiled kernel sequence per block."""
     x = after_attention(x, mixed, out, bias)
@@ -166,7 +157,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.eps = config.norm_eps
+        self.eps, self.inner = config.norm_eps, config.ffn_dim
         self.norm = nn.Parameter(torch.ones(config.width))
         self.gate_up = nn.Parameter(torch.empty(2 * config.ffn_dim, config.width))
         self.down = nn.Parameter(torch.empty(config.width, config.ffn_dim))
@@ -177,7 +168,12 @@ class FeedForward(nn.Module):
 
     def update(self, x: Tensor) -> Tensor:
         """(T, C) → (T, C), what is added to x: in half precision the difference of `forward` and x has lost its end."""
-        return swiglu(x, self.norm, self.gate_up, self.down, self.eps)
+        return swiglu(x, self.norm, updated(self, "gate_up"), updated(self, "down"), self.eps)
+
+    def bands(self) -> dict[str, list[tuple[str, int]]]:
+        """Names and rows of what each matrix joins, as `LoraConfig.targets` calls them."""
+        width, inner = self.norm.shape[0], self.inner
+        return {"gate_up": [("gate", inner), ("up", inner)], "down": [("down", width)]}
 
 
 class Block(nn.Module):
@@ -205,6 +201,12 @@ class Block(nn.Module):
         self.keep_products = False
         """Keep what matrix products and attention kernels yield as well: the backward pass repeats only the rest."""
 
+    def bands(self) -> dict[str, list[tuple[str, int]]]:
+        """Names and rows of what each matrix joins, as `LoraConfig.targets` calls them."""
+        config = self.config
+        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        return {"qkv": [("q", queries), ("k", keys), ("v", keys)], "out": [("out", config.width)]}
+
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, attend: Attend, pieces: CompiledBlocks) -> Tensor:
         """(T, C) → (T, C); `attend` mixes positions, by packed documents or against the cache."""
         if self.recompute and torch.is_grad_enabled():
@@ -221,13 +223,15 @@ class Block(nn.Module):
         config = self.config
         norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
         q, k, v = pieces.before(
-            x, self.norm, self.qkv, self.qkv_bias, norms, cosine, sine, config.heads, config.kv_heads, config.norm_eps
-        )
-        mixed = attend(self.index, q, k, v)
+            x, self.norm, updated(self, "qkv"), self.qkv_bias, norms, cosine, sine,
+            config.heads, config.kv_heads, config.norm_eps,
+        )  # fmt: skip
+        mixed, out = attend(self.index, q, k, v), updated(self, "out")
         feed = self.feed_forward
         if self.after_hook is None and isinstance(feed, FeedForward):
-            return pieces.finish(x, mixed, self.out, self.out_bias, feed.norm, feed.gate_up, feed.down, feed.eps)
-        x = after_attention(x, mixed, self.out, self.out_bias)
+            gate_up, down = updated(feed, "gate_up"), updated(feed, "down")
+            return pieces.finish(x, mixed, out, self.out_bias, feed.norm, gate_up, down, feed.eps)
+        x = after_attention(x, mixed, out, self.out_bias)
         if self.after_hook is not None:
             x = self.after_hook(self.index, x)
         return feed(x)

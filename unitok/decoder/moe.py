@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder.model import Block, Decoder, DecoderConfig, FeedForward, rms_norm
+from unitok.decoder.model import Block, Decoder, DecoderConfig, FeedForward
+from unitok.decoder.products import rms_norm
 from unitok_tokenizers.errors import InputError
 
 EXPERT_WEIGHTS = ("norm", "gate_up", "down")

@@ -52,7 +52,8 @@ class CudaGraphs:
     A batch takes the smallest size that holds it. One generation at a time: the cache is theirs in turn.
 
     Args:
-        decoder: what is to be computed; its weights may change in place afterwards.
+        decoder: what is to be computed; its weights may change in place afterwards, unless it has low-rank updates,
+            which were added to copies of them.
         capacity: positions of a prompt with its answer; every step reads that many.
         sizes: batch sizes.
         sampling: how ids are chosen; without a repetition window, which looks back at ids outside.
@@ -80,7 +81,8 @@ class CudaGraphs:
     def fit(self, decoder: Decoder, count: int, capacity: int, sampling: Sampling) -> bool:
         """Whether these are steps of this decoder, for this many sequences and positions, choosing like that."""
         holds = count <= max(self.steps) and capacity <= self.cache.capacity
-        return holds and sampling == self.sampling and self.addresses == _addresses(decoder)
+        same = self.addresses == _addresses(decoder) and self.stepper.fits(decoder)
+        return holds and sampling == self.sampling and same
 
     def fresh_cache(self, count: int) -> KVCache:
         """The cache, empty, as one of `count` rows."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unitok.decoder.kv_cache import KVCache
+from unitok.decoder.lora import updates
 from unitok.decoder.model import Block, Decoder, FeedForward
 from unitok.generation import cpu_kernel as native
 from unitok_tokenizers.errors import InputError
@@ -78,8 +79,9 @@ class _Layer:
 class Stepper:
     """The decoder's step, ready to be called many times.
 
-    Plain weights are the decoder's own, so that a step always follows them; packed and int8 ones are copies. What a
-    single compiled sequence does not need is made when the first batch does.
+    Plain weights are the decoder's own, so that a step always follows them; packed and int8 ones are copies, as are
+    those with low-rank updates, which are added here. What a single compiled sequence does not need is made when the
+    first batch does.
 
     Args:
         decoder: what is to be computed.
@@ -93,7 +95,7 @@ class Stepper:
     def __init__(self, decoder: Decoder, *, packed: bool = False, int8: bool = False, compiled: bool = False) -> None:
         assert steppable(decoder)
         self.packed, self.int8, self.compiled = packed, int8, compiled
-        self.made_from = fingerprint(decoder) if packed or int8 or compiled else None
+        self.made_from = fingerprint(decoder) if packed or int8 or compiled or updates(decoder) else None
         if int8 and decoder.embedding.device.type != "cpu":
             raise InputError("int8 weights speed up decoding on processors only; leave them out on this device")
         self.decoder, self.config = decoder, decoder.config
