@@ -108,8 +108,7 @@ def train_model(
         before = _text_ability(given) if world.is_main else None
 
         def begin() -> None:
-            """Write down what the run is, once it is known that it can be continued so."""
-            if world.is_main:
+            if world.is_main:  # once it is known that it can be continued so
                 recipe.save(run / "recipe.json")
                 record(run, data)
                 write_json(run / ORIGIN, _origin(tokenizers, start, streams))
