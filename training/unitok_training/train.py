@@ -201,13 +201,15 @@ def model_at(path: Path | str) -> Model:
     """The model that a run would have written at one of its checkpoints.
 
     Args:
-        path: a checkpoint of `RUN/checkpoints`; its run's shards, tokenizers and start must be where they were.
+        path: a checkpoint of `RUN/checkpoints`, or that folder for the newest; the run's shards, tokenizers and start
+            must be where they were.
 
     Raises:
         InputError: no checkpoint of a run of `train_model`, or what it was made of is no longer there.
     """
-    checkpoint = Path(path).absolute()
-    run = checkpoint.parent.parent
+    found = open_checkpoint(Path(path).absolute())
+    assert found.path is not None
+    run = found.path.parent.parent
     if not (run / ORIGIN).is_file() or not (run / "recipe.json").is_file():
         raise InputError(
             f"{path}: beside its checkpoints a run of `unitok train` has recipe.json and {ORIGIN}, and {run} has not; "
@@ -222,7 +224,7 @@ def model_at(path: Path | str) -> Model:
     )  # fmt: skip
     decoder, _ = _first_decoder(given, origin["start"], sharded=False)
     tune(decoder, given.recipe.tuning.decoder)
-    load_module(decoder, read_checkpoint(checkpoint).model)
+    load_module(decoder, found.model)
     return finished(decoder.float().eval(), given)
 
 

@@ -24,6 +24,11 @@ def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> No
     )
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint of a run, or the folder of all of them, of which the newest counts."""
+    return (path / "state.json").is_file() or any(path.glob("step_*/state.json"))
+
+
 def load_model(
     options: argparse.Namespace, folder: Path | str | None = None, *, compiled: bool = False, trains: bool = False
 ) -> Model:
@@ -34,7 +39,7 @@ def load_model(
     import unitok
 
     name = options.model if folder is None else folder
-    if (Path(name) / "state.json").is_file():  # a checkpoint of a run: the model that it would have become
+    if is_checkpoint(Path(name)):  # the model that the run would have become there
         from unitok_training.train import model_at
 
         model = model_at(name).to(options.device, None if trains else getattr(options, "precision", None))
