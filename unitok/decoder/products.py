@@ -11,14 +11,16 @@ product, so that B = 0 changes no bit.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-class Updated(NamedTuple):
+@dataclass(frozen=True)
+class Updated:
     """A matrix with low-rank updates, as products take it."""
 
     weight: Tensor
