@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def train_model(
     streams: Mapping[str, str] | None = None,
     allow_change: Sequence[str] = (),
     force: bool = False,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
 
@@ -91,6 +92,7 @@ def train_model(
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
         allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
         force: try also what is predicted to need far more memory than there is.
+        on_row: called with each row of metrics, in every process.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
@@ -129,17 +131,23 @@ def train_model(
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
             on_begin=begin,
+            on_row=on_row,
         )
     if not world.is_main:
         return None
-    # The other processes have left: none of them waits while the shards are looked through.
     if initial is not None:
         decoder = Decoder(given.decoder_config())
         load_module(decoder, read_checkpoint(_taken(recipe, last)).model)
+    # The other processes have left: none of them waits while the shards are looked through.
+    return _written(decoder, replace(given, data=data), run, before)
+
+
+def _written(decoder: Decoder, given: Materials, run: Path, before: TextAbility | None) -> Path:
+    """Write the model of a run that has ended, and what it still knows of text where that was measured before."""
     trained = finished(decoder.cpu().float().eval(), given)
     trained.save(run / "model")
     if before is not None:
-        _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(data), trained.vocabulary))
+        _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(given.data), trained.vocabulary))
     return run / "model"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ def train_latent(
     split: str = "test",
     limit: int = 200,
     allow_change: Sequence[str] = (),
+    on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> LatentRun:
     """Train a recipe on a manifest and write `out`/model and `out`/scores.json; the first process does, of several.
 
@@ -124,6 +125,7 @@ def train_latent(
         split: rows that are scored at the end; none where the manifest has none of it.
         limit: most rows of a task that are scored.
         allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
+        on_row: called with each row of metrics, in every process.
 
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
@@ -148,7 +150,7 @@ def train_latent(
         )
         trainer = Trainer(config, setup, run, world=world)
         trainer.resume(allow_change=allow_change)
-        trainer.run()
+        trainer.run(on_row=on_row)
     if not world.is_main:
         return LatentRun(model, run / "model", {})
     model.decoder.cpu().eval()
