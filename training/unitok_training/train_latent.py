@@ -15,6 +15,7 @@ from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.audio_context import encoder_of
+from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -130,6 +131,7 @@ def train_latent(
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
     """
+    map_large_blocks()
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
     run = Path(out)
     ensure_folder(run)

@@ -76,8 +76,12 @@ def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, pro
     train = recipe.train
     # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.
     precision = "bf16" if flash and train.precision == AUTO else resolve_precision(train.precision)
+    blocks, rows = recipe.tuning.decoder, (recipe.tuning.embeddings, recipe.tuning.new_embeddings)
     return Setup(
         config=recipe.decoder.config(vocab_size),
+        lora_rank=blocks.lora_rank,
+        frozen_blocks=blocks.frozen,
+        frozen_embeddings=not (blocks.full if rows == (None, None) else any(one and one.full for one in rows)),
         pack_size=train.pack_size,
         packs=max(train.packs_per_step // processes, 1),
         precision=precision,
