@@ -21,7 +21,7 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok_tokenizers.compute import resolve
-from unitok_training.cost.memory import training_flops
+from unitok_training.cost.step import training_flops
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions

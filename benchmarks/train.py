@@ -25,7 +25,7 @@ from benchmarks.results import Outcome
 from unitok.decoder.model import Decoder
 from unitok.huggingface.weights import save_core
 from unitok_tokenizers.compute import resolve_device
-from unitok_training.cost.memory import training_flops
+from unitok_training.cost.step import training_flops
 from unitok_training.data.documents import Document
 from unitok_training.data.examples import ExampleSource
 from unitok_training.trainer.config import TrainConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +9,28 @@ import pytest
 import torch
 
 from unitok.cli.main import main
+from unitok.decoder.lora import TARGETS, LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training.cost import memory as planning
+from unitok_training.cost.advice import check_fits, options
 from unitok_training.cost.devices import GPUS, Device, named_device
-from unitok_training.cost.memory import Setup, block_parameters, memory, options, parameters, peak_bytes
+from unitok_training.cost.measure import prepared
+from unitok_training.cost.memory import memory, peak_bytes
+from unitok_training.cost.step import (
+    Setup,
+    block_parameters,
+    lora_parameters,
+    parameters,
+    setup_of,
+    step_flops,
+    trained_parameters,
+)
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import PRESETS
-from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, Optimizer, clip_gradients
+from unitok_training.train import check_memory
+from unitok_training.trainer.distributed import World
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
@@ -27,38 +38,10 @@ SETUP = Setup(config=NARROW, pack_size=1024, document=128)
 
 
 def measured_peak(setup: Setup) -> int:
-    """Bytes at the peak of a real update, the second one: weights, optimizer state and everything in between."""
-    model = Decoder(setup.config, generator=torch.Generator().manual_seed(0))
-    random = np.random.default_rng(0)
-    weight = np.zeros(setup.document, np.float32)
-    weight[-round(setup.supervised_share * setup.document) :] = 1.0
-    documents = [
-        Document(ids=random.integers(0, setup.config.vocab_size, setup.document), loss_weight=weight, task=0)
-        for _ in range(setup.pack_size // setup.document)
-    ]
-    pack = collate(documents, capacity=setup.pack_size, pad=0)
-    index = supervised_positions(pack)
-    masters = MasterWeights(model, torch.bfloat16 if setup.precision == "bf16-pure" else torch.float32)
-    optimizer = Optimizer(masters.named, OptimConfig())
-    model.recompute_blocks(setup.recompute_blocks, keep_products=setup.keep_products)
-    if setup.compiled:
-        model.compile_blocks()
-
-    def update() -> None:
-        for _ in range(setup.packs):
-            automatic = torch.autocast("cpu", dtype=torch.bfloat16)
-            with automatic if setup.precision == "bf16" else nullcontext():
-                losses = pack_losses(model, pack, index, chunk=setup.loss_chunk)
-            (losses.total / len(index)).backward()
-            masters.collect()
-        clip_gradients(masters.gradients(), 1.0)
-        optimizer.step(1.0)
-        masters.publish()
-        masters.zero_grad()
-
-    update()
-    held = [*model.parameters(), *optimizer.tensors().values(), *(masters.named.values() if masters.separate else ())]
-    return sum(value.numel() * value.element_size() for value in held) + peak_bytes(update)
+    """Bytes of tensors at the peak of a real update, the second one: weights, optimizer state and all in between."""
+    step = prepared(setup)
+    step.update()
+    return step.held_bytes() + peak_bytes(step.update)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +59,13 @@ def measured_peak(setup: Setup) -> int:
         replace(SETUP, config=replace(WIDE, layers=4), recompute_blocks=4, keep_products=True, document=512),
         replace(SETUP, config=WIDE, pack_size=512),
         replace(SETUP, config=replace(NARROW, qk_norm=True), precision="fp32"),
+        replace(SETUP, lora_rank=8, precision="fp32"),
+        replace(SETUP, lora_rank=4, config=replace(WIDE, layers=4)),
+        replace(SETUP, lora_rank=8, config=replace(NARROW, layers=6), recompute_blocks=6, precision="fp32"),
+        replace(SETUP, frozen_blocks=True, precision="fp32"),
+        replace(SETUP, frozen_blocks=True, config=replace(WIDE, layers=4)),
+        replace(SETUP, frozen_embeddings=True, precision="fp32"),
+        replace(SETUP, frozen_embeddings=True, config=WIDE, packs=2),
     ],
     ids=[
         "bf16",
@@ -90,6 +80,13 @@ def measured_peak(setup: Setup) -> int:
         "products kept, wide, long documents",
         "wide, many ids",
         "qk_norm, fp32",
+        "low-rank updates, fp32",
+        "low-rank updates, wide",
+        "low-rank updates, recomputed",
+        "frozen blocks, fp32",
+        "frozen blocks, wide",
+        "frozen embeddings, fp32",
+        "frozen embeddings, two packs",
     ],
 )
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(setup: Setup) -> None:
@@ -115,6 +112,13 @@ def test_parameters_are_those_of_the_decoder(config: DecoderConfig) -> None:
     model = Decoder(config)
     assert parameters(config) == sum(value.numel() for value in model.parameters())
     assert block_parameters(config) == sum(value.numel() for value in model.blocks[0].parameters())
+    setup = Setup(config=config, precision="fp32")
+    tables = model.embedding.numel() + (0 if model.head is None else model.head.numel())
+    assert trained_parameters(replace(setup, frozen_blocks=True)) == tables
+    assert trained_parameters(replace(setup, frozen_embeddings=True)) == parameters(config) - tables
+    add_lora(model, LoraConfig(rank=3, targets=TARGETS))
+    moving = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    assert moving == lora_parameters(config, 3) == trained_parameters(replace(setup, lora_rank=3))
 
 
 def test_flops_are_those_that_torch_counts_for_the_products() -> None:
@@ -127,22 +131,44 @@ def test_flops_are_those_that_torch_counts_for_the_products() -> None:
     pack = collate(documents, capacity=64, pad=0)
     with FlopCounterMode(display=False) as counter:
         pack_losses(model, pack, supervised_positions(pack)).total.backward()
-    assert planning.step_flops(setup) == pytest.approx(counter.get_total_flops(), rel=0.12)
+    assert step_flops(setup) == pytest.approx(counter.get_total_flops(), rel=0.12)
 
 
 def test_what_does_not_fit_is_refused_with_the_nearest_that_does() -> None:
     setup = replace(SETUP, pack_size=8192, precision="bf16-pure")
     need = memory(setup).peak
     room = Device(name="small", memory_bytes=round(0.6 * need), flops=1e12, bandwidth=1e10, link=1e9)
-    with pytest.raises(InputError, match=r"needs .* GB at its peak and small has .* it fits with "):
-        planning.check_fits(setup, room)
+    with pytest.raises(InputError, match=r"needs .* GB at its peak and small has .* it fits with .*--force"):
+        check_fits(setup, room)
+    assert "it may run out of memory; it fits with" in check_fits(setup, room, force=True)
     first, *rest = options(setup, room)
     assert not first.fits and rest and all(option.fits for option in rest)
     assert all(option.memory.peak <= 0.92 * room.memory_bytes for option in rest)
     assert any("train.recompute_blocks=3" in option.change for option in rest), "a key that a recipe takes"
     with pytest.raises(InputError, match="nothing tried fits"):
-        planning.check_fits(setup, replace(room, memory_bytes=1000))
-    assert planning.check_fits(setup, replace(room, memory_bytes=2 * need)).change == ""
+        check_fits(setup, replace(room, memory_bytes=1000))
+    assert check_fits(setup, replace(room, memory_bytes=2 * need)) == ""
+
+
+def test_what_may_just_fit_is_tried_with_a_warning() -> None:
+    setup = replace(SETUP, pack_size=8192, precision="bf16-pure")
+    need = memory(setup).peak
+    room = Device(name="small", memory_bytes=need, flops=1e12, bandwidth=1e10, link=1e9)
+    assert not options(setup, room)[0].fits
+    assert "it may run out of memory" in check_fits(setup, room)
+    assert "it may run out of memory" in check_fits(setup, replace(room, memory_bytes=round(need / 1.14)))
+    with pytest.raises(InputError, match="--force"):
+        check_fits(setup, replace(room, memory_bytes=round(need / 1.16)))
+
+
+def test_a_run_far_beyond_the_memory_here_is_refused_or_forced() -> None:
+    recipe = PRESETS["demo"]
+    huge = replace(recipe, decoder=replace(recipe.decoder, width=65536, layers=200, heads=64, kv_heads=8))
+    with pytest.raises(InputError, match=r"the recipe needs .* GB .*--force"):
+        check_memory(huge, 3000, World())
+    with pytest.warns(UserWarning, match="it may run out of memory"):
+        check_memory(huge, 3000, World(), force=True)
+    check_memory(recipe, 3000, World())
 
 
 def test_each_change_saves_memory() -> None:
@@ -150,13 +176,13 @@ def test_each_change_saves_memory() -> None:
     whole = memory(setup).peak
     for change in ({"recompute_blocks": 12}, {"loss_chunk": 256}, {"shards": 8}, {"lora_rank": 8}, {"pack_size": 2048}):
         assert memory(replace(setup, **change)).peak < whole, change
-    assert planning.step_flops(replace(setup, recompute_blocks=12)) > planning.step_flops(setup)
+    assert step_flops(replace(setup, recompute_blocks=12)) > step_flops(setup)
 
 
 def test_recipes_become_setups() -> None:
-    setup = planning.setup_of(PRESETS["demo"], 3000)
+    setup = setup_of(PRESETS["demo"], 3000)
     assert setup.pack_size == 4096 and setup.packs == 1 and setup.precision == "bf16" and setup.compiled
-    assert planning.check_fits(setup, GPUS["h200"]).memory.peak < 10e9
+    assert check_fits(setup, GPUS["h200"]) == "" and memory(setup).peak < 10e9
 
 
 def test_devices_by_name() -> None:
@@ -174,4 +200,10 @@ def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.Ca
     captured = capsys.readouterr()
     assert "does not fit" in captured.out and captured.err.count("\n") == 1 and "rtx4090 has" in captured.err
     assert main(["cost", "demo", "--device", "h1000"]) == 2
+    peaks = []
+    for more in ([], ["--freeze", "embeddings"], ["--freeze", "decoder"], ["--lora", "8"]):
+        assert main(["cost", "demo", "--device", "h200", *more]) == 0
+        peaks.append(float(capsys.readouterr().out.partition("peak ")[2].split()[0]))
+    assert peaks == sorted(peaks, reverse=True) and peaks[0] > peaks[-1]
+    assert main(["cost", "demo", "--device", "h200", "--lora", "-1"]) == 2
     assert main(["cost", "demo", "--document", "0"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
+from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import load_module, open_checkpoint
-from unitok_training.cost import memory as planning
+from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
+from unitok_training.cost.step import setup_of
 from unitok_training.data.mixture import Curriculum
 from unitok_training.model_defaults import learned_limits, learned_texts, voice_prompts, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
@@ -29,8 +32,11 @@ from unitok_training.trainer.loop import train
 from unitok_vocoder.vocoder import Vocoder
 
 
-def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
-    """InputError, with the nearest that fits, where a recipe needs more memory than this process's device has."""
+def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World, *, force: bool = False) -> None:
+    """InputError, with the nearest that fits, where a recipe needs far more memory than this process's device has.
+
+    A warning where it may just fit, or where `force` says that it is to be tried.
+    """
     on_gpu = world.device.type == "cuda"
     if on_gpu:
         memory, sharers = torch.cuda.get_device_properties(world.device).total_memory, 1
@@ -40,8 +46,10 @@ def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World) -> None:
         name="this GPU" if on_gpu else "this machine" if sharers == 1 else f"a process of {sharers} here",
         memory_bytes=memory // sharers, flops=1e12, bandwidth=1e12, link=0.0,
     )  # fmt: skip
-    setup = planning.setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
-    planning.check_fits(setup, place)
+    setup = setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
+    said = check_fits(setup, place, force=force)
+    if said and world.is_main:
+        warnings.warn(said, stacklevel=3)
 
 
 def train_model(
@@ -51,6 +59,7 @@ def train_model(
     tokenizers: Path | str | None = None,
     out: Path | str,
     start: Path | str | None = None,
+    force: bool = False,
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
 
@@ -63,10 +72,12 @@ def train_model(
         start: a model directory or a run's checkpoints to take the weights from. A model also gives its shape (the
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
+        force: try also what is predicted to need far more memory than there is.
 
     Raises:
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint.
     """
+    map_large_blocks()
     data = Shards.open(shards, check=True)
     base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
     bundle = _tokenizers(tokenizers, base)
@@ -78,7 +89,7 @@ def train_model(
     run = Path(out)
     ensure_folder(run)
     with world_from_environment() as world:
-        check_memory(recipe, vocabulary.size, world)
+        check_memory(recipe, vocabulary.size, world, force=force)
         if base is not None:
             decoder = _grown(base, vocabulary, recipe.train.seed)
         else:

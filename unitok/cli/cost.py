@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 
@@ -15,6 +16,8 @@ def add_commands(commands: Any) -> None:
     cost.add_argument("--vocabulary", type=int, default=8192, help="ids of the vocabulary (default: 8192)")
     cost.add_argument("--document", type=int, default=256, help="mean length of a document in tokens (default: 256)")
     cost.add_argument("--processes", type=int, default=1, help="processes that share the packs of a step")
+    cost.add_argument("--lora", type=int, default=0, metavar="RANK", help="low-rank updates alone (default: 0, all)")
+    cost.add_argument("--freeze", nargs="+", default=[], choices=("decoder", "embeddings"), help="what does not move")
     cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     cost.set_defaults(run=run_cost)
 
@@ -23,26 +26,33 @@ def run_cost(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from unitok_tokenizers.errors import InputError
-    from unitok_training.cost import memory
+    from unitok_training.cost.advice import check_fits
+    from unitok_training.cost.advice import options as options_for
     from unitok_training.cost.devices import named_device
+    from unitok_training.cost.step import parameters, setup_of
     from unitok_training.recipes.decoder import load_recipe
 
     for name in ("vocabulary", "document", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}: give 1 or more")
+    if options.lora < 0:
+        raise InputError(f"--lora is {options.lora}: give a rank, or 0 for none")
     recipe = load_recipe(options.recipe, options.set)
     device = named_device(options.device)
     on_gpu = options.device.lower() != "here" or _has_gpu()
-    setup = memory.setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
-    setup = replace(setup, document=min(options.document, setup.pack_size))
-    first, *others = memory.options(setup, device)
-    print(f"decoder: {memory.parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
+    setup = setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
+    setup = replace(
+        setup, document=min(options.document, setup.pack_size), lora_rank=options.lora,
+        frozen_blocks="decoder" in options.freeze, frozen_embeddings="embeddings" in options.freeze,
+    )  # fmt: skip
+    first, *others = options_for(setup, device)
+    print(f"decoder: {parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
     print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {device.flops / 1e12:.2f} bf16 TFLOP/s")
     print(_line(recipe.name, first, recipe.train.steps))
     if not first.fits:
         for option in others:
             print(_line(option.change, option, recipe.train.steps))
-        memory.check_fits(setup, device)
+        print(f"warning: {check_fits(setup, device)}", file=sys.stderr)
 
 
 def _line(name: str, option: Any, steps: int) -> str:

@@ -20,6 +20,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_precision(train, "what the recipe says")
     train.add_argument("--start", metavar="MODEL", help="model directory or checkpoint to take the weights from")
+    train.add_argument("--force", action="store_true", help="try what is predicted to need more memory than there is")
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
@@ -42,8 +43,9 @@ def run_train(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe, [*options.set, *precision_override(options.precision)])
     path = train_model(
-        recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start
-    )
+        recipe, shards=options.shards, tokenizers=options.tokenizers, out=options.out, start=options.start,
+        force=options.force,
+    )  # fmt: skip
     if path is not None:
         print(path)
 

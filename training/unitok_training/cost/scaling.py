@@ -11,9 +11,11 @@ from fractions import Fraction
 
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training.cost import memory as planning
+from unitok_training.cost.advice import check_fits, communication_bytes, evaluate
+from unitok_training.cost.advice import step_seconds as seconds_of
 from unitok_training.cost.devices import GPUS, Device
-from unitok_training.cost.memory import Setup
+from unitok_training.cost.memory import memory
+from unitok_training.cost.step import Setup, parameters, step_flops
 
 SEVEN_B = DecoderConfig(
     vocab_size=160_000, width=3584, layers=28, heads=28, kv_heads=4, ffn=18944, attention_bias=True, tied=False
@@ -82,17 +84,17 @@ def steps(run: Run) -> float:
 
 def step_seconds(run: Run) -> float:
     """Seconds of an update: the longer of computing and sending, which run side by side."""
-    return planning.step_seconds(run.setup, run.device)
+    return seconds_of(run.setup, run.device)
 
 
 def computing_seconds(run: Run) -> float:
     """Seconds of an update's products at the share of the stated rate that training is taken to reach."""
-    return planning.step_flops(run.setup) / (run.device.flops * run.device.share)
+    return step_flops(run.setup) / (run.device.flops * run.device.share)
 
 
 def sent_bytes(run: Run) -> float:
     """Bytes that a GPU sends in an update: weights gathered twice a pack, gradients scattered once a pack."""
-    return planning.communication_bytes(run.setup)
+    return communication_bytes(run.setup)
 
 
 def sending_seconds(run: Run) -> float:
@@ -102,24 +104,24 @@ def sending_seconds(run: Run) -> float:
 
 def peak_bytes(run: Run) -> float:
     """Most bytes that a GPU holds."""
-    return float(planning.memory(run.setup).peak)
+    return float(memory(run.setup).peak)
 
 
 def state_bytes(run: Run) -> float:
     """Bytes of weights, gradients and moments that a GPU holds between updates."""
-    need = planning.memory(run.setup)
+    need = memory(run.setup)
     return float(need.weights + need.gradients + need.optimizer)
 
 
 def activation_bytes(run: Run) -> float:
     """Bytes that one pack's forward pass leaves on a GPU, with the loss."""
-    need = planning.memory(run.setup)
+    need = memory(run.setup)
     return float(need.activations + need.loss)
 
 
 def checkpoint_bytes(run: Run) -> float:
     """Bytes of a checkpoint: float32 weights and AdamW's two moments."""
-    return 12.0 * planning.parameters(run.setup.config)
+    return 12.0 * parameters(run.setup.config)
 
 
 def stall_seconds(run: Run) -> float:
@@ -202,10 +204,9 @@ def large_run(gpus: int, *, device: Device = GPUS["h200"], config: DecoderConfig
         document=round(10 * (50 * 0.6 + 3.5) + 6), shards=gpus,
     )  # fmt: skip
     for option in (setup, replace(setup, recompute_blocks=config.layers)):
-        if planning.evaluate(option, device).fits:
+        if evaluate(option, device).fits:
             return Run(corpus=Corpus(), setup=option, device=device)
-    planning.check_fits(setup, device)
-    raise AssertionError("check_fits refuses what does not fit")
+    raise InputError(check_fits(setup, device))  # where it does not refuse by itself, it may not fit
 
 
 def number(value: float) -> str:
@@ -237,8 +238,7 @@ def page() -> str:
         "",
         f"- Corpus: {corpus.hours:,.0f} hours, {float(corpus.unit_rate):g} units a second of which deduplication keeps "
         f"{corpus.kept:.0%}, {corpus.pieces_a_second:g} text ids a second, {corpus.passes:g} passes as other tasks.",
-        f"- Decoder: {planning.parameters(first.setup.config) / 1e9:.2f}G weights, "
-        f"{first.setup.config.vocab_size:,} ids.",
+        f"- Decoder: {parameters(first.setup.config) / 1e9:.2f}G weights, {first.setup.config.vocab_size:,} ids.",
         f"- Devices: {device.name.upper()}, {device.memory_bytes / 1e9:.0f} GB, {device.flops / 1e12:.0f} TFLOP/s "
         f"stated, of which training is taken to reach {device.share:.0%}; {device.price:g} dollars an hour assumed.",
         f"- Weights, gradients and moments are split over all GPUs; packs of {first.setup.pack_size:,} positions.",
