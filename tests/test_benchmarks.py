@@ -168,7 +168,8 @@ def quick(folder: Path, *subjects: str) -> dict[str, Any]:
 
 
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
-    found = quick(tmp_path, "loss", "data", "checkpoint")
+    found = quick(tmp_path, "loss", "data", "checkpoint", "lora")
+    assert found["ratios"]["lora.steps_vs_full"] > 0 and found["arms"]["full.memory"]["median"] > 0
     assert found["ratios"]["data.dropped_share"] == 0 and found["ratios"]["checkpoint.stall_vs_copy"] > 0
     assert found["arms"]["unitok.4k"]["median"] < found["arms"]["plain.4k"]["median"]
     assert main(["nothing", "-o", str(tmp_path)]) == 2

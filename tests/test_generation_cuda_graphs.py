@@ -11,6 +11,7 @@ import torch
 from tests.support.tiny_model import tiny_model
 from tests.test_generation import LIMIT, VOCABULARY, automata, prompts
 from tests.test_generation_fast_step import PLAIN, made, ragged
+from unitok.decoder.lora import LoraConfig, add_lora, lora_tensors
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.generate import generate
 from unitok.generation.sampling import GREEDY, Sampling
@@ -57,6 +58,17 @@ def test_what_the_steps_were_not_made_for_goes_the_eager_way() -> None:
     assert graphs.fit(decoder, 1, 12, GREEDY), "weights that change in place are read by the next step"
     changed = generate(decoder, ragged(4), max_new_tokens=8)[0]
     assert np.array_equal(generate(decoder, ragged(4), max_new_tokens=8, graphs=graphs)[0].ids, changed.ids)
+
+
+def test_steps_with_low_rank_updates_end_when_these_move() -> None:
+    decoder = made()
+    add_lora(decoder, LoraConfig(rank=2))
+    graphs = CudaGraphs(decoder, capacity=12, sizes=(1,))
+    assert graphs.fit(decoder, 1, 12, GREEDY)
+    with torch.no_grad():
+        for value in lora_tensors(decoder).values():
+            value.normal_(generator=torch.Generator().manual_seed(0))
+    assert not graphs.fit(decoder, 1, 12, GREEDY), "the updates were added into copies of the weights"
 
 
 def test_a_model_that_captured_its_steps_answers_and_streams_the_same() -> None:

@@ -68,7 +68,6 @@ class LowRank(nn.Module):
         ]
         return weight + (deltas[0] if len(deltas) == 1 else torch.cat(deltas))
 
-
     def beside(self, weight: Tensor) -> Updated:
         """The matrix with its factors, for a product that computes the branch."""
         ends = list(accumulate(rows for _, rows in self.bands))
@@ -93,8 +92,8 @@ class UpdatedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) → (…, R)."""
-        rows = linear(x.flatten(0, -2).to(product_type(x)), updated(self, "weight"), self.bias)
-        return rows.unflatten(0, x.shape[:-1]) if x.ndim != 2 else rows
+        rows = x.reshape(-1, self.in_features).to(product_type(x))
+        return linear(rows, updated(self, "weight"), self.bias).view(*x.shape[:-1], self.out_features)
 
 
 @runtime_checkable
@@ -108,9 +107,11 @@ class Banded(Protocol):
 def _sites(module: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, int]]]]:
     """(module, parameter's name, bands of its rows) of every matrix that could get updates."""
     for name, part in module.named_modules():
+        short = name.rpartition(".")[2].removesuffix("_proj")
         if isinstance(part, Banded):
-            yield from ((part, matrix, bands) for matrix, bands in part.bands().items())
-        elif isinstance(part, nn.Linear) and (short := name.rpartition(".")[2].removesuffix("_proj")) in TARGETS:
+            joined, owner = part.bands(), module.get_submodule(name)
+            yield from ((owner, matrix, bands) for matrix, bands in joined.items())
+        if isinstance(part, nn.Linear) and short in TARGETS:
             yield part, "weight", [(short, part.out_features)]
 
 
@@ -199,7 +200,7 @@ def merge_lora(module: nn.Module, config: LoraConfig) -> Merged:
         merged = getattr(part, parameter).detach().clone()
         parametrize.remove_parametrizations(part, parameter, leave_parametrized=False)
         if type(part) is UpdatedLinear:
-            part.__class__ = nn.Linear
+            part.__class__ = nn.Linear  # type: ignore[assignment]
         weight = getattr(part, parameter)
         weights[path] = weight.detach().clone()
         weight.copy_(merged)

@@ -11,14 +11,16 @@ product, so that B = 0 changes no bit.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-class Updated(NamedTuple):
+@dataclass(frozen=True)
+class Updated:
     """A matrix with low-rank updates, as products take it."""
 
     weight: Tensor
@@ -86,7 +88,8 @@ def _operands(matrix: Updated, bias: Tensor | None, dtype: torch.dtype) -> tuple
 def _forward(ctx: Any, source: Tensor, entering: Tensor, operands: tuple[Any, ...], *more: Tensor) -> Tensor:
     """(T, R) of what enters, (T, I); keeps its source and what the slopes need."""
     weight, bias, a, starts, scale, *b = operands
-    out = functional.linear(entering, weight.to(entering.dtype), bias).clone()  # selective checkpointing keeps the first
+    # Selective checkpointing keeps what the product yields: what is added goes into a copy.
+    out = functional.linear(entering, weight.to(entering.dtype), bias).clone()
     small = entering @ a.t()  # (T, N)
     for start, part, factor in zip(starts, small.split([one.shape[1] for one in b], -1), b):
         out[:, start : start + factor.shape[0]].addmm_(part, factor.t(), alpha=scale)
@@ -105,10 +108,11 @@ def _slopes(
     parts = [slope[:, start : start + one.shape[0]] for start, one in zip(ctx.starts, b)]
     behind = torch.cat([part @ one for part, one in zip(parts, b)], -1).mul_(ctx.scale)  # (T, N)
     into = (slope @ weight.to(slope.dtype)).addmm_(behind, a)
-    columns = small.split([one.shape[1] for one in b], -1)
+    columns = torch.split(small, [one.shape[1] for one in b], -1)
     b_moves = ctx.needs_input_grad[first + 5 :]
     b_slopes = [
-        (part.t() @ column).mul_(ctx.scale) if moving else None for part, column, moving in zip(parts, columns, b_moves)
+        (column.t() @ part).mul_(ctx.scale).t() if moving else None
+        for part, column, moving in zip(parts, columns, b_moves)
     ]
     return into, (
         (slope.t() @ entering).to(weight.dtype) if moves else None,
@@ -126,7 +130,7 @@ class _Plain(torch.autograd.Function):
         return _forward(ctx, x, x, operands)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         kept = ctx.saved_tensors
         into, rest = _slopes(ctx, kept, slope, kept[0], 1)
         return into, *rest
@@ -139,7 +143,7 @@ class _Normed(torch.autograd.Function):
         return _forward(ctx, x, rms_norm(x, norm, eps).to(operands[2].dtype), operands, norm)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         kept = ctx.saved_tensors
         x, norm = kept[0], kept[-1]
         wide = x.float()
@@ -160,7 +164,7 @@ class _Gated(torch.autograd.Function):
         return _forward(ctx, gate_up, _gated(gate_up), operands)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         kept = ctx.saved_tensors
         gate, up = kept[0].chunk(2, dim=-1)
         opened = functional.silu(gate)
