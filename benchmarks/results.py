@@ -57,6 +57,9 @@ GOALS: Mapping[str, Goal] = {
     "data.dropped_share": Goal(text="dropped share of examples", at_most=0.0),
     "loss.memory_vs_plain": Goal(text="default loss's peak memory ÷ plain's, 150k ids, 4k tokens", at_most=0.1),
     "loss.peak_bytes": Goal(text="default loss's peak memory, 150k ids, 16k tokens (bytes)", at_most=1e9),
+    "lora.steps_vs_full": Goal(text="steps/s of rank 16 on all matrices ÷ full training's, 135M", at_least=1.3),
+    "lora.memory_vs_full": Goal(text="peak memory of rank 16 ÷ full training's, 135M", at_most=0.45),
+    "lora.memory_vs_full.recomputed": Goal(text="the same, both computing their blocks again", at_most=0.45),
     "checkpoint.stall_vs_copy": Goal(text="checkpoint stall ÷ copying the bytes once", at_most=1.5),
     "demo.seconds_vs_before": Goal(text="`make demo` ÷ time before: 450 s of 746, its targets met", at_most=450 / 746),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, loss, train
+from benchmarks import checkpoint, data, decode, demo, lora, loss, train
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -13,6 +13,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "loss": loss.run,
     "data": data.run,
     "checkpoint": checkpoint.run,
+    "lora": lora.run,
     "decode": decode.run,
     "train": train.run,
 }
