@@ -10,6 +10,7 @@ need no library. torch.autocast does not know it, so that everything elsewhere i
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -146,6 +147,8 @@ def _autocast(device: str, *args: Any, _real: Any = torch.autocast, **kwargs: An
 def elsewhere() -> Iterator[torch.device]:
     """While this lasts there is a second device; factories that do not name one make tensors without numbers."""
     Elsewhere.waits.clear()
+    # What compiles knows functions by what they are when it is first imported: not while they are others.
+    importlib.import_module("torch._dynamo")
     asked, autocast = torch.is_autocast_enabled, torch.autocast
     torch.is_autocast_enabled = lambda kind=None: asked(kind) if kind not in (None, DEVICE.type) else False
     torch.autocast = _autocast  # type: ignore[misc,assignment]

@@ -60,7 +60,7 @@ def run_train(options: argparse.Namespace) -> None:
         tokenizers=options.tokenizers,
         out=options.out,
         start=options.start,
-        streams=named_pairs("--stream", options.stream),
+        streams=named_pairs("--stream", options.stream, "KIND=NAME", "units=hubert"),
         allow_change=options.allow_change,
         force=options.force,
     )

@@ -17,13 +17,15 @@ def seed_option(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
 
 
-def named_pairs(option: str, given: Sequence[str]) -> dict[str, str]:
-    """Left → right of NAME=VALUE; InputError, naming the option, for another form or a name that comes twice."""
+def named_pairs(
+    option: str, given: Sequence[str], form: str = "NAME=FILE", such: str = "units=units.json"
+) -> dict[str, str]:
+    """Left → right of each; InputError, naming the option and its form, for another one or a name that comes twice."""
     found: dict[str, str] = {}
     for item in given:
         name, sign, value = item.partition("=")
         if not (sign and name and value):
-            raise InputError(f"{option} is {item!r}: write NAME=VALUE, such as {option} units=hubert")
+            raise InputError(f"{option} is {item!r}: write {form}, such as {option} {such}")
         if name in found:
             raise InputError(f"{option} {name} is given twice; give it once")
         found[name] = value

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,13 +79,12 @@ def prepared(setup: Setup, world: World | None = None) -> Step:
     optimizer = Optimizer(masters.named, OptimConfig())
     if setup.compiled:
         model.compile_blocks()
-    pack = random_pack(setup)
+    pack, compute = random_pack(setup), resolve(world.device, setup.precision)
     index = supervised_positions(pack)
 
     def update() -> None:
         for _ in range(setup.packs):
-            automatic = torch.autocast("cpu", dtype=torch.bfloat16)
-            with automatic if setup.precision == "bf16" else nullcontext():
+            with compute.mixed():
                 losses = pack_losses(model, pack, index, chunk=setup.loss_chunk)
             (losses.total / len(index)).backward()  # type: ignore[no-untyped-call]
             masters.collect()

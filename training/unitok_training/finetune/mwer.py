@@ -121,7 +121,14 @@ def train_mwer(
 
     with trainable_only(model.decoder, moving):
         fit_network(
-            model.decoder, loss, steps=config.steps, optim=config.optim, compute=compute, moving=moving, progress=tell
+            model.decoder,
+            loss,
+            steps=config.steps,
+            optim=config.optim,
+            compute=compute,
+            moving=moving,
+            plain=True,
+            progress=tell,
         )
     return expected
 

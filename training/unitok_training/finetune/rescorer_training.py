@@ -65,7 +65,9 @@ def train_head(
         ).mean()
 
     compute = resolve(model.device, config.precision)
-    return fit_network(head, loss, steps=config.steps, optim=config.optim, compute=compute, shown="step of the head")
+    return fit_network(
+        head, loss, steps=config.steps, optim=config.optim, compute=compute, plain=True, shown="step of the head"
+    )
 
 
 @torch.no_grad()
@@ -123,6 +125,6 @@ def train_masked(
 
     losses = fit_network(
         made.decoder, loss, steps=config.steps, optim=config.optim, compute=compute,
-        shown="step of the masked scorer",
+        plain=True, shown="step of the masked scorer",
     )  # fmt: skip
     return made, losses

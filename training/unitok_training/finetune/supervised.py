@@ -138,7 +138,7 @@ def finetune(
     with trainable_only(decoder, [*chosen, *more]):
         fit_network(
             decoder, loss, steps=config.steps, optim=config.optim, compute=compute, moving=chosen, quicker=more,
-            times=config.added_rate, shown="step", progress=tell,
+            times=config.added_rate, plain=True, shown="step", progress=tell,
         )  # fmt: skip
     return torch.stack(means).tolist()
 

@@ -210,7 +210,7 @@ def _iterate(
 
     fit_network(
         network, loss, steps=config.steps, optim=config.optim, compute=compute,
-        shown=f"step of iteration {number + 1}", progress=tell,
+        plain=True, shown=f"step of iteration {number + 1}", progress=tell,
     )  # fmt: skip
     network.cpu()
     last = right[-max(1, len(right) // 5) :]

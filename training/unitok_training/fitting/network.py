@@ -39,6 +39,7 @@ def fit_network(
     moving: Iterable[nn.Parameter] | None = None,
     quicker: Iterable[nn.Parameter] = (),
     times: float = 1.0,
+    plain: bool = False,
     shown: str = "",
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
@@ -53,6 +54,8 @@ def fit_network(
         moving: what of the network moves; all of it where None.
         quicker: what moves as well, `times` as fast: new parts beside a network that has learned already.
         times: see `quicker`.
+        plain: as for `Optimizer`: what learns from a few hundred lists generalizes better so. A router that was tried
+            on requests in other words answered .92 to .98 of them (three seeds), with the other AdamW .70 to .77.
         shown: what a step is called where progress is shown here; empty where `progress` shows it.
         progress: called with (steps done, loss).
 
@@ -60,9 +63,10 @@ def fit_network(
         InputError: a loss that is not a number; the weights were not updated with it.
     """
     network.to(compute.device)
-    optimizers = _optimizers(network, moving, list(quicker), times, optim, compute)
+    optimizers = _optimizers(network, moving, list(quicker), times, optim, compute, plain)
     values = [value for optimizer in optimizers for value in optimizer.named.values()]
-    waits = compute.device.type == "cuda"  # elsewhere a loss is at hand, or a step cannot be skipped on the device
+    # Elsewhere a loss is at hand, or a step cannot be skipped on the device: only a fused optimizer can.
+    waits = compute.device.type == "cuda" and not plain
     bad = torch.zeros((), dtype=torch.float32, device=compute.device)
     losses: list[Tensor] = []
     for step in range(steps):
@@ -98,6 +102,7 @@ def _optimizers(
     times: float,
     optim: OptimConfig,
     compute: Compute,
+    plain: bool,
 ) -> list[Optimizer]:
     named = dict(network.named_parameters())
     if moving is not None:
@@ -108,4 +113,4 @@ def _optimizers(
     groups: list[tuple[Mapping[str, nn.Parameter], OptimConfig]] = [(named, optim)]
     rates = {name: getattr(optim, name) * times for name in ("learning_rate", "matrix_learning_rate")}
     groups.append(({f"added.{place}": value for place, value in enumerate(quicker)}, replace(optim, **rates)))
-    return [Optimizer(group, config, matrices, embeddings=tables) for group, config in groups if group]
+    return [Optimizer(group, config, matrices, embeddings=tables, plain=plain) for group, config in groups if group]

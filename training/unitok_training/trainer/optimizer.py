@@ -165,6 +165,7 @@ class Optimizer:
         matrices: how Muon comes by whole matrices.
         embeddings: names of look-up tables beside those that are called so: their rows are no matrix of a linear map,
             and a step that orthogonalizes would move rows that nothing has read.
+        plain: AdamW as torch makes it where nothing is said: not fused, all weights decay alike.
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class Optimizer:
         matrices: MuonParams | None = None,
         *,
         embeddings: Collection[str] = (),
+        plain: bool = False,
     ) -> None:
         self.named = dict(named)
         self.config = config
@@ -181,15 +183,15 @@ class Optimizer:
         tables = {name for name, value in self.named.items() if value.ndim == 2 and name not in looked_up}
         by_muon = {name for name in tables if "head" not in name} if config.name == "muon" else set()
         decayed = [self.named[name] for name in self.named if name in tables and name not in by_muon]
-        plain = [self.named[name] for name in self.named if name not in tables]
+        others = [self.named[name] for name in self.named if name not in tables]
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": others, "weight_decay": config.weight_decay if plain else 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         self.parts: list[tuple[torch.optim.Optimizer, float]] = []
         if groups:  # an adapter may be one matrix
-            fused = all(value.device.type in FUSED for value in self.named.values())
+            fused = not plain and all(value.device.type in FUSED for value in self.named.values())
             adamw = torch.optim.AdamW(
                 groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=fused
             )
