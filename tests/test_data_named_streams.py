@@ -117,7 +117,7 @@ def test_shards_hold_every_stream(root: Path) -> None:
 def test_one_of_several_must_be_chosen_and_the_model_keeps_it(root: Path, tmp_path: Path) -> None:
     refused(*train(root, tmp_path / "run"), saying=("'hubert'", "'wavlm'", "--stream units=", "leave out"))
     refused(*train(root, tmp_path / "run", "--stream", "units=mimi"), saying=("units=mimi", "hubert, wavlm"))
-    refused(*train(root, tmp_path / "run", "--stream", "units"), saying="NAME=VALUE")
+    refused(*train(root, tmp_path / "run", "--stream", "units"), saying="KIND=NAME")
     message = refused(*train(root, root / "run", "--stream", "units=hubert"))
     assert "vocabulary" in message, "a run does not go on with other units"
     model = Model.load(root / "run/model")
