@@ -195,12 +195,13 @@ class Trainer:
         device, config = self.world.device, self.config
         for part in self.parts:
             part.set_mode(self.step)
-        counts = self._counts(batches)
+        labels = [self.objective.counts(batch) for batch in batches]
+        counts = self._counts(labels)
         objective = torch.zeros((), dtype=torch.float32, device=device)
-        for batch in batches:
+        for batch, own in zip(batches, labels):
             with self.compute.mixed():
                 found = self.objective.losses(batch)
-            self.figures.add(found, self.objective.counts(batch))
+            self.figures.add(found, own)
             total = self._weighted(found.terms, counts)
             if total.requires_grad:  # a batch of text alone moves nothing where the decoder is frozen
                 total.backward()
@@ -209,12 +210,9 @@ class Trainer:
             objective += total.detach()
         self._descend(objective, config)
 
-    def _counts(self, batches: Sequence[Any]) -> dict[str, Tensor]:
-        """Term → labels () of a step over all processes, at least 1."""
-        found = {name: 0 for name in self.objective.weights}
-        for batch in batches:
-            for name, count in self.objective.counts(batch).items():
-                found[name] += count
+    def _counts(self, labels: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+        """Term → labels () of a step over all processes, at least 1, given those of this one's batches."""
+        found = {name: sum(one[name] for one in labels) for name in self.objective.weights}
         # Filled on the device: a copy from the host would wait for all that the device has yet to do.
         device = self.world.device
         counts = torch.stack([torch.full((), float(count), device=device) for count in found.values()])

@@ -117,7 +117,7 @@ class Part:
         shard: bool = False,
         initial: Iterable[tuple[str, Tensor]] | None = None,
     ) -> None:
-        self.name, self.module, self.tuning, self.rows, self.world = name, module, tuning, rows, world
+        self.name, self.module, self.tuning, self.rows = name, module, tuning, rows
         self.moving = tune(module, tuning, rows)
         bare = any(parameter.is_meta for parameter in module.parameters())
         if not bare:
@@ -136,6 +136,8 @@ class Part:
             matrices = SplitMuonParams(split, world, compute.products)
         else:
             self.masters = MasterWeights(module, compute.weights)
+        self._views: list[tuple[nn.Parameter, nn.Parameter, slice]] = []
+        """Rows that are tuned apart: their view, the table, which rows."""
         self.groups = self._groups(optim, matrices)
         self._mode: bool | None = None
 
@@ -156,6 +158,7 @@ class Part:
                 ("new_embeddings", rows.new, slice(at, None), f"[{at}:]"),
             ):
                 views = {f"{table}{mark}": nn.Parameter(value.data[part]) for table, value in tables.items()}
+                self._views += [(view, value, part) for view, value in zip(views.values(), tables.values())]
                 groups.append((name, tuning, views))
         names, found = embedding_names(self.module), []
         for name, tuning, named in groups:
@@ -186,20 +189,12 @@ class Part:
 
     def gradients(self, step: int) -> list[Tensor]:
         """Gradient of all that moves in a step, zeros where it reached nothing: all processes have the same list."""
-        whole = {id(value): value for value in self.masters.named.values()}
         self.masters.gradients()
-        found = []
-        for group in self.groups:
-            for name, value in group.named.items():
-                if id(value) not in whole:  # a view of rows: its gradient is one of theirs
-                    table = self.masters.named[name.partition("[")[0]]
-                    assert table.grad is not None and self.rows is not None
-                    at = self.rows.first_new
-                    value.grad = table.grad[:at] if name.endswith(f"[:{at}]") else table.grad[at:]
-                if group.moves(step):
-                    assert value.grad is not None
-                    found.append(value.grad)
-        return found
+        for view, table, part in self._views:
+            assert table.grad is not None
+            view.grad = table.grad[part]
+        moving = (value for group in self.groups if group.moves(step) for value in group.named.values())
+        return [value.grad for value in moving if value.grad is not None]
 
     def descend(self, step: int, *, steps: int, optim: OptimConfig, skip: Tensor | None = None) -> None:
         """Move what moves in a step; not at all where `skip` () is 1 on the device. Gradients are dropped."""
