@@ -103,6 +103,32 @@ def test_version_and_help_of_the_module_outside_the_repository(tmp_path: Path) -
     assert done.returncode == 0 and done.stdout.startswith("unitok 0.")
 
 
+INTERRUPTED_IMPORT = """
+import importlib.abc, os, signal, sys
+from unitok.cli.main import main
+
+class Spoil(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "unitok_training.systems.registry":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            except KeyboardInterrupt:
+                pass
+            raise SystemError("returned a result with an exception set")
+
+sys.meta_path.insert(0, Spoil())
+sys.exit(main(["systems", "list"]))
+"""
+"""What pandas does where Ctrl-C lands in the initialization of its C: the interrupt is lost, another error comes."""
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "unitok systems: stopped; the same command continues\n")
+
+
 def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--source", "en", "--target", "de"]
     out = str(tmp_path / "out.wav")

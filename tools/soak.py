@@ -83,7 +83,10 @@ def _command(arguments: list[str], log: str, kill_before: int, how: int) -> None
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     events, begin = _kill_before_event(kill_before, how), time.monotonic()
-    code = main(arguments)
+    try:
+        code = main(arguments)
+    except KeyboardInterrupt:  # before the command's own handler: what the interpreter makes of it
+        os._exit(128 + signal.SIGINT)
     print(f"\n{events()} {time.monotonic() - begin}", flush=True)
     sys.stdout.flush()
     os._exit(code)

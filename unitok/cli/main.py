@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import NoReturn
 
 import unitok
@@ -76,6 +78,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unitok {given[0]}: this command is now `{now}`; see {now} --help", file=sys.stderr)
         return 2
     options = build_parser().parse_args(given)
+    with interrupts() as interrupted:
+        try:
+            return _run(options)
+        except Exception:
+            # An interrupt that lands while a module of C is imported leaves as whatever that module makes of it.
+            if not interrupted():
+                raise
+            print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)
+            return 128 + signal.SIGINT
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGINT came; it raises KeyboardInterrupt as before (main thread only)."""
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield lambda: False
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The command itself; returns the exit code."""
     try:
         # Commands whose stages are processes of their own show those; all others are watched here.
         with Watch(options.command) if getattr(options, "watched", True) else nullcontext():
