@@ -22,11 +22,13 @@ from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.filterbank import DEVIATION, FILTERBANK, FilterbankEncoder
-from unitok_tokenizers.encoders.huggingface import SpeechModelEncoder, WhisperEncoder, pretrained_encoder
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.encoders.pitch import LOUD, PitchEncoder
+from unitok_tokenizers.encoders.pretrained import pretrained_encoder
 from unitok_tokenizers.encoders.registry import FRAME_ENCODERS, frame_encoder_from_json
+from unitok_tokenizers.encoders.speech_models import SpeechModelEncoder
+from unitok_tokenizers.encoders.whisper import WhisperEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 

@@ -14,8 +14,8 @@ from tests.support.ct2_whisper import WORDS, ct2_bytes, ct2_variables, in_type, 
 from tests.support.tiny_model import speech, tiny_model
 from unitok.pipelines.backends.choose import recognizer_of
 from unitok.pipelines.backends.whisper import WhisperRecognizer, greedy_ids
-from unitok_tokenizers.encoders.ctranslate2 import read_ct2
-from unitok_tokenizers.encoders.whisper_folder import load_whisper, whisper_of_ct2
+from unitok_tokenizers.encoders.folders.ctranslate2 import read_ct2
+from unitok_tokenizers.encoders.folders.whisper import load_whisper, whisper_of_ct2
 from unitok_tokenizers.errors import InputError
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device
 from unitok.cli.options import add_precision, chosen_precision, named_pairs, refuse_idle, seed_option
 from unitok_tokenizers.encoders.registry import ready_encoders
+
+if TYPE_CHECKING:
+    from unitok_training.fitting.chosen_units import ChosenUnits
 
 
 def add_commands(commands: Any) -> None:
@@ -32,6 +35,15 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--clusters", type=int, default=384, help="number of units (default: %(default)s)")
     fit.add_argument(
         "--encoder", choices=("ctc", *ready_encoders()), default="ctc", help="behind the units (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--units", metavar="KIND:FOLDER@LAYER",
+        help="an encoder from elsewhere behind the units: hubert, wav2vec2, wavlm, whisper, whisper_unpadded, unitok",
+    )  # fmt: skip
+    fit.add_argument("--centroids", metavar="FILE", help="of --units: .npy, .npz or .safetensors (default: fitted)")
+    fit.add_argument("--pool", type=int, default=1, help="frames of a unit of --units (default: %(default)s)")
+    fit.add_argument(
+        "--cluster-recordings", type=int, default=600, help="whose frames are clustered (default: %(default)s)"
     )
     fit.add_argument("--encoder-steps", type=int, default=700, help="training steps (default: %(default)s)")
     fit.add_argument(
@@ -128,6 +140,13 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_training.fitting.ctc import CtcConfig
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
 
+    if options.units is not None:
+        refuse_idle(options, ["encoder", "encoder_steps"], "with --units, whose encoder is trained already")
+        refuse_idle(options, ["codec_steps"], "with --units, which the built-in codec does not build on")
+        if options.centroids is not None:
+            refuse_idle(options, ["clusters", "cluster_recordings"], "with --centroids, which are not fitted")
+    else:
+        refuse_idle(options, ["centroids", "pool"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
@@ -137,6 +156,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         text_pieces=options.text_pieces,
         clusters=options.clusters,
         encoder=options.encoder,
+        units=_chosen_units(options),
+        cluster_recordings=options.cluster_recordings,
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
         precision=precision,
@@ -147,6 +168,19 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     print(f"computes on {compute}", file=sys.stderr)
     tokenizers = fit_tokenizers(rows, options.out, config, notice=lambda line: print(line, file=sys.stderr))
     print(json.dumps([stream.to_json() for stream in tokenizers.infos()], indent=2))
+
+
+def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:
+    """What --units, --centroids and --pool say."""
+    from pathlib import Path
+
+    from unitok_tokenizers.encoders.pretrained import EncoderSource
+    from unitok_training.fitting.chosen_units import ChosenUnits
+
+    if options.units is None:
+        return None
+    centroids = None if options.centroids is None else Path(options.centroids)
+    return ChosenUnits(encoder=EncoderSource.read(options.units), pool=options.pool, centroids=centroids)
 
 
 def run_prepare(options: argparse.Namespace) -> None:

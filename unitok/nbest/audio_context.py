@@ -27,7 +27,7 @@ from unitok.nbest.lists import NBest
 from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
-from unitok_tokenizers.encoders.huggingface import pretrained_encoder
+from unitok_tokenizers.encoders.pretrained import pretrained_encoder
 from unitok_tokenizers.encoders.registry import FRAME_ENCODERS, load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json

@@ -44,6 +44,8 @@ class FrameEncoder(nn.Module):
     """Entry in `registry.FRAME_ENCODERS`."""
     ready: ClassVar[bool] = False
     """Whether it is made without arguments: it has nothing that is trained, and recipes and units may name it."""
+    batch_seconds: ClassVar[int] = 120
+    """Longest recording × recordings of a batch, in seconds, where many are encoded: what memory holds beside them."""
     sample_rate: int
     """Hz of the samples that it takes."""
     frame_rate: Fraction

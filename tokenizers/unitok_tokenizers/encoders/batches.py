@@ -5,7 +5,7 @@ S samples, T frames, D width, B batch, F mel frames, M mel bins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,15 +17,27 @@ from unitok_tokenizers.encoders.base import FrameEncoder, Inputs
 from unitok_tokenizers.encoders.networks.ctc_network import PADDING, STRIDE
 from unitok_tokenizers.progress import advance_aside
 
-BATCH_SECONDS = 120
-"""Longest recording × recordings of a batch, in seconds."""
-
 
 def encode_recordings(
     encoder: FrameEncoder, recordings: Sequence[np.ndarray], *, layer: int | None = None
 ) -> list[np.ndarray]:
     """(S,) float32 each → frames (T, D) float32 each: of a hidden layer, or what an adapter reads where None."""
     return in_batches(encoder, recordings, lambda batch: encoder.hidden_at(batch, layer))
+
+
+def frames_in_windows(
+    encoder: FrameEncoder, recordings: Iterable[np.ndarray], *, layer: int | None = None, seconds: float = 600.0
+) -> Iterator[list[np.ndarray]]:
+    """As `encode_recordings`, of recordings that come by and by: as many `seconds` are read, sorted and encoded."""
+    held: list[np.ndarray] = []
+    limit = seconds * encoder.sample_rate
+    for samples in recordings:
+        held.append(samples)
+        if sum(map(len, held)) >= limit:
+            yield encode_recordings(encoder, held, layer=layer)
+            held = []
+    if held:
+        yield encode_recordings(encoder, held, layer=layer)
 
 
 @torch.inference_mode()
@@ -36,7 +48,7 @@ def in_batches(
 ) -> list[np.ndarray]:
     """What `run` makes of batches of an encoder's inputs, (B, T, D) and lengths (B,), for each recording (T, D)."""
     out: list[np.ndarray] = [np.zeros(0)] * len(recordings)
-    for batch in _counted(recordings, BATCH_SECONDS * encoder.sample_rate):
+    for batch in _counted(recordings, encoder.batch_seconds * encoder.sample_rate):
         found, lengths = run(encoder.placed_inputs([recordings[index] for index in batch]))
         found = found.float().cpu()
         for row, (index, length) in enumerate(zip(batch, lengths.tolist())):

@@ -5,12 +5,16 @@ N points, D width, K clusters.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from unitok_tokenizers.errors import InputError
 
 ASSIGN_BLOCK = 16384
+STARVED = 0.02
+"""Share of an even share below which a cluster of a stream begins anew."""
 
 
 def assign(points: Tensor, centroids: Tensor) -> Tensor:
@@ -47,6 +51,71 @@ def fit_kmeans(points: Tensor, clusters: int, *, seed: int, iterations: int = 25
             return moved
         centroids = moved
     return centroids
+
+
+class StreamedKmeans:
+    """k-means of points that come by and by, of which memory never holds more than the start (Sculley 2010).
+
+    The first points wait until they are enough for `fit_kmeans`; after it every cluster is the mean of all points that
+    fell to it. A cluster that gets less than `STARVED` of an even share begins anew at a point of the last batch.
+
+    Args:
+        clusters: K.
+        seed: of every draw.
+        start: points that are clustered at once before the rest is looked at.
+    """
+
+    def __init__(self, clusters: int, *, seed: int, start: int | None = None) -> None:
+        self.clusters, self.seed = clusters, seed
+        self.start = max(clusters * 40, 20_000) if start is None else start
+        self._waiting: list[Tensor] = []
+        self._centroids: Tensor | None = None
+        self._counts = torch.zeros(clusters)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def add(self, points: Tensor) -> None:
+        """Take in points (N, D)."""
+        if self._centroids is not None:
+            self._follow(points)
+            return
+        self._waiting.append(points)
+        if sum(map(len, self._waiting)) >= self.start:
+            self._begin()
+
+    def centroids(self) -> Tensor:
+        """(K, D). InputError where fewer points than clusters came."""
+        if self._centroids is None:
+            self._begin()
+        assert self._centroids is not None
+        return self._centroids
+
+    def _begin(self) -> None:
+        points = torch.cat(self._waiting) if self._waiting else torch.zeros(0, 1)
+        self._waiting.clear()
+        self._centroids = fit_kmeans(points, self.clusters, seed=self.seed)
+        self._counts = torch.bincount(assign(points, self._centroids), minlength=self.clusters).float()
+
+    def _follow(self, points: Tensor) -> None:
+        assert self._centroids is not None
+        labels = assign(points, self._centroids)
+        counts = torch.bincount(labels, minlength=self.clusters).float()
+        sums = torch.zeros_like(self._centroids).index_add_(0, labels, points)
+        self._counts = self._counts.to(points.device) + counts
+        step = (sums - counts[:, None] * self._centroids) / self._counts.clamp(min=1)[:, None]
+        self._centroids = self._centroids + step
+        starved = self._counts < STARVED * self._counts.sum() / self.clusters
+        if len(points) and bool(starved.any()):
+            picks = torch.randint(len(points), (int(starved.sum()),), generator=self._generator, device="cpu")
+            self._centroids[starved] = points[picks.to(points.device)]
+            self._counts[starved] = STARVED * self._counts.sum() / self.clusters
+
+
+def stream_kmeans(batches: Iterable[Tensor], clusters: int, *, seed: int) -> Tensor:
+    """Centroids (K, D) of batches of points (N, D); see `StreamedKmeans`."""
+    found = StreamedKmeans(clusters, seed=seed)
+    for points in batches:
+        found.add(points)
+    return found.centroids()
 
 
 def _plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:

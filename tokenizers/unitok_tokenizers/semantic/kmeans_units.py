@@ -5,7 +5,7 @@ S samples, F frames, N runs, K units, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from unitok_tokenizers.encoders.base import FrameEncoder
-from unitok_tokenizers.encoders.batches import encode_recordings
+from unitok_tokenizers.encoders.batches import encode_recordings, frames_in_windows
 from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
+from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans, stream_kmeans
 
 
 def deduplicate(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +35,15 @@ def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(units, dtype=np.int64), durations)
 
 
+def pooled_frames(frames: np.ndarray, pool: int) -> np.ndarray:
+    """Means of `pool` frames after one another: (F, D) → (⌈F ÷ pool⌉, D); the last one of those that are left."""
+    if pool == 1:
+        return frames
+    starts = np.arange(0, len(frames), pool)
+    counts = np.minimum(starts + pool, len(frames)) - starts
+    return (np.add.reduceat(frames, starts, axis=0) / counts[:, None]).astype(np.float32)
+
+
 class UnitTokenizer:
     """Nearest centroid of an encoder's frames.
 
@@ -43,10 +52,17 @@ class UnitTokenizer:
         centroids: (K, D) float32.
         name: of the stream.
         layer: hidden layer whose frames are clustered; None takes what the encoder gives an adapter.
+        pool: frames whose mean is clustered; 2 makes 25 units a second of 50 frames.
     """
 
     def __init__(
-        self, encoder: FrameEncoder, centroids: torch.Tensor, name: str = "units", *, layer: int | None = None
+        self,
+        encoder: FrameEncoder,
+        centroids: torch.Tensor,
+        name: str = "units",
+        *,
+        layer: int | None = None,
+        pool: int = 1,
     ) -> None:
         if layer is not None and not 0 <= layer < encoder.depth:
             raise InputError(f"layer {layer} of an encoder with layers 0 to {encoder.depth - 1}; choose one of them")
@@ -54,6 +70,7 @@ class UnitTokenizer:
         self.centroids = centroids
         self.name = name
         self.layer = layer
+        self.pool = pool
 
     @property
     def sample_rate(self) -> int:
@@ -63,7 +80,7 @@ class UnitTokenizer:
     @property
     def frame_rate(self) -> Fraction:
         """Units a second before deduplication."""
-        return self.encoder.frame_rate
+        return self.encoder.frame_rate / self.pool
 
     @property
     def cardinality(self) -> int:
@@ -73,8 +90,8 @@ class UnitTokenizer:
     @property
     def fingerprint(self) -> str:
         """Identifies the content."""
-        layer = [] if self.layer is None else [self.layer]
-        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy()), *layer])
+        more = [*([] if self.layer is None else [self.layer]), *([] if self.pool == 1 else [f"pool {self.pool}"])]
+        return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy()), *more])
 
     def to(self, device: torch.device | str) -> UnitTokenizer:
         """Move the encoder and the centroids; returns itself."""
@@ -95,9 +112,30 @@ class UnitTokenizer:
         frames = np.concatenate(encode_recordings(encoder.eval(), recordings, layer=layer))
         return UnitTokenizer(encoder, fit_kmeans(torch.from_numpy(frames), clusters, seed=seed), layer=layer)
 
+    @staticmethod
+    def fit_stream(
+        encoder: FrameEncoder,
+        recordings: Iterable[np.ndarray],
+        clusters: int,
+        *,
+        seed: int,
+        layer: int | None = None,
+        pool: int = 1,
+    ) -> UnitTokenizer:
+        """Cluster the frames of recordings, each (S,) float32, that are looked at once and not held.
+
+        The first of them should be a fair sample: clusters begin there.
+        """
+        encoder.eval()
+        frames = frames_in_windows(encoder, recordings, layer=layer)
+        pooled = (torch.from_numpy(np.concatenate([pooled_frames(one, pool) for one in window])) for window in frames)
+        centroids = stream_kmeans((points.to(encoder.device) for points in pooled), clusters, seed=seed)
+        return UnitTokenizer(encoder, centroids, layer=layer, pool=pool)
+
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units (F,) int64 of each recording, one a frame: not yet deduplicated."""
         encoded = encode_recordings(self.encoder, recordings, layer=self.layer)
+        encoded = [pooled_frames(one, self.pool) for one in encoded]
         if not encoded:
             return []
         frames = torch.from_numpy(np.concatenate(encoded)).to(self.centroids.device)
@@ -124,9 +162,10 @@ class UnitTokenizer:
         from safetensors.torch import save_file
 
         layer = {} if self.layer is None else {"layer": self.layer}
+        pool = {} if self.pool == 1 else {"pool": self.pool}
         self.encoder.save(folder / "encoder")
         save_file({"centroids": self.centroids.cpu().contiguous()}, folder / "centroids.safetensors")
-        write_json(folder / "config.json", {"class": "kmeans", "name": self.name, **layer})
+        write_json(folder / "config.json", {"class": "kmeans", "name": self.name, **layer, **pool})
 
     @staticmethod
     def load(folder: Path) -> UnitTokenizer:
@@ -134,4 +173,4 @@ class UnitTokenizer:
         centroids = read_tensors(folder / "centroids.safetensors")["centroids"]
         config = read_json(folder / "config.json")
         encoder = load_encoder(folder / "encoder")
-        return UnitTokenizer(encoder, centroids, config["name"], layer=config.get("layer"))
+        return UnitTokenizer(encoder, centroids, config["name"], layer=config.get("layer"), pool=config.get("pool", 1))

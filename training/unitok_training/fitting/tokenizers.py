@@ -24,6 +24,7 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
+from unitok_training.fitting.chosen_units import ChosenUnits, fit_chosen_units
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 
@@ -47,6 +48,8 @@ class FitConfig:
     """Recordings whose frames are clustered."""
     encoder: str = "ctc"
     """Frames under the units: `ctc` (trained, needs text; MFCC where there is none), or one that is not trained."""
+    units: ChosenUnits | None = None
+    """An encoder that has been trained elsewhere, in the place of `encoder`; `cluster_recordings` are streamed."""
     layer: int = 6
     """Block of the CTC encoder that is clustered."""
     ctc: CtcConfig = field(default_factory=CtcConfig)
@@ -193,10 +196,17 @@ class RowAudio(Sequence[np.ndarray]):
 
 
 def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None = None) -> UnitTokenizer:
-    """Train the encoder (or take MFCC where there is no text) and cluster its frames."""
+    """Train the encoder (or take MFCC where there is no text), or open the one that was chosen; cluster its frames."""
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
+    if config.units is not None:
+        picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
+        some = [chosen[index] for index in picks]
+        return fit_chosen_units(
+            config.units, lambda rate: RowAudio(some, rate), config.clusters, seed=config.seed,
+            compute=resolve(config.device, config.precision),
+        )  # fmt: skip
     encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
     with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:

@@ -12,7 +12,7 @@ from unitok.pipelines.backends.interfaces import Recognizer, Synthesizer
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer
 from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok.task_model import TaskModel
-from unitok_tokenizers.encoders.whisper_folder import is_ct2_folder
+from unitok_tokenizers.encoders.folders.whisper import is_ct2_folder
 from unitok_tokenizers.errors import InputError
 
 

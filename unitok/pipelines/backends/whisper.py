@@ -17,7 +17,7 @@ from torch import Tensor
 from unitok.generation.long_audio import SILENCE_DB, AudioChunk, Cutting, JoinedTranscript, cut
 from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.speech_activity import loudness
-from unitok_tokenizers.encoders.whisper_folder import WhisperParts, load_whisper
+from unitok_tokenizers.encoders.folders.whisper import WhisperParts, load_whisper
 from unitok_tokenizers.errors import InputError
 
 BATCH = 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from unitok_tokenizers.encoders.whisper_folder import is_whisper_folder
+from unitok_tokenizers.encoders.folders.whisper import is_whisper_folder
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.ears.dnsmos import Dnsmos
 from unitok_training.evaluation.ears.interfaces import Ears

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.encoders.ctranslate2 import Ct2Variables, read_ct2
+from unitok_tokenizers.encoders.folders.ctranslate2 import Ct2Variables, read_ct2
+from unitok_tokenizers.encoders.folders.stock import pretrained
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json
 
@@ -105,6 +106,20 @@ def load_whisper(folder: Path | str) -> WhisperParts:
         features = WhisperFeatureExtractor.from_pretrained(str(root), local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(str(root), local_files_only=True)
     return WhisperParts(model=model.requires_grad_(False).eval(), features=features, tokenizer=tokenizer)
+
+
+def load_whisper_encoder(folder: Path | str) -> Any:
+    """`transformers`' `WhisperEncoder` in float32, of a folder of either kind; a tokenizer is not needed.
+
+    Raises:
+        InputError: no such folder, or something in it that is not understood.
+    """
+    root = Path(folder)
+    if is_ct2_folder(root):
+        return whisper_of_ct2(read_ct2(root / "model.bin"), str(root)).model.encoder
+    from transformers import WhisperModel
+
+    return pretrained(WhisperModel, root).encoder
 
 
 def _load_ct2(root: Path) -> WhisperParts:

@@ -1,0 +1,1 @@
+"""Folders of other projects, read into the stock classes of transformers."""
