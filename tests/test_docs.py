@@ -17,6 +17,7 @@ import yaml
 
 from tests.support.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
 from tests.support.hf_hosts import write_host
+from tests.support.hf_speech import hf_model
 from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
 from tools.file_tree import HEADING, file_tree, repository_folders, tree_names
 from unitok_tokenizers.audio.io import write_audio
@@ -77,6 +78,8 @@ def desk(tmp_path: Path) -> Path:
         (place / "shared").symlink_to(DATA.parent)
     write_recordings(folder / "my")
     write_host(folder / "path/to/Qwen3", "qwen3")
+    for kind in ("hubert", "whisper"):
+        hf_model(kind).save_pretrained(folder / "path/to" / kind)
     if LITERAL:
         demo = ROOT / "runs" / "demo"
         assert (demo / "report.html").exists(), "`make docs-check` runs the demo first"

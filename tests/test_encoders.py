@@ -10,12 +10,12 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.hf_speech import hf_model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
@@ -35,26 +35,6 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 HAS_HF = importlib.util.find_spec("transformers") is not None
 needs_hf = pytest.mark.skipif(not HAS_HF, reason="transformers is not installed (extra hf)")
 SMALL = TrunkConfig(width=16, layers=2, heads=2, inner=24, labels=7)
-SIZES: dict[str, Any] = dict(
-    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(8,) * 7,
-    num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
-)  # fmt: skip
-
-
-def hf_model(kind: str) -> Any:
-    import transformers
-
-    torch.manual_seed(0)
-    if kind == "whisper":
-        sizes = dict(d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=24, vocab_size=60,
-                     decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=24, num_mel_bins=80,
-                     pad_token_id=1, bos_token_id=2, eos_token_id=3, decoder_start_token_id=4)  # fmt: skip
-        return transformers.WhisperModel(transformers.WhisperConfig(**sizes)).eval()
-    prefix = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}[kind]
-    config = getattr(transformers, f"{prefix}Config")(**SIZES)
-    return getattr(transformers, f"{prefix}Model")(config).eval()
-
-
 MAKERS: dict[str, Callable[[], FrameEncoder]] = {
     "filterbank": FilterbankEncoder,
     "mfcc": MfccEncoder,

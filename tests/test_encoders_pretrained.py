@@ -16,8 +16,8 @@ import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
 
+from tests.support.hf_speech import SIZES, hf_model
 from tests.support.tiny_model import RATE, speech
-from tests.test_encoders import SIZES, hf_model
 from unitok.cli.main import main
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.encoders.base import FrameEncoder

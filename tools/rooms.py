@@ -28,7 +28,8 @@ PACKAGES = {
 ORDER: Mapping[str, tuple[str, ...]] = {
     "unitok_tokenizers": (
         "errors", "progress", "float32_buffers", "compute", "files", "registry", "seeds", "text.normalization",
-        "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders", "encoders", "text", "corpora",
+        "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders",
+        "encoders", "text", "corpora",
         "semantic", "acoustic", "tokenizer_set", "data.tables", "data",
     ),
     "unitok_vocoder": ("losses", "griffin_lim", "mel_vocoder", "unit_mel", "vocoder", "streaming"),
