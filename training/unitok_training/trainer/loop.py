@@ -24,11 +24,11 @@ from unitok_training.checkpoint.files import prune_checkpoints
 from unitok_training.checkpoint.state import Checkpoint, environment, read_checkpoint, set_random_states
 from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
+from unitok_training.runs.garbage_collection import controlled_collection
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.figures import Figures
 from unitok_training.trainer.fsdp import total_norm
-from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.metrics import Reporter
 from unitok_training.trainer.optimizer import clip_gradients, rate
 from unitok_training.trainer.run_state import Progress, check_settings, newest_checkpoint, save_parts
