@@ -107,14 +107,17 @@ class MasterWeights:
 
     def collect(self) -> None:
         """After a backward pass: add the module's gradients to the masters', in float32, and clear the former."""
-        if not self.separate:
+        for name in self.module:
+            self.collect_one(name)
+
+    def collect_one(self, name: str) -> None:
+        """The same for one weight."""
+        parameter = self.module[name]
+        if not self.separate or parameter.grad is None:
             return
-        for name, parameter in self.module.items():
-            if parameter.grad is None:
-                continue
-            master = self.named[name]
-            master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
-            parameter.grad = None
+        master = self.named[name]
+        master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
+        parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
         """Gradient of every master, zeros where a step did not reach it: all processes must have the same list."""

@@ -193,8 +193,11 @@ class Part:
         for view, table, part in self._views:
             assert table.grad is not None
             view.grad = table.grad[part]
-        moving = (value for group in self.groups if group.moves(step) for value in group.named.values())
-        return [value.grad for value in moving if value.grad is not None]
+        return [value.grad for value in self.moving_in(step) if value.grad is not None]
+
+    def moving_in(self, step: int) -> list[nn.Parameter]:
+        """What its optimizers move in a step: master weights, or views of rows of them."""
+        return [value for group in self.groups if group.moves(step) for value in group.named.values()]
 
     def descend(self, step: int, *, steps: int, optim: OptimConfig, skip: Tensor | None = None) -> None:
         """Move what moves in a step; not at all where `skip` () is 1 on the device. Gradients are dropped."""
