@@ -132,9 +132,9 @@ class MasterWeights:
         if self.separate:
             torch._foreach_copy_(list(self.module.values()), list(self.named.values()))
 
-    def part(self, name: str, full: Tensor) -> Tensor:
-        """What this process holds of a weight `name`, or of a tensor that belongs to it: all."""
-        return full
+    def part(self, name: str, tensors: Mapping[str, Tensor], key: str) -> Tensor:
+        """What this process holds of the tensor `key`, which is a weight `name` or belongs to it: all."""
+        return tensors[key]
 
     def restore(self) -> None:
         """Give the module its float32 weights back."""
