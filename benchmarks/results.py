@@ -60,6 +60,8 @@ GOALS: Mapping[str, Goal] = {
     "lora.steps_vs_full": Goal(text="steps/s of rank 16 on all matrices ÷ full training's, 135M", at_least=1.3),
     "lora.memory_vs_full": Goal(text="peak memory of rank 16 ÷ full training's, 135M", at_most=0.45),
     "lora.memory_vs_full.recomputed": Goal(text="the same, both computing their blocks again", at_most=0.45),
+    "sharded.memory_vs_share.2": Goal(text="memory a process ÷ its share of 100M, 2 processes", at_most=1.05),
+    "sharded.memory_vs_share.4": Goal(text="the same, 4 processes", at_most=1.05),
     "checkpoint.stall_vs_copy": Goal(text="checkpoint stall ÷ copying the bytes once", at_most=1.5),
     "files.vs_process_each": Goal(text="short files/s of `generate` ÷ one process a file", at_least=20),
     "files.vs_unsorted": Goal(text="short files/s by length ÷ batches in the order of the files", at_least=1),

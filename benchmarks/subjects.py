@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, lora, loss, train
+from benchmarks import checkpoint, data, decode, demo, files, lora, loss, sharded, train
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -13,11 +13,12 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "loss": loss.run,
     "data": data.run,
     "checkpoint": checkpoint.run,
+    "sharded": sharded.run,
     "files": files.run,
     "lora": lora.run,
     "decode": decode.run,
     "train": train.run,
 }
 """Name → function; the name is the prefix of its arms."""
-TIMED = frozenset(SUBJECTS) - {"demo", "loss"}
+TIMED = frozenset(SUBJECTS) - {"demo", "loss", "sharded"}
 """Subjects whose figures depend on a quiet machine."""

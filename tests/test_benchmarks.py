@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decode, demo, gpu_decode, machine, results
+from benchmarks import decode, demo, gpu_decode, machine, results, sharded
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, measured, ratio
 from benchmarks.context import Context
@@ -176,6 +176,16 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--seed", "-1", "-o", str(tmp_path)])
     assert stop.value.code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sharded.ROLLUP.exists(), reason="reads /proc, which this system lacks")
+def test_what_a_process_holds_of_split_weights_is_about_its_share(tmp_path: Path) -> None:
+    """Of a decoder so small that buffers weigh: a whole copy in each process would be twice the share."""
+    found = quick(tmp_path, "sharded")
+    arm = found["arms"]["processes2"]
+    assert 0.3 < found["ratios"]["sharded.memory_vs_share.2"] < 1.9
+    assert arm["settings"]["limit_bytes"] == pytest.approx(1.05 * arm["settings"]["weights"] * 16 / 2, rel=1e-6)
 
 
 @pytest.mark.slow

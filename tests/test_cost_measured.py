@@ -29,13 +29,18 @@ SPLIT = replace(SETUP, config=replace(SHAPE, width=512, kv_heads=8), pack_size=5
     [
         SETUP,
         replace(SETUP, lora_rank=8),
+        replace(SETUP, lora_rank=8, lora_targets=("q", "v")),
+        replace(SETUP, lora_rank=8, lora_targets=("q", "v"), frozen_embeddings=False),
         replace(SETUP, frozen_blocks=True),
         replace(SETUP, frozen_embeddings=True),
         replace(SETUP, recompute_blocks=8),
         SPLIT,
         replace(SPLIT, lora_rank=8),
     ],
-    ids=["full", "lora", "frozen blocks", "frozen embeddings", "recomputed", "sharded", "sharded lora"],
+    ids=[
+        *("full", "lora", "lora of attention", "lora and embeddings", "frozen blocks", "frozen embeddings"),
+        *("recomputed", "sharded", "sharded lora"),
+    ],
 )
 def test_the_predicted_peak_is_what_a_process_takes(setup: Setup) -> None:
     found = measure(setup, updates=2)

@@ -11,6 +11,7 @@ import torch
 from unitok.cli.main import main
 from unitok.decoder.lora import TARGETS, LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
 from unitok_training.cost.advice import check_fits, options
 from unitok_training.cost.devices import GPUS, Device, named_device
@@ -19,18 +20,22 @@ from unitok_training.cost.memory import memory, peak_bytes
 from unitok_training.cost.step import (
     Setup,
     block_parameters,
+    frozen_parameters,
     lora_parameters,
     parameters,
     setup_of,
     step_flops,
     trained_parameters,
+    tuned_otherwise,
 )
 from unitok_training.data.batch import collate
 from unitok_training.data.documents import Document
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import PRESETS
 from unitok_training.train import check_memory
+from unitok_training.trainer.config import FROZEN, DecoderTuning, PartTuning, TableTuning
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.setup import decoder_part
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
@@ -62,6 +67,12 @@ def measured_peak(setup: Setup) -> int:
         replace(SETUP, lora_rank=8, precision="fp32"),
         replace(SETUP, lora_rank=4, config=replace(WIDE, layers=4)),
         replace(SETUP, lora_rank=8, config=replace(NARROW, layers=6), recompute_blocks=6, precision="fp32"),
+        replace(SETUP, lora_rank=8, lora_targets=("q", "v"), precision="fp32"),
+        replace(SETUP, lora_rank=4, lora_targets=("q", "v"), config=replace(WIDE, layers=4)),
+        replace(SETUP, lora_rank=4, lora_targets=("k", "out", "down"), precision="fp32"),
+        replace(SETUP, lora_rank=8, frozen_embeddings=False, precision="fp32"),
+        replace(SETUP, lora_rank=8, lora_targets=("q", "v"), frozen_embeddings=False, config=replace(WIDE, layers=4)),
+        replace(SETUP, lora_rank=8, frozen_embeddings=False, precision="bf16-pure", packs=2),
         replace(SETUP, frozen_blocks=True, precision="fp32"),
         replace(SETUP, frozen_blocks=True, config=replace(WIDE, layers=4)),
         replace(SETUP, frozen_embeddings=True, precision="fp32"),
@@ -83,6 +94,12 @@ def measured_peak(setup: Setup) -> int:
         "low-rank updates, fp32",
         "low-rank updates, wide",
         "low-rank updates, recomputed",
+        "updates of attention, fp32",
+        "updates of attention, wide",
+        "updates of some matrices",
+        "low-rank updates and embeddings, fp32",
+        "updates of attention and embeddings, wide",
+        "low-rank updates and embeddings, bf16-pure",
         "frozen blocks, fp32",
         "frozen blocks, wide",
         "frozen embeddings, fp32",
@@ -116,9 +133,15 @@ def test_parameters_are_those_of_the_decoder(config: DecoderConfig) -> None:
     tables = model.embedding.numel() + (0 if model.head is None else model.head.numel())
     assert trained_parameters(replace(setup, frozen_blocks=True)) == tables
     assert trained_parameters(replace(setup, frozen_embeddings=True)) == parameters(config) - tables
-    add_lora(model, LoraConfig(rank=3, targets=TARGETS))
-    moving = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    assert moving == lora_parameters(config, 3) == trained_parameters(replace(setup, lora_rank=3))
+    for targets in (TARGETS, ("q", "v"), ("out", "up", "down")):
+        updated = Decoder(config)
+        add_lora(updated, LoraConfig(rank=3, targets=targets))
+        moving = sum(value.numel() for value in updated.parameters() if value.requires_grad)
+        low = replace(setup, lora_rank=3, lora_targets=targets)
+        assert moving == lora_parameters(config, 3, targets) == trained_parameters(low)
+        assert frozen_parameters(low) == parameters(config)
+        both = replace(low, frozen_embeddings=False)
+        assert trained_parameters(both) == moving + tables and frozen_parameters(both) == parameters(config) - tables
 
 
 def test_flops_are_those_that_torch_counts_for_the_products() -> None:
@@ -185,6 +208,43 @@ def test_recipes_become_setups() -> None:
     assert check_fits(setup, GPUS["h200"]) == "" and memory(setup).peak < 10e9
 
 
+UPDATES = PartTuning(full=False, lora_rank=4)
+STILL, MOVING = TableTuning(full=False), TableTuning()
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        DecoderTuning(),
+        DecoderTuning(decoder=UPDATES),
+        DecoderTuning(decoder=UPDATES, embeddings=MOVING),
+        DecoderTuning(decoder=UPDATES, embeddings=STILL, new_embeddings=MOVING),
+        DecoderTuning(decoder=FROZEN, new_embeddings=MOVING),
+        DecoderTuning(embeddings=STILL),
+        DecoderTuning(new_embeddings=STILL),
+        DecoderTuning(embeddings=STILL, new_embeddings=STILL),
+    ],
+)
+def test_what_is_costed_is_what_a_run_moves(tuning: DecoderTuning) -> None:
+    """Gradients are those that the trainer's own part makes: of a table whole, whichever of its rows move."""
+    recipe = replace(PRESETS["tiny"], tuning=tuning)
+    setup = setup_of(recipe, 500)
+    part = decoder_part("", Decoder(setup.config), recipe.train, tuning, 400, resolve(precision="fp32"), World())
+    assert trained_parameters(setup) == sum(value.numel() for value in part.masters.named.values())
+    assert setup.frozen_blocks == tuning.decoder.frozen and setup.lora_rank == tuning.decoder.lora_rank
+
+
+def test_other_choices_than_a_recipe_s() -> None:
+    own = DecoderTuning(decoder=UPDATES, new_embeddings=MOVING)
+    assert tuned_otherwise(own, lora_rank=0, frozen=[]) == own
+    assert tuned_otherwise(own, lora_rank=8, frozen=[]).decoder.lora_rank == 8
+    assert tuned_otherwise(own, lora_rank=8, frozen=[]).new_embeddings == MOVING
+    still = tuned_otherwise(own, lora_rank=0, frozen=["embeddings"])
+    assert still.embeddings == STILL and still.new_embeddings is None
+    blocks = tuned_otherwise(DecoderTuning(), lora_rank=0, frozen=["decoder"])
+    assert blocks.decoder.frozen and blocks.embeddings is not None and blocks.embeddings.full
+
+
 def test_devices_by_name() -> None:
     assert named_device("H200").memory_bytes > named_device("a10g").memory_bytes
     with pytest.raises(InputError, match="did you mean 'h100'"):
@@ -205,5 +265,9 @@ def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.Ca
         assert main(["cost", "demo", "--device", "h200", *more]) == 0
         peaks.append(float(capsys.readouterr().out.partition("peak ")[2].split()[0]))
     assert peaks == sorted(peaks, reverse=True) and peaks[0] > peaks[-1]
+    low = ["--set", "tuning.decoder.full=false", "--set", "tuning.decoder.lora_rank=8"]
+    for more, wanted in ((low, peaks[-1]), (["--set", "tuning.embeddings.full=false"], peaks[1])):
+        assert main(["cost", "demo", "--device", "h200", *more]) == 0
+        assert float(capsys.readouterr().out.partition("peak ")[2].split()[0]) == wanted, "the recipe's own choices"
     assert main(["cost", "demo", "--device", "h200", "--lora", "-1"]) == 2
     assert main(["cost", "demo", "--document", "0"]) == 2

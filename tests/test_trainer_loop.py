@@ -28,9 +28,9 @@ from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.pack_losses import mean_losses, pack_losses, stream_table, supervised_positions
 from unitok_training.recipes.decoder import PRESETS, load_recipe
+from unitok_training.runs.garbage_collection import controlled_collection
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.decoder import train
-from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.loop import NonFiniteLoss
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 from unitok_training.trainer.optimizer import OptimConfig, Optimizer, embedding_names

@@ -27,7 +27,8 @@ PACKAGES = {
 """Floors, the lowest first. The command line is the roof above all of them."""
 ORDER: Mapping[str, tuple[str, ...]] = {
     "unitok_tokenizers": (
-        "errors", "progress", "float32_buffers", "compute", "files", "registry", "seeds", "text.normalization",
+        "errors", "progress", "float32_buffers", "compute", "files", "stored_tensors", "registry", "seeds",
+        "text.normalization",
         "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders",
         "encoders", "text", "corpora",
         "semantic", "acoustic", "tokenizer_set", "data.tables", "data",
@@ -40,9 +41,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok_training": (
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
-        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "systems.base",
-        "systems.latent", "systems.text", "systems", "experiments.demo",
-        "experiments.compare", "experiments",
+        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "first_weights", "train", "train_latent",
+        "systems.base", "systems.latent", "systems.text", "systems", "experiments.demo", "experiments.compare",
+        "experiments",
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""

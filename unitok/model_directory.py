@@ -13,12 +13,14 @@ from unitok.decoder.lora import LoraConfig, add_lora, load_lora, lora_config, lo
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.length_limits import Limits
+from unitok.huggingface.stored_core import bare_decoder, open_core, save_stored_core
 from unitok.huggingface.weights import load_core, save_core
-from unitok.model_parts import load_mixture, load_parts, save_mixture, save_parts
+from unitok.model_parts import has_mixture, load_mixture, load_parts, save_mixture, save_parts
 from unitok.requests.runner import RequestRunner
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.stored_tensors import StoredTensor
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
 
@@ -27,16 +29,20 @@ PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.
 """What a model directory may hold."""
 
 
-def write_model(model: RequestRunner, folder: Path | str) -> None:
-    """Write a model directory atomically."""
+def write_model(model: RequestRunner, folder: Path | str, stored: Mapping[str, StoredTensor] | None = None) -> None:
+    """Write a model directory atomically; of a decoder on the meta device with the `stored` weights, by its names."""
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
 
     roles = model.vocabulary
     with atomic_directory(folder, may_drop=PARTS) as draft:
-        with without_lora(model.decoder):
-            core = save_mixture(model.decoder, draft / "modules")
-            save_core(core, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+        if stored is not None:
+            shape = model.decoder.config
+            save_stored_core(shape, stored, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
+        else:
+            with without_lora(model.decoder):
+                core = save_mixture(model.decoder, draft / "modules")
+                save_core(core, draft / "core", bos=roles.bos, eos=roles.eos, pad=roles.pad)
         lora = lora_config(model.decoder)
         if model.latent is not None:
             model.latent.save(draft / "modules")
@@ -64,8 +70,11 @@ def write_model(model: RequestRunner, folder: Path | str) -> None:
         write_json(draft / "unitok.json", {"format": FORMAT, **own})
 
 
-def read_model(root: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """The fields of an `RequestRunner` from a model directory; InputError as `Model.load`."""
+def read_model(root: Path, dtype: torch.dtype, decoder: Decoder | None = None) -> dict[str, Any]:
+    """The fields of an `RequestRunner` from a model directory; InputError as `Model.load`.
+
+    With a `decoder` that one stands for the directory's own, which is not read.
+    """
     if not (root / "unitok.json").exists():
         raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
     config: Mapping[str, Any] = read_json(root / "unitok.json")
@@ -73,7 +82,7 @@ def read_model(root: Path, dtype: torch.dtype) -> dict[str, Any]:
     if found != FORMAT:
         raise InputError(f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it")
     with intact(root, "copy the folder again, or train the model again"):
-        return _read(root, config, dtype)
+        return _read(root, config, dtype, decoder)
 
 
 def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
@@ -84,6 +93,18 @@ def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
         add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
         load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
     return decoder
+
+
+def open_decoder(root: Path) -> tuple[Decoder, dict[str, StoredTensor]] | None:
+    """(the decoder of a model directory on the meta device, its stored weights by name).
+
+    None where it has experts or low-rank updates, or is one that only `load_core` understands.
+    """
+    if (root / "modules/lora.json").exists() or has_mixture(root / "modules"):
+        return None
+    with intact(root, "copy the folder again, or train the model again"):
+        found = open_core(root / "core")
+    return None if found is None else (bare_decoder(found[0]), found[1])
 
 
 def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, elsewhere: list[str] | None) -> None:
@@ -98,13 +119,13 @@ def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, e
         )
 
 
-def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype, decoder: Decoder | None) -> dict[str, Any]:
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     tokenizers = TokenizerSet.load(root / "tokenizers")
     for stream in tokenizers.infos():
         vocabulary.check(stream, f"{root}/tokenizers", f"{root}/vocabulary.json")
     check_origin(root, vocabulary, tokenizers, config.get("elsewhere"))
-    decoder = read_decoder(root, dtype)
+    decoder = read_decoder(root, dtype) if decoder is None else decoder
     if decoder.config.vocab_size != vocabulary.size:
         raise InputError(
             f"{root}: core has {decoder.config.vocab_size} rows, vocabulary.json {vocabulary.size} ids; "

@@ -86,9 +86,14 @@ def save_mixture(decoder: Decoder, folder: Path) -> Decoder:
     return first_experts(decoder)
 
 
+def has_mixture(folder: Path) -> bool:
+    """Whether `modules/` holds experts."""
+    return (folder / f"{MIXTURE}.json").exists()
+
+
 def load_mixture(folder: Path, dense: Decoder) -> Decoder:
     """The decoder with the experts of `modules/`; the same where there are none."""
-    if not (folder / f"{MIXTURE}.json").exists():
+    if not has_mixture(folder):
         return dense
     made = expand(dense, MixtureConfig(**read_json(folder / f"{MIXTURE}.json")))
     tensors, own = read_tensors(folder / f"{MIXTURE}.safetensors"), expert_tensors(made)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from unitok.decoder.initial_values import initial_values
-from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.huggingface.weights import expand_vocabulary
+from unitok.huggingface.stored_core import bare_decoder
 from unitok.model import Model
+from unitok.model_directory import read_decoder, write_model
 from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, intact, read_json, write_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import best_checkpoint
 from unitok_training.checkpoint.state import load_module, open_checkpoint, read_checkpoint
@@ -31,12 +30,14 @@ from unitok_training.cost.devices import Device
 from unitok_training.cost.step import setup_of
 from unitok_training.data.mixture import Curriculum
 from unitok_training.evaluation.text_ability import TextAbility, text_ability
+from unitok_training.first_weights import Start, first_decoder, open_start
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
+from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.parts import tune
 from unitok_vocoder.vocoder import Vocoder
 
@@ -100,13 +101,14 @@ def train_model(
     """
     map_large_blocks()
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
-    given = materials(recipe, shards=shards, tokenizers=tokenizers, start=start, streams=streams, check=check)
+    split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not recipe.tuning.decoder.lora_rank
+    given = materials(recipe, shards, tokenizers=tokenizers, start=start, streams=streams, check=check, split=split)
     recipe, base, run = given.recipe, given.base, Path(out)
     ensure_folder(run)
     data = continued(run, given.data, may_change="shards" in allow_change)
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, force=force)
-        decoder, initial = _first_decoder(given, start, sharded=recipe.train.shard and world.size > 1)
+        decoder, initial = _begun(given, split=split)
         before = _text_ability(given) if world.is_main else None
 
         def begin() -> None:
@@ -135,19 +137,27 @@ def train_model(
         )
     if not world.is_main:
         return None
-    if initial is not None:
-        decoder = Decoder(given.decoder_config())
-        load_module(decoder, read_checkpoint(_taken(recipe, last)).model)
     # The other processes have left: none of them waits while the shards are looked through.
-    return _written(decoder, replace(given, data=data), run, before)
+    taken = None if initial is None else _taken(recipe, last)
+    return _written(decoder, taken, replace(given, data=data), run, before)
 
 
-def _written(decoder: Decoder, given: Materials, run: Path, before: TextAbility | None) -> Path:
-    """Write the model of a run that has ended, and what it still knows of text where that was measured before."""
-    trained = finished(decoder.cpu().float().eval(), given)
-    trained.save(run / "model")
+def _written(decoder: Decoder, taken: Path | None, given: Materials, run: Path, before: TextAbility | None) -> Path:
+    """Write the model of a run that has ended, and what it still knows of text where that was measured before.
+
+    The weights are the decoder's own, or those of the checkpoint `taken`: these go from file to file, and the whole is
+    in no process after the run either.
+    """
+    stored = None
+    if taken is not None:
+        decoder, found = bare_decoder(given.decoder_config()), read_checkpoint(taken).model
+        assert isinstance(found, StoredTensors)
+        stored = found.stored
+    trained = finished(decoder.eval() if taken is not None else decoder.cpu().float().eval(), given)
+    write_model(trained, run / "model", stored)
     if before is not None:
-        _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(given.data), trained.vocabulary))
+        known = trained.decoder if taken is None else read_decoder(run / "model", torch.float32)
+        _tell_text_ability(run, before, text_ability(known, _held_out_texts(given.data), trained.vocabulary))
     return run / "model"
 
 
@@ -159,12 +169,17 @@ class Materials:
     """The recipe, with the shape and without the curriculum where there is a start."""
     data: ShardSet
     """Token shards."""
-    base: Model | None
-    """The model that it starts from."""
+    start: Start | None
+    """Where its weights come from; None where they are drawn."""
     bundle: TokenizerSet
     """The tokenizers."""
     vocabulary: Vocabulary
     """Of the model to be."""
+
+    @property
+    def base(self) -> Model | None:
+        """The model that it starts from."""
+        return None if self.start is None else self.start.model
 
     def decoder_config(self) -> DecoderConfig:
         """Shape of the decoder to be."""
@@ -175,23 +190,26 @@ class Materials:
 
 def materials(
     recipe: DecoderRecipe,
-    *,
     shards: Path | str | Sequence[Path | str],
+    *,
     tokenizers: Path | str | None,
     start: Path | str | None,
     streams: Mapping[str, str] | None,
     check: bool,
+    split: bool,
 ) -> Materials:
-    """Open what a run starts from; arguments and errors as of `train_model`, `check` as of `open_shards`."""
+    """Open what a run starts from; arguments and errors as of `train_model`, `check` as of `open_shards`, `split` as of
+    `open_start`."""
     data = open_shards(shards, check=check)
-    base = Model.load(start) if start is not None and (Path(start) / "unitok.json").exists() else None
+    begun = open_start(start, split=split)
+    base = None if begun is None else begun.model
     bundle = _tokenizers(tokenizers, base)
     vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
     if start is not None:
         recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
-    return Materials(recipe=recipe, data=data, base=base, bundle=bundle, vocabulary=vocabulary)
+    return Materials(recipe=recipe, data=data, start=begun, bundle=bundle, vocabulary=vocabulary)
 
 
 def _origin(
@@ -227,32 +245,19 @@ def model_at(path: Path | str) -> Model:
         origin, folders = read_json(run / ORIGIN), read_json(run / "shards.json")["folders"]
         shards = [one["path"] for one in folders]
     given = materials(
-        load_recipe(run / "recipe.json"), shards=shards, tokenizers=origin["tokenizers"], start=origin["start"],
-        streams=origin["streams"], check=False,
+        load_recipe(run / "recipe.json"), shards, tokenizers=origin["tokenizers"], start=origin["start"],
+        streams=origin["streams"], check=False, split=False,
     )  # fmt: skip
-    decoder, _ = _first_decoder(given, origin["start"], sharded=False)
+    decoder, _ = _begun(given, split=False)
     tune(decoder, given.recipe.tuning.decoder)
     load_module(decoder, found.model)
     return finished(decoder.float().eval(), given)
 
 
-def _first_decoder(
-    given: Materials, start: Path | str | None, *, sharded: bool
-) -> tuple[Decoder, Iterable[tuple[str, Tensor]] | None]:
-    """(the decoder before training, None), or, where it is to be sharded, (one on the meta device, its weights)."""
-    seed, base = given.recipe.train.seed, given.base
-    if sharded and not given.recipe.tuning.decoder.lora_rank and (base is None or lora_config(base.decoder) is None):
-        config = given.decoder_config()
-        with torch.device("meta"):
-            bare = Decoder(config)
-        if base is not None:
-            return bare, _grown(base, given.vocabulary, seed).named_parameters()
-        if start is not None:
-            return bare, open_checkpoint(Path(start)).model.items()
-        return bare, initial_values(config, torch.Generator().manual_seed(seed))
-    if base is not None:
-        return _grown(base, given.vocabulary, seed), None
-    return _new_decoder(given.decoder_config(), seed, start), None
+def _begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
+    """As `first_weights.first_decoder`."""
+    size = given.vocabulary.size if given.base is None else given.base.vocabulary.size
+    return first_decoder(given.decoder_config(), given.start, old_size=size, seed=given.recipe.train.seed, split=split)
 
 
 def _taken(recipe: DecoderRecipe, last: Path) -> Path:
@@ -275,7 +280,10 @@ def _text_ability(given: Materials) -> TextAbility | None:
     base = given.base
     if base is None or "imported_from" not in base.info:
         return None
-    return text_ability(base.decoder, _held_out_texts(given.data), base.vocabulary)
+    assert given.start is not None
+    # Of a decoder that is to be split this is the one time that it is whole, in one process, and it is let go.
+    decoder = base.decoder if given.start.stored is None else read_decoder(given.start.path, torch.float32)
+    return text_ability(decoder, _held_out_texts(given.data), base.vocabulary)
 
 
 def _tell_text_ability(run: Path, before: TextAbility, after: TextAbility) -> None:
@@ -333,27 +341,9 @@ def _vocabulary(
     return vocabulary
 
 
-def _grown(base: Model, vocabulary: Vocabulary, seed: int) -> Decoder:
-    """The start's decoder, with new rows for streams that its vocabulary did not have."""
-    old = base.vocabulary.size
-    if vocabulary.size == old:
-        return base.decoder
-    if lora_config(base.decoder) is not None:
-        raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
-    return expand_vocabulary(base.decoder, vocabulary.size, old, generator=torch.Generator().manual_seed(seed))
-
-
 def _shape(config: DecoderConfig) -> Shape:
     """What a recipe says of a decoder's shape."""
     return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
-
-
-def _new_decoder(config: DecoderConfig, seed: int, start: Path | str | None) -> Decoder:
-    """Random weights, or those of a checkpoint."""
-    decoder = Decoder(config, generator=torch.Generator().manual_seed(seed))
-    if start is not None:
-        load_module(decoder, open_checkpoint(Path(start)).model)
-    return decoder
 
 
 def finished(decoder: Decoder, given: Materials) -> Model:

@@ -16,8 +16,12 @@ def add_commands(commands: Any) -> None:
     cost.add_argument("--vocabulary", type=int, default=8192, help="ids of the vocabulary (default: 8192)")
     cost.add_argument("--document", type=int, default=256, help="mean length of a document in tokens (default: 256)")
     cost.add_argument("--processes", type=int, default=1, help="processes that share the packs of a step")
-    cost.add_argument("--lora", type=int, default=0, metavar="RANK", help="low-rank updates alone (default: 0, all)")
-    cost.add_argument("--freeze", nargs="+", default=[], choices=("decoder", "embeddings"), help="what does not move")
+    cost.add_argument(
+        "--lora", type=int, default=0, metavar="RANK", help="low-rank updates of attention (default: the recipe's)"
+    )
+    cost.add_argument(
+        "--freeze", nargs="+", default=[], choices=("decoder", "embeddings"), help="what else does not move"
+    )
     cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     cost.set_defaults(run=run_cost)
 
@@ -29,7 +33,7 @@ def run_cost(options: argparse.Namespace) -> None:
     from unitok_training.cost.advice import check_fits
     from unitok_training.cost.advice import options as options_for
     from unitok_training.cost.devices import named_device
-    from unitok_training.cost.step import parameters, setup_of
+    from unitok_training.cost.step import parameters, setup_of, tuned_otherwise
     from unitok_training.recipes.decoder import load_recipe
 
     for name in ("vocabulary", "document", "processes"):
@@ -38,13 +42,12 @@ def run_cost(options: argparse.Namespace) -> None:
     if options.lora < 0:
         raise InputError(f"--lora is {options.lora}: give a rank, or 0 for none")
     recipe = load_recipe(options.recipe, options.set)
+    tuning = tuned_otherwise(recipe.tuning, lora_rank=options.lora, frozen=options.freeze)
+    recipe = replace(recipe, tuning=tuning)
     device = named_device(options.device)
     on_gpu = options.device.lower() != "here" or _has_gpu()
     setup = setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
-    setup = replace(
-        setup, document=min(options.document, setup.pack_size), lora_rank=options.lora,
-        frozen_blocks="decoder" in options.freeze, frozen_embeddings="embeddings" in options.freeze,
-    )  # fmt: skip
+    setup = replace(setup, document=min(options.document, setup.pack_size))
     first, *others = options_for(setup, device)
     print(f"decoder: {parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
     print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {device.flops / 1e12:.2f} bf16 TFLOP/s")

@@ -337,12 +337,18 @@ def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int, o
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens; `output_bias` as in `to_hf_state`."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     output_bias = output_bias or any(block.out_bias is not None for block in _blocks(decoder))
-    value = to_hf_config(decoder.config, bos=bos, eos=eos, pad=pad, output_bias=output_bias)
-    write_json(folder / "config.json", value)
+    write_core_config(decoder.config, folder, bos=bos, eos=eos, pad=pad, output_bias=output_bias)
     state = {name: value.cpu() for name, value in to_hf_state(decoder, output_bias=output_bias).items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_core_config(
+    config: DecoderConfig, folder: Path, *, bos: int, eos: int, pad: int, output_bias: bool = False
+) -> None:
+    """What stands beside the weights of `save_core`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", to_hf_config(config, bos=bos, eos=eos, pad=pad, output_bias=output_bias))
     generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad, "do_sample": False}
     write_json(folder / "generation_config.json", generation)
 

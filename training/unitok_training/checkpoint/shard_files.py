@@ -1,4 +1,4 @@
-"""The files of a sharded run's checkpoint, each written by its own process, without torch.
+"""The files of a sharded run's checkpoint, each written by its own process, without torch; and how they are opened.
 
 What stands in them is torch's distributed checkpoint in safetensors: a file per process, whose header says where each
 slice begins in the whole tensor.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, draft_of, read_json, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, draft_of, intact, read_json, sha256_file, write_json
+from unitok_tokenizers.stored_tensors import StoredTensor, joined, open_tensors
 from unitok_training.checkpoint.files import FORMAT, STATE_FILE, Plain, prune_checkpoints, write_tensors
 
 SHARDS = "shards"
@@ -77,6 +78,30 @@ def _write_slices(draft: Path, slices: Mapping[str, Plain], share: Share) -> Non
     file = draft / SHARDS / f"shard-{share.rank + 1:05d}-model-00001-of-00001.safetensors"
     write_tensors(file, slices, note)
     write_json(draft / f"{share.mark}.{share.rank}", {f"{SHARDS}/{file.name}": sha256_file(file)})
+
+
+def open_shares(files: Sequence[Path]) -> dict[str, dict[str, StoredTensor]]:
+    """{"model": …, "optimizer": …}: the whole tensors by name, each in pieces of as many files as have a share of it.
+
+    InputError where a share is missing.
+    """
+    pieces: dict[str, list[tuple[int, StoredTensor]]] = {}
+    for file in files:
+        tensors, note = open_tensors(file)
+        with intact(file, "copy the checkpoint again, or remove it and use an older one"):
+            places = json.loads(note["DCP_SHARDING_INFO"])
+            for full, value in tensors.items():
+                pieces.setdefault(full, []).append(((places[full]["saved_offsets"] or [0])[0], value))
+    found: dict[str, dict[str, StoredTensor]] = {"model": {}, "optimizer": {}}
+    for full, shares in pieces.items():
+        at, part, name = 0, *full.split("|", 1)
+        shares.sort(key=lambda one: one[0])
+        for start, value in shares:
+            if start != at:
+                raise InputError(f"{files[0].parent} lacks rows {at} to {start} of {name}; copy the checkpoint again")
+            at += value.shape[0] if value.shape else 0
+        found[part][name] = joined([value for _, value in shares])
+    return found
 
 
 def _await(file: Path, path: Path) -> Path:

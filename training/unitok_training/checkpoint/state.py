@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,16 @@ from torch import Tensor, nn
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, sha256_file
+from unitok_tokenizers.stored_tensors import StoredTensors, open_tensors, shape_of
 from unitok_training.checkpoint.files import FORMAT, STATE_FILE, Plain, list_checkpoints, write_checkpoint
-from unitok_training.checkpoint.shard_files import SHARDS
+from unitok_training.checkpoint.shard_files import SHARDS, open_shares
 
 REMEDY = "copy the checkpoint again, or remove it and use an older one"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint in memory."""
+    """A checkpoint in memory, or opened where it lies."""
 
     model: Mapping[str, Tensor]
     """Parameters and buffers by name."""
@@ -57,7 +57,10 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module in place. InputError on a missing, unknown or misshapen name."""
+    """Copy tensors into a module in place, one after another where they are stored.
+
+    InputError on a missing, unknown or misshapen name.
+    """
     check_names(module, tensors)
     with torch.no_grad():
         for name, value in module_tensors(module).items():
@@ -74,9 +77,9 @@ def check_names(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             "take the recipe that trained it"
         )
     for name, value in own.items():
-        if value.shape != tensors[name].shape:
+        if value.shape != (shape := shape_of(tensors, name)):
             raise InputError(
-                f"checkpoint does not fit the model: {name} is {tuple(tensors[name].shape)} in the file and "
+                f"checkpoint does not fit the model: {name} is {shape} in the file and "
                 f"{tuple(value.shape)} in the model; take the recipe and the tokenizers that trained it"
             )
 
@@ -123,49 +126,30 @@ def _plain(value: Tensor) -> Plain:
     return Plain(str(value.dtype).removeprefix("torch."), tuple(value.shape), data)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint directory and check it. InputError where it is none, or is damaged."""
+def read_checkpoint(path: Path, *, check: bool = True) -> Checkpoint:
+    """Open one checkpoint directory and check it, checksums too where `check` is set.
+
+    Weights and optimizer state stay in the files until they are asked for, each whole or by rows. InputError where it
+    is no checkpoint, or is damaged.
+    """
     if not (path / STATE_FILE).is_file():
         raise InputError(f"{path} holds no checkpoint: {STATE_FILE} is missing; name a step_XXXXXXXX directory")
     state = read_json(path / STATE_FILE)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path / STATE_FILE} is not a checkpoint of format {FORMAT}; {REMEDY}")
-    if (path / SHARDS).is_dir():
-        return _read_shards(path, state)
-    parts = {}
-    for name in ("model", "optimizer", "rng"):
-        file = path / f"{name}.safetensors"
-        if not file.is_file():
-            raise InputError(f"{path} is incomplete: {file.name} is missing; {REMEDY}")
-        if sha256_file(file) != state["sha256"].get(file.name):
-            raise InputError(f"{file} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
-        parts[name] = load_file(file)
-    return Checkpoint(**parts, state=state, path=path)
-
-
-def _read_shards(path: Path, state: Mapping[str, Any]) -> Checkpoint:
-    """The whole tensors of a checkpoint that several processes have written, however many there are now."""
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    for name, wanted in state["sha256"].items():
+    split = (path / SHARDS).is_dir()
+    names = state["sha256"] if split else [f"{name}.safetensors" for name in ("model", "optimizer", "rng")]
+    for name in names:
         if not (path / name).is_file():
             raise InputError(f"{path} is incomplete: {name} is missing; {REMEDY}")
-        if sha256_file(path / name) != wanted:
+        if check and sha256_file(path / name) != state["sha256"].get(name):
             raise InputError(f"{path / name} is damaged: its checksum differs from the one in {STATE_FILE}; {REMEDY}")
-    reader = dcp.hf_storage.HuggingFaceStorageReader(str(path / SHARDS))
-    found: dict[str, Tensor] = {
-        name: torch.empty(item.size, dtype=item.properties.dtype, device="cpu")
-        for name, item in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(item, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings(action="ignore"):  # that one process reads alone is meant
-        dcp.state_dict_loader.load(found, storage_reader=reader, no_dist=True)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
-    for full, value in found.items():
-        part, _, name = full.partition("|")
-        parts[part][name] = value
-    return Checkpoint(**parts, rng=load_file(path / "rng.safetensors"), state=state, path=path)
+    if split:
+        parts = open_shares(sorted(path / name for name in names if name.startswith(f"{SHARDS}/")))
+    else:
+        parts = {name: open_tensors(path / f"{name}.safetensors")[0] for name in ("model", "optimizer")}
+    tensors = {name: StoredTensors(stored) for name, stored in parts.items()}
+    return Checkpoint(**tensors, rng=load_file(path / "rng.safetensors"), state=state, path=path)
 
 
 def latest_checkpoint(folder: Path, *, report: Callable[[str], None] = print) -> Checkpoint | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from unitok.decoder.lora import LoraConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.cost.devices import Device
 from unitok_training.cost.memory import Memory, loss_rows, memory
@@ -100,7 +101,15 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
         )
     yield (
         f"LoRA of rank 64 and train.recompute_blocks={layers} (other weights stay as they are)",
-        replace(small, lora_rank=64, recompute_blocks=layers, pack_size=size, packs=packs),
+        replace(
+            small,
+            lora_rank=64,
+            lora_targets=LoraConfig().targets,
+            frozen_embeddings=True,
+            recompute_blocks=layers,
+            pack_size=size,
+            packs=packs,
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.decoder.lora import TARGETS, LoraConfig, add_lora
+from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.compute import map_large_blocks, resolve
 from unitok_training.cost.step import Setup
@@ -61,11 +61,12 @@ def prepared(setup: Setup, world: World | None = None) -> Step:
     world = world or World()
     model = Decoder(setup.config, generator=torch.Generator().manual_seed(0))
     if setup.lora_rank:
-        add_lora(model, LoraConfig(rank=setup.lora_rank, targets=TARGETS))
-    for name, value in model.named_parameters():
-        table = name in ("embedding", "head")
-        if setup.frozen_embeddings if table else setup.frozen_blocks:
-            value.requires_grad_(False)
+        add_lora(model, LoraConfig(rank=setup.lora_rank, targets=setup.lora_targets))
+    elif setup.frozen_blocks:
+        model.requires_grad_(False)
+    for table in (model.embedding, model.head):
+        if table is not None:
+            table.requires_grad_(setup.moving_embeddings)
     model.recompute_blocks(setup.recompute_blocks, keep_products=setup.keep_products)
     masters: MasterWeights
     if setup.shards > 1:
@@ -159,7 +160,8 @@ def updates_here(setup: Setup, updates: int, world: World) -> Measured:
 def main(given: str) -> None:
     """Measure a setup in JSON and print what was found, one line a process."""
     setup, updates = json.loads(given)
-    shape = Setup(**{**setup, "config": DecoderConfig(**setup["config"])})
+    made = {"config": DecoderConfig(**setup["config"]), "lora_targets": tuple(setup["lora_targets"])}
+    shape = Setup(**{**setup, **made})
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     map_large_blocks()
     with world_from_environment("cpu") as world:

@@ -7,6 +7,7 @@ what the system gives a process for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from unitok.decoder.dense_attention import GROUP_SCORES
-from unitok_training.cost.step import Setup, block_parameters, frozen_parameters, tables, trained_parameters
+from unitok_training.cost.step import (
+    Setup,
+    block_parameters,
+    frozen_parameters,
+    matrix_shapes,
+    tables,
+    trained_parameters,
+)
 from unitok_training.objectives.token_loss import rows_at_once
 
 
@@ -53,21 +61,41 @@ def block_activations(setup: Setup) -> int:
         size += act * config.heads * positions * setup.document
     else:
         size += positions * (inner * act + 4 * config.heads)  # each document's own output, and its normalizers
-    if setup.precision == "bf16" and not setup.lora_rank:
-        size += 2 * block_parameters(config)  # the rounded copies of the weights
+    if setup.precision == "bf16":
+        size += 2 * (block_parameters(config) - _updated_weights(setup))  # the rounded copies of the weights
     return size
+
+
+JOINED = {"qkv": ("q", "k", "v"), "out": ("out",), "gate_up": ("gate", "up"), "down": ("down",)}
+"""Matrix of a block as it lies in memory → what it joins, each with low-rank factors of its own."""
+
+
+def _updated(setup: Setup) -> set[str]:
+    """Matrices of a block whose product makes what enters it again, having low-rank updates."""
+    return {name for name, parts in JOINED.items() if setup.lora_rank and set(parts) & set(setup.lora_targets)}
+
+
+def _updated_weights(setup: Setup) -> int:
+    """Weights of these matrices, of which no rounded copy is kept; of all others of the block there is one."""
+    shapes, found = matrix_shapes(setup.config), _updated(setup)
+    if found == set(JOINED):
+        return block_parameters(setup.config)
+    return sum(math.prod(shapes[part]) for name in found for part in JOINED[name])
 
 
 def _matrix_inputs(setup: Setup, act: int, stream: int) -> int:
     """Bytes a position of what the norms, the feed-forward and the products with a block's matrices keep."""
     config = setup.config
     inner = config.heads * config.head_dim
-    if setup.lora_rank:  # what enters a product is made again; the small side of every band's branch is kept
-        branches = 7 * setup.lora_rank
-        return 2 * config.width * stream + (inner + 2 * config.ffn_dim + branches) * act
-    if not setup.moving_blocks:  # slopes go through: neither what enters a matrix nor a norm's result is needed
+    if not setup.moving_blocks:
+        # Slopes go through: neither what enters a frozen matrix nor a norm's result is needed. What enters one with
+        # updates is made again of its source; the small side of every band's branch is kept.
         norm, feed = (stream, 2) if setup.compiled else (4, 3)
-        return 2 * config.width * norm + config.ffn_dim * act * feed
+        found = _updated(setup)
+        norms = sum(stream if name in found else norm for name in ("qkv", "gate_up"))
+        width = (inner if "out" in found else 0) + config.ffn_dim * (2 if "down" in found else feed)
+        branches = len(setup.lora_targets) * setup.lora_rank
+        return config.width * norms + (width + branches) * act
     norm = config.width * (stream + act + (0 if setup.compiled else 4))  # input, what enters the matrix, in float32
     return 2 * norm + inner * act + config.ffn_dim * act * (3 if setup.compiled else 4)
 

@@ -6,14 +6,16 @@ N weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from unitok.decoder.dense_attention import LONGEST
+from unitok.decoder.lora import TARGETS, LoraConfig
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
 from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.trainer.config import DecoderTuning, PartTuning, TableTuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,14 @@ class Setup:
     keep_products: bool = False
     """Whether these blocks keep what matrix products and attention kernels yield as well."""
     lora_rank: int = 0
-    """Rank of low-rank updates of all matrices of the blocks, everything else being frozen; 0 for none."""
+    """Rank of low-rank updates of the blocks' matrices, whose own weights are frozen; 0 for none."""
+    lora_targets: tuple[str, ...] = TARGETS
+    """Matrices that have such updates; a recipe's are `LoraConfig`'s."""
     frozen_blocks: bool = False
     """Whether the weights of the blocks, and the norm behind them, do not move."""
-    frozen_embeddings: bool = False
-    """Whether the embedding and the head do not move."""
+    frozen_embeddings: bool | None = None
+    """Whether the embedding and the head do not move; None for what training does where nothing is said of them: they
+    move, but not beside low-rank updates."""
     shards: int = 1
     """Processes over which weights, gradients and optimizer state are split."""
 
@@ -63,7 +68,7 @@ class Setup:
     @property
     def moving_embeddings(self) -> bool:
         """Whether the embedding and the head learn."""
-        return not self.frozen_embeddings and not self.lora_rank
+        return not self.lora_rank if self.frozen_embeddings is None else not self.frozen_embeddings
 
     @property
     def dense_scores(self) -> bool:
@@ -76,12 +81,13 @@ def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, pro
     train = recipe.train
     # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.
     precision = "bf16" if flash and train.precision == AUTO else resolve_precision(train.precision)
-    blocks, rows = recipe.tuning.decoder, (recipe.tuning.embeddings, recipe.tuning.new_embeddings)
+    blocks = recipe.tuning.decoder
     return Setup(
         config=recipe.decoder.config(vocab_size),
         lora_rank=blocks.lora_rank,
+        lora_targets=LoraConfig().targets,
         frozen_blocks=blocks.frozen,
-        frozen_embeddings=not (blocks.full if rows == (None, None) else any(one and one.full for one in rows)),
+        frozen_embeddings=not _rows_move(recipe.tuning),
         pack_size=train.pack_size,
         packs=max(train.packs_per_step // processes, 1),
         precision=precision,
@@ -92,6 +98,28 @@ def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, pro
         shards=processes if train.shard else 1,
         flash=flash,
     )
+
+
+def _rows_move(tuning: DecoderTuning) -> bool:
+    """Whether any rows of the tables move. Where only new ones do, the tables are counted whole: their gradients are,
+    and how many rows are new is known only when a run has been opened."""
+    old = tuning.decoder if tuning.embeddings is None else tuning.embeddings
+    new = old if tuning.new_embeddings is None else tuning.new_embeddings
+    return old.full or new.full
+
+
+def tuned_otherwise(tuning: DecoderTuning, *, lora_rank: int, frozen: Collection[str]) -> DecoderTuning:
+    """A recipe's tuning with other choices: low-rank updates where a rank is given, and what is frozen ("decoder": its
+    blocks, "embeddings")."""
+    if "decoder" in frozen and tuning.embeddings is None and tuning.decoder.full:
+        tuning = replace(tuning, embeddings=TableTuning(learning_rate=tuning.decoder.learning_rate))
+    if lora_rank:
+        tuning = replace(tuning, decoder=PartTuning(full=False, lora_rank=lora_rank))
+    elif "decoder" in frozen:
+        tuning = replace(tuning, decoder=PartTuning(full=False))
+    if "embeddings" in frozen:
+        tuning = replace(tuning, embeddings=TableTuning(full=False), new_embeddings=None)
+    return tuning
 
 
 def block_parameters(config: DecoderConfig) -> int:
@@ -112,28 +140,34 @@ def parameters(config: DecoderConfig) -> int:
     return config.layers * block_parameters(config) + tables(config) + config.width
 
 
-def lora_parameters(config: DecoderConfig, rank: int) -> int:
-    """Weights of low-rank updates of every matrix of the blocks; matrices that are joined have factors of their own."""
+def lora_parameters(config: DecoderConfig, rank: int, targets: Sequence[str] = TARGETS) -> int:
+    """Weights of low-rank updates of the blocks' matrices; matrices that are joined have factors of their own."""
+    shapes = matrix_shapes(config)
+    return config.layers * sum(rank * sum(shapes[name]) for name in targets)
+
+
+def matrix_shapes(config: DecoderConfig) -> dict[str, tuple[int, int]]:
+    """Matrix of a block, as `LoraConfig.targets` calls it → (rows, columns)."""
     inner, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    shapes = (
-        *((rows, config.width) for rows in (inner, group, group, config.ffn_dim, config.ffn_dim)),
-        (config.width, inner),
-        (config.width, config.ffn_dim),
-    )
-    return config.layers * sum(rank * (rows + columns) for rows, columns in shapes)
+    rows = {"q": inner, "k": group, "v": group, "out": config.width, "gate": config.ffn_dim, "up": config.ffn_dim}
+    columns = {"out": inner, "down": config.ffn_dim}
+    return {name: (rows.get(name, config.width), columns.get(name, config.width)) for name in TARGETS}
+
+
+def _own_moving(setup: Setup) -> int:
+    """The decoder's own weights that move."""
+    blocks = setup.config.layers * block_parameters(setup.config) + setup.config.width
+    return (blocks if setup.moving_blocks else 0) + (tables(setup.config) if setup.moving_embeddings else 0)
 
 
 def trained_parameters(setup: Setup) -> int:
     """Weights that the optimizer moves."""
-    blocks = setup.config.layers * block_parameters(setup.config) + setup.config.width
-    own = (blocks if setup.moving_blocks else 0) + (tables(setup.config) if setup.moving_embeddings else 0)
-    return own + (lora_parameters(setup.config, setup.lora_rank) if setup.lora_rank else 0)
+    return _own_moving(setup) + lora_parameters(setup.config, setup.lora_rank, setup.lora_targets)
 
 
 def frozen_parameters(setup: Setup) -> int:
     """Weights that stay as they are."""
-    own = parameters(setup.config)
-    return own if setup.lora_rank else own - trained_parameters(setup)
+    return parameters(setup.config) - _own_moving(setup)
 
 
 def training_flops(config: DecoderConfig, *, lengths: Sequence[int], supervised: int) -> float:

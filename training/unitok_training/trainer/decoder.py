@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import resolve
@@ -23,6 +22,7 @@ from unitok_training.shard_set import ShardSet
 from unitok_training.trainer.batches import TokenBatches
 from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
 
@@ -39,7 +39,7 @@ def token_setup(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     held_out: ExampleSource | None = None,
-    initial: Iterable[tuple[str, Tensor]] | None = None,
+    initial: Initial | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
 
@@ -51,7 +51,7 @@ def token_setup(
         tuning: what of the decoder moves; all of it where None.
         first_new: first row of its tables that is new.
         held_out: examples for validation.
-        initial: whole weights by name, one after another, of a decoder on the meta device that is to be sharded.
+        initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
     """
     tuning = tuning or DecoderTuning()
     compute = resolve(world.device, config.precision)
@@ -86,7 +86,7 @@ def train(
     pieces: Sequence[str] | None = None,
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
-    initial: Iterable[tuple[str, Tensor]] | None = None,
+    initial: Initial | None = None,
     world: World | None = None,
     resume: bool = True,
     allow_change: Sequence[str] = (),

@@ -1,4 +1,4 @@
-"""Several processes, one model: started by torchrun, gradients summed in one flat bucket."""
+"""Several processes, one model: started by torchrun, tensors summed in flat buckets."""
 
 from __future__ import annotations
 

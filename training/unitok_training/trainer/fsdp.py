@@ -15,16 +15,19 @@ from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder, rotary_frequencies
 from unitok_tokenizers.compute import Compute
+from unitok_tokenizers.stored_tensors import StoredTensor, shape_of
+from unitok_tokenizers.stored_tensors import rows_of as tensor_rows
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import MasterWeights, MuonParams, orthogonalize
 
+Initial = Iterable[tuple[str, Tensor | StoredTensor]]
+"""Weights by name, one after another: whole ones in memory, or ones of which a process reads its slices."""
 
-def shard_decoder(
-    decoder: Decoder, compute: Compute, world: World, initial: Iterable[tuple[str, Tensor]] | None = None
-) -> Decoder:
+
+def shard_decoder(decoder: Decoder, compute: Compute, world: World, initial: Initial | None = None) -> Decoder:
     """A sharded decoder: a copy of one whose weights are equal in all processes, or one on the meta device itself.
 
-    That one has no weights: each process takes its slices of the `initial` ones, which come whole, one after another.
+    That one has no weights: each process takes its slices of the `initial` ones.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -46,24 +49,22 @@ def shard_decoder(
         assert initial is not None, "a decoder without weights is given some"
         sharded.to_empty(device=world.device)
         sharded.frequencies.copy_(rotary_frequencies(sharded.config))
-        _fill(sharded, initial)
+        _fill(sharded, initial, world)
     return sharded
 
 
 @torch.no_grad()
-def _fill(sharded: Decoder, initial: Iterable[tuple[str, Tensor]]) -> None:
-    """Give each process its slices; one weight is whole at a time."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
+def _fill(sharded: Decoder, initial: Initial, world: World) -> None:
+    """Give each process its slices; of what is stored it reads nothing else."""
+    from torch.distributed.tensor import DTensor
 
     own = dict(sharded.named_parameters())
     for name, whole in initial:
         place = own.pop(name)
         data = place.data
         assert isinstance(data, DTensor) and data.shape == whole.shape, f"{name} fits no weight of the decoder"
-        given = whole.detach().to(data.device, data.dtype)
-        data.to_local().copy_(
-            distribute_tensor(given, data.device_mesh, data.placements, src_data_rank=None).to_local()
-        )  # fmt: skip
+        start, stop = own_rows(whole.shape[0], world)
+        data.to_local().copy_(whole[start:stop])
     assert not own, f"no initial weights for {', '.join(own)}"
 
 
@@ -77,10 +78,12 @@ class ShardedMasterWeights(MasterWeights):
         self.module = {name: value for name, value in module.named_parameters() if value.requires_grad}
         sharded: dict[str, DTensor] = {}
         self.sharded = sharded
-        for name, value in self.module.items():
+        for name, value in module.named_parameters():
             assert isinstance(value.data, DTensor)
             self.sharded[name] = value.data
-        self.named = {name: nn.Parameter(value.to_local()) for name, value in self.sharded.items()}
+        self.named = {name: nn.Parameter(self.sharded[name].to_local()) for name in self.module}
+        self.still = {name: value.to_local() for name, value in sharded.items() if name not in self.named}
+        """This process's slices of what does not move."""
 
     def gradients(self) -> list[Tensor]:
         """This process's slice of every gradient, summed over all processes already."""
@@ -98,14 +101,14 @@ class ShardedMasterWeights(MasterWeights):
         for value in self.module.values():
             value.grad = None
 
-    def part(self, name: str, full: Tensor) -> Tensor:
-        """This process's slice of a whole tensor of a weight's shape; others (a step's number) are whole everywhere."""
-        from torch.distributed.tensor import distribute_tensor
-
+    def part(self, name: str, tensors: Mapping[str, Tensor], key: str) -> Tensor:
+        """This process's slice of a tensor of a weight's shape, nothing else being read where it is stored; others (a
+        step's number) are whole everywhere."""
         like = self.sharded[name]
-        if full.shape != like.shape:
-            return full
-        return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None).to_local()
+        if shape_of(tensors, key) != tuple(like.shape):
+            return tensors[key]
+        start, stop = own_rows(like.shape[0], self.world)
+        return tensor_rows(tensors, key, start, stop)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -114,8 +117,8 @@ class ShardedMasterWeights(MasterWeights):
         if self.original is None:
             return
         own = dict(self.original.named_parameters())
-        for name, value in self.sharded.items():
-            own[name].copy_(value.full_tensor())
+        for name in self.named:
+            own[name].copy_(self.sharded[name].full_tensor())
 
 
 class SplitMuonParams(MuonParams):
@@ -158,6 +161,13 @@ class SplitMuonParams(MuonParams):
         return received
 
 
+def own_rows(rows: int, world: World) -> tuple[int, int]:
+    """(first row, row after the last) that this process holds of a matrix of `rows`."""
+    counts = rows_of(rows, world.size)
+    start = sum(counts[: world.rank])
+    return start, start + counts[world.rank]
+
+
 def rows_of(rows: int, size: int) -> list[int]:
     """Rows that each process holds of a matrix: as many as the others, the last ones fewer (or none)."""
     each = -(-rows // size)
@@ -172,19 +182,21 @@ def total_norm(grads: list[Tensor], world: World) -> Tensor:
 
 
 def local_slices(
-    masters: ShardedMasterWeights, optimizer: Mapping[str, Tensor], world: World
+    masters: ShardedMasterWeights, optimizer: Mapping[str, Tensor], world: World, *, still: bool
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """(what this process has to save, where each tensor begins in the whole one).
 
-    Weights are named `model|name` and optimizer state `optimizer|name|key`. What all processes hold alike (a step's
-    number) is the first one's to save, and a slice without rows nobody's.
+    What does not move is saved too where `still` is set. Weights are named `model|name` and optimizer state
+    `optimizer|name|key`. What all processes hold alike (a step's number) is the first one's to save, and a slice
+    without rows nobody's.
     """
-    held = {f"model|{name}": (name, value.detach()) for name, value in masters.named.items()}
+    own = {**(masters.still if still else {}), **masters.named}
+    held = {f"model|{name}": (name, value.detach()) for name, value in own.items()}
     held |= {f"optimizer|{full}": (full.rpartition("|")[0], value) for full, value in optimizer.items()}
     slices, offsets = {}, {}
     for full, (name, value) in held.items():
-        if value.ndim and value.shape == masters.named[name].shape:
-            first = sum(rows_of(masters.sharded[name].shape[0], world.size)[: world.rank])
+        if value.ndim and value.shape == own[name].shape:
+            first, _ = own_rows(masters.sharded[name].shape[0], world)
             if len(value):
                 slices[full], offsets[full] = value, [first, *[0] * (value.ndim - 1)]
         elif world.is_main:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from unitok_training.checkpoint.files import prune_checkpoints
 from unitok_training.checkpoint.state import Checkpoint, environment, read_checkpoint, set_random_states
 from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
+from unitok_training.runs.garbage_collection import controlled_collection
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.figures import Figures
 from unitok_training.trainer.fsdp import total_norm
-from unitok_training.trainer.garbage_collection import controlled_collection
 from unitok_training.trainer.metrics import Reporter
 from unitok_training.trainer.optimizer import clip_gradients, rate
+from unitok_training.trainer.overlap import GradientSums
 from unitok_training.trainer.run_state import Progress, check_settings, newest_checkpoint, save_parts
 from unitok_training.trainer.setup import Setup
 from unitok_training.trainer.stopping import SIGNALS, Stopped, stop_signals
@@ -52,6 +54,7 @@ class Trainer:
             frozen = ", ".join(part.name or "decoder" for part in self.parts)
             raise InputError(f"tuning: {frozen} are all frozen; let one of them move")
         self.checkpoints = out / "checkpoints"
+        self.sums = GradientSums(self.parts, self.world)
         self.progress = Progress()
         self.saver = BackgroundSaver()
         self.messages: list[str] = [f"computes on {self.compute}", *self.source.report(), *setup.messages]
@@ -198,13 +201,14 @@ class Trainer:
         labels = [self.objective.counts(batch) for batch in batches]
         counts = self._counts(labels)
         objective = torch.zeros((), dtype=torch.float32, device=device)
-        for batch, own in zip(batches, labels):
+        for number, (batch, own) in enumerate(zip(batches, labels), 1):
             with self.compute.mixed():
                 found = self.objective.losses(batch)
             self.figures.add(found, own)
             total = self._weighted(found.terms, counts)
-            if total.requires_grad:  # a batch of text alone moves nothing where the decoder is frozen
-                total.backward()
+            with self.sums.beside(self.step) if number == len(batches) else nullcontext():
+                if total.requires_grad:  # a batch of text alone moves nothing where the decoder is frozen
+                    total.backward()
             for part in self.parts:
                 part.masters.collect()
             objective += total.detach()
@@ -232,13 +236,13 @@ class Trainer:
         return total
 
     def _descend(self, objective: Tensor, config: TrainConfig) -> None:
-        """Sum gradients over the processes, clip them, and move what moves, if all is finite."""
+        """Sum the rest of the gradients over the processes, clip them, and move what moves, if all is finite."""
         device = self.world.device
+        self.sums.finish(self.step, [objective])
         plain, sharded = list[Tensor](), list[Tensor]()
         for part in self.parts:
             if part.moves(self.step):
                 (sharded if part.sharded else plain).extend(part.gradients(self.step))
-        self.world.sum_([*plain, objective])
         norm = None
         if sharded:
             norm = total_norm(sharded, self.world)

@@ -107,14 +107,17 @@ class MasterWeights:
 
     def collect(self) -> None:
         """After a backward pass: add the module's gradients to the masters', in float32, and clear the former."""
-        if not self.separate:
+        for name in self.module:
+            self.collect_one(name)
+
+    def collect_one(self, name: str) -> None:
+        """The same for one weight."""
+        parameter = self.module[name]
+        if not self.separate or parameter.grad is None:
             return
-        for name, parameter in self.module.items():
-            if parameter.grad is None:
-                continue
-            master = self.named[name]
-            master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
-            parameter.grad = None
+        master = self.named[name]
+        master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
+        parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
         """Gradient of every master, zeros where a step did not reach it: all processes must have the same list."""
@@ -129,9 +132,9 @@ class MasterWeights:
         if self.separate:
             torch._foreach_copy_(list(self.module.values()), list(self.named.values()))
 
-    def part(self, name: str, full: Tensor) -> Tensor:
-        """What this process holds of a weight `name`, or of a tensor that belongs to it: all."""
-        return full
+    def part(self, name: str, tensors: Mapping[str, Tensor], key: str) -> Tensor:
+        """What this process holds of the tensor `key`, which is a weight `name` or belongs to it: all."""
+        return tensors[key]
 
     def restore(self) -> None:
         """Give the module its float32 weights back."""

@@ -7,7 +7,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import check_names, load_module, module_tensors
 from unitok_training.trainer.config import DecoderTuning, PartTuning
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.fsdp import ShardedMasterWeights, SplitMuonParams, shard_decoder
+from unitok_training.trainer.fsdp import Initial, ShardedMasterWeights, SplitMuonParams, shard_decoder
 from unitok_training.trainer.optimizer import MasterWeights, MuonParams, OptimConfig, Optimizer, embedding_names, rate
 
 TABLES = ("embedding", "head")
@@ -101,7 +101,7 @@ class Part:
         world: processes that share the work; weights become those of the first.
         rows: how its tables' rows are tuned apart from it.
         shard: split weights, gradients and optimizer state over the processes (a decoder's).
-        initial: whole weights by name, one after another, of a decoder on the meta device that is to be sharded.
+        initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Part:
         *,
         rows: RowTuning | None = None,
         shard: bool = False,
-        initial: Iterable[tuple[str, Tensor]] | None = None,
+        initial: Initial | None = None,
     ) -> None:
         self.name, self.module, self.tuning, self.rows = name, module, tuning, rows
         self.moving = tune(module, tuning, rows)
@@ -193,8 +193,11 @@ class Part:
         for view, table, part in self._views:
             assert table.grad is not None
             view.grad = table.grad[part]
-        moving = (value for group in self.groups if group.moves(step) for value in group.named.values())
-        return [value.grad for value in moving if value.grad is not None]
+        return [value.grad for value in self.moving_in(step) if value.grad is not None]
+
+    def moving_in(self, step: int) -> list[nn.Parameter]:
+        """What its optimizers move in a step: master weights, or views of rows of them."""
+        return [value for group in self.groups if group.moves(step) for value in group.named.values()]
 
     def descend(self, step: int, *, steps: int, optim: OptimConfig, skip: Tensor | None = None) -> None:
         """Move what moves in a step; not at all where `skip` () is 1 on the device. Gradients are dropped."""
@@ -237,20 +240,22 @@ class Part:
                 load_module(whole, model)
             else:
                 check_names(self.module, model)
+            if isinstance(masters, ShardedMasterWeights):
+                for name, value in masters.still.items():
+                    value.copy_(masters.part(name, model, self.key(name)))
         for name, value in masters.named.items():
-            value.copy_(masters.part(name, model[self.key(name)]))
+            value.copy_(masters.part(name, model, self.key(name)))
         prefix = self.key("")
-        own = {full.removeprefix(prefix): value for full, value in optimizer.items() if full.startswith(prefix)}
-        for group in self.groups:
-            state = {
-                full: masters.part(full.rpartition("|")[0], value) if self.sharded else value
-                for full, value in own.items()
-                if full.rpartition("|")[0] in group.named
-            }
-            group.optimizer.load(state)
-        known = {name for group in self.groups for name in group.named}
-        if lost := [full for full in own if full.rpartition("|")[0] not in known]:
-            raise InputError(f"optimizer state {lost[0]!r} fits no parameter of the model")
+        owner = {name: group for group in self.groups for name in group.named}
+        for key in optimizer:
+            if not key.startswith(prefix):
+                continue
+            full = key.removeprefix(prefix)
+            name = full.rpartition("|")[0]
+            if name not in owner:
+                raise InputError(f"optimizer state {full!r} fits no parameter of the model")
+            value = masters.part(name, optimizer, key) if self.sharded else optimizer[key]
+            owner[name].optimizer.load({full: value})  # one after another: what was read is let go
         masters.publish()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.background import BackgroundSaver
-from unitok_training.checkpoint.shard_files import Share
+from unitok_training.checkpoint.shard_files import SHARDS, Share
 from unitok_training.checkpoint.state import Checkpoint, latest_checkpoint, random_states, read_checkpoint
 from unitok_training.data.packing import DataState
 from unitok_training.trainer.config import FREE_TO_CHANGE, completed, differences
@@ -80,7 +80,9 @@ def newest_checkpoint(folder: Path, world: World, messages: list[str]) -> Checkp
         raise InputError(f"the first process can read no checkpoint in {folder}; see what it says")
     if step == NONE_FOUND or world.is_main:
         return found
-    return read_checkpoint(folder / f"step_{step:08d}")
+    path = folder / f"step_{step:08d}"
+    # Files that several processes have written lie where all see them: the first has checked them for the others.
+    return read_checkpoint(path, check=not (path / SHARDS).is_dir())
 
 
 def check_settings(
@@ -130,7 +132,8 @@ def _slices(parts: Sequence[Part], world: World) -> tuple[dict[str, Tensor], dic
     for part in parts:
         if isinstance(part.masters, ShardedMasterWeights):
             state = {name: value for group in part.groups for name, value in group.optimizer.tensors().items()}
-            own, places = local_slices(part.masters, state, world)
+            # A decoder alone keeps all of its weights; of a model's parts the start has what does not move.
+            own, places = local_slices(part.masters, state, world, still=not part.name)
             for full, value in own.items():
                 kind, _, name = full.partition("|")
                 slices[f"{kind}|{part.key(name)}"], offsets[f"{kind}|{part.key(name)}"] = value, places[full]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
@@ -16,6 +14,7 @@ from unitok_training.objectives.base import Objective
 from unitok_training.trainer.batches import BatchSource
 from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.parts import Part, RowTuning
 
 
@@ -61,7 +60,7 @@ def decoder_part(
     first_new: int | None,
     compute: Compute,
     world: World,
-    initial: Iterable[tuple[str, Tensor]] | None = None,
+    initial: Initial | None = None,
 ) -> Part:
     """A decoder as a part, its blocks recomputed as the configuration says."""
     rows = RowTuning.of(tuning, first_new, decoder.config.vocab_size)

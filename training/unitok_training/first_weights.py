@@ -1,0 +1,111 @@
+"""What a run begins with: the model that it starts from, and the weights of its decoder before the first step.
+
+V ids, C width. A decoder that is to be split over processes has no weights of its own: those of a start stay in their
+files, and each process reads its rows of them; drawn ones are whole one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unitok.decoder.initial_values import initial_values
+from unitok.decoder.lora import lora_config
+from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.huggingface.stored_core import bare_decoder
+from unitok.huggingface.weights import expand_vocabulary
+from unitok.model import Model
+from unitok.model_directory import open_decoder, read_model
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.stored_tensors import StoredTensor, StoredTensors, joined
+from unitok_training.checkpoint.state import load_module, open_checkpoint
+from unitok_training.trainer.fsdp import Initial
+
+TABLES = ("embedding", "head")
+"""Weights (V, C) whose rows are ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where weights come from that are not drawn."""
+
+    path: Path
+    """A model directory, or a run's checkpoints."""
+    model: Model | None = None
+    """The model; None for checkpoints."""
+    stored: Mapping[str, StoredTensor] | None = None
+    """Weights of the model's decoder, which then is on the meta device; None where it has its own."""
+
+
+def open_start(path: Path | str | None, *, split: bool) -> Start | None:
+    """What a run starts from; None where that is nothing. Where the decoder is to be `split` its weights are not read.
+
+    Raises:
+        InputError: a model directory that is damaged.
+    """
+    if path is None:
+        return None
+    root = Path(path)
+    if not (root / "unitok.json").exists():
+        return Start(path=root)
+    opened = open_decoder(root) if split else None
+    if opened is None:
+        return Start(path=root, model=Model.load(root))
+    bare, stored = opened
+    return Start(path=root, model=Model(**read_model(root, torch.float32, bare)), stored=stored)
+
+
+def first_decoder(
+    config: DecoderConfig, start: Start | None, *, old_size: int, seed: int, split: bool
+) -> tuple[Decoder, Initial | None]:
+    """(the decoder before training, None), or, where it is to be split, (one on the meta device, its weights).
+
+    Args:
+        config: its shape.
+        start: where its weights come from; they are drawn where None.
+        old_size: ids that the start's vocabulary has; rows beyond are drawn.
+        seed: of what is drawn.
+        split: whether it is to be split over processes, which no low-rank updates allow.
+    """
+    if split and (start is None or start.stored is not None or start.model is None):
+        bare = bare_decoder(config)
+        if start is None:
+            return bare, initial_values(config, torch.Generator().manual_seed(seed))
+        if start.stored is not None:
+            return bare, grown_values(start.stored, config, old_size, seed)
+        found = open_checkpoint(start.path).model
+        return bare, found.stored.items() if isinstance(found, StoredTensors) else found.items()
+    if start is None or start.model is None:
+        decoder = Decoder(config, generator=torch.Generator().manual_seed(seed))
+        if start is not None:
+            load_module(decoder, open_checkpoint(start.path).model)
+        return decoder, None
+    decoder = start.model.decoder
+    if start.stored is not None:  # the processes are fewer now than when it was opened
+        decoder = Model.load(start.path).decoder
+    if config.vocab_size == old_size:
+        return decoder, None
+    if lora_config(decoder) is not None:
+        raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
+    return expand_vocabulary(decoder, config.vocab_size, old_size, generator=torch.Generator().manual_seed(seed)), None
+
+
+def grown_values(
+    stored: Mapping[str, StoredTensor], config: DecoderConfig, old_size: int, seed: int
+) -> Iterator[tuple[str, StoredTensor]]:
+    """The weights that `expand_vocabulary` gives a decoder of this shape, with the new rows in memory alone."""
+    generator = torch.Generator().manual_seed(seed)
+    if config.vocab_size != old_size:
+        for _ in initial_values(config, generator):
+            pass  # it draws a whole decoder before the rows that are kept
+    for name, value in stored.items():
+        if name not in TABLES or config.vocab_size == old_size:
+            yield name, value
+            continue
+        kept = value[:old_size]
+        new = torch.empty(config.vocab_size - old_size, config.width).normal_(0.0, 1.0, generator=generator)
+        new.mul_(kept.std(0)).add_(kept.mean(0))
+        yield name, joined([value.part(0, old_size), StoredTensor.of(new)])
