@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from unitok.decoder.dense_attention import GROUP_SCORES
-from unitok_training.cost.step import Setup, block_parameters, frozen_parameters, tables, trained_parameters
+from unitok_training.cost.step import Setup, block_parameters, frozen_parameters, parameters, tables, trained_parameters
 from unitok_training.objectives.token_loss import rows_at_once
 
 
@@ -24,7 +24,7 @@ class Memory:
     """Bytes that one process holds."""
 
     weights: int
-    """Weights, float32 masters included."""
+    """Weights, float32 masters and those of a teacher included."""
     gradients: int
     """Gradients when the backward pass has ended."""
     optimizer: int
@@ -123,6 +123,28 @@ def loss_bytes(setup: Setup) -> int:
     return logits + 2 * supervised * config.width * stream + head * (slope + (0 if setup.precision == "fp32" else 2))
 
 
+def teacher_bytes(setup: Setup) -> int:
+    """Bytes of the weights of what is learned from."""
+    return 0 if setup.teacher is None else parameters(setup.teacher) * stream_bytes(setup)
+
+
+def taught_bytes(setup: Setup) -> int:
+    """Bytes of the loss at its peak where there is a teacher: its hidden states beside cross-entropy; then what
+    cross-entropy has left with the divergence's own logits and gradients; or both gradients of the head and their sum.
+    """
+    assert setup.teacher is not None
+    config, ids = setup.config, setup.teacher.vocab_size
+    supervised = round(setup.supervised_share * setup.pack_size)
+    rows = min(setup.loss_chunk or rows_at_once(2 * ids, on_gpu=setup.flash), supervised)
+    stream, cast = stream_bytes(setup), 0 if setup.precision == "fp32" else 2
+    one, table = supervised * config.width * stream, 4 * config.vocab_size * config.width
+    said = supervised * setup.teacher.width * stream
+    head = table if setup.moving_embeddings else 0
+    casts = cast * (config.vocab_size * config.width + ids * setup.teacher.width)
+    divergence = 12 * rows * ids + 3 * one + 2 * head + casts
+    return max(loss_bytes(setup) + said, divergence + said, 3 * head + 2 * one)
+
+
 def working_bytes(setup: Setup) -> int:
     """Bytes that the backward pass of a block needs beside what was kept: slopes of the stream and the feed-forward."""
     act, stream = product_bytes(setup), stream_bytes(setup)
@@ -144,8 +166,8 @@ def memory(setup: Setup) -> Memory:
     optimizer = 8 * trained
     split = setup.shards
     gathered = 0 if split == 1 else gathered_bytes(setup)
-    held = (weights + optimizer) // split + gathered
-    kept, loss = activations(setup), loss_bytes(setup)
+    held = (weights + optimizer) // split + gathered + teacher_bytes(setup)
+    kept, loss = activations(setup), loss_bytes(setup) if setup.teacher is None else taught_bytes(setup)
     accumulated = gradients // split if setup.packs > 1 else 0
     # The largest of three moments: the loss, the last block's backward pass, and its end with all gradients made.
     head = config.vocab_size * config.width * 4 if setup.moving_embeddings else 0
@@ -155,7 +177,7 @@ def memory(setup: Setup) -> Memory:
     turning = kept + again + head + working_bytes(setup) + accumulated
     ended = gradients // split + head
     return Memory(
-        weights=weights // split,
+        weights=weights // split + teacher_bytes(setup),
         gradients=gradients // split,
         optimizer=optimizer // split,
         activations=kept,
