@@ -145,6 +145,17 @@ def taught_bytes(setup: Setup) -> int:
     return max(loss_bytes(setup) + said, divergence + said, 3 * head + 2 * one)
 
 
+def lesson_bytes(setup: Setup) -> int:
+    """Bytes of the teacher's forward pass, in which a block holds what it was given and what it has made of it."""
+    if setup.teacher is None:
+        return 0
+    config, act = setup.teacher, product_bytes(setup)
+    inner, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    made = 2 * config.width * stream_bytes(setup) + (2 * inner + 2 * group + 4 * config.ffn_dim) * act
+    rounded = 4 * config.ffn_dim * config.width if setup.precision == "bf16" else 0  # the larger matrix
+    return setup.pack_size * made + rounded
+
+
 def working_bytes(setup: Setup) -> int:
     """Bytes that the backward pass of a block needs beside what was kept: slopes of the stream and the feed-forward."""
     act, stream = product_bytes(setup), stream_bytes(setup)
@@ -169,13 +180,15 @@ def memory(setup: Setup) -> Memory:
     held = (weights + optimizer) // split + gathered + teacher_bytes(setup)
     kept, loss = activations(setup), loss_bytes(setup) if setup.teacher is None else taught_bytes(setup)
     accumulated = gradients // split if setup.packs > 1 else 0
-    # The largest of three moments: the loss, the last block's backward pass, and its end with all gradients made.
+    # The largest of the moments: the loss, the last block's backward pass, its end with all gradients made; before them
+    # the teacher's forward pass, which keeps nothing from block to block.
     head = config.vocab_size * config.width * 4 if setup.moving_embeddings else 0
     forward = kept + loss + accumulated
     # The blocks are made whole again one at a time, after all others where all are.
     again = block_activations(setup) - block_products(setup) if setup.recompute_blocks == config.layers else 0
     turning = kept + again + head + working_bytes(setup) + accumulated
     ended = gradients // split + head
+    taught = lesson_bytes(setup) + accumulated
     return Memory(
         weights=weights // split + teacher_bytes(setup),
         gradients=gradients // split,
@@ -183,7 +196,7 @@ def memory(setup: Setup) -> Memory:
         activations=kept,
         loss=loss,
         gathered=gathered,
-        peak=held + max(forward, turning, ended),
+        peak=held + max(forward, turning, ended, taught),
     )
 
 
