@@ -39,6 +39,7 @@ from unitok_training.trainer.setup import decoder_part
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
+WIDEST = DecoderConfig(vocab_size=1000, width=1024, layers=2, heads=8, kv_heads=8)
 SETUP = Setup(config=NARROW, pack_size=1024, document=128)
 
 
@@ -77,6 +78,10 @@ def measured_peak(setup: Setup) -> int:
         replace(SETUP, frozen_blocks=True, config=replace(WIDE, layers=4)),
         replace(SETUP, frozen_embeddings=True, precision="fp32"),
         replace(SETUP, frozen_embeddings=True, config=WIDE, packs=2),
+        replace(SETUP, precision="fp32", teacher=replace(WIDE, vocab_size=1000)),
+        replace(SETUP, config=WIDE, pack_size=512, teacher=replace(WIDE, width=512), packs=2),
+        replace(SETUP, precision="bf16-pure", loss_chunk=64, teacher=WIDEST, config=replace(WIDE, vocab_size=1000)),
+        replace(SETUP, precision="fp32", pack_size=4096, teacher=WIDEST),
     ],
     ids=[
         "bf16",
@@ -104,6 +109,10 @@ def measured_peak(setup: Setup) -> int:
         "frozen blocks, wide",
         "frozen embeddings, fp32",
         "frozen embeddings, two packs",
+        "a teacher, fp32",
+        "a teacher, two packs",
+        "a teacher, bf16-pure, small chunks",
+        "a teacher that takes more than its student, fp32",
     ],
 )
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(setup: Setup) -> None:
@@ -155,6 +164,22 @@ def test_flops_are_those_that_torch_counts_for_the_products() -> None:
     with FlopCounterMode(display=False) as counter:
         pack_losses(model, pack, supervised_positions(pack)).total.backward()
     assert step_flops(setup) == pytest.approx(counter.get_total_flops(), rel=0.12)
+
+
+def test_a_teacher_costs_its_forward_pass_and_the_students_logits_once_more() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = replace(WIDE, vocab_size=1000)
+    setup = Setup(
+        config=NARROW, pack_size=64, document=64, precision="fp32", supervised_share=1.0, teacher=shape
+    )  # fmt: skip
+    step = prepared(setup)
+    with FlopCounterMode(display=False) as counter:
+        step.update()
+    assert step_flops(setup) == pytest.approx(counter.get_total_flops(), rel=0.12)
+    assert memory(replace(setup, shards=2)).weights - memory(replace(setup, shards=2, teacher=None)).weights == (
+        4 * parameters(shape)
+    ), "whole in every process"
 
 
 def test_what_does_not_fit_is_refused_with_the_nearest_that_does() -> None:

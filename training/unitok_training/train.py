@@ -24,7 +24,7 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import best_checkpoint
-from unitok_training.checkpoint.state import load_module, open_checkpoint, read_checkpoint
+from unitok_training.checkpoint.state import load_module, open_checkpoint
 from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
 from unitok_training.cost.step import setup_of
@@ -32,6 +32,7 @@ from unitok_training.data.mixture import Curriculum
 from unitok_training.evaluation.text_ability import TextAbility, text_ability
 from unitok_training.first_weights import Start, first_decoder, open_start
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
+from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
@@ -47,7 +48,9 @@ TEXTS = 200
 """Texts by which the ability of a language model is measured, or nearly twice as many."""
 
 
-def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World, *, force: bool = False) -> None:
+def check_memory(
+    recipe: DecoderRecipe, vocab_size: int, world: World, *, teacher: Teacher | None = None, force: bool = False
+) -> None:
     """InputError, with the nearest that fits, where a recipe needs far more memory than this process's device has.
 
     A warning where it may just fit, or where `force` says that it is to be tried.
@@ -61,7 +64,8 @@ def check_memory(recipe: DecoderRecipe, vocab_size: int, world: World, *, force:
         name="this GPU" if on_gpu else "this machine" if sharers == 1 else f"a process of {sharers} here",
         memory_bytes=memory // sharers, flops=1e12, bandwidth=1e12, link=0.0,
     )  # fmt: skip
-    setup = setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size)
+    shape = None if teacher is None else teacher.decoder.config
+    setup = setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size, teacher=shape)
     said = check_fits(setup, place, force=force)
     if said and world.is_main:
         warnings.warn(said, stacklevel=3)
@@ -105,9 +109,9 @@ def train_model(
     given = materials(recipe, shards, tokenizers=tokenizers, start=start, streams=streams, check=check, split=split)
     recipe, base, run = given.recipe, given.base, Path(out)
     ensure_folder(run)
-    data = continued(run, given.data, may_change="shards" in allow_change)
+    data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:
-        check_memory(recipe, given.vocabulary.size, world, force=force)
+        check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
         decoder, initial = _begun(given, split=split)
         before = _text_ability(given) if world.is_main else None
 
@@ -130,6 +134,8 @@ def train_model(
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, given.vocabulary),
             initial=initial,
+            distill=recipe.distill,
+            teacher=teacher,
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
             on_begin=begin,
@@ -159,6 +165,15 @@ def _written(decoder: Decoder, taken: Path | None, given: Materials, run: Path, 
         known = trained.decoder if taken is None else read_decoder(run / "model", torch.float32)
         _tell_text_ability(run, before, text_ability(known, _held_out_texts(given.data), trained.vocabulary))
     return run / "model"
+
+
+def teacher_of(recipe: DecoderRecipe) -> Teacher | None:
+    """The model that a recipe learns from. InputError where there is none, or the recipe's keys do not fit together."""
+    recipe.distill.check()
+    if not (path := recipe.distill.teacher):
+        return None
+    model = Model.load(path) if (Path(path) / "unitok.json").exists() else model_at(path)
+    return Teacher(path=path, decoder=model.decoder, vocabulary=model.vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)

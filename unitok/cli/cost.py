@@ -34,6 +34,7 @@ def run_cost(options: argparse.Namespace) -> None:
     from unitok_training.cost.advice import options as options_for
     from unitok_training.cost.devices import named_device
     from unitok_training.cost.step import parameters, setup_of, tuned_otherwise
+    from unitok_training.objectives.teacher import config_at
     from unitok_training.recipes.decoder import load_recipe
 
     for name in ("vocabulary", "document", "processes"):
@@ -46,10 +47,14 @@ def run_cost(options: argparse.Namespace) -> None:
     recipe = replace(recipe, tuning=tuning)
     device = named_device(options.device)
     on_gpu = options.device.lower() != "here" or _has_gpu()
-    setup = setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes)
+    recipe.distill.check()
+    teacher = config_at(recipe.distill.teacher) if recipe.distill.teacher else None
+    setup = setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes, teacher=teacher)
     setup = replace(setup, document=min(options.document, setup.pack_size))
     first, *others = options_for(setup, device)
     print(f"decoder: {parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
+    if teacher is not None:
+        print(f"teacher: {parameters(teacher) / 1e6:.1f}M weights, {teacher.vocab_size} ids, whole in every process")
     print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {device.flops / 1e12:.2f} bf16 TFLOP/s")
     print(_line(recipe.name, first, recipe.train.steps))
     if not first.fits:

@@ -23,11 +23,13 @@ import torch
 
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_tokenizers.compute import map_large_blocks, resolve
+from unitok_tokenizers.compute import Compute, map_large_blocks, resolve
 from unitok_training.cost.step import Setup
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
-from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
+from unitok_training.objectives.distillation import DistillationObjective
+from unitok_training.objectives.pack_losses import supervised_positions
+from unitok_training.objectives.tokens import TokenBatch, TokenObjective
 from unitok_training.trainer.distributed import World, world_from_environment
 from unitok_training.trainer.fsdp import ShardedMasterWeights, shard_decoder, total_norm
 from unitok_training.trainer.optimizer import MasterWeights, OptimConfig, Optimizer, clip_gradients
@@ -81,13 +83,19 @@ def prepared(setup: Setup, world: World | None = None) -> Step:
     if setup.compiled:
         model.compile_blocks()
     pack, compute = random_pack(setup), resolve(world.device, setup.precision)
-    index = supervised_positions(pack)
+    batch = TokenBatch(pack=pack, supervised=supervised_positions(pack))
+    teacher = _teacher(setup, compute)
+    objective: TokenObjective | DistillationObjective = TokenObjective(decoder=model, chunk=setup.loss_chunk)
+    if teacher is not None:
+        objective = DistillationObjective(decoder=model, teacher=teacher, chunk=setup.loss_chunk)
 
     def update() -> None:
         for _ in range(setup.packs):
             with compute.mixed():
-                losses = pack_losses(model, pack, index, chunk=setup.loss_chunk)
-            (losses.total / len(index)).backward()  # type: ignore[no-untyped-call]
+                terms = objective.losses(batch).terms
+            total = torch.stack([value / len(batch.supervised) for value in terms.values()]).sum()
+            del terms
+            total.backward()  # type: ignore[no-untyped-call]
             masters.collect()
         gradients = masters.gradients()
         clip_gradients(gradients, 1.0, total_norm(gradients, world) if setup.shards > 1 else None)
@@ -98,9 +106,20 @@ def prepared(setup: Setup, world: World | None = None) -> Step:
     def held_bytes() -> int:
         copies = masters.named.values() if masters.separate else ()
         own = [*model.parameters(), *optimizer.tensors().values(), *copies]
+        own += [] if teacher is None else teacher.parameters()
         return sum(value.numel() * value.element_size() for value in own)
 
     return Step(update=update, held_bytes=held_bytes)
+
+
+def _teacher(setup: Setup, compute: Compute) -> Decoder | None:
+    """A setup's teacher with random weights."""
+    if setup.teacher is None:
+        return None
+    made = Decoder(setup.teacher, generator=torch.Generator().manual_seed(1)).to(compute.device, compute.weights)
+    if setup.compiled:
+        made.compile_blocks()
+    return made.requires_grad_(False).eval()
 
 
 def random_pack(setup: Setup) -> Pack:
@@ -144,7 +163,8 @@ def settle() -> None:
 def updates_here(setup: Setup, updates: int, world: World) -> Measured:
     """The measurement, in this process."""
     shape = replace(TINY, qk_norm=setup.config.qk_norm)
-    prepared(replace(setup, config=shape, pack_size=64, document=32, recompute_blocks=0), world).update()
+    tiny = replace(setup, config=shape, teacher=setup.teacher and shape)
+    prepared(replace(tiny, pack_size=64, document=32, recompute_blocks=0), world).update()
     settle()
     before = resident("VmRSS")
     step = prepared(setup, world)
@@ -160,8 +180,9 @@ def updates_here(setup: Setup, updates: int, world: World) -> Measured:
 def main(given: str) -> None:
     """Measure a setup in JSON and print what was found, one line a process."""
     setup, updates = json.loads(given)
+    teacher = setup["teacher"] and DecoderConfig(**setup["teacher"])
     made = {"config": DecoderConfig(**setup["config"]), "lora_targets": tuple(setup["lora_targets"])}
-    shape = Setup(**{**setup, **made})
+    shape = Setup(**{**setup, **made, "teacher": teacher})
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     map_large_blocks()
     with world_from_environment("cpu") as world:

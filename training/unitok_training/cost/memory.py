@@ -21,6 +21,7 @@ from unitok_training.cost.step import (
     block_parameters,
     frozen_parameters,
     matrix_shapes,
+    parameters,
     tables,
     trained_parameters,
 )
@@ -32,7 +33,7 @@ class Memory:
     """Bytes that one process holds."""
 
     weights: int
-    """Weights, float32 masters included."""
+    """Weights, float32 masters and those of a teacher included."""
     gradients: int
     """Gradients when the backward pass has ended."""
     optimizer: int
@@ -151,6 +152,39 @@ def loss_bytes(setup: Setup) -> int:
     return logits + 2 * supervised * config.width * stream + head * (slope + (0 if setup.precision == "fp32" else 2))
 
 
+def teacher_bytes(setup: Setup) -> int:
+    """Bytes of the weights of what is learned from."""
+    return 0 if setup.teacher is None else parameters(setup.teacher) * stream_bytes(setup)
+
+
+def taught_bytes(setup: Setup) -> int:
+    """Bytes of the loss at its peak where there is a teacher: its hidden states beside cross-entropy; then what
+    cross-entropy has left with the divergence's own logits and gradients; or both gradients of the head and their sum.
+    """
+    assert setup.teacher is not None
+    config, ids = setup.config, setup.teacher.vocab_size
+    supervised = round(setup.supervised_share * setup.pack_size)
+    rows = min(setup.loss_chunk or rows_at_once(2 * ids, on_gpu=setup.flash), supervised)
+    stream, cast = stream_bytes(setup), 0 if setup.precision == "fp32" else 2
+    one, table = supervised * config.width * stream, 4 * config.vocab_size * config.width
+    said = supervised * setup.teacher.width * stream
+    head = table if setup.moving_embeddings else 0
+    casts = cast * (config.vocab_size * config.width + ids * setup.teacher.width)
+    divergence = 12 * rows * ids + 3 * one + 2 * head + casts
+    return max(loss_bytes(setup) + said, divergence + said, 3 * head + 2 * one)
+
+
+def lesson_bytes(setup: Setup) -> int:
+    """Bytes of the teacher's forward pass, in which a block holds what it was given and what it has made of it."""
+    if setup.teacher is None:
+        return 0
+    config, act = setup.teacher, product_bytes(setup)
+    inner, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    made = 2 * config.width * stream_bytes(setup) + (2 * inner + 2 * group + 4 * config.ffn_dim) * act
+    rounded = 4 * config.ffn_dim * config.width if setup.precision == "bf16" else 0  # the larger matrix
+    return setup.pack_size * made + rounded
+
+
 def working_bytes(setup: Setup) -> int:
     """Bytes that the backward pass of a block needs beside what was kept: slopes of the stream and the feed-forward."""
     act, stream = product_bytes(setup), stream_bytes(setup)
@@ -172,24 +206,26 @@ def memory(setup: Setup) -> Memory:
     optimizer = 8 * trained
     split = setup.shards
     gathered = 0 if split == 1 else gathered_bytes(setup)
-    held = (weights + optimizer) // split + gathered
-    kept, loss = activations(setup), loss_bytes(setup)
+    held = (weights + optimizer) // split + gathered + teacher_bytes(setup)
+    kept, loss = activations(setup), loss_bytes(setup) if setup.teacher is None else taught_bytes(setup)
     accumulated = gradients // split if setup.packs > 1 else 0
-    # The largest of three moments: the loss, the last block's backward pass, and its end with all gradients made.
+    # The largest of the moments: the loss, the last block's backward pass, its end with all gradients made; before them
+    # the teacher's forward pass, which keeps nothing from block to block.
     head = config.vocab_size * config.width * 4 if setup.moving_embeddings else 0
     forward = kept + loss + accumulated
     # The blocks are made whole again one at a time, after all others where all are.
     again = block_activations(setup) - block_products(setup) if setup.recompute_blocks == config.layers else 0
     turning = kept + again + head + working_bytes(setup) + accumulated
     ended = gradients // split + head
+    taught = lesson_bytes(setup) + accumulated
     return Memory(
-        weights=weights // split,
+        weights=weights // split + teacher_bytes(setup),
         gradients=gradients // split,
         optimizer=optimizer // split,
         activations=kept,
         loss=loss,
         gathered=gathered,
-        peak=held + max(forward, turning, ended),
+        peak=held + max(forward, turning, ended, taught),
     )
 
 

@@ -55,6 +55,8 @@ class Setup:
     move, but not beside low-rank updates."""
     shards: int = 1
     """Processes over which weights, gradients and optimizer state are split."""
+    teacher: DecoderConfig | None = None
+    """Shape of a decoder that is learned from, whole in every process; None for none."""
 
     def __post_init__(self) -> None:
         if check_precision(self.precision) == AUTO:
@@ -76,8 +78,11 @@ class Setup:
         return not self.flash and self.precision != "fp32" and self.document <= LONGEST
 
 
-def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, processes: int = 1) -> Setup:
-    """What a recipe asks of one process. `processes` share its packs."""
+def setup_of(
+    recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, processes: int = 1,
+    teacher: DecoderConfig | None = None,
+) -> Setup:  # fmt: skip
+    """What a recipe asks of one process. `processes` share its packs; `teacher` is what `distill` names."""
     train = recipe.train
     # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.
     precision = "bf16" if flash and train.precision == AUTO else resolve_precision(train.precision)
@@ -97,6 +102,7 @@ def setup_of(recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, pro
         keep_products=train.keep_products,
         shards=processes if train.shard else 1,
         flash=flash,
+        teacher=teacher,
     )
 
 
@@ -184,10 +190,12 @@ def step_flops(setup: Setup) -> float:
     """FLOPs of one process's packs in one update; recomputed blocks have a second forward pass, unless they keep its
     products."""
     documents = max(setup.pack_size // setup.document, 1)
-    needed = training_flops(
-        setup.config,
-        lengths=[setup.pack_size // documents] * documents,
-        supervised=round(setup.supervised_share * setup.pack_size),
-    )
+    lengths = [setup.pack_size // documents] * documents
+    supervised = round(setup.supervised_share * setup.pack_size)
+    needed = training_flops(setup.config, lengths=lengths, supervised=supervised)
     again = 0 if setup.keep_products else setup.recompute_blocks
-    return setup.packs * needed * (1 + again / setup.config.layers / 3)
+    needed *= 1 + again / setup.config.layers / 3
+    if setup.teacher is not None:  # its forward pass, and the student's logits once more, with their slopes
+        needed += training_flops(setup.teacher, lengths=lengths, supervised=supervised) / 3
+        needed += 6.0 * setup.config.width * setup.teacher.vocab_size * supervised
+    return setup.packs * needed

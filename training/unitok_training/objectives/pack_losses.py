@@ -101,14 +101,19 @@ def supervised_positions(pack: Pack, slices: OutputSlices | None = None) -> Supe
     return Supervised(index[order], found)
 
 
+def hidden_states(decoder: Decoder, pack: Pack) -> Tensor:
+    """(T, C) final hidden states of a pack that is on the decoder's device."""
+    lengths = pack.prefix_lengths[: pack.num_sequences]
+    hidden: Tensor = decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)
+    return hidden
+
+
 def pack_losses(
     decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 0
 ) -> TokenLosses:
     """Forward one pack that is on the decoder's device, as its supervised positions are."""
-    lengths = pack.prefix_lengths[: pack.num_sequences]
-    hidden = decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)  # (T, C)
     return supervised_losses(
-        hidden,
+        hidden_states(decoder, pack),
         decoder.head_weight,
         labels=pack.labels,
         loss_weight=pack.loss_weight,

@@ -72,7 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
         grad_head = torch.zeros_like(head, dtype=torch.float32) if head.requires_grad else None
         cast_head = head.to(hidden.dtype)
-        for part, ids in _chunks(slices, chunk):
+        for part, ids in row_chunks(slices, chunk):
             logs = (hidden[part] @ cast_head[ids].t()).float().log_softmax(-1)  # (N', V')
             here, wanted = torch.arange(logs.shape[0], device=logs.device), labels[part] - ids.start
             losses[part] = -logs[here, wanted]
@@ -93,24 +93,36 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 of_slice = grad_head[ids]
                 for rows in head_rows(of_slice):  # adding in another dtype copies what is added
                     of_slice[rows] += slope[:, rows].t() @ hidden[part]
-        ctx.save_for_backward(*(t for t in (grad_hidden, grad_head) if t is not None))
-        ctx.layout = (grad_hidden is not None, grad_head is not None, head.dtype)  # type: ignore[attr-defined]
+        keep_gradients(ctx, grad_hidden, grad_head, head.dtype)
         ctx.mark_non_differentiable(losses)
         return total, losses
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        with_hidden, with_head, dtype = ctx.layout  # type: ignore[attr-defined]
-        saved = list(ctx.saved_tensors)  # type: ignore[attr-defined]
-        grad_hidden = None
-        if with_hidden:
-            grad_hidden = saved.pop(0)
-            grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
-        grad_head = _scaled(saved.pop(0), scale, dtype) if with_head else None
-        return grad_hidden, grad_head, None, None, None, None, None
+        return *kept_gradients(ctx, scale), None, None, None, None, None
 
 
-def _chunks(slices: Sequence[HeadSlice], chunk: int) -> Iterator[tuple[slice, slice]]:
+def keep_gradients(
+    ctx: torch.autograd.function.FunctionCtx, hidden: Tensor | None, head: Tensor | None, dtype: torch.dtype
+) -> None:
+    """Keep the gradients of a loss () that its forward pass has made: of hidden (N, C), and of a head (V, C) of `dtype`
+    in float32."""
+    ctx.save_for_backward(*(t for t in (hidden, head) if t is not None))
+    ctx.layout = (hidden is not None, head is not None, dtype)  # type: ignore[attr-defined]
+
+
+def kept_gradients(ctx: torch.autograd.function.FunctionCtx, scale: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """What `keep_gradients` kept, times the gradient () of the loss."""
+    with_hidden, with_head, dtype = ctx.layout  # type: ignore[attr-defined]
+    saved = list(ctx.saved_tensors)  # type: ignore[attr-defined]
+    grad_hidden = None
+    if with_hidden:
+        grad_hidden = saved.pop(0)
+        grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
+    return grad_hidden, _scaled(saved.pop(0), scale, dtype) if with_head else None
+
+
+def row_chunks(slices: Sequence[HeadSlice], chunk: int) -> Iterator[tuple[slice, slice]]:
     """(rows, ids) of the logits that are held at once: `chunk` rows at most, never of two slices."""
     first = 0
     for one in slices:

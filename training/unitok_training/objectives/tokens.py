@@ -21,14 +21,18 @@ class TokenBatch:
     """The documents."""
     supervised: Supervised
     """Its positions with a label."""
+    taught: Supervised | None = None
+    """Those of which a teacher has something to say, where that is not all of them."""
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same on a device, copied without waiting where the memory is pinned."""
-        return TokenBatch(pack=self.pack.to(device), supervised=self.supervised.to(device))
+        taught = None if self.taught is None else self.taught.to(device)
+        return TokenBatch(pack=self.pack.to(device), supervised=self.supervised.to(device), taught=taught)
 
     def pin(self) -> TokenBatch:
         """The same in page-locked memory."""
-        return TokenBatch(pack=self.pack.pin(), supervised=self.supervised.pin())
+        taught = None if self.taught is None else self.taught.pin()
+        return TokenBatch(pack=self.pack.pin(), supervised=self.supervised.pin(), taught=taught)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import ClassVar
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
-from unitok_training.trainer.config import DecoderTuning, PartTuning, TableTuning, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, TableTuning, TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -21,7 +21,7 @@ from unitok_training.trainer.optimizer import OptimConfig
 class DecoderRecipe(Recipe):
     """Everything that decides a training run on token shards."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("tuning",)
+    LATER: ClassVar[tuple[str, ...]] = ("tuning", "distill")
 
     plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
@@ -29,6 +29,8 @@ class DecoderRecipe(Recipe):
     """Steps, packs, precision, optimizer."""
     tuning: DecoderTuning = field(default_factory=DecoderTuning)
     """What moves, and how fast."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Another model to learn from."""
 
 
 def demo() -> DecoderRecipe:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Documents, ListedDocuments, listed
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
@@ -19,6 +20,7 @@ from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.latent import LatentBatch
 from unitok_training.objectives.pack_losses import OutputSlices, supervised_positions
+from unitok_training.objectives.teacher import Teacher, taught_positions
 from unitok_training.objectives.tokens import TokenBatch
 from unitok_training.trainer.config import LatentTrainConfig, TrainConfig
 
@@ -103,10 +105,17 @@ class BatchSource(ABC, Generic[Drawn, Made]):
 
 
 class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
-    """Packs of rendered examples with their supervised positions."""
+    """Packs of rendered examples with their supervised positions, and where a teacher has something to say.
 
-    def __init__(self, source: ExampleSource, config: TrainConfig) -> None:
+    Args:
+        source, config: as of `BatchSource`.
+        teacher: whose word on these positions is learned.
+    """
+
+    def __init__(self, source: ExampleSource, config: TrainConfig, teacher: Teacher | None = None) -> None:
         super().__init__(source, source.documents, config)
+        self.teacher = None if teacher is None else teacher.decoder.config
+        self.known = None if teacher is None else teacher.known_ids(source.vocabulary)
         self.slices = OutputSlices.of(source.vocabulary) if config.output_slices else None
 
     def steps(
@@ -115,8 +124,16 @@ class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
         """See `BatchSource`."""
         steps = self.stream.steps(state, packs_per_step=self.packs_per_step, rank=rank, world_size=world_size)
         for packs, after in steps:
-            made = [TokenBatch(pack=pack, supervised=supervised_positions(pack, self.slices)) for pack in packs]
+            made = [self.batch(pack) for pack in packs]
             yield [one.pin() for one in made] if pin else made, after
+
+    def batch(self, pack: Pack) -> TokenBatch:
+        """A pack with its positions."""
+        supervised, taught = supervised_positions(pack, self.slices), None
+        if self.teacher is not None and self.known is not None and not self.known.all():
+            size, both_ways = self.teacher.vocab_size, self.teacher.prefix_lm
+            taught = taught_positions(pack, supervised, self.known, size, both_ways=both_ways)
+        return TokenBatch(pack=pack, supervised=supervised, taught=taught)
 
     def settings(self) -> dict[str, Any]:
         """See `BatchSource`."""

@@ -26,6 +26,7 @@ FREE_TO_CHANGE = (
     "train.eval_batches",
     "train.patience",
     "train.take_best",
+    "distill.teacher.path",
 )
 """What a continued run may set anew without a word: what changes no weight, and what says how long it goes on."""
 
@@ -216,6 +217,29 @@ class Tuning(DecoderTuning):
     """The speech encoder."""
     adapter: PartTuning = field(default_factory=PartTuning)
     """The adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Learning from another model (`objectives.distillation`)."""
+
+    teacher: str = ""
+    """Model directory, or a checkpoint where its run stands; nothing is learned from another where empty."""
+    weight: float = 1.0
+    """Weight of the divergence from the teacher; 0 only reports it."""
+    temperature: float = 1.0
+    """Of both distributions; above 1 what the teacher holds for unlikely counts more."""
+    tokens: float = 1.0
+    """Weight of the cross-entropy of the labels; 0 for the teacher's word alone."""
+
+    def check(self) -> None:
+        """InputError for what says nothing or cannot be: asked when all keys are known, in whatever order they came."""
+        if not self.temperature > 0:
+            raise InputError(f"distill.temperature is {self.temperature}: it must be above 0")
+        if not self.teacher and self != DistillConfig():
+            raise InputError("distill: its keys say something of a teacher; set distill.teacher too, or leave them out")
+        if self.teacher and not self.weight and not self.tokens:
+            raise InputError("distill.weight and distill.tokens are both 0: let one of them be more")
 
 
 def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,19 @@ from typing import Any
 import torch
 
 from unitok.decoder.model import Decoder
-from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
+from unitok_training.objectives.distillation import DistillationObjective
+from unitok_training.objectives.teacher import Teacher
 from unitok_training.objectives.tokens import TokenObjective
 from unitok_training.shard_set import ShardSet
 from unitok_training.trainer.batches import TokenBatches
-from unitok_training.trainer.config import DecoderTuning, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, DistillConfig, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
@@ -40,6 +42,8 @@ def token_setup(
     first_new: int | None = None,
     held_out: ExampleSource | None = None,
     initial: Initial | None = None,
+    distill: DistillConfig | None = None,
+    teacher: Teacher | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
 
@@ -52,25 +56,69 @@ def token_setup(
         first_new: first row of its tables that is new.
         held_out: examples for validation.
         initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
+        distill: what is learned from a teacher.
+        teacher: the model that `distill` names; its decoder is frozen, moved and rounded in place.
+
+    Raises:
+        InputError: a teacher with other ids, or another one in another process.
     """
+    distill = distill or DistillConfig()
+    distill.check()
+    assert bool(distill.teacher) == (teacher is not None), "a teacher comes with what is learned from it"
     tuning = tuning or DecoderTuning()
     compute = resolve(world.device, config.precision)
     torch.manual_seed(config.seed)
     part = decoder_part("", decoder, config, tuning, first_new, compute, world, initial)
     trained, compiled, messages = prepared(part, config, compute)
-    batches = TokenBatches(source, config)
+    learned_from = {**asdict(distill), "teacher": {"path": distill.teacher, "weights": ""}}
+    if teacher is not None:
+        learned_from["teacher"] = {"path": distill.teacher, "weights": _agreed(teacher, world)}
+        _take_in(teacher.decoder, compute, compiled=compiled)
+    batches = TokenBatches(source, config, teacher)
     extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
     return Setup(
         parts=[part],
         source=batches,
-        objective=TokenObjective(decoder=trained, smoothing=config.label_smoothing, chunk=config.loss_chunk),
+        objective=_objective(trained, config, distill, teacher),
         compute=compute,
         compiled=compiled,
-        settings={"tuning": asdict(tuning), **extra},
-        defaults={"tuning": asdict(DecoderTuning())},
+        settings={"tuning": asdict(tuning), **extra, "distill": learned_from},
+        defaults={
+            "tuning": asdict(DecoderTuning()),
+            "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
+        },
         messages=messages,
-        held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config), config, world),
+        held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config, teacher), config, world),
     )
+
+
+def _objective(
+    trained: Decoder, config: TrainConfig, distill: DistillConfig, teacher: Teacher | None
+) -> TokenObjective | DistillationObjective:
+    if teacher is None:
+        return TokenObjective(decoder=trained, smoothing=config.label_smoothing, chunk=config.loss_chunk)
+    return DistillationObjective(
+        decoder=trained, teacher=teacher.decoder, weight=distill.weight, tokens=distill.tokens,
+        temperature=distill.temperature, smoothing=config.label_smoothing, chunk=config.loss_chunk,
+    )  # fmt: skip
+
+
+def _agreed(teacher: Teacher, world: World) -> str:
+    """The fingerprint of a teacher. InputError where the first process has another one."""
+    found = int(teacher.fingerprint[:15], 16)  # what an int64 holds
+    if world.agree(found) != found:
+        raise InputError(
+            f"distill.teacher {teacher.path} of process {world.rank} has other weights than that of the first; "
+            "copy the first one's to all machines"
+        )
+    return teacher.fingerprint
+
+
+def _take_in(teacher: Decoder, compute: Compute, *, compiled: bool) -> None:
+    """Freeze a teacher, where and in the types in which the run computes."""
+    teacher.requires_grad_(False).eval().to(compute.device, compute.weights)
+    if compiled:
+        teacher.compile_blocks()
 
 
 def train(
@@ -87,6 +135,8 @@ def train(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     initial: Initial | None = None,
+    distill: DistillConfig | None = None,
+    teacher: Teacher | None = None,
     world: World | None = None,
     resume: bool = True,
     allow_change: Sequence[str] = (),
@@ -99,9 +149,9 @@ def train(
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be
-    refused, before the first step. InputError for a mixture, pack size or checkpoint
-    that does not fit; NonFiniteLoss before an update that would ruin the weights.
+    in the checkpoint alone; `distill` and `teacher` as there too; `allow_change` as for `Trainer.resume`; `on_begin` is
+    called when nothing is left to be refused, before the first step. InputError for a mixture, pack size, teacher or
+    checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
@@ -112,8 +162,9 @@ def train(
     if not decoder.embedding.is_meta:
         decoder.to(world.device)
     setup = token_setup(
-        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, initial=initial
-    )
+        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, initial=initial,
+        distill=distill, teacher=teacher,
+    )  # fmt: skip
     trainer = Trainer(config, setup, out, world=world)
     if resume:
         trainer.resume(allow_change=allow_change)
