@@ -24,7 +24,7 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import best_checkpoint
-from unitok_training.checkpoint.state import load_module, open_checkpoint
+from unitok_training.checkpoint.state import load_module, open_checkpoint, read_checkpoint
 from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
 from unitok_training.cost.step import setup_of
