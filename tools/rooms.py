@@ -39,9 +39,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok_training": (
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
-        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "train", "train_latent", "systems.base",
-        "systems.latent", "systems.text", "systems", "experiments.demo",
-        "experiments.compare", "experiments",
+        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "run_models", "train", "train_latent",
+        "systems.base", "systems.latent", "systems.text", "systems", "experiments.demo", "experiments.compare",
+        "experiments",
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""

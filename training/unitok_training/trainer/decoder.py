@@ -24,7 +24,7 @@ from unitok_training.trainer.batches import TokenBatches
 from unitok_training.trainer.config import DecoderTuning, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
-from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
+from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 HELD_OUT = "dev"
 """Split that a run is validated on."""
@@ -39,6 +39,7 @@ def token_setup(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     held_out: ExampleSource | None = None,
+    scorer: HeldOutScorer | None = None,
     initial: Iterable[tuple[str, Tensor]] | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
@@ -51,6 +52,7 @@ def token_setup(
         tuning: what of the decoder moves; all of it where None.
         first_new: first row of its tables that is new.
         held_out: examples for validation.
+        scorer: what else a validation measures.
         initial: whole weights by name, one after another, of a decoder on the meta device that is to be sharded.
     """
     tuning = tuning or DecoderTuning()
@@ -70,6 +72,7 @@ def token_setup(
         defaults={"tuning": asdict(DecoderTuning())},
         messages=messages,
         held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config), config, world),
+        scorer=scorer,
     )
 
 
@@ -87,6 +90,7 @@ def train(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     initial: Iterable[tuple[str, Tensor]] | None = None,
+    scorer: HeldOutScorer | None = None,
     world: World | None = None,
     resume: bool = True,
     allow_change: Sequence[str] = (),
@@ -94,13 +98,13 @@ def train(
     on_begin: Callable[[], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
+    """Train `decoder` in place; returns the directory, under `out`/checkpoints, of the checkpoint that it then is.
 
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be
-    refused, before the first step. InputError for a mixture, pack size or checkpoint
+    in the checkpoint alone; `scorer` measures `eval_examples`; `allow_change` as for `Trainer.resume`; `on_begin` is
+    called when nothing is left to be refused, before the first step. InputError for a mixture, pack size or checkpoint
     that does not fit; NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
@@ -112,8 +116,9 @@ def train(
     if not decoder.embedding.is_meta:
         decoder.to(world.device)
     setup = token_setup(
-        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, initial=initial
-    )
+        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
+        initial=initial,
+    )  # fmt: skip
     trainer = Trainer(config, setup, out, world=world)
     if resume:
         trainer.resume(allow_change=allow_change)
