@@ -1,1 +1,1 @@
-"""What a run starts from and the model that it becomes: at its end, at any of its checkpoints, and while it trains."""
+"""What runs start from, and the models that they become, at their end or at any checkpoint."""
