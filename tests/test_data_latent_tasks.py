@@ -22,7 +22,7 @@ from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import answers, near, question, score, score_lines, without_recordings
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.recipes.latent import tiny
-from unitok_training.train_latent import make_front_end
+from unitok_training.run_models.latent import make_front_end
 
 ONE = Row(
     id="a", group="g", lang="en", speaker="anna", text="we buy two books", words=(("we", 0.12, 0.3), ("buy", 0.3, 0.5)),

@@ -38,8 +38,8 @@ from unitok_training.experiments.compare.run import (
 )
 from unitok_training.experiments.compare.scores import answers, translated
 from unitok_training.experiments.compare.stages import latent_steps, widened
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
-from unitok_training.train_latent import make_front_end
 
 SENTENCES = {
     "en": ("the green house stands here", "we buy two books now", "she sings here today", "the house sings now"),

@@ -200,6 +200,8 @@ def test_shards(root: Path) -> None:
 def test_recipe(root: Path) -> None:
     compare("recipe.json", json_keys(root / "run/recipe.json"))
     compare("shards.json", json_keys(root / "run/shards.json"), missing=("folders[].tasks[]",))
+    latent = ("manifest", "languages[]", "text_per_vector", "encoder", "beside")  # tests/test_run_models.py
+    compare("origin.json", json_keys(root / "run/origin.json"), missing=("streams.<kind>", *latent))
     DecoderRecipe(name="x").save(root / "plain.json")
     plain = json.loads((root / "plain.json").read_text(encoding="utf-8"))
     for name, (_, default, _) in DOCUMENTED["recipe.json"].rows.items():
@@ -218,7 +220,7 @@ def test_checkpoint(root: Path) -> None:
     )
     compare_tensors("step_00000002/model.safetensors", step / "model.safetensors", sizes)
     compare_tensors("step_00000002/rng.safetensors", step / "rng.safetensors", {})
-    best = ("best.step", "best.loss", "best.worse")  # of a run that validates
+    best = ("best.step", "best.loss", "best.by", "best.score", "best.worse")  # of a run that validates
     compare("step_00000002/state.json", json_keys(step / "state.json"), missing=best)
     with safe_open(step / "optimizer.safetensors", "pt") as tensors:
         assert {name.split("|")[1] for name in tensors.keys()} == {"exp_avg", "exp_avg_sq", "step"}

@@ -34,8 +34,9 @@ from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.prompt_probe import Prompt, language_of, probe
 from unitok_training.recipes.latent import LatentRecipe, tiny
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.systems.registry import latent_presets, load_latent_recipe
-from unitok_training.train_latent import make_front_end, train_latent
+from unitok_training.train_latent import train_latent
 from unitok_training.trainer.batches import LatentBatches
 from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.distributed import World

@@ -24,6 +24,7 @@ from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
 from unitok_training.recipes.latent import EncoderChoice, tiny
+from unitok_training.run_models.latent import make_encoder, make_front_end
 from unitok_training.systems.base.bench import SystemConfig
 from unitok_training.systems.base.rare_names import biased, names_alone
 from unitok_training.systems.listing import as_json, as_lines, as_page, verdicts
@@ -37,7 +38,6 @@ from unitok_training.systems.text.tool_routing import (
     routing_figures,
     tools,
 )
-from unitok_training.train_latent import make_encoder, make_front_end
 from unitok_training.trainer.optimizer import OptimConfig
 
 SIZES = (

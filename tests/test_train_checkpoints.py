@@ -21,7 +21,7 @@ from unitok_tokenizers.files import read_json
 from unitok_training.checkpoint.files import list_checkpoints
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.evaluation.text_ability import text_ability
-from unitok_training.train import model_at
+from unitok_training.run_models.checkpoint import model_at
 
 
 @pytest.fixture(scope="module")

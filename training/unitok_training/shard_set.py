@@ -59,8 +59,8 @@ class ShardFolder:
     def to_json(self) -> dict[str, Any]:
         """As a run records it."""
         return {
-            "path": self.name, "rows": len(self.shards), "identity": self.identity, "weight": self.weight,
-            "tasks": list(self.tasks),
+            "path": self.name, "absolute": str(self.shards.folder.absolute()), "rows": len(self.shards),
+            "identity": self.identity, "weight": self.weight, "tasks": list(self.tasks),
         }  # fmt: skip
 
 
@@ -214,3 +214,39 @@ def continued(run: Path, data: ShardSet, *, may_change: bool = False) -> ShardSe
 def record(run: Path, data: ShardSet) -> None:
     """Write what a run is trained on."""
     write_json(run / RECORD, {"format": 1, "folders": [folder.to_json() for folder in data.folders]})
+
+
+def reopened(run: Path) -> ShardSet:
+    """What a run is trained on, from any working directory.
+
+    Raises:
+        InputError: shards that are no longer where they were.
+    """
+    with intact(run / RECORD, "copy the run again"):
+        noted = [
+            (one["path"], one.get("absolute"), one["identity"], float(one["weight"]), tuple(one["tasks"]))
+            for one in read_json(run / RECORD)["folders"]
+        ]
+    return ShardSet.of(
+        [
+            ShardFolder(shards=_found_again(run, path, absolute, identity), weight=weight, tasks=tasks)
+            for path, absolute, identity, weight, tasks in noted
+        ]
+    )
+
+
+def _found_again(run: Path, path: str, absolute: str | None, identity: str) -> Shards:
+    """The same rows where a run had them, or where the path that was given leads from a folder above the run, which has
+    moved together with them; else what stands now where the run had them."""
+    first = Path(absolute or path)
+    for place in (first, Path(path), *(above / path for above in run.absolute().parents)):
+        if (place / "manifest.json").is_file():
+            shards = Shards.open(place)
+            if ShardFolder(shards=shards).identity == identity:
+                return shards
+    if (first / "manifest.json").is_file():
+        return Shards.open(first)
+    raise InputError(
+        f"{run} was trained on the shards {path}, which are no longer at {first.absolute()}: put them back, or write "
+        f'where they are now as "absolute" into {run / RECORD}'
+    )

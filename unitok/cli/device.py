@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,11 +27,6 @@ def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> No
     )
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a checkpoint of a run, or the folder of all of them, of which the newest counts."""
-    return (path / "state.json").is_file() or any(path.glob("step_*/state.json"))
-
-
 def load_model(
     options: argparse.Namespace, folder: Path | str | None = None, *, compiled: bool = False, trains: bool = False
 ) -> Model:
@@ -37,10 +35,11 @@ def load_model(
     Weights that a command trains are float32, whatever precision it multiplies them in.
     """
     import unitok
+    from unitok_training.checkpoint.files import is_checkpoint
 
     name = options.model if folder is None else folder
     if is_checkpoint(Path(name)):  # the model that the run would have become there
-        from unitok_training.train import model_at
+        from unitok_training.run_models.checkpoint import model_at
 
         model = model_at(name).to(options.device, None if trains else getattr(options, "precision", None))
         if compiled:
@@ -49,3 +48,22 @@ def load_model(
     return unitok.load(
         name, options.device, dtype=None if trains else getattr(options, "precision", None), compiled=compiled
     )
+
+
+@contextmanager
+def model_directory(name: Path | str) -> Iterator[Path | str]:
+    """A model's directory, for what reads its files: of a checkpoint one that is there for the moment.
+
+    Raises:
+        InputError: no checkpoint of a run, or what it was made of is no longer there.
+    """
+    from unitok_training.checkpoint.files import is_checkpoint
+
+    if not is_checkpoint(Path(name)):
+        yield name
+        return
+    from unitok_training.run_models.checkpoint import model_at
+
+    with TemporaryDirectory(prefix="unitok-") as folder:
+        model_at(name).save(Path(folder) / "model")
+        yield Path(folder) / "model"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from unitok.cli.device import model_directory
 from unitok.cli.options import add_allow_change, add_precision, named_pairs, precision_override, seed_option
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add_commands(commands: Any) -> None:
     train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
-    export.add_argument("model", help="model directory")
+    export.add_argument("model", help="model directory, or a checkpoint of a run")
     export.add_argument("out", help="folder to write")
     export.set_defaults(run=run_export)
 
@@ -71,7 +72,8 @@ def run_train(options: argparse.Namespace) -> None:
 def run_export(options: argparse.Namespace) -> None:
     from unitok.export import export_hf
 
-    print(export_hf(options.model, options.out))
+    with model_directory(options.model) as folder:
+        print(export_hf(folder, options.out))
 
 
 def run_import(options: argparse.Namespace) -> None:

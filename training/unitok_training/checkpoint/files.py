@@ -86,3 +86,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"step_\d{8,}", path.name))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint of a run, or the folder of all of them, of which the newest counts."""
+    return (path / STATE_FILE).is_file() or any(path.glob(f"step_*/{STATE_FILE}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,41 +36,76 @@ from unitok_training.evaluation.tokens import evaluate_tokens
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextQuestion:
+    """A held-out row that is asked for a text."""
+
+    row: int
+    """What is given."""
+    plan: SequenceSpec
+    """Its prompt."""
+    label: str
+    """Language, or direction, of the breakdown."""
+    reference: str
+    """The text that is right."""
+
+
+def answers_text(one: TaskVariant) -> bool:
+    """Whether a variant answers one text that has a reference."""
+    return one.outputs == ("text",) and bool({"wer", "bleu"} & set(one.variant.metrics))
+
+
 def evaluate_texts(run: Evaluation) -> None:
     """Recognition and translation: whatever answers one reference text, by held-out voices and by known ones."""
     for one in TOKEN_VARIANTS.values():
-        if one.outputs != ("text",) or not {"wer", "bleu"} & set(one.variant.metrics) or not run.knows(one):
+        if not answers_text(one) or not run.knows(one):
             continue
         _evaluate_text(run, one, one.metric, run.split)
         if one.variant.given == ("units",):
             _evaluate_text(run, one, f"{one.metric}.seen_voices", run.seen_split)
 
 
-def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> None:
-    """Scores of a variant, and examples of one that has a heading."""
+def text_items(run: Evaluation, one: TaskVariant, split: str) -> list[tuple[int, int]]:
+    """(row that is given, row of the answer) of all that a variant can be asked about."""
     (kind,) = one.variant.given or ("text",)
     columns = (ids_column(kind), "text_ids")
-    if one.task.pairs:
-        pairs = run.pairs(split, *columns)
-    else:
-        pairs = [(row, row) for row in run.rows(split, *columns)]
-    if not pairs:
-        return
-    two = one.task.languages == 2
-    plans = [
-        SequenceSpec(one.task.name, run.lang(a), run.lang(b) if two else None, one.variant.flags, (run.span(kind, a),))
-        for a, b in pairs
+    return run.all_pairs(split, *columns) if one.task.pairs else [(row, row) for row in run.all_rows(split, *columns)]
+
+
+def text_questions(run: Evaluation, one: TaskVariant, items: Sequence[tuple[int, int]]) -> list[TextQuestion]:
+    """What a variant asks about such items."""
+    (kind,) = one.variant.given or ("text",)
+    two, name, flags = one.task.languages == 2, one.task.name, one.variant.flags
+    return [
+        TextQuestion(
+            row=a,
+            plan=SequenceSpec(name, run.lang(a), run.lang(b) if two else None, flags, (run.span(kind, a),)),
+            label=f"{run.lang(a)}-{run.lang(b)}" if two else run.lang(a),
+            reference=run.text(b),
+        )
+        for a, b in items
     ]
-    results = run.model.run([PromptRequest(plan=plan) for plan in plans])
-    labels = [f"{run.lang(a)}-{run.lang(b)}" if two else run.lang(a) for a, b in pairs]
-    found = [(label, run.text(b), result.text or "") for label, (_, b), result in zip(labels, pairs, results)]
+
+
+def put_answers(run: Evaluation, one: TaskVariant, key: str, asked: Sequence[TextQuestion]) -> list[str]:
+    """Ask, and put the scores of a variant's answers, which are returned, under a key."""
+    answers = [result.text or "" for result in run.model.run([PromptRequest(plan=each.plan) for each in asked])]
+    found = [(each.label, each.reference, answer) for each, answer in zip(asked, answers)]
     (put_translation_scores if "bleu" in one.variant.metrics else put_error_rates)(run, key, found)
-    for (a, _), (label, reference, output) in (
-        list(zip(pairs, found))[:5] if one.variant.title and split == run.split else ()
-    ):
-        sound = run.sound(a) if kind in SPEECH_KINDS else None
-        source = f"{label}: {run.text(a)}" if two else ""
-        run.examples.append(Example(key, reference, output, source=source, reference_audio=sound))
+    return answers
+
+
+def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> None:
+    """Scores of a variant, and examples of one that has a heading."""
+    asked = text_questions(run, one, run.limited(text_items(run, one, split)))
+    if not asked:
+        return
+    answers = put_answers(run, one, key, asked)
+    (kind,) = one.variant.given or ("text",)
+    for each, output in list(zip(asked, answers))[:5] if one.variant.title and split == run.split else ():
+        sound = run.sound(each.row) if kind in SPEECH_KINDS else None
+        source = f"{each.label}: {run.text(each.row)}" if one.task.languages == 2 else ""
+        run.examples.append(Example(key, each.reference, output, source=source, reference_audio=sound))
 
 
 # -- speaking ---------------------------------------------------------------------------------------------------

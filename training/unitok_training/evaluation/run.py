@@ -137,13 +137,16 @@ class Evaluation:
         there = reads and bool(self.shards.row(row)["audio"])
         return self.audio(row) if there else None
 
-    def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
+    def all_pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
         """(source row, target row) of the same group in two languages."""
         by_group: dict[str, list[int]] = {}
         for row in self.all_rows(split, *columns):
             by_group.setdefault(str(self.shards.group[row]), []).append(row)
-        found = [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
-        return self.limited(found)
+        return [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
+
+    def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
+        """The same, at most `limit` of them."""
+        return self.limited(self.all_pairs(split, *columns))
 
     def rows_of_training(self, *columns: str) -> list[int]:
         """All training rows in which these columns hold something."""

@@ -5,7 +5,7 @@ Teacher-forced, among the ids that the grammar allows, where it allows more than
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from unitok.decoder.model import pack_documents
 from unitok.generation.sampling import masked_log_softmax
 from unitok.model import Model
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
@@ -23,6 +24,7 @@ from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.objectives.pack_losses import stream_table
+from unitok_training.shard_set import ShardSet
 
 AT_ONCE = 16
 """Examples that are read together."""
@@ -35,29 +37,39 @@ def evaluate_tokens(run: Evaluation) -> None:
     for key in (run.model.info.get("tasks") or list(TOKEN_VARIANTS)) if run.model.elsewhere else ():
         if why := unspoken(run.model, key):
             run.metrics.setdefault("not_scored", {})[key] = why
-        options = ExampleOptions(split=run.split, target_row="fixed")
-        pieces = run.model.tokenizers.text.pieces()
         try:
-            source = ExampleSource(
-                run.shards, run.model.vocabulary, Mixture(tasks={key: 1.0}), seed=run.seed, options=options,
-                pieces=pieces,
-            )  # fmt: skip
+            documents = token_documents(run, key, run.shards, run.limit)
         except InputError as error:
             run.metrics.setdefault("not_scored", {})[key] = str(error)
             continue
-        count = source.usable()[key]
-        chosen = range(min(count, run.limit) if run.limit else count)
-        found = list(choices_of(run.model, [source.document(index) for index in chosen]))
-        ids, logprobs, right = (np.concatenate(one) for one in zip(*found))
-        run.put(f"tokens.{key}.ppl", float(np.exp(-logprobs.mean())))
-        run.put(f"tokens.{key}.token_accuracy", float(right.mean()))
-        run.put(f"tokens.{key}.count", len(chosen))
-        names, table = stream_table(run.model.vocabulary)
-        for number, name in enumerate(names):
-            of = table.numpy()[ids] == number
-            if name != "control" and of.any():
-                run.put(f"tokens.{key}.by_stream.{name}.ppl", float(np.exp(-logprobs[of].mean())))
-                run.put(f"tokens.{key}.by_stream.{name}.token_accuracy", float(right[of].mean()))
+        put_token_scores(run, key, documents)
+
+
+def token_documents(run: Evaluation, key: str, shards: Shards | ShardSet, limit: int) -> list[Document]:
+    """The first examples of a task line in the order of a mixture, at most `limit` of them; 0 takes all.
+
+    Raises:
+        InputError: no row can be used.
+    """
+    options = ExampleOptions(split=run.split, target_row="fixed")
+    pieces, mixture = run.model.tokenizers.text.pieces(), Mixture(tasks={key: 1.0})
+    source = ExampleSource(shards, run.model.vocabulary, mixture, seed=run.seed, options=options, pieces=pieces)
+    count = source.usable()[key]
+    return [source.document(index) for index in range(min(count, limit) if limit else count)]
+
+
+def put_token_scores(run: Evaluation, key: str, documents: Sequence[Document]) -> None:
+    """Put perplexity and token accuracy of a task line's examples."""
+    ids, logprobs, right = (np.concatenate(one) for one in zip(*choices_of(run.model, documents)))
+    run.put(f"tokens.{key}.ppl", float(np.exp(-logprobs.mean())))
+    run.put(f"tokens.{key}.token_accuracy", float(right.mean()))
+    run.put(f"tokens.{key}.count", len(documents))
+    names, table = stream_table(run.model.vocabulary)
+    for number, name in enumerate(names):
+        of = table.numpy()[ids] == number
+        if name != "control" and of.any():
+            run.put(f"tokens.{key}.by_stream.{name}.ppl", float(np.exp(-logprobs[of].mean())))
+            run.put(f"tokens.{key}.by_stream.{name}.token_accuracy", float(right[of].mean()))
 
 
 def unspoken(model: Model, key: str) -> str:
@@ -73,7 +85,7 @@ def unspoken(model: Model, key: str) -> str:
 
 
 @torch.inference_mode()
-def choices_of(model: Model, documents: list[Document]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def choices_of(model: Model, documents: Sequence[Document]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(id (N,), log-probability (N,) float32, whether it is the most probable (N,)) of each choice of each example."""
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]

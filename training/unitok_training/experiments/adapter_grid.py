@@ -16,7 +16,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
-from unitok_training.train_latent import make_front_end
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.trainer.config import FROZEN, PartTuning, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import latent_setup

@@ -6,13 +6,14 @@ unitok train-latent slam_asr manifest.jsonl --start runs/demo/model --set encode
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.data.mixture import Curriculum, Mixture  # noqa: F401  (of inherited fields, for the reference)
-from unitok_training.recipes.base import Recipe, Shape
+from unitok_training.recipes.base import Presets, Recipe, Shape
 from unitok_training.trainer.config import LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 
@@ -155,3 +156,8 @@ def tiny() -> LatentRecipe:
             steps=100, pack_size=512, window=32, augment=False, log_every=10, optim=OptimConfig(warmup_steps=10)
         ),
     )
+
+
+def read_latent_recipe(path: Path) -> LatentRecipe:
+    """The resolved recipe that a run keeps; InputError for another file."""
+    return Presets(what="latent preset", kind=LatentRecipe, table={"latent": latent, "tiny": tiny}).read_json(path)

@@ -24,6 +24,8 @@ FREE_TO_CHANGE = (
     "train.workers",
     "train.eval_every",
     "train.eval_batches",
+    "train.eval_examples",
+    "train.best_by",
     "train.patience",
     "train.take_best",
     "distill.teacher.path",
@@ -35,7 +37,9 @@ FREE_TO_CHANGE = (
 class TrainConfig:
     """How a decoder is trained."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("eval_every", "eval_batches", "patience", "take_best")
+    LATER: ClassVar[tuple[str, ...]] = (
+        "eval_every", "eval_batches", "eval_examples", "best_by", "patience", "take_best",
+    )  # fmt: skip
     """Fields that keys on disk know of only where they say something."""
 
     steps: int = 1000
@@ -82,6 +86,11 @@ class TrainConfig:
     """Steps between two validations on the `dev` split; 0 for none."""
     eval_batches: int = 16
     """Packs of a validation, the same ones every time."""
+    eval_examples: int = 0
+    """Held-out rows of each task variant that a validation also scores, the same ones every time: answers are generated
+    greedily, speech is predicted id by id; 0 for none."""
+    best_by: str = "loss"
+    """What the best validation is told by: "loss", or a score such as "asr.wer" or "mt.bleu"."""
     patience: int = 0
     """Validations in a row that may be no better than the best before the run ends early; 0 for no limit."""
     take_best: bool = False
@@ -92,9 +101,19 @@ class TrainConfig:
         for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("patience", "take_best"):
+        for name in ("eval_examples", "patience", "take_best"):
             if getattr(self, name) and not self.eval_every:
                 raise InputError(f"train.{name} goes by validations, of which there are none: set train.eval_every too")
+        if self.best_by != "loss" and not (self.eval_every and self.eval_examples):
+            raise InputError(
+                f"train.best_by is {self.best_by!r}, which only examples have: set train.eval_every and "
+                "train.eval_examples too"
+            )
+        if self.eval_examples and self.shard:
+            raise InputError(
+                "train.eval_examples needs the whole decoder in every process, which train.shard is there to avoid; "
+                "leave one of them out (checkpoints can be scored beside the run: unitok evaluate RUN/checkpoints …)"
+            )
         if self.loss_chunk < 0:
             raise InputError(f"train.loss_chunk is {self.loss_chunk}: it must be 1 or more, or 0 for what fits")
         check_precision(self.precision, "train.precision")

@@ -26,7 +26,7 @@ from unitok_training.trainer.config import DecoderTuning, DistillConfig, TrainCo
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
-from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
+from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 HELD_OUT = "dev"
 """Split that a run is validated on."""
@@ -41,6 +41,7 @@ def token_setup(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     held_out: ExampleSource | None = None,
+    scorer: HeldOutScorer | None = None,
     initial: Initial | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
@@ -55,6 +56,7 @@ def token_setup(
         tuning: what of the decoder moves; all of it where None.
         first_new: first row of its tables that is new.
         held_out: examples for validation.
+        scorer: what else a validation measures.
         initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
         distill: what is learned from a teacher.
         teacher: the model that `distill` names; its decoder is frozen, moved and rounded in place.
@@ -89,6 +91,7 @@ def token_setup(
         },
         messages=messages,
         held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config, teacher), config, world),
+        scorer=scorer,
     )
 
 
@@ -137,6 +140,7 @@ def train(
     initial: Initial | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
+    scorer: HeldOutScorer | None = None,
     world: World | None = None,
     resume: bool = True,
     allow_change: Sequence[str] = (),
@@ -144,14 +148,15 @@ def train(
     on_begin: Callable[[], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train `decoder` in place; returns the last checkpoint's directory under `out`/checkpoints.
+    """Train `decoder` in place; returns the directory, under `out`/checkpoints, of the checkpoint that it then is.
 
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `distill` and `teacher` as there too; `allow_change` as for `Trainer.resume`; `on_begin` is
-    called when nothing is left to be refused, before the first step. InputError for a mixture, pack size, teacher or
-    checkpoint that does not fit; NonFiniteLoss before an update that would ruin the weights.
+    in the checkpoint alone; `distill` and `teacher` as there too; `scorer` measures `eval_examples`; `allow_change` as
+    for `Trainer.resume`; `on_begin` is called when nothing is left to be refused, before the first step. InputError for
+    a mixture, pack size, teacher or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the
+    weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
@@ -162,8 +167,8 @@ def train(
     if not decoder.embedding.is_meta:
         decoder.to(world.device)
     setup = token_setup(
-        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, initial=initial,
-        distill=distill, teacher=teacher,
+        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
+        initial=initial, distill=distill, teacher=teacher,
     )  # fmt: skip
     trainer = Trainer(config, setup, out, world=world)
     if resume:

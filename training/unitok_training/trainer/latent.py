@@ -19,7 +19,7 @@ from unitok_training.trainer.batches import LatentBatches
 from unitok_training.trainer.config import LatentTrainConfig, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.parts import Part
-from unitok_training.trainer.setup import Setup, decoder_part, held_out_batches, prepared
+from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 
 def latent_setup(
@@ -32,6 +32,7 @@ def latent_setup(
     *,
     first_new: int | None = None,
     held_out: LatentSource | None = None,
+    scorer: HeldOutScorer | None = None,
 ) -> Setup:
     """Train encoder, adapter and decoder of a latent model, in place; arguments as for `token_setup`."""
     compute = resolve(world.device, config.precision)
@@ -60,4 +61,5 @@ def latent_setup(
         settings={"tuning": asdict(tuning)},
         messages=messages,
         held_out=held_out_batches(None if held_out is None else LatentBatches(held_out, config), config, world),
+        scorer=scorer,
     )  # fmt: skip

@@ -22,7 +22,13 @@ from unitok_tokenizers.compute import changes
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.files import prune_checkpoints
-from unitok_training.checkpoint.state import Checkpoint, environment, read_checkpoint, set_random_states
+from unitok_training.checkpoint.state import (
+    Checkpoint,
+    environment,
+    random_states,
+    read_checkpoint,
+    set_random_states,
+)
 from unitok_training.data.packing import check_shared
 from unitok_training.data.prefetch import Prefetcher
 from unitok_training.runs.garbage_collection import controlled_collection
@@ -30,11 +36,11 @@ from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.figures import Figures
 from unitok_training.trainer.fsdp import total_norm
-from unitok_training.trainer.metrics import Reporter
+from unitok_training.trainer.metrics import Reporter, finite, named
 from unitok_training.trainer.optimizer import clip_gradients, rate
 from unitok_training.trainer.overlap import GradientSums
-from unitok_training.trainer.run_state import Progress, check_settings, newest_checkpoint, save_parts
-from unitok_training.trainer.setup import Setup
+from unitok_training.trainer.run_state import Progress, check_settings, measure_of, newest_checkpoint, save_parts
+from unitok_training.trainer.setup import LOSS, Setup
 from unitok_training.trainer.stopping import SIGNALS, Stopped, stop_signals
 
 
@@ -53,6 +59,8 @@ class Trainer:
         if not any(part.groups for part in self.parts):
             frozen = ", ".join(part.name or "decoder" for part in self.parts)
             raise InputError(f"tuning: {frozen} are all frozen; let one of them move")
+        self.scores = () if setup.scorer is None else setup.scorer.scores
+        self.best_by = measure_of(config, self.scores)
         self.checkpoints = out / "checkpoints"
         self.sums = GradientSums(self.parts, self.world)
         self.progress = Progress()
@@ -91,6 +99,7 @@ class Trainer:
         for change in changes(found.state["environment"], self._environment()):
             self.messages.append(f"{change}: the run continues, but not bit for bit")
         self.load(found)
+        self.progress = self.progress.sought(self.best_by, found, self.config, self.messages)
         if self.world.is_main:
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         self.messages.append(f"continues at step {self.step} from {found.path}")
@@ -128,7 +137,8 @@ class Trainer:
     # ---- running
 
     def run(self, *, stop_after: int | None = None, on_row: Callable[[dict[str, Any]], None] | None = None) -> Path:
-        """Run to the last step, or to `stop_after`. Returns the last checkpoint's directory.
+        """Run to the last step, or to `stop_after`. Returns the directory of the checkpoint that the parts then are:
+        the last one, or that of the best validation where the configuration takes it and the run has ended.
 
         Raises:
             NonFiniteLoss: before an update that would ruin the weights.
@@ -172,10 +182,10 @@ class Trainer:
         self.finish_saving()
         if signal:
             raise Stopped(signal, self.step, self.checkpoints)
-        self._take_best()
+        taken = self._taken()
         for part in self.parts:
             part.masters.restore()
-        return self.checkpoints / f"step_{self.step:08d}"
+        return taken
 
     def _feed(self) -> Any:
         return self.source.steps(
@@ -284,9 +294,14 @@ class Trainer:
         if not every or self.setup.held_out is None or (self.step % every and self.step != self.config.steps):
             return False
         figures = self.validate()
-        self.progress = self.progress.validated(figures["loss"])
+        found = self._scores()
+        if found:
+            figures["scores"] = finite(found)
+        score = self._agreed_score(found)
+        self.progress = self.progress.validated(figures["loss"], self.best_by, score)
         best = self.progress.best_step == self.step
-        reporter.validation({"step": self.step, **figures, "best_step": self.progress.best_step})
+        told = {one.name: named(found, one.name) for one in self.scores if one.shown}
+        reporter.validation({"step": self.step, **figures, "best_step": self.progress.best_step}, told)
         if self._ends_early():
             reporter.message(
                 f"ends at step {self.step}: no validation was better than that of step {self.progress.best_step} "
@@ -294,14 +309,38 @@ class Trainer:
             )
         return best
 
-    def _take_best(self) -> None:
-        """Give the parts the weights of the best validation, where the configuration says so and a run has ended."""
+    def _taken(self) -> Path:
+        """The checkpoint that becomes the model. Where that is not the last one, the parts take its weights."""
+        last, best = (self.checkpoints / f"step_{step:08d}" for step in (self.step, self.progress.best_step))
         over = self.step == self.config.steps or self._ends_early()
-        if not (self.config.take_best and over and self.progress.best_step) or self.progress.best_step == self.step:
-            return
-        found = read_checkpoint(self.checkpoints / f"step_{self.progress.best_step:08d}")
+        if not (self.config.take_best and over and self.progress.best_step) or best == last:
+            return last
+        found = read_checkpoint(best)
         for part in self.parts:
             part.load(found.model, {})
+        return best
+
+    def _scores(self) -> dict[str, Any]:
+        """Scores of held-out examples with the weights as they are; {} without examples. Every process has its own, so
+        that none waits for another's answers; random numbers and modes are afterwards what they were."""
+        scorer = self.setup.scorer
+        if scorer is None:
+            return {}
+        random = random_states()
+        try:
+            return scorer.measure({part.name or "decoder": part.answering() for part in self.parts})
+        finally:
+            set_random_states(random)
+            for part in self.parts:
+                part.forget_mode()
+
+    def _agreed_score(self, found: Mapping[str, Any]) -> float | None:
+        """What the best is told by besides the loss, as the first process has it."""
+        if self.best_by == LOSS:
+            return None
+        score = torch.tensor([named(found, self.best_by.name)], dtype=torch.float64, device=self.world.device)
+        self.world.broadcast_([score])
+        return float(score)
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:

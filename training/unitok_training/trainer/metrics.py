@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             flat[f"{prefix}{key}"] = float(value)
     return flat
+
+
+def named(values: Mapping[str, Any], name: str) -> float:
+    """The number at a dotted place, whose keys may have points of their own (`asr.times`); NaN for none."""
+    return {key.replace("/", "."): value for key, value in flatten(values).items()}.get(name, math.nan)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None, which JSON has, for numbers that are not finite, which it has not."""
+    return {
+        key: finite(value) if isinstance(value, Mapping)
+        else None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }  # fmt: skip
 
 
 class Reporter:
@@ -87,8 +102,8 @@ class Reporter:
                 self._board.add_scalar(name, value, row["step"])
         self.message(f"step {row['step']}/{self.steps} {self._figures(row)}")
 
-    def validation(self, row: Mapping[str, Any]) -> None:
-        """Write the figures of a validation."""
+    def validation(self, row: Mapping[str, Any], told: Mapping[str, float] | None = None) -> None:
+        """Write the figures of a validation; `told` are the scores that the line of the terminal names."""
         if not self.active:
             return
         with open(self.path.with_name(VALIDATION_FILE), "a", encoding="utf-8") as file:
@@ -97,8 +112,9 @@ class Reporter:
             for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
                 self._board.add_scalar(f"validation/{name}", value, row["step"])
         tasks = " ".join(f"{name} {value:.2f}" for name, value in row["loss_by_task"].items())
+        scores = "".join(f", {name} {value:.3f}" for name, value in (told or {}).items())
         best = "the best so far" if row["best_step"] == row["step"] else f"best: step {row['best_step']}"
-        self.message(f"step {row['step']}/{self.steps} validation loss {row['loss']:.3f} ({tasks}), {best}")
+        self.message(f"step {row['step']}/{self.steps} validation loss {row['loss']:.3f} ({tasks}){scores}, {best}")
 
     @staticmethod
     def _figures(row: Mapping[str, Any]) -> str:

@@ -7,14 +7,16 @@ weights.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unitok.decoder.lora import LoraConfig, add_lora, updates
-from unitok.decoder.model import Decoder
+from unitok.decoder.model import CompiledBlocks, Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import check_names, load_module, module_tensors
@@ -182,6 +184,22 @@ class Part:
         self.module.train(moves and (self.tuning.full or self.rows is not None))
         for value in self.masters.module.values():
             value.requires_grad_(moves)
+
+    def answering(self) -> nn.Module:
+        """The network as it answers: a decoder of its own over the same float32 weights, which no compiled piece and no
+        mode of training is shared with; another network itself. In evaluation mode.
+
+        `forget_mode` is to be called afterwards.
+        """
+        self.module.eval()
+        if not isinstance(self.module, Decoder):
+            return self.module
+        assert not self.sharded, "a sharded decoder is nowhere whole"
+        masters = self.masters.named
+        shared: dict[int, Any] = {id(self.module.pieces): CompiledBlocks()}
+        for name, value in self.module.named_parameters():
+            shared[id(value)] = nn.Parameter(masters.get(name, value).detach().float(), requires_grad=False)
+        return copy.deepcopy(self.module, shared)
 
     def forget_mode(self) -> None:
         """Somebody else has set the module's mode: the next step sets it again."""

@@ -5,6 +5,7 @@ All processes take the checkpoint that the first one names.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,10 +19,11 @@ from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.shard_files import SHARDS, Share
 from unitok_training.checkpoint.state import Checkpoint, latest_checkpoint, random_states, read_checkpoint
 from unitok_training.data.packing import DataState
-from unitok_training.trainer.config import FREE_TO_CHANGE, completed, differences
+from unitok_training.trainer.config import FREE_TO_CHANGE, TrainConfig, completed, differences
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import ShardedMasterWeights, local_slices
 from unitok_training.trainer.parts import Part
+from unitok_training.trainer.setup import LOSS, Score
 
 NONE_FOUND, NONE_WHOLE = -1, -2
 """What the first process tells the others where there is no checkpoint, or none that can be read."""
@@ -39,6 +41,10 @@ class Progress:
     """Step of the best validation; 0 before the first."""
     best_loss: float | None = None
     """Its loss."""
+    best_by: str = LOSS.name
+    """What it is the best by."""
+    best_score: float | None = None
+    """Its value of that, where that is not the loss."""
     worse: int = 0
     """Validations since then."""
 
@@ -47,6 +53,8 @@ class Progress:
         found: dict[str, Any] = {"data": asdict(self.data)}
         if self.best_loss is not None:
             found["best"] = {"step": self.best_step, "loss": self.best_loss, "worse": self.worse}
+            if self.best_by != LOSS.name:
+                found["best"] |= {"by": self.best_by, "score": self.best_score}
         return found
 
     @staticmethod
@@ -55,13 +63,52 @@ class Progress:
         found = Progress(step=int(state["step"]), data=DataState(**state["data"]))
         if (best := state.get("best")) is None:
             return found
-        return replace(found, best_step=best["step"], best_loss=best["loss"], worse=best["worse"])
+        return replace(
+            found, best_step=best["step"], best_loss=best["loss"], worse=best["worse"],
+            best_by=best.get("by", LOSS.name), best_score=best.get("score"),
+        )  # fmt: skip
 
-    def validated(self, loss: float) -> Progress:
-        """After a validation of this loss."""
-        if self.best_loss is None or loss < self.best_loss:
-            return replace(self, best_step=self.step, best_loss=loss, worse=0)
+    def validated(self, loss: float, by: Score = LOSS, score: float | None = None) -> Progress:
+        """After a validation of this loss, and of this value of what the best is told by where that is another one.
+
+        A value that is not finite is the worst.
+        """
+        old, new = (self.best_loss, loss) if by == LOSS else (self.best_score, score)
+        known = new if new is not None and math.isfinite(new) else None
+        better = known is not None and (old is None or (known > old if by.higher else known < old))
+        if better or self.best_loss is None:
+            return replace(
+                self, best_step=self.step, best_loss=loss, best_by=by.name,
+                best_score=None if by == LOSS else known, worse=0,
+            )  # fmt: skip
         return replace(self, worse=self.worse + 1)
+
+    def sought(self, by: Score, found: Checkpoint, config: TrainConfig, messages: list[str]) -> Progress:
+        """As a run goes on that takes the best by this; `found` is what it continues.
+
+        A best by something else, or by scores of other examples, is none; `messages` then say so.
+        """
+        before, examples = found.state["settings"]["train"].get("eval_examples", 0), config.eval_examples
+        if self.best_loss is None:
+            return self
+        if self.best_by != by.name:
+            why = f"train.best_by was {self.best_by!r} and is {by.name!r}"
+        elif by != LOSS and before != examples:
+            why = f"train.eval_examples was {before} and is {examples}"
+        else:
+            return self
+        messages.append(f"{why}: the best validation is sought anew from here")
+        return Progress(step=self.step, data=self.data)
+
+
+def measure_of(config: TrainConfig, scores: Sequence[Score]) -> Score:
+    """What the best validation is told by; InputError where a run that has these scores cannot say it."""
+    if config.eval_examples and not scores:
+        raise InputError("train.eval_examples is set, and nothing here scores them: train with `train_model`")
+    known = {one.name: one for one in (LOSS, *scores)}
+    if config.best_by not in known:
+        raise InputError(f"train.best_by is {config.best_by!r}; this run has {', '.join(known)}")
+    return known[config.best_by]
 
 
 def newest_checkpoint(folder: Path, world: World, messages: list[str]) -> Checkpoint | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import Compute
@@ -26,6 +29,38 @@ class HeldOut:
     """Keys of the mixture that held-out rows can serve."""
     batches: Sequence[Any]
     """This process's share of the batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score of held-out examples."""
+
+    name: str
+    """Its place among the scores, with points: `asr.wer`."""
+    higher: bool
+    """Whether the higher one is better."""
+    shown: bool = True
+    """Whether it is told on the terminal."""
+
+
+LOSS = Score(name="loss", higher=False)
+"""What a validation always has."""
+
+
+class HeldOutScorer(ABC):
+    """Scores held-out examples with the weights of a run, without changing anything of it."""
+
+    @property
+    @abstractmethod
+    def scores(self) -> Sequence[Score]:
+        """What `measure` gives a number for, every time."""
+
+    @abstractmethod
+    def measure(self, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Scores by task, as an evaluation names them.
+
+        `modules` are the networks of the parts by name (a decoder alone is `decoder`), in evaluation mode.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +85,8 @@ class Setup:
     """What to tell before training."""
     held_out: HeldOut | None = None
     """What it is validated on; None for no validation."""
+    scorer: HeldOutScorer | None = None
+    """What else a validation measures."""
 
 
 def decoder_part(

@@ -28,8 +28,9 @@ from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.train import train_model
-from unitok_training.train_latent import make_front_end, train_latent
+from unitok_training.train_latent import train_latent
 from unitok_training.trainer.metrics import read_metrics
 from unitok_vocoder.vocoder import Vocoder
 

@@ -23,10 +23,10 @@ from unitok_training.evaluation.latent import (
 from unitok_training.evaluation.metrics import bleu
 from unitok_training.evaluation.prompt_probe import read_along
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.small_recipes import small, text_alone
 from unitok_training.systems.base.system import Measured, System, Target
-from unitok_training.train_latent import make_front_end
 from unitok_training.trainer.config import FROZEN
 
 

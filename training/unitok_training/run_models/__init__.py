@@ -1,0 +1,1 @@
+"""What runs start from, and the models that they become, at their end or at any checkpoint."""

@@ -1,0 +1,210 @@
+"""What a latent run starts from, and the model that it becomes: encoder, adapter and decoder.
+
+A start is the run's own tokenizers, or a whole model, whose front end is kept where it is what the recipe asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unitok.decoder.model import Decoder
+from unitok.frontends.adapters.base import Adapter, AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.base import LatentFrontEnd
+from unitok.model import Model
+from unitok.nbest.audio_context import encoder_of
+from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
+from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
+from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.encoders.pitch import PitchEncoder
+from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.checkpoint.state import Checkpoint
+from unitok_training.data.latent_tasks import LATENT_TASKS
+from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe, read_latent_recipe
+from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place
+from unitok_training.run_models.tokens import first_new_row
+from unitok_training.trainer.config import PartTuning, differences
+from unitok_training.trainer.parts import RowTuning, tune
+
+MARGIN = 1.5
+"""Answers may be so much longer, in pieces per vector, than any of the training."""
+OWN_ENCODERS = ("", "voice")
+"""What `encoder.beside` says beside names of `ready_encoders`, and is no folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentStart:
+    """A model before a run trains it."""
+
+    model: Model
+    """It has a front end, in any case."""
+    new: bool
+    """Whether there was none before."""
+    first_new: int | None
+    """First row of the decoder's tables that the start has not been trained with; None where it has been with all."""
+
+    @staticmethod
+    def of(recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str]) -> LatentStart:
+        """Of a model, whose vocabulary the languages join, or of tokenizers alone.
+
+        Raises:
+            InputError: an encoder or adapter that there is not, or that does not fit.
+        """
+        if isinstance(start, Model):
+            model = start
+            for code in languages:
+                if code not in model.vocabulary.languages:
+                    model.vocabulary = model.vocabulary.append_language(code)
+        else:
+            vocabulary = start.vocabulary(languages)
+            seeded = torch.Generator().manual_seed(recipe.train.seed)
+            decoder = Decoder(recipe.decoder.config(vocabulary.size), generator=seeded)
+            model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=start)
+        first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
+        pieces = model.vocabulary.streams["text"].cardinalities[0]
+        new = model.latent is None
+        if model.latent is None:
+            model.latent = make_front_end(recipe, model.decoder, pieces)
+        elif not _chosen(recipe.adapter, model.latent.adapter):
+            model.latent = make_front_end(recipe, model.decoder, pieces, model.latent.encoder)
+        tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
+        model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
+        return LatentStart(model=model, new=new, first_new=first_new)
+
+    def widen(self, text_per_vector: float) -> None:
+        """Let answers be a little longer than the longest of the training."""
+        self.model.limits = replace(self.model.limits, text_per_vector=MARGIN * text_per_vector)
+
+    def finished(self, recipe: LatentRecipe) -> Model:
+        """The model that it has become, on the processor."""
+        model = self.model
+        assert model.latent is not None
+        model.decoder.cpu().eval()
+        model.latent.cpu().eval()
+        if self.new and not any("audio" in LATENT_TASKS[key].needs for key in recipe.mixture.keys):
+            model.latent = None  # a stage of text alone: the next one makes a front end for the decoder that it finds
+        return model
+
+
+def encoder_folders(choice: EncoderChoice) -> tuple[str | None, str | None]:
+    """(`folder`, `beside`) of a choice as absolute paths; None where it names none."""
+    beside = choice.beside not in (*OWN_ENCODERS, *ready_encoders())
+    folder = choice.kind == "pretrained" and bool(choice.folder)
+    return place(choice.folder) if folder else None, place(choice.beside) if beside else None
+
+
+def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Checkpoint) -> Model:
+    """The model that a latent run would have written at a checkpoint; its start and encoder are needed, no manifest.
+
+    Raises:
+        InputError: one of them is no longer there, or is another one.
+    """
+    recipe = read_latent_recipe(run / RECIPE)
+    choice = recipe.encoder
+    choice = replace(choice, folder=origin.encoder or choice.folder, beside=origin.beside or choice.beside)
+    recipe = replace(recipe, encoder=choice)
+    with torch.random.fork_rng(devices=[]):
+        opened = LatentStart.of(recipe, start or TokenizerSet.load(run / TOKENIZERS), origin.languages)
+    front_end, settings = opened.model.latent, found.state["settings"]
+    assert front_end is not None
+    now = {
+        "vocabulary": opened.model.vocabulary.fingerprint, "encoder": front_end.encoder.to_json(),
+        "adapter": front_end.adapter.to_json(),
+    }  # fmt: skip
+    if other := [name for name, value in now.items() if differences({name: settings.get(name)}, {name: value})]:
+        source = "its own files" if origin.start is None else origin.start
+        raise InputError(
+            f"{found.path} was trained with another {other[0]} than {source} now gives: put back what the run "
+            "started from"
+        )
+    _load_moving(opened, recipe, found)
+    opened.widen(origin.text_per_vector)
+    return opened.finished(recipe)
+
+
+def _load_moving(opened: LatentStart, recipe: LatentRecipe, found: Checkpoint) -> None:
+    """Give what moves the weights of a checkpoint, which holds them alone."""
+    model, tuning = opened.model, recipe.tuning
+    assert model.latent is not None
+    rows = RowTuning.of(tuning, opened.first_new, model.decoder.config.vocab_size)
+    parts: dict[str, tuple[nn.Module, PartTuning, RowTuning | None]] = {
+        "encoder": (model.latent.encoder, tuning.encoder, None),
+        "adapter": (model.latent.adapter, tuning.adapter, None),
+        "decoder": (model.decoder, tuning.decoder, rows),
+    }
+    moving = {
+        f"{part}|{name}": value for part, how in parts.items() for name, value in tune(*how).items()
+    }  # fmt: skip
+    _check_fits(moving, found)
+    with torch.no_grad():
+        for name, value in moving.items():
+            value.copy_(found.model[name])
+
+
+def _check_fits(moving: Mapping[str, Tensor], found: Checkpoint) -> None:
+    wrong = sorted(moving.keys() ^ found.model.keys())
+    wrong += [name for name in moving if name in found.model and moving[name].shape != found.model[name].shape]
+    if wrong:
+        raise InputError(f"{found.path} does not fit {RECIPE} beside it, as {wrong[0]} shows; copy the run again")
+
+
+def make_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
+    """The encoder that a recipe names. `labels` are those of a CTC head, blank included."""
+    encoder = _plain_encoder(choice, labels)
+    if choice.mix or choice.layer is not None:
+        encoder = LayerMix(encoder, None if choice.mix else choice.layer)
+    if choice.beside:
+        encoder = SideBySide(encoder, _second_encoder(choice.beside))
+    return encoder
+
+
+def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
+    if choice.kind in ready_encoders():
+        return ready_encoder(choice.kind)
+    if choice.kind == "pretrained":
+        if not choice.folder:
+            raise InputError(
+                "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
+            )
+        return encoder_of(choice.folder)
+    trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
+    if choice.kind not in trunks:
+        known = ", ".join([*trunks, *ready_encoders(), "pretrained"])
+        raise InputError(f"encoder.kind is {choice.kind!r}: choose one of {known}")
+    sizes = {name: getattr(choice, name) for name in ("width", "layers", "heads", "inner", "dropout")}
+    return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
+
+
+def _second_encoder(name: str) -> FrameEncoder:
+    if name == "voice":
+        return SideBySide(FilterbankEncoder(centered=False), PitchEncoder())
+    return ready_encoder(name) if name in ready_encoders() else encoder_of(name)
+
+
+def make_front_end(
+    recipe: LatentRecipe, decoder: Decoder, pieces: int, encoder: FrameEncoder | None = None
+) -> LatentFrontEnd:
+    """A new front end for a decoder, around a given encoder or a new one. `pieces` are what a CTC head tells apart."""
+    torch.manual_seed(recipe.train.seed)
+    encoder = encoder or make_encoder(recipe.encoder, pieces + 1)
+    sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
+    adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
+    rows = decoder.embedding.detach()[:pieces]
+    adapter.initialize(rows)
+    if recipe.adapter.match_scale:
+        adapter.match_scale(rows)
+    return LatentFrontEnd(encoder, adapter)
+
+
+def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:
+    """Whether an adapter is what a recipe asks for."""
+    given = adapter.to_json()
+    return given["class"] == choice.kind and all(given["config"][k] == v for k, v in choice.options().items())

@@ -1,0 +1,178 @@
+"""What a run on token shards starts from, and the model that it becomes.
+
+A start is nothing, the weights of a checkpoint, or a whole model, whose vocabulary the shards may add to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.model import Model
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import ELSEWHERE
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.checkpoint.state import Checkpoint, load_module
+from unitok_training.data.mixture import Curriculum
+from unitok_training.first_weights import Start, first_decoder, open_start
+from unitok_training.model_defaults import learned, wider_characters, wider_limits
+from unitok_training.recipes.base import Shape
+from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
+from unitok_training.run_models.origin import RECIPE, TokenOrigin
+from unitok_training.shard_set import ShardSet, reopened
+from unitok_training.trainer.fsdp import Initial
+from unitok_training.trainer.parts import tune
+from unitok_vocoder.vocoder import Vocoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """What a run starts from, opened and found to belong together."""
+
+    recipe: DecoderRecipe
+    """The recipe, with the shape and without the curriculum where there is a start."""
+    data: ShardSet
+    """Token shards."""
+    start: Start | None
+    """Where its weights come from; None where they are drawn."""
+    bundle: TokenizerSet
+    """The tokenizers."""
+    vocabulary: Vocabulary
+    """Of the model to be."""
+
+    @property
+    def base(self) -> Model | None:
+        """The model that it starts from."""
+        return None if self.start is None else self.start.model
+
+    def decoder_config(self) -> DecoderConfig:
+        """Shape of the decoder to be."""
+        if self.base is not None:
+            return replace(self.base.decoder.config, vocab_size=self.vocabulary.size)
+        return self.recipe.decoder.config(self.vocabulary.size)
+
+
+def materials(
+    recipe: DecoderRecipe,
+    data: ShardSet,
+    *,
+    tokenizers: Path | str | None,
+    start: Path | str | None,
+    streams: Mapping[str, str] | None,
+    split: bool = False,
+) -> Materials:
+    """Open what a run on these shards starts from; arguments and errors as of `train.train_model`, `split` as of
+    `open_start`."""
+    begins = open_start(start, split=split)
+    base = None if begins is None else begins.model
+    bundle = _tokenizers(tokenizers, base)
+    vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
+    if start is not None:
+        recipe = replace(recipe, curriculum=Curriculum())
+    if base is not None:
+        recipe = replace(recipe, decoder=_shape(base.decoder.config))
+    return Materials(recipe=recipe, data=data, start=begins, bundle=bundle, vocabulary=vocabulary)
+
+
+def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
+    """The model that a run on shards would have written at a checkpoint; its shards, tokenizers and start are needed.
+
+    Raises:
+        InputError: one of them is no longer there, or is another one.
+    """
+    given = materials(
+        load_recipe(run / RECIPE), reopened(run), tokenizers=origin.tokenizers, start=origin.start,
+        streams=origin.streams,
+    )  # fmt: skip
+    decoder, _ = begun(given, split=False)
+    tune(decoder, given.recipe.tuning.decoder)
+    load_module(decoder, found.model)
+    return finished(decoder.float().eval(), given)
+
+
+def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
+    """As `first_weights.first_decoder`."""
+    size = given.vocabulary.size if given.base is None else given.base.vocabulary.size
+    return first_decoder(given.decoder_config(), given.start, old_size=size, seed=given.recipe.train.seed, split=split)
+
+
+def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
+    """First row of the tables that a start has not been trained with: where its own end, or where the text of an
+    imported language model ends. None where it has been trained with all."""
+    if vocabulary.size > start.vocabulary.size:
+        return start.vocabulary.size
+    if "imported_from" in start.info and "preset" not in start.info:
+        return start.vocabulary.text.cardinalities[0]
+    return None
+
+
+def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
+    if folder is not None:
+        return TokenizerSet.load(folder)
+    if base is None:
+        raise InputError("no tokenizers: give --tokenizers DIR, or --start with a model directory that holds them")
+    return base.tokenizers
+
+
+def _vocabulary(
+    bundle: TokenizerSet, data: ShardSet, base: Model | None, chosen: Mapping[str, str], *, start: str, tokenizers: str
+) -> Vocabulary:
+    """The start's vocabulary with what the shards add to it, else one of its own.
+
+    Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes; of several of a
+    kind the one that the kind stands for. Languages of the shards take ids that are reserved; streams that the start
+    does not have take new ones behind all others.
+    """
+    mains = [] if base is None else [base.vocabulary.main(kind) for kind in ELSEWHERE]
+    kept = {main.kind: main.name for main in mains if main is not None and main.name in data.streams}
+    made = bundle.vocabulary(data.languages, list(data.streams.values()), {**kept, **chosen})
+    data.check(made, tokenizers)
+    if base is None:
+        return made
+    vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
+    if lost := own - {stream.name for stream in bundle.infos()}:
+        raise InputError(
+            f"{tokenizers} has no tokenizer for {', '.join(sorted(lost))}, which {start} has; leave it out"
+        )
+    for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
+        if stream.name not in vocabulary.streams:
+            vocabulary = vocabulary.append_stream(stream)
+        vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
+    vocabulary = vocabulary.choose(chosen)
+    data.check(vocabulary, start)
+    for code in data.languages:
+        if code not in vocabulary.languages:
+            vocabulary = vocabulary.append_language(code)
+    return vocabulary
+
+
+def _shape(config: DecoderConfig) -> Shape:
+    """What a recipe says of a decoder's shape."""
+    return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
+
+
+def finished(decoder: Decoder, given: Materials) -> Model:
+    """A trained decoder with a model's other parts: those of the start, and what the shards add."""
+    vocabulary, bundle, recipe, base = given.vocabulary, given.bundle, given.recipe, given.base
+    known, tasks = learned(given.data, vocabulary), list(recipe.mixture.tasks)
+    prompts, limits, characters = known.prompts, known.limits, known.characters
+    # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
+    vocoder = Vocoder(None) if bundle.codec is not None else None
+    if base is not None:
+        prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
+        characters = wider_characters(base.characters, characters)
+        tasks = list(dict.fromkeys([*base.info.get("tasks", []), *tasks]))
+        vocoder = base.vocoder or vocoder
+    return Model(
+        decoder=decoder,
+        vocabulary=vocabulary,
+        tokenizers=bundle,
+        vocoder=vocoder,
+        prompts=prompts,
+        limits=limits,
+        characters=characters,
+        info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
+    )
