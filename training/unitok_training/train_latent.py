@@ -148,8 +148,9 @@ def train_latent(
         if world.is_main:
             recipe.save(run / "recipe.json")
         setup = latent_setup(
-            config, recipe.tuning, model.latent, model.decoder, source, world, first_new=first_new, held_out=held_out
-        )
+            config, recipe.tuning, model.latent, model.decoder, source, world, first_new=first_new, held_out=held_out,
+            frames=recipe.frames,
+        )  # fmt: skip
         trainer = Trainer(config, setup, run, world=world)
         trainer.resume(allow_change=allow_change)
         trainer.run(on_row=on_row)

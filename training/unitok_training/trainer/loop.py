@@ -152,6 +152,8 @@ class Trainer:
                     if self.step % config.log_every == 0 or self.step == last:
                         row = self._row()
                         reporter.row(row)
+                        for message in self.source.news():
+                            reporter.message(message)
                         if on_row is not None:
                             on_row(row)
                     best = self._validate(reporter)
@@ -163,6 +165,7 @@ class Trainer:
         finally:
             feed.close()
             reporter.close()
+            self.source.finish()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
         if saved != self.step:
             self.save()
@@ -171,7 +174,7 @@ class Trainer:
             raise Stopped(signal, self.step, self.checkpoints)
         self._take_best()
         for part in self.parts:
-            part.masters.restore()
+            part.restore()
         return self.checkpoints / f"step_{self.step:08d}"
 
     def _feed(self) -> Any:

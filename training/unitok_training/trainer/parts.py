@@ -140,6 +140,29 @@ class Part:
         """Rows that are tuned apart: their view, the table, which rows."""
         self.groups = self._groups(optim, matrices)
         self._mode: bool | None = None
+        self._frozen: dict[str, Tensor] = {}
+        """Weights of a part that never moves as they were, on the host, while it computes in another type."""
+        if name and not self.moving and not self.sharded:
+            self._round(compute.products)
+
+    # ---- precision
+
+    @torch.no_grad()
+    def _round(self, products: torch.dtype) -> None:
+        """Hold float32 weights that never move in the type of the products: they would be rounded in every step."""
+        for name, value in self.module.named_parameters():
+            if value.dtype == torch.float32 and products != torch.float32:
+                self._frozen[name] = value.data.cpu().clone()
+                value.data = value.data.to(products)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the module its float32 weights back, frozen ones bit for bit."""
+        self.masters.restore()
+        for name, value in self.module.named_parameters():
+            if name in self._frozen:
+                value.data = self._frozen[name].to(value.device)
+        self._frozen = {}
 
     # ---- what moves
 
