@@ -46,7 +46,7 @@ def recipe(
 ) -> LatentRecipe:
     """Some steps behind an encoder that does not move."""
     base = tiny()
-    steps = 20 if pack_size == ALONE else 8
+    steps = 28 if pack_size == ALONE else 8
     train = replace(
         base.train, steps=steps, log_every=1, pack_size=pack_size, window=16, augment=augment, precision="fp32"
     )
