@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import sha256_file, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
@@ -149,6 +150,7 @@ def finish(folder: Path, warm: Path) -> dict[str, Any]:
 
 def source(folder: Path, warm: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """Memory of an `ExampleSource` once it has checked its rows and drawn examples, and the peak on the way there."""
+    map_large_blocks()  # as `unitok train` does
     mixture = Mixture(tasks=dict.fromkeys(keys, 1.0))
 
     def made(place: Path) -> ExampleSource:

@@ -94,6 +94,7 @@ def train_latent(
             config, recipe.tuning, source.front_end, model.decoder, source, world, first_new=opened.first_new,
             held_out=_held_out(recipe, model, rows) if config.eval_every else None,
             scorer=_scorer(recipe, model, rows) if config.eval_examples else None,
+            frames=recipe.frames,
         )  # fmt: skip
         trainer = Trainer(config, setup, run, world=world)
         trainer.resume(allow_change=allow_change)

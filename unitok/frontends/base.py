@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, lora_json
 from unitok.frontends.adapters.base import Adapter
@@ -23,6 +24,18 @@ from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 ALIKE = 1.25
 """Recordings are encoded together whose longest is at most so many times the shortest; the rest would be padding."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a frozen encoder gave for one recording, at some time before."""
+
+    size: int
+    """Length of the first of its inputs, by which recordings are grouped."""
+    hidden: Tensor
+    """(T, D) frames."""
+    ctc: Tensor | None = None
+    """(T, V) log-probabilities of a CTC head, where the encoder has one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,17 @@ def alike(sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
+def side_by_side(batch: Sequence[Encoded]) -> Frames:
+    """Recordings that were encoded apart, as one batch: padded with zeros."""
+    lengths = torch.tensor([len(one.hidden) for one in batch], device="cpu")
+    heads = [one.ctc for one in batch if one.ctc is not None]
+    return Frames(
+        pad_sequence([one.hidden for one in batch], batch_first=True),
+        lengths.to(batch[0].hidden.device, non_blocking=True),
+        ctc=pad_sequence(heads, batch_first=True) if heads else None,
+    )
+
+
 class LatentFrontEnd(nn.Module):
     """Recordings → vectors."""
 
@@ -84,17 +108,31 @@ class LatentFrontEnd(nn.Module):
         """Most vectors of so many samples; exactly as many unless the adapter goes by content."""
         return self.adapter.length(self.encoder.frames_of(samples))
 
-    def forward(self, batch: Sequence[Inputs]) -> Latents:
-        """Encode what `FrameEncoder.inputs` made of recordings."""
+    def forward(self, batch: Sequence[Inputs | Encoded]) -> Latents:
+        """Encode what `FrameEncoder.inputs` made of recordings; or take all of their frames as they are."""
         groups: list[Group] = []
         rows: dict[int, Tensor] = {}
-        for places in alike([len(one[0]) for one in batch]):
-            frames = self.encoder([batch[place] for place in places])
+        for places in alike([one.size if isinstance(one, Encoded) else len(one[0]) for one in batch]):
+            known = [one for one in (batch[place] for place in places) if isinstance(one, Encoded)]
+            given = [one for one in (batch[place] for place in places) if not isinstance(one, Encoded)]
+            assert not (known and given), "either all are encoded or none is"
+            frames = side_by_side(known) if known else self.encoder(given)
+            counts: list[int | None] = [len(one.hidden) for one in known]
+            counts += [self.encoder.frames_in(one) for one in given]
             groups.append(Group(places, frames))
-            vectors, sizes = self.adapter(frames.hidden, frames.lengths, frames.ctc)
-            rows.update((place, row[:size]) for place, row, size in zip(places, vectors, sizes.tolist()))
+            vectors, lengths = self.adapter(frames.hidden, frames.lengths, frames.ctc)
+            sizes = self._sizes(counts)
+            found = zip(places, vectors, lengths.tolist() if sizes is None else sizes)
+            rows.update((place, row[:size]) for place, row, size in found)
         ordered = [rows[place] for place in range(len(batch))]
         return Latents(torch.cat(ordered), [len(row) for row in ordered], groups)
+
+    def _sizes(self, frames: Sequence[int | None]) -> list[int] | None:
+        """Vectors of recordings with so many frames; None where only the device knows, which has to be waited for."""
+        known = [one for one in frames if one is not None]
+        if self.adapter.by_content or len(known) < len(frames):
+            return None
+        return [self.adapter.length(one) for one in known]
 
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[Tensor]:

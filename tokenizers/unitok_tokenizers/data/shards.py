@@ -6,7 +6,7 @@ N rows, P parts (record batches), T values of a ragged column.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +61,22 @@ class RowOffsets:
 
     def lengths(self) -> np.ndarray:
         """(N,) int32 values of every row."""
-        return np.delete(np.diff(self.local), self.first[1:-1] + np.arange(len(self.first) - 2))
+        found = np.empty(len(self), np.int32)
+        for local, start, stop in self._parts():
+            np.subtract(local[1:], local[:-1], out=found[start:stop])
+        return found
+
+    def some(self) -> np.ndarray:
+        """(N,) bool: rows that have a value."""
+        found = np.empty(len(self), np.bool_)
+        for local, start, stop in self._parts():
+            np.greater(local[1:], local[:-1], out=found[start:stop])
+        return found
+
+    def _parts(self) -> Iterator[tuple[np.ndarray, int, int]]:
+        """(offsets of a part, its first row, the row behind its last), part by part."""
+        for number, (start, stop) in enumerate(zip(self.first[:-1].tolist(), self.first[1:].tolist())):
+            yield self.local[start + number : stop + number + 1], start, stop
 
     def whole(self) -> np.ndarray:
         """(N + 1,) int64 where the rows begin among all values, and T."""
@@ -80,6 +95,7 @@ class Shards:
         self._ragged: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._offsets: dict[str, RowOffsets] = {}
         self._values: dict[str, list[np.ndarray]] = {}
+        self._opened = False
 
     @staticmethod
     def open(folder: Path | str, *, check: bool = False) -> Shards:
@@ -113,6 +129,11 @@ class Shards:
     @cached_property
     def table(self) -> Any:
         """All rows as one `pyarrow.Table` over the memory-mapped files."""
+        found = self._opened_table()
+        self._opened = True
+        return found
+
+    def _opened_table(self) -> Any:
         import pyarrow
 
         tables = []
@@ -128,6 +149,15 @@ class Shards:
         for found, part in zip(tables, self.manifest["files"]):
             self._check_schema(found.schema, part["name"])
         return pyarrow.concat_tables(tables)
+
+    def release(self) -> None:
+        """Forget the opened files, of which each costs memory for all of its columns, some 17 bytes a row.
+
+        Arrays that were handed out stay as they are; what is asked for next opens the files again.
+        """
+        if self._opened:  # a table that somebody made has no files
+            self.__dict__.pop("table", None)
+            self._opened = False
 
     def _check_schema(self, schema: Any, name: str) -> None:
         """InputError where a file lacks a column, or has it in another type."""
@@ -190,17 +220,16 @@ class Shards:
         Strings are numbered as they first come. Nothing is kept: 4 bytes a row while the caller needs them.
         """
         import pyarrow
+        import pyarrow.compute
 
         column = self._column(name)
         if column.null_count:
             raise InputError(f"{self.folder}: column {name!r} has rows without a value; prepare again")
-        chunks = column.dictionary_encode().chunks
+        # The C library's own blocks: arrow's pool would take twice the memory, and keep it for a while.
+        chunks = pyarrow.compute.dictionary_encode(column, memory_pool=pyarrow.system_memory_pool()).chunks
         numbers = [np.asarray(chunk.indices) for chunk in chunks]
         found = np.concatenate([np.zeros(0, np.int32), *numbers])
-        names = chunks[-1].dictionary if chunks else pyarrow.array([], pyarrow.string())
-        del column, chunks, numbers
-        pyarrow.default_memory_pool().release_unused()
-        return found, names
+        return found, chunks[-1].dictionary if chunks else pyarrow.array([], pyarrow.string())
 
     def _column(self, name: str) -> Any:
         """A column as it is mapped; InputError where the shards have none of this name."""
@@ -222,8 +251,22 @@ class Shards:
     def values(self, name: str) -> list[np.ndarray]:
         """The values of a column of id lists as they are mapped: (T_i,) int32 of each part."""
         if name not in self._values:
-            self._values[name] = [np.asarray(part.flatten()) for part in self._parts(name)]
+            parts = self._parts(name)
+            self._values[name] = [np.asarray(part.flatten()) for part in (self._alone(name) if self._opened else parts)]
         return self._values[name]
+
+    def _alone(self, name: str) -> Iterator[Any]:
+        """A column's parts, read once more without the others: what is kept of a file that was read whole lies between
+        what is not, and none of its memory could be given back."""
+        import pyarrow
+
+        for part in self.manifest["files"]:
+            with pyarrow.memory_map(str(self.folder / part["name"])) as source:
+                place = pyarrow.ipc.open_stream(source).schema.get_field_index(name)
+                source.seek(0)
+                options = pyarrow.ipc.IpcReadOptions(included_fields=[place])
+                found = pyarrow.ipc.open_stream(source, options=options).read_all()[name]
+            yield from found.chunks
 
     def cell(self, name: str, index: int) -> np.ndarray:
         """Values of one row of a column of id lists, as they are mapped."""

@@ -65,6 +65,10 @@ class FrameEncoder(nn.Module):
         """T of so many samples."""
         raise NotImplementedError
 
+    def frames_in(self, inputs: Inputs) -> int | None:
+        """T of one recording's inputs, without asking the device; None where only the encoding says."""
+        return None
+
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """Encode a batch; inputs are on the module's device."""
         raise NotImplementedError

@@ -50,6 +50,10 @@ class LayerMix(FrameEncoder):
         """As many as the encoder's."""
         return self.encoder.frames_of(samples)
 
+    def frames_in(self, inputs: Inputs) -> int | None:
+        """As many as the encoder's."""
+        return self.encoder.frames_in(inputs)
+
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         found = self.encoder(batch)
@@ -96,6 +100,10 @@ class SideBySide(FrameEncoder):
     def frames_of(self, samples: int) -> int:
         """As many as the first one's."""
         return self.first.frames_of(samples)
+
+    def frames_in(self, inputs: Inputs) -> int | None:
+        """As many as the first one's."""
+        return self.first.frames_in(inputs[: len(inputs) // 2])
 
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""

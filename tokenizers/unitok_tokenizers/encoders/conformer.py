@@ -79,18 +79,23 @@ class TrunkEncoder(FrameEncoder):
         """One for every four hops."""
         return max(1, samples // self.mel.hop_length // STRIDE)
 
+    def frames_in(self, inputs: Inputs) -> int:
+        """One for every four log-mels."""
+        return max(1, len(inputs[0]) // STRIDE)
+
     def _subsample(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, M) → (B, T, D), zero behind the ends, and the lengths (B,)."""
         lengths = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1)
         normal = normalize(mels, frames, self.config.statistics).to(self.front.weight.dtype)
         x = functional.gelu(convolve(self.front, normal))
         x = functional.gelu(convolve(self.down, x * inside((frames + 1) // 2, x.shape[1])[..., None]))
-        x = x[:, : int(lengths.max())]
+        x = x[:, : max(1, mels.shape[1] // STRIDE)]  # room for the longest row, without asking the device
         return x * inside(lengths, x.shape[1])[..., None], lengths
 
     def hidden(self, mels: Tensor, frames: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, F, M), lengths (B,) → (B, T, D), where what enters the first layer is changed, such as masked."""
         x, lengths = self._subsample(mels, frames)
+        x = x[:, : int(lengths.max())]
         return self.norm(self._layers(change(x), lengths)[-1])
 
     def _layers(self, x: Tensor, lengths: Tensor) -> list[Tensor]:

@@ -34,7 +34,7 @@ def mel_inputs(samples: np.ndarray, mel: MelConfig, least: int = 1) -> Inputs:
 def padded(batch: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
     """First inputs of a batch: (B, F, M) padded with zeros, and their lengths (B,)."""
     mels = [inputs[0] for inputs in batch]
-    lengths = torch.tensor([len(one) for one in mels], device=mels[0].device)
+    lengths = torch.tensor([len(one) for one in mels], device="cpu").to(mels[0].device, non_blocking=True)
     return pad_sequence(mels, batch_first=True), lengths
 
 
@@ -64,6 +64,10 @@ class FilterbankEncoder(FrameEncoder):
     def frames_of(self, samples: int) -> int:
         """One per hop."""
         return max(1, samples // self.mel.hop_length)
+
+    def frames_in(self, inputs: Inputs) -> int:
+        """As many as log-mels."""
+        return len(inputs[0])
 
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""

@@ -112,6 +112,10 @@ class SpeechModelEncoder(FrameEncoder):
             size = (size - kernel) // stride + 1
         return size
 
+    def frames_in(self, inputs: Inputs) -> int:
+        """What the convolutions leave."""
+        return self.frames_of(len(inputs[0]))
+
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         samples, mask, lengths = self._padded(batch)

@@ -6,7 +6,7 @@ R rows, I items of a task, S stretches of a column, N values, Q codebooks.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -49,6 +49,75 @@ def spread(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     found = np.repeat(start - (ends - length), length)
     found += counting(len(found))
     return found
+
+
+STRETCH = 1 << 16
+"""Rows that are looked at together: numbers of all rows of a million-row folder would be 8 MB for each step."""
+
+
+def stretches(count: int) -> Iterator[slice]:
+    """Slices of so many rows, one after another."""
+    return (slice(start, min(start + STRETCH, count)) for start in range(0, count, STRETCH))
+
+
+def rows_in(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """int64 rows where a mask (R,) holds, a stretch at a time."""
+    for part in stretches(len(mask)):
+        yield np.flatnonzero(mask[part]) + part.start
+
+
+def rows_where(mask: np.ndarray) -> np.ndarray:
+    """(K,) rows where a mask (R,) holds, in 4 bytes each while these hold them."""
+    found = np.empty(np.count_nonzero(mask), row_type(len(mask)))
+    filled = 0
+    for rows in rows_in(mask):
+        found[filled : filled + len(rows)] = rows
+        filled += len(rows)
+    return found
+
+
+def looked_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """table[index], without the index in 8 bytes each that numpy makes of it."""
+    found = np.empty(len(index), table.dtype)
+    for part in stretches(len(index)):
+        found[part] = table[index[part]]
+    return found
+
+
+def row_type(count: int) -> np.dtype:
+    """What holds so many rows, or places among them."""
+    return np.dtype(np.int32 if count < 1 << 31 else np.int64)
+
+
+def signed(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of -1 and more in as few bytes as hold them."""
+    return numbers.astype(np.min_scalar_type(-1 - int(numbers.max(initial=0))))
+
+
+def side_by_side(mask: np.ndarray, key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows where a mask (R,) holds, those of one key side by side and in order.
+
+    Args:
+        mask: (R,) bool.
+        key: (R,) key of each row, 0 … keys - 1 where the mask holds.
+        keys: K.
+
+    Returns:
+        (I,) rows, and (K + 1,) where those of each key begin.
+    """
+    first = np.zeros(keys + 1, row_type(len(mask)))
+    for rows in rows_in(mask):
+        first[1:] += np.bincount(key[rows], minlength=keys).astype(first.dtype)
+    np.cumsum(first, out=first)
+    found, free = np.empty(int(first[-1]), row_type(len(mask))), first[:-1].copy()
+    for rows in rows_in(mask):
+        rows = rows[np.argsort(key[rows], kind="stable")]
+        own = key[rows]
+        begins = np.flatnonzero(np.diff(own, prepend=-1))
+        sizes = np.diff(begins, append=len(own))
+        found[free[own] + np.arange(len(own)) - np.repeat(begins, sizes)] = rows
+        free[own[begins]] += sizes.astype(free.dtype)
+    return found, first
 
 
 class Column:
@@ -126,21 +195,24 @@ class Column:
 class Columns:
     """The shards' columns as training needs them: a few bytes a row in memory, ids and names as the files are mapped.
 
-    A row costs 4 bytes for its language and its part of the split, 4 for each column of ids whose files are several
-    (none where there is one, which is mapped), and 4 for its speaker where voices matter.
+    A row costs 3 bytes for its language and its part of the split, 4 for each column of ids whose files are several
+    (none where there is one, which is mapped), and 2 for its speaker where voices matter; 1 more where there are
+    more than 128 languages, 2 more where there are more than 32,768 speakers.
     """
 
     def __init__(self, shards: Shards, vocabulary: Vocabulary, split: str) -> None:
         self.shards, self.vocabulary = shards, vocabulary
-        self.split = self._equal("split", split)
+        number, names = shards.factors("split")
+        known = names.to_pylist()
+        self.split = number == (known.index(split) if split in known else -1)
         """(R,) rows that examples are made of."""
-        self.joined = self._equal("split", JOINED) if split == "train" else np.zeros(len(self.split), np.bool_)
+        self.joined = number == (known.index(JOINED) if split == "train" and JOINED in known else -1)
         """(R,) rows of several utterances, for tasks that listen."""
         number, names = shards.factors("lang")
         self.languages = sorted(names.to_pylist())
-        place = np.array([self.languages.index(name) for name in names.to_pylist()], np.int16)
-        self.language = place[number]
-        """(R,) int16 index of each row's language."""
+        place = signed(np.array([self.languages.index(name) for name in names.to_pylist()], np.int64))
+        self.language = looked_up(place, number)
+        """(R,) index of each row's language, in as few bytes as hold them."""
         codes = self.stream("codes")
         self.codebooks = 1 if codes is None else len(codes.cardinalities)
 
@@ -152,21 +224,15 @@ class Columns:
         main = self.vocabulary.main(kind)
         return None if main is None else self.shards.streams.get(main.name)
 
-    def _equal(self, column: str, value: str) -> np.ndarray:
-        """(R,) whether a column of strings has a value."""
-        number, names = self.shards.factors(column)
-        known = names.to_pylist()
-        return number == (known.index(value) if value in known else -1)
-
     @property
     def known_language(self) -> np.ndarray:
         """(R,) rows in a language of the vocabulary."""
-        return np.isin(self.languages, list(self.vocabulary.languages))[self.language]
+        return looked_up(np.isin(self.languages, list(self.vocabulary.languages)), self.language)
 
     @cached_property
     def speaker(self) -> np.ndarray:
-        """(R,) int32 number of each row's speaker, -1 where unknown."""
-        return self.named("speaker")
+        """(R,) number of each row's speaker, -1 where unknown, in as few bytes as hold them."""
+        return signed(self.named("speaker"))
 
     def named(self, column: str) -> np.ndarray:
         """(R,) int32 number of each row's name in a column, -1 where it is empty."""
@@ -193,10 +259,10 @@ class Columns:
             return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         return self.shards.offsets(held).places(rows)
 
-    def lengths(self, name: str) -> np.ndarray:
-        """(R,) int32 values of each row; 0 where the column is absent."""
+    def present(self, name: str) -> np.ndarray:
+        """(R,) bool: rows that have values; none where the column is absent."""
         held = self.held(name)
-        return np.zeros(len(self), np.int32) if held is None else self.shards.offsets(held).lengths()
+        return np.zeros(len(self), np.bool_) if held is None else self.shards.offsets(held).some()
 
     def cell(self, name: str, row: int) -> np.ndarray:
         """Values of one row of a column that is there."""
@@ -221,7 +287,9 @@ class Columns:
 
     @cached_property
     def _words(self) -> Any:
-        return self.shards.table["words"]
+        found = self.shards.table["words"]
+        self.shards.release()  # all but this column
+        return found
 
     def replies(self) -> dict[int, str]:
         """Row → the id that its extras say it replies to."""
@@ -259,6 +327,11 @@ class Items:
         """(I,) behind the last candidate in `pool`."""
         assert self.start is not None and self.count is not None
         return self.start + self.count
+
+    def part(self, of: slice) -> Items:
+        """Some of them, with all candidates."""
+        start, count = (None if array is None else array[of] for array in (self.start, self.count))
+        return Items(self.source[of], start, count, self.pool)
 
     def sharing(self, others: Iterable[Items]) -> Items:
         """The same items, in the arrays of others where those are equal."""
@@ -304,15 +377,8 @@ class Needs:
 
 def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """(I,) maximum of values[start:stop] for each segment; segments are not empty."""
-    padded = np.append(values, 0)
-    return np.maximum.reduceat(padded, np.stack([start, stop], axis=1).reshape(-1))[::2]
-
-
-def compact(numbers: np.ndarray) -> np.ndarray:
-    """Numbers of 0 and more in as few bytes as hold the largest."""
-    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
-
-
-def row_numbers(numbers: np.ndarray) -> np.ndarray:
-    """Rows, or places among them, in 4 bytes each while these hold them."""
-    return numbers.astype(np.int32) if int(numbers.max(initial=0)) < 1 << 31 else numbers
+    bounds = np.stack([start, stop], axis=1).reshape(-1)
+    last = bounds == len(values)  # of stops; reduceat knows no end but that of all values
+    bounds[last] = len(values) - 1
+    found = np.maximum.reduceat(values, bounds)[::2]
+    return np.where(last[1::2], np.maximum(found, values[-1]), found)

@@ -5,7 +5,8 @@ R rows, I items of a task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,14 +20,21 @@ from unitok_training.data.columns import (
     Items,
     Needs,
     Skipped,
-    compact,
     counting,
-    row_numbers,
+    row_type,
+    rows_in,
+    rows_where,
     segment_maximum,
+    side_by_side,
+    stretches,
 )
 from unitok_training.data.mixture import TaskKey
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardFolder, ShardSet
+
+STREAMS = ("text", "units", "codes")
+"""Streams that examples are made of, in the order of a batch's columns from 1 on, those of each folder of shards behind
+those of the one before; noisy units come behind all."""
 
 
 class Selection:
@@ -55,16 +63,17 @@ class Selection:
         if parsed.source:
             usable &= self._is(parsed.source)  # asked for, so not reported as skipped
         for stream in needs.source:
-            keep(columns.lengths(ids_column(stream)) > 0, f"no {stream}")
+            keep(columns.present(ids_column(stream)), f"no {stream}")
         if needs.target is None:
-            items = Items(row_numbers(self._distinct(usable) if needs.text_only else np.flatnonzero(usable)))
+            items = Items(rows_where(self._distinct(usable) if needs.text_only else usable))
         else:
             replies = parsed.of.task.replies
             items = (self._replies if replies else self._pairs)(parsed, usable, needs)
             partnered = np.zeros_like(usable)
-            partnered[items.source] = True
+            for part in stretches(len(items.source)):
+                partnered[items.source[part]] = True
             if needs.text_only:
-                partnered |= usable & ~self._mask(self._distinct(usable))  # the same text again, not a loss
+                partnered |= usable & ~self._distinct(usable)  # the same text again, not a loss
             keep(partnered, "no reply to it" if replies else "no partner in another language")
         self.skipped += [Skipped(key=key, reason=reason, rows=rows) for reason, rows in reasons]
         if not len(items.source):
@@ -86,57 +95,68 @@ class Selection:
         languages = self.columns.languages
         return self.columns.language == (languages.index(language) if language in languages else -1)
 
-    def _mask(self, rows: np.ndarray) -> np.ndarray:
-        mask = np.zeros(len(self.columns), np.bool_)
-        mask[rows] = True
-        return mask
+    @staticmethod
+    def by_group(parsed: TaskKey) -> bool:
+        """Whether a task's items depend on which rows say the same."""
+        needs = Needs.of(parsed.of)
+        return needs.text_only or (needs.target is not None and not parsed.of.task.replies)
 
     @cached_property
-    def _group(self) -> np.ndarray:
+    def group(self) -> np.ndarray:
         """(R,) int32 number of each row's group, -1 without one."""
         return self.columns.named("group")
 
     @cached_property
-    def _cell(self) -> np.ndarray:
-        """(R,) number of (group, language); rows without a group have one each."""
-        number, languages = self._group.astype(np.int64), len(self.columns.languages)
-        alone = number < 0
-        groups = int(number.max(initial=-1)) + 1
-        number[alone] = groups + np.arange(int(alone.sum()))
-        cells = number * languages + self.columns.language
-        return cells.astype(np.int32) if (groups + len(number)) * languages < 1 << 31 else cells
+    def _groups(self) -> int:
+        """How many groups there are."""
+        return int(self.group.max(initial=-1)) + 1
 
     def _distinct(self, usable: np.ndarray) -> np.ndarray:
-        """The first usable row of each (group, language): text that several voices say counts once."""
-        rows = np.flatnonzero(usable)
-        return rows[np.sort(np.unique(self._cell[rows], return_index=True)[1])]
+        """(R,) the first usable row of each (group, language): text that several voices say counts once. Rows without
+        a group are each their own."""
+        grouped = self.group >= 0
+        found = usable & ~grouped
+        for number in range(len(self.columns.languages)):
+            seen = np.zeros(self._groups, np.bool_)
+            for rows in rows_in(usable & grouped & (self.columns.language == number)):
+                groups, first = np.unique(self.group[rows], return_index=True)
+                new = ~seen[groups]
+                found[rows[first[new]]] = seen[groups[new]] = True
+        return found
 
     def _targets(self, parsed: TaskKey, needs: Needs) -> np.ndarray:
         """(R,) whether a row can be an answer."""
         target = self._rows(parsed) & self.columns.known_language
         for stream in needs.target or ():
-            target &= self.columns.lengths(ids_column(stream)) > 0
+            target &= self.columns.present(ids_column(stream))
         return target
 
     def _pairs(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
-        """Every usable source row with every other language in which its group is said."""
-        columns = self.columns
-        target = self._targets(parsed, needs) & (self._group >= 0)
-        pool = self._distinct(target) if needs.text_only else np.flatnonzero(target)
-        pool = pool[np.argsort(self._cell[pool], kind="stable")]
-        cells = self._cell[pool]
-        sources = self._distinct(usable) if needs.text_only else np.flatnonzero(usable)
-        found = []
+        """Every usable source row with every other language in which its group is said.
+
+        The pool holds a language behind another, and in each the rows of a group side by side.
+        """
+        columns, group = self.columns, self.group
+        sources, targets = usable & (group >= 0), self._targets(parsed, needs) & (group >= 0)
+        if needs.text_only:
+            sources, targets = self._distinct(sources), self._distinct(targets)
+        held = row_type(len(columns))
+        pools, found, before = [np.zeros(0, held)], [np.zeros((3, 0), held)], 0
         for number, language in enumerate(columns.languages):
             if parsed.target not in (None, language):
                 continue
-            rows = sources[(columns.language[sources] != number) & (self._group[sources] >= 0)]
-            wanted = self._cell[rows] - columns.language[rows] + number
-            start, stop = np.searchsorted(cells, wanted, "left"), np.searchsorted(cells, wanted, "right")
-            some = stop > start
-            found.append(np.stack([rows[some], start[some], stop[some]]))
-        source, start, stop = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
-        return Items(row_numbers(source), row_numbers(start), compact(stop - start), row_numbers(pool))
+            pool, first = side_by_side(targets & (columns.language == number), group, self._groups)
+            for rows in rows_in(sources & (columns.language != number)):
+                start, stop = first[group[rows]], first[group[rows] + 1]
+                some = stop > start
+                found.append(np.stack([rows[some], before + start[some], (stop - start)[some]]).astype(held))
+            pools.append(pool)
+            before += len(pool)
+        # One after another: each is dropped before the next is made.
+        source, start = (np.concatenate([one[place] for one in found]) for place in (0, 1))
+        most = max(int(one[2].max(initial=0)) for one in found)
+        count = np.concatenate([one[2].astype(np.min_scalar_type(most)) for one in found])
+        return Items(source, start, count, np.concatenate(pools))
 
     def _replies(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Questions with the rows whose extras say `"reply_to": id of the question`."""
@@ -149,21 +169,23 @@ class Selection:
 
 
 class Voices:
-    """Rows with codes by speaker: where voice prompts come from. 8 bytes a row. P speakers with codes."""
+    """Rows with codes by speaker: where voice prompts come from. 6 bytes a row, 8 where a speaker has 32,768."""
 
     def __init__(self, columns: Columns) -> None:
         speaker = columns.speaker
-        rows = np.flatnonzero(columns.split & (columns.lengths("codes") > 0) & (speaker >= 0))
-        self.rows = row_numbers(rows[np.argsort(speaker[rows], kind="stable")])
+        with_codes = columns.split & columns.present("codes") & (speaker >= 0)
+        self.rows, first = side_by_side(with_codes, speaker, int(speaker.max(initial=-1)) + 1)
         """Those rows, each speaker's side by side."""
         self.speaker = speaker
         """(R,) number of each row's speaker, -1 without one."""
-        speakers = int(speaker.max(initial=-1)) + 1
-        self._counts = np.append(np.bincount(speaker[rows], minlength=speakers), 0)  # the last: of no speaker
-        self._first = np.cumsum(self._counts) - self._counts
-        self.place = np.full(len(columns), -1, np.int32)
+        self._first = first.astype(np.int64)
+        self._counts = np.append(np.diff(self._first), 0)  # the last: of no speaker
+        most = int(self._counts.max())
+        self.place = np.full(len(columns), -1, np.min_scalar_type(-1 - most))
         """(R,) place of a row among its speaker's; -1 where it is none of these rows."""
-        self.place[self.rows] = np.arange(len(rows)) - self._first[speaker[self.rows]]
+        for part in stretches(len(self.rows)):
+            rows = self.rows[part]
+            self.place[rows] = np.arange(part.start, part.stop) - self._first[speaker[rows]]
 
     def count(self, row: np.ndarray) -> np.ndarray:
         """(D,) how many rows its speaker has, it among them; 0 for a row without a speaker or codes."""
@@ -177,7 +199,7 @@ class Voices:
         found, some = row.copy(), self.place[row] >= 0
         known = row[some]
         speaker = self.speaker[known]
-        behind = (self.place[known] + ahead[some]) % self._counts[speaker]
+        behind = (self.place[known].astype(np.int64) + ahead[some]) % self._counts[speaker]
         found[some] = self.rows[self._first[speaker] + behind]
         return found
 
@@ -207,11 +229,15 @@ class FolderItems:
     ) -> None:
         self.name, self.weight, self.identity = folder.name, folder.weight, folder.identity
         self.columns = Columns(folder.shards, vocabulary, split)
+        self.banks = [self.columns.column(ids_column(stream)) for stream in STREAMS]
+        """The columns of ids that examples are made of."""
         self.items: list[Items | None] = []
         """Of each task; None where the folder has none for it."""
         self.without: dict[str, str] = {}
         """Key of a task → why it has none."""
+        spoken = any("voice" in (parsed.of.variant.given or ()) for _, parsed in tasks)
         selection = Selection(self.columns, split)
+        self._read(selection, tasks, spoken)
         for key, parsed in tasks:
             found = None
             if not folder.serves(key):
@@ -227,9 +253,22 @@ class FolderItems:
                     self.without[key] = str(error)
             self.items.append(found)
         self.skipped = selection.skipped
-        if any("voice" in (parsed.of.variant.given or ()) for _, parsed in tasks):
+        if spoken:
             _ = self.voices  # now, while free memory is still to be given back
+        folder.shards.release()
         self._of_language: dict[tuple[int, int], np.ndarray] = {}
+
+    def _read(self, selection: Selection, tasks: Sequence[tuple[str, TaskKey]], spoken: bool) -> None:
+        """Read the columns that take most memory while there is little else, and forget the files."""
+        shards = self.columns.shards
+        if any(parsed.of.variant.given is not None and selection.by_group(parsed) for _, parsed in tasks):
+            _ = selection.group
+        if spoken:
+            _ = self.columns.speaker
+        for stream in STREAMS:
+            if held := self.columns.held(ids_column(stream)):
+                shards.offsets(held)
+        shards.release()
 
     def of(self, task: int) -> Items:
         """Items of a task that the folder has some for."""
@@ -275,25 +314,57 @@ def items_of(
 
 def most_ids(
     columns: Columns, parsed: TaskKey, items: Items, *, sentences: int, aligned: bool, voice_frames: int
-) -> np.ndarray:
-    """(I,) most ids that an example of an item can render to, whatever is drawn around it."""
+) -> Iterator[np.ndarray]:
+    """Most ids that an example of an item can render to, whatever is drawn around it: int64 of all items, a stretch
+    at a time."""
     needs = Needs.of(parsed.of)
     marks = 24  # header, flags, at most five spans with two marks each, eos
-    if parsed.of.task.interleaved:
-        text, units = columns.lengths("text_ids"), columns.lengths("units")
-        if aligned:
-            return (text + units)[items.source] * 2 + marks
-        several = int(np.maximum(text, units)[items.source].max()) * max(sentences, 2)
-        return np.full(len(items.source), several + marks)
 
     def sizes(streams: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        return sum((columns.lengths(ids_column(stream))[rows] for stream in streams), np.zeros(len(rows), int))
+        return sum((columns.places(ids_column(stream), rows)[1] for stream in streams), np.zeros(len(rows), np.int64))
 
-    bound = sizes(needs.source, items.source)
-    if items.pool is not None:
-        assert needs.target is not None and items.start is not None
-        lengths = sizes(needs.target, items.pool)
-        bound = bound + segment_maximum(lengths, items.start, items.stop)
+    parts = list(stretches(len(items.source)))
+    if parsed.of.task.interleaved:
+        if aligned:
+            yield from (sizes(("text", "units"), items.source[part]) * 2 + marks for part in parts)
+            return
+        most = max(int(sizes((one,), items.source[part]).max()) for part in parts for one in ("text", "units"))
+        yield from (np.full(part.stop - part.start, most * max(sentences, 2) + marks) for part in parts)
+        return
     if "voice" in (parsed.of.variant.given or ()):
         marks += voice_frames * columns.codebooks
-    return bound + marks
+    if items.pool is None:
+        yield from (sizes(needs.source, items.source[part]) + marks for part in parts)
+        return
+    assert needs.target is not None
+    answers = np.empty(len(items.pool), np.int32)
+    for part in stretches(len(answers)):
+        answers[part] = sizes(needs.target, items.pool[part])
+    for part in parts:
+        some = items.part(part)
+        assert some.start is not None
+        yield sizes(needs.source, some.source) + segment_maximum(answers, some.start, some.stop) + marks
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The item of a task whose examples can be longest."""
+
+    item: int
+    """Its number, the first of several."""
+    ids: int
+    """How many ids they can have."""
+    above: int
+    """Items of the task whose examples can have more than were asked about."""
+
+    @staticmethod
+    def of(bounds: Iterable[np.ndarray], capacity: int) -> Longest:
+        """Of what `most_ids` gives."""
+        item, ids, above, before = 0, -1, 0, 0
+        for part in bounds:
+            worst = int(np.argmax(part))
+            if part[worst] > ids:
+                item, ids = before + worst, int(part[worst])
+            above += int(np.count_nonzero(part > capacity))
+            before += len(part)
+        return Longest(item, ids, above)

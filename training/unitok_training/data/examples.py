@@ -29,7 +29,7 @@ from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import Column, Columns, Items, Skipped, spread
 from unitok_training.data.documents import Document
-from unitok_training.data.eligibility import FolderItems, items_of, most_ids
+from unitok_training.data.eligibility import STREAMS, FolderItems, Longest, items_of, most_ids
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.hash_rng import EpochOrder, below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
@@ -45,9 +45,6 @@ from unitok_training.data.segments import (
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardSet
 
-STREAMS = ("text", "units", "codes")
-"""Streams that examples are made of, in the order of a batch's columns from 1 on, those of each folder of shards behind
-those of the one before; noisy units come behind all."""
 FOLDERS = 0xF01D
 """Separates the random stream that draws folders from those that draw what is in them."""
 TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
@@ -102,7 +99,7 @@ class ExampleSource:
         self.marks = SpecialTokens(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
         self.id_weights = self._id_weights()
-        self._banks = [folder.columns.column(ids_column(stream)) for folder in self.folders for stream in STREAMS]
+        self._banks = [bank for folder in self.folders for bank in folder.banks]
         self._orders: dict[tuple[int, int], EpochOrder] = {}
 
     def _shares(self, task: int) -> tuple[list[int], Shares]:
@@ -338,19 +335,18 @@ class ExampleSource:
             for folder in self.folders:
                 if folder.items[task] is None:
                     continue
-                bounds = self._most_ids(task, folder)
-                worst = int(np.argmax(bounds))
-                if bounds[worst] > capacity:
+                found = Longest.of(self._most_ids(task, folder), capacity)
+                if found.above:
                     where = "" if self.shards.alone else f" of {folder.name}"
-                    name = folder.columns.name(int(folder.of(task).source[worst]))
+                    name = folder.columns.name(int(folder.of(task).source[found.item]))
                     raise InputError(
-                        f"mixture.{key}: an example from row {name}{where} can have {bounds[worst]} tokens, a pack "
-                        f"holds {capacity}: raise train.pack_size to {bounds[worst]}, or leave long rows out of the "
-                        f"shards ({int((bounds > capacity).sum())} are too long)"
+                        f"mixture.{key}: an example from row {name}{where} can have {found.ids} tokens, a pack holds "
+                        f"{capacity}: raise train.pack_size to {found.ids}, or leave long rows out of the shards "
+                        f"({found.above} are too long)"
                     )
         give_back()
 
-    def _most_ids(self, task: int, folder: FolderItems) -> np.ndarray:
+    def _most_ids(self, task: int, folder: FolderItems) -> Iterator[np.ndarray]:
         spoken = folder.columns.stream("codes") is not None
         return most_ids(
             folder.columns, self.parsed[task], folder.of(task),
@@ -362,7 +358,7 @@ class ExampleSource:
     def most_ids(self, task: int) -> np.ndarray:
         """(I,) most ids that an item of a task can render to, folder by folder."""
         having = self.shares[task][0]
-        return np.concatenate([self._most_ids(task, self.folders[number]) for number in having])
+        return np.concatenate([part for number in having for part in self._most_ids(task, self.folders[number])])
 
     def usable(self) -> dict[str, int]:
         """Items per task: rows, or pairs of a row and a language."""

@@ -6,8 +6,10 @@ recording gives is known only when it is encoded: a document is packed with the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unitok.frontends.base import LatentFrontEnd
+from unitok.frontends.frame_cache import name_of
 from unitok_tokenizers.audio.backgrounds import Surroundings, noises, surrounded
 from unitok_tokenizers.audio.io import audio_seconds
 from unitok_tokenizers.audio.speech_activity import leveled
@@ -36,7 +39,9 @@ ROWS = 0x1A7E
 AUGMENT = 0x1A7F
 TOLD = 0x1A80
 AROUND = 0x1A81
-"""Separate the random streams that order rows, that augment recordings, that draw what is told and what is around."""
+VIEW = 0x1A82
+"""Separate the random streams that order rows, that augment recordings, that draw what is told and what is around, and
+that augment recordings once for several epochs."""
 SURROUNDINGS = Surroundings(under_share=0.3)
 """Silence and noise around recordings, where they are augmented."""
 
@@ -51,6 +56,8 @@ class LatentDocument(Document):
     """Rows of the manifest whose recordings its `lat` conditions are; none for text alone."""
     index: int = 0
     """Number of the example, which seeds its augmentation."""
+    epoch: int = 0
+    """How often the task has gone through its rows before."""
 
 
 def with_vectors(document: LatentDocument, counts: Sequence[int], vocabulary: Vocabulary) -> Document:
@@ -126,15 +133,15 @@ class LatentSource:
         if self._order.get(task, (-1,))[0] != epoch:
             order = np.random.default_rng([self.seed, ROWS, task, epoch]).permutation(len(items))
             self._order[task] = (epoch, order)
-        return self._document(index, task, items[int(self._order[task][1][place])])
+        return self._document(index, task, items[int(self._order[task][1][place])], epoch)
 
-    def _document(self, index: int, task: int, item: Item) -> LatentDocument:
+    def _document(self, index: int, task: int, item: Item, epoch: int) -> LatentDocument:
         line = self.lines[task]
         told = line.tell(self.table, item.given, np.random.default_rng([self.seed, TOLD, index]))
         plan = line.plan(self.table, item.given, item.target, item.question, item.answer, told)
         plan = filled(plan, [self.most_vectors(row) for row in told.heard])
         found = rendered(plan, task, f"{self.keys[task]} {self.rows[item.given].id}", self.vocabulary)
-        return LatentDocument(**found.__dict__, plan=plan, heard=told.heard, index=index)
+        return LatentDocument(**found.__dict__, plan=plan, heard=told.heard, index=index, epoch=epoch)
 
     def follow(self, curriculum: Curriculum, positions: float) -> None:
         """Let tasks join in as a run of so many positions goes on."""
@@ -162,19 +169,53 @@ class LatentSource:
         seconds += 2 * SURROUNDINGS.longest if self.augmented else 0.0
         return self.front_end.max_length(int(seconds * slower * self.front_end.sample_rate) + 1)
 
-    def inputs(self, document: LatentDocument) -> list[Inputs]:
-        """What the encoder takes of a document's recordings, augmented anew for every example."""
+    def inputs(self, document: LatentDocument, views: int = 0) -> list[Inputs]:
+        """What the encoder takes of a document's recordings, augmented anew for every example.
+
+        With `views` a recording that is heard alone has so many augmentations, one for each epoch in turn.
+        """
         found = [self._read(row) for row in document.heard]
         if not self.augmented:
             return found
-        return [self._augmented(inputs, document) for inputs in found]
+        seeds = [self.seed, AUGMENT, document.index]
+        if views and len(document.heard) == 1:
+            seeds = [self.seed, VIEW, document.heard[0], document.epoch % views]
+        return [self._augmented(inputs, document, seeds) for inputs in found]
 
-    def _augmented(self, inputs: Inputs, document: LatentDocument) -> Inputs:
+    def names(self, document: LatentDocument, views: int) -> list[str | None]:
+        """What decides `inputs`, as a name for each recording; None where it is not worth one.
+
+        Several recordings of an augmented document share a voice that is nobody else's; a file that cannot be seen may
+        change unseen.
+        """
+        if not self.augmented:
+            return [self._name(row) for row in document.heard]
+        if len(document.heard) > 1:
+            return [None] * len(document.heard)
+        changed = [self.seed, document.epoch % views if self._warps else 0, asdict(self._augmentation(document))]
+        return [self._name(row, row, asdict(SURROUNDINGS), *changed) for row in document.heard]
+
+    def _name(self, row: int, *changed: Any) -> str | None:
+        found = self.rows[row]
+        assert found.audio is not None
+        stamp = found.stamp()
+        path = os.path.abspath(found.audio)
+        return name_of([path, *stamp, found.offset, found.seconds, *changed]) if stamp else None
+
+    @cached_property
+    def _warps(self) -> bool:
+        """Whether the encoder takes log-mels, which are all that differs from view to view."""
+        silence = np.zeros(self.front_end.sample_rate, np.float32)
+        return any(part.ndim == 2 for part in self.front_end.encoder.inputs(silence))
+
+    def _augmentation(self, document: LatentDocument) -> Augmentation:
+        kept: dict[str, Any] = dict.fromkeys(self.lines[document.task].keeps, 0.0)
+        return Augmentation(**kept)
+
+    def _augmented(self, inputs: Inputs, document: LatentDocument, seeds: Sequence[int]) -> Inputs:
         """A recording as another voice says it, or faster: all of a document alike, whose examples share its voice,
         and what two encoders take of it alike too."""
-        seeds = [self.seed, AUGMENT, document.index]
-        kept: dict[str, Any] = dict.fromkeys(self.lines[document.task].keeps, 0.0)
-        config = Augmentation(**kept)
+        config = self._augmentation(document)
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
         return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unitok.decoder.model import Decoder
-from unitok.frontends.base import LatentFrontEnd, Latents
+from unitok.frontends.base import Encoded, LatentFrontEnd, Latents
+from unitok.frontends.frame_cache import FrameCache, encoded_alone
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import collate
@@ -29,14 +30,25 @@ ROUND = 64
 """Packs are filled up to a multiple of this, so that shapes repeat."""
 
 
+@dataclass(frozen=True)
+class Unencoded:
+    """A recording whose frames are to be kept once they are known, on the host."""
+
+    inputs: Inputs
+    """What the encoder takes of it."""
+    name: str | None
+    """Under which they are kept; None where they are not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentBatch:
     """The documents of a pack with the recordings that they hear, on the host."""
 
     documents: list[LatentDocument]
     """Documents; how many vectors each holds is known when its recordings are encoded."""
-    inputs: list[Inputs]
-    """What the encoder takes of the recordings, in the documents' order."""
+    inputs: list[Inputs | Encoded | Unencoded]
+    """What the encoder takes of the recordings, in the documents' order; or, of one that does not move, what it gives
+    for them."""
     labels: list[Tensor]
     """CTC labels of the same."""
 
@@ -61,6 +73,8 @@ class LatentObjective:
     """Probability spread over the whole vocabulary."""
     chunk: int = 0
     """Supervised positions whose logits are held at once; 0 for as many as fit."""
+    kept: FrameCache | None = None
+    """Frames of an encoder that does not move; None where they are computed anew."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -73,10 +87,26 @@ class LatentObjective:
         said = sum(len(one) for one in batch.labels) if self.front_end.encoder.labels else 0
         return {TOKENS: tokens, CTC: said}
 
+    def _placed(self, one: Inputs | Encoded | Unencoded, device: torch.device) -> Inputs | Encoded:
+        """What the front end takes of a recording, on the device; frames that are not known are computed and kept."""
+        if isinstance(one, tuple):
+            return tuple(part.to(device, non_blocking=True) for part in one)
+        if isinstance(one, Unencoded):
+            assert self.kept is not None
+            known = None if one.name is None else self.kept.get(one.name)  # by now: batches are made ahead
+            if known is None:
+                inputs = tuple(part.to(device, non_blocking=True) for part in one.inputs)
+                found = encoded_alone(self.front_end.encoder, inputs)
+                if one.name is not None:
+                    self.kept.put(one.name, _moved(found, torch.device("cpu")))
+                return found
+            one = known
+        return _moved(one, device)
+
     def losses(self, batch: LatentBatch) -> BatchLosses:
         """Encode the recordings, lay the documents around their vectors, forward the pack."""
         device = self.decoder.embedding.device
-        inputs = [tuple(part.to(device, non_blocking=True) for part in one) for one in batch.inputs]
+        inputs = [self._placed(one, device) for one in batch.inputs]
         documents: list[Document] = list(batch.documents)
         latents = self.front_end(inputs) if inputs else None
         if latents is not None:
@@ -104,6 +134,11 @@ class LatentObjective:
             terms={TOKENS: losses.total, CTC: ctc_loss(latents, batch.labels, device)},
             tokens=losses, used=used, positions=pack.size, supervised=pack.supervised,
         )  # fmt: skip
+
+
+def _moved(one: Encoded, device: torch.device) -> Encoded:
+    ctc = None if one.ctc is None else one.ctc.to(device, non_blocking=device.type != "cpu")
+    return Encoded(one.size, one.hidden.to(device, non_blocking=device.type != "cpu"), ctc)
 
 
 def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> Tensor:

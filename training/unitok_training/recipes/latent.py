@@ -14,7 +14,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.data.mixture import Curriculum, Mixture  # noqa: F401  (of inherited fields, for the reference)
 from unitok_training.recipes.base import Presets, Recipe, Shape
-from unitok_training.trainer.config import LatentTrainConfig, PartTuning, Tuning
+from unitok_training.trainer.config import FrameCacheConfig, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -95,7 +95,7 @@ class AdapterChoice:
 class LatentRecipe(Recipe):
     """Everything that decides a latent model, besides the recordings."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("curriculum",)
+    LATER: ClassVar[tuple[str, ...]] = ("curriculum", "frames")
 
     text_pieces: int = 500
     """Text pieces, where no model is started from."""
@@ -109,6 +109,8 @@ class LatentRecipe(Recipe):
     """Lines of `latent_tasks.LATENT_TASKS` and their weights."""
     train: LatentTrainConfig = field(default_factory=LatentTrainConfig)
     """Steps, packs, losses."""
+    frames: FrameCacheConfig = field(default_factory=FrameCacheConfig)
+    """Where a frozen encoder's frames are kept."""
 
     def __post_init__(self) -> None:
         unknown = [key for key in self.mixture.keys if key not in LATENT_TASKS]

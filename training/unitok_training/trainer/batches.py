@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from unitok.frontends.base import Encoded
+from unitok.frontends.frame_cache import FrameCache
+from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Documents, ListedDocuments, listed
@@ -18,7 +21,7 @@ from unitok_training.data.examples import ExampleSource
 from unitok_training.data.latent_examples import LatentDocument, LatentSource
 from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
-from unitok_training.objectives.latent import LatentBatch
+from unitok_training.objectives.latent import LatentBatch, Unencoded
 from unitok_training.objectives.pack_losses import OutputSlices, supervised_positions
 from unitok_training.objectives.teacher import Teacher, taught_positions
 from unitok_training.objectives.tokens import TokenBatch
@@ -103,6 +106,13 @@ class BatchSource(ABC, Generic[Drawn, Made]):
         """What to tell before training."""
         return []
 
+    def news(self) -> list[str]:
+        """What to tell meanwhile, each once."""
+        return []
+
+    def finish(self) -> None:
+        """Write what is to be kept, where a run ends or stops."""
+
 
 class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
     """Packs of rendered examples with their supervised positions, and where a teacher has something to say.
@@ -149,11 +159,16 @@ class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
 
 
 class LatentBatches(BatchSource[LatentSource, LatentBatch]):
-    """Packs of documents that hear recordings, read by several threads."""
+    """Packs of documents that hear recordings, read by several threads.
 
-    def __init__(self, source: LatentSource, config: LatentTrainConfig) -> None:
+    With `kept` frames, recordings whose frames are known are not read, and augmented in so many `views`.
+    """
+
+    def __init__(
+        self, source: LatentSource, config: LatentTrainConfig, kept: FrameCache | None = None, views: int = 1
+    ) -> None:
         super().__init__(source, listed(source.document), config)
-        self.workers = config.workers
+        self.workers, self.kept, self.views = config.workers, kept, views
 
     def steps(
         self, state: DataState, *, rank: int, world_size: int, pin: bool
@@ -167,14 +182,39 @@ class LatentBatches(BatchSource[LatentSource, LatentBatch]):
     def batch(self, documents: list[LatentDocument], readers: ThreadPoolExecutor | None = None) -> LatentBatch:
         """Read the recordings of a pack's documents; each alone, so that any thread may."""
         read = map if readers is None else readers.map
-        inputs = [one for found in read(self.source.inputs, documents) for one in found]
+        inputs = [one for found in read(self._heard, documents) for one in found]
         labels = [one for document in documents for one in self.source.labels(document)]
         return LatentBatch(documents=documents, inputs=inputs, labels=labels)
+
+    def _heard(self, document: LatentDocument) -> Sequence[Inputs | Encoded | Unencoded]:
+        """A document's recordings: their frames where all are known, else read."""
+        if self.kept is None:
+            return self.source.inputs(document)
+        names = self.source.names(document, self.views)
+        known = [found for name in names if name is not None and (found := self.kept.get(name)) is not None]
+        if len(known) == len(names):
+            return known
+        return [Unencoded(one, name) for one, name in zip(self.source.inputs(document, self.views), names)]
 
     def settings(self) -> dict[str, Any]:
         """See `BatchSource`."""
         front_end = self.source.front_end
-        return {"encoder": front_end.encoder.to_json(), "adapter": front_end.adapter.to_json(), **super().settings()}
+        views = {"frames": {"views": self.views}} if self.kept is not None and self.source.augmented else {}
+        given = {"encoder": front_end.encoder.to_json(), "adapter": front_end.adapter.to_json()}
+        return {**given, **views, **super().settings()}
+
+    def report(self) -> list[str]:
+        """See `BatchSource`."""
+        return [] if self.kept is None else [str(self.kept)]
+
+    def news(self) -> list[str]:
+        """See `BatchSource`."""
+        return [] if self.kept is None else self.kept.told()
+
+    def finish(self) -> None:
+        """See `BatchSource`."""
+        if self.kept is not None:
+            self.kept.flush()
 
 
 def _documents(documents: Any, chosen: np.ndarray) -> list[LatentDocument]:

@@ -261,6 +261,26 @@ class DistillConfig:
             raise InputError("distill.weight and distill.tokens are both 0: let one of them be more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameCacheConfig:
+    """Where the frames of an encoder that does not move are kept, so that they are computed once."""
+
+    folder: str = ""
+    """Folder of all encoders' frames; runs and processes may share it. Not kept where empty."""
+    max_gb: float = 10.0
+    """Most that the folder holds, in 10⁹ bytes; frames of further recordings are computed every time."""
+    views: int = 1
+    """Augmentations of a recording, one for each epoch in turn, where `train.augment` is set."""
+
+    def __post_init__(self) -> None:
+        if not self.max_gb > 0:
+            raise InputError(f"frames.max_gb is {self.max_gb}: it must be above 0")
+        if self.views < 1:
+            raise InputError(f"frames.views is {self.views}: it must be 1 or more")
+        if self.views > 1 and not self.folder:
+            raise InputError("frames.views says how many views of a recording are kept: set frames.folder too")
+
+
 def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Settings that an earlier version saved; what it could not set yet has the default."""
     found = {**defaults, **saved}

@@ -165,6 +165,8 @@ class Trainer:
                     if self.step % config.log_every == 0 or self.step == last:
                         row = self._row()
                         reporter.row(row)
+                        for message in self.source.news():
+                            reporter.message(message)
                         if on_row is not None:
                             on_row(row)
                     best = self._validate(reporter)
@@ -176,6 +178,7 @@ class Trainer:
         finally:
             feed.close()
             reporter.close()
+            self.source.finish()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
         if saved != self.step:
             self.save()
@@ -184,7 +187,7 @@ class Trainer:
             raise Stopped(signal, self.step, self.checkpoints)
         taken = self._taken()
         for part in self.parts:
-            part.masters.restore()
+            part.restore()
         return taken
 
     def _feed(self) -> Any:

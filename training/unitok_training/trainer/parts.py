@@ -142,6 +142,29 @@ class Part:
         """Rows that are tuned apart: their view, the table, which rows."""
         self.groups = self._groups(optim, matrices)
         self._mode: bool | None = None
+        self._frozen: dict[str, Tensor] = {}
+        """Weights of a part that never moves as they were, on the host, while it computes in another type."""
+        if name and not self.moving and not self.sharded:
+            self._round(compute.products)
+
+    # ---- precision
+
+    @torch.no_grad()
+    def _round(self, products: torch.dtype) -> None:
+        """Hold float32 weights that never move in the type of the products: they would be rounded in every step."""
+        for name, value in self.module.named_parameters():
+            if value.dtype == torch.float32 and products != torch.float32:
+                self._frozen[name] = value.data.cpu().clone()
+                value.data = value.data.to(products)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the module its float32 weights back, frozen ones bit for bit."""
+        self.masters.restore()
+        for name, value in self.module.named_parameters():
+            if name in self._frozen:
+                value.data = self._frozen[name].to(value.device)
+        self._frozen = {}
 
     # ---- what moves
 
@@ -186,19 +209,21 @@ class Part:
             value.requires_grad_(moves)
 
     def answering(self) -> nn.Module:
-        """The network as it answers: a decoder of its own over the same float32 weights, which no compiled piece and no
-        mode of training is shared with; another network itself. In evaluation mode.
+        """The network as it answers, in evaluation mode: a decoder of its own over the same float32 weights, which no
+        compiled piece and no mode of training is shared with; another network itself, or one with float32 weights.
 
         `forget_mode` is to be called afterwards.
         """
         self.module.eval()
-        if not isinstance(self.module, Decoder):
+        if not isinstance(self.module, Decoder) and not self._frozen:
             return self.module
         assert not self.sharded, "a sharded decoder is nowhere whole"
-        masters = self.masters.named
-        shared: dict[int, Any] = {id(self.module.pieces): CompiledBlocks()}
+        shared: dict[int, Any] = {}
+        if isinstance(self.module, Decoder):
+            shared[id(self.module.pieces)] = CompiledBlocks()
         for name, value in self.module.named_parameters():
-            shared[id(value)] = nn.Parameter(masters.get(name, value).detach().float(), requires_grad=False)
+            held = self._frozen.get(name, self.masters.named.get(name, value)).detach()
+            shared[id(value)] = nn.Parameter(held.to(value.device).float(), requires_grad=False)
         return copy.deepcopy(self.module, shared)
 
     def forget_mode(self) -> None:
