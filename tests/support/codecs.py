@@ -116,6 +116,7 @@ def dac_model() -> Any:
         for module in model.modules():
             if isinstance(module, torch.nn.Conv1d):
                 torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                module.weight.mul_(0.4)
                 torch.nn.init.normal_(module.bias, std=0.05)
             if isinstance(module, torch.nn.Embedding):
                 torch.nn.init.normal_(module.weight)

@@ -155,7 +155,7 @@ class NetworkCodec:
         return [np.ascontiguousarray(row[:size]) for row, size in zip(codes, frames.tolist())]
 
     def _cut(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        size = PIECE_SECONDS * self.sample_rate
+        size = round(PIECE_SECONDS * self.sample_rate)
         for start in range(0, len(samples), size):
             yield samples[start : start + size]
 
