@@ -148,6 +148,16 @@ def test_folders_of_transformers_open(kind: str, tmp_path: Path) -> None:
     assert open_codec(f"{kind}:{tmp_path}@4").fingerprint == codec.fingerprint
 
 
+PUBLISHED_NAMES = (
+    ("encoder.encoder_seanet.", "encoder."),
+    ("decoder.decoder_seanet.", "decoder."),
+    ("encoder.encoder_transformer.", "encoder_transformer."),
+    ("decoder.decoder_transformer.", "decoder_transformer."),
+    ("encoder.downsample.", "downsample."),
+    ("decoder.upsample.", "upsample."),
+)
+
+
 def test_the_published_names_of_mimi_open(tmp_path: Path) -> None:
     """`kyutai/mimi` was written before transformers put encoder and decoder into models of their own."""
     from safetensors.torch import save_file
@@ -155,9 +165,7 @@ def test_the_published_names_of_mimi_open(tmp_path: Path) -> None:
     model, state = mimi_model(), {}
     model.save_pretrained(tmp_path)
     for name, value in model.state_dict().items():
-        for new, old in (("encoder.encoder_seanet.", "encoder."), ("decoder.decoder_seanet.", "decoder."),
-                         ("encoder.encoder_transformer.", "encoder_transformer."), ("encoder.downsample.", "downsample."),
-                         ("decoder.decoder_transformer.", "decoder_transformer."), ("decoder.upsample.", "upsample.")):  # fmt: skip
+        for new, old in PUBLISHED_NAMES:
             if name.startswith(new):
                 name = old + name.removeprefix(new)
                 break

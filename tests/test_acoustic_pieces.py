@@ -1,4 +1,4 @@
-"""Batches and pieces: recordings of unequal length together, and long ones piece by piece, give what each gives alone."""
+"""Batches and pieces: recordings together, and long ones piece by piece, give what each gives alone and whole."""
 
 from __future__ import annotations
 
@@ -136,8 +136,9 @@ def positions(value: object, seen: set[int] | None = None) -> int:
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "left", "right"), [(7, 1, 6, 0), (7, 1, 3, 3), (4, 2, 2, 0), (10, 5, 3, 2), (16, 8, 4, 4), (1, 1, 0, 0)]
-)  # fmt: skip
+    ("kernel", "stride", "left", "right"),
+    [(7, 1, 6, 0), (7, 1, 3, 3), (4, 2, 2, 0), (10, 5, 3, 2), (16, 8, 4, 4), (1, 1, 0, 0)],
+)
 def test_a_convolution_in_any_pieces(mode: str, kernel: int, stride: int, left: int, right: int) -> None:
     torch.manual_seed(0)
     inner = torch.nn.Conv1d(2, 3, kernel, stride)
@@ -159,7 +160,9 @@ def test_a_convolution_in_any_pieces(mode: str, kernel: int, stride: int, left: 
             torch.testing.assert_close(torch.cat(parts, dim=2), whole)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "left", "right"), [(4, 2, 0, 2), (4, 2, 1, 1), (10, 5, 3, 3), (7, 3, 2, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "left", "right"), [(4, 2, 0, 2), (4, 2, 1, 1), (10, 5, 3, 3), (7, 3, 2, 2)]
+)
 def test_a_transposed_convolution_in_any_pieces(kernel: int, stride: int, left: int, right: int) -> None:
     torch.manual_seed(0)
     inner = torch.nn.ConvTranspose1d(2, 3, kernel, stride)

@@ -91,7 +91,10 @@ def mimi_model() -> Any:
             if name.endswith("layer_scale.scale"):
                 value.fill_(0.5)
         latents = model.encoder(torch.from_numpy(np.tile(noise(), 3))[None, None]).latents
-        for book in (model.quantizer.semantic_residual_vector_quantizer, model.quantizer.acoustic_residual_vector_quantizer):
+        for book in (
+            model.quantizer.semantic_residual_vector_quantizer,
+            model.quantizer.acoustic_residual_vector_quantizer,
+        ):
             inner = book.input_proj(latents)
             for index, layer in enumerate(book.layers):
                 center = inner.mean((0, 2)) if index == 0 else 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.acoustic.base import NetworkCodec, chosen_codebooks
-from unitok_tokenizers.acoustic.folders import load_model, read_model_config
+from unitok_tokenizers.acoustic.folders import load_model, read_model_config, save_model
 from unitok_tokenizers.acoustic.layers import Chain, Convolution, Layer, Pointwise, Residual, Transposed
 from unitok_tokenizers.files import fingerprint, read_json, write_json
 
@@ -60,7 +60,7 @@ class DacCodec(NetworkCodec):
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads: transformers' own lies inside, which its later versions will read too."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder / "model")
+        save_model(self.model, folder / "model")
         write_json(folder / "config.json", {"class": "dac", "name": self.name, "codebooks": len(self.cardinalities)})
 
     @staticmethod
@@ -94,7 +94,12 @@ def _units(block: Any) -> list[Layer]:
     """The three residual units of a block."""
     found: list[Layer] = []
     for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-        main = [Pointwise(unit.snake1), _convolution(unit.conv1), Pointwise(unit.snake2), _convolution(unit.conv2)]
+        main: list[Layer] = [
+            Pointwise(unit.snake1),
+            _convolution(unit.conv1),
+            Pointwise(unit.snake2),
+            _convolution(unit.conv2),
+        ]
         found.append(Residual(Chain(main), Pointwise(nn.Identity())))
     return found
 

@@ -101,7 +101,7 @@ class DmelCodec:
         return None
 
     def decode_features(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (F, Q) → log-mels (F, M), the middle of each step; the lowest step is the floor: silence stays silent."""
+        """Codes (F, Q) → log-mels (F, M), the middle of each step; the lowest is the floor: silence stays silent."""
         table = np.asarray(codes)
         middle = self.config.low + (table + 0.5) * self.width
         return np.where(table == 0, self.config.low, middle).astype(np.float32)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from unitok_tokenizers.acoustic.base import NetworkCodec
@@ -137,7 +136,9 @@ class EncodecCodec(NetworkCodec):
         """A published `.th` file, a folder with one, or a folder of transformers' EnCodec; `choice` is a bandwidth."""
         if path.is_dir() and (path / "config.json").is_file():
             return EncodecCodec.from_transformers(path, choice)
-        weights = only_file(path, ("*.th",), "transformers' config.json, or a published .th file") if path.is_dir() else path
+        weights = (
+            only_file(path, ("*.th",), "transformers' config.json, or a published .th file") if path.is_dir() else path
+        )
         return EncodecCodec.from_weights(weights, with_bandwidth(EncodecConfig(), choice))
 
     @staticmethod
@@ -218,7 +219,9 @@ def config_of(folder: Path) -> EncodecConfig:
     given = read_model_config(folder, "encodec", "EncodecConfig")
     for key, value in FIXED.items():
         if getattr(given, key) != value:
-            raise InputError(f"{folder}: {key} is {getattr(given, key)!r}, and only {value!r} is read; use encodec_24khz")
+            raise InputError(
+                f"{folder}: {key} is {getattr(given, key)!r}, and only {value!r} is read; use encodec_24khz"
+            )
     if given.codebook_dim != given.hidden_size:
         raise InputError(f"{folder}: codebooks of another width than the latents are not read; use encodec_24khz")
     bandwidths = tuple(float(one) for one in given.target_bandwidths)

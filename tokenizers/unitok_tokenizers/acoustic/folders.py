@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,27 @@ def import_transformers() -> Any:
     return transformers
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars and reports of transformers: our commands have their own, and what matters becomes an error."""
+    logging = import_transformers().utils.logging
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write the folder that `load_model`, this version's or a later one's, reads."""
+    with quiet():
+        model.save_pretrained(folder)
+
+
 def read_model_config(folder: Path, model_type: str, config_class: str) -> Any:
     """The configuration in a folder of transformers.
 
@@ -101,7 +123,7 @@ def load_model(folder: Path, model_class: str, config: Any) -> Any:
     """
     known = getattr(import_transformers(), model_class)
     path = weights_of(folder)
-    with intact(path, "copy the published folder again"):
+    with intact(path, "copy the published folder again"), quiet():
         model, report = known.from_pretrained(
             folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )

@@ -2,9 +2,9 @@
 
 B batch, C channels, T positions.
 
-The networks themselves only know whole recordings, one at a time: padding would change the last frames, and pieces would
-leave seams. Here each layer is told where every recording ends, extends each at its own end as the network would, and can
-carry from piece to piece what it still needs. Both give what the network gives of the whole recording, alone.
+The networks themselves only know whole recordings, one at a time: padding would change the last frames, and pieces
+would leave seams. Here each layer is told where every recording ends, extends each at its own end as the network would,
+and can carry from piece to piece what it still needs. Both give what the network gives of the whole recording, alone.
 """
 
 from __future__ import annotations

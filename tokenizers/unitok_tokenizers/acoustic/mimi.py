@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unitok_tokenizers.acoustic.base import NetworkCodec, chosen_codebooks
-from unitok_tokenizers.acoustic.folders import import_transformers, load_model, read_model_config
+from unitok_tokenizers.acoustic.folders import import_transformers, load_model, read_model_config, save_model
 from unitok_tokenizers.acoustic.layers import Chain, Stream
 from unitok_tokenizers.acoustic.seanet import chain_of, layer_of
 from unitok_tokenizers.errors import InputError
@@ -103,7 +103,7 @@ class MimiCodec(NetworkCodec):
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads: transformers' own lies inside, which its later versions will read too."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder / "model")
+        save_model(self.model, folder / "model")
         write_json(folder / "config.json", {"class": "mimi", "name": self.name, "codebooks": len(self.cardinalities)})
 
     @staticmethod

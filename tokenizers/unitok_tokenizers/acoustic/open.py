@@ -53,7 +53,9 @@ def open_codec(name: str) -> AcousticTokenizer:
             saved: AcousticTokenizer = CODECS.load(path)
             return saved
     if kind == BUILT_IN:
-        raise InputError(f"codec {name!r}: the built-in codec is trained; give the folder of one that was, or leave it out")
+        raise InputError(
+            f"codec {name!r}: the built-in codec is trained; give the folder of one that was, or leave it out"
+        )
     if path is None and kind != "dmel":
         raise InputError(f"codec {name!r} names no folder; write {WRITTEN}")
     if path is not None and not path.exists():
