@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.factorized import FactorizedVq
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.batches import batches_by_length, padded_mels
@@ -53,6 +54,12 @@ class MelCodecConfig:
     """Codes of the semantic codebook."""
     blocks: int = 3
     """Blocks on each side of the quantizer."""
+    code_width: int = 0
+    """Width of a residual code, chosen by its angle (`FactorizedVq`); 0 for codes as wide as the latents."""
+
+    def described(self) -> dict[str, int]:
+        """As JSON; what the first version did not have stands there only where it is used."""
+        return {name: value for name, value in asdict(self).items() if name != "code_width" or value}
 
 
 class MelCodecNetwork(nn.Module):
@@ -67,7 +74,8 @@ class MelCodecNetwork(nn.Module):
         self.to_latent = nn.Linear(width, config.latent)
         self.semantic = nn.Embedding(config.units, config.latent)
         self.context = ConvBlock(config.latent, 5, 4, 0.0)
-        self.quantiser = ResidualVq(config.latent, config.codebooks, config.cardinality)
+        sizes = config.latent, config.codebooks, config.cardinality
+        self.quantiser = FactorizedVq(*sizes, config.code_width) if config.code_width else ResidualVq(*sizes)
         self.from_latent = nn.Linear(config.latent, width)
         self.decoder = nn.ModuleList(ConvBlock(width, 7, 3, 0.0) for _ in range(config.blocks + 1))
         self.back = nn.Linear(width, STRIDE * num_mels)
@@ -176,7 +184,7 @@ class MelCodec:
         save_file(
             {name: value.cpu() for name, value in self.network.state_dict().items()}, folder / "model.safetensors"
         )
-        config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": asdict(self.network.config)}
+        config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": self.network.config.described()}
         write_json(folder / "config.json", config)
 
     @staticmethod
