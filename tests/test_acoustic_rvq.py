@@ -10,7 +10,7 @@ import torch
 
 from tests.support.codecs import tone
 from unitok_tokenizers.acoustic.factorized import FactorizedVq
-from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
@@ -90,6 +90,32 @@ def test_gradients_reach_what_is_quantized_through_the_projections() -> None:
     (quantized.sum() + loss).backward()
     assert data.grad is not None and float(data.grad.abs().min(1).values.max()) > 0
     assert all(value.grad is not None and float(value.grad.abs().max()) > 0 for value in quantizer.parameters())
+
+
+def test_a_causal_network_speaks_codes_as_they_come(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = MfccEncoder(MelConfig(hop_length=640))
+    units = UnitTokenizer(encoder, torch.randn(12, encoder.width))
+    network = MelCodecNetwork(MelCodecConfig(width=16, latent=8, cardinality=8, units=12, causal=True), 80)
+    torch.nn.init.normal_(network.quantiser.codebooks)
+    codec = MelCodec(network, units, MelConfig())
+    codec.save(tmp_path)
+    codes = np.random.default_rng(0).integers(0, 8, (140, 3))
+    whole = MelCodec.load(tmp_path).decode_features(codes)
+    pieces = [codes[:1], codes[1:1], codes[1:4], codes[4:50], *codes[50:, None]]
+    streamed = np.concatenate(list(codec.decode_features_stream(pieces)))
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+    changed = codes.copy()
+    changed[60:] = (changed[60:] + 1) % 8
+    np.testing.assert_allclose(codec.decode_features(changed)[:240], whole[:240], atol=1e-4)
+    assert not np.allclose(codec.decode_features(changed)[240:244], whole[240:244], atol=1e-3)
+    mels, mask = torch.randn(1, 80, 80), torch.ones(1, 20, 1)
+    later = torch.cat([mels[:, :48], torch.randn(1, 32, 80)], dim=1)
+    labels = torch.zeros(1, 20, dtype=torch.int64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network.residual(later, labels, mask)[0][:, :12], network.residual(mels, labels, mask)[0][:, :12]
+        )
 
 
 def test_a_codec_learns_with_the_options_and_comes_back_from_its_files(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ chosen by what distinguishes vectors most, so that more of them are used.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +27,10 @@ class FactorizedVq(ResidualVq):
         self.down = nn.ModuleList(nn.Linear(width, code_width) for _ in range(codebooks))
         self.up = nn.ModuleList(nn.Linear(code_width, width) for _ in range(codebooks))
 
+    def _projections(self) -> list[tuple[nn.Linear, nn.Linear]]:
+        """Down and up, of each codebook."""
+        return cast(list[tuple[nn.Linear, nn.Linear]], list(zip(self.down, self.up)))
+
     def _nearest(self, low: Tensor, book: Tensor) -> Tensor:
         """Codes (N,) of projected vectors (N, L), by angle."""
         return assign(functional.normalize(low.float(), dim=-1), functional.normalize(book, dim=-1))
@@ -33,7 +39,7 @@ class FactorizedVq(ResidualVq):
     def initialize(self, vectors: Tensor, seed: int) -> None:
         """Projections on the main directions of what is left over at each codebook, and k-means there."""
         residual = vectors.float()
-        for q, (down, up) in enumerate(zip(self.down, self.up)):
+        for q, (down, up) in enumerate(self._projections()):
             mean = residual.mean(0)
             directions = torch.linalg.svd(residual - mean, full_matrices=False)[2][: self.codebooks.shape[2]]  # (L, D)
             down.weight.copy_(directions)

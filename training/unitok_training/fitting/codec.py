@@ -60,6 +60,8 @@ class CodecConfig:
     """
     code_width: int = 0
     """See `MelCodecConfig.code_width`."""
+    causal: bool = False
+    """See `MelCodecConfig.causal`."""
     dropped: float = 0.0
     """Share of crops that use the first codebooks alone, a random number of them, so that fewer can be decoded too."""
 
@@ -164,6 +166,7 @@ def train_codec(
         codebooks=config.codebooks,
         cardinality=config.cardinality,
         code_width=config.code_width,
+        causal=config.causal,
     )
     network = MelCodecNetwork(sizes, mel.num_mels)
     random = np.random.default_rng(config.seed)
