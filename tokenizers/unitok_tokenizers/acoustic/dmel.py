@@ -35,7 +35,8 @@ class DmelConfig:
     low: float = math.log(LOG_FLOOR)
     """Lower edge of the lowest step, a log-mel: the floor of the features."""
     high: float = 4.5
-    """Upper edge of the highest; louder values belong to it. Full-scale tones reach 4.7, speech rarely 4."""
+    """Upper edge of the highest; louder values belong to it. Full-scale tones reach 4.9, and of 80
+    recordings of real speech the loudest frame of all 4.1."""
     mel: MelConfig = field(default_factory=MelConfig)
     """Features."""
 
