@@ -136,7 +136,7 @@ def test_pickled_weights_beside_or_instead_of_ours(extra: str, shop: Workshop, t
 def test_other_peoples_weights_are_not_unpickled(tmp_path: Path) -> None:
     import torch
 
-    from unitok_tokenizers.acoustic.encodec import load_plain_state
+    from unitok_tokenizers.acoustic.folders import load_plain_state
 
     mark = tmp_path / "mark"
     for number, poison in enumerate(poisons(tmp_path, mark)):

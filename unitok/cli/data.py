@@ -49,6 +49,13 @@ def add_commands(commands: Any) -> None:
     fit.add_argument(
         "--codec-steps", type=int, default=1000, help="training steps, 0 for no codes (default: %(default)s)"
     )
+    fit.add_argument(
+        "--codec",
+        default="mel_rvq",
+        metavar="KIND[:FOLDER[@N]]",
+        help="codes of encodec, speechtokenizer, mimi, dac in a local folder, or dmel (docs/codecs.md; default: the "
+        "built-in %(default)s, which is trained)",
+    )
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
@@ -134,6 +141,7 @@ def run_manifest(options: argparse.Namespace) -> None:
 
 
 def fit_tokenizers(options: argparse.Namespace) -> None:
+    from unitok_tokenizers.acoustic.open import BUILT_IN
     from unitok_tokenizers.compute import AUTO, resolve
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.fitting.codec import CodecConfig
@@ -149,9 +157,12 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         refuse_idle(options, ["centroids", "pool"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
+    built_in = options.codec == BUILT_IN
+    if not built_in:
+        refuse_idle(options, ["codec_steps"], f"with --codec {options.codec}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve(options.device, precision)
-    codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if options.codec_steps else None
+    codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if built_in and options.codec_steps else None
     config = FitConfig(
         text_pieces=options.text_pieces,
         clusters=options.clusters,
@@ -160,6 +171,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         cluster_recordings=options.cluster_recordings,
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
+        opened_codec="" if built_in else options.codec,
         precision=precision,
         device=options.device,
         seed=options.seed,

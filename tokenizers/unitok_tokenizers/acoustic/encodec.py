@@ -1,6 +1,9 @@
 """EnCodec through the `encodec` package, with local weights (Défossez et al. 2022).
 
-S samples, F frames, Q codebooks.
+S samples, F frames, Q codebooks, B batch, D latent width.
+
+Weights are the package's published `.th` file, or a folder of transformers' `EncodecModel`: the networks are the same,
+their tensors have other names (`package_state`), and codes are equal.
 
 The package declares a torchaudio that cannot be loaded beside a CPU build of torch; only its resampler is used, which
 we do not need. A placeholder stands in while the package is imported and is taken away at once: left in place it would
@@ -15,19 +18,20 @@ import types
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from unitok_tokenizers.acoustic.base import NetworkCodec, codes_info
+from unitok_tokenizers.acoustic.base import NetworkCodec
+from unitok_tokenizers.acoustic.folders import load_plain_state, only_file, read_model_config, read_state
+from unitok_tokenizers.acoustic.seanet import chain_of
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors
-from unitok_tokenizers.grammar.streams import StreamInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,21 @@ class EncodecConfig:
     """Recurrent layers."""
     bins: int = 1024
     """Codes a codebook."""
+    causal: bool = True
+    """Whether convolutions look back only."""
+    shortcut: bool = True
+    """Whether residual branches run beside a convolution; else beside nothing."""
+
+    def described(self) -> dict[str, Any]:
+        """The sizes as JSON; those that files of the first version do not have stand there only where they differ."""
+        late = {"causal": True, "shortcut": True}
+        return {name: value for name, value in asdict(self).items() if late.get(name) is not value}
+
+    @property
+    def codebooks(self) -> Mapping[float, int]:
+        """Bandwidth → how many codebooks it uses: as many as their bits fit into it, one at least."""
+        frames = int(np.ceil(self.sample_rate / np.prod(self.ratios)))
+        return {one: max(1, int(1000 * one // (frames * np.log2(self.bins)))) for one in self.bandwidths}
 
 
 @contextmanager
@@ -84,15 +103,15 @@ def build_encodec(config: EncodecConfig) -> Any:
     package = import_encodec()
     parts, quantization = package.modules, package.quantization
     shape = {"channels": 1, "dimension": config.dimension, "n_filters": config.filters, "ratios": list(config.ratios)}
-    common = {**shape, "norm": "weight_norm", "causal": True, "lstm": config.lstm}
-    frame_rate = config.sample_rate / np.prod(config.ratios)
-    codebooks = int(1000 * max(config.bandwidths) // (np.ceil(frame_rate) * np.log2(config.bins)))
+    common = {**shape, "norm": "weight_norm", "causal": config.causal, "lstm": config.lstm}
+    common["true_skip"] = not config.shortcut
+    codebooks = config.codebooks[max(config.bandwidths)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # weight_norm's old form
         model = package.model.EncodecModel(
             parts.SEANetEncoder(**common),
             parts.SEANetDecoder(**common),
-            quantization.ResidualVectorQuantizer(dimension=config.dimension, n_q=max(codebooks, 1), bins=config.bins),
+            quantization.ResidualVectorQuantizer(dimension=config.dimension, n_q=codebooks, bins=config.bins),
             list(config.bandwidths),
             config.sample_rate,
             1,
@@ -108,8 +127,19 @@ class EncodecCodec(NetworkCodec):
         self.model, self.config, self.name = model, config, name
         self.sample_rate = config.sample_rate
         self.frame_rate = Fraction(config.sample_rate, int(np.prod(config.ratios)))
-        used = model.quantizer.get_num_quantizers_for_bandwidth(model.frame_rate, config.bandwidth)
-        self.cardinalities = (config.bins,) * int(used)
+        self.cardinalities = (config.bins,) * config.codebooks[config.bandwidth]
+        self.causal = config.causal
+        self.encoder, self.decoder = chain_of(model.encoder.model), chain_of(model.decoder.model)
+
+    @staticmethod
+    def open(path: Path, choice: str = "") -> EncodecCodec:
+        """A published `.th` file, a folder with one, or a folder of transformers' EnCodec; `choice` is a bandwidth."""
+        if path.is_dir() and (path / "config.json").is_file():
+            return EncodecCodec.from_transformers(path, choice)
+        weights = (
+            only_file(path, ("*.th",), "transformers' config.json, or a published .th file") if path.is_dir() else path
+        )
+        return EncodecCodec.from_weights(weights, with_bandwidth(EncodecConfig(), choice))
 
     @staticmethod
     def from_weights(path: Path | str, config: EncodecConfig | None = None) -> EncodecCodec:
@@ -119,31 +149,32 @@ class EncodecCodec(NetworkCodec):
         load_plain_state(model, path)
         return EncodecCodec(model, config)
 
+    @staticmethod
+    def from_transformers(folder: Path, choice: str = "") -> EncodecCodec:
+        """Load what `save_pretrained` of transformers' `EncodecModel` wrote."""
+        config = with_bandwidth(config_of(folder), choice)
+        model = build_encodec(config)
+        model.load_state_dict(package_state(read_state(folder), model.state_dict(), folder))
+        return EncodecCodec(model, config)
+
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the content."""
         values = (value.cpu().numpy() for value in self.model.state_dict().values())
-        return fingerprint(["encodec", asdict(self.config), array_fingerprint(*values)])
+        return fingerprint(["encodec", self.config.described(), array_fingerprint(*values)])
 
-    @torch.inference_mode()
-    def encode(self, samples: np.ndarray) -> np.ndarray:
-        """(S,) → codes (F, Q)."""
-        frames = self.model.encode(torch.from_numpy(np.asarray(samples, dtype=np.float32)).to(self.device)[None, None])
-        return torch.cat([codes for codes, _ in frames], dim=-1)[0].T.contiguous().cpu().numpy()  # (1, Q, F) -> (F, Q)
+    def quantize(self, latents: Tensor) -> Tensor:
+        """Latents (B, D, F) → codes (B, Q, F)."""
+        return self.model.quantizer.vq.encode(latents, n_q=len(self.cardinalities)).transpose(0, 1)
 
-    @torch.inference_mode()
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (F, Q) → samples (S,), S = F · samples per frame."""
-        table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device).T[None]  # (1, Q, F)
-        return self.model.decode([(table, None)])[0, 0].cpu().numpy()
-
-    def info(self) -> StreamInfo:
-        """The stream that it makes."""
-        return codes_info(self)
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes (B, Q, F) → latents (B, D, F)."""
+        found: Tensor = self.model.quantizer.decode(codes.transpose(0, 1))
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load` reads."""
-        self.save_network(folder, {"class": "encodec", "name": self.name, "config": asdict(self.config)})
+        self.save_network(folder, {"class": "encodec", "name": self.name, "config": self.config.described()})
 
     @staticmethod
     def load(folder: Path) -> EncodecCodec:
@@ -156,17 +187,82 @@ class EncodecCodec(NetworkCodec):
         return EncodecCodec(model, config, value["name"])
 
 
-def load_plain_state(model: torch.nn.Module, path: Path | str) -> None:
-    """Load somebody's `.th` or `.pt` weights without unpickling code.
+def with_bandwidth(config: EncodecConfig, choice: str) -> EncodecConfig:
+    """The configuration at a bandwidth in kbit/s; 6 where none is named and the model has it, else its largest.
 
     Raises:
-        InputError: missing, not a plain state dictionary, or of another architecture.
+        InputError: the model has no such bandwidth.
     """
-    if not Path(path).is_file():
-        raise InputError(f"no weights {path}; download the published file and give its path")
+    if not choice:
+        default = EncodecConfig.bandwidth
+        return replace(config, bandwidth=default if default in config.bandwidths else max(config.bandwidths))
     try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
-    except Exception as error:  # torch raises many kinds here, all of which mean: not these weights
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not the weights of this model ({first}); give the published file") from error
+        bandwidth = float(choice)
+    except ValueError:
+        bandwidth = float("nan")
+    if bandwidth not in config.bandwidths:
+        known = ", ".join(f"{one:g} ({count} codebooks)" for one, count in config.codebooks.items())
+        raise InputError(f"EnCodec has no bandwidth {choice!r} kbit/s; choose one of {known}")
+    return replace(config, bandwidth=bandwidth)
+
+
+FIXED = {
+    "audio_channels": 1, "normalize": False, "chunk_length_s": None, "num_residual_layers": 1, "kernel_size": 7,
+    "last_kernel_size": 7, "residual_kernel_size": 3, "dilation_growth_rate": 2, "compress": 2,
+    "norm_type": "weight_norm", "pad_mode": "reflect", "trim_right_ratio": 1.0,
+}  # fmt: skip
+"""Settings of transformers' EnCodec that the 48 kHz model and experiments have otherwise: stereo, in windows."""
+
+
+def config_of(folder: Path) -> EncodecConfig:
+    """The sizes of a folder of transformers' EnCodec; InputError where it is a network of another shape."""
+    given = read_model_config(folder, "encodec", "EncodecConfig")
+    for key, value in FIXED.items():
+        if getattr(given, key) != value:
+            raise InputError(
+                f"{folder}: {key} is {getattr(given, key)!r}, and only {value!r} is read; use encodec_24khz"
+            )
+    if given.codebook_dim != given.hidden_size:
+        raise InputError(f"{folder}: codebooks of another width than the latents are not read; use encodec_24khz")
+    bandwidths = tuple(float(one) for one in given.target_bandwidths)
+    return EncodecConfig(
+        sample_rate=given.sampling_rate,
+        bandwidth=bandwidths[0],
+        bandwidths=bandwidths,
+        filters=given.num_filters,
+        dimension=given.hidden_size,
+        ratios=tuple(given.upsampling_ratios),
+        lstm=given.num_lstm_layers,
+        bins=given.codebook_size,
+        causal=given.use_causal_conv,
+        shortcut=given.use_conv_shortcut,
+    )
+
+
+WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+"""Weight normalization in the names of torch's old form and of the new one: files have either."""
+
+
+def package_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: Path | str) -> dict[str, Tensor]:
+    """Tensors of transformers' EnCodec under the names that the package's model wants.
+
+    Raises:
+        InputError: a tensor is missing, left over or of another shape; `where` names the place.
+    """
+    left = dict(state)
+    found = {}
+    for name, value in wanted.items():
+        theirs = name.replace("quantizer.vq.", "quantizer.").replace("._codebook.", ".codebook.")
+        theirs = theirs.replace("coder.model.", "coder.layers.").replace(".convtr.convtr.", ".conv.")
+        theirs = theirs.replace(".conv.conv.", ".conv.")
+        last = theirs.rpartition(".")[2]
+        if theirs not in left and last in WEIGHT_NORM:
+            theirs = theirs.removesuffix(last) + WEIGHT_NORM[last]
+        tensor = left.pop(theirs, None)
+        if tensor is None or tensor.shape != value.shape:
+            shape = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise InputError(f"{where}: {theirs} is {shape}; these are not the weights of its config.json")
+        found[name] = tensor.float()
+    if left:
+        raise InputError(f"{where}: nothing takes {next(iter(left))}; these are not the weights of its config.json")
+    return found

@@ -9,7 +9,7 @@ finds the words in the first codebook. `decode` gives no samples: a vocoder turn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.acoustic.base import codes_info
+from unitok_tokenizers.acoustic.factorized import FactorizedVq
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.batches import batches_by_length, padded_mels
@@ -53,6 +54,16 @@ class MelCodecConfig:
     """Codes of the semantic codebook."""
     blocks: int = 3
     """Blocks on each side of the quantizer."""
+    code_width: int = 0
+    """Width of a residual code, chosen by its angle (`FactorizedVq`); 0 for codes as wide as the latents."""
+
+    causal: bool = False
+    """Whether the convolutions look back only: then codes can be spoken as they come."""
+
+    def described(self) -> dict[str, int]:
+        """As JSON; what the first version did not have stands there only where it is used."""
+        late = ("code_width", "causal")
+        return {name: value for name, value in asdict(self).items() if name not in late or value}
 
 
 class MelCodecNetwork(nn.Module):
@@ -63,13 +74,16 @@ class MelCodecNetwork(nn.Module):
         self.config = config
         width = config.width
         self.front = nn.Linear(STRIDE * num_mels, width)
-        self.encoder = nn.ModuleList(ConvBlock(width, 5, 2, 0.0) for _ in range(config.blocks))
+        self.encoder = nn.ModuleList(ConvBlock(width, 5, 2, 0.0, causal=config.causal) for _ in range(config.blocks))
         self.to_latent = nn.Linear(width, config.latent)
         self.semantic = nn.Embedding(config.units, config.latent)
-        self.context = ConvBlock(config.latent, 5, 4, 0.0)
-        self.quantiser = ResidualVq(config.latent, config.codebooks, config.cardinality)
+        self.context = ConvBlock(config.latent, 5, 4, 0.0, causal=config.causal)
+        sizes = config.latent, config.codebooks, config.cardinality
+        self.quantiser = FactorizedVq(*sizes, config.code_width) if config.code_width else ResidualVq(*sizes)
         self.from_latent = nn.Linear(config.latent, width)
-        self.decoder = nn.ModuleList(ConvBlock(width, 7, 3, 0.0) for _ in range(config.blocks + 1))
+        self.decoder = nn.ModuleList(
+            ConvBlock(width, 7, 3, 0.0, causal=config.causal) for _ in range(config.blocks + 1)
+        )
         self.back = nn.Linear(width, STRIDE * num_mels)
 
     def expected(self, units: Tensor, mask: Tensor) -> Tensor:
@@ -86,6 +100,11 @@ class MelCodecNetwork(nn.Module):
         # Of unit deviation: latents that may grow run away from codebooks that follow them by moving averages.
         latents = functional.layer_norm(self.to_latent(x), (self.config.latent,))
         return latents - expected, expected
+
+    @property
+    def frames_back(self) -> int:
+        """Codes before a frame that its log-mels depend on, where the network is causal."""
+        return sum(block.depthwise.kernel_size[0] - 1 for block in (self.context, *self.decoder))
 
     def synthesize(self, latents: Tensor, mask: Tensor) -> Tensor:
         """Latents (B, T, D) → log-mels (B, 4T, M)."""
@@ -164,6 +183,16 @@ class MelCodec:
         latents = self.network.expected(table[None, :, 0], mask) + self.network.quantiser.decode(table[:, 1:])[None]
         return self.network.synthesize(latents, mask)[0].cpu().numpy()
 
+    def decode_features_stream(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Codes (T, Q) as they come → log-mels (4T, M) of each piece, those of the whole; for causal networks only."""
+        assert self.network.config.causal, "what looks forward must wait for the end: decode_features"
+        held = np.zeros((0, len(self.cardinalities)), dtype=np.int64)
+        for piece in pieces:
+            joined = np.concatenate([held, piece])
+            if len(piece):
+                yield self.decode_features(joined)[len(held) * STRIDE :]
+            held = joined[max(0, len(joined) - self.network.frames_back) :]
+
     def info(self) -> StreamInfo:
         """The stream that it makes."""
         return codes_info(self)
@@ -176,7 +205,7 @@ class MelCodec:
         save_file(
             {name: value.cpu() for name, value in self.network.state_dict().items()}, folder / "model.safetensors"
         )
-        config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": asdict(self.network.config)}
+        config = {"class": "mel_rvq", "mel": asdict(self.mel), "network": self.network.config.described()}
         write_json(folder / "config.json", config)
 
     @staticmethod

@@ -13,9 +13,12 @@ CODECS = Registry(
         "mel_rvq": "unitok_tokenizers.acoustic.mel_rvq:MelCodec",
         "encodec": "unitok_tokenizers.acoustic.encodec:EncodecCodec",
         "speechtokenizer": "unitok_tokenizers.acoustic.speechtokenizer:SpeechTokenizerCodec",
+        "mimi": "unitok_tokenizers.acoustic.mimi:MimiCodec",
+        "dac": "unitok_tokenizers.acoustic.dac:DacCodec",
+        "dmel": "unitok_tokenizers.acoustic.dmel:DmelCodec",
     },
 )
-"""Name in `config.json` → class."""
+"""Name in `config.json` and on the command line → class; its `open(path, choice)` reads the published files."""
 
 
 def load_codec(folder: Path | str) -> AcousticTokenizer:

@@ -48,39 +48,53 @@ class ResidualVq(Float32Buffers):
         return torch.stack(codes, dim=-1) if codes else vectors.new_zeros(len(vectors), 0, dtype=torch.int64)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (N, Q) → vectors (N, D)."""
+        """Codes (N, Q') of the first Q' codebooks → vectors (N, D)."""
         total = self.codebooks.new_zeros(len(codes), self.codebooks.shape[2])
-        for q, book in enumerate(self.codebooks):
+        for q, book in enumerate(self.codebooks[: codes.shape[1]]):
             total = total + book[codes[:, q]]
         return total
 
-    def forward(self, vectors: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, vectors: Tensor, generator: torch.Generator | None = None, depths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Quantize (N, D) with straight-through gradients; returns (N, D) and the commitment loss.
 
-        In training the codebooks follow their members by moving averages; `generator` draws restarts.
+        In training the codebooks follow their members by moving averages; `generator` draws restarts. Of each vector
+        the first `depths` (N,) codebooks are used, where given (quantizer dropout); all of them learn all the same.
         """
         detached = vectors.detach()
         codes = self.encode(detached)
         if self.training:
             self._update(detached, codes, generator)
-        quantized = self.decode(codes)
+        quantized = self.decode(codes) if depths is None else self._decode_to(codes, depths)
         commitment = (vectors - quantized).pow(2).mean()
         return vectors + (quantized - vectors).detach(), commitment
+
+    def _decode_to(self, codes: Tensor, depths: Tensor) -> Tensor:
+        """Codes (N, Q), of which the first `depths` (N,) are used → vectors (N, D)."""
+        total = self.codebooks.new_zeros(len(codes), self.codebooks.shape[2])
+        for q, book in enumerate(self.codebooks):
+            total = total + book[codes[:, q]] * (depths > q)[:, None]
+        return total
 
     @torch.no_grad()
     def _update(self, vectors: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
         residual = vectors.float()
         for q, book in enumerate(self.codebooks):
-            chosen = codes[:, q]
-            used = residual
-            residual = residual - book[chosen]
-            counts = torch.bincount(chosen, minlength=len(book)).float()
-            self.counts[q].mul_(DECAY).add_(counts, alpha=1 - DECAY)
-            self.sums[q].mul_(DECAY).add_(torch.zeros_like(book).index_add_(0, chosen, used), alpha=1 - DECAY)
-            book.copy_(self.sums[q] / self.counts[q].clamp(min=1e-4)[:, None])
-            idle = self.counts[q] < REVIVE_BELOW * len(vectors) / len(book)
-            if bool(idle.any()):
-                picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
-                book[idle] = used[picks]
-                self.sums[q][idle] = used[picks]
-                self.counts[q][idle] = 1.0
+            used, residual = residual, residual - book[codes[:, q]]
+            self._follow(q, used, codes[:, q], generator)
+
+    @torch.no_grad()
+    def _follow(self, q: int, used: Tensor, chosen: Tensor, generator: torch.Generator | None) -> None:
+        """Move codebook `q` toward what (N, D) chose its codes (N,); restart the codes that nothing chooses."""
+        book = self.codebooks[q]
+        counts = torch.bincount(chosen, minlength=len(book)).float()
+        self.counts[q].mul_(DECAY).add_(counts, alpha=1 - DECAY)
+        self.sums[q].mul_(DECAY).add_(torch.zeros_like(book).index_add_(0, chosen, used), alpha=1 - DECAY)
+        book.copy_(self.sums[q] / self.counts[q].clamp(min=1e-4)[:, None])
+        idle = self.counts[q] < REVIVE_BELOW * len(used) / len(book)
+        if bool(idle.any()):
+            picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
+            book[idle] = used[picks]
+            self.sums[q][idle] = used[picks]
+            self.counts[q][idle] = 1.0

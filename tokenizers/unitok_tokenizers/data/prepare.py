@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
@@ -233,7 +234,8 @@ def tokenize_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, int]]:
     """Columns of the rows that can be used, and why the others were left out."""
     skipped: dict[str, int] = {}
-    rate = next((tokenizer.sample_rate for tokenizer in tokenizers.speech.values()), 16000)
+    # of a codec with a higher rate than the units', nothing that it can hear is lost on the way
+    rate = max((tokenizer.sample_rate for tokenizer in tokenizers.speech.values()), default=16000)
     columns: dict[str, list[Any]] = {}
     for group, samples in _groups(rows, rate, bool(tokenizers.speech), max_seconds, keep_unreadable, skipped):
         for name, values in _columns(group, samples, rate, tokenizers, streams, trim).items():
@@ -283,7 +285,7 @@ def _unusable(samples: int, rate: int, max_seconds: float) -> str:
     """Why a recording of so many samples is left out; empty where it is not."""
     if samples > max_seconds * rate:
         return "longer than max_seconds"
-    return "too short" if samples < MIN_SAMPLES else ""
+    return "too short" if samples < MIN_SECONDS * rate else ""
 
 
 def _columns(
@@ -319,7 +321,7 @@ def _columns(
         "offset": [row.offset for row in rows],
         "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
     }
-    made = _encoded(heard, tokenizers)
+    made = _encoded(heard, tokenizers, rate)
     empty = np.zeros(0, dtype=np.int64)
     for stream in streams:
         if stream.kind == "text":
@@ -336,10 +338,13 @@ def _columns(
     return columns
 
 
-def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet) -> dict[str, list[np.ndarray]]:
-    """Ids of recordings by stream; units that a codec carries are read off its codes."""
+def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet, rate: int) -> dict[str, list[np.ndarray]]:
+    """Ids of recordings at `rate` Hz by stream; units that a codec carries are read off its codes."""
     carried = tokenizers.carried
-    found = {name: one.encode_batch(heard) for name, one in tokenizers.speech.items() if name not in carried}
+    found = {}
+    for name, one in tokenizers.speech.items():
+        if name not in carried:
+            found[name] = one.encode_batch([resample(samples, rate, one.sample_rate) for samples in heard])
     for name, codec in carried.items():
         found[name] = [codes[:, 0] for codes in found[codec]]
     return found

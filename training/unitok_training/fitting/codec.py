@@ -27,6 +27,10 @@ SPECTRAL = OptimConfig(
 """Of networks that make spectra: with Muon they need fewer than half of the steps that they need with AdamW."""
 
 
+MOST_CODEBOOKS = 8
+"""Residual codebooks: what later ones would hold is below what a mel spectrogram tells apart."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     """How the codec is trained."""
@@ -54,9 +58,19 @@ class CodecConfig:
     the same voice. Without it, the words hang on codes that nobody can foretell: with half of them exchanged, an
     independent ear reads .75 of the words wrong where it reads .33 with the true ones, and .30 where it was trained so.
     """
+    code_width: int = 0
+    """See `MelCodecConfig.code_width`."""
+    causal: bool = False
+    """See `MelCodecConfig.causal`."""
+    dropped: float = 0.0
+    """Share of crops that use the first codebooks alone, a random number of them, so that fewer can be decoded too."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if not 0 <= self.dropped <= 1:
+            raise InputError(f"codec dropped is {self.dropped}: a share lies between 0 and 1")
+        if not 1 <= self.codebooks <= MOST_CODEBOOKS:
+            raise InputError(f"codec codebooks is {self.codebooks}: choose 1 to {MOST_CODEBOOKS}")
         if not 0 <= self.exchanged <= 1:
             raise InputError(f"codec exchanged is {self.exchanged}: a share lies between 0 and 1")
 
@@ -123,6 +137,15 @@ def exchange(residual: Tensor, share: float, generator: torch.Generator) -> Tens
     return torch.where(hit, residual.gather(1, other.expand_as(residual)), residual)
 
 
+def depths_of(rows: int, frames: int, config: CodecConfig, generator: torch.Generator) -> Tensor | None:
+    """How many codebooks each of `rows` · `frames` vectors uses, the same along a row; None where none is dropped."""
+    if not config.dropped:  # no draw either: what was trained without is trained as before
+        return None
+    fewer = torch.randint(0, config.codebooks, (rows,), generator=generator, device="cpu")
+    hit = torch.rand(rows, generator=generator, device="cpu") < config.dropped
+    return torch.where(hit, fewer, torch.full_like(fewer, config.codebooks)).repeat_interleave(frames)
+
+
 def train_codec(
     recordings: Sequence[np.ndarray],
     units: UnitTokenizer,
@@ -138,7 +161,13 @@ def train_codec(
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
     crops = Crops(mels, units.encode_batch(recordings), config.crop)
     torch.manual_seed(config.seed)
-    sizes = MelCodecConfig(units=units.cardinality, codebooks=config.codebooks, cardinality=config.cardinality)
+    sizes = MelCodecConfig(
+        units=units.cardinality,
+        codebooks=config.codebooks,
+        cardinality=config.cardinality,
+        code_width=config.code_width,
+        causal=config.causal,
+    )
     network = MelCodecNetwork(sizes, mel.num_mels)
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -158,7 +187,9 @@ def train_codec(
         commitment = residual.new_zeros(())
         latents = expected + residual
         if step >= warm:  # the first tenth trains without the quantizer, so that k-means starts from real latents
-            flat, commitment = network.quantiser(residual.flatten(0, 1), generator)
+            depths = depths_of(len(batch), frames.shape[1], config, generator)
+            depths = None if depths is None else depths.to(compute.device)
+            flat, commitment = network.quantiser(residual.flatten(0, 1), generator, depths)
             latents = expected + exchange(flat.view_as(residual), config.exchanged, generator)
         with compute.mixed():
             made = network.synthesize(latents, mask)

@@ -9,7 +9,9 @@ from typing import overload
 
 import numpy as np
 
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.acoustic.open import open_codec
 from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
@@ -57,7 +59,9 @@ class FitConfig:
     codec_recordings: int = 2000
     """Most recordings that the codec is trained on."""
     codec: CodecConfig | None = field(default_factory=CodecConfig)
-    """Training of the codec; None for no codes."""
+    """Training of the built-in codec; None for no codes, or for another codec."""
+    opened_codec: str = ""
+    """Another codec, as `unitok_tokenizers.acoustic.open` names it: it is taken as it is. Empty for none."""
     precision: str = AUTO
     """One of `unitok_tokenizers.compute.PRECISIONS`, of what is trained."""
     device: str = "cpu"
@@ -71,6 +75,10 @@ class FitConfig:
         known = ("ctc", *ready_encoders())
         if self.encoder not in known:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
+        if self.codec is not None and self.opened_codec:
+            raise InputError(
+                f"the codec {self.opened_codec} is not trained: leave the training of the built-in one out"
+            )
 
 
 def steps_of(what: str, steps: int, also: Progress | None = None) -> Callable[[int, float], None]:
@@ -247,8 +255,9 @@ def fit_tokenizers(
     `progress` is called with a stage, its step and its loss; `notice` with what was left out of the recordings.
     """
     ensure_folder(out, holds=stream_folders(out))
+    codec: AcousticTokenizer | None = open_codec(config.opened_codec) if config.opened_codec else None
     text = fit_text(rows, config)
-    units = codec = None
+    units = None
     fitting = fitting_rows(rows)
     rows = fitting.rows
     if notice is not None:

@@ -46,8 +46,10 @@ class ConvBlock(nn.Module):
     fifth off a training step, and cost no accuracy that we could measure.
     """
 
-    def __init__(self, width: int, kernel: int, expansion: int, dropout: float) -> None:
+    def __init__(self, width: int, kernel: int, expansion: int, dropout: float, *, causal: bool = False) -> None:
+        """`causal` blocks look at the last `kernel` frames, others at as many on either side."""
         super().__init__()
+        self.causal = causal
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
@@ -57,6 +59,9 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, C), mask (B, T, 1) zero behind the end → (B, T, C)."""
-        mixed = convolve(self.depthwise, x * mask.to(x.dtype))
+        inside = x * mask.to(x.dtype)
+        if self.causal:  # half a kernel later: what is centered then looks back only
+            inside = functional.pad(inside, (0, 0, self.depthwise.kernel_size[0] // 2, 0))
+        mixed = convolve(self.depthwise, inside)[:, : x.shape[1]]
         inner = functional.relu(self.expand(self.norm(mixed)))
         return x + self.scale * self.dropout(self.contract(inner).transpose(1, 2)).transpose(1, 2)
