@@ -21,6 +21,12 @@ def add_commands(commands: Any) -> None:
 
     inspect = commands.add_parser("inspect", help="what shards hold")
     inspect.add_argument("shards", help="what prepare wrote")
+    inspect.add_argument("--html", metavar="FILE", help="write a page about them, with some rows to look at and hear")
+    inspect.add_argument("--rows", type=int, default=8, help="rows on the page (default: %(default)s)")
+    inspect.add_argument(
+        "--tokenizers", metavar="DIR", help="what they were prepared with: shows text pieces, and lets codes sound"
+    )
+    inspect.add_argument("--vocoder", metavar="DIR", help="a model's, for codes that need one")
     inspect.set_defaults(run=run_inspect)
 
     validate = commands.add_parser("validate", help="check shards completely")
@@ -145,11 +151,31 @@ def _say_skipped(skipped: Mapping[str, int]) -> None:
 def run_inspect(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.shards import Shards, summary
 
-    print(json.dumps(summary(Shards.open(options.shards, check=True)), indent=2))
+    if options.html is None:
+        refuse_idle(options, ["rows", "tokenizers", "vocoder"], "without --html, whose page it is for")
+    if options.tokenizers is None:
+        refuse_idle(options, ["vocoder"], "without --tokenizers, which know the codes")
+    if options.rows < 0:
+        raise InputError(f"--rows is {options.rows}; give 0 or more")
+    shards = Shards.open(options.shards, check=True)
+    if options.html is not None:
+        from unitok_tokenizers.tokenizer_set import TokenizerSet
+        from unitok_training.reports.shards import Sounds, write_shard_page
+        from unitok_vocoder.vocoder import Vocoder
+
+        tokenizers = None if options.tokenizers is None else TokenizerSet.load(options.tokenizers)
+        vocoder = None if options.vocoder is None else Vocoder.load(options.vocoder)
+        write_shard_page(shards, options.html, Sounds(tokenizers=tokenizers, vocoder=vocoder), rows=options.rows)
+        print(options.html, file=sys.stderr)
+    print(json.dumps(summary(shards), indent=2))
 
 
 def run_validate(options: argparse.Namespace) -> None:
-    from unitok_tokenizers.data.shards import validate_shards
+    from unitok_tokenizers.data.shard_checks import validate_shards
 
-    print(json.dumps(validate_shards(options.shards), indent=2))
+    found = validate_shards(options.shards)
+    for one in found["warnings"]:
+        rows = f"{one['rows']} row{'s' if one['rows'] > 1 else ''}, {', '.join(one['first'])}"
+        print(f"{rows}{' …' if one['rows'] > len(one['first']) else ''}: {one['message']}", file=sys.stderr)
+    print(json.dumps(found, indent=2))
     print("valid", file=sys.stderr)
