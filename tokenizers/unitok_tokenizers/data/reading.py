@@ -24,8 +24,8 @@ from unitok_tokenizers.compute import available_threads
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 
-AHEAD_SECONDS = 4096.0
-"""Seconds of samples that are read and not yet taken: as many as are tokenized together, 260 MB at 16 kHz."""
+AHEAD_SECONDS = 1024.0
+"""Seconds of samples that are read and not yet taken: as many as are tokenized together, 65 MB at 16 kHz."""
 MOST_WORKERS = 8
 FEW_ROWS = 256
 """Rows of a corpus that are read before processes would have started."""

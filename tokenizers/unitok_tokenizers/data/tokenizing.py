@@ -25,8 +25,9 @@ MAX_SECONDS = 60.0
 MIN_SAMPLES = 400
 """Shortest recording that is tokenized, in samples at 16 kHz: a window of the features."""
 MIN_SECONDS = MIN_SAMPLES / 16000
-HELD_SECONDS = 4096.0
-"""Seconds of recordings that are tokenized together, 260 MB; a part of many long ones is taken in several goes."""
+HELD_SECONDS = 1024.0
+"""Seconds of recordings that are tokenized together, 65 MB at 16 kHz: enough to batch them by length. A part is taken
+in several goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
