@@ -35,8 +35,8 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 RATE, RECORDINGS = 22050, 48
 MEAN_SECONDS = 6.0
-FILLED_HOURS = 2 * (HELD_SECONDS + AHEAD_SECONDS) / 3600
-"""Hours after which what is held has come to its size, twice over."""
+FILLED_HOURS = (HELD_SECONDS + AHEAD_SECONDS) / 3600
+"""Hours after which what is held has come to its size."""
 TEXT = "we buy two books now and the green house stands here today"
 
 
