@@ -31,6 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 IDLE = {
     "fit-tokenizers m t --encoder mfcc --encoder-steps 3": "--encoder-steps",
     "prepare m s --tokenizers t --joined-share 0 --seed 3": "--seed",
+    "prepare m s --tokenizers t --world 2 --workers 1": "--workers",
+    "inspect s --rows 3": "--rows",
+    "inspect s --html p --vocoder v": "--vocoder",
     "evaluate m s --safety 5 --judge j": "--judge",
     "evaluate m s --safety 5 --ears auto": "--ears",
     "evaluate m s --safety --limit 5": "--limit",

@@ -14,7 +14,8 @@ from tests.support import tiny_model
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.data.manifest import read_manifest, unknown_splits
 from unitok_tokenizers.data.prepare import prepare_shards
-from unitok_tokenizers.data.shards import Shards, validate_shards
+from unitok_tokenizers.data.shard_checks import validate_shards
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, sha256_file

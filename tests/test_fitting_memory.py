@@ -9,7 +9,7 @@ import torch
 
 from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.data import prepare
+from unitok_tokenizers.data import prepare, tokenizing
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.shards import Shards
 from unitok_training.fitting import ctc, spool
@@ -66,14 +66,14 @@ def test_a_part_of_long_recordings_is_tokenized_in_several_goes(
 ) -> None:
     whole = prepare.prepare_shards(rows, tokenizers(), tmp_path / "whole")
     sizes: list[int] = []
-    columns = prepare._columns
+    columns = tokenizing._columns
 
     def counted(part: list[Row], *rest: object) -> object:
         sizes.append(len(part))
         return columns(part, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare, "HELD_SECONDS", 1.5)
-    monkeypatch.setattr(prepare, "_columns", counted)
+    monkeypatch.setattr(tokenizing, "HELD_SECONDS", 1.5)
+    monkeypatch.setattr(tokenizing, "_columns", counted)
     few = prepare.prepare_shards(rows, tokenizers(), tmp_path / "few")
     assert sum(sizes) == len(rows) and max(sizes) <= 3
     assert [few.row(index) for index in range(len(few))] == [whole.row(index) for index in range(len(whole))]

@@ -67,3 +67,29 @@ def add_allow_change(parser: argparse.ArgumentParser, others: str = "") -> None:
         "--allow-change", action="append", default=[], metavar="KEY",
         help=f"what may differ from the run that is continued: {others}a setting such as train.optim.learning_rate",
     )  # fmt: skip
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """The manifest of a command, and what it does not say of itself."""
+    parser.add_argument("manifest", help="JSON Lines, CSV, TSV, or a table of another tool (docs/formats.md)")
+    parser.add_argument("--lang", default="en", help="language of rows that name none (default: %(default)s)")
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """`--columns OURS=THEIRS`."""
+    parser.add_argument(
+        "--columns", nargs="+", default=[], metavar="OURS=THEIRS",
+        help="which column is our audio, text, speaker …; - for none, a number where there is no header",
+    )  # fmt: skip
+
+
+def chosen_columns(options: argparse.Namespace) -> dict[str, str]:
+    """Our names → theirs."""
+    found: dict[str, str] = {}
+    for item in options.columns:
+        ours, sign, theirs = item.partition("=")
+        if not sign or not theirs:
+            raise InputError(f"--columns is {item!r}: write OURS=THEIRS, such as text=sentence")
+        found[ours] = theirs
+    return found

@@ -52,9 +52,16 @@ def _checked(data: np.ndarray, path: Path | str) -> np.ndarray:
 
 
 def read_blocks(
-    path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None
+    path: Path | str,
+    *,
+    sample_rate: int,
+    offset: float = 0.0,
+    seconds: float | None = None,
+    held: bytes | None = None,
 ) -> Iterator[np.ndarray]:
     """Read a recording as `read_audio` does, block by block: memory does not grow with its length.
+
+    With `held`, those bytes of a file are read, and `path` is what messages call it.
 
     Yields:
         (S,) float32 blocks whose concatenation is what `read_audio` returns.
@@ -64,7 +71,7 @@ def read_blocks(
     """
     import soxr
 
-    with open_recording(path) as recording:
+    with open_recording(path, held) as recording:
         rate = recording.rate
         if not RATES[0] <= rate <= RATES[1]:
             raise InputError(f"audio {path} has a sample rate of {rate} Hz; give {RATES[0]} to {RATES[1]} Hz")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,8 +147,8 @@ def _skip(file: Any, count: int, size: int) -> None:
 
 
 @contextmanager
-def open_recording(path: Path | str) -> Iterator[Recording]:
-    """Open a file, or a recording inside a table.
+def open_recording(path: Path | str, held: bytes | None = None) -> Iterator[Recording]:
+    """Open a file, or a recording inside a table; with `held`, those bytes of a file, which `path` then only names.
 
     Raises:
         InputError: it is missing or cannot be read, when it is opened or while it is read.
@@ -157,7 +158,10 @@ def open_recording(path: Path | str) -> Iterator[Recording]:
     recording = None
     source: BinaryIO | None = None
     try:
-        if os.path.isfile(path):
+        if held is not None:
+            source = BytesIO(held)
+            layout = probe(source, len(held))
+        elif os.path.isfile(path):
             status = os.stat(path)
             layout = _layout_of(os.fspath(path), status.st_size, status.st_mtime_ns)
             source = open(path, "rb")

@@ -33,6 +33,10 @@ class Murmur:
         self.voices = voices
         self._made: dict[int, Backgrounds] = {}
 
+    def __reduce__(self) -> tuple[type[Murmur], tuple[Sequence[Row]]]:
+        """For another process, which makes its own: what was made here is large."""
+        return Murmur, (self.voices,)
+
     def at(self, rate: int) -> Backgrounds:
         """The backgrounds at a sample rate in Hz."""
         if rate not in self._made:

@@ -53,6 +53,16 @@ class Row:
     """Anything else that a task may use (n-best lists, keywords)."""
 
     @property
+    def recorded(self) -> bool:
+        """Whether `load` gives samples."""
+        return self.audio is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of its recording that are in memory as long as the row is: none of one that lies in a file."""
+        return 0
+
+    @property
     def reference(self) -> str:
         """The recording's path, for shards; empty where there is no file of what `load` gives."""
         return "" if self.audio is None else str(self.audio)
@@ -88,7 +98,7 @@ class Row:
         except InputError as error:
             raise InputError(f"row {self.id}: {error}") from error
 
-    def stamp(self) -> list[int]:
+    def stamp(self) -> list[int | str]:
         """Size and time of the last change of its recording, or of the table that holds it; empty without one."""
         if self.audio is None:
             return []
@@ -130,7 +140,7 @@ def read_manifest(
     seen: dict[str, str] = {}
     options = TableOptions(columns=columns or {}, streams=tuple(streams), apart=apart)
     for record in records(source, options):
-        row = _row(record, finder, default_lang, (*STREAM_COLUMNS, *streams))
+        row = row_of(record, finder, default_lang, (*STREAM_COLUMNS, *streams))
         if row.id in seen:
             raise InputError(f"{record.where}: id {row.id!r} stands in {seen[row.id]} already; make ids unique")
         seen[row.id] = f"line {record.where.rpartition(':')[2]}" if ":" in record.where else record.where
@@ -186,7 +196,8 @@ def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | Non
     return number
 
 
-def _row(record: Record, finder: Finder, default_lang: str, streams: Sequence[str]) -> Row:
+def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[str]) -> Row:
+    """A record of a table as a row; InputError, naming its place, for a value that is not understood."""
     where, value = record.where, record.value
     audio, text = _audio_field(value, where), _text_field(value, "text", where)
     row_id = _name_field(value, "id", where) or f"{record.number:07d}"

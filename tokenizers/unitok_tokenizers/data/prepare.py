@@ -1,49 +1,41 @@
 """Writing token shards: restartable, atomic, and byte-identical however often it was interrupted.
 
 The rows are cut into parts; each part is tokenized, written under a temporary name and renamed. A repeat keeps the
-parts that are there, if the same rows and tokenizers made them, and the manifest is written last.
+parts that are there, if the same rows and tokenizers made them, and the manifest is written last. Processes of an
+array job each write every so many parts, and one joins them: the folder is that of one process.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.audio.io import resample
-from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.data.joined_rows import joined_rows
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.reading import Read, Readers
+from unitok_tokenizers.data.row_streams import check_carried, check_tokens, described_streams
 from unitok_tokenizers.data.shard_writer import audio_reference, noted_part, write_part
-from unitok_tokenizers.data.shards import COLUMNS, FORMAT, Shards
-from unitok_tokenizers.data.token_sources import TokenSource, array_of, checked_ids, matched
+from unitok_tokenizers.data.shards import FORMAT, Shards
+from unitok_tokenizers.data.token_sources import TokenSource, matched
+from unitok_tokenizers.data.tokenizing import MAX_SECONDS, MIN_SECONDS, Handling, rate_of, tokenize_rows
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import (
-    ensure_folder,
-    fingerprint,
-    sha256_file,
-    write_json,
-)
-from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, columns_of, ids_column
-from unitok_tokenizers.progress import counted, part_of_work
-from unitok_tokenizers.semantic.kmeans_units import deduplicate
+from unitok_tokenizers.files import ensure_folder, fingerprint, sha256_file, write_json
+from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.progress import part_of_work
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 PART_ROWS = 1024
-MAX_SECONDS = 60.0
-MIN_SAMPLES = 400
-"""Shortest recording that is tokenized, in samples at 16 kHz: a window of the features."""
-MIN_SECONDS = MIN_SAMPLES / 16000
-HELD_SECONDS = 4096.0
-"""Seconds of recordings that are tokenized together, 260 MB; a part of many long ones is taken in several goes."""
+PART_BYTES = 1 << 27
+"""Bytes of recordings in memory after which a part ends, where rows hold their own: two parts are held at once."""
 
 
 def prepare_shards(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizers: TokenizerSet,
     out: Path | str,
     *,
@@ -54,13 +46,14 @@ def prepare_shards(
     trim: bool = True,
     joined_share: float = 0.0,
     seed: int = 0,
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Shards:
     """Tokenize rows into shards.
 
     Args:
-        rows: the manifest's rows.
+        rows: the manifest's rows, or rows as they come (`held_rows.rows_of`), of which two parts are held.
         tokenizers: text always; those of speech where wanted.
         out: folder to write; finished parts in it are kept.
         external: descriptions of streams made elsewhere, whose ids are in the `tokens` of rows or in `sources`.
@@ -72,46 +65,267 @@ def prepare_shards(
         joined_share: rows of several utterances that are added, ÷ groups of utterances: a model that has seen none
             reads recordings of one utterance alone.
         seed: of which are joined, with what around them.
-        progress: called with (rows done, rows in all).
+        workers: processes that read recordings ahead; the bytes are the same with any number.
+        progress: called with (rows done, rows in all), or with the rows done twice where nobody knows how many come.
         notice: told how many rows have no ids in a source, and how many of its ids have no row.
 
     Raises:
         InputError: a recording that cannot be read, tokens without a description or outside it, a source of other rows,
-            or a folder that cannot be written.
+            rows as they come with sources or a joined share, or a folder that cannot be written.
     """
-    root = Path(out)
-    ensure_folder(root)
-    root.mkdir(exist_ok=True)
-    streams = _streams(rows, tokenizers, external or {}, sources or {})
-    for name, source in (sources or {}).items():
-        for line in matched(name, source, [row.id for row in rows]):
-            if notice is not None:
-                notice(line)
-    if joined_share > 0:
-        joinable = [row for row in rows if row.audio is None or _usable(row, max_seconds)]
-        rows = [*rows, *joined_rows(joinable, joined_share, seed=seed, most_seconds=max_seconds)]
-    described = [stream.to_json() for stream in streams]
-    # Parts of an earlier version lost the runs of a stream that keeps them.
-    runs = ["runs kept"] if any(stream.kind == "units" and not stream.deduplicated for stream in streams) else []
-    key = fingerprint([FORMAT, PART_ROWS, max_seconds, "trimmed" if trim else "whole", described, *runs])
-    files, skipped = [], dict[str, int]()
-    for start in range(0, len(rows), PART_ROWS):
-        part = [_with_tokens(row, sources or {}, streams) for row in rows[start : start + PART_ROWS]]
-        number, parts = start // PART_ROWS, -(-len(rows) // PART_ROWS)
-        with part_of_work(f"rows {start + 1:,} to {start + len(part):,} of {len(rows):,}", number, parts):
-            record = _part(root, number, part, key, tokenizers, streams, max_seconds, keep_unreadable, trim)
-        files.append({name: record[name] for name in ("name", "rows", "sha256")})
+    return Preparation(
+        rows=rows,
+        tokenizers=tokenizers,
+        out=Path(out),
+        external=external or {},
+        sources=sources or {},
+        handling=Handling(max_seconds=max_seconds, keep_unreadable=keep_unreadable, trim=trim),
+        joined_share=joined_share,
+        seed=seed,
+        workers=workers,
+        progress=progress,
+        notice=notice,
+    ).shards()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows that become one file."""
+
+    number: int
+    """From 0, in the order of the rows."""
+    before: int
+    """Rows in front of it."""
+    rows: Sequence[Row]
+    """With their ids of every source."""
+    key: str
+    """Identifies its content: rows, tokenizers, and size and time of every recording."""
+    record: Mapping[str, Any] | None
+    """What was noted of it, where it is finished."""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return part_name(self.number)
+
+
+def part_name(number: int) -> str:
+    """File of a part."""
+    return f"part-{number:05d}.arrow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a process of several has made, or found made."""
+
+    rank: int
+    """Number of the process, from 0."""
+    world: int
+    """Processes in all."""
+    files: tuple[str, ...]
+    """Parts of its share."""
+    rows: int
+    """Rows in them."""
+    skipped: Mapping[str, int]
+    """Why rows of its share were left out → how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Everything that decides what shards hold; `prepare_shards` explains it."""
+
+    rows: Iterable[Row]
+    """Of the manifest, or as they come."""
+    tokenizers: TokenizerSet
+    """Text always."""
+    out: Path
+    """Folder of the shards."""
+    external: Mapping[str, StreamInfo] = field(default_factory=dict)
+    """Streams made elsewhere."""
+    sources: Mapping[str, TokenSource] = field(default_factory=dict)
+    """Stream → file of its ids."""
+    handling: Handling = Handling()
+    """What is left out."""
+    joined_share: float = 0.0
+    """Rows of several utterances ÷ groups."""
+    seed: int = 0
+    """Of what is joined."""
+    workers: int = 0
+    """Processes that read ahead."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with rows done and rows in all."""
+    notice: Callable[[str], None] | None = None
+    """Told what does not meet."""
+
+    # -- what is done -------------------------------------------------------------------------------------------
+
+    def shards(self) -> Shards:
+        """Make every part that is not there, and the manifest."""
+        streams = self._begun()
+        return self._finished(self._made(self._parts(streams), streams), streams)
+
+    def share(self, rank: int, world: int) -> Share:
+        """Make parts `rank`, `rank + world`, `rank + 2 · world` …, and nothing else; `joined` writes the manifest.
+
+        Processes of all ranks may run at once, on machines that share the folder; a repeat continues.
+
+        Raises:
+            InputError: as `prepare_shards`, or a rank that is not one of 0 to world - 1.
+        """
+        if world < 1 or not 0 <= rank < world:
+            raise InputError(f"rank is {rank} of {world}: ranks count from 0 to {max(world - 1, 0)}")
+        streams = self._begun()
+        made = list(self._made(self._parts(streams, rank, world), streams))
+        return Share(
+            rank=rank,
+            world=world,
+            files=tuple(record["name"] for record in made),
+            rows=sum(record["rows"] for record in made),
+            skipped=_summed(made),
+        )
+
+    def joined(self, world: int) -> Shards:
+        """Write the manifest of parts that are all there; nothing is tokenized.
+
+        Raises:
+            InputError: parts are missing, or were made of other rows or tokenizers; names them with their ranks.
+        """
+        if world < 1:
+            raise InputError(f"world is {world}: give the number of processes, 1 or more")
+        streams = self._begun()
+        found = [(part.number, part.record) for part in self._parts(streams)]
+        if missing := [number for number, record in found if record is None]:
+            named = ", ".join(map(part_name, missing[:8])) + (f" and {len(missing) - 8} more" if missing[8:] else "")
+            ranks = ", ".join(map(str, sorted({number % world for number in missing})))
+            raise InputError(
+                f"{self.out}: {len(missing)} of {len(found)} parts are missing, or of other rows or tokenizers: "
+                f"{named}; run rank {ranks} of {world} again"
+            )
+        return self._finished((record for _, record in found if record is not None), streams)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _begun(self) -> list[StreamInfo]:
+        """Streams, after everything was looked at that can be refused before work is done."""
+        ensure_folder(self.out)
+        self.out.mkdir(exist_ok=True)
+        known = self.rows if isinstance(self.rows, Sequence) else None
+        if known is None and (self.sources or self.joined_share > 0):
+            what = "ids in files of their own" if self.sources else "a joined share"
+            raise InputError(f"{what} needs all rows at once, and these come one by one; give a list of them")
+        streams = described_streams(known, self.tokenizers, self.external, self.sources)
+        for name, source in self.sources.items():
+            assert known is not None
+            for line in matched(name, source, [row.id for row in known]):
+                if self.notice is not None:
+                    self.notice(line)
+        return streams
+
+    def _all_rows(self) -> Iterable[Row]:
+        if self.joined_share <= 0:
+            return self.rows
+        assert isinstance(self.rows, Sequence)
+        longest = self.handling.max_seconds
+        joinable = [row for row in self.rows if row.audio is None or _usable(row, longest)]
+        return [*self.rows, *joined_rows(joinable, self.joined_share, seed=self.seed, most_seconds=longest)]
+
+    def _parts(self, streams: Sequence[StreamInfo], rank: int = 0, world: int = 1) -> Iterator[Part]:
+        """A process's parts, in order."""
+        described = [stream.to_json() for stream in streams]
+        # Parts of an earlier version lost the runs of a stream that keeps them.
+        runs = ["runs kept"] if any(stream.kind == "units" and not stream.deduplicated for stream in streams) else []
+        trimmed = "trimmed" if self.handling.trim else "whole"
+        key = fingerprint([FORMAT, PART_ROWS, self.handling.max_seconds, trimmed, described, *runs])
+        checked = isinstance(self.rows, Sequence)
+        carried = set[str]()
+        before = 0
+        for number, taken in enumerate(_cut(self._all_rows())):
+            if not checked:
+                check_tokens(taken, streams)
+                carried.update(name for row in taken for name in row.tokens)
+            if number % world == rank:
+                rows = [_with_tokens(row, self.sources, streams) for row in taken]
+                own = _part_key(rows, key)
+                record = _finished_part(self.out, part_name(number), own)
+                yield Part(number=number, before=before, rows=rows, key=own, record=record)
+            before += len(taken)
+        if not checked:
+            if not before:
+                raise InputError("no rows came; give at least one")
+            check_carried(carried, self.tokenizers, self.external)
+
+    def _made(self, parts: Iterable[Part], streams: Sequence[StreamInfo]) -> Iterator[dict[str, Any]]:
+        """What is noted of each part, made where it is not there; while one is tokenized, the next one is read."""
+        rate = rate_of(self.tokenizers)
+        most = self.handling.max_seconds + 1 / max(rate, 1)  # a longer one is not read on: an hour would be held
+        waiting: deque[tuple[Part, Iterator[Read]]] = deque()
+        with Readers(self.workers) as readers:
+            for part in parts:
+                recordings = readers.begin(part.rows if part.record is None else (), rate, most_seconds=most)
+                waiting.append((part, recordings))
+                if len(waiting) > min(self.workers, 1):
+                    yield self._one(*waiting.popleft(), streams)
+            while waiting:
+                yield self._one(*waiting.popleft(), streams)
+
+    def _one(self, part: Part, recordings: Iterator[Read], streams: Sequence[StreamInfo]) -> dict[str, Any]:
+        total = len(self.rows) if isinstance(self.rows, Sequence) else None
+        last = part.before + len(part.rows)
+        # Joined rows come behind the manifest's own: how many there are is known when they are made.
+        parts = 0 if total is None else -(-max(total, last) // PART_ROWS)
+        of = "" if total is None else f" of {max(total, last):,}"
+        record = part.record
+        if record is None:
+            with part_of_work(f"rows {part.before + 1:,} to {last:,}{of}", min(part.number, parts), parts):
+                record = self._tokenized(part, recordings, streams)
+        if self.progress is not None:
+            self.progress(last, max(total or 0, last))
+        return {**record, "name": part.name}
+
+    def _tokenized(self, part: Part, recordings: Iterator[Read], streams: Sequence[StreamInfo]) -> dict[str, Any]:
+        columns, skipped = tokenize_rows(part.rows, recordings, self.tokenizers, streams, self.handling)
+        columns["audio"] = [audio_reference(path, self.out) for path in columns["audio"]]
+        (self.out / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
+        file = self.out / part.name
+        write_part(file, columns, streams)
+        record = {"name": part.name, "rows": len(columns["id"]), "sha256": sha256_file(file), "skipped": skipped}
+        write_json(self.out / f"{part.name}.json", {**record, "key": part.key})
+        return record
+
+    def _finished(self, made: Iterable[Mapping[str, Any]], streams: Sequence[StreamInfo]) -> Shards:
+        """Write the manifest, and remove what an earlier one had more."""
+        records = list(made)
+        files = [{name: record[name] for name in ("name", "rows", "sha256")} for record in records]
+        described = [stream.to_json() for stream in streams]
+        manifest = {"format": FORMAT, "files": files, "skipped": _summed(records), "streams": described}
+        write_json(self.out / "manifest.json", manifest)
+        own = {name for file in files for name in (file["name"], f"{file['name']}.json")}
+        for stale in (*self.out.glob("part-*"), *self.out.glob(".part-*")):
+            if stale.name not in own:
+                stale.unlink()
+        return Shards.open(self.out)
+
+
+def _summed(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    skipped = dict[str, int]()
+    for record in records:
         for reason, count in record["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
-        if progress is not None:
-            progress(min(start + PART_ROWS, len(rows)), len(rows))
-    manifest = {"format": FORMAT, "files": files, "skipped": skipped, "streams": described}
-    write_json(root / "manifest.json", manifest)
-    own = {name for file in files for name in (file["name"], f"{file['name']}.json")}
-    for stale in (*root.glob("part-*"), *root.glob(".part-*")):
-        if stale.name not in own:
-            stale.unlink()
-    return Shards.open(root)
+    return skipped
+
+
+def _cut(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Parts of `PART_ROWS` rows, of fewer where they hold `PART_BYTES` of recordings: the rows alone decide."""
+    part: list[Row] = []
+    held = 0
+    for row in rows:
+        if part and (len(part) == PART_ROWS or held + row.held_bytes > PART_BYTES):
+            yield part
+            part, held = [], 0
+        part.append(row)
+        held += row.held_bytes
+    if part:
+        yield part
 
 
 def _usable(row: Row, max_seconds: float) -> bool:
@@ -135,55 +349,6 @@ def _with_tokens(row: Row, sources: Mapping[str, TokenSource], streams: Sequence
     return replace(row, tokens=found) if len(found) > len(row.tokens) else row
 
 
-def _streams(
-    rows: Sequence[Row],
-    tokenizers: TokenizerSet,
-    external: Mapping[str, StreamInfo],
-    sources: Mapping[str, TokenSource],
-) -> list[StreamInfo]:
-    """Descriptions of all streams, text first; InputError for ids without one, outside it, or for one without ids."""
-    streams = {info.name: info for info in tokenizers.infos()}
-    if unknown := [name for name in sources if name not in external]:
-        raise InputError(
-            f"tokens {unknown[0]!r} are not described; describe the stream (--stream {unknown[0]}=FILE.json)"
-        )
-    carried = {name for row in rows for name in row.tokens}
-    for name, info in external.items():
-        if info.kind not in ELSEWHERE or info.name != name:
-            raise InputError(f"stream {name!r}: tokens made elsewhere are {' or '.join(ELSEWHERE)}, not {info.kind}")
-        if name not in carried and name not in sources and name not in streams:
-            raise InputError(
-                f"stream {name!r} is described, and no row has a column {name!r}; name the column (--columns "
-                f"{name}=COLUMN), or the file of its ids (--tokens {name}=FILE)"
-            )
-        own = streams.get(name)
-        if own is not None and own.fingerprint != info.fingerprint:
-            raise InputError(
-                f"stream {name!r}: the tokenizers make it with fingerprint {own.fingerprint}, its description says "
-                f"{info.fingerprint}; leave out one of the two"
-            )
-    for row in rows:
-        for name, tokens in row.tokens.items():
-            described = external.get(name) or streams.get(name)
-            if described is None:
-                raise InputError(
-                    f"rows carry {name!r} tokens made elsewhere; describe the stream (--stream {name}=FILE.json)"
-                )
-            where = f"row {row.id}"
-            checked_ids(array_of(tokens, where), where, described)
-    found = {**streams, **external, **streams}
-    for info in found.values():
-        if info.views is not None and info.views not in found:
-            raise InputError(f"stream {info.name!r} views {info.views!r}, which is not described; describe it too")
-    taken = list(COLUMNS)
-    for info in found.values():
-        for column in columns_of(info):
-            if column in taken:
-                raise InputError(f"stream {info.name!r}: shards have a column {column!r} already; give it another name")
-            taken.append(column)
-    return list(found.values())
-
-
 def _part_key(rows: Sequence[Row], key: str) -> str:
     """Identifies the part's content: rows, tokenizers, and size and time of every recording."""
     described = []
@@ -194,157 +359,11 @@ def _part_key(rows: Sequence[Row], key: str) -> str:
     return fingerprint([key, described])
 
 
-def _part(
-    root: Path,
-    number: int,
-    rows: Sequence[Row],
-    key: str,
-    tokenizers: TokenizerSet,
-    streams: Sequence[StreamInfo],
-    max_seconds: float,
-    keep_unreadable: bool,
-    trim: bool,
-) -> dict[str, Any]:
-    name = f"part-{number:05d}.arrow"
-    own_key = _part_key(rows, key)
+def _finished_part(root: Path, name: str, key: str) -> dict[str, Any] | None:
+    """What was noted of a part, if it is there as its key says."""
     note = root / f"{name}.json"
     if note.is_file() and (root / name).is_file():
         record = noted_part(note)
-        if record.get("key") == own_key and record.get("sha256") == sha256_file(root / name):
-            return {**record, "name": name}
-    columns, skipped = tokenize_rows(
-        rows, tokenizers, streams, max_seconds=max_seconds, keep_unreadable=keep_unreadable, trim=trim
-    )
-    columns["audio"] = [audio_reference(path, root) for path in columns["audio"]]
-    (root / "manifest.json").unlink(missing_ok=True)  # it describes a part that is about to change
-    write_part(root / name, columns, streams)
-    record = {"name": name, "rows": len(columns["id"]), "sha256": sha256_file(root / name), "skipped": skipped}
-    write_json(note, {**record, "key": own_key})
-    return record
-
-
-def tokenize_rows(
-    rows: Sequence[Row],
-    tokenizers: TokenizerSet,
-    streams: Sequence[StreamInfo],
-    *,
-    max_seconds: float,
-    keep_unreadable: bool,
-    trim: bool = True,
-) -> tuple[dict[str, list[Any]], dict[str, int]]:
-    """Columns of the rows that can be used, and why the others were left out."""
-    skipped: dict[str, int] = {}
-    # of a codec with a higher rate than the units', nothing that it can hear is lost on the way
-    rate = max((tokenizer.sample_rate for tokenizer in tokenizers.speech.values()), default=16000)
-    columns: dict[str, list[Any]] = {}
-    for group, samples in _groups(rows, rate, bool(tokenizers.speech), max_seconds, keep_unreadable, skipped):
-        for name, values in _columns(group, samples, rate, tokenizers, streams, trim).items():
-            columns.setdefault(name, []).extend(values)
-    return columns, skipped
-
-
-def _groups(
-    rows: Sequence[Row],
-    rate: int,
-    wants_audio: bool,
-    max_seconds: float,
-    keep_unreadable: bool,
-    skipped: dict[str, int],
-) -> Iterator[tuple[list[Row], list[np.ndarray | None]]]:
-    """Rows that can be used with their samples, `HELD_SECONDS` of them at a time: no more is in memory.
-
-    The last group is given even where it is empty; `skipped` counts the rows that are left out, by reason.
-    """
-    group: list[Row] = []
-    samples: list[np.ndarray | None] = []
-    held = 0
-    for row in counted(rows, "row read"):
-        audio = None
-        if row.audio is not None and wants_audio:
-            try:
-                # a longer one is not read on: an hour would be held for nothing
-                audio = row.load(rate, most_seconds=max_seconds + 1 / rate)
-            except InputError:
-                if not keep_unreadable:
-                    raise
-                skipped["unreadable"] = skipped.get("unreadable", 0) + 1
-                continue
-            if reason := _unusable(len(audio), rate, max_seconds):
-                skipped[reason] = skipped.get(reason, 0) + 1
-                continue
-            if held + len(audio) > HELD_SECONDS * rate:
-                yield group, samples
-                group, samples, held = [], [], 0
-            held += len(audio)
-        group.append(row)
-        samples.append(audio)
-    yield group, samples
-
-
-def _unusable(samples: int, rate: int, max_seconds: float) -> str:
-    """Why a recording of so many samples is left out; empty where it is not."""
-    if samples > max_seconds * rate:
-        return "longer than max_seconds"
-    return "too short" if samples < MIN_SECONDS * rate else ""
-
-
-def _columns(
-    rows: Sequence[Row],
-    samples: Sequence[np.ndarray | None],
-    rate: int,
-    tokenizers: TokenizerSet,
-    streams: Sequence[StreamInfo],
-    trim: bool,
-) -> dict[str, list[Any]]:
-    with_audio = [index for index, audio in enumerate(samples) if audio is not None]
-    heard = [audio for audio in samples if audio is not None]
-    words = [list(row.words) for row in rows]
-    if trim and tokenizers.detector is not None:  # levels alone are no reason to leave out what is to be learned
-        looked = [place for place, one in enumerate(heard) if may_be_trimmed(one, rate)]
-        spans = spoken_spans([heard[place] for place in looked], rate, tokenizers.detector)
-        for place, kept in zip(looked, spans):
-            if kept:  # where nothing is spoken, there is still something to tokenize
-                index = with_audio[place]
-                heard[place] = keep(heard[place], rate, kept)
-                words[index] = [(word, moved(a, kept), moved(b, kept)) for word, a, b in words[index]]
-    columns: dict[str, list[Any]] = {
-        "id": [row.id for row in rows],
-        "group": [row.group for row in rows],
-        "lang": [row.lang for row in rows],
-        "speaker": [row.speaker for row in rows],
-        "split": [row.split for row in rows],
-        "seconds": [0.0 if audio is None else len(audio) / rate for audio in samples],
-        "text": [row.text for row in rows],
-        "text_ids": [tokenizers.text.encode(row.text) if row.text else [] for row in rows],
-        "words": [json.dumps([list(word) for word in one], ensure_ascii=False) for one in words],
-        "audio": [row.reference for row in rows],
-        "offset": [row.offset for row in rows],
-        "extras": [json.dumps(dict(row.extras), ensure_ascii=False, sort_keys=True) for row in rows],
-    }
-    made = _encoded(heard, tokenizers, rate)
-    empty = np.zeros(0, dtype=np.int64)
-    for stream in streams:
-        if stream.kind == "text":
-            continue
-        ids = [np.asarray(row.tokens.get(stream.name, empty)) for row in rows]
-        for index, one in zip(with_audio, made.get(stream.name, ())):
-            ids[index] = one
-        if stream.kind != "units":
-            columns[ids_column(stream.name)] = [one.reshape(-1) for one in ids]
-            continue
-        runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
-        for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
-            columns[column] = list(values)
-    return columns
-
-
-def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet, rate: int) -> dict[str, list[np.ndarray]]:
-    """Ids of recordings at `rate` Hz by stream; units that a codec carries are read off its codes."""
-    carried = tokenizers.carried
-    found = {}
-    for name, one in tokenizers.speech.items():
-        if name not in carried:
-            found[name] = one.encode_batch([resample(samples, rate, one.sample_rate) for samples in heard])
-    for name, codec in carried.items():
-        found[name] = [codes[:, 0] for codes in found[codec]]
-    return found
+        if record.get("key") == key and record.get("sha256") == sha256_file(root / name):
+            return record
+    return None

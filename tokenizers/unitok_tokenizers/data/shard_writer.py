@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_write, draft_of, open_draft, read_json, sync_folder
+from unitok_tokenizers.files import atomic_write_bytes, read_json
 from unitok_tokenizers.grammar.streams import StreamInfo, columns_of
 
 
@@ -20,18 +20,12 @@ def write_part(path: Path, columns: Mapping[str, list[Any]], streams: Sequence[S
     types |= {column: pyarrow.list_(pyarrow.int32()) for stream in streams for column in columns_of(stream)}
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in columns])
     table = pyarrow.table(dict(columns), schema=schema)
-    draft = draft_of(path)
-    try:
-        with open_draft(draft) as sink:
-            with pyarrow.ipc.new_stream(sink, schema) as writer:
-                writer.write_table(table)
-            sink.flush()
-            os.fsync(sink.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+    made = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(made, schema) as writer:
+        writer.write_table(table)
+    atomic_write_bytes(
+        path, made.getvalue().to_pybytes()
+    )  # its lock keeps two processes of one rank from writing one draft
 
 
 def noted_part(note: Path) -> dict[str, Any]:

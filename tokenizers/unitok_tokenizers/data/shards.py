@@ -16,7 +16,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact, read_json, sha256_file
-from unitok_tokenizers.grammar.streams import StreamInfo, columns_of, ids_column
+from unitok_tokenizers.grammar.streams import StreamInfo, columns_of
 
 FORMAT = 1
 COLUMNS = {
@@ -304,46 +304,6 @@ class Shards:
         values["words"] = [tuple(word) for word in json.loads(values["words"])]
         values["extras"] = json.loads(values["extras"])
         return values
-
-
-def validate_shards(folder: Path | str) -> dict[str, Any]:
-    """Check everything that can be checked; returns a summary of what is there.
-
-    Raises:
-        InputError: an altered or unreadable file, ids outside their tokenizer, offsets or durations that disagree.
-    """
-    shards = Shards.open(folder, check=True)
-    if len(shards.table) != len(shards):
-        raise InputError(f"{folder}: {len(shards.table)} rows, the manifest says {len(shards)}; prepare again")
-    for info in shards.streams.values():
-        _check_ids(shards, info)
-        if info.deduplicated:
-            _check_durations(shards, info)
-    return summary(shards)
-
-
-def _check_ids(shards: Shards, info: StreamInfo) -> None:
-    """InputError for ids of a stream that are not whole frames, or that its tokenizer does not make."""
-    column, width = ids_column(info.name), len(info.cardinalities)
-    values, offsets = shards.ragged(column)
-    if (np.diff(offsets) % width).any():
-        raise InputError(
-            f"{shards.folder}: {info.name} of a row are not whole frames of {width} codebooks; prepare again"
-        )
-    if not len(values):
-        return
-    if int(values.min()) < 0 or (values.reshape(-1, width) >= np.asarray(info.cardinalities)).any():
-        raise InputError(
-            f"{shards.folder}: column {column} holds ids outside its tokenizer ({info.cardinalities}); prepare again"
-        )
-
-
-def _check_durations(shards: Shards, info: StreamInfo) -> None:
-    """InputError where runs of equal ids and their lengths do not belong together."""
-    ids, column = columns_of(info)
-    durations, offsets = shards.ragged(column)
-    if not np.array_equal(offsets, shards.ragged(ids)[1]) or (len(durations) and int(durations.min()) < 1):
-        raise InputError(f"{shards.folder}: {info.name} and their durations do not fit together; prepare again")
 
 
 def summary(shards: Shards) -> dict[str, Any]:

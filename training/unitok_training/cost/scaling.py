@@ -13,6 +13,7 @@ from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.cost.advice import check_fits, communication_bytes, evaluate
 from unitok_training.cost.advice import step_seconds as seconds_of
+from unitok_training.cost.array_jobs import PREPARING
 from unitok_training.cost.devices import GPUS, Device
 from unitok_training.cost.memory import memory
 from unitok_training.cost.step import Setup, parameters, step_flops
@@ -265,7 +266,7 @@ def page() -> str:
         "",
         "The same for a recipe of one's own: `unitok cost RECIPE --device h200 --processes 8`.",
     ]
-    return "\n".join(text) + "\n"
+    return "\n".join(text) + "\n" + PREPARING
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.data.prepare import MIN_SECONDS
+from unitok_tokenizers.data.tokenizing import MIN_SECONDS
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
             labels = {name: table.labels.get(name) for name in plain_columns}
             for index, value in enumerate(batch.to_pylist()):
                 number += 1
-                record = {name: _cell(cell, labels[name]) for name, cell in value.items()}
+                record = {name: cell_value(cell, labels[name]) for name, cell in value.items()}
                 if audio is not None and inside is not None:
                     record[audio] = reference(path, audio, row + index) if inside[index] is True else inside[index]
                 if split:
@@ -76,7 +76,8 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
             row += batch.num_rows
 
 
-def _cell(value: Any, labels: list[str] | None) -> Any:
+def cell_value(value: Any, labels: Sequence[str] | None) -> Any:
+    """A cell as a manifest holds it: a number that stands for a label as the label, what JSON has not as its text."""
     if labels and isinstance(value, int) and 0 <= value < len(labels):
         return labels[value]
     return value if isinstance(value, str | int | float | bool | list | dict) or value is None else str(value)
