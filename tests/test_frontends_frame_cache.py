@@ -22,7 +22,7 @@ from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.recipes.config import lasting
 from unitok_training.recipes.latent import EncoderChoice, LatentRecipe, tiny
-from unitok_training.train_latent import make_front_end
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.trainer.config import FROZEN, FrameCacheConfig, PartTuning, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import latent_setup

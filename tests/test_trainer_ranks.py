@@ -29,7 +29,7 @@ from unitok_training.data.packing import DataState
 from unitok_training.objectives.latent import LatentBatch
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.latent import LatentRecipe, tiny
-from unitok_training.train_latent import make_front_end
+from unitok_training.run_models.latent import make_front_end
 from unitok_training.trainer.batches import LatentBatches
 from unitok_training.trainer.config import FROZEN, DistillConfig, LatentTrainConfig, TrainConfig
 from unitok_training.trainer.decoder import token_setup

@@ -54,11 +54,12 @@ class StoredTensor:
 
         start, stop, _ = rows.indices(self.shape[0])
         found, at = [], 0
-        for piece in self.pieces:
-            low, high = max(start - at, 0), min(stop - at, piece.rows)
-            if low < high:
-                found.append(piece.source[piece.start + low : piece.start + high])
-            at += piece.rows
+        with torch.device("cpu"):  # whatever the default device is, safetensors makes its tensors there
+            for piece in self.pieces:
+                low, high = max(start - at, 0), min(stop - at, piece.rows)
+                if low < high:
+                    found.append(piece.source[piece.start + low : piece.start + high])
+                at += piece.rows
         if len(found) == 1:
             only: Tensor = found[0]
             return only
@@ -123,13 +124,14 @@ def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     Raises:
         InputError: it is missing, or is none.
     """
+    import torch
     from safetensors import safe_open
 
     if not path.is_file():
         raise InputError(f"no weights {path}; {REMEDY}")
     found = {}
     with intact(path, REMEDY):
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(path, framework="pt") as handle, torch.device("cpu"):
             for name in handle.keys():
                 source = handle.get_slice(name)
                 shape = tuple(source.get_shape())

@@ -7,22 +7,21 @@ in every process, and with it torch, which takes seconds and hundreds of megabyt
 from __future__ import annotations
 
 import os
-import pickle
-import sys
 import traceback
 from dataclasses import replace
-from typing import Any, BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 from unitok_tokenizers.data.joined_rows import JoinedRow, Murmur
 from unitok_tokenizers.data.manifest import Row
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: Connection, sink: Connection) -> None:
     """Answer each (row, rate, most seconds) with its samples, or with what reading them raised."""
     murmurs: dict[str, Murmur] = {}
     while True:
         try:
-            row, rate, most_seconds = pickle.load(source)
+            row, rate, most_seconds = source.recv()
         except EOFError:
             return  # the parent has ended, in whatever way
         answer: Any
@@ -31,8 +30,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         except Exception as error:
             answer = error
         try:
-            sink.write(_packed(answer))
-            sink.flush()
+            _send(sink, answer)
         except BrokenPipeError:
             return
 
@@ -44,19 +42,21 @@ def _sharing(row: Row, murmurs: dict[str, Murmur]) -> Row:
     return replace(row, murmur=murmurs.setdefault(repr(row.murmur.voices), row.murmur))
 
 
-def _packed(answer: Any) -> bytes:
-    """An answer as bytes; an error that cannot be sent goes as its text."""
+def _send(sink: Connection, answer: Any) -> None:
+    """Send an answer; an error that cannot be sent goes as its text."""
     try:
-        return pickle.dumps(answer, protocol=5)
-    except Exception:
-        return pickle.dumps(RuntimeError("".join(traceback.format_exception(answer))), protocol=5)
+        sink.send(answer)
+    except BrokenPipeError:
+        raise
+    except Exception:  # before anything was written
+        sink.send(RuntimeError("".join(traceback.format_exception(answer))))
 
 
 def main() -> None:
     """Serve on the standard streams; what a library prints goes to the error output."""
-    sink = os.fdopen(os.dup(1), "wb")
+    source, sink = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, sink)
+    serve(source, sink)
     os._exit(0)  # a pipe that nobody reads would be complained about when it is flushed once more
 
 

@@ -7,13 +7,13 @@ What is given is the same with any number of processes; only who reads, decodes 
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -159,15 +159,18 @@ class _Process:
             env={**os.environ, **here},
             start_new_session=True,  # an interrupt at the terminal is for the parent alone, which closes the pipes
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._asks = Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._answers = Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        self._process.stdin.close()
+        self._process.stdout.close()
 
     def read(self, row: Row, rate: int, most_seconds: float) -> np.ndarray:
         """(S,) samples; raises what reading raised there, and InputError where the process has ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._process.stdin.write(pickle.dumps((row, rate, most_seconds), protocol=5))
-            self._process.stdin.flush()
-            found: Any = pickle.load(self._process.stdout)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            self._asks.send((row, rate, most_seconds))
+            found: Any = self._answers.recv()
+        except (EOFError, OSError, ValueError):
             raise InputError(
                 f"row {row.id}: the process that read {row.reference or 'it'} ended with {self._process.wait()}; leave "
                 "the row out, or see what happens with --workers 0"
@@ -181,9 +184,5 @@ class _Process:
         """End it at once; it holds nothing that could be lost."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    pass  # what was not sent yet has nowhere to go
+        self._asks.close()
+        self._answers.close()

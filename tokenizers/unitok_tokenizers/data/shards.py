@@ -282,7 +282,8 @@ class Shards:
         """
         if name not in self._ragged:
             values = self.values(name)
-            joined = values[0] if len(values) == 1 else np.concatenate(values)
+            # without files, where every row was left out, there is nothing to join
+            joined = values[0] if len(values) == 1 else np.concatenate([np.zeros(0, np.int32), *values])
             self._ragged[name] = (joined, self.offsets(name).whole())
         return self._ragged[name]
 
