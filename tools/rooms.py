@@ -48,7 +48,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""
-LIKE = ("unitok.cli", "unitok.frontends.adapters", "unitok_training.systems.latent")
+LIKE = ("unitok.frontends.adapters", "unitok_training.systems.latent")
 """Rooms of like things, which may have more than `MOST_FILES`."""
 MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 15, 400, 75
 NAMED = re.compile(r"(unitok(?:_\w+)?(?:\.\w+)+)(?::\w+)?")

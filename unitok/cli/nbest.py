@@ -7,8 +7,7 @@ import json
 from typing import Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option
-from unitok.cli.stages import shown_stages
+from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option, shown_stages
 
 
 def add_commands(commands: Any) -> None:

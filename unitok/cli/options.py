@@ -1,12 +1,17 @@
-"""What several commands' options have in common."""
+"""What several commands have in common: kinds of options, and how the stages of a pipeline are shown."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import read_seed
+
+if TYPE_CHECKING:
+    from unitok_training.runs.stage_progress import Display
 
 
 def seed_option(text: str) -> int:
@@ -93,3 +98,17 @@ def chosen_columns(options: argparse.Namespace) -> dict[str, str]:
             raise InputError(f"--columns is {item!r}: write OURS=THEIRS, such as text=sentence")
         found[ours] = theirs
     return found
+
+
+def shown_stages(*, stderr: bool = False) -> tuple[Callable[[str], None], Display | None]:
+    """(what takes lines, what shows the stages of a pipeline: bars on a terminal, None for lines)."""
+    from rich.console import Console
+
+    from unitok_training.runs.stage_progress import BarDisplay
+
+    console = Console(highlight=False, stderr=stderr)
+
+    def say(line: str) -> None:
+        console.print(f"[{time.strftime('%H:%M:%S')}] {line}", markup=False, soft_wrap=True)
+
+    return say, BarDisplay() if console.is_terminal else None

@@ -6,7 +6,7 @@ Shape legend: S samples, C channels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -94,6 +94,16 @@ def read_blocks(
         )
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def beginning(blocks: Iterable[np.ndarray], most: int | None) -> np.ndarray:
+    """(S,) of blocks, read no further than `most` samples where that is not None."""
+    parts, left = [], most
+    for block in blocks:
+        parts.append(block if left is None else block[:left])
+        if left is not None and (left := left - len(block)) <= 0:
+            break
+    return np.concatenate(parts)
 
 
 def read_audio(path: Path | str, *, sample_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.audio.downmix import Downmix
-from unitok_tokenizers.audio.io import LOUDEST, OVERSHOOT_SECONDS, RATES, read_blocks, resample
+from unitok_tokenizers.audio.io import LOUDEST, OVERSHOOT_SECONDS, RATES, beginning, read_blocks, resample
 from unitok_tokenizers.audio.recording import open_recording
 from unitok_tokenizers.data.manifest import STREAM_COLUMNS, Row, row_of
 from unitok_tokenizers.data.tables.arrow import cell_value
@@ -58,17 +58,14 @@ class HeldRow(Row):
             seconds = most_seconds if seconds is None else min(seconds, most_seconds)
         if not self.encoded:
             return resample(self._part(seconds), self.sample_rate, sample_rate)
-        parts, left = [], None if most_seconds is None else round(most_seconds * sample_rate)
+        most = None if most_seconds is None else round(most_seconds * sample_rate)
         try:
-            for block in read_blocks(
+            blocks = read_blocks(
                 "in memory", sample_rate=sample_rate, offset=self.offset, seconds=self.seconds, held=self.encoded
-            ):
-                parts.append(block if left is None else block[:left])
-                if left is not None and (left := left - len(block)) <= 0:
-                    break
+            )
+            return beginning(blocks, most)
         except InputError as error:
             raise InputError(f"row {self.id}: {error}") from error
-        return np.concatenate(parts)
 
     def _part(self, seconds: float | None) -> np.ndarray:
         """(S,) float32 of the samples at their own rate, as `audio.io` reads a file."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.audio.embedded import container_of
-from unitok_tokenizers.audio.io import audio_seconds, read_blocks
+from unitok_tokenizers.audio.io import audio_seconds, beginning, read_blocks
 from unitok_tokenizers.data.tables.base import Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, records
 from unitok_tokenizers.errors import InputError
@@ -73,17 +73,13 @@ class Row:
         With `most_seconds` reading stops there: a longer utterance gives that many seconds of its beginning.
         """
         assert self.audio is not None, f"row {self.id} has no audio"
-        wanted, parts, left = self.seconds, [], None
-        if most_seconds is not None:
-            left = round(most_seconds * sample_rate)
+        most = None if most_seconds is None else round(most_seconds * sample_rate)
         try:
-            for block in read_blocks(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=wanted):
-                parts.append(block if left is None else block[:left])
-                if left is not None and (left := left - len(block)) <= 0:
-                    break
+            return beginning(
+                read_blocks(self.audio, sample_rate=sample_rate, offset=self.offset, seconds=self.seconds), most
+            )
         except InputError as error:
             raise InputError(f"row {self.id}: {error}") from error
-        return np.concatenate(parts)
 
     def length(self) -> float:
         """The utterance's length in seconds, from its recording's container; 0 without a recording.
