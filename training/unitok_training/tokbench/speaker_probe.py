@@ -32,7 +32,7 @@ def histograms(tokens: Sequence[np.ndarray], cardinalities: Sequence[int]) -> np
     return found
 
 
-def tested(speakers: Sequence[str]) -> np.ndarray:
+def probe_parts(speakers: Sequence[str]) -> np.ndarray:
     """(N,) 1 for recordings that are tested, 0 for those that are learned from, -1 for others.
 
     Others have no speaker's name, or one of fewer than `EVERY` recordings.
@@ -52,7 +52,7 @@ def speaker_figures(features: np.ndarray, speakers: Sequence[str], *, compute: C
     Raises:
         NotMeasured: fewer than two speakers have recordings enough.
     """
-    parts = tested(speakers)
+    parts = probe_parts(speakers)
     names = sorted({name for name, part in zip(speakers, parts) if part >= 0})
     if len(names) < 2:
         raise NotMeasured(f"no two speakers with {EVERY} recordings each")
@@ -74,8 +74,8 @@ def speaker_figures(features: np.ndarray, speakers: Sequence[str], *, compute: C
         named = classifier(scaled[asked].to(compute.device)).argmax(-1).cpu()
     truth = labels[asked]
     return {
-        "accuracy": float((named == truth).float().mean()),
-        "chance": float(truth.bincount().max() / len(truth)),
+        "accuracy": int((named == truth).sum()) / len(truth),
+        "chance": int(truth.bincount().max()) / len(truth),
         "speakers": len(names),
         "count": len(truth),
     }
