@@ -23,6 +23,7 @@ COMMANDS = (
     "prepare",
     "inspect",
     "validate",
+    "tokbench",
     "train",
     "train-latent",
     "adapters",
@@ -240,8 +241,8 @@ def test_every_argument_says_what_it_is_and_the_same_everywhere() -> None:
             assert action.help, f"unitok {name}: {action.option_strings or action.dest} has no help"
             for option in action.option_strings:
                 values.setdefault(option, set()).add((action.type, action.nargs))
-    # `--size` is S, M or L of the demo, and a number of hypotheses for lists.
-    assert [option for option, kinds in values.items() if len(kinds) > 1] == ["--size"]
+    # `--size` is S, M or L of the demo, and a number of hypotheses for lists; `tokbench` takes several tokenizers.
+    assert [option for option, kinds in values.items() if len(kinds) > 1] == ["--size", "--tokenizers"]
 
 
 def test_a_cascade_answers_with_its_stages(model: str, wav: str, capsys: pytest.CaptureFixture[str]) -> None:

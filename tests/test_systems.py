@@ -22,7 +22,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.latent import Question, question
 from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilities, train_mwer
-from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, purity, save_encoder, stretches
+from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, save_encoder, stretches
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.run_models.latent import make_encoder, make_front_end
 from unitok_training.systems.base.bench import SystemConfig
@@ -38,6 +38,7 @@ from unitok_training.systems.text.tool_routing import (
     routing_figures,
     tools,
 )
+from unitok_training.tokbench.labels import purity
 from unitok_training.trainer.optimizer import OptimConfig
 
 SIZES = (

@@ -41,8 +41,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok_training": (
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
-        "reports", "cost", "evaluation.ears", "evaluation", "finetune", "first_weights", "run_models", "train",
-        "train_latent",
+        "reports", "cost", "evaluation.ears", "evaluation", "tokbench", "finetune", "first_weights", "run_models",
+        "train", "train_latent",
         "systems.base", "systems.latent", "systems.text", "systems", "experiments.demo", "experiments.compare",
         "experiments",
     ),

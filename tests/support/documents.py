@@ -40,6 +40,7 @@ TINY = {
     "fit-tokenizers --codec": "--encoder-steps 2 --clusters 8",
     "fit-tokenizers --encoder": "--clusters 8",
     "fit-tokenizers --units": "",
+    "tokbench": "--limit 2 --train-limit 4 --probe-steps 1 --synthesizer-steps 1",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",

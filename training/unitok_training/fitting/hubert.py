@@ -137,16 +137,6 @@ def cluster(features: Sequence[np.ndarray], clusters: int, seed: int) -> list[np
     return np.split(labels, np.cumsum([len(one) for one in features])[:-1])
 
 
-def purity(labels: Sequence[np.ndarray], phones: Sequence[np.ndarray]) -> float:
-    """Share of frames whose phone is the commonest of their cluster; frames of phone -1 do not count."""
-    pairs = [(a[: len(b)], b[: len(a)]) for a, b in zip(labels, phones)]
-    units, said = np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
-    units, said = units[said >= 0], said[said >= 0]
-    table = np.zeros((units.max(initial=0) + 1, said.max(initial=0) + 1), dtype=np.int64)
-    np.add.at(table, (units, said), 1)
-    return float(table.max(axis=1).sum() / max(table.sum(), 1))
-
-
 def stretches(length: int, config: HubertConfig, random: np.random.Generator) -> np.ndarray:
     """(T,) bool: which frames of a recording are masked, at least one stretch."""
     starts = np.flatnonzero(random.random(length) < config.start_share)

@@ -7,11 +7,12 @@ import numpy as np
 from unitok_tokenizers.corpora.toy import SEGMENTS
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.batches import encode_recordings
-from unitok_training.fitting.hubert import HubertConfig, cluster, pretrain, purity, save_encoder
+from unitok_training.fitting.hubert import HubertConfig, cluster, pretrain, save_encoder
 from unitok_training.fitting.tokenizers import load_recordings, training_rows
 from unitok_training.recipes.config import overridden
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.system import Measured, System, Target
+from unitok_training.tokbench.labels import PHONES, frame_labels, purity, spans_of
 
 
 def check_hubert(bench: Bench) -> Figures:
@@ -39,11 +40,7 @@ def check_hubert(bench: Bench) -> Figures:
 
 def phones_of(row: Row, frames: int, rate: float = 25.0) -> np.ndarray:
     """(T,) number of the phone at the middle of each frame; -1 where there is none."""
-    found = np.full(frames, -1)
-    middles = (np.arange(frames) + 0.5) / rate
-    for name, start, end in row.extras.get("segments", ()):
-        found[(middles >= start) & (middles < end)] = list(SEGMENTS).index(name)
-    return found
+    return frame_labels(spans_of(row, PHONES), frames, rate, {name: number for number, name in enumerate(SEGMENTS)})
 
 
 SYSTEM = System(

@@ -1,0 +1,1 @@
+"""The benchmark of tokenizers: what their tokens say, cost and lose, without a decoder."""
