@@ -13,6 +13,7 @@ from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
+from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
 from unitok.model import Model
@@ -92,11 +93,12 @@ def import_hf(
     tokenizers: Path | str | None = None,
     languages: Sequence[str] = ("en",),
     seed: int = 0,
+    new_rows: str = MEAN_SPREAD,
 ) -> Path:
     """Read a Hugging Face folder and expand its vocabulary by control tokens, languages, units and codes.
 
     A folder that `export_hf` wrote, or one of the same model with `unitok/` copied into it after fine-tuning, becomes
-    that model again: its vocabulary and tokenizers are kept, `languages` and `seed` have nothing to do.
+    that model again: its vocabulary and tokenizers are kept, `languages`, `seed` and `new_rows` have nothing to do.
 
     Args:
         folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`.
@@ -104,11 +106,13 @@ def import_hf(
         tokenizers: folder whose units and codes join; None for text only.
         languages: language codes.
         seed: seed of the new rows.
+        new_rows: what they begin with, an entry of `NEW_ROWS`.
 
     Raises:
         InputError: another architecture, missing files or weights.
     """
     check_seed(seed)
+    check_new_rows(new_rows, "new_rows")
     root = Path(folder)
     if not (root / "config.json").exists():
         raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder")
@@ -128,7 +132,8 @@ def import_hf(
     vocabulary = joined.vocabulary(languages)
     tokenizer_json(host, vocabulary)  # a clash of names is to be known before anything is trained
     generator = torch.Generator().manual_seed(seed)
-    grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator)
+    rows = chosen_rows(new_rows, joined, vocabulary, old=host.size, text=host.size, where="new_rows")
+    grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator, rows=rows)
     info: dict[str, Any] = {"imported_from": read_json(root / "config.json").get("model_type")}
     Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
     return Path(out)

@@ -47,6 +47,11 @@ def add_commands(commands: Any) -> None:
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
     bring.add_argument("--seed", type=seed_option, default=0, help="of the new rows (default: %(default)s)")
+    bring.add_argument(
+        "--new-rows", choices=("mean-spread", "text-copies", "centroids"), default="mean-spread",
+        help="what the new rows begin with: the mean and spread of the old ones, copies of rows of text, or, of units, "
+        "centroids (default: %(default)s)",
+    )  # fmt: skip
     bring.set_defaults(run=run_import)
 
 
@@ -81,6 +86,7 @@ def run_import(options: argparse.Namespace) -> None:
 
     print(
         import_hf(
-            options.hf, options.out, tokenizers=options.tokenizers, languages=options.languages, seed=options.seed
-        )
+            options.hf, options.out, tokenizers=options.tokenizers, languages=options.languages, seed=options.seed,
+            new_rows=options.new_rows,
+        )  # fmt: skip
     )
