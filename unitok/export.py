@@ -79,6 +79,10 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
         write_json(draft / "tokenizer_config.json", tokenizer_config(text, vocabulary, max_positions=positions))
         if isinstance(text, SentencePieceText):
             (draft / "tokenizer.model").write_bytes(text.model)
+        if isinstance(text, HostText):
+            text.settings.write_templates(draft)
+            generation = draft / "generation_config.json"
+            write_json(generation, text.settings.generation_config(read_json(generation)))
         _copy_parts(root, draft / OWN)
         for name in INSIDE:  # the weights above hold them
             for suffix in ("json", "safetensors"):

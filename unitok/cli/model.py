@@ -6,7 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import model_directory
-from unitok.cli.options import add_allow_change, add_precision, named_pairs, precision_override, seed_option
+from unitok.cli.options import (
+    add_allow_change,
+    add_precision,
+    add_text_evals,
+    named_pairs,
+    precision_override,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     pass
@@ -32,6 +39,7 @@ def add_commands(commands: Any) -> None:
         metavar="KIND=NAME",
         help="which of several streams are the units or codes",
     )
+    add_text_evals(train, "how well it knows text, before and after, in RUN/text_ability.json")
     add_allow_change(train, "shards (others, or with other weights), or ")
     train.add_argument("--force", action="store_true", help="try what is predicted to need more memory than there is")
     train.set_defaults(run=run_train)
@@ -69,6 +77,7 @@ def run_train(options: argparse.Namespace) -> None:
         streams=named_pairs("--stream", options.stream, "KIND=NAME", "units=hubert"),
         allow_change=options.allow_change,
         force=options.force,
+        text_evals=options.text_evals or (),
     )
     if path is not None:
         print(path)
@@ -86,7 +95,11 @@ def run_import(options: argparse.Namespace) -> None:
 
     print(
         import_hf(
-            options.hf, options.out, tokenizers=options.tokenizers, languages=options.languages, seed=options.seed,
+            options.hf,
+            options.out,
+            tokenizers=options.tokenizers,
+            languages=options.languages,
+            seed=options.seed,
             new_rows=options.new_rows,
         )  # fmt: skip
     )

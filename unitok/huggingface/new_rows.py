@@ -45,7 +45,7 @@ class Joining:
 
 
 Rows = Callable[[Tensor], Tensor]
-"""The rows that a table has (N, C) → those that join it (M, C) float32; asked once for the embedding, once for a head."""
+"""The rows that a table has (N, C) → those that join it (M, C) float32; asked for the embedding, then for a head."""
 
 
 def _mean_spread(joining: Joining, generator: torch.Generator) -> Rows:
@@ -61,7 +61,7 @@ def _text_copies(joining: Joining, generator: torch.Generator) -> Rows:
 
 
 def _centroids(joining: Joining, generator: torch.Generator) -> Rows:
-    """Centroids by a random projection, which keeps their distances, on the table's scale; others as mean and spread."""
+    """Centroids by a random projection, which keeps distances, on the table's scale; others as mean and spread."""
     drawn: dict[tuple[int, int], Tensor] = {}
 
     def rows(old: Tensor) -> Tensor:
