@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
+from unitok.huggingface.gguf import SUFFIX, read_gguf
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
 from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
@@ -105,7 +107,8 @@ def import_hf(
     that model again: its vocabulary and tokenizers are kept, `languages`, `seed` and `new_rows` have nothing to do.
 
     Args:
-        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`.
+        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`, or a GGUF file of
+            such a model.
         out: model directory to write.
         tokenizers: folder whose units and codes join; None for text only.
         languages: language codes.
@@ -118,16 +121,13 @@ def import_hf(
     check_seed(seed)
     check_new_rows(new_rows, "new_rows")
     root = Path(folder)
-    if not (root / "config.json").exists():
-        raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder")
     if (root / OWN / "unitok.json").exists():
         if tokenizers is not None:
             raise InputError(f"{root}/{OWN} holds this model's tokenizers already; leave {tokenizers} out")
         return _restore(root, Path(out))
-    host = HostText.from_folder(root)
+    host, decoder, kind = _host(root)
     speech = TokenizerSet.load(tokenizers) if tokenizers is not None else None
     joined = TokenizerSet.of(host, *(speech.speech.values() if speech else ()))
-    decoder = load_core(root)
     if host.size > decoder.config.vocab_size:
         raise InputError(
             f"{root}: the tokenizer has {host.size} ids, the model only {decoder.config.vocab_size} rows; "
@@ -138,9 +138,21 @@ def import_hf(
     generator = torch.Generator().manual_seed(seed)
     rows = chosen_rows(new_rows, joined, vocabulary, old=host.size, text=host.size, where="new_rows")
     grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator, rows=rows)
-    info: dict[str, Any] = {"imported_from": read_json(root / "config.json").get("model_type")}
+    info: dict[str, Any] = {"imported_from": kind}
     Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
     return Path(out)
+
+
+def _host(root: Path) -> tuple[HostText, Decoder, str]:
+    """(tokenizer, decoder, model type) of a Hugging Face folder or a GGUF file."""
+    if root.suffix == SUFFIX and root.is_file():
+        with TemporaryDirectory(prefix="unitok-") as folder:
+            decoder = read_gguf(root, Path(folder))
+            return HostText.from_folder(folder), decoder, read_json(Path(folder) / "config.json")["model_type"]
+    if not (root / "config.json").exists():
+        raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder, or a .gguf file")
+    host = HostText.from_folder(root)
+    return host, load_core(root), read_json(root / "config.json").get("model_type")
 
 
 def _export_taught(root: Path, draft: Path, vocabulary: Vocabulary) -> None:

@@ -50,7 +50,7 @@ def add_commands(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
     bring = commands.add_parser("import", help="read a Llama, Mistral, Qwen2 or Qwen3 folder and expand its vocabulary")
-    bring.add_argument("hf", help="local folder")
+    bring.add_argument("hf", help="local folder, or a GGUF file (extra gguf)")
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
