@@ -16,6 +16,7 @@ import torch
 
 from tests.support.command import Workshop, refused, works
 from tests.support.hf_hosts import write_host
+from tests.test_formats import DOCUMENTED, compare, keys, pattern
 from unitok.export import import_hf
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
@@ -102,6 +103,12 @@ def test_several_files_and_texts_longer_than_a_model_reads(tmp_path: Path) -> No
     (tmp_path / "long.jsonl").write_text(json.dumps({"good": long, "bad": "a"}))
     evals = read_text_evals([tmp_path / "long.jsonl"])
     assert list(evals.pairs) == ["long"]
+    (tmp_path / "short.jsonl").write_text(json.dumps({"good": "a house", "bad": "house a"}))
+    every = read_text_evals([tmp_path / name for name in ("one.txt", "two.en.txt.gz", "short.jsonl")])
+    names = set(keys(evaluate_text(model.decoder, model.tokenizers.text, model.vocabulary, every)))
+    documented = [name for name in DOCUMENTED["metrics.json"].rows if name.startswith("text.")]
+    assert all(any(pattern(name).fullmatch(one) for name in documented) for one in names)
+    assert all(any(pattern(name).fullmatch(one) for one in names) for name in documented)
     with pytest.raises(InputError, match="leave the pair out"):
         evaluate_text(model.decoder, model.tokenizers.text, model.vocabulary, evals)
 
@@ -148,6 +155,7 @@ def test_commands_measure_before_and_after(tmp_path: Path) -> None:
         "train", "finetune", *given, *(part for change in changes for part in ("--set", change)), "--text-evals", *files
     )
     told = read_json(tmp_path / "run/text_ability.json")
+    compare("text_ability.json", set(keys(told)))
     assert told["before"]["text"] == before["text"]
     assert told["before"]["ids"] == told["after"]["ids"] > 0, "held-out texts are measured as ever"
     assert "text.perplexity: " in done and " before, " in done

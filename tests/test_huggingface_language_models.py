@@ -11,6 +11,7 @@ import torch
 
 from tests.support.hf_hosts import TEXTS, write_chat, write_host
 from tests.support.tiny_model import tokenizers
+from tests.test_formats import compare, json_keys
 from tests.test_huggingface_export import own_logits
 from unitok.cli.main import build_parser, main
 from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates, without_lora
@@ -94,6 +95,10 @@ def test_chats_stay_what_they_were(name: str, as_file: bool, bundle: Path, tmp_p
             one.apply_chat_template(CONVERSATION, chat_template="short", tokenize=False) for one in (before, after)
         ]
         assert short == ["the green house"] * 2
+    compare(
+        "text/host.json",
+        json_keys(tmp_path / "saved/tokenizers/text/host.json") | {"template_files.x", "chat_template"},
+    )
     assert (tmp_path / "hf/chat_template.jinja").exists() is as_file
     assert ("chat_template" in json.loads((tmp_path / "hf/tokenizer_config.json").read_text())) is not as_file
     found = json.loads((tmp_path / "hf/generation_config.json").read_text())
