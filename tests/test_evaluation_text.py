@@ -21,7 +21,7 @@ from unitok.export import import_hf
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
-from unitok_training.evaluation.text_evals import TextEvals, evaluate_text, read_text_evals
+from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
 

@@ -24,8 +24,7 @@ from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
 from unitok_training.cost.step import setup_of
-from unitok_training.evaluation.text_ability import text_ability
-from unitok_training.evaluation.text_evals import TextEvals, evaluate_text, read_text_evals
+from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals, text_ability
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_at, model_of
@@ -90,8 +89,7 @@ def train_model(
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
         allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
         force: try also what is predicted to need far more memory than there is.
-        text_evals: files of texts and of pairs by which a model is measured before and after (`evaluation.text_evals`);
-            the result joins `out`/text_ability.json.
+        text_evals: files for `read_text_evals`, by which the model is measured before and after.
         on_row: called with each row of metrics, in every process.
 
     Raises:
@@ -114,14 +112,8 @@ def train_model(
         answering = finished(decoder, given) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
         taken = train(
-            recipe.train,
-            decoder,
-            data,
-            given.vocabulary,
-            run,
-            mixture=recipe.mixture,
-            curriculum=recipe.curriculum,
-            plans=recipe.plans,
+            recipe.train, decoder, data, given.vocabulary, run,
+            mixture=recipe.mixture, curriculum=recipe.curriculum, plans=recipe.plans,
             pieces=given.bundle.text.pieces(),
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, given.vocabulary),
@@ -133,18 +125,17 @@ def train_model(
             allow_change=[key for key in allow_change if key != "shards"],
             on_begin=partial(_keep, run, recipe, data, origin) if world.is_main else None,
             on_row=on_row,
-        )
+        )  # fmt: skip
     if not world.is_main:
         return None
     # The other processes have left: none of them waits while the shards are looked through.
     given = replace(given, data=data)
     if initial is not None:
-        path, trained = _written_by_files(taken, given, run)
+        trained = _written_by_files(taken, given, run)
     else:
-        path, trained = _written(decoder.cpu().float().eval(), given, run, answering)
-    if before or evals:
-        _tell_text_ability(given, run, evals, before, trained)
-    return path
+        trained = _written(decoder.cpu().float().eval(), given, run, answering)
+    _tell_text_ability(given, run, evals, before, trained)
+    return run / "model"
 
 
 def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin) -> None:
@@ -154,21 +145,21 @@ def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin)
     write_origin(run, origin)
 
 
-def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None) -> tuple[Path, Model]:
-    """Write the model of a run that has ended; (its directory, the model)."""
+def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None) -> Model:
+    """Write the model of a run that has ended, which is returned."""
     trained = finished(decoder, given) if answering is None else replace(answering, decoder=decoder)
     trained.save(run / "model")
-    return run / "model", trained
+    return trained
 
 
-def _written_by_files(taken: Path, given: Materials, run: Path) -> tuple[Path, Model]:
+def _written_by_files(taken: Path, given: Materials, run: Path) -> Model:
     """As `_written`, of a decoder that was split: weights go from the checkpoint's files to the model's, so that the
     whole is in no process after the run either; the model that is returned has none."""
     found = read_checkpoint(taken).model
     assert isinstance(found, StoredTensors)
     trained = finished(bare_decoder(given.decoder_config()).eval(), given)
     write_model(trained, run / "model", found.stored)
-    return run / "model", trained
+    return trained
 
 
 def teacher_of(recipe: DecoderRecipe) -> Teacher | None:
@@ -218,7 +209,9 @@ def _known(given: Materials, evals: TextEvals, decoder: Decoder, model: Model) -
 
 
 def _tell_text_ability(given: Materials, run: Path, evals: TextEvals, before: dict[str, Any], trained: Model) -> None:
-    """Write and print what a model knew of text before, if it was one, and what it knows after."""
+    """Write and print what a model knew of text before, if it was one, and what it knows after, where it is asked."""
+    if not before and not evals:
+        return
     meta = trained.decoder.embedding.is_meta
     after = _known(given, evals, read_decoder(run / "model", torch.float32) if meta else trained.decoder, trained)
     write_json(run / "text_ability.json", {**({"before": before} if before else {}), "after": after})

@@ -76,7 +76,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def text_scorer(options: argparse.Namespace) -> Callable[[Model], dict[str, Any]]:
     """`--text-evals`: what a model makes of texts and of pairs of sentences; nothing where there are none."""
-    from unitok_training.evaluation.text_evals import evaluate_text, read_text_evals
+    from unitok_training.evaluation.text_ability import evaluate_text, read_text_evals
 
     if options.text_evals is None:
         return lambda model: {}

@@ -98,13 +98,14 @@ def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tu
         shape = AutoConfig.from_pretrained(path.resolve().parent, **given)
         if size := fields.get(f"{kind}.attention.key_length"):
             shape.head_dim = int(size)  # transformers takes its own default where a class has one
-        model, told = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path.resolve().parent, config=shape, dtype=torch.float32, output_loading_info=True, **given
         )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise InputError(
             f"{path}: transformers does not read it ({error}); give the model's Hugging Face folder"
         ) from error
+    model, told = loaded
     config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
     if window := fields.get(f"{kind}.attention.sliding_window"):  # within it, attention is the same
         config["max_position_embeddings"] = min(int(window), config["max_position_embeddings"])
