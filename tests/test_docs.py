@@ -78,6 +78,10 @@ def desk(tmp_path: Path) -> Path:
         (place / "shared").symlink_to(DATA.parent)
     write_recordings(folder / "my")
     write_host(folder / "path/to/Qwen3", "qwen3")
+    write_host(folder / "path/to/SmolLM2", "smollm2")
+    (folder / "my/texts.txt").write_text("\n".join(SENTENCES["en"]), encoding="utf-8")
+    pair = {"sentence_good": "the house sings", "sentence_bad": "the sings house", "UID": "order"}
+    (folder / "my/pairs.jsonl").write_text(json.dumps(pair), encoding="utf-8")
     for kind in ("hubert", "whisper"):
         hf_model(kind).save_pretrained(folder / "path/to" / kind)
     if LITERAL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ import torch
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
+from unitok.huggingface.gguf import SUFFIX, read_gguf
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
+from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
 from unitok.model import Model
@@ -78,6 +81,10 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
         write_json(draft / "tokenizer_config.json", tokenizer_config(text, vocabulary, max_positions=positions))
         if isinstance(text, SentencePieceText):
             (draft / "tokenizer.model").write_bytes(text.model)
+        if isinstance(text, HostText):
+            text.settings.write_templates(draft)
+            generation = draft / "generation_config.json"
+            write_json(generation, text.settings.generation_config(read_json(generation)))
         _copy_parts(root, draft / OWN)
         for name in INSIDE:  # the weights above hold them
             for suffix in ("json", "safetensors"):
@@ -92,34 +99,35 @@ def import_hf(
     tokenizers: Path | str | None = None,
     languages: Sequence[str] = ("en",),
     seed: int = 0,
+    new_rows: str = MEAN_SPREAD,
 ) -> Path:
     """Read a Hugging Face folder and expand its vocabulary by control tokens, languages, units and codes.
 
     A folder that `export_hf` wrote, or one of the same model with `unitok/` copied into it after fine-tuning, becomes
-    that model again: its vocabulary and tokenizers are kept, `languages` and `seed` have nothing to do.
+    that model again: its vocabulary and tokenizers are kept, `languages`, `seed` and `new_rows` have nothing to do.
 
     Args:
-        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`.
+        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`, or a GGUF file of
+            such a model.
         out: model directory to write.
         tokenizers: folder whose units and codes join; None for text only.
         languages: language codes.
         seed: seed of the new rows.
+        new_rows: what they begin with, an entry of `NEW_ROWS`.
 
     Raises:
         InputError: another architecture, missing files or weights.
     """
     check_seed(seed)
+    check_new_rows(new_rows, "new_rows")
     root = Path(folder)
-    if not (root / "config.json").exists():
-        raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder")
     if (root / OWN / "unitok.json").exists():
         if tokenizers is not None:
             raise InputError(f"{root}/{OWN} holds this model's tokenizers already; leave {tokenizers} out")
         return _restore(root, Path(out))
-    host = HostText.from_folder(root)
+    host, decoder, kind = _host(root)
     speech = TokenizerSet.load(tokenizers) if tokenizers is not None else None
     joined = TokenizerSet.of(host, *(speech.speech.values() if speech else ()))
-    decoder = load_core(root)
     if host.size > decoder.config.vocab_size:
         raise InputError(
             f"{root}: the tokenizer has {host.size} ids, the model only {decoder.config.vocab_size} rows; "
@@ -128,10 +136,23 @@ def import_hf(
     vocabulary = joined.vocabulary(languages)
     tokenizer_json(host, vocabulary)  # a clash of names is to be known before anything is trained
     generator = torch.Generator().manual_seed(seed)
-    grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator)
-    info: dict[str, Any] = {"imported_from": read_json(root / "config.json").get("model_type")}
+    rows = chosen_rows(new_rows, joined, vocabulary, old=host.size, text=host.size, where="new_rows")
+    grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator, rows=rows)
+    info: dict[str, Any] = {"imported_from": kind}
     Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
     return Path(out)
+
+
+def _host(root: Path) -> tuple[HostText, Decoder, str]:
+    """(tokenizer, decoder, model type) of a Hugging Face folder or a GGUF file."""
+    if root.suffix == SUFFIX and root.is_file():
+        with TemporaryDirectory(prefix="unitok-") as folder:
+            decoder = read_gguf(root, Path(folder))
+            return HostText.from_folder(folder), decoder, read_json(Path(folder) / "config.json")["model_type"]
+    if not (root / "config.json").exists():
+        raise InputError(f"{root} holds no config.json; give a local Hugging Face model folder, or a .gguf file")
+    host = HostText.from_folder(root)
+    return host, load_core(root), read_json(root / "config.json").get("model_type")
 
 
 def _export_taught(root: Path, draft: Path, vocabulary: Vocabulary) -> None:

@@ -46,6 +46,7 @@ TINY = {
     " decoder.heads=2 decoder.kv_heads=1",
     "evaluate": "--limit 2",
     "evaluate --safety": "",
+    "evaluate --text-evals": "",
     "nbest": "--limit 2 --size 2 --beams 2",
     "correct": "--steps 2 --size 2",
     "rescore": "--masked 1 --head 1",

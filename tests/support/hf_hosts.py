@@ -50,10 +50,35 @@ HOSTS: dict[str, dict[str, Any]] = {
     "qwen2 tied": {"model_type": "qwen2", "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "head_dim": 24, "rope_theta": 1000000.0, "use_sliding_window": False},
     "qwen3 tied": {"model_type": "qwen3", "head_dim": 16, "tie_word_embeddings": True, "attention_bias": True},
+    "smollm2": {
+        "model_type": "llama", "num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 48,
+        "tie_word_embeddings": True, "rope_theta": 100000.0,
+    },
 }  # fmt: skip
 """Changes to `BASE`, in the keys of the published files (transformers 4)."""
 PADDED = 64
 """Embedding heights are multiples of this, beyond the tokenizer's length."""
+
+
+CHAT = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token }}\n"
+    "{%- endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A chat template as SmolLM2 and Qwen have it, which also spells a role."""
+
+
+def write_chat(folder: Path, *, as_file: bool) -> None:
+    """Give a host's folder a chat template, in a file of its own or as an entry, and a way to generate."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    if as_file:
+        (folder / "chat_template.jinja").write_text(CHAT)
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates/short.jinja").write_text("{{ messages[0]['content'] }}")
+    else:
+        path.write_text(json.dumps({**config, "chat_template": CHAT}))
+    generation = {"bos_token_id": 1, "eos_token_id": [2, 5], "do_sample": True, "temperature": 0.6, "top_p": 0.9}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
 
 
 def write_tokenizer(folder: Path, kind: str) -> int:

@@ -15,6 +15,7 @@ import torch
 from unitok.decoder.initial_values import initial_values
 from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.huggingface.new_rows import NewRows
 from unitok.huggingface.stored_core import bare_decoder
 from unitok.huggingface.weights import expand_vocabulary
 from unitok.model import Model
@@ -59,23 +60,24 @@ def open_start(path: Path | str | None, *, split: bool) -> Start | None:
 
 
 def first_decoder(
-    config: DecoderConfig, start: Start | None, *, old_size: int, seed: int, split: bool
+    config: DecoderConfig, start: Start | None, *, old_size: int, seed: int, split: bool, rows: NewRows = NewRows()
 ) -> tuple[Decoder, Initial | None]:
     """(the decoder before training, None), or, where it is to be split, (one on the meta device, its weights).
 
     Args:
         config: its shape.
         start: where its weights come from; they are drawn where None.
-        old_size: ids that the start's vocabulary has; rows beyond are drawn.
+        old_size: ids that the start's vocabulary has; rows beyond are new.
         seed: of what is drawn.
         split: whether it is to be split over processes, which no low-rank updates allow.
+        rows: what new rows begin with.
     """
     if split and (start is None or start.stored is not None or start.model is None):
         bare = bare_decoder(config)
         if start is None:
             return bare, initial_values(config, torch.Generator().manual_seed(seed))
         if start.stored is not None:
-            return bare, grown_values(start.stored, config, old_size, seed)
+            return bare, grown_values(start.stored, config, old_size, seed, rows)
         found = open_checkpoint(start.path).model
         return bare, found.stored.items() if isinstance(found, StoredTensors) else found.items()
     if start is None or start.model is None:
@@ -90,22 +92,21 @@ def first_decoder(
         return decoder, None
     if lora_config(decoder) is not None:
         raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
-    return expand_vocabulary(decoder, config.vocab_size, old_size, generator=torch.Generator().manual_seed(seed)), None
+    generator = torch.Generator().manual_seed(seed)
+    return expand_vocabulary(decoder, config.vocab_size, old_size, generator=generator, rows=rows), None
 
 
 def grown_values(
-    stored: Mapping[str, StoredTensor], config: DecoderConfig, old_size: int, seed: int
+    stored: Mapping[str, StoredTensor], config: DecoderConfig, old_size: int, seed: int, rows: NewRows = NewRows()
 ) -> Iterator[tuple[str, StoredTensor]]:
     """The weights that `expand_vocabulary` gives a decoder of this shape, with the new rows in memory alone."""
     generator = torch.Generator().manual_seed(seed)
     if config.vocab_size != old_size:
         for _ in initial_values(config, generator):
             pass  # it draws a whole decoder before the rows that are kept
+    made = rows.of(old_size, config.vocab_size - old_size, generator)
     for name, value in stored.items():
         if name not in TABLES or config.vocab_size == old_size:
             yield name, value
             continue
-        kept = value[:old_size]
-        new = torch.empty(config.vocab_size - old_size, config.width).normal_(0.0, 1.0, generator=generator)
-        new.mul_(kept.std(0)).add_(kept.mean(0))
-        yield name, joined([value.part(0, old_size), StoredTensor.of(new)])
+        yield name, joined([value.part(0, old_size), StoredTensor.of(made(value[:old_size]))])

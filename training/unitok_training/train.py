@@ -24,7 +24,7 @@ from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
 from unitok_training.cost.step import setup_of
-from unitok_training.evaluation.text_ability import TextAbility, text_ability
+from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals, text_ability
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_at, model_of
@@ -72,6 +72,7 @@ def train_model(
     streams: Mapping[str, str] | None = None,
     allow_change: Sequence[str] = (),
     force: bool = False,
+    text_evals: Sequence[Path | str] = (),
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path | None:
     """Train a recipe and write `out`/model; returns its path, or None on processes other than the first.
@@ -88,6 +89,7 @@ def train_model(
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
         allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
         force: try also what is predicted to need far more memory than there is.
+        text_evals: files for `read_text_evals`, by which the model is measured before and after.
         on_row: called with each row of metrics, in every process.
 
     Raises:
@@ -95,6 +97,7 @@ def train_model(
             other shards than those that the run was trained on.
     """
     map_large_blocks()
+    evals = read_text_evals(text_evals)
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
     split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not recipe.tuning.decoder.lora_rank
     opened = open_shards(shards, check=check)
@@ -105,18 +108,12 @@ def train_model(
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
         decoder, initial = begun(given, split=split)
-        before = _text_ability(given) if world.is_main else None
+        before = _before(given, evals) if world.is_main else {}
         answering = finished(decoder, given) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
         taken = train(
-            recipe.train,
-            decoder,
-            data,
-            given.vocabulary,
-            run,
-            mixture=recipe.mixture,
-            curriculum=recipe.curriculum,
-            plans=recipe.plans,
+            recipe.train, decoder, data, given.vocabulary, run,
+            mixture=recipe.mixture, curriculum=recipe.curriculum, plans=recipe.plans,
             pieces=given.bundle.text.pieces(),
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, given.vocabulary),
@@ -128,14 +125,17 @@ def train_model(
             allow_change=[key for key in allow_change if key != "shards"],
             on_begin=partial(_keep, run, recipe, data, origin) if world.is_main else None,
             on_row=on_row,
-        )
+        )  # fmt: skip
     if not world.is_main:
         return None
     # The other processes have left: none of them waits while the shards are looked through.
     given = replace(given, data=data)
     if initial is not None:
-        return _written_by_files(taken, given, run, before)
-    return _written(decoder.cpu().float().eval(), given, run, before, answering)
+        trained = _written_by_files(taken, given, run)
+    else:
+        trained = _written(decoder.cpu().float().eval(), given, run, answering)
+    _tell_text_ability(given, run, evals, before, trained)
+    return run / "model"
 
 
 def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin) -> None:
@@ -145,28 +145,21 @@ def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin)
     write_origin(run, origin)
 
 
-def _written(
-    decoder: Decoder, given: Materials, run: Path, before: TextAbility | None, answering: Model | None
-) -> Path:
-    """Write the model of a run that has ended, and what it still knows of text where that was measured before."""
+def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None) -> Model:
+    """Write the model of a run that has ended, which is returned."""
     trained = finished(decoder, given) if answering is None else replace(answering, decoder=decoder)
     trained.save(run / "model")
-    if before is not None:
-        _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(given.data), trained.vocabulary))
-    return run / "model"
+    return trained
 
 
-def _written_by_files(taken: Path, given: Materials, run: Path, before: TextAbility | None) -> Path:
+def _written_by_files(taken: Path, given: Materials, run: Path) -> Model:
     """As `_written`, of a decoder that was split: weights go from the checkpoint's files to the model's, so that the
-    whole is in no process after the run either."""
+    whole is in no process after the run either; the model that is returned has none."""
     found = read_checkpoint(taken).model
     assert isinstance(found, StoredTensors)
     trained = finished(bare_decoder(given.decoder_config()).eval(), given)
     write_model(trained, run / "model", found.stored)
-    if before is not None:
-        known = read_decoder(run / "model", torch.float32)
-        _tell_text_ability(run, before, text_ability(known, _held_out_texts(given.data), trained.vocabulary))
-    return run / "model"
+    return trained
 
 
 def teacher_of(recipe: DecoderRecipe) -> Teacher | None:
@@ -192,17 +185,42 @@ def _held_out_texts(data: ShardSet) -> list[np.ndarray]:
     return [found for found in (shards.cell("text_ids", row) for row in chosen) if len(found)]
 
 
-def _text_ability(given: Materials) -> TextAbility | None:
-    """What an imported language model makes of texts before it is trained; None for other starts."""
-    base = given.base
-    if base is None or "imported_from" not in base.info:
-        return None
+def _before(given: Materials, evals: TextEvals) -> dict[str, Any]:
+    """What the start makes of text before it is trained, as `_known`; nothing of a start without a model."""
+    if given.base is None or not (_held_out_measured(given) or evals):
+        return {}
     assert given.start is not None
     # Of a decoder that is to be split this is the one time that it is whole, in one process, and it is let go.
-    decoder = base.decoder if given.start.stored is None else read_decoder(given.start.path, torch.float32)
-    return text_ability(decoder, _held_out_texts(given.data), base.vocabulary)
+    decoder = given.base.decoder if given.start.stored is None else read_decoder(given.start.path, torch.float32)
+    return _known(given, evals, decoder, given.base)
 
 
-def _tell_text_ability(run: Path, before: TextAbility, after: TextAbility) -> None:
-    write_json(run / "text_ability.json", {"before": asdict(before), "after": asdict(after)})
-    print(f"perplexity of held-out texts: {before.perplexity:.4g} before, {after.perplexity:.4g} after", flush=True)
+def _held_out_measured(given: Materials) -> bool:
+    """Whether held-out texts of the shards tell what was lost: of an imported language model."""
+    return given.base is not None and "imported_from" in given.base.info
+
+
+def _known(given: Materials, evals: TextEvals, decoder: Decoder, model: Model) -> dict[str, Any]:
+    """What a model's decoder makes of held-out texts, where they are measured, and of the files."""
+    text, vocabulary, found = model.tokenizers.text, model.vocabulary, {}
+    if _held_out_measured(given):
+        found = asdict(text_ability(decoder, _held_out_texts(given.data), vocabulary))
+    return {**found, **(evaluate_text(decoder, text, vocabulary, evals) if evals else {})}
+
+
+def _tell_text_ability(given: Materials, run: Path, evals: TextEvals, before: dict[str, Any], trained: Model) -> None:
+    """Write and print what a model knew of text before, if it was one, and what it knows after, where it is asked."""
+    if not before and not evals:
+        return
+    meta = trained.decoder.embedding.is_meta
+    after = _known(given, evals, read_decoder(run / "model", torch.float32) if meta else trained.decoder, trained)
+    write_json(run / "text_ability.json", {**({"before": before} if before else {}), "after": after})
+    if "perplexity" in before:
+        print(
+            f"perplexity of held-out texts: {before['perplexity']:.4g} before, {after['perplexity']:.4g} after",
+            flush=True,
+        )
+    for name, value in after.get("text", {}).items():
+        if isinstance(value, float):
+            was = before.get("text", {}).get(name)
+            print(f"text.{name}: {f'{was:.4g} before, ' if was is not None else ''}{value:.4g} after", flush=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import add_device, load_model
-from unitok.cli.options import refuse_idle
+from unitok.cli.options import add_text_evals, refuse_idle
 
 if TYPE_CHECKING:
+    from unitok.model import Model
     from unitok_training.evaluation.ears.interfaces import Ears
 
 
@@ -19,9 +20,9 @@ def add_commands(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="score a model on shards")
     evaluate.add_argument("model", help="model directory")
     evaluate.add_argument(
-        "shards", nargs="+", metavar="SHARDS",
+        "shards", nargs="*", metavar="SHARDS",
         help="what prepare wrote; several folders are scored one by one; of a latent model a manifest, JSON Lines or "
-        "TSV",
+        "TSV; may be left out with --text-evals",
     )  # fmt: skip
     evaluate.add_argument("--judge", help="judge folder; generated audio is scored by it, by --ears, or not at all")
     evaluate.add_argument(
@@ -40,28 +41,54 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="instead of scores: how N freely sampled outputs per task end (default N: 1000)",
     )
+    add_text_evals(evaluate, "also, or only, how well it knows text alone")
     add_device(evaluate)
     evaluate.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    if options.safety is not None:
-        refuse_idle(options, ["judge", "ears", "limit"], "with --safety, which scores nothing")
-        score: Scorer = safety_scorer(options)
+    from unitok_tokenizers.errors import InputError
+
+    if not options.shards:
+        if options.text_evals is None:
+            raise InputError("nothing to score: give SHARDS, or --text-evals FILE")
+        refuse_idle(
+            options, ["judge", "ears", "split", "limit", "safety"], "without SHARDS, where text alone is scored"
+        )
+        scorer = None
+    elif options.safety is not None:
+        refuse_idle(options, ["judge", "ears", "limit", "text_evals"], "with --safety, which scores nothing")
+        scorer = safety_scorer
     elif all(Path(one).is_file() for one in options.shards):
         refuse_idle(options, ["judge", "ears"], "for a manifest, whose recordings are read and nothing is spoken")
-        score = latent_scorer(options)
+        scorer = latent_scorer
     else:
-        score = shards_scorer(options)
-    found = {one: score(one) for one in options.shards}
-    print(json.dumps(found[options.shards[0]] if len(options.shards) == 1 else {"folders": found}, indent=2))
+        scorer = shards_scorer
+    known = text_scorer(options)  # the files, before anything is scored
+    model = load_model(options)
+    found: dict[str, Any] = {}
+    if scorer is not None:
+        score = scorer(options, model)
+        every = {one: score(one) for one in options.shards}
+        found = every[options.shards[0]] if len(options.shards) == 1 else {"folders": every}
+    print(json.dumps({**found, **known(model)}, indent=2))
+
+
+def text_scorer(options: argparse.Namespace) -> Callable[[Model], dict[str, Any]]:
+    """`--text-evals`: what a model makes of texts and of pairs of sentences; nothing where there are none."""
+    from unitok_training.evaluation.text_ability import evaluate_text, read_text_evals
+
+    if options.text_evals is None:
+        return lambda model: {}
+    evals = read_text_evals(options.text_evals)
+    return lambda model: evaluate_text(model.decoder, model.tokenizers.text, model.vocabulary, evals)
 
 
 Scorer = Callable[[str], dict[str, Any]]
 """Path of shards or of a manifest → what is printed of it."""
 
 
-def shards_scorer(options: argparse.Namespace) -> Scorer:
+def shards_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     """Scores of a model on shards."""
     import sys
 
@@ -70,7 +97,6 @@ def shards_scorer(options: argparse.Namespace) -> Scorer:
     from unitok_training.evaluation.evaluate import evaluate
     from unitok_training.evaluation.run import Evaluation
 
-    model = load_model(options)
     every = [Shards.open(one, check=True) for one in options.shards]  # all, before the first is scored
     judge = AsrScorer.load(Path(options.judge)) if options.judge else None
     ears = ears_of(options.ears) if options.ears else None
@@ -96,13 +122,12 @@ def ears_of(where: str) -> Ears:
     return found
 
 
-def latent_scorer(options: argparse.Namespace) -> Scorer:
+def latent_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     """Scores on a manifest: recordings through the latent front end, which needs no shards."""
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.errors import InputError
     from unitok_training.evaluation.latent import score_lines
 
-    model = load_model(options)
     if model.latent is None:
         raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
     tasks = [name.removeprefix("latent.") for name in model.info.get("tasks", [])]
@@ -116,14 +141,12 @@ def latent_scorer(options: argparse.Namespace) -> Scorer:
     return score
 
 
-def safety_scorer(options: argparse.Namespace) -> Scorer:
+def safety_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     """How free samples end."""
     import sys
 
     from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation.safety import check_safety
-
-    model = load_model(options)
 
     def score(place: str) -> dict[str, Any]:
         return check_safety(

@@ -6,7 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.device import model_directory
-from unitok.cli.options import add_allow_change, add_precision, named_pairs, precision_override, seed_option
+from unitok.cli.options import (
+    add_allow_change,
+    add_precision,
+    add_text_evals,
+    named_pairs,
+    precision_override,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     pass
@@ -32,6 +39,7 @@ def add_commands(commands: Any) -> None:
         metavar="KIND=NAME",
         help="which of several streams are the units or codes",
     )
+    add_text_evals(train, "how well it knows text, before and after, in RUN/text_ability.json")
     add_allow_change(train, "shards (others, or with other weights), or ")
     train.add_argument("--force", action="store_true", help="try what is predicted to need more memory than there is")
     train.set_defaults(run=run_train)
@@ -42,11 +50,16 @@ def add_commands(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
     bring = commands.add_parser("import", help="read a Llama, Mistral, Qwen2 or Qwen3 folder and expand its vocabulary")
-    bring.add_argument("hf", help="local folder")
+    bring.add_argument("hf", help="local folder, or a GGUF file (extra gguf)")
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
     bring.add_argument("--seed", type=seed_option, default=0, help="of the new rows (default: %(default)s)")
+    bring.add_argument(
+        "--new-rows", choices=("mean-spread", "text-copies", "centroids"), default="mean-spread",
+        help="what the new rows begin with: the mean and spread of the old ones, copies of rows of text, or, of units, "
+        "centroids (default: %(default)s)",
+    )  # fmt: skip
     bring.set_defaults(run=run_import)
 
 
@@ -64,6 +77,7 @@ def run_train(options: argparse.Namespace) -> None:
         streams=named_pairs("--stream", options.stream, "KIND=NAME", "units=hubert"),
         allow_change=options.allow_change,
         force=options.force,
+        text_evals=options.text_evals or (),
     )
     if path is not None:
         print(path)
@@ -81,6 +95,11 @@ def run_import(options: argparse.Namespace) -> None:
 
     print(
         import_hf(
-            options.hf, options.out, tokenizers=options.tokenizers, languages=options.languages, seed=options.seed
-        )
+            options.hf,
+            options.out,
+            tokenizers=options.tokenizers,
+            languages=options.languages,
+            seed=options.seed,
+            new_rows=options.new_rows,
+        )  # fmt: skip
     )

@@ -74,6 +74,15 @@ def add_allow_change(parser: argparse.ArgumentParser, others: str = "") -> None:
     )  # fmt: skip
 
 
+def add_text_evals(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--text-evals FILE…`; `what` says what comes of it."""
+    parser.add_argument(
+        "--text-evals", nargs="+", metavar="FILE",
+        help=f"{what}: texts, one a line (.txt), for their perplexity, and pairs of a right and a wrong sentence "
+        "(.jsonl, as BLiMP has them); also .gz",
+    )  # fmt: skip
+
+
 def add_table(parser: argparse.ArgumentParser) -> None:
     """The manifest of a command, and what it does not say of itself."""
     parser.add_argument("manifest", help="JSON Lines, CSV, TSV, or a table of another tool (docs/formats.md)")

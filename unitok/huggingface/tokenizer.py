@@ -75,7 +75,7 @@ def tokenizer_config(text: TextTokenizer, vocabulary: Vocabulary, *, max_positio
             str(index): {key: value for key, value in _added_token(index, names[index]).items() if key != "id"}
             for index in range(text.size, vocabulary.size)
         }
-    return config
+    return text.settings.completed(config) if isinstance(text, HostText) else config
 
 
 def _added_token(index: int, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unitok.decoder.model import Decoder, DecoderConfig, FeedForward
 from unitok.decoder.moe import mixture_factory, mixtures
+from unitok.huggingface.new_rows import NewRows
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 
@@ -362,8 +363,10 @@ def load_core(folder: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
 
 
 @torch.no_grad()
-def expand_vocabulary(decoder: Decoder, size: int, old_size: int, *, generator: torch.Generator) -> Decoder:
-    """The same decoder with `size` rows: the first `old_size` are kept, the new ones drawn on the old ones' scale.
+def expand_vocabulary(
+    decoder: Decoder, size: int, old_size: int, *, generator: torch.Generator, rows: NewRows = NewRows()
+) -> Decoder:
+    """The same decoder with `size` rows: the first `old_size` are kept, the new ones are what `rows` makes of them.
 
     `old_size` is the length of the host's tokenizer; rows behind it are padding of its embedding and are dropped.
     """
@@ -373,13 +376,14 @@ def expand_vocabulary(decoder: Decoder, size: int, old_size: int, *, generator: 
     for block, old_block in zip(_blocks(grown), _blocks(decoder)):
         if old_block.out_bias is not None:
             block.out_bias = torch.nn.Parameter(torch.zeros(decoder.config.width))
+    made = rows.of(old_size, size - old_size, generator)
     old_parameters = dict(decoder.named_parameters())
     for name, new in grown.named_parameters():
         old = old_parameters.pop(name)
         if name in ("embedding", "head"):
             kept = old[:old_size]
             new[:old_size].copy_(kept)
-            new[old_size:].normal_(0.0, 1.0, generator=generator).mul_(kept.std(0)).add_(kept.mean(0))
+            new[old_size:].copy_(made(kept))
         else:
             new.copy_(old)
     assert not old_parameters, f"not carried over: {list(old_parameters)}"

@@ -16,6 +16,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.text.base import text_info
+from unitok_tokenizers.text.host_settings import HostSettings
 from unitok_tokenizers.text.lossless import check_lossless, with_first_space
 
 
@@ -27,7 +28,7 @@ class HostText:
 
     name = "text"
 
-    def __init__(self, tokenizer_json: str, roles: Mapping[str, int]) -> None:
+    def __init__(self, tokenizer_json: str, roles: Mapping[str, int], settings: HostSettings = HostSettings()) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -38,11 +39,12 @@ class HostText:
         # Text that looks like a special token is read as text.
         self.tokenizer.encode_special_tokens = True
         self._roles = dict(roles)
+        self.settings = settings
         self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @staticmethod
     def from_folder(folder: Path | str) -> HostText:
-        """Read `tokenizer.json`, and the roles from `config.json` or `tokenizer_config.json`.
+        """Read `tokenizer.json`, the roles from `config.json` or `tokenizer_config.json`, and what stands beside them.
 
         Raises:
             InputError: no such file, one that is not readable, or a tokenizer that loses characters.
@@ -51,7 +53,7 @@ class HostText:
         if not (root / "tokenizer.json").exists():
             raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
         text = (root / "tokenizer.json").read_text(encoding="utf-8")
-        host = HostText(text, {})
+        host = HostText(text, {}, HostSettings.of_folder(root))
         check_lossless(host.tokenizer, str(root))
         config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
         names: dict[str, Any] = {}
@@ -102,12 +104,13 @@ class HostText:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
         write_json(folder / "config.json", {"class": "host", "roles": self._roles})
+        self.settings.save(folder)
 
     @staticmethod
     def load(folder: Path) -> HostText:
         """Read what `save` wrote."""
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        return HostText(text, read_json(folder / "config.json")["roles"])
+        return HostText(text, read_json(folder / "config.json")["roles"], HostSettings.load(folder))
 
 
 def _all_special(tokenizer_json: str) -> str:

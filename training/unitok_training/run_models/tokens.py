@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.huggingface.new_rows import MEAN_SPREAD, NewRows, chosen_rows
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ELSEWHERE
@@ -94,9 +95,26 @@ def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
 
 
 def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
-    """As `first_weights.first_decoder`."""
+    """As `first_weights.first_decoder`, with the rows that join as `tuning.new_rows` says."""
     size = given.vocabulary.size if given.base is None else given.base.vocabulary.size
-    return first_decoder(given.decoder_config(), given.start, old_size=size, seed=given.recipe.train.seed, split=split)
+    return first_decoder(
+        given.decoder_config(), given.start, old_size=size, seed=given.recipe.train.seed, split=split,
+        rows=_new_rows(given, size),
+    )  # fmt: skip
+
+
+def _new_rows(given: Materials, old: int) -> NewRows:
+    """What rows that join the start's begin with. InputError where a choice is made and none joins."""
+    kind = given.recipe.tuning.new_rows
+    if given.base is None or given.vocabulary.size == old:
+        if kind != MEAN_SPREAD:
+            raise InputError(
+                f"tuning.new_rows is {kind!r}, and no ids join those of a start; leave it out (the rows of an imported "
+                "language model are chosen by `unitok import --new-rows`)"
+            )
+        return NewRows()
+    text = given.base.vocabulary.extents[0].size
+    return chosen_rows(kind, given.bundle, given.vocabulary, old=old, text=text, where="tuning.new_rows")
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:

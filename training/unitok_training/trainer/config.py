@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
@@ -214,7 +215,7 @@ class TableTuning(PartTuning):
 class DecoderTuning:
     """How the parts of a decoder are trained."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("embeddings", "new_embeddings")
+    LATER: ClassVar[tuple[str, ...]] = ("embeddings", "new_embeddings", "new_rows")
 
     decoder: PartTuning = field(default_factory=lambda: PartTuning(learning_rate=None))
     """Its blocks and final norm."""
@@ -224,6 +225,12 @@ class DecoderTuning:
     new_embeddings: TableTuning | None = None
     """The rows of both that the start did not have, or that an import has added to a language model's own; as
     `embeddings` where None."""
+    new_rows: str = MEAN_SPREAD
+    """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies" or
+    "centroids" (of the tokenizer that makes the units)."""
+
+    def __post_init__(self) -> None:
+        check_new_rows(self.new_rows, "tuning.new_rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +243,10 @@ class Tuning(DecoderTuning):
     """The speech encoder."""
     adapter: PartTuning = field(default_factory=PartTuning)
     """The adapter."""
+
+    def __post_init__(self) -> None:
+        if self.new_rows != MEAN_SPREAD:
+            raise InputError(f"tuning.new_rows is {self.new_rows!r}, and no ids join a latent model; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,142 @@
+"""Rows of ids that join a decoder's tables: what they begin with.
+
+N rows that a table has, M rows that join, C width; K units, D width of their centroids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+
+MEAN_SPREAD = "mean-spread"
+CENTROIDS = "centroids"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Rows of which more is known than that they are new."""
+
+    first: int
+    """Id of the first one."""
+    vectors: Tensor
+    """(K, D) float32: what each of these ids is near to, in a space of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """The rows that join, and what they may be made of."""
+
+    old: int
+    """N, rows that stay."""
+    count: int
+    """M, rows that join behind them."""
+    text: int
+    """The first rows, which are text."""
+    known: Sequence[Known]
+    """Rows with vectors; the others have none."""
+
+
+Rows = Callable[[Tensor], Tensor]
+"""The rows that a table has (N, C) → those that join it (M, C) float32; asked for the embedding, then for a head."""
+
+
+def _mean_spread(joining: Joining, generator: torch.Generator) -> Rows:
+    """The mean and, in each dimension, the spread of the table."""
+    return lambda old: _on_scale(_normal(joining.count, old.shape[1], generator), old)
+
+
+def _text_copies(joining: Joining, generator: torch.Generator) -> Rows:
+    """Rows of text in an order that is drawn, each once before any comes again; of the same ids in both tables."""
+    order = torch.randperm(joining.text, generator=generator)
+    chosen = order.repeat(-(-joining.count // joining.text))[: joining.count]
+    return lambda old: old[chosen].float()
+
+
+def _centroids(joining: Joining, generator: torch.Generator) -> Rows:
+    """Centroids by a random projection, which keeps distances, on the table's scale; others as mean and spread."""
+    drawn: dict[tuple[int, int], Tensor] = {}
+
+    def rows(old: Tensor) -> Tensor:
+        found = _on_scale(_normal(joining.count, old.shape[1], generator), old)
+        for one in joining.known:
+            shape = (one.vectors.shape[1], old.shape[1])
+            if shape not in drawn:  # one for the embedding and the head
+                drawn[shape] = _normal(*shape, generator)
+            placed = (one.vectors - one.vectors.mean(0)) @ drawn[shape]
+            placed /= placed.std(0, correction=0).clamp_min(torch.finfo(placed.dtype).tiny)
+            begin = one.first - joining.old
+            found[begin : begin + len(placed)] = _on_scale(placed, old)
+        return found
+
+    return rows
+
+
+NEW_ROWS: Mapping[str, Callable[[Joining, torch.Generator], Rows]] = {
+    MEAN_SPREAD: _mean_spread,
+    "text-copies": _text_copies,
+    CENTROIDS: _centroids,
+}
+"""What rows that join may begin with. Deterministic by the generator's state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRows:
+    """A choice of what the rows that join a decoder begin with."""
+
+    kind: str = MEAN_SPREAD
+    """Entry of `NEW_ROWS`."""
+    text: int | None = None
+    """The first rows, which are text; all that stay where None."""
+    known: tuple[Known, ...] = ()
+    """Rows with vectors, for "centroids"."""
+
+    def of(self, old: int, count: int, generator: torch.Generator) -> Rows:
+        """What makes the `count` rows that join `old` ones."""
+        text = old if self.text is None else self.text
+        return NEW_ROWS[self.kind](Joining(old=old, count=count, text=text, known=self.known), generator)
+
+
+def check_new_rows(kind: str, where: str) -> None:
+    """InputError for a kind that there is not."""
+    if kind not in NEW_ROWS:
+        raise InputError(f"{where} is {kind!r}: rows begin with {', '.join(NEW_ROWS)}; choose one of them")
+
+
+def chosen_rows(
+    kind: str, tokenizers: TokenizerSet, vocabulary: Vocabulary, *, old: int, text: int, where: str
+) -> NewRows:
+    """A choice for the ids of `vocabulary` from `old` on, with the centroids of the tokenizers whose units they are.
+
+    Raises:
+        InputError: no such kind, or centroids where no unit with one joins.
+    """
+    check_new_rows(kind, where)
+    known = []
+    for name, one in tokenizers.streams.items() if kind == CENTROIDS else ():
+        if isinstance(one, UnitTokenizer) and name in vocabulary.streams:
+            first, _ = vocabulary.block_ranges(name)[0]
+            if first >= old:
+                known.append(Known(first=first, vectors=one.centroids.detach().cpu().float()))
+    if kind == CENTROIDS and not known:
+        raise InputError(
+            f"{where} is {CENTROIDS!r}, and no units that a tokenizer here makes join the vocabulary; "
+            f"give tokenizers with units, or choose {MEAN_SPREAD!r}"
+        )
+    return NewRows(kind=kind, text=text, known=tuple(known))
+
+
+def _normal(rows: int, width: int, generator: torch.Generator) -> Tensor:
+    return torch.empty(rows, width).normal_(0.0, 1.0, generator=generator)
+
+
+def _on_scale(values: Tensor, old: Tensor) -> Tensor:
+    """Values of mean 0 and spread 1 (M, C), changed in place, on the scale of a table."""
+    return values.mul_(old.std(0)).add_(old.mean(0))
