@@ -151,6 +151,7 @@ def _written(
     """Write the model of a run that has ended, and what it still knows of text where that was measured before."""
     trained = finished(decoder, given) if answering is None else replace(answering, decoder=decoder)
     trained.save(run / "model")
+    _say_fallback(trained)
     if before is not None:
         _tell_text_ability(run, before, text_ability(trained.decoder, _held_out_texts(given.data), trained.vocabulary))
     return run / "model"
@@ -163,10 +164,16 @@ def _written_by_files(taken: Path, given: Materials, run: Path, before: TextAbil
     assert isinstance(found, StoredTensors)
     trained = finished(bare_decoder(given.decoder_config()).eval(), given)
     write_model(trained, run / "model", found.stored)
+    _say_fallback(trained)
     if before is not None:
         known = read_decoder(run / "model", torch.float32)
         _tell_text_ability(run, before, text_ability(known, _held_out_texts(given.data), trained.vocabulary))
     return run / "model"
+
+
+def _say_fallback(trained: Model) -> None:
+    if trained.fallback:
+        print(f"this model {trained.fallback}", flush=True)
 
 
 def teacher_of(recipe: DecoderRecipe) -> Teacher | None:

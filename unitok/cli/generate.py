@@ -16,6 +16,8 @@ from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from unitok.many.inputs import Input
+    from unitok.model import Model
+    from unitok.requests.request import Request
     from unitok.results import Result
 
 TOLD = 20
@@ -117,6 +119,7 @@ def run_generate(options: argparse.Namespace) -> None:
         raise InputError(
             f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl, or FOLDER/"
         )
+    _say_fallback(model, requests[0])
     results = [model.answer(request) for request in requests]
     if as_ids:
         print(write_ids(options.out, results))
@@ -124,6 +127,12 @@ def run_generate(options: argparse.Namespace) -> None:
         for stage in result.trace if options.front_end == "cascade" else ():
             print(stage, file=sys.stderr)
         show(result, options, as_ids=as_ids)
+
+
+def _say_fallback(model: Model, request: Request) -> None:
+    """Once a command, where Griffin-Lim is about to speak."""
+    if request.spec.speaks and model.fallback:
+        print(f"unitok generate: this model {model.fallback}", file=sys.stderr)
 
 
 class PrintedResults:
@@ -162,6 +171,8 @@ def run_many(options: argparse.Namespace) -> None:
     if first is not None and folder is None and first.spec.speaks:
         model.vocoder = None  # there is no place for audio
         kinds = kinds if options.out is None else (*kinds, speech_kind(model, first))
+    if first is not None:
+        _say_fallback(model, first)
     told: list[str] = []
 
     def failing(one: Input, why: str) -> None:

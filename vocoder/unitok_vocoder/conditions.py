@@ -150,7 +150,8 @@ class UnitsCondition(Condition):
     def spoken(self, units: Tensor, voice: Tensor) -> Tensor:
         """Units (B, T), voice (B, E) → (B, T, C)."""
         said: Tensor = self.embedding(units)
-        return said + self.to_voice(voice.to(self.to_voice.weight.dtype))[:, None]
+        by: Tensor = self.to_voice(voice.to(self.to_voice.weight.dtype))
+        return said + by[:, None]
 
     def log_durations(self, units: Tensor, voice: Tensor, mask: Tensor) -> Tensor:
         """Deduplicated units (B, N), voice (B, E), mask (B, N, 1) → log frames (B, N)."""
@@ -161,7 +162,7 @@ class UnitsCondition(Condition):
         return logs.float()
 
     def pitch_of(self, frames: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
-        """Units (B, T), voice (B, E) → octaves from `MIDDLE_PITCH` (B, T), and above 0 where there is a pitch (B, T)."""
+        """Units (B, T), voice (B, E) → octaves from `MIDDLE_PITCH` (B, T), and above 0 for a pitch (B, T)."""
         x = self.spoken(frames, voice)
         for block in self.pitch:
             x = block(x, torch.ones(1, 1, 1, dtype=x.dtype, device=x.device))

@@ -1,4 +1,4 @@
-"""Discriminators of waveforms: many periods (Kong et al. 2020) and complex spectra of many scales (Défossez et al. 2022).
+"""Discriminators of waveforms: many periods (Kong et al. 2020), complex spectra of many scales (Défossez et al. 2022).
 
 B batch, S samples, P period in samples, T frames, N FFT bins, C channels.
 """

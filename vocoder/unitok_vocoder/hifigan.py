@@ -19,8 +19,6 @@ LARGEST_RATE = 8
 """Most samples that one transposed convolution makes of one."""
 SLOPE = 0.1
 """Of the leaky ReLU."""
-SPREAD = 0.01
-"""Standard deviation of initial weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ class HifiGan(nn.Module):
         self.rates = rates_of(hop)
         widths = [max(4, config.width >> stage) for stage in range(len(self.rates) + 1)]
         self.front = nn.Conv1d(features, widths[0], 7, padding=3)
-        # A kernel of two rates, one more where the rate is odd: then F frames become F · rate and neither more nor less.
+        # A kernel of two rates, one more where the rate is odd: then F frames become F · rate, no more and no less.
         self.up = nn.ModuleList(
             nn.ConvTranspose1d(before, after, 2 * rate + rate % 2, rate, padding=(rate + rate % 2) // 2)
             for rate, before, after in zip(self.rates, widths, widths[1:])
@@ -91,9 +89,6 @@ class HifiGan(nn.Module):
             nn.ModuleList(ResidualBlock(width, kernel) for kernel in KERNELS[: config.fields]) for width in widths[1:]
         )
         self.out = nn.Conv1d(widths[-1], 1, 7, padding=3)
-        for layer in (*self.up.modules(), *self.fused.modules(), self.out):
-            if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
-                nn.init.normal_(layer.weight, 0.0, SPREAD)
 
     @property
     def reach(self) -> int:

@@ -40,9 +40,7 @@ class UnitStream:
             self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32)).to(self.device)
             self.hop, self.stride = mel.mel.hop_length, synthesizer.config.stride
             self.duration_reach = reach(synthesizer.duration)
-            self.mel_reach = (
-                self.stride * (reach(synthesizer.encoder) + 1) + reach(synthesizer.decoder) + mel.reach
-            )
+            self.mel_reach = self.stride * (reach(synthesizer.encoder) + 1) + reach(synthesizer.decoder) + mel.reach
 
     def push(self, units: Sequence[int]) -> np.ndarray:
         """Take the next units (N,); returns the samples (S,) that can no longer change, perhaps none."""
