@@ -18,7 +18,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["fit-tokenizers", "prepare", "train", "train-latent", "export"])
+@pytest.mark.parametrize(
+    "command", ["fit-tokenizers", "prepare", "train", "train-latent", "train-vocoder", "train-codec", "export"]
+)
 def test_a_repeat_after_sigkill_gives_identical_files(command: str, workshop: Workshop, tmp_path: Path) -> None:
     report = soak(workshop.jobs()[command](), tmp_path / "rounds", rounds=ROUNDS, seed=1)
     assert report.kills >= ROUNDS - 1, f"of {report.moments} only {report.kills} came before the command's end"
@@ -26,7 +28,7 @@ def test_a_repeat_after_sigkill_gives_identical_files(command: str, workshop: Wo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["train", "train-latent"])
+@pytest.mark.parametrize("command", ["train", "train-latent", "train-vocoder", "train-codec"])
 def test_a_run_that_is_asked_to_stop_saves_and_ends_where_an_undisturbed_one_does(
     command: str, how: signal.Signals, workshop: Workshop, tmp_path: Path
 ) -> None:

@@ -148,13 +148,12 @@ def test_thirty_steps_on_one_sound_are_heard(kind: str, corpus: Path, tmp_path: 
     sizes = {"vocos": VocosConfig(width=64, blocks=2), "hifigan": HifiGanConfig(width=32, fields=1)}
     optim = OptimConfig(learning_rate=4e-3, warmup_steps=0, schedule="constant", weight_decay=0.0)
     keeping = Keeping(log_every=1, checkpoint_every=30)
-    recipe = tiny(
-        kind, steps=30, optim=optim, keeping=keeping, judges=JudgesConfig(width=2, begin=10), batch=4, **sizes
-    )
+    judges = JudgesConfig(width=2, begin=10)
+    recipe = tiny(kind, steps=30, optim=optim, keeping=keeping, judges=judges, batch=4, **sizes)
     train_vocoder(rows_of(corpus)[:1], tmp_path / "run", recipe, device="cpu")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 31))
-    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert np.mean([row["losses"]["mel"] for row in rows[-5:]]) < 0.8 * rows[0]["losses"]["mel"]
     assert "adversarial" not in rows[9]["losses"] and {"adversarial", "features", "discriminators"} <= set(
         rows[10]["losses"]
     )
@@ -280,8 +279,8 @@ def test_training_without_a_folder_is_what_it_was(corpus: Path, tmp_path: Path) 
 # -- commands ---------------------------------------------------------------------------------------------------
 
 SETS = (
-    "steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1 width=16 judges.width=2 judges.begin=1"
-    " keeping.checkpoint_every=1 precision=fp32"
+    "steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1 width=16"
+    " judges.width=2 judges.begin=1 keeping.checkpoint_every=1 precision=fp32"
 )
 
 

@@ -38,6 +38,11 @@ TINY = {
     "systems run routing": "--sentences 20 --test-sentences 5 --set steps=2",
     "fit-tokenizers": "--encoder-steps 2 --codec-steps 2 --clusters 8",
     "fit-tokenizers --codec": "--encoder-steps 2 --clusters 8",
+    "train-vocoder": "--set steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1"
+    " width=16 judges.begin=1 judges.width=2 precision=fp32",
+    "train-codec": "--set codec.steps=2 codec.batch=2 codec.crop=8 codec.cardinality=8 units.encoder_steps=2"
+    " units.clusters=8 precision=fp32",
+    "fit-tokenizers --codec mel_rvq:my/codec/codec": "",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",

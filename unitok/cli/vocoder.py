@@ -62,14 +62,14 @@ def _notice(line: str) -> None:
 
 def run_train_vocoder(options: argparse.Namespace) -> None:
     from unitok_tokenizers.tokenizer_set import TokenizerSet
-    from unitok_training.fitting.vocoder_run import train_vocoder
+    from unitok_training.fitting.vocoder_run import codec_mel, train_vocoder
     from unitok_training.fitting.waveform import vocoder_recipe
     from unitok_training.recipes.config import overridden
 
     recipe = overridden(vocoder_recipe(options.kind, options.given), _overrides(options))
     tokenizers = None if options.tokenizers is None else TokenizerSet.load(options.tokenizers)
-    if tokenizers is not None and tokenizers.codec is None and recipe.given == "mel":
-        refuse_idle(options, ["tokenizers"], "from log-mels where they have no codec")
+    if recipe.given == "mel" and tokenizers is not None and codec_mel(tokenizers.codec) is None:
+        refuse_idle(options, ["tokenizers"], "from log-mels where no codec of them decodes to any")
     print(
         train_vocoder(_rows(options), options.out, recipe, tokenizers=tokenizers, device=options.device, notice=_notice)
     )

@@ -11,7 +11,7 @@ from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, Compute, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.encoders.registry import ready_encoders
+from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, ensure_folder, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
@@ -33,7 +33,8 @@ class UnitsRecipe:
     """The units of the first codebook, where no tokenizers are given."""
 
     encoder: str = "ctc"
-    """Frames under them: `ctc` (trained, needs text; MFCC where there is none), or one that is not trained."""
+    """Frames under them: `ctc` (trained, needs text; MFCC where there is none), or one that is not trained, of whose
+    frames as many are averaged as make one of the codec's."""
     encoder_steps: int = 700
     """Training steps of the CTC encoder."""
     clusters: int = 384
@@ -131,17 +132,31 @@ def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, devi
                 f"{run} holds units of other settings or recordings: choose another output folder, or the same settings"
             )
         return UnitTokenizer.load(run / UNITS)
-    config = FitConfig(
-        encoder=recipe.units.encoder, clusters=recipe.units.clusters,
-        cluster_recordings=recipe.units.cluster_recordings,
-        ctc=CtcConfig(steps=recipe.units.encoder_steps, seed=recipe.seed), codec=None, precision=recipe.precision,
-        device=device, seed=recipe.seed,
-    )  # fmt: skip
-    found = fit_units(rows, config)
+    found = _fit(rows, recipe, device)
     with atomic_directory(run / UNITS) as draft:
         found.save(draft)
     write_json(run / UNITS_FROM, made_from)  # last: with it they are whole
     return UnitTokenizer.load(run / UNITS)
+
+
+def _fit(rows: Sequence[Row], recipe: CodecRecipe, device: str) -> UnitTokenizer:
+    """Units as `fit-tokenizers` fits them; of an encoder that is not trained at the codec's rate."""
+    kind, sounding = recipe.units.encoder, [row for row in rows if row.audio is not None]
+    if kind == "ctc" and any(row.text for row in sounding):
+        config = FitConfig(
+            clusters=recipe.units.clusters, cluster_recordings=recipe.units.cluster_recordings,
+            ctc=CtcConfig(steps=recipe.units.encoder_steps, seed=recipe.seed), codec=None, precision=recipe.precision,
+            device=device, seed=recipe.seed,
+        )  # fmt: skip
+        return fit_units(sounding, config)
+    encoder = ready_encoder("mfcc" if kind == "ctc" else kind)
+    pool = encoder.frame_rate / (MelConfig().frame_rate / STRIDE)
+    assert pool.denominator == 1, "encoders that are not trained have some 25 frames a second, or a multiple"
+    chosen = some_recorded(sounding, recipe.units.cluster_recordings, recipe.seed)
+    recordings = load_recordings(chosen, encoder.sample_rate)
+    return UnitTokenizer.fit_stream(
+        encoder, recordings, recipe.units.clusters, seed=recipe.seed, pool=int(pool)
+    )  # fmt: skip
 
 
 def _check_rate(units: UnitTokenizer, mel: MelConfig) -> None:

@@ -127,13 +127,13 @@ def _maker(recipe: VocoderRecipe, tokenizers: TokenizerSet | None) -> AcousticTo
     }
     if recipe.given == "mel":
         codec = found["codes"]
-        return codec if codec is not None and _codec_mel(codec) is not None else None
+        return codec if codec is not None and codec_mel(codec) is not None else None
     if found[recipe.given] is None:
         raise InputError(f"--from {recipe.given} needs a tokenizer that makes {recipe.given}; give --tokenizers DIR")
     return found[recipe.given]
 
 
-def _codec_mel(codec: AcousticTokenizer | UnitTokenizer) -> MelConfig | None:
+def codec_mel(codec: AcousticTokenizer | UnitTokenizer | None) -> MelConfig | None:
     """The features that a codec decodes to; None where it has none."""
     found = getattr(codec, "mel", None)
     return found if isinstance(found, MelConfig) else None
@@ -144,7 +144,7 @@ def _mel(recipe: VocoderRecipe, maker: AcousticTokenizer | UnitTokenizer | None)
     if maker is None:
         return MelConfig()
     if recipe.given == "mel":
-        found = _codec_mel(maker)
+        found = codec_mel(maker)
         assert found is not None
         return found
     rate, hop = maker.sample_rate, samples_of(maker)
