@@ -42,7 +42,7 @@ TINY = {
     " width=16 judges.begin=1 judges.width=2 precision=fp32",
     "train-codec": "--set codec.steps=2 codec.batch=2 codec.crop=8 codec.cardinality=8 units.encoder_steps=2"
     " units.clusters=8 precision=fp32",
-    "fit-tokenizers --codec mel_rvq:my/codec/codec": "",
+    "fit-tokenizers my/with-codec": "",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",

@@ -17,7 +17,6 @@ from unitok_tokenizers.grammar.tasks.registry import TASKS
 if TYPE_CHECKING:
     from unitok.many.inputs import Input
     from unitok.model import Model
-    from unitok.requests.request import Request
     from unitok.results import Result
 
 TOLD = 20
@@ -119,8 +118,8 @@ def run_generate(options: argparse.Namespace) -> None:
         raise InputError(
             f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl, or FOLDER/"
         )
-    _say_fallback(model, requests[0])
     results = [model.answer(request) for request in requests]
+    _say_fallback(model, spoke=any(result.audio is not None for result in results))
     if as_ids:
         print(write_ids(options.out, results))
     for result in results:
@@ -129,9 +128,9 @@ def run_generate(options: argparse.Namespace) -> None:
         show(result, options, as_ids=as_ids)
 
 
-def _say_fallback(model: Model, request: Request) -> None:
-    """Once a command, where Griffin-Lim is about to speak."""
-    if request.spec.speaks and model.fallback:
+def _say_fallback(model: Model, *, spoke: bool) -> None:
+    """Once a command, where Griffin-Lim has spoken."""
+    if spoke and model.fallback:
         print(f"unitok generate: this model {model.fallback}", file=sys.stderr)
 
 
@@ -171,8 +170,6 @@ def run_many(options: argparse.Namespace) -> None:
     if first is not None and folder is None and first.spec.speaks:
         model.vocoder = None  # there is no place for audio
         kinds = kinds if options.out is None else (*kinds, speech_kind(model, first))
-    if first is not None:
-        _say_fallback(model, first)
     told: list[str] = []
 
     def failing(one: Input, why: str) -> None:
@@ -195,6 +192,7 @@ def run_many(options: argparse.Namespace) -> None:
         finally:
             results.close()
         print(path)
+    _say_fallback(model, spoke=first is not None and first.spec.speaks and folder is not None)
     if counts.failed > TOLD:
         print(f"unitok generate: {counts.failed - TOLD:,} more have failed, as the results say", file=sys.stderr)
     if counts.failed:
