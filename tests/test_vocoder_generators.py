@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_model import speech, tiny_model
+from tests.test_formats import compare, json_keys
 from unitok.model import Model
 from unitok.model_directory import attach_vocoder
 from unitok_tokenizers.audio.features import MelConfig
@@ -186,6 +187,11 @@ def test_codes_are_spoken_by_the_network_of_their_codec_alone() -> None:
     stranger = Vocoder(None, codes=make("vocos", "codes"))
     assert np.array_equal(stranger.from_codes(codes, model.codec), Vocoder(None).from_codes(codes, model.codec))
     assert "Griffin-Lim" in stranger.fallback(model.codec)
+
+
+def test_the_folder_is_the_documented_one(tmp_path: Path) -> None:
+    Vocoder(None, codes=make("hifigan", "codes")).save(tmp_path)
+    compare("vocoder/codes/config.json", json_keys(tmp_path / "codes/config.json"))
 
 
 def test_parts_of_several_sample_rates_are_refused() -> None:
