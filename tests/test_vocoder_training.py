@@ -48,7 +48,7 @@ TINY = {
     "steps": 4,
     "batch": 2,
     "crop": 0.2,
-    "judges": JudgesConfig(width=2, begin=1),
+    "judges": JudgesConfig(width=2, begin=0, lead=1),
     "keeping": Keeping(log_every=1, checkpoint_every=2),
     "precision": "fp32",
 }
@@ -106,6 +106,22 @@ def test_every_discriminator_scores_and_gives_features() -> None:
     assert samples.grad is not None and bool((samples.grad.abs().sum(1) > 0).all())
 
 
+def test_discriminators_learn_to_tell_speech_from_noise() -> None:
+    torch.manual_seed(0)
+    judges = Discriminators(4, periods=(2, 3), scales=(256, 128))
+    real = torch.from_numpy(np.stack([speech(0.1, seed=seed) for seed in range(4)]))
+    made = 0.1 * torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    moved = torch.optim.AdamW(judges.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(50):
+        loss = discriminator_loss(judges(real), judges(made), ADVERSARIES["hinge"])
+        moved.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        moved.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 < 1.5 < losses[0]
+
+
 def scored(*scores: float) -> list[Judged]:
     return [Judged(score=torch.tensor([[one]]), features=(torch.tensor([[2.0 * one]]),)) for one in scores]
 
@@ -148,12 +164,13 @@ def test_thirty_steps_on_one_sound_are_heard(kind: str, corpus: Path, tmp_path: 
     sizes = {"vocos": VocosConfig(width=64, blocks=2), "hifigan": HifiGanConfig(width=32, fields=1)}
     optim = OptimConfig(learning_rate=4e-3, warmup_steps=0, schedule="constant", weight_decay=0.0)
     keeping = Keeping(log_every=1, checkpoint_every=30)
-    judges = JudgesConfig(width=2, begin=10)
+    judges = JudgesConfig(width=2, begin=8, lead=2)
     recipe = tiny(kind, steps=30, optim=optim, keeping=keeping, judges=judges, batch=4, **sizes)
     train_vocoder(rows_of(corpus)[:1], tmp_path / "run", recipe, device="cpu")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 31))
     assert np.mean([row["losses"]["mel"] for row in rows[-5:]]) < 0.8 * rows[0]["losses"]["mel"]
+    assert "discriminators" not in rows[7]["losses"] and "discriminators" in rows[8]["losses"]
     assert "adversarial" not in rows[9]["losses"] and {"adversarial", "features", "discriminators"} <= set(
         rows[10]["losses"]
     )
@@ -163,7 +180,7 @@ def test_thirty_steps_on_one_sound_are_heard(kind: str, corpus: Path, tmp_path: 
     "kind, given, changes",
     [
         ("vocos", "mel", {}),
-        ("hifigan", "codes", {"judges": JudgesConfig(width=2, begin=1, loss="least_squares")}),
+        ("hifigan", "codes", {"judges": JudgesConfig(width=2, begin=0, lead=1, loss="least_squares")}),
         ("vocos", "units", {"balanced": False}),
         ("hifigan", "mel", {"judges": JudgesConfig(used=False)}),
     ],
@@ -280,7 +297,7 @@ def test_training_without_a_folder_is_what_it_was(corpus: Path, tmp_path: Path) 
 
 SETS = (
     "steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1 width=16"
-    " judges.width=2 judges.begin=1 keeping.checkpoint_every=1 precision=fp32"
+    " judges.width=2 judges.begin=0 judges.lead=1 keeping.checkpoint_every=1 precision=fp32"
 )
 
 

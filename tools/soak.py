@@ -243,7 +243,8 @@ class Workshop:
 
     def train_vocoder(self, seed: int = 0) -> Job:
         changes = ("steps=6", "batch=2", "crop=0.2", "width=16", "hifigan.width=16", "hifigan.fields=1")
-        changes += ("judges.width=2", "judges.begin=1", "keeping.log_every=1", "keeping.checkpoint_every=2")
+        changes += ("judges.width=2", "judges.begin=0", "judges.lead=1")
+        changes += ("keeping.log_every=1", "keeping.checkpoint_every=2")
         overrides = [part for change in (*changes, f"seed={seed}") for part in ("--set", change)]
         given = ("--from", "units", "--kind", "hifigan", "--tokenizers", str(self.root / "tokenizers"))
         arguments = ("train-vocoder", str(self.manifest), "-o", "OUT", *given, *overrides)

@@ -41,9 +41,9 @@ class WaveWeights:
     """L1 of log-mels."""
     spectral: float = 1.0
     """Spectral convergence and L1 of log-magnitudes, at three resolutions."""
-    adversarial: float = 1.0
+    adversarial: float = 0.5
     """To be taken for real; not used without discriminators."""
-    features: float = 1.0
+    features: float = 0.5
     """Features of the discriminators like a recording's; not used without them."""
     aside: float = 0.3
     """Predicted durations and pitch, which never reach the samples."""
@@ -56,7 +56,10 @@ class JudgesConfig:
     used: bool = True
     """Whether there are any; without them a step takes a fraction of the time, and speech stays somewhat dull."""
     begin: int = 500
-    """First step that they take part in: what is noise still needs none to tell."""
+    """First step that they learn in: what is noise still needs none to tell."""
+    lead: int = 200
+    """Steps that they learn alone. Without a lead the spectra get worse: balanced, what a judge that knows nothing says
+    counts as much as what one says that does."""
     width: int = 16
     """Channels of their first layers; 32 as published."""
     loss: str = "hinge"
@@ -200,7 +203,8 @@ class WaveTraining:
         judged: dict[str, Tensor] = {}
         if self.judges is not None and step >= self.recipe.judges.begin:
             judged = {"discriminators": self._judge(made, real, step)}
-            losses |= self._fool(made, real)
+            if step >= self.recipe.judges.begin + self.recipe.judges.lead:
+                losses |= self._fool(made, real)
         said = losses | judged | ({} if aside is None else {"aside": aside})
         if not bool(torch.isfinite(torch.stack([one.detach().float() for one in said.values()])).all()):
             raise InputError(
