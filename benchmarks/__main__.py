@@ -19,7 +19,7 @@ sys.path[1:1] = [str(ROOT / name) for name in ("tokenizers", "vocoder", "trainin
 from benchmarks import machine, results, table  # noqa: E402
 from benchmarks.context import Context  # noqa: E402
 from benchmarks.subjects import SUBJECTS, TIMED  # noqa: E402
-from unitok.cli.options import seed_option  # noqa: E402
+from unitok.cli.arguments.options import seed_option  # noqa: E402
 from unitok_tokenizers.errors import InputError  # noqa: E402
 
 

@@ -20,6 +20,9 @@ COMMANDS = (
     "demo",
     "manifest",
     "fit-tokenizers",
+    "train-vocoder",
+    "train-codec",
+    "attach-vocoder",
     "prepare",
     "inspect",
     "validate",
@@ -150,8 +153,12 @@ def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsy
     ):
         assert main(["generate", model, *arguments]) == 0
         printed = capsys.readouterr()
-        cut = "unitok generate: the answer was cut at the length limit; what follows is missing"
-        said = [line for line in printed.err.splitlines() if not line.startswith("generate: ") and line != cut]
+        known = (
+            "unitok generate: the answer was cut at the length limit; what follows is missing",
+            "unitok generate: this model speaks by Griffin-Lim, which no network was trained for; "
+            "`unitok train-vocoder` trains one",
+        )
+        said = [line for line in printed.err.splitlines() if not line.startswith("generate: ") and line not in known]
         assert said == [] and (printed.out or arguments[1] in ("asr", "s2tt", "mt", "lm", "ilm"))
         if "-o" in arguments:
             assert printed.out.splitlines()[0] == out

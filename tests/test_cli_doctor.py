@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from unitok.cli.doctor import PACKAGES, advice, examine, installed, lines
+from unitok.cli.commands.doctor import PACKAGES, advice, examine, installed, lines
 from unitok.cli.main import main
 from unitok_tokenizers.compute import bf16_units
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.command import commands, unitok
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
-from unitok.cli.generate_requests import requests_of
+from unitok.cli.commands.generate_requests import requests_of
 from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
 from unitok_tokenizers.audio.io import write_audio

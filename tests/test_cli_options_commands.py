@@ -32,6 +32,8 @@ IDLE = {
     "fit-tokenizers m t --encoder mfcc --encoder-steps 3": "--encoder-steps",
     "prepare m s --tokenizers t --joined-share 0 --seed 3": "--seed",
     "prepare m s --tokenizers t --world 2 --workers 1": "--workers",
+    "fit-tokenizers m t --codec mel_rvq:c --clusters 8": "--clusters",
+    "fit-tokenizers m t --codec mel_rvq:c --units hubert:h@1": "--units",
     "inspect s --rows 3": "--rows",
     "inspect s --html p --vocoder v": "--vocoder",
     "evaluate m s --safety 5 --judge j": "--judge",

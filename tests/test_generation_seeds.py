@@ -130,7 +130,7 @@ def test_what_is_no_seed_is_one_message(command: list[str], text: str, capsys: p
 
 def test_every_seed_option_is_checked() -> None:
     """No command takes a seed as a plain integer."""
-    from unitok.cli.options import seed_option
+    from unitok.cli.arguments.options import seed_option
 
     found = 0
     for parser in each_command(build_parser()):

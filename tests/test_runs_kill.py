@@ -10,6 +10,7 @@ import pytest
 from tools.soak import Workshop, soak
 
 ROUNDS = 3
+RUNS = ("train", "train-latent", "train-vocoder", "train-codec")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["fit-tokenizers", "prepare", "train", "train-latent", "export"])
+@pytest.mark.parametrize("command", ["fit-tokenizers", "prepare", *RUNS, "export"])
 def test_a_repeat_after_sigkill_gives_identical_files(command: str, workshop: Workshop, tmp_path: Path) -> None:
     report = soak(workshop.jobs()[command](), tmp_path / "rounds", rounds=ROUNDS, seed=1)
     assert report.kills >= 1, f"of {report.moments} none came before the command's end"
@@ -26,7 +27,7 @@ def test_a_repeat_after_sigkill_gives_identical_files(command: str, workshop: Wo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["train", "train-latent"])
+@pytest.mark.parametrize("command", RUNS)
 def test_a_run_that_is_asked_to_stop_saves_and_ends_where_an_undisturbed_one_does(
     command: str, how: signal.Signals, workshop: Workshop, tmp_path: Path
 ) -> None:

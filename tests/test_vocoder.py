@@ -16,9 +16,10 @@ from unitok_training.fitting.codec import Crops
 from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
 from unitok_vocoder.griffin_lim import griffin_lim
 from unitok_vocoder.losses import mel_loss, stft_loss
-from unitok_vocoder.mel_vocoder import IstftHead, MelVocoder, MelVocoderConfig
+from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
 from unitok_vocoder.vocoder import Vocoder
+from unitok_vocoder.vocos import IstftHead
 
 MEL = MelConfig()
 UNITS = 6

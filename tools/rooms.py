@@ -33,11 +33,15 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "encoders", "text", "corpora",
         "semantic", "acoustic", "tokenizer_set", "data.tables", "data",
     ),
-    "unitok_vocoder": ("losses", "griffin_lim", "mel_vocoder", "unit_mel", "vocoder", "streaming"),
+    "unitok_vocoder": (
+        "losses", "griffin_lim", "discriminators", "vocos", "hifigan", "mel_vocoder", "unit_mel", "conditions",
+        "generator", "vocoder", "streaming",
+    ),
     "unitok": (
         "inputs", "results", "token_files", "decoder", "frontends.adapters", "frontends", "huggingface", "model_parts",
         "generation", "requests", "model_directory", "placement", "task_model", "pipelines.backends", "pipelines",
-        "model", "many", "nbest", "export", "cli", "__main__",
+        "model", "many", "nbest", "export", "cli.arguments", "cli.commands",
+        "cli", "__main__",
     ),
     "unitok_training": (
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",

@@ -165,13 +165,13 @@ def check_parts(out: Path, wanted: dict[str, str]) -> None:
 
 
 def check_run(out: Path, wanted: dict[str, str]) -> None:
-    """A training run: checkpoints that read back with their checksums, a model that is whole or absent."""
+    """A training run: checkpoints that read back with their checksums, a result that is whole or absent."""
     from unitok_training.checkpoint.state import list_checkpoints, read_checkpoint
 
     for path in list_checkpoints(out / "checkpoints"):
         read_checkpoint(path)
     found = digest(out, hidden=False)
-    for part in ("recipe.json", "model/"):
+    for part in ("recipe.json", "model/", "vocoder/", "codec/", "units/"):
         own = {name: value for name, value in found.items() if name.startswith(part)}
         assert not own or own == {name: value for name, value in wanted.items() if name.startswith(part)}, own
 
@@ -241,6 +241,23 @@ class Workshop:
         arguments = ("train-latent", "tiny", str(self.manifest), "-o", "OUT", "--limit", "1", *overrides)
         return Job(name="train-latent", arguments=arguments, check=check_run)
 
+    def train_vocoder(self, seed: int = 0) -> Job:
+        changes = ("steps=6", "batch=2", "crop=0.2", "width=16", "hifigan.width=16", "hifigan.fields=1")
+        changes += ("judges.width=2", "judges.begin=0", "judges.lead=1")
+        changes += ("keeping.log_every=1", "keeping.checkpoint_every=2")
+        overrides = [part for change in (*changes, f"seed={seed}") for part in ("--set", change)]
+        given = ("--from", "units", "--kind", "hifigan", "--tokenizers", str(self.root / "tokenizers"))
+        arguments = ("train-vocoder", str(self.manifest), "-o", "OUT", *given, *overrides)
+        return Job(name="train-vocoder", arguments=arguments, check=check_run)
+
+    def train_codec(self, seed: int = 0) -> Job:
+        changes = ("steps=12", "batch=2", "crop=8", "cardinality=8", f"seed={seed}")
+        overrides = [part for change in changes for part in ("--set", f"codec.{change}")]
+        for change in ("units.encoder=mfcc", "units.clusters=8", "keeping.log_every=2", "keeping.checkpoint_every=4"):
+            overrides += ["--set", change]
+        arguments = ("train-codec", str(self.manifest), "-o", "OUT", *overrides)
+        return Job(name="train-codec", arguments=arguments, check=check_run)
+
     def export(self) -> Job:
         arguments = ("export", str(self.root / "model"), "OUT")
         return Job(name="export", arguments=arguments, check=check_all_or_nothing, replaces=True)
@@ -252,6 +269,8 @@ class Workshop:
             "prepare": self.prepare,
             "train": self.train,
             "train-latent": self.train_latent,
+            "train-vocoder": self.train_vocoder,
+            "train-codec": self.train_codec,
             "export": self.export,
         }
 

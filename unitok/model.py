@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from unitok.inputs import refuse_longer
-from unitok.model_directory import write_model
+from unitok.model_directory import with_vocoder, write_model
 from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.request import Request, check_request
 from unitok.results import Result
 from unitok.task_model import TaskModel
+from unitok_vocoder.vocoder import Vocoder
 
 
 class Model(TaskModel):
@@ -36,6 +39,20 @@ class Model(TaskModel):
     def cascade(self, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
         """This model's tasks one after another, or other backends by name around its translation."""
         return cascade_of(self, recognizer=recognizer, synthesizer=synthesizer)
+
+    @property
+    def fallback(self) -> str:
+        """What to say where Griffin-Lim speaks for this model, for want of a trained vocoder; empty elsewhere."""
+        return "" if self.vocoder is None else self.vocoder.fallback(self.codec)
+
+    def with_vocoder(self, folder: Path | str) -> Self:
+        """This model, speaking with the networks of a vocoder's folder (`unitok train-vocoder`) where it has any.
+
+        Raises:
+            InputError: no vocoder, or one that speaks tokens of another tokenizer.
+        """
+        vocoder = with_vocoder(self.vocoder, Vocoder.load(folder).to(self.device), self.tokenizers)
+        return replace(self, vocoder=vocoder)
 
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from unitok_tokenizers.files import atomic_directory, intact, read_json, read_te
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.stored_tensors import StoredTensor
 from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_vocoder.generator import Generator
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1
@@ -83,6 +85,47 @@ def read_model(root: Path, dtype: torch.dtype, decoder: Decoder | None = None) -
         raise InputError(f"{root}: model format {found!r}, this version reads {FORMAT}; use the version that wrote it")
     with intact(root, "copy the folder again, or train the model again"):
         return _read(root, config, dtype, decoder)
+
+
+def attach_vocoder(folder: Path | str, vocoder: Path | str, out: Path | str) -> Path:
+    """Write a model directory again with the networks of a vocoder's folder in the place of its own of their kind.
+
+    Nothing else changes; `out` may be the folder itself.
+
+    Raises:
+        InputError: one of them is none, or the vocoder speaks tokens of another tokenizer.
+    """
+    root, final = Path(folder), Path(out)
+    if not (root / "unitok.json").exists():
+        raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+    joined = with_vocoder(
+        Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
+        Vocoder.load(vocoder),
+        TokenizerSet.load(root / "tokenizers"),
+    )
+    with atomic_directory(final, may_drop=PARTS) as draft:
+        for name in PARTS:
+            if name == "vocoder":
+                joined.save(draft / name)
+            elif (root / name).is_dir():
+                shutil.copytree(root / name, draft / name)
+            elif (root / name).exists():
+                shutil.copyfile(root / name, draft / name)
+    return final
+
+
+def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) -> Vocoder:
+    """`own` with the networks of another; InputError where they speak tokens that no tokenizer here makes."""
+    for kind, generator, maker in (
+        ("codes", other.codes, tokenizers.codec),
+        ("units", other.units if isinstance(other.units, Generator) else None, tokenizers.unit_tokenizer),
+    ):
+        if generator is not None and (maker is None or maker.fingerprint != generator.condition.made_by):
+            raise InputError(
+                f"this vocoder speaks {kind} of another tokenizer than this model has; train one with the model's own: "
+                f"unitok train-vocoder MANIFEST --from {kind} --tokenizers MODEL/tokenizers"
+            )
+    return other if own is None else own.joined(other)
 
 
 def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:

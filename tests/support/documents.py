@@ -41,6 +41,11 @@ TINY = {
     "fit-tokenizers --encoder": "--clusters 8",
     "fit-tokenizers --units": "",
     "tokbench": "--limit 2 --train-limit 4 --probe-steps 1 --synthesizer-steps 1",
+    "train-vocoder": "--set steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1"
+    " width=16 judges.begin=0 judges.lead=1 judges.width=2 precision=fp32",
+    "train-codec": "--set codec.steps=2 codec.batch=2 codec.crop=8 codec.cardinality=8 units.encoder_steps=2"
+    " units.clusters=8 precision=fp32",
+    "fit-tokenizers my/with-codec": "",
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",

@@ -1,1 +1,1 @@
-"""Floor 4: every training loop, mixtures, packing, recipes and evaluation."""
+"""Floor 4: training, recipes and evaluation."""

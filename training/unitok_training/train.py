@@ -134,7 +134,7 @@ def train_model(
         trained = _written_by_files(taken, given, run)
     else:
         trained = _written(decoder.cpu().float().eval(), given, run, answering)
-    _tell_text_ability(given, run, evals, before, trained)
+    _tell(given, run, evals, before, trained)
     return run / "model"
 
 
@@ -208,8 +208,11 @@ def _known(given: Materials, evals: TextEvals, decoder: Decoder, model: Model) -
     return {**found, **(evaluate_text(decoder, text, vocabulary, evals) if evals else {})}
 
 
-def _tell_text_ability(given: Materials, run: Path, evals: TextEvals, before: dict[str, Any], trained: Model) -> None:
-    """Write and print what a model knew of text before, if it was one, and what it knows after, where it is asked."""
+def _tell(given: Materials, run: Path, evals: TextEvals, before: dict[str, Any], trained: Model) -> None:
+    """Say where the model's speech comes from, if not from a network; write and print what it knew of text before, if
+    it was one, and what it knows after, where it is asked."""
+    if trained.fallback:
+        print(f"this model {trained.fallback}", flush=True)
     if not before and not evals:
         return
     meta = trained.decoder.embedding.is_meta

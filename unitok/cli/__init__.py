@@ -1,1 +1,1 @@
-"""The roof: commands that parse, call one function and print."""
+"""The roof: the command line."""

@@ -13,7 +13,21 @@ from types import FrameType
 from typing import NoReturn
 
 import unitok
-from unitok.cli import compare, cost, data, demo, doctor, evaluate, generate, model, nbest, prepare, systems, tokbench
+from unitok.cli.commands import (
+    compare,
+    cost,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    model,
+    nbest,
+    prepare,
+    systems,
+    tokbench,
+    vocoder,
+)
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
 from unitok_tokenizers.progress import Watch
@@ -44,7 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unitok", description="One decoder that reads and writes text and speech.")
     parser.add_argument("--version", action="version", version=f"unitok {unitok.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, data, prepare, tokbench, model, generate, evaluate, systems, compare, nbest, cost, doctor):
+    for module in (
+        *(demo, data, prepare, tokbench, vocoder, model, generate),
+        *(evaluate, systems, compare, nbest, cost, doctor),
+    ):
         module.add_commands(commands)
     for command in each_command(parser):
         command.set_defaults(parser=command)

@@ -6,25 +6,24 @@ as that is known. N units, T frames at the units' rate, F mel frames, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders.networks.convolution import ConvBlock
+from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
+from unitok_vocoder.vocos import reach
 
 LEAST = 16
 """Mel frames that are worth a call of the networks."""
 
 
-def reach(blocks: Iterable[torch.nn.Module]) -> int:
-    """Neighbors on either side that a stack of blocks looks at."""
-    return sum(block.depthwise.kernel_size[0] // 2 for block in blocks if isinstance(block, ConvBlock))
-
-
 class UnitStream:
-    """Deduplicated units in, samples out. Without a mel vocoder (Griffin-Lim needs all frames) all come at the end."""
+    """Deduplicated units in, samples out.
+
+    All come at the end without a mel vocoder (Griffin-Lim needs all frames), and of a vocoder that speaks units itself.
+    """
 
     def __init__(self, vocoder: Vocoder, *, voice: str | np.ndarray | None = None) -> None:
         self.vocoder = vocoder
@@ -34,19 +33,14 @@ class UnitStream:
         """Frames of the units whose neighbors are known."""
         self.frames_said = 0
         """Mel frames whose samples were given out."""
-        self.live = vocoder.mel is not None and vocoder.units is not None
-        if self.live:
-            assert vocoder.mel is not None and vocoder.units is not None
-            synthesizer, mel = vocoder.units, vocoder.mel
+        synthesizer, mel = vocoder.units, vocoder.mel
+        self.live = mel is not None and isinstance(synthesizer, UnitMel)
+        if mel is not None and isinstance(synthesizer, UnitMel):
             self.device = vocoder.device
             self.voice = torch.from_numpy(np.asarray(vocoder.voice_vector(voice), dtype=np.float32)).to(self.device)
             self.hop, self.stride = mel.mel.hop_length, synthesizer.config.stride
             self.duration_reach = reach(synthesizer.duration)
-            windows = -(-mel.config.n_fft // (2 * self.hop)) + 1
-            self.mel_reach = (
-                self.stride * (reach(synthesizer.encoder) + 1) + reach(synthesizer.decoder)
-                + mel.front.kernel_size[0] // 2 + reach(mel.blocks) + windows
-            )  # fmt: skip
+            self.mel_reach = self.stride * (reach(synthesizer.encoder) + 1) + reach(synthesizer.decoder) + mel.reach
 
     def push(self, units: Sequence[int]) -> np.ndarray:
         """Take the next units (N,); returns the samples (S,) that can no longer change, perhaps none."""
@@ -63,7 +57,7 @@ class UnitStream:
 
     @torch.inference_mode()
     def _say(self, *, ended: bool) -> np.ndarray:
-        assert self.vocoder.mel is not None and self.vocoder.units is not None
+        assert self.vocoder.mel is not None and isinstance(self.vocoder.units, UnitMel)
         self._predict_durations(ended)
         known = self.durations
         total = self.stride * sum(known)
@@ -83,7 +77,7 @@ class UnitStream:
 
     def _predict_durations(self, ended: bool) -> None:
         """Durations of the units that have all their neighbors; each is decided once."""
-        assert self.vocoder.units is not None
+        assert isinstance(self.vocoder.units, UnitMel)
         done, side = len(self.durations), self.duration_reach
         until = len(self.units) if ended else len(self.units) - side
         if until <= done:

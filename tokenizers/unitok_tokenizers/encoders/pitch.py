@@ -76,3 +76,20 @@ def autocorrelation(frames: torch.Tensor) -> torch.Tensor:
     """(…, N) → (…, N / 2), lag 0 first."""
     spectrum = torch.fft.rfft(frames, 2 * WINDOW).abs() ** 2
     return torch.fft.irfft(spectrum)[..., : WINDOW // 2]
+
+
+VOICED = 0.5
+"""Least correlation with the period before for a frame that has a pitch; noise stays below .4."""
+AS_HIGH = 0.9
+"""Share of the highest correlation that the shortest period must have: every multiple of a period correlates too."""
+
+
+def pitches(samples: np.ndarray) -> np.ndarray:
+    """(S,) at `SAMPLE_RATE` → the voice's pitch in Hz of each frame (F,) float32, 0 where there is none."""
+    alike = PitchEncoder().inputs(samples)[0].numpy() / LOUD  # (F, P), from the longest period to the shortest
+    hertz = np.logspace(np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0)
+    best = alike.max(1)
+    sides = np.pad(alike, ((0, 0), (1, 1)), constant_values=-np.inf)
+    peaks = (alike >= sides[:, :-2]) & (alike >= sides[:, 2:]) & (alike >= AS_HIGH * best[:, None])
+    place = PITCHES - 1 - np.argmax(peaks[:, ::-1], axis=1)  # the shortest period of those
+    return np.where(best >= VOICED, hertz[place], 0.0).astype(np.float32)

@@ -18,6 +18,7 @@ from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_training.fitting.kept import Kept
 from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
 
@@ -154,8 +155,12 @@ def train_codec(
     mel: MelConfig | None = None,
     compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
+    kept: Kept | None = None,
 ) -> MelCodec:
-    """Train the codec on recordings ((S,) float32); deterministic for a seed, a thread count and a precision."""
+    """Train the codec on recordings ((S,) float32); deterministic for a seed, a thread count and a precision.
+
+    `kept` is where the run is continued from, and written down.
+    """
     mel, compute = mel or MelConfig(), compute or resolve("cpu")
     with torch.no_grad():
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
@@ -172,6 +177,8 @@ def train_codec(
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     warm = max(1, config.steps // 10)
+    if kept is not None:
+        kept.draws = {"crops": random, "quantizer": generator}
 
     def loss(step: int) -> Tensor:
         batch, frames = (one.to(compute.device) for one in crops.draw(config.batch, random))
@@ -196,6 +203,8 @@ def train_codec(
         unforeseen = (expected - true).pow(2).mean()
         return (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
 
-    fit_network(network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    fit_network(
+        network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, kept=kept
+    )
     network.cpu()
     return MelCodec(network, units, mel)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
+from unitok_training.fitting.kept import Kept
 from unitok_training.trainer.optimizer import (
     MuonParams,
     OptimConfig,
@@ -42,8 +44,9 @@ def fit_network(
     plain: bool = False,
     shown: str = "",
     progress: Callable[[int, float], None] | None = None,
+    kept: Kept | None = None,
 ) -> list[float]:
-    """Train `network` in place, on the device of `compute`; returns the loss of every step.
+    """Train `network` in place, on the device of `compute`; returns the loss of every step done.
 
     Args:
         network: moved to the device, where it stays.
@@ -58,6 +61,7 @@ def fit_network(
             on requests in other words answered .92 to .98 of them (three seeds), with the other AdamW .70 to .77.
         shown: what a step is called where progress is shown here; empty where `progress` shows it.
         progress: called with (steps done, loss).
+        kept: where the run is continued from, and written down.
 
     Raises:
         InputError: a loss that is not a number; the weights were not updated with it.
@@ -69,7 +73,8 @@ def fit_network(
     waits = compute.device.type == "cuda" and not plain
     bad = torch.zeros((), dtype=torch.float32, device=compute.device)
     losses: list[Tensor] = []
-    for step in range(steps):
+    start = 0 if kept is None else kept.begin(network, {str(i): one for i, one in enumerate(optimizers)})
+    for step in range(start, steps):
         found = loss(step)
         for value in values:
             value.grad = None
@@ -90,9 +95,15 @@ def fit_network(
             advance(shown, step + 1, steps, float(losses[-1]))
         if read and progress is not None:
             progress(step + 1, float(losses[-1]))
+        if kept is not None:
+            kept.after(step + 1, partial(_read, losses[-1]))
     for value in values:
         value.grad = None
     return torch.stack(losses).tolist() if losses else []
+
+
+def _read(loss: Tensor) -> dict[str, float]:
+    return {"loss": float(loss)}
 
 
 def _optimizers(

@@ -263,7 +263,9 @@ def fit_tokenizers(
     if notice is not None:
         for line in fitting.lines():
             notice(line)
-    if any(row.audio is not None for row in rows):
+    if isinstance(codec, MelCodec):  # its first codebook is these units and no others
+        units = codec.units
+    elif any(row.audio is not None for row in rows):
         units = fit_units(rows, config, progress)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress)

@@ -1,1 +1,1 @@
-"""The benchmark of tokenizers: what their tokens say, cost and lose, without a decoder."""
+"""The benchmark of tokenizers: a table of what their tokens say, cost and lose."""

@@ -25,7 +25,6 @@ from unitok_training.fitting.vocoder import UnitMelTraining, train_unit_mel
 from unitok_training.tokbench.contestants import Contestant, Tokens
 from unitok_training.tokbench.corpus import Corpus, load_all
 from unitok_training.tokbench.measured import NotMeasured
-from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.vocoder import Vocoder
 
 
@@ -35,8 +34,8 @@ class Synthesizing:
 
     steps: int = 900
     """Updates of a unit synthesizer; 0 leaves units unspoken."""
-    vocoder: MelVocoder | None = None
-    """Log-mels → samples, for features that it knows; Griffin-Lim for others."""
+    vocoder: Vocoder | None = None
+    """Speaks the codes of the codec that it was trained for, and its log-mels; Griffin-Lim speaks others."""
     seed: int = 0
     """Of the unit synthesizer."""
 
@@ -66,8 +65,14 @@ def resynthesize(
     return from_codes(cast(AcousticTokenizer, one.tokenizer), tokens.held_out, config.vocoder)
 
 
-def from_codes(codec: AcousticTokenizer, codes: Sequence[np.ndarray], vocoder: MelVocoder | None) -> Resynthesis:
-    """Codes (F, Q) each, by the codec's own decoder, or through its log-mels."""
+def from_codes(codec: AcousticTokenizer, codes: Sequence[np.ndarray], vocoder: Vocoder | None) -> Resynthesis:
+    """Codes (F, Q) each, by what was trained to speak them, the codec's own decoder, or through its log-mels."""
+    if vocoder is not None and vocoder.speaks(codec):
+        audio = []
+        for done, table in enumerate(codes, 1):
+            audio.append(vocoder.from_codes(table, codec))
+            advance("recording spoken", done, len(codes))
+        return Resynthesis(audio=audio, sample_rate=vocoder.sample_rate, by="the vocoder of its codes")
     speaker, by = Vocoder(None), "its own decoder"
     if isinstance(codec, MelCodec | DmelCodec):
         speaker, by = speaker_of(codec.mel if isinstance(codec, MelCodec) else codec.config.mel, vocoder)
@@ -83,10 +88,10 @@ def from_codes(codec: AcousticTokenizer, codes: Sequence[np.ndarray], vocoder: M
     return Resynthesis(audio=audio, sample_rate=rate, by=by)
 
 
-def speaker_of(mel: MelConfig, vocoder: MelVocoder | None) -> tuple[Vocoder, str]:
+def speaker_of(mel: MelConfig, vocoder: Vocoder | None) -> tuple[Vocoder, str]:
     """What speaks log-mels of these settings, and its name."""
-    if vocoder is not None and vocoder.mel == mel:
-        return Vocoder(vocoder), "the mel vocoder"
+    if vocoder is not None and vocoder.mel is not None and vocoder.mel_config == mel:
+        return Vocoder(vocoder.mel), "the mel vocoder"
     return Vocoder(None, mel_config=mel), "Griffin-Lim"
 
 
@@ -98,7 +103,7 @@ def from_units(one: Contestant, tokens: Tokens, corpus: Corpus, config: Synthesi
     """
     if not config.steps:
         raise NotMeasured("--synthesizer-steps is 0")
-    mel = config.vocoder.mel if config.vocoder is not None else MelConfig()
+    mel = config.vocoder.mel_config if config.vocoder is not None else MelConfig()
     stride = float(mel.frame_rate) / one.frame_rate
     if stride != round(stride) or stride < 1:
         raise NotMeasured(f"{one.frame_rate:g} units a second do not divide {float(mel.frame_rate):g} mel frames")

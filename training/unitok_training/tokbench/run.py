@@ -182,7 +182,8 @@ class Bench:
         """The corpus and the options, for `results.json`."""
         labeling, config, ears = self.corpus.labeling, self.config, self.hearing.ears
         vocoder = config.synthesizing.vocoder
-        weights = [] if vocoder is None else [value.cpu().numpy() for value in vocoder.state_dict().values()]
+        parts = [] if vocoder is None else vocoder.parts.values()
+        weights = [value.cpu().numpy() for part in parts for value in part.state_dict().values()]
         return {
             "train": len(self.corpus.train),
             "held_out": len(self.corpus.held_out),

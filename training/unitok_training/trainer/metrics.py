@@ -91,8 +91,8 @@ class Reporter:
         if self.active:
             advance("step", done, self.steps, loss)
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Write the figures of a logged step."""
+    def row(self, row: Mapping[str, Any], said: str | None = None) -> None:
+        """Write the figures of a logged step; `said` is its line on the terminal, where it has no losses by task."""
         if not self.active:
             return
         with open(self.path, "a", encoding="utf-8") as file:
@@ -100,7 +100,7 @@ class Reporter:
         if self._board is not None:
             for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
                 self._board.add_scalar(name, value, row["step"])
-        self.message(f"step {row['step']}/{self.steps} {self._figures(row)}")
+        self.message(f"step {row['step']}/{self.steps} {self._figures(row) if said is None else said}")
 
     def validation(self, row: Mapping[str, Any], told: Mapping[str, float] | None = None) -> None:
         """Write the figures of a validation; `told` are the scores that the line of the terminal names."""

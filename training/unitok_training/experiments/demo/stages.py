@@ -53,7 +53,6 @@ from unitok_training.reports.demo import write_html
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.trainer.decoder import train
 from unitok_vocoder.mel_vocoder import MelVocoder
-from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 
 Settings = Mapping[str, Any]
@@ -272,13 +271,12 @@ def model(run: Path, settings: Settings) -> None:
     network = Decoder(recipe.decoder.config(vocabulary.size))
     load_module(network, open_checkpoint(run / "train" / "checkpoints").model)
     spoken = Vocoder.load(run / "fit" / "unit_mel")
-    unit_model: UnitMel | None = spoken.units
     known = learned(shards, vocabulary)
     Model(
         decoder=network.float().eval(),
         vocabulary=vocabulary,
         tokenizers=tokenizers,
-        vocoder=Vocoder(MelVocoder.load(run / "fit" / "mel_vocoder"), unit_model, spoken.voices),
+        vocoder=Vocoder(MelVocoder.load(run / "fit" / "mel_vocoder"), spoken.units, spoken.voices),
         prompts=known.prompts,
         limits=known.limits,
         characters=known.characters,

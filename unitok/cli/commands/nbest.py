@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_precision, chosen_precision, refuse_idle, seed_option, shown_stages
+from unitok.cli.arguments.device import add_device, load_model
+from unitok.cli.arguments.options import add_precision, chosen_precision, refuse_idle, seed_option, shown_stages
 
 
 def add_commands(commands: Any) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from unitok.cli.options import add_precision, chosen_precision, refuse_idle, shown_stages
+from unitok.cli.arguments.options import add_precision, chosen_precision, refuse_idle, shown_stages
 
 
 def add_commands(commands: Any) -> None:

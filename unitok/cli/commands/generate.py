@@ -8,14 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import add_device, load_model
-from unitok.cli.generate_requests import check_out_fits, inputs_of, is_many, out_folder, requests_of, speech_kind
-from unitok.cli.options import seed_option
+from unitok.cli.arguments.device import add_device, load_model
+from unitok.cli.arguments.options import seed_option
+from unitok.cli.commands.generate_requests import (
+    check_out_fits,
+    inputs_of,
+    is_many,
+    out_folder,
+    requests_of,
+    speech_kind,
+)
 from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from unitok.many.inputs import Input
+    from unitok.model import Model
     from unitok.results import Result
 
 TOLD = 20
@@ -118,12 +126,19 @@ def run_generate(options: argparse.Namespace) -> None:
             f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl, or FOLDER/"
         )
     results = [model.answer(request) for request in requests]
+    _say_fallback(model, spoke=any(result.audio is not None for result in results))
     if as_ids:
         print(write_ids(options.out, results))
     for result in results:
         for stage in result.trace if options.front_end == "cascade" else ():
             print(stage, file=sys.stderr)
         show(result, options, as_ids=as_ids)
+
+
+def _say_fallback(model: Model, *, spoke: bool) -> None:
+    """Once a command, where Griffin-Lim has spoken."""
+    if spoke and model.fallback:
+        print(f"note: this model {model.fallback}", file=sys.stderr)
 
 
 class PrintedResults:
@@ -184,6 +199,7 @@ def run_many(options: argparse.Namespace) -> None:
         finally:
             results.close()
         print(path)
+    _say_fallback(model, spoke=first is not None and first.spec.speaks and folder is not None)
     if counts.failed > TOLD:
         print(f"unitok generate: {counts.failed - TOLD:,} more have failed, as the results say", file=sys.stderr)
     if counts.failed:

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import add_device
-from unitok.cli.options import add_table, chosen_columns, refuse_idle, seed_option
+from unitok.cli.arguments.device import add_device
+from unitok.cli.arguments.options import add_table, chosen_columns, refuse_idle, seed_option
 
 if TYPE_CHECKING:
     from unitok_training.tokbench.resynthesis import Synthesizing
-    from unitok_vocoder.mel_vocoder import MelVocoder
+    from unitok_vocoder.vocoder import Vocoder
 
 AUTO, NONE = "auto", "none"
 
@@ -40,7 +40,7 @@ def add_commands(commands: Any) -> None:
         help="what reads the resynthesis: a Whisper folder, auto for the packages of `make install-real`, or none "
         "(default: auto)",
     )  # fmt: skip
-    bench.add_argument("--vocoder", metavar="DIR", help="a model's, for log-mels (default: Griffin-Lim)")
+    bench.add_argument("--vocoder", metavar="DIR", help="a model's, for its codes and log-mels (default: Griffin-Lim)")
     bench.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(bench, precision=False)
     bench.set_defaults(run=run_tokbench)
@@ -86,16 +86,16 @@ def _synthesizing(options: argparse.Namespace) -> Synthesizing:
 
     return Synthesizing(
         steps=options.synthesizer_steps,
-        vocoder=None if options.vocoder is None else _mel_vocoder(options.vocoder),
+        vocoder=None if options.vocoder is None else _vocoder(options.vocoder),
         seed=options.seed,
     )
 
 
-def _mel_vocoder(folder: str) -> MelVocoder:
+def _vocoder(folder: str) -> Vocoder:
     from unitok_tokenizers.errors import InputError
     from unitok_vocoder.vocoder import Vocoder
 
-    found = Vocoder.load(folder).mel
-    if found is None:
-        raise InputError(f"--vocoder {folder} has no mel vocoder (Griffin-Lim speaks there); leave it out")
+    found = Vocoder.load(folder)
+    if found.mel is None and found.codes is None:
+        raise InputError(f"--vocoder {folder} has no network for log-mels or codes (Griffin-Lim speaks); leave it out")
     return found

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.options import add_precision, refuse_idle, seed_option, shown_stages
+from unitok.cli.arguments.options import add_precision, refuse_idle, seed_option, shown_stages
 
 if TYPE_CHECKING:
     from unitok_training.experiments.demo.plan import DemoOptions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import model_directory
-from unitok.cli.options import (
+from unitok.cli.arguments.device import model_directory
+from unitok.cli.arguments.options import (
     add_allow_change,
     add_precision,
     add_text_evals,

@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import add_device
-from unitok.cli.options import (
+from unitok.cli.arguments.device import add_device
+from unitok.cli.arguments.options import (
     add_columns,
     add_precision,
     add_table,
@@ -105,6 +105,9 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         refuse_idle(options, ["centroids", "pool"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
+    if options.codec.startswith(f"{BUILT_IN}:"):
+        names = ["units", "encoder", "encoder_steps", "clusters", "cluster_recordings"]
+        refuse_idle(options, names, f"with --codec {options.codec}, whose first codebook is its own units")
     built_in = options.codec == BUILT_IN
     if not built_in:
         refuse_idle(options, ["codec_steps"], f"with --codec {options.codec}, which is not trained")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import add_device, load_model
-from unitok.cli.options import add_text_evals, refuse_idle
+from unitok.cli.arguments.device import add_device, load_model
+from unitok.cli.arguments.options import add_text_evals, refuse_idle
 
 if TYPE_CHECKING:
     from unitok.model import Model

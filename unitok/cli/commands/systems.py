@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from unitok.cli.device import add_device, load_model
-from unitok.cli.options import (
+from unitok.cli.arguments.device import add_device, load_model
+from unitok.cli.arguments.options import (
     add_allow_change,
     add_precision,
     chosen_precision,

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unitok.cli.device import add_device
-from unitok.cli.options import add_table, chosen_columns, named_pairs, refuse_idle, seed_option
+from unitok.cli.arguments.device import add_device
+from unitok.cli.arguments.options import add_table, chosen_columns, named_pairs, refuse_idle, seed_option
 from unitok_tokenizers.errors import InputError
 
 if TYPE_CHECKING:

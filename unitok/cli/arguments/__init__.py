@@ -1,0 +1,1 @@
+"""What several commands share: options, and the device and precision that are meant."""
