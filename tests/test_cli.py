@@ -155,7 +155,7 @@ def test_generate_answers_every_task(model: str, wav: str, tmp_path: Path, capsy
         printed = capsys.readouterr()
         known = (
             "unitok generate: the answer was cut at the length limit; what follows is missing",
-            "unitok generate: this model speaks by Griffin-Lim, which no network was trained for; "
+            "note: this model speaks by Griffin-Lim, which no network was trained for; "
             "`unitok train-vocoder` trains one",
         )
         said = [line for line in printed.err.splitlines() if not line.startswith("generate: ") and line not in known]

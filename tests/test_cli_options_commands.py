@@ -69,7 +69,7 @@ def test_every_option_of_every_command_is_read_by_what_the_command_does() -> Non
     for name, parser in commands():
         run = parser.get_default("run")
         source = inspect.getsource(sys.modules[run.__module__])
-        beside = sorted(set(re.findall(r"(?m)^from (unitok\.cli\.\w+) import", source)))
+        beside = sorted(set(re.findall(r"(?m)^from (unitok\.cli(?:\.\w+)+) import", source)))
         read = names_read([source, *(inspect.getsource(sys.modules[one]) for one in beside)], run.__name__)
         declared = {action.dest for action in parser._actions} - {"help"}
         assert declared <= read, f"{name}: {sorted(declared - read)} are declared and never looked at"
