@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_row
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import LatentScores
-from unitok_training.run_models.latent import LatentStart, encoder_folders
+from unitok_training.run_models.latent import LatentStart, encoder_folders, letters_of
 from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, write_origin
 from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
@@ -80,6 +80,8 @@ def train_latent(
     run.mkdir(parents=True, exist_ok=True)
     opened = _start(recipe, rows, start)
     model, config = opened.model, recipe.train
+    if model.latent is not None and model.latent.adapter.alphabet:
+        recipe = replace(recipe, adapter=replace(recipe.adapter, alphabet=model.latent.adapter.alphabet))
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
     if recipe.curriculum.tasks and start is None:
         source.follow(recipe.curriculum, config.steps * config.packs_per_step * config.pack_size)
@@ -125,7 +127,7 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
         given: Model | TokenizerSet = TokenizerSet.of(fit_text(rows, config))
     else:
         given = model_of(start)
-    return LatentStart.of(recipe, given, _languages(rows))
+    return LatentStart.of(recipe, given, _languages(rows), letters_of(row.text or "" for row in training_rows(rows)))
 
 
 def _languages(rows: Sequence[Row]) -> list[str]:

@@ -92,7 +92,8 @@ class LatentSource:
         front_end: says how many vectors a recording gives at most.
         seed: of every draw.
         augmented: whether log-mels are augmented.
-        phones: CTC labels are phones (see `RowTexts.phones`) instead of text pieces.
+        phones: CTC labels of the encoder are phones (see `RowTexts.phones`) instead of text pieces; those of an adapter
+            with a head of its own are letters.
 
     Raises:
         InputError: a task without rows.
@@ -245,4 +246,6 @@ class LatentSource:
     def _said(self, row: int) -> np.ndarray:
         if not self.rows[row].text:
             return np.zeros(0, dtype=np.int64)
+        if alphabet := self.front_end.adapter.alphabet:
+            return self.table.letters(row, alphabet)
         return self.table.phones(row) if self.phones else self.table.pieces(self.rows[row].text or "")

@@ -82,6 +82,8 @@ class AdapterChoice:
     """Runs of blanks give vectors too."""
     expected: bool | None = None
     """Expected rows instead of the best."""
+    alphabet: str | None = None
+    """Letters of a head of its own; those of the training's texts where None."""
 
     def options(self) -> dict[str, Any]:
         """Options of the adapter that were given."""

@@ -5,7 +5,7 @@ A start is the run's own tokenizers, or a whole model, whose front end is kept w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder
 from unitok.frontends.adapters.base import Adapter, AdapterSizes
-from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.adapters.registry import ADAPTERS, adapter_class, make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.audio_context import encoder_of
@@ -25,6 +25,8 @@ from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.base import TextTokenizer
+from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint
 from unitok_training.data.latent_tasks import LATENT_TASKS
@@ -52,8 +54,11 @@ class LatentStart:
     """First row of the decoder's tables that the start has not been trained with; None where it has been with all."""
 
     @staticmethod
-    def of(recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str]) -> LatentStart:
-        """Of a model, whose vocabulary the languages join, or of tokenizers alone.
+    def of(
+        recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str], letters: str = ""
+    ) -> LatentStart:
+        """Of a model, whose vocabulary the languages join, or of tokenizers alone; `letters` are those that a new
+        adapter spells in, where the recipe does not say.
 
         Raises:
             InputError: an encoder or adapter that there is not, or that does not fit.
@@ -70,11 +75,11 @@ class LatentStart:
             model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=start)
         first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
         pieces = model.vocabulary.streams["text"].cardinalities[0]
-        new = model.latent is None
-        if model.latent is None:
-            model.latent = make_front_end(recipe, model.decoder, pieces)
-        elif not _chosen(recipe.adapter, model.latent.adapter):
-            model.latent = make_front_end(recipe, model.decoder, pieces, model.latent.encoder)
+        new, known = model.latent is None, None if model.latent is None else model.latent.encoder
+        if model.latent is None or not _chosen(recipe.adapter, model.latent.adapter):
+            choice = spelled(recipe.adapter, letters)
+            text = model.tokenizers.text
+            model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
         return LatentStart(model=model, new=new, first_new=first_new)
@@ -189,16 +194,38 @@ def _second_encoder(name: str) -> FrameEncoder:
     return ready_encoder(name) if name in ready_encoders() else encoder_of(name)
 
 
+def spelled(choice: AdapterChoice, letters: str) -> AdapterChoice:
+    """A choice whose adapter, if it spells, has an alphabet: its own, or these letters."""
+    spells = choice.kind in ADAPTERS and adapter_class(choice.kind).spells
+    return replace(choice, alphabet=letters) if spells and choice.alphabet is None else choice
+
+
+def letters_of(texts: Iterable[str]) -> str:
+    """The letters of texts, without case and punctuation, sorted."""
+    return "".join(sorted({letter for text in texts for letter in basic(text)}))
+
+
 def make_front_end(
-    recipe: LatentRecipe, decoder: Decoder, pieces: int, encoder: FrameEncoder | None = None
+    recipe: LatentRecipe,
+    decoder: Decoder,
+    pieces: int,
+    encoder: FrameEncoder | None = None,
+    *,
+    text: TextTokenizer | None = None,
 ) -> LatentFrontEnd:
-    """A new front end for a decoder, around a given encoder or a new one. `pieces` are what a CTC head tells apart."""
+    """A new front end for a decoder, around a given encoder or a new one.
+
+    `pieces` are what an encoder's CTC head tells apart; `text` says which rows of the decoder are an adapter's letters.
+    """
     torch.manual_seed(recipe.train.seed)
     encoder = encoder or make_encoder(recipe.encoder, pieces + 1)
     sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
     adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
     rows = decoder.embedding.detach()[:pieces]
     adapter.initialize(rows)
+    if text is not None and adapter.alphabet:
+        ids = [text.encode(letter) for letter in adapter.alphabet]
+        adapter.initialize_letters(torch.stack([rows[one].float().mean(0) for one in ids]))
     if recipe.adapter.match_scale:
         adapter.match_scale(rows)
     return LatentFrontEnd(encoder, adapter)
