@@ -99,7 +99,12 @@ def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tu
         if size := fields.get(f"{kind}.attention.key_length"):
             shape.head_dim = int(size)  # transformers takes its own default where a class has one
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path.resolve().parent, local_files_only=True, config=shape, dtype=torch.float32, output_loading_info=True, **given
+            path.resolve().parent,
+            local_files_only=True,
+            config=shape,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **given,
         )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise InputError(

@@ -23,6 +23,7 @@ from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
+from unitok_tokenizers.encoders.pretrained import KINDS, EncoderSource
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.base import TextTokenizer
@@ -102,8 +103,15 @@ class LatentStart:
 def encoder_folders(choice: EncoderChoice) -> tuple[str | None, str | None]:
     """(`folder`, `beside`) of a choice as absolute paths; None where it names none."""
     beside = choice.beside not in (*OWN_ENCODERS, *ready_encoders())
-    folder = choice.kind == "pretrained" and bool(choice.folder)
-    return place(choice.folder) if folder else None, place(choice.beside) if beside else None
+    kind, folder = _kind_and_folder(choice.folder)
+    named = place(folder) if choice.kind == "pretrained" and choice.folder else None
+    return f"{kind}:{named}" if kind and named else named, place(choice.beside) if beside else None
+
+
+def _kind_and_folder(text: str) -> tuple[str, str]:
+    """(KIND, FOLDER) of what an encoder's folder says; the kind is empty where it says none."""
+    kind, colon, folder = text.partition(":")
+    return (kind, folder) if colon and kind in KINDS else ("", text)
 
 
 def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Checkpoint) -> Model:
@@ -179,13 +187,22 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
             raise InputError(
                 "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
             )
-        return encoder_of(choice.folder)
+        return _named_encoder(choice.folder)
     trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
     if choice.kind not in trunks:
         known = ", ".join([*trunks, *ready_encoders(), "pretrained"])
         raise InputError(f"encoder.kind is {choice.kind!r}: choose one of {known}")
     sizes = {name: getattr(choice, name) for name in ("width", "layers", "heads", "inner", "dropout")}
     return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
+
+
+def _named_encoder(text: str) -> FrameEncoder:
+    if not _kind_and_folder(text)[0]:
+        return encoder_of(text)
+    source = EncoderSource.read(text)
+    if source.layer is not None:
+        raise InputError(f"encoder.folder is {text!r}: say the layer as encoder.layer={source.layer}")
+    return source.open()
 
 
 def _second_encoder(name: str) -> FrameEncoder:

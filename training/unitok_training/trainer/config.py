@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from unitok.decoder.lora import LoraConfig
 from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
@@ -167,10 +168,14 @@ class LatentTrainConfig(TrainConfig):
 class PartTuning:
     """How one part is trained: wholly, by low-rank updates, or not at all."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("lora_targets",)
+
     full: bool = True
     """All of its weights move."""
     lora_rank: int = 0
     """Rank of low-rank updates of its attention, which alone move then; 0 for none. Not with `full`."""
+    lora_targets: tuple[str, ...] = ("q", "v")
+    """Matrices that get such updates: q, k, v, out, and of a decoder's feed-forward gate, up, down."""
     lora_alpha: float = 32.0
     """An update counts α ÷ rank."""
     learning_rate: float | None = 1e-3
@@ -183,6 +188,7 @@ class PartTuning:
             raise InputError(
                 f"tuning: full is true and lora_rank is {self.lora_rank}; set full=false for updates alone"
             )
+        LoraConfig(rank=self.lora_rank or 1, targets=self.lora_targets)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"tuning: learning_rate is {self.learning_rate}: it must be above 0")
         if self.start_step < 0:
