@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from unitok.model import Model
-from unitok_tokenizers.compute import map_large_blocks
+from unitok_tokenizers.compute import Compute, map_large_blocks, resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint
+from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint, list_checkpoints
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.latent_tasks import LATENT_TASKS, asked_items
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import score_lines
+from unitok_training.fitting.spelling import fit_spelling
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_rows
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
@@ -92,6 +93,8 @@ def train_latent(
     )  # fmt: skip
     opened.widen(origin.text_per_vector)
     with world_from_environment(None if device is None else torch.device(device).type) as world:
+        if opened.new_adapter:
+            _spell(recipe, source, run, resolve(world.device, config.precision))
         setup = latent_setup(
             config, recipe.tuning, source.front_end, model.decoder, source, world, first_new=opened.first_new,
             held_out=_held_out(recipe, model, rows) if config.eval_every else None,
@@ -116,6 +119,19 @@ def train_latent(
     }
     write_json(run / "scores.json", scores)
     return LatentRun(model, run / "model", scores)
+
+
+def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compute) -> None:
+    """Let a new adapter that spells learn its letters, where the recipe says so and the run has not begun before."""
+    steps = recipe.train.spelling_steps
+    if not steps or list_checkpoints(run / "checkpoints"):
+        return
+    if not source.front_end.adapter.alphabet or not recipe.tuning.encoder.frozen:
+        raise InputError(
+            "train.spelling_steps is for an adapter that spells behind an encoder that does not move: set "
+            "adapter.kind=spelling and tuning.encoder.full=false, or leave it out"
+        )
+    fit_spelling(source.front_end, source, steps=steps, seed=recipe.train.seed, compute=compute)
 
 
 def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> LatentStart:

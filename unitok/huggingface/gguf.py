@@ -61,7 +61,7 @@ def read_gguf(path: Path, folder: Path) -> Decoder:
     """
     if lost := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(
-            f"{path}: GGUF files are read with {', '.join(NEEDED)}, of which {', '.join(lost)} is missing; "
+            f"{path}: GGUF files are read with {', '.join(NEEDED)}, missing: {', '.join(lost)}; "
             "pip install 'unitok[hf,gguf]'"
         )
     import gguf

@@ -175,7 +175,7 @@ class LatentSource:
 
         With `views` a recording that is heard alone has so many augmentations, one for each epoch in turn.
         """
-        found = [self._read(row) for row in document.heard]
+        found = [self.read(row) for row in document.heard]
         if not self.augmented:
             return found
         seeds = [self.seed, AUGMENT, document.index]
@@ -220,7 +220,8 @@ class LatentSource:
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
         return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 
-    def _read(self, row: int) -> Inputs:
+    def read(self, row: int) -> Inputs:
+        """What the encoder takes of a row's recording, kept where memory allows."""
         found = self._inputs.get(row)
         if found is None:
             found = self.front_end.encoder.inputs(self._samples(row))

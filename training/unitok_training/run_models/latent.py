@@ -51,6 +51,8 @@ class LatentStart:
     """It has a front end, in any case."""
     new: bool
     """Whether there was none before."""
+    new_adapter: bool
+    """Whether its adapter is not the start's."""
     first_new: int | None
     """First row of the decoder's tables that the start has not been trained with; None where it has been with all."""
 
@@ -77,13 +79,14 @@ class LatentStart:
         first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
         pieces = model.vocabulary.streams["text"].cardinalities[0]
         new, known = model.latent is None, None if model.latent is None else model.latent.encoder
-        if model.latent is None or not _chosen(recipe.adapter, model.latent.adapter):
+        new_adapter = model.latent is None or not _chosen(recipe.adapter, model.latent.adapter)
+        if new_adapter:
             choice = spelled(recipe.adapter, letters)
             text = model.tokenizers.text
             model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
-        return LatentStart(model=model, new=new, first_new=first_new)
+        return LatentStart(model=model, new=new, new_adapter=new_adapter, first_new=first_new)
 
     def widen(self, text_per_vector: float) -> None:
         """Let answers be a little longer than the longest of the training."""

@@ -134,7 +134,7 @@ class LatentTrainConfig(TrainConfig):
 
     LATER: ClassVar[tuple[str, ...]] = (
         *(*TrainConfig.LATER, "workers", "label_smoothing", "output_slices", "compile", "shard"),
-        *("recompute_blocks", "keep_products", "loss_chunk"),
+        *("recompute_blocks", "keep_products", "loss_chunk", "spelling_steps"),
     )
 
     pack_size: int = 2048
@@ -149,6 +149,8 @@ class LatentTrainConfig(TrainConfig):
     """Weight of the CTC loss of an encoder that has such a head; 0 for none."""
     augment: bool = True
     """Random speaker, speed, noise and masks on log-mels, where the encoder takes log-mels."""
+    spelling_steps: int = 0
+    """Updates of the head of a new adapter that spells, alone and before all others, where the encoder does not move."""
     prefetch: int = 2
     """Steps whose recordings are read ahead."""
     workers: int = 2
@@ -156,6 +158,8 @@ class LatentTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.spelling_steps < 0:
+            raise InputError(f"train.spelling_steps is {self.spelling_steps}: it must be 0 or more")
         if self.workers < 1:
             raise InputError(f"train.workers is {self.workers}: it must be 1 or more")
         if self.precision == "bf16-pure":

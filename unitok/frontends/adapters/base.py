@@ -52,6 +52,8 @@ class Adapter(Float32Buffers):
     """It reads the encoder's CTC head."""
     spells: ClassVar[bool] = False
     """It has a CTC head of its own, over the letters of `Config.alphabet`."""
+    reading: ClassVar[tuple[str, ...]] = ()
+    """The modules that `read` is made of, where it spells."""
 
     def __init__(self, config: Any, sizes: AdapterSizes) -> None:
         super().__init__()

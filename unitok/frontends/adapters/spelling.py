@@ -55,6 +55,7 @@ class SpellingAdapter(Adapter):
     """⌈⌈T / 2⌉ / (stride / 2)⌉ vectors."""
 
     name, Config, spells = "spelling", SpellingConfig, True
+    reading = ("norm", "down", "look", "head")
 
     def __init__(self, config: SpellingConfig, sizes: AdapterSizes) -> None:
         super().__init__(config, sizes)

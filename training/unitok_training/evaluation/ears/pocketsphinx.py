@@ -17,7 +17,7 @@ class SphinxEar:
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
         self.recognizer = SphinxRecognizer()
-        self.normalizer: Any = EnglishTextNormalizer({})
+        self.normalizer: Any = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
 
     @property
     def sample_rate(self) -> int:

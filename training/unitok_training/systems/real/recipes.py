@@ -36,7 +36,8 @@ def latent_recipe(settings: Settings, *, encoder: str, frames: str, steps: int) 
         tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=2e-3), decoder=updates),
         mixture=Mixture(tasks={"asr": 1.0}),
         train=LatentTrainConfig(
-            steps=steps, pack_size=settings["pack_size"], window=256, ctc_weight=1.0, augment=False,
+            steps=steps, pack_size=settings["pack_size"], window=256, ctc_weight=0.3, augment=False,
+            spelling_steps=settings["spelling_steps"],
             precision=settings["precision"], seed=settings["seed"], log_every=10, checkpoint_every=100,
             optim=OPTIM,
         ),

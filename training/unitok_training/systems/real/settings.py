@@ -32,8 +32,8 @@ class RealSettings:
     )
     """Manifests of English recordings with texts. The first one's `test` is what targets are about; what the others
     hold out is reported beside it."""
-    pairs: str = "../shared/data/blimp/blimp.jsonl.gz"
-    """Minimal pairs, as `unitok evaluate --text-evals` reads them; empty for none."""
+    pairs: str | None = "../shared/data/blimp/blimp.jsonl.gz"
+    """Minimal pairs, as `unitok evaluate --text-evals` reads them; none where None."""
     pairs_of_a_set: int = 15
     """Pairs of each set that are scored."""
     host: str = ""
@@ -52,11 +52,13 @@ class RealSettings:
     """Updates of the mel vocoder."""
     synthesizer_steps: int = 900
     """Updates of a unit synthesizer."""
-    latent_steps: int = 700
+    spelling_steps: int = 700
+    """Updates of the adapter's letters, before the language model listens."""
+    latent_steps: int = 300
     """Updates of the latent model."""
     latent_rate: float = 3e-4
     """Learning rate of its low-rank updates."""
-    tokens_steps: int = 500
+    tokens_steps: int = 200
     """Updates of each token model."""
     tokens_rate: float = 1e-4
     """Learning rate of its blocks."""
@@ -64,7 +66,7 @@ class RealSettings:
     """Positions of a pack."""
     controls: bool = True
     """Train the latent model behind random weights of the language model and of the encoder too."""
-    control_steps: int = 300
+    control_steps: int = 60
     """Updates of each such control."""
     limit: int = 100
     """Held-out recordings that are scored."""
@@ -84,6 +86,7 @@ class RealSettings:
             raise InputError("manifests is empty: name one or more, such as --set 'manifests=[my/metadata.jsonl]'")
         for name in (
             *("pairs_of_a_set", "clusters", "own_steps", "vocoder_steps", "synthesizer_steps", "latent_steps"),
+            "spelling_steps",
             *("tokens_steps", "pack_size", "control_steps", "limit", "threads"),
         ):
             if getattr(self, name) < 1:

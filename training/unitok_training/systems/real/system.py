@@ -45,7 +45,7 @@ def graph(settings: RealSettings) -> list[Stage]:
         ),
         Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
         Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=all_threads, settings=("whisper", "latent_steps", "latent_rate", *TRAINED)),
+              threads=all_threads, settings=("whisper", "spelling_steps", "latent_steps", "latent_rate", *TRAINED)),
         *(
             Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=all_threads,
                   needs=("host", "texts", f"speech-{kind}"), settings=("tokens_steps", "tokens_rate", *TRAINED))
@@ -69,9 +69,8 @@ def flat(value: Any, name: str = "") -> Figures:
     if not isinstance(value, dict):
         return {name: float(value)}
     kept = {key: one for key, one in value.items() if not (key == "blimp" and isinstance(one, dict))}
-    return {
-        key: one for part, inner in kept.items() for key, one in flat(inner, f"{name}.{part}" if name else part).items()
-    }
+    named = {f"{name}.{part}" if name else part: inner for part, inner in kept.items()}
+    return {key: one for part, inner in named.items() for key, one in flat(inner, part).items()}
 
 
 def gathered(run: Path) -> Figures:
@@ -108,7 +107,7 @@ SYSTEM = System(
     settings=RealSettings,
     check=check_real,
     differs="SmolLM2-135M, Whisper tiny.en and an hour or two of real recordings, instead of parts from scratch",
-    measures="transcripts from vectors and from units, speech from units by two ears, text ability, each beside controls",
+    measures="transcripts from vectors and from units, speech by two ears, text ability, beside controls",
     targets=(
         Target("latent: WER of held-out sentences at most .12", lambda f: f["latent.test.wer"] <= 0.12),
         Target("units of Whisper: WER at most .18", lambda f: f["whisper.test.wer"] <= 0.18),
