@@ -150,7 +150,7 @@ class LatentTrainConfig(TrainConfig):
     augment: bool = True
     """Random speaker, speed, noise and masks on log-mels, where the encoder takes log-mels."""
     spelling_steps: int = 0
-    """Updates of the head of a new adapter that spells, alone and before all others, where the encoder does not move."""
+    """Updates of the letters of a new adapter that spells, before all others; its encoder does not move."""
     prefetch: int = 2
     """Steps whose recordings are read ahead."""
     workers: int = 2
