@@ -236,8 +236,8 @@ class DecoderTuning:
     """The rows of both that the start did not have, or that an import has added to a language model's own; as
     `embeddings` where None."""
     new_rows: str = MEAN_SPREAD
-    """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies" or
-    "centroids" (of the tokenizer that makes the units)."""
+    """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies",
+    "centroids" (of the tokenizer that makes the units) or "letters" (what units stand for, found in the shards)."""
 
     def __post_init__(self) -> None:
         check_new_rows(self.new_rows, "tuning.new_rows")

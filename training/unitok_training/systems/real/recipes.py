@@ -61,6 +61,6 @@ def tokens_recipe(settings: Settings) -> DecoderRecipe:
             decoder=PartTuning(learning_rate=rate),
             embeddings=TableTuning(learning_rate=0.2 * rate),
             new_embeddings=TableTuning(learning_rate=2e-3),
-            new_rows="centroids",
+            new_rows="letters",
         ),
     )  # fmt: skip
