@@ -28,7 +28,7 @@ from unitok_training.cost.step import setup_of
 from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals, text_ability
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.decoder import DecoderRecipe
-from unitok_training.run_models.checkpoint import model_at, model_of
+from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
 from unitok_training.run_models.tokens import Materials, begun, finished, first_new_row, materials
@@ -168,7 +168,7 @@ def teacher_of(recipe: DecoderRecipe) -> Teacher | None:
     recipe.distill.check()
     if not (path := recipe.distill.teacher):
         return None
-    model = model_of(path) if (Path(path) / "unitok.json").exists() else model_at(path)
+    model = model_of(path)
     return Teacher(path=path, decoder=model.decoder, vocabulary=model.vocabulary)
 
 
