@@ -99,4 +99,5 @@ class ChosenRows:
 
     def _chosen(self, place: int) -> np.ndarray:
         """(STEP,) bool: which of these rows are chosen."""
-        return self.kind[self.rows[place * self.STEP : (place + 1) * self.STEP]] == self.of
+        chosen: np.ndarray = self.kind[self.rows[place * self.STEP : (place + 1) * self.STEP]] == self.of
+        return chosen
