@@ -32,6 +32,9 @@ def graph(settings: RealSettings) -> list[Stage]:
         Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
         Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set")),
+        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
+        Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
+              threads=all_threads, settings=("whisper", "spelling_steps", "latent_steps", "latent_rate", *TRAINED)),
         *(
             Stage(name=f"units-{kind}", function=f"{STAGES}:units", arguments=(kind,), needs=("corpus", "host"),
                   settings=units)
@@ -43,9 +46,6 @@ def graph(settings: RealSettings) -> list[Stage]:
                   needs=("vocoder", f"units-{kind}"), settings=("synthesizer_steps",))
             for kind in settings.units
         ),
-        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
-        Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=all_threads, settings=("whisper", "spelling_steps", "latent_steps", "latent_rate", *TRAINED)),
         *(
             Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=all_threads,
                   needs=("host", "texts", f"speech-{kind}"), settings=("tokens_steps", "tokens_rate", *TRAINED))
