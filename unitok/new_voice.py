@@ -92,7 +92,8 @@ def _check_enough(recordings: Sequence[Audio], seconds: float) -> None:
         raise InputError(f"nothing is spoken in the {count} given; give recordings of somebody speaking")
     if seconds < LEAST_SECONDS:
         raise InputError(
-            f"the {count} given hold {seconds:.1f} s of speech, and a voice needs {LEAST_SECONDS:g} s; give more or longer ones"
+            f"the {count} given hold {seconds:.1f} s of speech, and a voice needs {LEAST_SECONDS:g} s; give more, or "
+            "longer ones"
         )
 
 

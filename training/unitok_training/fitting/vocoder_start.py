@@ -65,7 +65,8 @@ class VocoderStart:
         own = self.generator
         if inputs != own.condition.config and getattr(inputs, "made_by", "") != own.condition.made_by:
             raise InputError(
-                f"the start speaks {recipe.given} of another tokenizer than --tokenizers has; give those it was trained with"
+                f"the start speaks {recipe.given} of another tokenizer than --tokenizers has; give those that it was "
+                "trained with"
             )
         said = {
             "kind": (own.kind, recipe.kind),
@@ -78,8 +79,8 @@ class VocoderStart:
                 raise InputError(f"the start's {name} is {old}, the recipe's {new}: leave it out, the start gives it")
 
     def begin(self, generator: Generator) -> None:
-        """Give a generator of the same shape these weights; one that speaks units keeps its speaker encoder as it is, so
-        that the voices which are known stay what they are."""
+        """Give a generator of the same shape these weights; one that speaks units keeps its speaker encoder, so that the
+        voices which are known stay what they are."""
         generator.load_state_dict(self.generator.state_dict())
         if generator.given == "units":
             units_condition(generator).speaker.requires_grad_(False)
@@ -93,7 +94,9 @@ def vocoder_start(folder: Path | str, given: str) -> VocoderStart:
     """
     root = Path(folder) / "vocoder" if (Path(folder) / "vocoder/config.json").is_file() else Path(folder)
     if not (root / "config.json").is_file():
-        raise InputError(f"{folder} holds no vocoder; give a folder that train-vocoder wrote, or a model with a vocoder")
+        raise InputError(
+            f"{folder} holds no vocoder; give a folder that train-vocoder wrote, or a model with a vocoder"
+        )
     vocoder = Vocoder.load(root)
     network = vocoder.parts.get(given)
     if network is None:

@@ -1,8 +1,8 @@
 """Rows of languages that join a model that is trained.
 
-A language takes an id that the vocabulary has reserved, so its row is there already: as it was drawn before the start was
-trained, which nothing has read since. Beside rows that have learned what a language id says it is noise; their mean is
-a language, and no particular one.
+A language takes an id that the vocabulary has reserved, so its row is there already, as it was drawn before the start
+was trained, and nothing has read it since. Beside rows that have learned what a language id says it is noise; their
+mean is a language, and no particular one.
 
 L known languages, C width.
 """

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import add_device, load_model
@@ -137,45 +136,12 @@ def run_attach_vocoder(options: argparse.Namespace) -> None:
 
 
 def _recordings(options: argparse.Namespace) -> list[Audio]:
-    """The recordings that are given: files, those of folders and lists, rows of manifests.
+    """The recordings that are given."""
+    from unitok.many.speaker import holds_rows, speaker_recordings
 
-    Raises:
-        InputError: none of the speaker or the split; several speakers where none was chosen.
-    """
-    from unitok.inputs import Excerpt
-    from unitok.many.inputs import MANIFESTS, recordings
-    from unitok_tokenizers.data.manifest import read_manifest
-    from unitok_tokenizers.errors import InputError
-
-    tables = [one for one in options.recordings if one.lower().endswith(MANIFESTS) and Path(one).is_file()]
-    if not tables:
+    if not any(map(holds_rows, options.recordings)):
         refuse_idle(options, ["speaker", "split"], "without a manifest among the recordings")
-    found: list[Audio] = []
-    plain = [one for one in options.recordings if one not in tables]
-    found += [one.audio for one in recordings(plain, "en") if one.audio is not None]
-    for table in tables:
-        rows = [row for row in read_manifest(table) if row.audio is not None]
-        kept = [row for row in rows if options.split in (None, row.split) and options.speaker in (None, row.speaker)]
-        speakers = sorted({row.speaker for row in (kept if options.speaker is None else rows)})
-        if not kept:
-            of = " and ".join(f"{what} {value!r}" for what, value in _wanted(options))
-            raise InputError(
-                f"{table}: no recordings{f' of {of}' if of else ''}; its speakers are {', '.join(speakers) or 'none'}, "
-                f"its splits {', '.join(sorted({row.split for row in rows})) or 'none'}"
-            )
-        if options.speaker is None and len(speakers) > 1:
-            raise InputError(f"{table} has recordings of {', '.join(speakers)}: choose one with --speaker NAME")
-        found += [
-            row.audio if not row.offset and row.seconds is None
-            else Excerpt(path=row.audio, offset=row.offset, seconds=row.seconds)
-            for row in kept
-            if row.audio is not None
-        ]  # fmt: skip
-    return found
-
-
-def _wanted(options: argparse.Namespace) -> list[tuple[str, str]]:
-    return [(what, value) for what in ("speaker", "split") if (value := getattr(options, what)) is not None]
+    return speaker_recordings(options.recordings, speaker=options.speaker, split=options.split)
 
 
 def run_add_voice(options: argparse.Namespace) -> None:

@@ -66,7 +66,8 @@ def voice_likeness(
     heard = heard[np.linalg.norm(heard, axis=1) > 0]
     if len(heard) < FEWEST:
         raise InputError(
-            f"{len(heard)} of {len(recordings)} recordings hold speech; give {FEWEST} or more that the model was not given"
+            f"{len(heard)} of {len(recordings)} recordings hold speech; give {FEWEST} or more, which the model was not "
+            "given"
         )
     others = [voice for voice in model.voices if voice != name]
     whole = _direction(heard.sum(0))
