@@ -79,8 +79,8 @@ class VocoderStart:
                 raise InputError(f"the start's {name} is {old}, the recipe's {new}: leave it out, the start gives it")
 
     def begin(self, generator: Generator) -> None:
-        """Give a generator of the same shape these weights; one that speaks units keeps its speaker encoder, so that the
-        voices which are known stay what they are."""
+        """Give a generator of the same shape these weights. One that speaks units keeps its speaker encoder: voices
+        that are known stay what they are."""
         generator.load_state_dict(self.generator.state_dict())
         if generator.given == "units":
             units_condition(generator).speaker.requires_grad_(False)
