@@ -69,7 +69,7 @@ def write_recordings(root: Path) -> None:
 
 
 def write_dutch(root: Path) -> None:
-    """Recordings in a language that the demo does not have: real ones for the run in full size, where they are there."""
+    """Recordings in a language that the demo does not have; in full size real ones, where they are there."""
     if LITERAL and (DATA / "rhasspy_nl").is_dir():
         root.symlink_to(DATA / "rhasspy_nl")
         return
