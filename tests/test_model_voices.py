@@ -70,8 +70,7 @@ def test_the_command_writes_the_voice_and_nothing_else(room: Path, tmp_path: Pat
     assert works(
         "generate", out, "--task", "tts", "--lang", "en", "the house", "--voice", "ben", "-o", tmp_path / "b.wav"
     )
-    with_table = ("add-voice", out, room / "people.jsonl", "--speaker", "carla", room / "ben/5.wav", "--name", "both")
-    works(*with_table)
+    works("add-voice", out, room / "people.jsonl", room / "ben/5.wav", "--speaker", "carla", "--name", "both")
     assert Model.load(out).voices == ["anna", "ben", "both"], "in its own place"
     kept = Model.load(out).prompts["ben"]
     works("add-voice", out, room / "ben/5.wav", room / "ben/4.wav", "--name", "ben", "--replace")

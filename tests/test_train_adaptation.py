@@ -55,7 +55,9 @@ def test_a_model_learns_on_with_its_own_ids_and_new_voices(base: Path, tmp_path:
     assert after.decoder.config == before.decoder.config
     shape = json.loads((tmp_path / "run/recipe.json").read_text(encoding="utf-8"))["decoder"]
     assert shape["width"] == before.decoder.config.width
-    moved = (after.decoder.embedding - before.decoder.embedding).detach().abs().max()
+    french = after.vocabulary.language("fr")  # which begins elsewhere
+    old = [row for row in range(len(before.decoder.embedding)) if row != french]
+    moved = (after.decoder.embedding - before.decoder.embedding).detach()[old].abs().max()
     assert 0 < float(moved) < 0.01, "two small steps away from the start, not from random weights"
     for name in ("text_per_unit", "units_per_text", "frames_per_unit"):
         assert getattr(after.limits, name) >= getattr(before.limits, name)

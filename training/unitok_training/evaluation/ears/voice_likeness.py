@@ -84,7 +84,8 @@ def voice_likeness(
 
 def _direction(total: np.ndarray) -> np.ndarray:
     """(E,) of length 1."""
-    return total / max(float(np.linalg.norm(total)), np.finfo(np.float32).tiny)
+    found: np.ndarray = total / max(float(np.linalg.norm(total)), np.finfo(np.float32).tiny)
+    return found
 
 
 def _spoken(
@@ -99,6 +100,6 @@ def _spoken(
     for place, answer in model.answer_many(requests):
         if isinstance(answer, InputError):
             raise InputError(f"text {place + 1}, {texts[place].text[:60]!r}: {answer}")
-        assert answer.audio is not None
+        assert answer.audio is not None and answer.sample_rate is not None
         sounds[place] = resample(answer.audio, answer.sample_rate, ear.sample_rate)
     return ear.embed(sounds)
