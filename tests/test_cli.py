@@ -23,6 +23,8 @@ COMMANDS = (
     "train-vocoder",
     "train-codec",
     "attach-vocoder",
+    "add-voice",
+    "score-voice",
     "prepare",
     "inspect",
     "validate",

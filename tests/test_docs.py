@@ -13,18 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from tests.support.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
 from tests.support.hf_hosts import write_host
 from tests.support.hf_speech import hf_model
-from tests.support.tiny_model import RATE, model_folder, speech, tokenizers
+from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from tools.file_tree import HEADING, file_tree, repository_folders, tree_names
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.fitting.ctc import CtcConfig
+from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
+from unitok_vocoder.vocoder import Vocoder
 
 LITERAL = os.environ.get("UNITOK_DOCS") == "literal"
 DATA = ROOT.parent / "shared" / "data"
@@ -65,6 +68,19 @@ def write_recordings(root: Path) -> None:
     (root.parent / "recordings").symlink_to(root / "audio")
 
 
+def write_dutch(root: Path) -> None:
+    """Recordings in a language that the demo does not have; in full size real ones, where they are there."""
+    if LITERAL and (DATA / "rhasspy_nl").is_dir():
+        root.symlink_to(DATA / "rhasspy_nl")
+        return
+    texts = ("het groene huis staat hier", "zij zingt hier nu", "wij kopen vandaag twee boeken")
+    rows = []
+    for index in range(12):
+        write_audio(root / f"audio/{index}.wav", speech(1.2, seed=40 + index), RATE)
+        rows.append({"audio": f"audio/{index}.wav", "text": texts[index % 3], "lang": "nl", "speaker": "lotte"})
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """The folder of somebody who has run the demo and has recordings: what a document's commands refer to.
@@ -79,6 +95,7 @@ def desk(tmp_path: Path) -> Path:
     write_recordings(folder / "my")
     write_host(folder / "path/to/Qwen3", "qwen3")
     write_host(folder / "path/to/SmolLM2", "smollm2")
+    write_dutch(folder / "my/dutch")
     (folder / "my/texts.txt").write_text("\n".join(SENTENCES["en"]), encoding="utf-8")
     pair = {"sentence_good": "the house sings", "sentence_bad": "the sings house", "UID": "order"}
     (folder / "my/pairs.jsonl").write_text(json.dumps(pair), encoding="utf-8")
@@ -94,7 +111,11 @@ def desk(tmp_path: Path) -> Path:
         return folder
     for name in ("a.wav", "p.wav"):
         write_audio(folder / name, speech(), RATE)
-    model_folder(folder / "runs/demo/model")
+    vocoder = tiny_model().vocoder
+    assert vocoder is not None
+    torch.manual_seed(3)
+    spectral = MelVocoder(MelVocoderConfig(width=16, blocks=1), vocoder.mel_config).eval()
+    tiny_model(vocoder=Vocoder(spectral, vocoder.units, vocoder.voices)).save(folder / "runs/demo/model")
     rows = read_manifest(folder / "my/metadata.jsonl")
     prepare_shards(rows, tokenizers(), folder / "runs/demo/shards")
     tokenizers().save(folder / "runs/demo/tokenizers")

@@ -39,7 +39,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok": (
         "inputs", "results", "token_files", "decoder", "frontends.adapters", "frontends", "huggingface", "model_parts",
-        "generation", "requests", "model_directory", "placement", "task_model", "pipelines.backends", "pipelines",
+        "generation", "requests", "model_directory", "new_voice", "placement", "task_model",
+        "pipelines.backends", "pipelines",
         "model", "many", "nbest", "export", "cli.arguments", "cli.commands",
         "cli", "__main__",
     ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Self
 
-from unitok.inputs import refuse_longer
+from unitok.inputs import Audio, refuse_longer
 from unitok.model_directory import with_vocoder, write_model
+from unitok.new_voice import NewVoice, check_new_name, new_voice
 from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.request import Request, check_request
 from unitok.results import Result
@@ -52,7 +54,26 @@ class Model(TaskModel):
             InputError: no vocoder, or one that speaks tokens of another tokenizer.
         """
         vocoder = with_vocoder(self.vocoder, Vocoder.load(folder).to(self.device), self.tokenizers)
-        return replace(self, vocoder=vocoder)
+        return with_fields(self, vocoder=vocoder)
+
+    def with_voice(self, name: str, recordings: Sequence[Audio], *, replace: bool = False) -> Self:
+        """This model, knowing the speaker of recordings by a name; nothing is trained.
+
+        Raises:
+            InputError: as `new_voice.new_voice`; a name that is known, unless `replace` takes it.
+        """
+        check_new_name(self, name, replace=replace)  # before everything is heard
+        return self.with_known(name, new_voice(self, recordings), replace=replace)
+
+    def with_known(self, name: str, voice: NewVoice, *, replace: bool = False) -> Self:
+        """This model with what stands for a speaker (`new_voice.new_voice`); InputError for a name that is known."""
+        check_new_name(self, name, replace=replace)
+        prompts, vocoder = dict(self.prompts), self.vocoder
+        if voice.prompt is not None:
+            prompts[name] = voice.prompt
+        if vocoder is not None and voice.vector is not None:
+            vocoder = vocoder.with_voice(name, voice.vector)
+        return with_fields(self, prompts=prompts, vocoder=vocoder)
 
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""

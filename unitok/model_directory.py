@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ LORA = "modules/lora.safetensors"
 def write_model(model: RequestRunner, folder: Path | str, stored: Mapping[str, StoredTensor] | None = None) -> None:
     """Write a model directory atomically; of a decoder on the meta device with the `stored` weights, by the names that
     `plain_name` gives, factors of low-rank updates among them."""
-    from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
 
     roles = model.vocabulary
@@ -73,8 +72,7 @@ def write_model(model: RequestRunner, folder: Path | str, stored: Mapping[str, S
         model.tokenizers.save(draft / "tokenizers")
         if model.vocoder is not None:
             model.vocoder.save(draft / "vocoder")
-        if model.prompts:
-            save_file({k: np.ascontiguousarray(v) for k, v in model.prompts.items()}, draft / "voices.safetensors")
+        _save_prompts(model, draft / "voices.safetensors")
         own: dict[str, Any] = {
             "limits": model.limits.__dict__,
             "info": model.info,
@@ -108,23 +106,53 @@ def attach_vocoder(folder: Path | str, vocoder: Path | str, out: Path | str) -> 
     Raises:
         InputError: one of them is none, or the vocoder speaks tokens of another tokenizer.
     """
-    root, final = Path(folder), Path(out)
-    if not (root / "unitok.json").exists():
-        raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+    root = _existing(folder)
     joined = with_vocoder(
         Vocoder.load(root / "vocoder") if (root / "vocoder").is_dir() else None,
         Vocoder.load(vocoder),
         TokenizerSet.load(root / "tokenizers"),
     )
+    return _rewritten(root, Path(out), {"vocoder": joined.save})
+
+
+def write_voices(folder: Path | str, out: Path | str, model: RequestRunner) -> Path:
+    """Write a model directory again with the voices of a model that was read from it; nothing else changes.
+
+    `out` may be the folder itself.
+    """
+    changed: dict[str, Callable[[Path], None]] = {"voices.safetensors": lambda path: _save_prompts(model, path)}
+    if model.vocoder is not None:
+        changed["vocoder"] = model.vocoder.save
+    return _rewritten(_existing(folder), Path(out), changed)
+
+
+def _existing(folder: Path | str) -> Path:
+    """A model directory; InputError where it is none."""
+    root = Path(folder)
+    if not (root / "unitok.json").exists():
+        raise InputError(f"{root} is no model directory (no unitok.json); `unitok demo` or `unitok train` makes one")
+    return root
+
+
+def _rewritten(root: Path, final: Path, changed: Mapping[str, Callable[[Path], None]]) -> Path:
+    """A model directory written again, atomically, with some of its `PARTS` as these functions write them."""
     with atomic_directory(final, may_drop=PARTS) as draft:
         for name in PARTS:
-            if name == "vocoder":
-                joined.save(draft / name)
+            if name in changed:
+                changed[name](draft / name)
             elif (root / name).is_dir():
                 shutil.copytree(root / name, draft / name)
             elif (root / name).exists():
                 shutil.copyfile(root / name, draft / name)
     return final
+
+
+def _save_prompts(model: RequestRunner, path: Path) -> None:
+    """Write the codes of known speakers; nothing where there are none."""
+    from safetensors.numpy import save_file
+
+    if model.prompts:
+        save_file({name: np.ascontiguousarray(value) for name, value in model.prompts.items()}, path)
 
 
 def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) -> Vocoder:

@@ -43,6 +43,9 @@ TINY = {
     "tokbench": "--limit 2 --train-limit 4 --probe-steps 1 --synthesizer-steps 1",
     "train-vocoder": "--set steps=2 batch=2 crop=0.2 vocos.width=16 vocos.blocks=1 hifigan.width=16 hifigan.fields=1"
     " width=16 judges.begin=0 judges.lead=1 judges.width=2 precision=fp32",
+    "train-vocoder --start": "--set steps=2 batch=2 crop=0.2 judges.begin=0 judges.lead=1 judges.width=2"
+    " precision=fp32",
+    "score-voice": "--limit 2",
     "train-codec": "--set codec.steps=2 codec.batch=2 codec.crop=8 codec.cardinality=8 units.encoder_steps=2"
     " units.clusters=8 precision=fp32",
     "fit-tokenizers my/with-codec": "",

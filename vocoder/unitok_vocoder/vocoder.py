@@ -74,6 +74,10 @@ class Vocoder:
             other.codes or self.codes,
         )
 
+    def with_voice(self, name: str, vector: np.ndarray) -> Vocoder:
+        """This one with one more voice (E,), or another one of that name; the networks are shared."""
+        return Vocoder(self.mel, self.units, {**self.voices, name: vector}, self.mel_config, self.codes)
+
     def fallback(self, codec: AcousticTokenizer | None) -> str:
         """What to say of codes of this codec, or of units, that Griffin-Lim speaks; empty where a network does."""
         by_mels = codec is not None and not self.speaks(codec) and codec.decode(self._none(codec)) is None

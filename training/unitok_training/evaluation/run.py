@@ -62,6 +62,8 @@ class Evaluation:
     """Held-out sentences by voices of the training."""
     limit: int = 0
     """Most rows per task; 0 takes all."""
+    known_only: bool = False
+    """Leave out rows in languages that the model does not know; without it they are an error."""
     seed: int = 0
     metrics: Metrics = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
@@ -72,6 +74,8 @@ class Evaluation:
         Here and below a column that is named after a kind is that of the kind's main stream.
         """
         mask = self.shards.split == split
+        if self.known_only:
+            mask &= np.isin(self.shards.lang, list(self.model.languages))
         for name in map(self.model.vocabulary.column, columns):
             if name not in self.shards.table.column_names:
                 return []

@@ -21,6 +21,7 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.fitting.kept import Kept
 from unitok_training.fitting.tokenizers import fitting_rows, load_recordings, some_recorded
+from unitok_training.fitting.vocoder_start import VocoderStart
 from unitok_training.fitting.waveform import VocoderRecipe, WaveTraining
 from unitok_training.fitting.waveform_sources import (
     Crops,
@@ -48,6 +49,7 @@ def train_vocoder(
     recipe: VocoderRecipe,
     *,
     tokenizers: TokenizerSet | None = None,
+    start: VocoderStart | None = None,
     device: str = "auto",
     notice: Callable[[str], None] | None = None,
 ) -> Path:
@@ -58,11 +60,13 @@ def train_vocoder(
         out: run folder.
         recipe: how.
         tokenizers: whose codes or units are spoken; from log-mels, the codec whose log-mels are learned from too.
+        start: a network to train on, of the recipe's shape; its voices are kept. Weights are drawn where None.
         device: "cpu", "cuda", "cuda:N" or "auto".
         notice: called with what was left out of the recordings.
 
     Raises:
-        InputError: no recordings, no tokenizer of what is to be spoken, or a run of another recipe or other data there.
+        InputError: no recordings, no tokenizer of what is to be spoken, a start of another shape or other tokens, or a
+            run of another recipe or other data there.
     """
     for registry, name in ((GENERATORS, recipe.kind), (CONDITIONS, recipe.given)):
         registry[name]  # InputError for one that there is not
@@ -84,11 +88,15 @@ def train_vocoder(
     torch.manual_seed(recipe.seed)
     sizes = recipe.hifigan if recipe.kind == "hifigan" else recipe.vocos
     generator = Generator(recipe.kind, sizes, recipe.given, inputs, mel)
+    if start is not None:
+        start.check(recipe, inputs, generator)
+        start.begin(generator)
     training = WaveTraining(generator, source, recipe, compute)
-    with _kept(run, recipe, compute, recordings, maker) as kept:
+    with _kept(run, recipe, compute, recordings, maker, start) as kept:
         training.run(kept)
     generator.cpu()
-    made = _vocoder(recipe, generator, source.voices(generator))
+    voices = {**({} if start is None else start.voices), **source.voices(generator)}
+    made = _vocoder(recipe, generator, voices)
     write_json(run / RECIPE, asdict(recipe))
     with atomic_directory(run / VOCODER, may_drop=("mel", "units", "codes", "voices.safetensors")) as draft:
         made.save(draft)
@@ -106,9 +114,11 @@ def _kept(
     compute: Compute,
     recordings: Sequence[np.ndarray],
     maker: AcousticTokenizer | UnitTokenizer | None,
+    start: VocoderStart | None,
 ) -> Kept:
     settings: dict[str, Any] = {**asdict(recipe), "tokenizer": "" if maker is None else maker.fingerprint}
     settings["recordings_fingerprint"] = recordings_fingerprint(recordings)
+    settings["start"] = "" if start is None else start.fingerprint
     return Kept(
         run, steps=recipe.steps, settings=settings, compute=compute, keeping=recipe.keeping, free=FREE
     )  # fmt: skip

@@ -172,7 +172,7 @@ class WaveTraining:
         self.network = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
         self.network.to(compute.device)
         matrices = MuonParams(compute.products)
-        named = dict(generator.named_parameters())
+        named = {name: value for name, value in generator.named_parameters() if value.requires_grad}
         self.optimizer = Optimizer(named, recipe.optim, matrices, embeddings=embedding_names(generator))
         self.optimizers = {"generator": self.optimizer}
         if self.judges is not None:

@@ -113,7 +113,35 @@ def finetune() -> DecoderRecipe:
     )
 
 
-PRESETS = Presets(what="preset", kind=DecoderRecipe, table={"demo": demo, "tiny": tiny, "finetune": finetune})
+def adapt() -> DecoderRecipe:
+    """A trained model meets a language, a voice or other recordings: all of it moves from the first step, at a quarter
+    of the rates that it was trained with, and what it knew stays in the mixture by shards of before."""
+    return DecoderRecipe(
+        name="adapt",
+        mixture=Mixture(tasks={"asr": 4.0, "asr.codes": 1.0, "tts.units": 3.0, "tts.codes": 3.0, "lm": 1.0}),
+        plans=ExampleOptions(voice_min_seconds=0.6, voice_max_seconds=1.0, text_weight=2.0),
+        train=TrainConfig(
+            steps=600,
+            packs_per_step=1,
+            window=2048,
+            compile=True,
+            optim=OptimConfig(
+                name="muon",
+                learning_rate=5e-4,
+                matrix_learning_rate=5e-3,
+                warmup_steps=20,
+                schedule="wsd",
+                decay_share=0.4,
+            ),
+        ),
+    )
+
+
+PRESETS = Presets(
+    what="preset",
+    kind=DecoderRecipe,
+    table={"demo": demo, "tiny": tiny, "finetune": finetune, "adapt": adapt},
+)
 """Presets of `unitok train`."""
 
 

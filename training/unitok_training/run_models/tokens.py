@@ -23,6 +23,7 @@ from unitok_training.fitting.unit_letters import spelled_units
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
+from unitok_training.run_models.language_rows import JoiningLanguages
 from unitok_training.run_models.origin import RECIPE, TokenOrigin
 from unitok_training.shard_set import ShardSet, reopened
 from unitok_training.trainer.fsdp import Initial
@@ -96,12 +97,19 @@ def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
 
 
 def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
-    """As `first_weights.first_decoder`, with the rows that join as `tuning.new_rows` says."""
+    """As `first_weights.first_decoder`, with the rows that join as `tuning.new_rows` says, and those of languages that
+    join a trained model as the mean of the ones that it knows."""
     size = given.vocabulary.size if given.base is None else given.base.vocabulary.size
-    return first_decoder(
+    decoder, initial = first_decoder(
         given.decoder_config(), given.start, old_size=size, seed=given.recipe.train.seed, split=split,
         rows=_new_rows(given, size),
     )  # fmt: skip
+    languages = None if given.base is None else JoiningLanguages.of(given.base.vocabulary, given.vocabulary)
+    if languages is not None and initial is not None:
+        return decoder, languages.begun(initial)
+    if languages is not None:
+        languages.begin(decoder)
+    return decoder, initial
 
 
 def _new_rows(given: Materials, old: int) -> NewRows:

@@ -52,7 +52,8 @@ class RowTuning:
         if tuning.new_embeddings is not None and (first_new is None or first_new >= rows):
             raise InputError(
                 "tuning.new_embeddings: this start has no new rows; leave it out, or start from an imported model or "
-                "one whose streams and languages the shards add to"
+                "one whose streams the shards add to. A trained model that meets a language, a voice or other "
+                "recordings is for the preset adapt"
             )
         return RowTuning(old=old, new=new, first_new=rows if first_new is None else first_new)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,12 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="instead of scores: how N freely sampled outputs per task end (default N: 1000)",
     )
+    evaluate.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="score another model too, such as the one that training started from, on what it knows of the same rows; "
+        "a table has both beside each other",
+    )
     add_text_evals(evaluate, "also, or only, how well it knows text alone")
     add_device(evaluate)
     evaluate.set_defaults(run=run_evaluate)
@@ -53,25 +61,56 @@ def run_evaluate(options: argparse.Namespace) -> None:
         if options.text_evals is None:
             raise InputError("nothing to score: give SHARDS, or --text-evals FILE")
         refuse_idle(
-            options, ["judge", "ears", "split", "limit", "safety"], "without SHARDS, where text alone is scored"
+            options,
+            ["judge", "ears", "split", "limit", "safety", "against"],
+            "without SHARDS, where text alone is scored",
         )
         scorer = None
     elif options.safety is not None:
-        refuse_idle(options, ["judge", "ears", "limit", "text_evals"], "with --safety, which scores nothing")
+        refuse_idle(options, ["judge", "ears", "limit", "text_evals", "against"], "with --safety, which scores nothing")
         scorer = safety_scorer
     elif all(Path(one).is_file() for one in options.shards):
-        refuse_idle(options, ["judge", "ears"], "for a manifest, whose recordings are read and nothing is spoken")
+        refuse_idle(
+            options, ["judge", "ears", "against"], "for a manifest, whose recordings are read and nothing is spoken"
+        )
         scorer = latent_scorer
     else:
         scorer = shards_scorer
     known = text_scorer(options)  # the files, before anything is scored
     model = load_model(options)
-    found: dict[str, Any] = {}
-    if scorer is not None:
-        score = scorer(options, model)
-        every = {one: score(one) for one in options.shards}
-        found = every[options.shards[0]] if len(options.shards) == 1 else {"folders": every}
-    print(json.dumps({**found, **known(model)}, indent=2))
+    other = None if options.against is None else load_model(options, options.against)
+    found = scored(options, scorer, model)
+    if other is not None:
+        assert scorer is shards_scorer
+        found["against"] = {**scored(options, partial(shards_scorer, known_only=True), other), **known(other)}
+    print(json.dumps({**found, **known(model)}, indent=2), flush=True)
+    if other is not None:
+        tell_beside(options, found)
+
+
+def scored(
+    options: argparse.Namespace, scorer: Callable[[argparse.Namespace, Model], Scorer] | None, model: Model
+) -> dict[str, Any]:
+    """What is printed of a model: of one folder its figures, of several those of each."""
+    if scorer is None:
+        return {}
+    score = scorer(options, model)
+    every = {one: score(one) for one in options.shards}
+    return every[options.shards[0]] if len(options.shards) == 1 else {"folders": every}
+
+
+def tell_beside(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """The figures of both models, folder by folder, for people."""
+    from unitok_training.reports.beside import beside
+
+    both = [found.get("folders", {options.shards[0]: found}), found["against"]]
+    both[1] = both[1].get("folders", {options.shards[0]: both[1]})
+    for folder in options.shards:
+        after = {key: value for key, value in both[0][folder].items() if key != "against"}
+        print(
+            "\n".join([f"\n{folder}: {options.against}, {options.model}", *beside(both[1][folder], after)]),
+            file=sys.stderr,
+        )
 
 
 def text_scorer(options: argparse.Namespace) -> Callable[[Model], dict[str, Any]]:
@@ -88,10 +127,8 @@ Scorer = Callable[[str], dict[str, Any]]
 """Path of shards or of a manifest → what is printed of it."""
 
 
-def shards_scorer(options: argparse.Namespace, model: Model) -> Scorer:
-    """Scores of a model on shards."""
-    import sys
-
+def shards_scorer(options: argparse.Namespace, model: Model, *, known_only: bool = False) -> Scorer:
+    """Scores of a model on shards; with `known_only` on rows in its languages, and none where there are none."""
     from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation.asr_scorer import AsrScorer
     from unitok_training.evaluation.evaluate import evaluate
@@ -104,8 +141,11 @@ def shards_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     def score(place: str) -> dict[str, Any]:
         shards = every[options.shards.index(place)]
         run = Evaluation(
-            model=model, shards=shards, judge=judge, ears=ears, split=options.split, limit=options.limit
+            model=model, shards=shards, judge=judge, ears=ears, split=options.split, limit=options.limit,
+            known_only=known_only,
         )  # fmt: skip
+        if known_only and not run.all_rows(options.split):
+            return {}
         return evaluate(run, progress=lambda line: print(line, file=sys.stderr)).metrics
 
     return score
@@ -143,8 +183,6 @@ def latent_scorer(options: argparse.Namespace, model: Model) -> Scorer:
 
 def safety_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     """How free samples end."""
-    import sys
-
     from unitok_tokenizers.data.shards import Shards
     from unitok_training.evaluation.safety import check_safety
 
