@@ -189,7 +189,8 @@ def map_large_blocks() -> bool:
 
     For training on a processor: torch's blocks are aligned, and glibc does not put an aligned block into a hole of its
     own size. The holes of each step's passing tensors add up to a tenth to two thirds of what the tensors themselves
-    take. Blocks that are mapped leave none; the system clears their pages anew, some hundredths of a step's time.
+    take. Blocks that are mapped leave none; but the system clears their pages anew, which takes some hundredths of a
+    step's time on one machine and a third of it on a virtual one: for where memory is short.
     False where another C library allocates.
     """
     allocator = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None

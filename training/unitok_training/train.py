@@ -24,6 +24,7 @@ from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.cost.advice import check_fits
 from unitok_training.cost.devices import Device
+from unitok_training.cost.memory import memory as memory_needed
 from unitok_training.cost.step import setup_of
 from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals, text_ability
 from unitok_training.objectives.teacher import Teacher
@@ -38,6 +39,10 @@ from unitok_training.trainer.distributed import World, local_processes, world_fr
 
 TEXTS = 200
 """Texts by which the ability of a language model is measured, or nearly twice as many."""
+
+
+SPARE = 2.5
+"""A processor's memory that holds so many times what a run needs is not saved at the price of time."""
 
 
 def check_memory(
@@ -58,6 +63,8 @@ def check_memory(
     )  # fmt: skip
     shape = None if teacher is None else teacher.decoder.config
     setup = setup_of(recipe, vocab_size, flash=on_gpu, processes=world.size, teacher=shape)
+    if not on_gpu and SPARE * memory_needed(setup).peak > place.memory_bytes:
+        map_large_blocks()
     said = check_fits(setup, place, force=force)
     if said and world.is_main:
         warnings.warn(said, stacklevel=3)
@@ -97,7 +104,6 @@ def train_model(
         InputError: shards and tokenizers that do not belong together, a mixture without rows, a broken checkpoint, or
             other shards than those that the run was trained on.
     """
-    map_large_blocks()
     evals = read_text_evals(text_evals)
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
     split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1

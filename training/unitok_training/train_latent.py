@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.latent import latent_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.parts import all_moving
+
+MOST_OFTEN = 32
+"""Memory that holds the decoder's weights so often is not saved at the price of time."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,15 @@ def train_latent(
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
     """
-    map_large_blocks()
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
     run = Path(out)
     ensure_folder(run)
     run.mkdir(parents=True, exist_ok=True)
     opened = _start(recipe, rows, start)
     model, config = opened.model, recipe.train
+    weights = sum(value.numel() * value.element_size() for value in model.decoder.parameters())
+    if MOST_OFTEN * weights > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        map_large_blocks()
     if model.latent is not None and model.latent.adapter.alphabet:
         recipe = replace(recipe, adapter=replace(recipe.adapter, alphabet=model.latent.adapter.alphabet))
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)

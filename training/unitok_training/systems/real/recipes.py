@@ -23,7 +23,7 @@ from unitok_training.trainer.optimizer import OptimConfig
 
 RANK = 16
 """Of the low-rank updates."""
-OPTIM = OptimConfig(warmup_steps=50, schedule="wsd", decay_share=0.4, betas=(0.9, 0.95), weight_decay=0.01)
+OPTIM = OptimConfig(warmup_steps=30, schedule="wsd", decay_share=0.4, betas=(0.9, 0.95), weight_decay=0.01)
 
 
 def latent_recipe(settings: Settings, *, encoder: str, frames: str, steps: int) -> LatentRecipe:

@@ -54,15 +54,15 @@ class RealSettings:
     """Updates of a unit synthesizer."""
     spelling_steps: int = 700
     """Updates of the adapter's letters, before the language model listens."""
-    latent_steps: int = 300
+    latent_steps: int = 400
     """Updates of the latent model."""
     latent_rate: float = 3e-4
     """Learning rate of its low-rank updates."""
-    tokens_steps: int = 200
+    tokens_steps: int = 300
     """Updates of each token model."""
     tokens_rate: float = 1e-4
     """Learning rate of its blocks."""
-    pack_size: int = 2048
+    pack_size: int = 1024
     """Positions of a pack."""
     controls: bool = True
     """Train the latent model behind random weights of the language model and of the encoder too."""
