@@ -31,7 +31,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "text.normalization",
         "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders",
         "encoders", "text", "corpora",
-        "semantic", "acoustic", "tokenizer_set", "data.tables", "data",
+        "semantic", "acoustic", "prosody", "tokenizer_set", "data.tables", "data",
     ),
     "unitok_vocoder": (
         "losses", "griffin_lim", "discriminators", "vocos", "hifigan", "mel_vocoder", "unit_mel", "conditions",

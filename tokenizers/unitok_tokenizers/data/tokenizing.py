@@ -149,7 +149,7 @@ def _columns(
     made = _encoded(heard, tokenizers, rate)
     empty = np.zeros(0, dtype=np.int64)
     for stream in streams:
-        if stream.kind == "text":
+        if stream.kind == "text" or stream.runs_of is not None:
             continue
         ids = [np.asarray(row.tokens.get(stream.name, empty)) for row in rows]
         for index, one in zip(with_audio, made.get(stream.name, ())):
@@ -160,6 +160,10 @@ def _columns(
         runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
         for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
             columns[column] = list(values)
+    by_name = {stream.name: stream for stream in streams}
+    for name, one in tokenizers.durations.items():
+        _, lasting = columns_of(by_name[one.runs_of])
+        columns[ids_column(name)] = [one.encode(durations) for durations in columns[lasting]]
     return columns
 
 
