@@ -28,7 +28,6 @@ from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
 
-
 REGISTRIES = (UNIT_TOKENIZERS, CODECS, PROSODY_TOKENIZERS)
 """Of tokenizers that are no text's."""
 

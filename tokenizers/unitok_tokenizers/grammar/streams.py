@@ -66,7 +66,7 @@ class StreamInfo:
             raise InputError(f"stream {self.name!r}: {problem}; correct its description")
 
     def to_json(self) -> dict[str, Any]:
-        """The description with the frame rate as an exact fraction such as "50" or "75/2"; `runs_of` where it has one."""
+        """The description with the frame rate as an exact fraction such as "50" or "75/2"; no `runs_of` where None."""
         rate = None if self.frame_rate is None else str(self.frame_rate)
         found = {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
         return {name: value for name, value in found.items() if name != "runs_of" or value is not None}

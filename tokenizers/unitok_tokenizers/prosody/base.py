@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
-from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.prosody.contour import Contour, contour
 
 

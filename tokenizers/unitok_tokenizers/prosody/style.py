@@ -110,7 +110,9 @@ def _statistics(found: Contour, of: slice) -> np.ndarray:
 
 def _crests(level: np.ndarray) -> int:
     """How often the level (F,) rises to a crest and falls again, each by `CREST` at least."""
-    smooth = np.convolve(np.pad(np.maximum(level, -QUIETEST), SMOOTH // 2, mode="edge"), np.ones(SMOOTH) / SMOOTH, "valid")
+    smooth = np.convolve(
+        np.pad(np.maximum(level, -QUIETEST), SMOOTH // 2, mode="edge"), np.ones(SMOOTH) / SMOOTH, "valid"
+    )
     count, low, high, rising = 0, smooth[0], smooth[0], True
     for value in smooth.tolist():
         if rising:
