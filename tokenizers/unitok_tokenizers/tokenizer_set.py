@@ -170,8 +170,8 @@ class TokenizerSet:
         with intact(root, f"copy it again, or make it with `unitok fit-tokenizers MANIFEST {root}`"):
             others = sorted(path for path in root.iterdir() if path.name[:1] != ".")
             speech = [load_speech_tokenizer(path) for path in others if path.name != "text" and is_stream(path)]
-            order = (UnitTokenizer, AcousticTokenizer, ProsodyTokenizer)  # units, then codes, then prosody
-            speech.sort(key=lambda one: next(place for place, kind in enumerate(order) if isinstance(one, kind)))
+            speech.sort(key=lambda one: isinstance(one, ProsodyTokenizer) - isinstance(one, UnitTokenizer))
+            # units, then codes, then prosody
             return TokenizerSet.of(load_text_tokenizer(root / "text"), *speech)
 
 
