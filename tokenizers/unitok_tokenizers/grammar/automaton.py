@@ -296,8 +296,9 @@ class Automaton:
         if self._interleaved:
             return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
         slot = self._slots[self._at]
-        free = isinstance(slot, _Content) and not slot.single and not slot.paired
-        return free and self.allowed() == (_single(slot.close),)
+        if not isinstance(slot, _Content) or slot.single or slot.paired:
+            return False
+        return self.allowed() == (_single(slot.close),)
 
     def _take(self, token: int) -> None:
         if self._interleaved:

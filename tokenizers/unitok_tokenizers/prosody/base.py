@@ -34,7 +34,7 @@ class ProsodySource:
 class ProsodyTokenizer:
     """Makes the stream that is named like its entry in the registry."""
 
-    name: ClassVar[str]
+    name: str
     """Stream, entry in the registry, and kind of spans."""
     most: ClassVar[int]
     """Ids where nobody says how many, at most."""

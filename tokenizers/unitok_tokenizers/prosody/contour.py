@@ -52,7 +52,8 @@ class Contour:
     @property
     def voiced(self) -> np.ndarray:
         """(F,) bool."""
-        return ~np.isnan(self.octaves)
+        found: np.ndarray = ~np.isnan(self.octaves)
+        return found
 
     @property
     def own_level(self) -> float:
@@ -113,4 +114,5 @@ def _between(alike: np.ndarray, grid: np.ndarray, place: np.ndarray) -> np.ndarr
     left, top, right = (alike[rows, inner + step] for step in (-1, 0, 1))
     bend = left - 2 * top + right
     shift = np.where(bend < 0, 0.5 * (left - right) / np.where(bend < 0, bend, 1.0), 0.0)
-    return grid[place] + np.where(place == inner, np.clip(shift, -0.5, 0.5), 0.0) * (grid[1] - grid[0])
+    found: np.ndarray = grid[place] + np.where(place == inner, np.clip(shift, -0.5, 0.5), 0.0) * (grid[1] - grid[0])
+    return found

@@ -50,11 +50,13 @@ class DurationTokenizer(ProsodyTokenizer):
     def encode(self, durations: np.ndarray) -> np.ndarray:
         """Frames (N,) of each unit → tokens (N,) int64."""
         edges = np.sqrt(self.levels[1:] * self.levels[:-1])
-        return np.searchsorted(edges, np.asarray(durations)).astype(np.int64)
+        found: np.ndarray = np.searchsorted(edges, np.asarray(durations)).astype(np.int64)
+        return found
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens (N,) → frames (N,) int64 of each unit."""
-        return self.levels[np.asarray(tokens)]
+        found: np.ndarray = self.levels[np.asarray(tokens)]
+        return found
 
     def info(self) -> StreamInfo:
         """See `ProsodyTokenizer.info`."""

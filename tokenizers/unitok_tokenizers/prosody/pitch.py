@@ -59,7 +59,8 @@ class PitchTokenizer(ContourTokenizer):
     def decode(self, tokens: np.ndarray, own_level: float) -> np.ndarray:
         """Tokens (N,), Hz of a voice's own level → pitch (N,) float32 in Hz, 0 where there is none."""
         ratios = np.concatenate([[0.0], 2.0 ** self.levels.astype(np.float64)])
-        return (own_level * ratios[np.asarray(tokens)]).astype(np.float32)
+        found: np.ndarray = (own_level * ratios[np.asarray(tokens)]).astype(np.float32)
+        return found
 
     @property
     def fingerprint(self) -> str:
