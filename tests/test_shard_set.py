@@ -28,7 +28,7 @@ from unitok_training.train import train_model
 PIECES = ["▁x"] * toy_shards.TEXT_PIECES
 
 
-def toy(name: str, rows: list[dict[str, Any]], *, names: tuple[str, ...] = ("text", "units", "codes")) -> ToyShards:
+def toy(name: str, rows: list[dict[str, Any]], *, names: tuple[str, ...] = tuple(toy_shards.streams())) -> ToyShards:
     """Toy shards whose rows are named after their folder."""
     shards = ToyShards([{**row, "id": f"{name}:{row['id']}"} for row in rows], names)
     shards.folder = Path(name)

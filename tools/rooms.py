@@ -31,7 +31,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "text.normalization",
         "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders",
         "encoders", "text", "corpora",
-        "semantic", "acoustic", "tokenizer_set", "data.tables", "data",
+        "semantic", "acoustic", "prosody", "tokenizer_set", "data.tables", "data",
     ),
     "unitok_vocoder": (
         "losses", "griffin_lim", "discriminators", "vocos", "hifigan", "mel_vocoder", "unit_mel", "conditions",
@@ -48,8 +48,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
         "reports", "cost", "evaluation.ears", "evaluation", "tokbench", "finetune", "first_weights", "run_models",
         "train", "train_latent",
-        "systems.base", "systems.latent", "systems.text", "systems.real", "systems", "experiments.demo",
-        "experiments.compare", "experiments",
+        "systems.base", "systems.latent", "systems.text", "systems.tokens", "systems.real", "systems",
+        "experiments.demo", "experiments.compare", "experiments",
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""

@@ -34,6 +34,7 @@ TINY = {
     "systems list": "",
     "systems run": "--sentences 20 --test-sentences 2 --limit 2 --set " + " --set ".join([*LATENT, *LATENT_SHAPE]),
     "systems run prosody": "--sentences 10 --test-sentences 1 --set encoder_steps=1 --set steps=2",
+    "systems run prosody_tokens": "--sentences 60 --test-sentences 2 --set clusters=8",
     "systems run coordinator": "--sentences 6 --test-sentences 2 --set questions=2 --set steps=2 --set clusters=8",
     "systems run routing": "--sentences 20 --test-sentences 5 --set steps=2",
     "fit-tokenizers": "--encoder-steps 2 --codec-steps 2 --clusters 8",

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks.base import STATES
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, STATES
 from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -87,7 +87,8 @@ def random_plan(task: str, flags: tuple[str, ...], vocabulary: Vocabulary, rng: 
     if line.interleaved:
         kinds = (("text", "units") if rng.integers(2) else ("units", "text")) * 3
         kinds = kinds[: int(rng.integers(1, 6))]
-    conditions = rng.choice(line.conditions, size=int(rng.integers(1, 4))) if line.conditions else ()
+    known = [kind for kind in line.conditions if kind not in PROSODY_KINDS or kind in vocabulary.streams]
+    conditions = rng.choice(known, size=int(rng.integers(1, 4))) if known else ()
     source, target = (str(code) for code in rng.choice(vocabulary.languages, size=2))
     return SequenceSpec(
         task,

@@ -17,6 +17,7 @@ from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 TEXT_PIECES = 24
+STYLES, PITCHES, DURATIONS = 6, 9, 4
 UNITS = 16
 CODEBOOKS, CODES = 2, 8
 FRAME_RATE = Fraction(10)
@@ -29,19 +30,22 @@ def streams() -> dict[str, StreamInfo]:
         "text": StreamInfo("text", "text", "t0", None, (TEXT_PIECES,)),
         "units": StreamInfo("units", "units", "u0", rate, (UNITS,), deduplicated=True),
         "codes": StreamInfo("codes", "codes", "c0", rate, (CODES,) * CODEBOOKS),
+        "style": StreamInfo("style", "prosody", "s0", Fraction(1), (STYLES,)),
+        "pitch": StreamInfo("pitch", "prosody", "p0", rate / 2, (PITCHES,)),
+        "durations": StreamInfo("durations", "prosody", "d0", None, (DURATIONS,), runs_of="units"),
     }
 
 
 def vocabulary(languages: Sequence[str] = ("de", "en")) -> Vocabulary:
-    found = streams()
-    return Vocabulary.build(text=found["text"], streams=[found["units"], found["codes"]], languages=languages)
+    text, *others = streams().values()
+    return Vocabulary.build(text=text, streams=others, languages=languages)
 
 
 class ToyShards(Shards):
     """Shards over lists of rows (dictionaries with the columns' names), in memory."""
 
     def __init__(
-        self, rows: Sequence[dict[str, Any]], names: Sequence[str] = ("text", "units", "codes"), *, parts: int = 1
+        self, rows: Sequence[dict[str, Any]], names: Sequence[str] = tuple(streams()), *, parts: int = 1
     ) -> None:
         described = [info.to_json() for name, info in streams().items() if name in names]
         files = [{"name": "memory", "rows": len(rows), "sha256": array_fingerprint(*map(np.array, map(str, rows)))}]
@@ -92,6 +96,9 @@ def row(group: int, lang: str, speaker: str, *, split: str = "train") -> dict[st
         "units": units,
         "units_durations": durations,
         "codes": codes,
+        "style": text[: 1 + len(frames) // 10] % STYLES,
+        "pitch": (frames[::2] + voice) % PITCHES,
+        "durations": durations - 1,
         "words": [(f"w{i}", float(a), float(b)) for i, (a, b) in enumerate(zip(starts, starts[1:]))],
         "extras": {},
     }

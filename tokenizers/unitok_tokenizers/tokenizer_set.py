@@ -17,12 +17,19 @@ from unitok_tokenizers.audio.speech_activity import SpeechDetector
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json
+from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.streams import STREAM_NAME, StreamInfo, chosen_streams
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.prosody.base import ProsodyTokenizer
+from unitok_tokenizers.prosody.durations import DurationTokenizer
+from unitok_tokenizers.prosody.registry import PROSODY_TOKENIZERS
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
+
+REGISTRIES = (UNIT_TOKENIZERS, CODECS, PROSODY_TOKENIZERS)
+"""Of tokenizers that are no text's."""
 
 
 class Tokenizer(Protocol):
@@ -90,9 +97,20 @@ class TokenizerSet:
     @property
     def codec(self) -> AcousticTokenizer | None:
         """What makes the stream `codes`, or the only one that makes codes of another name."""
-        made = {name: one for name, one in self.speech.items() if not isinstance(one, UnitTokenizer)}
+        others = (UnitTokenizer, ProsodyTokenizer)
+        made = {name: one for name, one in self.speech.items() if not isinstance(one, others)}
         found = made.get("codes") or (next(iter(made.values())) if len(made) == 1 else None)
         return cast(AcousticTokenizer | None, found)
+
+    @property
+    def durations(self) -> dict[str, DurationTokenizer]:
+        """Those that read no recording, but how long the units of another stream last."""
+        return {name: one for name, one in self.streams.items() if isinstance(one, DurationTokenizer)}
+
+    def lasting(self, spans: Sequence[Span]) -> np.ndarray | None:
+        """Frames (N,) of each unit among spans, where they say how long these last."""
+        said = [(span, self.durations.get(span.stream or "")) for span in spans if span.kind == "durations"]
+        return next((one.decode(span.content) for span, one in said if one is not None), None)
 
     @property
     def detector(self) -> SpeechDetector | None:
@@ -152,7 +170,8 @@ class TokenizerSet:
         with intact(root, f"copy it again, or make it with `unitok fit-tokenizers MANIFEST {root}`"):
             others = sorted(path for path in root.iterdir() if path.name[:1] != ".")
             speech = [load_speech_tokenizer(path) for path in others if path.name != "text" and is_stream(path)]
-            speech.sort(key=lambda one: isinstance(one, UnitTokenizer), reverse=True)  # units, then codes
+            speech.sort(key=lambda one: isinstance(one, ProsodyTokenizer) - isinstance(one, UnitTokenizer))
+            # units, then codes, then prosody
             return TokenizerSet.of(load_text_tokenizer(root / "text"), *speech)
 
 
@@ -172,18 +191,18 @@ def is_stream(path: Path) -> bool:
     return path.is_dir() and STREAM_NAME.fullmatch(path.name) is not None
 
 
-def load_speech_tokenizer(folder: Path) -> SpeechTokenizer:
-    """Read any registered unit tokenizer or codec; InputError for another class."""
+def load_speech_tokenizer(folder: Path) -> Tokenizer:
+    """Read any registered tokenizer of units, codes or prosody; InputError for another class."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no tokenizer (no config.json); copy it again, or remove it")
     name = read_json(folder / "config.json").get("class")
-    for registry in (UNIT_TOKENIZERS, CODECS):
+    for registry in REGISTRIES:
         if name in registry:
-            found: SpeechTokenizer = registry[name].load(folder)
+            found: Tokenizer = registry[name].load(folder)
             if found.name != folder.name:
                 raise InputError(
                     f"{folder} makes stream {found.name!r}; give the folder the stream's name, or remove it"
                 )
             return found
-    known = ", ".join([*UNIT_TOKENIZERS, *CODECS])
+    known = ", ".join(name for registry in REGISTRIES for name in registry)
     raise InputError(f"{folder}: unknown tokenizer {name!r}; known: {known}")

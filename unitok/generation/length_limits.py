@@ -37,7 +37,7 @@ class Limits:
 
     def of(self, plan: SequenceSpec) -> list[int]:
         """Most content items of each output of a plan; a given beginning comes on top."""
-        units = text = vectors = 0
+        units = text = vectors = paired = 0
         for span in plan.conditions:
             if span.kind in ("units", "codes"):
                 units = len(span)
@@ -56,6 +56,11 @@ class Limits:
             elif kind == "units":
                 size = units * self.units_per_unit or text * self.units_per_text or 120
                 units = max(units, round(size / 2))
+                paired = round(size)
+            elif kind == "durations":
+                size = paired
+            elif kind in ("style", "pitch"):  # slower than units, whatever these are
+                size = units * self.units_per_unit or text * self.units_per_text or 120
             else:
                 size = units * self.frames_per_unit or 200
             limits.append(1 if kind == "state" else round(size) + self.floor)

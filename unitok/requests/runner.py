@@ -396,5 +396,5 @@ class RequestRunner:
             if span.kind == "codes" and self.codec is not None:
                 return self.vocoder.from_codes(span.content, self.codec)
             if span.kind == "units" and self.made_elsewhere("units") is None:
-                return self.vocoder.from_units(span.content, voice=voice)
+                return self.vocoder.from_units(span.content, voice=voice, durations=self.tokenizers.lasting(outputs))
         return None

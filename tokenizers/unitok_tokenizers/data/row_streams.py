@@ -43,6 +43,20 @@ def described_streams(
     for info in found.values():
         if info.views is not None and info.views not in found:
             raise InputError(f"stream {info.name!r} views {info.views!r}, which is not described; describe it too")
+    for info in found.values():
+        units = info.runs_of and found.get(info.runs_of)
+        if info.runs_of is not None and (not units or not units.deduplicated):
+            raise InputError(
+                f"stream {info.name!r} goes with the runs of {info.runs_of!r}, which these tokenizers do not make; "
+                f"leave out the folder {info.name} of the tokenizers, or fit them again"
+            )
+    for name, tokenizer in tokenizers.durations.items():
+        units = found[tokenizer.runs_of]
+        if units.fingerprint != tokenizer.units:
+            raise InputError(
+                f"stream {name!r} was made for {units.name!r} of fingerprint {tokenizer.units}, and here they are "
+                f"{units.fingerprint}; fit the tokenizers again"
+            )
     taken = list(COLUMNS)
     for info in found.values():
         for column in columns_of(info):

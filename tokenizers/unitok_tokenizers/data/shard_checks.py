@@ -64,6 +64,8 @@ def validate_shards(folder: Path | str) -> dict[str, Any]:
         _check_ids(shards, info)
         if info.deduplicated:
             _check_durations(shards, info)
+        if info.runs_of is not None:
+            _check_runs(shards, info)
     for info in shards.streams.values():
         if info.views is not None:
             _check_view(shards, info, shards.streams[info.views])
@@ -92,6 +94,16 @@ def _check_durations(shards: Shards, info: StreamInfo) -> None:
     durations, offsets = shards.ragged(column)
     if not np.array_equal(offsets, shards.ragged(ids)[1]) or (len(durations) and int(durations.min()) < 1):
         raise InputError(f"{shards.folder}: {info.name} and their durations do not fit together; prepare again")
+
+
+def _check_runs(shards: Shards, info: StreamInfo) -> None:
+    """InputError where units do not have one id each in a stream that goes with them."""
+    ids, units = (shards.ragged(ids_column(name))[1] for name in (info.name, info.runs_of or ""))
+    for index in np.flatnonzero(np.diff(ids) != np.diff(units))[:1]:
+        raise InputError(
+            f"{shards.folder}: row {shards.id[index]} has {np.diff(ids)[index]} {info.name} for "
+            f"{np.diff(units)[index]} {info.runs_of}; prepare again"
+        )
 
 
 def _check_view(shards: Shards, info: StreamInfo, codec: StreamInfo) -> None:
@@ -133,11 +145,13 @@ def suspicions(shards: Shards) -> list[Suspicion]:
     lasting: dict[str, np.ndarray] = {}
     found: list[Suspicion] = []
     for info in shards.streams.values():
-        if info.kind not in ("units", "codes") or not info.frame_rate:
+        if info.kind not in ("units", "codes", "prosody") or not info.frame_rate:
             continue
         seconds = frames_of(shards, info) / float(info.frame_rate)
         if (wrong := _rate(shards, info, seconds)) is not None:
             found.append(wrong)
+        elif info.kind == "prosody":  # of slow streams the last id reaches beyond the end
+            found += _length(shards, info.name, seconds - 1 / float(info.frame_rate))
         else:
             lasting[info.name] = seconds
             found += _length(shards, info.name, seconds)

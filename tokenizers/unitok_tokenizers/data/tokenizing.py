@@ -16,9 +16,12 @@ from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.reading import Read
+from unitok_tokenizers.encoders.pitch import SAMPLE_RATE
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import StreamInfo, columns_of, ids_column
 from unitok_tokenizers.progress import counted
+from unitok_tokenizers.prosody.base import ContourTokenizer
+from unitok_tokenizers.prosody.contour import contour
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
@@ -149,7 +152,7 @@ def _columns(
     made = _encoded(heard, tokenizers, rate)
     empty = np.zeros(0, dtype=np.int64)
     for stream in streams:
-        if stream.kind == "text":
+        if stream.kind == "text" or stream.runs_of is not None:
             continue
         ids = [np.asarray(row.tokens.get(stream.name, empty)) for row in rows]
         for index, one in zip(with_audio, made.get(stream.name, ())):
@@ -160,15 +163,24 @@ def _columns(
         runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
         for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
             columns[column] = list(values)
+    by_name = {stream.name: stream for stream in streams}
+    for name, tokenizer in tokenizers.durations.items():
+        _, lasting = columns_of(by_name[tokenizer.runs_of])
+        columns[ids_column(name)] = [tokenizer.encode(durations) for durations in columns[lasting]]
     return columns
 
 
 def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet, rate: int) -> dict[str, list[np.ndarray]]:
-    """Ids of recordings at `rate` Hz by stream; units that a codec carries are read off its codes."""
+    """Ids of recordings at `rate` Hz by stream; units that a codec carries are read off its codes, and all tokens of
+    prosody off the same contours."""
     carried = tokenizers.carried
     found = {}
+    prosody = {name: one for name, one in tokenizers.speech.items() if isinstance(one, ContourTokenizer)}
+    contours = [contour(resample(samples, rate, SAMPLE_RATE)) for samples in heard] if prosody else []
+    for name, reader in prosody.items():
+        found[name] = [reader.tokens(one) for one in contours]
     for name, one in tokenizers.speech.items():
-        if name not in carried:
+        if name not in carried and name not in prosody:
             found[name] = one.encode_batch([resample(samples, rate, one.sample_rate) for samples in heard])
     for name, codec in carried.items():
         found[name] = [codes[:, 0] for codes in found[codec]]

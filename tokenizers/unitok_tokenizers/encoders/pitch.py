@@ -40,18 +40,7 @@ class PitchEncoder(FrameEncoder):
     @torch.no_grad()
     def inputs(self, samples: np.ndarray) -> Inputs:
         """(S,) → correlations (F, P)."""
-        frames = self.frames_of(len(samples))
-        around = functional.pad(torch.from_numpy(samples.astype(np.float32)), (WINDOW // 2, WINDOW // 2 + HOP))
-        window = torch.hann_window(WINDOW, device="cpu")
-        pieces = around.unfold(0, WINDOW, HOP)[:frames] * window  # (F, N)
-        own, weight = autocorrelation(pieces), autocorrelation(window)
-        alike = own / (own[:, :1] + QUIET) * (weight[0] / weight)
-        periods = SAMPLE_RATE / torch.logspace(
-            np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0, device="cpu"
-        )  # (P,)
-        before = periods.long()
-        share = periods - before
-        return (LOUD * (alike[:, before] * (1 - share) + alike[:, before + 1] * share),)
+        return (LOUD * correlations(samples, LOWEST, HIGHEST, PITCHES),)
 
     def frames_of(self, samples: int) -> int:
         """One per hop."""
@@ -70,6 +59,25 @@ class PitchEncoder(FrameEncoder):
     def from_json(cls, value: Mapping[str, Any]) -> PitchEncoder:
         """See `FrameEncoder.from_json`."""
         return cls()
+
+
+def windows(samples: np.ndarray) -> torch.Tensor:
+    """(S,) at `SAMPLE_RATE` → (F, N) weighted windows, at least one: frame by frame, around its beginning."""
+    frames = max(1, len(samples) // HOP)
+    around = functional.pad(torch.from_numpy(samples.astype(np.float32)), (WINDOW // 2, WINDOW // 2 + HOP))
+    return around.unfold(0, WINDOW, HOP)[:frames] * torch.hann_window(WINDOW, device="cpu")
+
+
+def correlations(samples: np.ndarray, lowest: float, highest: float, count: int) -> torch.Tensor:
+    """(S,) at `SAMPLE_RATE` → (F, count) correlations of each frame with what was a period before, from the longest
+    period (that of `lowest` Hz) to the shortest, evenly spaced in octaves."""
+    own = autocorrelation(windows(samples))
+    weight = autocorrelation(torch.hann_window(WINDOW, device="cpu"))
+    alike = own / (own[:, :1] + QUIET) * (weight[0] / weight)
+    periods = SAMPLE_RATE / torch.logspace(np.log2(lowest), np.log2(highest), count, base=2.0, device="cpu")  # (P,)
+    before = periods.long()
+    share = periods - before
+    return alike[:, before] * (1 - share) + alike[:, before + 1] * share
 
 
 def autocorrelation(frames: torch.Tensor) -> torch.Tensor:

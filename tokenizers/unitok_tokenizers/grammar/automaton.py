@@ -50,6 +50,10 @@ class _Content:
     """These are codes whose first codebook says the units before them, each for a frame or more, in their order."""
     single: bool = False
     """The grammar gives one item: to close behind it cuts nothing."""
+    counted: bool = False
+    """These are units for each of which one item follows in a later slot."""
+    paired: bool = False
+    """These are those items: as many as there were units."""
 
     @property
     def shortest(self) -> int:
@@ -121,6 +125,7 @@ class Automaton:
         self._least = 1
         self._said: tuple[int, ...] = ()
         self._place: int | None = None
+        self._counted = 0
         prompt = parse(prompt_ids, vocabulary)
         if prompt.start is None:
             raise InputError("the prompt stops before its generate mark; make it with render_prompt")
@@ -150,9 +155,12 @@ class Automaton:
                 marks = (["<then>"] if task_spec(prompt.task).then else []) + [f"<gen:{kind}>"]
                 slots += [_Mark(self.vocabulary.control(mark)) for mark in marks]
             content = self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED)
-            if aligned and kinds[index : index + 2] == ("units", "codes") and self._carried():
+            content = replace(
+                content, counted=kind == "units" and "durations" in kinds[index:], paired=kind == "durations"
+            )
+            if aligned and kind == "units" and "codes" in kinds[index:] and self._carried():
                 content = replace(content, heard=True)
-            elif index and aligned and kinds[index - 1 : index + 1] == ("units", "codes") and self._carried():
+            elif aligned and kind == "codes" and "units" in kinds[:index] and self._carried():
                 content = replace(content, follows=True)
             slots.append(content)
         slots.append(_Mark(self.vocabulary.eos))
@@ -190,7 +198,7 @@ class Automaton:
         if self.finished or self._interleaved or self._codebook:
             return
         slot = self._slots[self._at]
-        if isinstance(slot, _Content) and self._items < slot.limit:
+        if isinstance(slot, _Content) and self._items < slot.limit and not slot.paired:
             self._least = self._items + 1
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -204,9 +212,15 @@ class Automaton:
             return 3 if self._kind is None else 2 if not self._items else 1
         slot = self._slots[self._at]
         if isinstance(slot, _Mark):
-            return int(self._tail[self._at])
-        frame = len(slot.codebooks) - self._codebook if self._codebook or self._items < self._least else 0
-        return frame + 1 + int(self._tail[self._at + 1])
+            return int(self._tail[self._at]) + self._owed
+        items = max(self._least - self._items, 1 if self._codebook else 0)
+        owed = max(self._items, self._least) - 1 if slot.counted else self._owed
+        return items * len(slot.codebooks) - self._codebook + 1 + int(self._tail[self._at + 1]) + owed
+
+    @property
+    def _owed(self) -> int:
+        """Items of a paired slot to come beyond the one that every slot has."""
+        return max(self._counted - 1, 0)
 
     @property
     def state_key(self) -> Ranges:
@@ -226,8 +240,11 @@ class Automaton:
             return self._allowed_following(slot, self._place)
         if self._codebook or self._items < self._least:
             return slot.codebooks[self._codebook]
-        # Here the shortest completion closes at once: a further item must fit beside it.
-        room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
+        if slot.paired:
+            return (_single(slot.close),)
+        # Here the shortest completion closes at once: a further item must fit beside it, and what is paired with it.
+        paired = self._items if slot.counted else self._owed
+        room = self.remaining - 1 - self._tail[self._at + 1] - paired >= len(slot.codebooks)
         return slot.choice if room and self._items < slot.limit else (_single(slot.close),)
 
     def _allowed_following(self, slot: _Content, place: int) -> Ranges:
@@ -279,7 +296,9 @@ class Automaton:
         if self._interleaved:
             return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
         slot = self._slots[self._at]
-        return isinstance(slot, _Content) and not slot.single and self.allowed() == (_single(slot.close),)
+        if not isinstance(slot, _Content) or slot.single or slot.paired:
+            return False
+        return self.allowed() == (_single(slot.close),)
 
     def _take(self, token: int) -> None:
         if self._interleaved:
@@ -294,10 +313,15 @@ class Automaton:
         if isinstance(slot, _Mark) or token == slot.close:
             if isinstance(slot, _Content) and slot.heard:
                 self._place = -1
+            if isinstance(slot, _Content) and slot.counted:
+                self._counted = self._items
             self._at += 1
             self._items = self._codebook = 0
-            self._least = 1
             self.finished = self._at == len(self._slots)
+            self._least = 1
+            following = None if self.finished else self._slots[self._at]
+            if isinstance(following, _Content) and following.paired:
+                self._least, self._counted = self._counted, 0
             return
         if slot.heard and self._said[-1:] != (token,):
             self._said = (*self._said, token)

@@ -2,7 +2,8 @@
 
     sequence    := bos header cond* output+ eos
     header      := task lang [lang] flag*
-    cond        := text | phones | units | codes | lat | voice | hyp+ | kw         each span is closed
+    cond        := text | phones | units | codes | lat | voice | hyp+ | kw | style | pitch | durations
+                                                                                    each span is closed
     output      := <gen:X> … </X>                                                   chat puts <then> between outputs
     interleaved := bos <ilm> lang (<text> … | <units> …)+ eos                       switch marks, no closers
 
@@ -18,11 +19,14 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Rendered, SequenceSpec, Span, check_spec
-from unitok_tokenizers.grammar.tasks.base import STATES, TaskSpec, closer, opener
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, STATES, TaskSpec, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
-_STREAM_KINDS = {"hyp": ("text",), "kw": ("text",), "tool": ("text",), "voice": ("units", "codes")}
+_STREAM_KINDS = {
+    **{"hyp": ("text",), "kw": ("text",), "tool": ("text",), "voice": ("units", "codes")},
+    **dict.fromkeys(PROSODY_KINDS, ("prosody",)),
+}
 """Kinds of streams that a span may hold, where that is not its own kind."""
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, STATES, TaskSpec
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, PROSODY_KINDS, STATES, TaskSpec
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 
 STREAM_OF_KIND = {
     **{"text": "text", "phones": "phones", "units": "units", "codes": "codes"},
     **{"hyp": "text", "kw": "text", "tool": "text"},
+    **{kind: kind for kind in PROSODY_KINDS},
 }
 """Kind of the stream of a span that names none; its name stands for the main stream of that kind."""
 MODALITIES = ("text", "units")
@@ -25,7 +26,7 @@ class Span:
     """Local ids of one kind."""
 
     kind: str
-    """text, phones, units, codes, lat, voice, hyp, kw, tool or state."""
+    """text, phones, units, codes, lat, voice, hyp, kw, style, pitch, durations, tool or state."""
     content: np.ndarray
     """(N,) int64; codes (F, Q). Of `lat` only the length counts: how many vectors stand there. A `state` is one place
     in `STATES`."""
@@ -140,6 +141,13 @@ def check_interleaved(spans: Sequence[Span]) -> None:
         raise InputError(f"an interleaved sequence alternates text and units, no span empty; found {found}")
 
 
+def check_paired(spans: Sequence[Span], where: str) -> None:
+    """InputError where units stand beside durations that are not one for each."""
+    sizes = {span.kind: len(span) for span in spans if span.kind in ("units", "durations")}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"{where} have {sizes['units']} units and {sizes['durations']} durations; give one for each")
+
+
 def check_spec(plan: SequenceSpec, *, prompt: bool = False) -> TaskSpec:
     """The plan's row; InputError where the plan does not follow it. A prompt may have fewer outputs."""
     line = task_spec(plan.task)
@@ -151,6 +159,9 @@ def check_spec(plan: SequenceSpec, *, prompt: bool = False) -> TaskSpec:
         check_interleaved(plan.outputs)
     else:
         _check_outputs(plan, prompt)
+    check_paired(plan.conditions, "conditions")
+    if not prompt:
+        check_paired(plan.outputs, "outputs")
     if not prompt and not plan.outputs:
         raise InputError(f"the {plan.task!r} plan has no outputs to learn; use render_prompt for a prompt")
     first = len(plan.outputs[0]) if plan.outputs else 0

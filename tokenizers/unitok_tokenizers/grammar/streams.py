@@ -43,6 +43,8 @@ class StreamInfo:
     """Runs of equal units are stored once, with durations beside them."""
     views: str | None = None
     """Name of the codec whose first codebook this stream is; it then owns no ids."""
+    runs_of: str | None = None
+    """Name of the units of which each one has an id of this stream."""
 
     def __post_init__(self) -> None:
         problem = None
@@ -58,13 +60,16 @@ class StreamInfo:
             problem = f"{self.kind} have one codebook, not {len(self.cardinalities)}"
         elif self.views is not None and self.kind != "units":
             problem = f"only units can view a codec, not {self.kind}"
+        elif self.runs_of is not None and self.kind != "prosody":
+            problem = f"only prosody goes with another stream's runs, not {self.kind}"
         if problem:
             raise InputError(f"stream {self.name!r}: {problem}; correct its description")
 
     def to_json(self) -> dict[str, Any]:
-        """The description with the frame rate as an exact fraction such as "50" or "75/2"."""
+        """The description with the frame rate as an exact fraction such as "50" or "75/2"; no `runs_of` where None."""
         rate = None if self.frame_rate is None else str(self.frame_rate)
-        return {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
+        found = {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
+        return {name: value for name, value in found.items() if name != "runs_of" or value is not None}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> StreamInfo:

@@ -13,7 +13,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ids_column
-from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import (
     Columns,
@@ -32,7 +32,7 @@ from unitok_training.data.mixture import TaskKey
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardFolder, ShardSet
 
-STREAMS = ("text", "units", "codes")
+STREAMS = ("text", "units", "codes", *PROSODY_KINDS)
 """Streams that examples are made of, in the order of a batch's columns from 1 on, those of each folder of shards behind
 those of the one before; noisy units come behind all."""
 
@@ -336,7 +336,7 @@ def most_ids(
     """Most ids that an example of an item can render to, whatever is drawn around it: int64 of all items, a stretch
     at a time."""
     needs = Needs.of(parsed.of)
-    marks = 24  # header, flags, at most five spans with two marks each, eos
+    marks = 24  # header, flags, at most seven spans with two marks each, eos
 
     def sizes(streams: Sequence[str], rows: np.ndarray) -> np.ndarray:
         return sum((columns.places(ids_column(stream), rows)[1] for stream in streams), np.zeros(len(rows), np.int64))

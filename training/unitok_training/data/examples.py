@@ -270,7 +270,7 @@ class ExampleSource:
         if one.task.interleaved:
             return self._interleave(drawn)
         given = [(kind, self._given(kind, drawn, columns)) for kind in one.variant.given or ()]
-        rows = [drawn.source if one.opens_with_transcript and not place else drawn.target for place in range(4)]
+        rows = [drawn.source if one.opens_with_transcript else drawn.target, *[drawn.target] * len(one.outputs)]
         outputs = [(kind, self._row(drawn.folder, kind, row)) for kind, row in zip(one.outputs, rows)]
         return compose(one.task.name, self._header(drawn), given, outputs, self.marks)
 

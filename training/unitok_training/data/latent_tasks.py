@@ -107,6 +107,12 @@ def as_units(table: RowTexts, row: int, random: np.random.Generator) -> PromptSp
     return PromptSpans((Span("units", table.rows[row].tokens["units"]),), ())
 
 
+def as_prosody(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
+    """The row's units with its tokens of prosody, all of which its manifest must hold."""
+    tokens = table.rows[row].tokens
+    return PromptSpans(tuple(Span(kind, tokens[kind]) for kind in ("style", "pitch", "units", "durations")), ())
+
+
 def as_phones(table: RowTexts, row: int, random: np.random.Generator) -> PromptSpans:
     """The phones of the row's text: what a recognizer of phones would hear."""
     return PromptSpans((Span("text", table.phones(row)),), ())
@@ -219,6 +225,7 @@ SHOWN: Mapping[str, MakePrompt] = {
     "text": from_text,
     "nothing": nothing,
     "units": as_units,
+    "prosody": as_prosody,
     "phones": as_phones,
     "keywords": with_keywords,
     "example": sometimes_with_example,

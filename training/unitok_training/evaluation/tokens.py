@@ -1,4 +1,4 @@
-"""Perplexity and token accuracy of every task line: what can be scored of outputs that nothing here can say or read.
+"""Perplexity and token accuracy of task lines: what can be scored of outputs that nothing here can say or read.
 
 Teacher-forced, among the ids that the grammar allows, where it allows more than one. N choices of an example.
 """
@@ -16,7 +16,7 @@ from unitok.model import Model
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_training.data.documents import Document
 from unitok_training.data.example_options import ExampleOptions
@@ -33,8 +33,11 @@ SLACK = 64
 
 
 def evaluate_tokens(run: Evaluation) -> None:
-    """`tokens.<task>` for every task of a model whose units or codes were made elsewhere, and what is not scored."""
-    for key in (run.model.info.get("tasks") or list(TOKEN_VARIANTS)) if run.model.elsewhere else ():
+    """`tokens.<task>` for every task of a model whose units or codes were made elsewhere, for those with prosody of any
+    model that has it, and what is not scored."""
+    for key in run.model.info.get("tasks") or list(TOKEN_VARIANTS):
+        if not run.model.elsewhere and not says_prosody(run.model, key):
+            continue
         if why := unspoken(run.model, key):
             run.metrics.setdefault("not_scored", {})[key] = why
         try:
@@ -43,6 +46,13 @@ def evaluate_tokens(run: Evaluation) -> None:
             run.metrics.setdefault("not_scored", {})[key] = str(error)
             continue
         put_token_scores(run, key, documents)
+
+
+def says_prosody(model: Model, key: str) -> bool:
+    """Whether a task line reads or writes prosody, and the model has all of it."""
+    one = parse_key(key).of
+    kinds = set(PROSODY_KINDS) & {*one.outputs, *(one.variant.given or ())}
+    return bool(kinds) and kinds <= model.vocabulary.streams.keys()
 
 
 def token_documents(run: Evaluation, key: str, shards: Shards | ShardSet, limit: int) -> list[Document]:

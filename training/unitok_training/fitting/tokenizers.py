@@ -29,6 +29,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.chosen_units import ChosenUnits, fit_chosen_units
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
+from unitok_training.fitting.prosody import ChosenProsody, check_chosen, fit_prosody
 
 HELD_SECONDS = 7200.0
 """Most seconds of recordings that are held at once, 460 MB: what is clustered, and what small networks learn from."""
@@ -60,6 +61,8 @@ class FitConfig:
     """Most recordings that the codec is trained on."""
     codec: CodecConfig | None = field(default_factory=CodecConfig)
     """Training of the built-in codec; None for no codes, or for another codec."""
+    prosody: tuple[ChosenProsody, ...] = ()
+    """Streams of prosody, fitted to `cluster_recordings` too."""
     opened_codec: str = ""
     """Another codec, as `unitok_tokenizers.acoustic.open` names it: it is taken as it is. Empty for none."""
     precision: str = AUTO
@@ -72,6 +75,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_precision(self.precision)
+        check_chosen(self.prosody)
         known = ("ctc", *ready_encoders())
         if self.encoder not in known:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
@@ -269,6 +273,9 @@ def fit_tokenizers(
         units = fit_units(rows, config, progress)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress)
-    tokenizers = TokenizerSet.of(text, units, codec)
+    some = some_recorded(training_rows(rows), config.cluster_recordings, config.seed)
+    described = None if units is None else units.info()
+    prosody = fit_prosody(config.prosody, RowAudio(some), described, seed=config.seed)
+    tokenizers = TokenizerSet.of(text, units, codec, *prosody)
     tokenizers.save(out)
     return tokenizers

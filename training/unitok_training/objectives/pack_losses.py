@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok.decoder.model import Decoder
-from unitok_tokenizers.grammar.tasks.base import opener
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS, opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import NO_LABEL, Pack
 from unitok_training.objectives.token_loss import HeadSlice, LossTable, TokenLosses, supervised_losses
@@ -54,7 +54,7 @@ class OutputSlices:
         follows = torch.ones(vocabulary.size, dtype=torch.bool, device="cpu")
         for extent in texts:
             follows[extent.start : extent.start + extent.size] = False
-        marks = [mark for kind in ("units", "codes") for mark in (f"<gen:{kind}>", opener(kind))]
+        marks = [mark for kind in (*SPEECH_KINDS, *PROSODY_KINDS) for mark in (f"<gen:{kind}>", opener(kind))]
         follows[[vocabulary.control(mark) for mark in marks]] = True
         start = next(one.start for one in texts if one.block == "control")
         return OutputSlices(follows, max(one.start + one.size for one in texts), start)

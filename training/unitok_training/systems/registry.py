@@ -46,6 +46,7 @@ SYSTEMS = Registry(
         "hubert": "unitok_training.systems.latent.hubert:SYSTEM",
         "prosody": "unitok_training.systems.latent.prosody:SYSTEM",
         "real": "unitok_training.systems.real.system:SYSTEM",
+        "prosody_tokens": "unitok_training.systems.tokens.prosody_tokens:SYSTEM",
         "coordinator": "unitok_training.systems.text.coordinator:SYSTEM",
         "routing": "unitok_training.systems.text.tool_routing:SYSTEM",
     },

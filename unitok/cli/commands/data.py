@@ -64,6 +64,10 @@ def add_commands(commands: Any) -> None:
         help="codes of encodec, speechtokenizer, mimi, dac in a local folder, or dmel (docs/codecs.md; default: the "
         "built-in %(default)s, which is trained)",
     )
+    fit.add_argument(
+        "--prosody", nargs="+", default=[], metavar="NAME[=IDS]",
+        help="streams of how it is said: pitch, style, durations (docs/tokenizers.md), each with its most ids",
+    )  # fmt: skip
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
@@ -94,6 +98,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.fitting.codec import CodecConfig
     from unitok_training.fitting.ctc import CtcConfig
+    from unitok_training.fitting.prosody import ChosenProsody
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
 
     if options.units is not None:
@@ -122,6 +127,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         cluster_recordings=options.cluster_recordings,
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
+        prosody=tuple(ChosenProsody.read(one) for one in options.prosody),
         opened_codec="" if built_in else options.codec,
         precision=precision,
         device=options.device,

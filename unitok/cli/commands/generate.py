@@ -18,7 +18,7 @@ from unitok.cli.commands.generate_requests import (
     requests_of,
     speech_kind,
 )
-from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ def add_commands(commands: Any) -> None:
         choices=("codes", "units"),
         help="what speech goes through (default: codes for tts, if any)",
     )
+    generate.add_argument(
+        "--prosody", nargs="+", default=[], choices=PROSODY_KINDS, metavar="NAME",
+        help=f"say these beside the units of speech: {', '.join(PROSODY_KINDS)}; durations are heeded in the sound",
+    )  # fmt: skip
     generate.add_argument("--direct", action="store_true", help="s2st without the texts in between")
     generate.add_argument(
         "--front-end",

@@ -186,11 +186,12 @@ def _about(options: argparse.Namespace, *, text: str | None = None, audio: Any =
         chain = not options.direct
     elif options.direct:
         chain = False
-    output = options.output or ("codes" if options.task == "tts" else None)
+    output = options.output or (("units" if options.prosody else "codes") if options.task == "tts" else None)
     return Request(
         task=options.task, source=options.source, target=options.target,
         text=options.question if text is None else text, audio=audio, voice=options.voice, output=output, chain=chain,
         front_end=options.front_end, recognizer=options.recognizer, synthesizer=options.synthesizer, config=config,
+        flags=tuple(f"<out:{kind}>" for kind in dict.fromkeys(options.prosody)),
     )  # fmt: skip
 
 

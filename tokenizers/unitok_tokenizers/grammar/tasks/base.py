@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONTENT_KINDS = ("text", "phones", "units", "codes")
-CONDITION_KINDS = (*CONTENT_KINDS, "lat", "voice", "hyp", "kw")
+PROSODY_KINDS = ("style", "pitch", "durations")
+"""Kinds of spans that say how something is said, each in the stream of its name. Beside units the first two stand
+before them, and durations, one for each unit, behind."""
+CONDITION_KINDS = (*CONTENT_KINDS, "lat", "voice", "hyp", "kw", *PROSODY_KINDS)
 SPEECH_KINDS = ("units", "codes")
 """Kinds of spans that are speech in tokens."""
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
@@ -17,7 +20,9 @@ OUTPUT_FLAGS = (OUT_UNITS, OUT_CODES, CHAIN)
 """Flags that change which outputs a task gives; only the rows that name them take them."""
 STYLE_FLAGS = ("<ts>", "<nots>", "<itn>", "<noitn>")
 """Flags that ask for time stamps or inverse text normalization; any task takes them."""
-FLAGS = (*OUTPUT_FLAGS, *STYLE_FLAGS)
+OUT_STYLE, OUT_PITCH, OUT_DURATIONS = PROSODY_FLAGS = tuple(f"<out:{kind}>" for kind in PROSODY_KINDS)
+"""Flags that ask for prosody beside the units of an answer; tasks that name the kinds take them."""
+FLAGS = (*OUTPUT_FLAGS, *STYLE_FLAGS, *PROSODY_FLAGS)
 STATES = ("<listen>", "<speak>", "<stop>")
 """What a coordinator does with a chunk of sound; a `state` span holds the place of one of them here."""
 
@@ -87,6 +92,8 @@ class TaskSpec:
     """Kinds of the outputs without a flag that changes them."""
     by_flag: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     """(flags, outputs): the first row whose flags are all set decides."""
+    prosody: tuple[str, ...] = ()
+    """Of `PROSODY_KINDS`: what it says beside units, each where its flag is set."""
     then: bool = False
     """A `<then>` mark stands between the outputs."""
     interleaved: bool = False
@@ -105,11 +112,18 @@ class TaskSpec:
     @property
     def flags(self) -> tuple[str, ...]:
         """Flags that the task takes."""
-        return (*(flag for flag in OUTPUT_FLAGS if any(flag in flags for flags, _ in self.by_flag)), *STYLE_FLAGS)
+        outputs = (flag for flag in OUTPUT_FLAGS if any(flag in flags for flags, _ in self.by_flag))
+        return (*outputs, *STYLE_FLAGS, *(f"<out:{kind}>" for kind in self.prosody))
 
     def output_kinds(self, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Kinds of the outputs in order; none for an interleaved task, whose spans are free."""
-        return next((kinds for wanted, kinds in self.by_flag if set(wanted) <= set(flags)), self.outputs)
+        found = next((kinds for wanted, kinds in self.by_flag if set(wanted) <= set(flags)), self.outputs)
+        asked = [kind for kind in self.prosody if f"<out:{kind}>" in flags]
+        if not asked:
+            return found
+        place = found.index("units")
+        before, behind = ([kind for kind in asked if (kind == "durations") == paired] for paired in (False, True))
+        return (*found[:place], *before, "units", *behind, *found[place + 1 :])
 
     @property
     def hears(self) -> bool:

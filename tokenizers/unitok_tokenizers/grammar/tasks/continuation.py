@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitok_tokenizers.grammar.tasks.base import SPOKEN, FromRows, TaskSpec, Variant
+from unitok_tokenizers.grammar.tasks.base import OUT_DURATIONS, OUT_UNITS, SPOKEN, FromRows, TaskSpec, Variant
 
 LM = TaskSpec(
     name="lm",
@@ -29,11 +29,20 @@ LM = TaskSpec(
 
 SLM = TaskSpec(
     name="slm",
-    conditions=("voice",),
+    conditions=("voice", "style", "pitch"),
     outputs=("units",),
     by_flag=SPOKEN,
+    prosody=("durations",),
     continues=True,
-    variants=(Variant(description="units", given=()),),
+    variants=(
+        Variant(description="units", given=()),
+        Variant(
+            name="prosody",
+            description="style, pitch → units, durations",
+            given=("style", "pitch"),
+            flags=(OUT_UNITS, OUT_DURATIONS),
+        ),
+    ),
     description="speech continuation",
 )
 

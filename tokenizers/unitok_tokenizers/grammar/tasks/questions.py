@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitok_tokenizers.grammar.tasks.base import HEARD, FromRows, TaskSpec, Variant
+from unitok_tokenizers.grammar.tasks.base import HEARD, PROSODY_KINDS, FromRows, TaskSpec, Variant
 
 SID = TaskSpec(
     name="sid",
@@ -20,7 +20,7 @@ SID = TaskSpec(
 
 PROSODY = TaskSpec(
     name="prosody",
-    conditions=HEARD,
+    conditions=(*HEARD, *PROSODY_KINDS),
     outputs=("text",),
     variants=(
         Variant(
@@ -36,6 +36,12 @@ PROSODY = TaskSpec(
             name="units",
             description="units → name of their prosody class",
             rows=FromRows(shows="units", answer="prosody", needs=("units",)),
+            metrics=("accuracy",),
+        ),
+        Variant(
+            name="tokens",
+            description="units and tokens of prosody → name of their prosody class",
+            rows=FromRows(shows="prosody", answer="prosody", needs=("units", *PROSODY_KINDS)),
             metrics=("accuracy",),
         ),
     ),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from unitok_tokenizers.grammar.tasks.base import OUT_CODES, OUT_UNITS, SPOKEN, TaskSpec, Variant
+from unitok_tokenizers.grammar.tasks.base import (
+    OUT_CODES,
+    OUT_UNITS,
+    PROSODY_FLAGS,
+    PROSODY_KINDS,
+    SPOKEN,
+    TaskSpec,
+    Variant,
+)
 
 TTS = TaskSpec(
     name="tts",
-    conditions=("voice", "text", "phones"),
+    conditions=("voice", "text", "phones", *PROSODY_KINDS),
     outputs=("units",),
     by_flag=SPOKEN,
+    prosody=PROSODY_KINDS,
     variants=(
         Variant(
             name="units",
@@ -25,6 +34,13 @@ TTS = TaskSpec(
             flags=(OUT_CODES,),
             title="Text to speech through acoustic codes",
         ),
+        Variant(
+            name="prosody",
+            description="text → style, pitch, units, durations",
+            given=("text",),
+            flags=(OUT_UNITS, *PROSODY_FLAGS),
+        ),
+        Variant(name="style", description="style, text → units", given=("style", "text"), flags=(OUT_UNITS,)),
     ),
     description="text to speech",
 )

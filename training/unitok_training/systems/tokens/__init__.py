@@ -1,0 +1,1 @@
+"""Systems of tokens alone, one file each."""
