@@ -84,9 +84,7 @@ def train_latent(
     run.mkdir(parents=True, exist_ok=True)
     opened = _start(recipe, rows, start)
     model, config = opened.model, recipe.train
-    weights = sum(value.numel() * value.element_size() for value in model.decoder.parameters())
-    if MOST_OFTEN * weights > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        map_large_blocks()
+    _spare_memory(model)
     if model.latent is not None and model.latent.adapter.alphabet:
         recipe = replace(recipe, adapter=replace(recipe.adapter, alphabet=model.latent.adapter.alphabet))
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
@@ -125,6 +123,13 @@ def train_latent(
     }
     write_json(run / "scores.json", scores)
     return LatentRun(model, run / "model", scores)
+
+
+def _spare_memory(model: Model) -> None:
+    """Map large blocks where memory is short."""
+    weights = sum(value.numel() * value.element_size() for value in model.decoder.parameters())
+    if MOST_OFTEN * weights > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        map_large_blocks()
 
 
 def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compute) -> None:

@@ -1,1 +1,1 @@
-"""How something is said, as tokens: pitch, style, and how long each unit lasts."""
+"""How something is said, as tokens."""

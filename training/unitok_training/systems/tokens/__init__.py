@@ -1,1 +1,1 @@
-"""Systems of tokens alone, one file each."""
+"""Systems that read and write tokens of their own."""
