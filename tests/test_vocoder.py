@@ -13,7 +13,12 @@ from unitok_tokenizers.audio.features import MelConfig, log_mel, magnitude
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import deduplicate, expand
 from unitok_training.fitting.codec import Crops
-from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
+from unitok_training.fitting.waveforms.vocoder import (
+    MelVocoderTraining,
+    UnitMelTraining,
+    train_mel_vocoder,
+    train_unit_mel,
+)
 from unitok_vocoder.griffin_lim import griffin_lim
 from unitok_vocoder.losses import mel_loss, stft_loss
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig

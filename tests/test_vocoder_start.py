@@ -14,8 +14,8 @@ from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.model import Model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import write_audio
-from unitok_training.fitting.vocoder_start import SLOWER, as_generator, vocoder_start
-from unitok_training.fitting.waveform import vocoder_recipe
+from unitok_training.fitting.waveforms.vocoder_start import SLOWER, as_generator, vocoder_start
+from unitok_training.fitting.waveforms.waveform import vocoder_recipe
 from unitok_vocoder.generator import units_condition
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.vocoder import Vocoder

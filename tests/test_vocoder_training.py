@@ -22,10 +22,10 @@ from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.fitting.codec import CodecConfig
-from unitok_training.fitting.codec_run import CodecRecipe, train_codec_run
 from unitok_training.fitting.kept import Keeping
-from unitok_training.fitting.vocoder_run import train_vocoder
-from unitok_training.fitting.waveform import JudgesConfig, VocoderRecipe, WaveWeights, vocoder_recipe
+from unitok_training.fitting.waveforms.codec_run import CodecRecipe, train_codec_run
+from unitok_training.fitting.waveforms.vocoder_run import train_vocoder
+from unitok_training.fitting.waveforms.waveform import JudgesConfig, VocoderRecipe, WaveWeights, vocoder_recipe
 from unitok_training.objectives.adversarial import (
     ADVERSARIES,
     Balancer,
@@ -192,7 +192,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     bundle = TokenizerSet.load(corpus / "tokenizers")
     train_vocoder(rows, tmp_path / "whole", recipe, tokenizers=bundle, device="cpu")
     # Killed between two checkpoints: what was done since the last one is done again.
-    from unitok_training.fitting.waveform import WaveTraining
+    from unitok_training.fitting.waveforms.waveform import WaveTraining
 
     step = WaveTraining.step
 

@@ -45,7 +45,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "cli", "__main__",
     ),
     "unitok_training": (
-        "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
+        "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting",
+        "fitting.waveforms", "recipes",
         "reports", "cost", "evaluation.ears", "evaluation", "tokbench", "finetune", "first_weights", "run_models",
         "train", "train_latent",
         "systems.base", "systems.latent", "systems.text", "systems.tokens", "systems.real", "systems",

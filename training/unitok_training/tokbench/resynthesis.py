@@ -21,7 +21,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.fitting.tokenizers import steps_of
-from unitok_training.fitting.vocoder import UnitMelTraining, train_unit_mel
+from unitok_training.fitting.waveforms.vocoder import UnitMelTraining, train_unit_mel
 from unitok_training.tokbench.contestants import Contestant, Tokens
 from unitok_training.tokbench.corpus import Corpus, load_all
 from unitok_training.tokbench.measured import NotMeasured

@@ -93,13 +93,13 @@ def _notice(line: str) -> None:
 
 def run_train_vocoder(options: argparse.Namespace) -> None:
     from unitok_tokenizers.tokenizer_set import TokenizerSet
-    from unitok_training.fitting.vocoder_run import codec_mel, train_vocoder
-    from unitok_training.fitting.waveform import vocoder_recipe
+    from unitok_training.fitting.waveforms.vocoder_run import codec_mel, train_vocoder
+    from unitok_training.fitting.waveforms.waveform import vocoder_recipe
     from unitok_training.recipes.config import overridden
 
     start = None
     if options.start is not None:
-        from unitok_training.fitting.vocoder_start import vocoder_start
+        from unitok_training.fitting.waveforms.vocoder_start import vocoder_start
 
         refuse_idle(options, ["kind"], "with --start, whose network is trained on")
         start = vocoder_start(options.start, options.given)
@@ -119,7 +119,7 @@ def run_train_vocoder(options: argparse.Namespace) -> None:
 def run_train_codec(options: argparse.Namespace) -> None:
     from unitok_tokenizers.errors import InputError
     from unitok_tokenizers.tokenizer_set import TokenizerSet
-    from unitok_training.fitting.codec_run import CodecRecipe, train_codec_run
+    from unitok_training.fitting.waveforms.codec_run import CodecRecipe, train_codec_run
     from unitok_training.recipes.config import overridden
 
     recipe = overridden(CodecRecipe(), _overrides(options))

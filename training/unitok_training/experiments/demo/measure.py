@@ -25,7 +25,7 @@ from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.fitting.codec import SPECTRAL, CodecConfig
 from unitok_training.fitting.ctc import QUICK, CtcConfig
-from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining
+from unitok_training.fitting.waveforms.vocoder import MelVocoderTraining, UnitMelTraining
 from unitok_training.objectives.pack_losses import pack_losses, supervised_positions
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.trainer.optimizer import OptimConfig, descend, optimizer_of

@@ -46,7 +46,12 @@ from unitok_training.fitting.tokenizers import (
     steps_of,
     training_rows,
 )
-from unitok_training.fitting.vocoder import MelVocoderTraining, UnitMelTraining, train_mel_vocoder, train_unit_mel
+from unitok_training.fitting.waveforms.vocoder import (
+    MelVocoderTraining,
+    UnitMelTraining,
+    train_mel_vocoder,
+    train_unit_mel,
+)
 from unitok_training.model_defaults import learned
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html

@@ -33,7 +33,7 @@ from unitok_training.evaluation.text_ability import evaluate_text, read_text_eva
 from unitok_training.fitting.chosen_units import ChosenUnits
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import FitConfig, fit_units, load_recordings, steps_of, training_rows
-from unitok_training.fitting.vocoder import (
+from unitok_training.fitting.waveforms.vocoder import (
     MelVocoderTraining,
     UnitMelTraining,
     train_mel_vocoder,

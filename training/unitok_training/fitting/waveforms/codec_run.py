@@ -20,7 +20,7 @@ from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.kept import Keeping, Kept
 from unitok_training.fitting.tokenizers import FitConfig, fit_units, fitting_rows, load_recordings, some_recorded
-from unitok_training.fitting.vocoder_run import FREE, RECIPE, recordings_fingerprint, sounding_rows
+from unitok_training.fitting.waveforms.vocoder_run import FREE, RECIPE, recordings_fingerprint, sounding_rows
 
 UNITS, CODEC = "units", "codec"
 """Folders of a run: the tokenizer of the first codebook, and what `--codec mel_rvq:FOLDER` opens."""

@@ -21,9 +21,9 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.fitting.kept import Kept
 from unitok_training.fitting.tokenizers import fitting_rows, load_recordings, some_recorded
-from unitok_training.fitting.vocoder_start import VocoderStart
-from unitok_training.fitting.waveform import VocoderRecipe, WaveTraining
-from unitok_training.fitting.waveform_sources import (
+from unitok_training.fitting.waveforms.vocoder_start import VocoderStart
+from unitok_training.fitting.waveforms.waveform import VocoderRecipe, WaveTraining
+from unitok_training.fitting.waveforms.waveform_sources import (
     Crops,
     CropSizes,
     PlainSource,

@@ -16,7 +16,7 @@ from unitok_tokenizers.compute import AUTO, Compute, check_precision
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.fitting.kept import Keeping, Kept
-from unitok_training.fitting.waveform_sources import WaveSource
+from unitok_training.fitting.waveforms.waveform_sources import WaveSource
 from unitok_training.objectives.adversarial import (
     ADVERSARIES,
     Balancer,

@@ -12,7 +12,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint
-from unitok_training.fitting.waveform import VocoderRecipe, vocoder_recipe
+from unitok_training.fitting.waveforms.waveform import VocoderRecipe, vocoder_recipe
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput
 from unitok_vocoder.generator import Generator, units_condition
 from unitok_vocoder.hifigan import HifiGanConfig

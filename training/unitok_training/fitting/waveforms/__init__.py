@@ -1,0 +1,1 @@
+"""What makes waveforms: vocoders, synthesizers of units, and a codec beside its vocoder."""
