@@ -55,6 +55,8 @@ class EncoderChoice:
 class AdapterChoice:
     """Which adapter stands between; an option that is None is the adapter's default."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("alphabet",)
+
     kind: str = "stacking"
     """Name in `unitok.frontends.adapters.registry.ADAPTERS`."""
     match_scale: bool = False
