@@ -118,7 +118,7 @@ def asked(task: str, *words: str) -> Request:
 
 def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
     apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", *FILES}
-    fields = {**OTHERS, "direct": True, "question": "who speaks"}
+    fields = {**OTHERS, "direct": True, "question": "who speaks", "prosody": "pitch"}
     found = {action.dest for action in generate_parser()._actions} - apart
     assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
     (task,) = (action for action in generate_parser()._actions if action.dest == "task")
@@ -133,7 +133,7 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
             continue
         if action.dest in (*FILES, "out", "target"):
             continue  # files, which are tried below; a target is given where one is needed
-        value = {"direct": True, "question": "who speaks"}.get(action.dest, OTHERS.get(action.dest))
+        value = {"direct": True, "question": "who speaks", "prosody": "pitch"}.get(action.dest, OTHERS.get(action.dest))
         words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
         more = ["--temperature", "0.5"] if action.dest in ("top_k", "top_p", "seed") else []
         try:

@@ -103,7 +103,7 @@ def _lost(f: Figures, name: str) -> float:
 SYSTEM = System(
     name="real",
     title="Real parts together",
-    row="R0–R3, R6",
+    row="B5, B27, C1, C14",
     settings=RealSettings,
     check=check_real,
     differs="SmolLM2-135M, Whisper tiny.en and an hour or two of real recordings, instead of parts from scratch",
