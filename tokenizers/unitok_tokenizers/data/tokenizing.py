@@ -19,8 +19,8 @@ from unitok_tokenizers.data.reading import Read
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import StreamInfo, columns_of, ids_column
 from unitok_tokenizers.progress import counted
-from unitok_tokenizers.semantic.kmeans_units import deduplicate
-from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
+from unitok_tokenizers.tokenizer_set import Tokenizer, TokenizerSet
 
 MAX_SECONDS = 60.0
 MIN_SAMPLES = 400
@@ -157,10 +157,20 @@ def _columns(
         if stream.kind != "units":
             columns[ids_column(stream.name)] = [one.reshape(-1) for one in ids]
             continue
-        runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
-        for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
+        maker, names = tokenizers.streams.get(stream.name), columns_of(stream)
+        runs = [_stored(one, stream, maker) for one in ids]
+        for column, values in zip(names, zip(*runs) if runs else ((),) * len(names)):
             columns[column] = list(values)
     return columns
+
+
+def _stored(units: np.ndarray, stream: StreamInfo, maker: Tokenizer | None) -> tuple[np.ndarray, ...]:
+    """What the columns of a stream hold of a row's units, one a frame (F,)."""
+    if stream.merged_from is not None:
+        assert isinstance(maker, UnitTokenizer), "only a tokenizer knows how units are merged"
+        found = maker.stored(units)
+        return found.ids, found.durations, found.unit_durations
+    return deduplicate(units) if stream.deduplicated else (units, np.ones_like(units))
 
 
 def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet, rate: int) -> dict[str, list[np.ndarray]]:

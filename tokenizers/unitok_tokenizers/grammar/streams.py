@@ -43,6 +43,8 @@ class StreamInfo:
     """Runs of equal units are stored once, with durations beside them."""
     views: str | None = None
     """Name of the codec whose first codebook this stream is; it then owns no ids."""
+    merged_from: int | None = None
+    """How many units the ids are merged of, by unit BPE; None where ids are units themselves."""
 
     def __post_init__(self) -> None:
         problem = None
@@ -58,13 +60,20 @@ class StreamInfo:
             problem = f"{self.kind} have one codebook, not {len(self.cardinalities)}"
         elif self.views is not None and self.kind != "units":
             problem = f"only units can view a codec, not {self.kind}"
+        elif self.merged_from is not None and (
+            self.kind != "units" or not self.deduplicated or self.views or self.merged_from > self.cardinalities[0]
+        ):
+            problem = "only deduplicated units of their own are merged, to more ids than there are units"
         if problem:
             raise InputError(f"stream {self.name!r}: {problem}; correct its description")
 
     def to_json(self) -> dict[str, Any]:
         """The description with the frame rate as an exact fraction such as "50" or "75/2"."""
         rate = None if self.frame_rate is None else str(self.frame_rate)
-        return {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
+        found = {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
+        if self.merged_from is None:  # versions that merged nothing do not know it
+            del found["merged_from"]
+        return found
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> StreamInfo:
@@ -85,9 +94,11 @@ def ids_column(stream: str) -> str:
 
 
 def columns_of(stream: StreamInfo) -> tuple[str, ...]:
-    """Columns of shards that a stream fills: its ids, and the durations of units, which are 1 where runs are kept."""
+    """Columns of shards that a stream fills: its ids, the durations of units, which are 1 where runs are kept, and of
+    merged ones the durations of the units in them."""
     durations = (f"{stream.name}_durations",) if stream.kind == "units" else ()
-    return (ids_column(stream.name), *durations)
+    inside = () if stream.merged_from is None else (f"{stream.name}_unit_durations",)
+    return (ids_column(stream.name), *durations, *inside)
 
 
 def main_stream(
@@ -145,7 +156,7 @@ def chosen_streams(
 
 def check_same(own: StreamInfo, stream: StreamInfo, where: str, owner: str) -> None:
     """InputError, naming both sides, where a stream is not the one of that name that its owner has."""
-    for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
+    for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated", "merged_from"):
         ours, theirs = getattr(own, part), getattr(stream, part)
         if ours != theirs:
             raise InputError(
