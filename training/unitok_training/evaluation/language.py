@@ -11,6 +11,7 @@ from unitok.generation.generate import score
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 
@@ -83,7 +84,9 @@ def evaluate_speech_lm(run: Evaluation) -> None:
 def _put_unit_perplexity(run: Evaluation) -> None:
     """Put the perplexity of an id, and bits a second of speech: of streams with other ids only the latter compare."""
     rows = run.rows(run.split, "units", "units_durations")
-    if not rows:
+    most = run.model.decoder.config.max_positions - 8
+    rows = [row for row in rows if len(run.cell("units", row)) <= most]
+    if not rows or not run.knows(VARIANTS["slm"]):
         return
     scores = _scores(
         run, [SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)) for row in rows]
