@@ -1,17 +1,14 @@
 """The same words as another recording of them could sound: faster or slower, higher or lower, noisy, in a room.
 
 Gat et al. 2023, "Augmentation invariant discrete representation for generative spoken language modeling", table 1.
-S samples, W window, F frames.
+S samples.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from unitok_tokenizers.audio.backgrounds import noises, unit_power
 
@@ -25,39 +22,37 @@ ROOM_SECONDS = (0.2, 0.8)
 """Until a sound in a room has fallen by 60 dB."""
 DIRECT_DB = (0.0, 9.0)
 """How far above the room's echoes the direct sound lies."""
-WINDOW_SECONDS = 0.032
-"""Of the phase vocoder; a quarter of it is a step."""
+HOP_SECONDS, REACH_SECONDS = 0.016, 0.008
+"""Half a window of what is stretched, and how far it is moved: more than half a period of low voices."""
 
 
 def time_stretch(samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
-    """(S,) float32 at another speed and the same pitch, (S ÷ speed,): a phase vocoder (Flanagan & Golden 1966)."""
-    window_length = 2 * round(WINDOW_SECONDS * rate / 2)
-    hop = window_length // 4
-    if len(samples) <= window_length:  # one step says nothing of phases
+    """(S,) float32 at another speed and the same pitch, (S ÷ speed,).
+
+    WSOLA (Verhelst & Roelands 1993): windows from where the speed takes them, moved a little to where the waveform goes
+    on as it did. A phase vocoder would smear the beginnings of sounds.
+    """
+    hop, reach = round(HOP_SECONDS * rate), round(REACH_SECONDS * rate)
+    window = 2 * hop
+    if len(samples) <= window + 2 * reach:  # there is no waveform to go on with
         return samples
-    window = torch.hann_window(window_length)
-    spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)), window_length, hop, window_length, window,
-        return_complex=True,
-    )  # fmt: skip
+    shape = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)  # half windows add up to one
     length = round(len(samples) / speed)
-    stretched = _respaced(spectrum, torch.arange(0, spectrum.shape[1] - 1, speed, dtype=torch.float64), hop)
-    found = torch.istft(stretched, window_length, hop, window_length, window).numpy()[:length]
-    return np.pad(found, (0, length - len(found)))
-
-
-def _respaced(spectrum: Tensor, places: Tensor, hop: int) -> Tensor:
-    """(W ÷ 2 + 1, F) complex between its frames: lengths in proportion, and phases that go on as fast as there."""
-    bins = spectrum.shape[0]
-    before = places.long()
-    share = (places - before).float()
-    first, second = spectrum[:, before], spectrum[:, before + 1]
-    size = first.abs() * (1 - share) + second.abs() * share
-    expected = torch.linspace(0, math.pi * hop, bins)[:, None]
-    turn = second.angle() - first.angle() - expected
-    turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi)) + expected
-    phase = torch.cat([spectrum[:, :1].angle(), turn[:, :-1]], dim=1).double().cumsum(1)
-    return torch.polar(size, torch.remainder(phase, 2 * math.pi).float())
+    given = np.pad(np.asarray(samples, dtype=np.float64), (hop + reach, 2 * window + 2 * reach))
+    squares = np.concatenate([[0.0], np.cumsum(given * given)])
+    found = np.zeros(length + 2 * window)
+    last = 0
+    for number in range(length // hop + 2):
+        place = reach + min(round(number * hop * speed), len(samples))
+        if number:
+            region = given[place - reach : place + reach + window]
+            alike = np.correlate(region, given[last + hop : last + hop + window], "valid")
+            starts = np.arange(place - reach, place + reach + 1)
+            power = np.sqrt(np.maximum(squares[starts + window] - squares[starts], 1e-12))
+            place += int(np.argmax(alike / power)) - reach
+        found[number * hop : number * hop + window] += shape * given[place : place + window]
+        last = place
+    return found[hop : hop + length].astype(np.float32)
 
 
 def pitch_shift(samples: np.ndarray, rate: int, semitones: float) -> np.ndarray:
@@ -65,7 +60,7 @@ def pitch_shift(samples: np.ndarray, rate: int, semitones: float) -> np.ndarray:
     import soxr
 
     factor = 2 ** (semitones / 12)
-    if len(samples) < rate * WINDOW_SECONDS * 2:
+    if len(samples) < 4 * HOP_SECONDS * rate:
         return samples
     played = soxr.resample(np.ascontiguousarray(samples, dtype=np.float32), rate * factor, rate).astype(np.float32)
     found = time_stretch(played, rate, len(played) / len(samples))[: len(samples)]

@@ -31,6 +31,8 @@ class CorrectionConfig:
     """H."""
     kernel: int = 5
     """Frames that each of the two convolutions sees; odd."""
+    dropout: float = 0.2
+    """Of the hidden channels, while it learns."""
 
 
 class FrameCorrection(nn.Module):
@@ -47,6 +49,7 @@ class FrameCorrection(nn.Module):
         self.register_buffer("spread", torch.ones(config.width))
         self.first = nn.Conv1d(config.width, config.hidden, config.kernel, padding=config.kernel // 2)
         self.second = nn.Conv1d(config.hidden, config.hidden, config.kernel, padding=config.kernel // 2)
+        self.dropout = nn.Dropout(config.dropout)
         self.last = nn.Linear(config.hidden, config.width)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -55,8 +58,8 @@ class FrameCorrection(nn.Module):
         """(B, F, D) of rows of `lengths` (B,) → (B, F, D); a row's end is as silent as its beginning."""
         mask = torch.arange(frames.shape[1], device=frames.device)[None, :, None] < lengths[:, None, None]
         inside = (frames - self.mean) / self.spread * mask
-        hidden = functional.relu(convolve(self.first, inside)) * mask
-        hidden = hidden + functional.relu(convolve(self.second, hidden))
+        hidden = self.dropout(functional.relu(convolve(self.first, inside))) * mask
+        hidden = hidden + self.dropout(functional.relu(convolve(self.second, hidden)))
         return frames + self.spread * self.last(hidden)
 
     @torch.inference_mode()

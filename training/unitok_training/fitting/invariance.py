@@ -43,6 +43,8 @@ class InvarianceConfig:
     """Optimizer steps."""
     batch_frames: int = 6000
     """Frames of a batch, padding included."""
+    draws: int = 2
+    """How often each recording is changed in each way."""
     hidden: int = 256
     """Width of the network."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, warmup_steps=30, weight_decay=0.0)
@@ -79,7 +81,7 @@ def fit_invariance(
     assert units.correction is None and units.merges is None
     compute = compute or resolve("cpu")
     spool, labels = FrameSpool(), list[Tensor]()
-    for frames, runs in changed_frames(units, recordings, config.seed):
+    for frames, runs in changed_frames(units, recordings, config.draws, config.seed):
         spool.append(torch.from_numpy(frames))
         labels.append(torch.from_numpy(runs))
     if not len(spool):
@@ -88,20 +90,20 @@ def fit_invariance(
     correction = FrameCorrection(CorrectionConfig(width=units.encoder.width, hidden=config.hidden))
     _set_scale(correction, spool)
     reader = UnitReader(correction, units.centroids.detach().clone(), _temperature(spool, units.centroids))
-    _optimize(reader, spool, labels, config, compute, progress)
-    return units.corrected(correction.to(units.centroids.device))
+    _optimize(reader.train(), spool, labels, config, compute, progress)
+    return units.corrected(correction.to(units.centroids.device).eval())
 
 
 def changed_frames(
-    units: UnitTokenizer, recordings: Iterable[np.ndarray], seed: int
+    units: UnitTokenizer, recordings: Iterable[np.ndarray], draws: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(frames (F, D), units to be given (N,)) of every recording as it is, and after every change of `CHANGES`."""
+    """(frames (F, D), units to be given (N,)) of every recording as it is, and `draws` times after each of `CHANGES`."""
     random, rate = np.random.default_rng([seed, 23]), units.sample_rate
     for group in _groups(recordings, TOGETHER_SECONDS * rate):
         clean = units.frames_of(group)
         runs = [deduplicate(one)[0] for one in units.units_of_frames(clean)]
-        yield from zip(clean, runs)
-        for change in CHANGES.values():
+        yield from [*zip(clean, runs)] * draws
+        for change in [*CHANGES.values()] * draws:
             changed = [change(samples, rate, random) for samples in group]
             yield from zip(units.frames_of(changed), runs)
 
