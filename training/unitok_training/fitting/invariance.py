@@ -97,7 +97,7 @@ def fit_invariance(
 def changed_frames(
     units: UnitTokenizer, recordings: Iterable[np.ndarray], draws: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(frames (F, D), units to be given (N,)) of every recording as it is, and `draws` times after each of `CHANGES`."""
+    """(frames (F, D), units to be given (N,)) of every recording, as often as it is and after each of `CHANGES`."""
     random, rate = np.random.default_rng([seed, 23]), units.sample_rate
     for group in _groups(recordings, TOGETHER_SECONDS * rate):
         clean = units.frames_of(group)
