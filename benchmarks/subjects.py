@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, lora, loss, sharded, train, units
+from benchmarks import checkpoint, data, decode, demo, files, files_killed, lora, loss, sharded, train, units
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -15,6 +15,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "checkpoint": checkpoint.run,
     "sharded": sharded.run,
     "files": files.run,
+    "files_killed": files_killed.run,
     "lora": lora.run,
     "units": units.run,
     "decode": decode.run,

@@ -189,6 +189,11 @@ def test_what_a_process_holds_of_split_weights_is_about_its_share(tmp_path: Path
 
 
 @pytest.mark.slow
+def test_files_of_a_command_that_is_killed_are_answered_once(tmp_path: Path) -> None:
+    found = quick(tmp_path, "files_killed")
+    assert found["ratios"]["files_killed.vs_undisturbed"] is not None
+
+
 def test_many_files_have_the_texts_of_each_alone(tmp_path: Path) -> None:
     found = quick(tmp_path, "files")
     assert found["ratios"]["files.vs_process_each"] > 1 and found["ratios"]["files.vs_alone"] > 0

@@ -20,10 +20,10 @@ from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.data.columns import segment_maximum
+from unitok_training.data.eligibility import segment_maximum
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
-from unitok_training.data.interleave import interleave, text_cuts, unit_cuts, word_pieces
+from unitok_training.data.interleave import ChosenRows, interleave, text_cuts, unit_cuts, word_pieces
 from unitok_training.data.mixture import Mixture
 
 PIECES = ["▁x"] * TEXT_PIECES
@@ -303,6 +303,30 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
             assert all(word in (row.text or "").split() for part in said for word in part)
             cut_at_words += len(plan.outputs) > 1 and sum(map(len, said)) < len((row.text or "").split())
     assert cut_at_words > 5
+
+
+def test_chosen_rows_are_those_that_a_mask_chooses() -> None:
+    random = np.random.default_rng(0)
+    kind, rows = random.integers(0, 3, 5000).astype(np.int8), np.sort(random.permutation(5000)[:4000])
+    for of in (1, 5):
+        found, wanted = ChosenRows(rows, kind, of), rows[kind[rows] == of].tolist()
+        assert len(found) == len(wanted) and [found[number] for number in range(len(found))] == wanted
+
+
+def test_voices_stand_among_their_speakers_rows() -> None:
+    corpus = [{**row, "speaker": f"{place % 7}" if place % 5 else ""} for place, row in enumerate(toy_shards.corpus())]
+    voices = source({"tts.codes": 1.0}, corpus).folders[0].voices
+    rows = np.arange(len(voices.speaker))
+    seen: dict[int, int] = {}
+    for row, place, count in zip(rows.tolist(), voices.place(rows).tolist(), voices.count(rows).tolist()):
+        speaker = int(voices.speaker[row])
+        if row not in voices.rows.tolist():
+            assert (place, count) == (-1, 0)
+            continue
+        assert speaker >= 0 and place == seen.get(speaker, 0)
+        seen[speaker] = place + 1
+        assert count == int((voices.speaker[voices.rows] == speaker).sum())
+    assert sum(seen.values()) == len(voices.rows) > 10 and (voices.speaker < 0).any()
 
 
 def test_segment_maximum() -> None:

@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "window_qformer": {"window": 4, "queries": 2, "heads": 2, "width": 8},
     "random_downsampling": {"rate": 3, "hidden": 8},
     "token_mapping": {"expected": True},
+    "spelling": {"stride": 4, "hidden": 8, "kernel": 3, "alphabet": "abc"},
     "pooling": {"stride": 2},
 }
 FORMULAS = {
@@ -50,6 +51,7 @@ FORMULAS = {
     "qformer": lambda t: 3,
     "window_qformer": lambda t: math.ceil(t / 4) * 2,
     "random_downsampling": lambda t: math.ceil(t / 3),
+    "spelling": lambda t: math.ceil(t / 4),
     "pooling": lambda t: math.ceil(t / 2),
 }
 LENGTHS = (13, 1, 8, 5)

@@ -226,7 +226,7 @@ def test_a_choice_that_says_nothing_is_refused(host: tuple[Path, int], bundle: P
         import_hf(host[0], tmp_path / "out", tokenizers=bundle, new_rows="zeros")
     assert not (tmp_path / "out").exists()
     parser = build_parser()
-    for kind in NEW_ROWS:
+    for kind in NEW_ROWS.keys() - {"letters"}:  # those are found in shards, which an import has none of
         assert parser.parse_args(["import", "a", "b", "--new-rows", kind]).new_rows == kind
 
 

@@ -25,12 +25,14 @@ from tests.test_trainer_validation import VALIDATED, run
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
-from unitok_training.checkpoint.files import best_checkpoint, list_checkpoints
+from unitok_training.checkpoint.files import best_checkpoint, is_checkpoint, list_checkpoints
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.evaluation.tokens import put_token_scores, token_documents
+from unitok_training.recipes.decoder import load_recipe
 from unitok_training.run_models.checkpoint import model_at, model_of
 from unitok_training.shard_set import RECORD, reopened
+from unitok_training.train import teacher_of
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.metrics import VALIDATION_FILE, named, read_metrics
 from unitok_training.trainer.setup import HeldOutScorer, Score
@@ -120,6 +122,20 @@ def test_a_latent_checkpoint_whose_start_is_another_one_is_refused(root: Path, t
     origin = read_json(tmp_path / "two/origin.json")
     (tmp_path / "two/origin.json").write_text(json.dumps({**origin, "learns_from": "dreams"}), encoding="utf-8")
     refused("evaluate", tmp_path / "two/checkpoints", root / "m.jsonl", saying=("dreams", "later version"))
+
+
+def test_a_run_stands_for_its_newest_checkpoint_wherever_a_model_is_named(root: Path, tmp_path: Path) -> None:
+    works(*train(root, tmp_path / "run"))
+    assert is_checkpoint(tmp_path / "run") and not is_checkpoint(tmp_path / "run/model")
+    newest = list_checkpoints(tmp_path / "run/checkpoints")[-1]
+    named = (tmp_path / "run", tmp_path / "run/checkpoints", newest, tmp_path / "run/model")
+    first, *rest = (model_of(path).decoder.state_dict() for path in named)
+    assert all(torch.equal(value, one[name]) for one in rest for name, value in first.items())
+    recipe = load_recipe("tiny", [f"distill.teacher={tmp_path / 'run'}"])
+    teacher = teacher_of(recipe)
+    assert teacher is not None and teacher.decoder.config == model_of(newest).decoder.config
+    with pytest.raises(InputError, match="no model directory"):
+        model_of(tmp_path)
 
 
 def test_a_checkpoint_is_exported_as_its_model_is(root: Path, tmp_path: Path) -> None:

@@ -168,6 +168,22 @@ def test_offsets_of_parts_are_offsets_of_the_whole() -> None:
         rows = random.integers(0, len(every), 20) if len(every) else np.zeros(0, int)
         start, length = found.places(rows)
         assert start.tolist() == found.whole()[rows].tolist() and length.tolist() == every[rows].tolist()
+        assert found.some().tolist() == (every > 0).tolist()
+
+
+@pytest.mark.parametrize(("longest", "kind"), [(4000, "uint16"), (9000, "int32")])
+def test_offsets_of_long_rows_take_the_bytes_that_hold_them(
+    longest: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitok_tokenizers.data.shards.STRETCH", 100)  # some end within a block
+    random = np.random.default_rng(1)
+    sizes = [random.integers(longest // 2, longest, count) for count in (333, 1, 90, 41)]
+    found = RowOffsets.of([np.concatenate([[0], np.cumsum(size)]).astype(np.int32) for size in sizes])
+    every = np.concatenate(sizes)
+    assert found.near.dtype == kind and found.blocks is not None and found.blocks.dtype == "int32"
+    assert found.lengths().tolist() == every.tolist() and found.some().all()
+    start, length = found.places(np.arange(len(every)))
+    assert start.tolist() == [0, *np.cumsum(every)[:-1].tolist()] and length.tolist() == every.tolist()
 
 
 # ---- on disk

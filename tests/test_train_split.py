@@ -13,9 +13,12 @@ import torch
 
 from tests.support.command import Workshop, works
 from tests.support.launching import torchrun
-from unitok.decoder.lora import lora_tensors
+from unitok.decoder.lora import lora_tensors, plain_name
+from unitok.decoder.model import Decoder
 from unitok.model import Model
+from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import read_checkpoint
+from unitok_training.first_weights import first_decoder, open_start
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 SCRIPT = """
@@ -99,6 +102,60 @@ def test_each_process_reads_its_share_of_a_start_and_of_a_checkpoint_of_other_pr
 
 FROZEN = ("tuning.embeddings.full=false",)
 LOW = ("tuning.decoder.full=false", "tuning.decoder.lora_rank=2", "tuning.decoder.learning_rate=1e-3")
+
+
+@pytest.mark.slow
+def test_low_rank_updates_of_split_weights_give_what_one_process_gives(shop: Workshop, tmp_path: Path) -> None:
+    tuned = [part for change in LOW for part in ("--set", change)]
+    weights = sum(value.numel() * 4 for value in Model.load(shop.model).decoder.parameters())
+    works(*given(shop, tmp_path / "alone", 3, *CONSTANT, *tuned))
+    wanted, found = read_metrics(tmp_path / "alone" / METRICS_FILE), list[Decoder]()
+    for processes in (1, 2, 4):
+        run = tmp_path / f"run{processes}"
+        read = split(shop, run, processes, 3, *CONSTANT, *tuned)
+        if processes > 1:  # the start is read by slices, and its factors are drawn: nothing of it is whole anywhere
+            assert all(one <= 1.05 * weights / processes for one in read), (read, weights)
+        for alone, shared in zip(wanted, read_metrics(run / METRICS_FILE), strict=True):
+            for key in ("loss", "objective", "gradient_norm"):
+                assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-6), (key, alone["step"], processes)
+        found.append(Model.load(run / "model").decoder)
+    whole = Model.load(tmp_path / "alone/model").decoder
+    before = dict(Model.load(shop.model).decoder.named_parameters())
+    for decoder in found:
+        for (name, value), own in zip(whole.named_parameters(), decoder.parameters(), strict=True):
+            torch.testing.assert_close(own, value, rtol=1e-5, atol=1e-5)
+            if plain_name(name) in before:
+                assert torch.equal(own, before[plain_name(name)]), "the host's own weights stay"
+    assert all(float(value.detach().abs().max()) > 1e-4 for value in lora_tensors(found[1]).values()), "they moved"
+    assert (tmp_path / "run2/model/modules/lora.json").read_text() == (
+        tmp_path / "alone/model/modules/lora.json"
+    ).read_text()
+
+
+@pytest.mark.slow
+def test_a_start_with_low_rank_updates_is_read_by_slices_and_goes_on(shop: Workshop, tmp_path: Path) -> None:
+    tuned = [part for change in LOW for part in ("--set", change)]
+    works(*given(shop, tmp_path / "first", 2, *CONSTANT, *tuned))
+    start = ("--start", tmp_path / "first/model")
+    weights = sum(value.numel() * 4 for value in Model.load(start[1]).decoder.parameters())
+    works(*given(shop, tmp_path / "alone", 2, *CONSTANT, *tuned), *start)
+    read = split(shop, tmp_path / "run", 2, 2, *CONSTANT, *tuned, *map(str, start))
+    assert all(one <= 1.05 * weights / 2 for one in read) and sum(read) >= 0.99 * weights, (read, weights)
+    first, wanted, found = (Model.load(tmp_path / name / "model").decoder for name in ("first", "alone", "run"))
+    for (name, value), own in zip(wanted.named_parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(own, value, rtol=1e-5, atol=1e-5, msg=name)
+    assert not torch.equal(lora_tensors(first)["blocks.0.qkv.a.q"], lora_tensors(found)["blocks.0.qkv.a.q"])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_low_rank_updates_is_no_start_of_split_weights_either(shop: Workshop, tmp_path: Path) -> None:
+    tuned = [part for change in LOW for part in ("--set", change)]
+    works(*given(shop, tmp_path / "first", 2, *tuned))
+    for size in (1, 2):
+        start = open_start(tmp_path / "first/checkpoints", split=size > 1)
+        config = Model.load(tmp_path / "first/model").decoder.config
+        with pytest.raises(InputError, match="checkpoint does not fit the model"):
+            first_decoder(config, start, old_size=config.vocab_size, seed=0, split=size > 1)
 
 
 @pytest.mark.slow

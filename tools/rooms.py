@@ -47,8 +47,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting", "recipes",
         "reports", "cost", "evaluation.ears", "evaluation", "tokbench", "finetune", "first_weights", "run_models",
         "train", "train_latent",
-        "systems.base", "systems.latent", "systems.text", "systems", "experiments.demo", "experiments.compare",
-        "experiments",
+        "systems.base", "systems.latent", "systems.text", "systems.real", "systems", "experiments.demo",
+        "experiments.compare", "experiments",
     ),
 }  # fmt: skip
 """Rooms of each package: one imports only from those before it."""

@@ -15,7 +15,7 @@ from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
 from unitok.huggingface.gguf import SUFFIX, read_gguf
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
-from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows, chosen_rows
+from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
 from unitok.model import Model
@@ -113,13 +113,18 @@ def import_hf(
         tokenizers: folder whose units and codes join; None for text only.
         languages: language codes.
         seed: seed of the new rows.
-        new_rows: what they begin with, an entry of `NEW_ROWS`.
+        new_rows: what they begin with, an entry of `NEW_ROWS` other than "letters".
 
     Raises:
         InputError: another architecture, missing files or weights.
     """
     check_seed(seed)
     check_new_rows(new_rows, "new_rows")
+    if new_rows == LETTERS:
+        raise InputError(
+            f"new_rows is {LETTERS!r}, which is found in token shards with texts: import without units, and train "
+            f"with tuning.new_rows={LETTERS}"
+        )
     root = Path(folder)
     if (root / OWN / "unitok.json").exists():
         if tokenizers is not None:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok.decoder.lora import LoraConfig, add_lora, load_lora, lora_config, lora_json, lora_tensors, without_lora
+from unitok.decoder.lora import (
+    LoraConfig,
+    add_lora,
+    check_lora,
+    load_lora,
+    lora_config,
+    lora_json,
+    lora_tensors,
+    without_lora,
+)
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.length_limits import Limits
@@ -21,7 +30,7 @@ from unitok.requests.runner import RequestRunner
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_tokenizers.stored_tensors import StoredTensor
+from unitok_tokenizers.stored_tensors import StoredTensor, open_tensors, write_stored
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.generator import Generator
 from unitok_vocoder.vocoder import Vocoder
@@ -29,10 +38,13 @@ from unitok_vocoder.vocoder import Vocoder
 FORMAT = 1
 PARTS = ("core", "tokenizers", "vocoder", "modules", "vocabulary.json", "voices.safetensors", "unitok.json")
 """What a model directory may hold."""
+LORA = "modules/lora.safetensors"
+"""Factors of the decoder's low-rank updates."""
 
 
 def write_model(model: RequestRunner, folder: Path | str, stored: Mapping[str, StoredTensor] | None = None) -> None:
-    """Write a model directory atomically; of a decoder on the meta device with the `stored` weights, by its names."""
+    """Write a model directory atomically; of a decoder on the meta device with the `stored` weights, by the names that
+    `plain_name` gives, factors of low-rank updates among them."""
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
 
@@ -52,10 +64,11 @@ def write_model(model: RequestRunner, folder: Path | str, stored: Mapping[str, S
         if lora is not None:
             (draft / "modules").mkdir(exist_ok=True)
             write_json(draft / "modules/lora.json", lora_json(lora))
-            save_tensors(
-                {name: value.cpu() for name, value in lora_tensors(model.decoder).items()},
-                draft / "modules/lora.safetensors",
-            )
+            factors, file = lora_tensors(model.decoder), draft / LORA
+            if stored is not None:
+                write_stored(file, {name: stored[name] for name in factors})
+            else:
+                save_tensors({name: value.cpu() for name, value in factors.items()}, file)
         roles.save(draft / "vocabulary.json")
         model.tokenizers.save(draft / "tokenizers")
         if model.vocoder is not None:
@@ -132,23 +145,38 @@ def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) 
 def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
     """The decoder of a model directory with its experts and low-rank updates."""
     decoder = load_mixture(root / "modules", load_core(root / "core", dtype=dtype))
-    if (root / "modules/lora.json").exists():
-        lora = read_json(root / "modules/lora.json")
-        add_lora(decoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
-        load_lora(decoder, read_tensors(root / "modules/lora.safetensors"))
+    if (lora := _lora_of(root)) is not None:
+        add_lora(decoder, lora)
+        load_lora(decoder, read_tensors(root / LORA))
     return decoder
 
 
-def open_decoder(root: Path) -> tuple[Decoder, dict[str, StoredTensor]] | None:
-    """(the decoder of a model directory on the meta device, its stored weights by name).
+def _lora_of(root: Path) -> LoraConfig | None:
+    """The low-rank updates that a model directory's decoder has."""
+    if not (root / "modules/lora.json").exists():
+        return None
+    found = read_json(root / "modules/lora.json")
+    return LoraConfig(**{**found, "targets": tuple(found["targets"])})
 
-    None where it has experts or low-rank updates, or is one that only `load_core` understands.
+
+def open_decoder(root: Path) -> tuple[Decoder, dict[str, StoredTensor]] | None:
+    """(the decoder of a model directory on the meta device, its stored weights by the names that `plain_name` gives).
+
+    None where it has experts, or is one that only `load_core` understands.
     """
-    if (root / "modules/lora.json").exists() or has_mixture(root / "modules"):
+    if has_mixture(root / "modules"):
         return None
     with intact(root, "copy the folder again, or train the model again"):
         found = open_core(root / "core")
-    return None if found is None else (bare_decoder(found[0]), found[1])
+        if found is None:
+            return None
+        (config, stored), lora = found, _lora_of(root)
+        bare = bare_decoder(config, lora)
+        if lora is not None:
+            factors, _ = open_tensors(root / LORA)
+            check_lora(bare, {name: value.shape for name, value in factors.items()})
+            stored |= factors
+    return bare, stored
 
 
 def check_origin(root: Path, vocabulary: Vocabulary, tokenizers: TokenizerSet, elsewhere: list[str] | None) -> None:

@@ -143,11 +143,11 @@ def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     return found, note
 
 
-def write_stored(path: Path, tensors: Mapping[str, StoredTensor], note: Mapping[str, str]) -> None:
+def write_stored(path: Path, tensors: Mapping[str, StoredTensor], note: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file from stored tensors, a few rows at a time."""
     import torch
 
-    header: dict[str, Any] = {"__metadata__": dict(note)}
+    header: dict[str, Any] = {} if note is None else {"__metadata__": dict(note)}
     at, names = 0, sorted(tensors)
     for name in names:
         value = tensors[name]

@@ -22,7 +22,7 @@ from unitok.model import Model
 from unitok.model_directory import open_decoder, read_model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.stored_tensors import StoredTensor, StoredTensors, joined
-from unitok_training.checkpoint.state import load_module, open_checkpoint
+from unitok_training.checkpoint.state import check_names, load_module, open_checkpoint
 from unitok_training.trainer.fsdp import Initial
 
 TABLES = ("embedding", "head")
@@ -69,16 +69,23 @@ def first_decoder(
         start: where its weights come from; they are drawn where None.
         old_size: ids that the start's vocabulary has; rows beyond are new.
         seed: of what is drawn.
-        split: whether it is to be split over processes, which no low-rank updates allow.
+        split: whether it is to be split over processes.
         rows: what new rows begin with.
+
+    Raises:
+        InputError: a checkpoint of another shape, or a start with low-rank updates that is to have more rows.
     """
+    lora = None if start is None or start.model is None else lora_config(start.model.decoder)
+    if lora is not None and config.vocab_size != old_size:
+        raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
     if split and (start is None or start.stored is not None or start.model is None):
-        bare = bare_decoder(config)
+        bare = bare_decoder(config, lora)
         if start is None:
             return bare, initial_values(config, torch.Generator().manual_seed(seed))
         if start.stored is not None:
             return bare, grown_values(start.stored, config, old_size, seed, rows)
         found = open_checkpoint(start.path).model
+        check_names(bare, found)
         return bare, found.stored.items() if isinstance(found, StoredTensors) else found.items()
     if start is None or start.model is None:
         decoder = Decoder(config, generator=torch.Generator().manual_seed(seed))
@@ -90,8 +97,6 @@ def first_decoder(
         decoder = Model.load(start.path).decoder
     if config.vocab_size == old_size:
         return decoder, None
-    if lora_config(decoder) is not None:
-        raise InputError("the start has low-rank updates and cannot take on another stream; merge them by an export")
     generator = torch.Generator().manual_seed(seed)
     return expand_vocabulary(decoder, config.vocab_size, old_size, generator=generator, rows=rows), None
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unitok.decoder.lora import LoraConfig, lora_config, plain_name
 from unitok.decoder.model import Decoder
 from unitok.huggingface.stored_core import bare_decoder
 from unitok.model import Model
@@ -27,7 +28,7 @@ from unitok_training.cost.step import setup_of
 from unitok_training.evaluation.text_ability import TextEvals, evaluate_text, read_text_evals, text_ability
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.decoder import DecoderRecipe
-from unitok_training.run_models.checkpoint import model_at, model_of
+from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
 from unitok_training.run_models.tokens import Materials, begun, finished, first_new_row, materials
@@ -99,7 +100,7 @@ def train_model(
     map_large_blocks()
     evals = read_text_evals(text_evals)
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
-    split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not recipe.tuning.decoder.lora_rank
+    split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1
     opened = open_shards(shards, check=check)
     given = materials(recipe, opened, tokenizers=tokenizers, start=start, streams=streams, split=split)
     recipe, base, run = given.recipe, given.base, Path(out)
@@ -131,7 +132,7 @@ def train_model(
     # The other processes have left: none of them waits while the shards are looked through.
     given = replace(given, data=data)
     if initial is not None:
-        trained = _written_by_files(taken, given, run)
+        trained = _written_by_files(taken, given, run, lora_config(decoder))
     else:
         trained = _written(decoder.cpu().float().eval(), given, run, answering)
     _tell(given, run, evals, before, trained)
@@ -152,13 +153,13 @@ def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | N
     return trained
 
 
-def _written_by_files(taken: Path, given: Materials, run: Path) -> Model:
+def _written_by_files(taken: Path, given: Materials, run: Path, lora: LoraConfig | None) -> Model:
     """As `_written`, of a decoder that was split: weights go from the checkpoint's files to the model's, so that the
     whole is in no process after the run either; the model that is returned has none."""
     found = read_checkpoint(taken).model
     assert isinstance(found, StoredTensors)
-    trained = finished(bare_decoder(given.decoder_config()).eval(), given)
-    write_model(trained, run / "model", found.stored)
+    trained = finished(bare_decoder(given.decoder_config(), lora).eval(), given)
+    write_model(trained, run / "model", {plain_name(name): value for name, value in found.stored.items()})
     return trained
 
 
@@ -167,7 +168,7 @@ def teacher_of(recipe: DecoderRecipe) -> Teacher | None:
     recipe.distill.check()
     if not (path := recipe.distill.teacher):
         return None
-    model = model_of(path) if (Path(path) / "unitok.json").exists() else model_at(path)
+    model = model_of(path)
     return Teacher(path=path, decoder=model.decoder, vocabulary=model.vocabulary)
 
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unitok.model import Model
-from unitok_tokenizers.compute import map_large_blocks
+from unitok_tokenizers.compute import Compute, map_large_blocks, resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint
+from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint, list_checkpoints
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.latent_tasks import LATENT_TASKS, asked_items
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import score_lines
+from unitok_training.fitting.spelling import fit_spelling
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_rows
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import LatentScores
-from unitok_training.run_models.latent import LatentStart, encoder_folders
+from unitok_training.run_models.latent import LatentStart, encoder_folders, letters_of
 from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, write_origin
 from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
@@ -80,6 +81,8 @@ def train_latent(
     run.mkdir(parents=True, exist_ok=True)
     opened = _start(recipe, rows, start)
     model, config = opened.model, recipe.train
+    if model.latent is not None and model.latent.adapter.alphabet:
+        recipe = replace(recipe, adapter=replace(recipe.adapter, alphabet=model.latent.adapter.alphabet))
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
     if recipe.curriculum.tasks and start is None:
         source.follow(recipe.curriculum, config.steps * config.packs_per_step * config.pack_size)
@@ -90,6 +93,8 @@ def train_latent(
     )  # fmt: skip
     opened.widen(origin.text_per_vector)
     with world_from_environment(None if device is None else torch.device(device).type) as world:
+        if opened.new_adapter:
+            _spell(recipe, source, run, resolve(world.device, config.precision))
         setup = latent_setup(
             config, recipe.tuning, source.front_end, model.decoder, source, world, first_new=opened.first_new,
             held_out=_held_out(recipe, model, rows) if config.eval_every else None,
@@ -116,6 +121,19 @@ def train_latent(
     return LatentRun(model, run / "model", scores)
 
 
+def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compute) -> None:
+    """Let a new adapter that spells learn its letters, where the recipe says so and the run has not begun before."""
+    steps = recipe.train.spelling_steps
+    if not steps or list_checkpoints(run / "checkpoints"):
+        return
+    if not source.front_end.adapter.alphabet or not recipe.tuning.encoder.frozen:
+        raise InputError(
+            "train.spelling_steps is for an adapter that spells behind an encoder that does not move: set "
+            "adapter.kind=spelling and tuning.encoder.full=false, or leave it out"
+        )
+    fit_spelling(source.front_end, source, steps=steps, seed=recipe.train.seed, compute=compute)
+
+
 def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> LatentStart:
     """The model before training, of a start or of new tokenizers."""
     if start is not None and is_checkpoint(Path(start)) and not (Path(start) / STATE_FILE).is_file():
@@ -125,7 +143,7 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
         given: Model | TokenizerSet = TokenizerSet.of(fit_text(rows, config))
     else:
         given = model_of(start)
-    return LatentStart.of(recipe, given, _languages(rows))
+    return LatentStart.of(recipe, given, _languages(rows), letters_of(row.text or "" for row in training_rows(rows)))
 
 
 def _languages(rows: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ bit for bit, and merged, which can be undone bit for bit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from unitok.decoder.products import Matrix, Updated, linear, product_type
 from unitok_tokenizers.errors import InputError
 
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
+PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.(?:original$|0(?=\.))")
+"""What registering an update makes of a matrix's name, and of its factors'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,8 @@ def _sites(module: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, 
 def add_lora(module: nn.Module, config: LoraConfig) -> None:
     """Give a decoder's blocks, or an encoder's attention (linear layers called `q_proj` …), updates; freeze the rest.
 
+    The factors of a matrix on the meta device are in memory, unless everything is being made there.
+
     InputError where there is nothing of that name.
     """
     for parameter in module.parameters():
@@ -126,7 +131,9 @@ def add_lora(module: nn.Module, config: LoraConfig) -> None:
     for part, matrix, bands in list(_sites(module)):
         if any(name in config.targets for name, _ in bands):
             weight = getattr(part, matrix)
-            update = LowRank(bands, weight.shape[1], config).to(weight.device)
+            update = LowRank(bands, weight.shape[1], config)
+            if not weight.is_meta:  # one whose values come later has its factors already: they are drawn here
+                update.to(weight.device)
             if type(part) is nn.Linear:  # what derives from it may compute something else: it reads the attribute
                 part.__class__ = UpdatedLinear
             parametrize.register_parametrization(part, matrix, update, unsafe=True)
@@ -145,6 +152,11 @@ def updates(module: nn.Module) -> dict[str, LowRank]:
     return found
 
 
+def plain_name(name: str) -> str:
+    """A parameter's name as files have it: a matrix as without updates, factors as `lora_tensors` calls them."""
+    return PARAMETRIZED.sub(r"\1", name)
+
+
 def lora_tensors(module: nn.Module) -> dict[str, Tensor]:
     """All factors by name."""
     parts = ((name, one.state_dict()) for name, one in updates(module).items())
@@ -153,11 +165,16 @@ def lora_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def load_lora(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `lora_tensors`. InputError where they do not fit."""
-    own = lora_tensors(module)
-    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise InputError("these low-rank updates are of another model or rank; take the files of one model")
-    for name, value in own.items():
+    check_lora(module, {name: value.shape for name, value in tensors.items()})
+    for name, value in lora_tensors(module).items():
         value.copy_(tensors[name])
+
+
+def check_lora(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """InputError where factors of these names and shapes are not a module's."""
+    own = {name: tuple(value.shape) for name, value in lora_tensors(module).items()}
+    if own != {name: tuple(shape) for name, shape in shapes.items()}:
+        raise InputError("these low-rank updates are of another model or rank; take the files of one model")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Group:
     places: list[int]
     """Which of all they are."""
     frames: Frames
-    """What the encoder gave, for losses on it."""
+    """What the encoder gave, or an adapter with a head of its own has read in it, for losses on it."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,12 @@ class LatentFrontEnd(nn.Module):
         """C."""
         return self.adapter.sizes.vectors
 
+    @property
+    def labels(self) -> int:
+        """Labels of the CTC head that is trained, the adapter's own or the encoder's, blank included; 0 without one."""
+        spelled = len(self.adapter.alphabet)
+        return spelled + 1 if spelled else self.encoder.labels
+
     def max_length(self, samples: int) -> int:
         """Most vectors of so many samples; exactly as many unless the adapter goes by content."""
         return self.adapter.length(self.encoder.frames_of(samples))
@@ -119,8 +125,9 @@ class LatentFrontEnd(nn.Module):
             frames = side_by_side(known) if known else self.encoder(given)
             counts: list[int | None] = [len(one.hidden) for one in known]
             counts += [self.encoder.frames_in(one) for one in given]
+            frames = self.adapter.read(frames)
             groups.append(Group(places, frames))
-            vectors, lengths = self.adapter(frames.hidden, frames.lengths, frames.ctc)
+            vectors, lengths = self.adapter.to_vectors(frames)
             sizes = self._sizes(counts)
             found = zip(places, vectors, lengths.tolist() if sizes is None else sizes)
             rows.update((place, row[:size]) for place, row, size in found)

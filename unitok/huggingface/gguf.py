@@ -61,7 +61,7 @@ def read_gguf(path: Path, folder: Path) -> Decoder:
     """
     if lost := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(
-            f"{path}: GGUF files are read with {', '.join(NEEDED)}, of which {', '.join(lost)} is missing; "
+            f"{path}: GGUF files are read with {', '.join(NEEDED)}, missing: {', '.join(lost)}; "
             "pip install 'unitok[hf,gguf]'"
         )
     import gguf
@@ -95,11 +95,16 @@ def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tu
 
     given: dict[str, Any] = {"gguf_file": path.name}
     try:
-        shape = AutoConfig.from_pretrained(path.resolve().parent, **given)
+        shape = AutoConfig.from_pretrained(path.resolve().parent, local_files_only=True, **given)
         if size := fields.get(f"{kind}.attention.key_length"):
             shape.head_dim = int(size)  # transformers takes its own default where a class has one
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path.resolve().parent, config=shape, dtype=torch.float32, output_loading_info=True, **given
+            path.resolve().parent,
+            local_files_only=True,
+            config=shape,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **given,
         )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise InputError(

@@ -18,6 +18,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 MEAN_SPREAD = "mean-spread"
 CENTROIDS = "centroids"
+LETTERS = "letters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,18 @@ class Known:
     """Id of the first one."""
     vectors: Tensor
     """(K, D) float32: what each of these ids is near to, in a space of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelled:
+    """Rows of ids of which is known how they are read aloud: as letters, by shares."""
+
+    first: int
+    """Id of the first one."""
+    shares: Tensor
+    """(K, L) float32: of each letter in what stands for an id; rows may add up to less than 1."""
+    letters: Sequence[Sequence[int]]
+    """Text ids of each letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +55,8 @@ class Joining:
     """The first rows, which are text."""
     known: Sequence[Known]
     """Rows with vectors; the others have none."""
+    spelled: Sequence[Spelled] = ()
+    """Rows that stand for letters."""
 
 
 Rows = Callable[[Tensor], Tensor]
@@ -79,10 +94,30 @@ def _centroids(joining: Joining, generator: torch.Generator) -> Rows:
     return rows
 
 
+def _letters(joining: Joining, generator: torch.Generator) -> Rows:
+    """What is known of the letters that an id stands for, in their shares, and a little of its own, by which ids of the
+    same letters differ; others as mean and spread."""
+
+    def rows(old: Tensor) -> Tensor:
+        found = _on_scale(_normal(joining.count, old.shape[1], generator), old)
+        for one in joining.spelled:
+            letters = torch.stack([old[list(ids)].float().mean(0) for ids in one.letters])
+            mean = old[: joining.text].float().mean(0)
+            begin = one.first - joining.old
+            own = found[begin : begin + len(one.shares)] - mean
+            found[begin : begin + len(one.shares)] = mean + one.shares @ (letters - mean) + OWN * own
+        return found
+
+    return rows
+
+
+OWN = 0.3
+"""Spread of what is a row's own, where it stands for letters, in that of the table."""
 NEW_ROWS: Mapping[str, Callable[[Joining, torch.Generator], Rows]] = {
     MEAN_SPREAD: _mean_spread,
     "text-copies": _text_copies,
     CENTROIDS: _centroids,
+    LETTERS: _letters,
 }
 """What rows that join may begin with. Deterministic by the generator's state."""
 
@@ -97,11 +132,15 @@ class NewRows:
     """The first rows, which are text; all that stay where None."""
     known: tuple[Known, ...] = ()
     """Rows with vectors, for "centroids"."""
+    spelled: tuple[Spelled, ...] = ()
+    """Rows that stand for letters, for "letters"."""
 
     def of(self, old: int, count: int, generator: torch.Generator) -> Rows:
         """What makes the `count` rows that join `old` ones."""
         text = old if self.text is None else self.text
-        return NEW_ROWS[self.kind](Joining(old=old, count=count, text=text, known=self.known), generator)
+        return NEW_ROWS[self.kind](
+            Joining(old=old, count=count, text=text, known=self.known, spelled=self.spelled), generator
+        )
 
 
 def check_new_rows(kind: str, where: str) -> None:

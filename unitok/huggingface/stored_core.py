@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.weights import from_hf_config, to_hf_state, write_core_config
 from unitok_tokenizers.errors import InputError
@@ -43,10 +44,13 @@ def stock_names(name: str) -> tuple[str, ...]:
     return (TOP[name],)
 
 
-def bare_decoder(config: DecoderConfig) -> Decoder:
-    """A decoder on the meta device: shapes, no weights."""
+def bare_decoder(config: DecoderConfig, lora: LoraConfig | None = None) -> Decoder:
+    """A decoder on the meta device, with low-rank updates where these are given: shapes, no weights."""
     with torch.device("meta"):
-        return Decoder(config).eval()
+        decoder = Decoder(config).eval()
+        if lora is not None:
+            add_lora(decoder, lora)
+    return decoder
 
 
 def open_core(folder: Path) -> tuple[DecoderConfig, dict[str, StoredTensor]] | None:

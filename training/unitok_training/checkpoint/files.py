@@ -89,5 +89,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a checkpoint of a run, or the folder of all of them, of which the newest counts."""
-    return (path / STATE_FILE).is_file() or any(path.glob(f"step_*/{STATE_FILE}"))
+    """Whether a path is a checkpoint, or the folder of all or of their run, of which the newest counts."""
+    found = (any(place.glob(f"step_*/{STATE_FILE}")) for place in (path, path / "checkpoints"))
+    return (path / STATE_FILE).is_file() or any(found)

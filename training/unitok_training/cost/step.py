@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from unitok.decoder.dense_attention import LONGEST
-from unitok.decoder.lora import TARGETS, LoraConfig
+from unitok.decoder.lora import TARGETS
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
@@ -90,7 +90,7 @@ def setup_of(
     return Setup(
         config=recipe.decoder.config(vocab_size),
         lora_rank=blocks.lora_rank,
-        lora_targets=LoraConfig().targets,
+        lora_targets=blocks.lora_targets,
         frozen_blocks=blocks.frozen,
         frozen_embeddings=not _rows_move(recipe.tuning),
         pack_size=train.pack_size,

@@ -195,19 +195,15 @@ class Column:
 class Columns:
     """The shards' columns as training needs them: a few bytes a row in memory, ids and names as the files are mapped.
 
-    A row costs 3 bytes for its language and its part of the split, 4 for each column of ids whose files are several
-    (none where there is one, which is mapped), and 2 for its speaker where voices matter; 1 more where there are
-    more than 128 languages, 2 more where there are more than 32,768 speakers.
+    A row costs 1 byte for its language, 1 more for its part of the split until `release`, 2.25 for each column of ids
+    whose files are several (none where there is one, which is mapped; 4.25 where rows have thousands), and 2 for its
+    speaker where voices matter; 1 more where there are more than 128 languages, 2 more where there are more than 32,768
+    speakers.
     """
 
     def __init__(self, shards: Shards, vocabulary: Vocabulary, split: str) -> None:
-        self.shards, self.vocabulary = shards, vocabulary
-        number, names = shards.factors("split")
-        known = names.to_pylist()
-        self.split = number == (known.index(split) if split in known else -1)
-        """(R,) rows that examples are made of."""
-        self.joined = number == (known.index(JOINED) if split == "train" and JOINED in known else -1)
-        """(R,) rows of several utterances, for tasks that listen."""
+        self.shards, self.vocabulary, self._split = shards, vocabulary, split
+        _ = self._part  # one column after another: each takes more while it is read than what is kept of it
         number, names = shards.factors("lang")
         self.languages = sorted(names.to_pylist())
         place = signed(np.array([self.languages.index(name) for name in names.to_pylist()], np.int64))
@@ -218,6 +214,32 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.language)
+
+    @cached_property
+    def _part(self) -> np.ndarray:
+        """(R,) int8: 1 where a row is of the split, 2 where it is one of several utterances, else 0."""
+        number, names = self.shards.factors("split")
+        known, part = names.to_pylist(), np.zeros(len(names), np.int8)
+        if self._split in known:
+            part[known.index(self._split)] = 1
+        if self._split == "train" and JOINED in known:
+            part[known.index(JOINED)] = 2
+        return looked_up(part, number)
+
+    @property
+    def split(self) -> np.ndarray:
+        """(R,) bool: rows that examples are made of."""
+        return self._part == 1
+
+    @property
+    def joined(self) -> np.ndarray:
+        """(R,) bool: rows of several utterances, for tasks that listen."""
+        return self._part == 2
+
+    def release(self) -> None:
+        """Forget what is needed no more once rows are chosen; what is asked for all the same is read again."""
+        self.__dict__.pop("_part", None)
+        self.shards.release()
 
     def stream(self, kind: str) -> StreamInfo | None:
         """The model's main stream of a kind, None where it or the shards have none."""
@@ -373,12 +395,3 @@ class Needs:
     def text_only(self) -> bool:
         """Whether voices make no difference: what several of them say counts once."""
         return set((*self.source, *(self.target or ()))) == {"text"}
-
-
-def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """(I,) maximum of values[start:stop] for each segment; segments are not empty."""
-    bounds = np.stack([start, stop], axis=1).reshape(-1)
-    last = bounds == len(values)  # of stops; reduceat knows no end but that of all values
-    bounds[last] = len(values) - 1
-    found = np.maximum.reduceat(values, bounds)[::2]
-    return np.where(last[1::2], np.maximum(found, values[-1]), found)

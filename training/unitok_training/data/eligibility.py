@@ -24,10 +24,10 @@ from unitok_training.data.columns import (
     row_type,
     rows_in,
     rows_where,
-    segment_maximum,
     side_by_side,
     stretches,
 )
+from unitok_training.data.interleave import ChosenRows
 from unitok_training.data.mixture import TaskKey
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardFolder, ShardSet
@@ -169,7 +169,7 @@ class Selection:
 
 
 class Voices:
-    """Rows with codes by speaker: where voice prompts come from. 6 bytes a row, 8 where a speaker has 32,768."""
+    """Rows with codes by speaker: where voice prompts come from. 6 bytes a row, 8 where there are 32,768 speakers."""
 
     def __init__(self, columns: Columns) -> None:
         speaker = columns.speaker
@@ -180,26 +180,35 @@ class Voices:
         """(R,) number of each row's speaker, -1 without one."""
         self._first = first.astype(np.int64)
         self._counts = np.append(np.diff(self._first), 0)  # the last: of no speaker
-        most = int(self._counts.max())
-        self.place = np.full(len(columns), -1, np.min_scalar_type(-1 - most))
-        """(R,) place of a row among its speaker's; -1 where it is none of these rows."""
-        for part in stretches(len(self.rows)):
-            rows = self.rows[part]
-            self.place[rows] = np.arange(part.start, part.stop) - self._first[speaker[rows]]
+
+    def place(self, row: np.ndarray) -> np.ndarray:
+        """(D,) int64 place of a row among its speaker's, whose rows are in order; -1 where it is none of these rows."""
+        speaker = self.speaker[row]
+        first, count = self._first[speaker], self._counts[speaker]  # of no speaker: the end, and none
+        low, high = first.copy(), first + count
+        while (open_ := low < high).any():
+            middle = (low + high) // 2
+            before = self.rows.take(middle, mode="clip") < row
+            low = np.where(open_ & before, middle + 1, low)
+            high = np.where(open_ & ~before, middle, high)
+        there = low < first + count
+        if len(self.rows):
+            there &= self.rows.take(low, mode="clip") == row
+        return np.where(there, low - first, -1)
 
     def count(self, row: np.ndarray) -> np.ndarray:
         """(D,) how many rows its speaker has, it among them; 0 for a row without a speaker or codes."""
-        return np.where(self.place[row] >= 0, self._counts[self.speaker[row]], 0)
+        return np.where(self.place(row) >= 0, self._counts[self.speaker[row]], 0)
 
     def other(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         """(D,) the row `ahead` places (1 and more, below `count`) behind each row among its speaker's, in a circle.
 
         A row without a speaker is its own.
         """
-        found, some = row.copy(), self.place[row] >= 0
-        known = row[some]
-        speaker = self.speaker[known]
-        behind = (self.place[known].astype(np.int64) + ahead[some]) % self._counts[speaker]
+        place = self.place(row)
+        found, some = row.copy(), place >= 0
+        speaker = self.speaker[row[some]]
+        behind = (place[some] + ahead[some]) % self._counts[speaker]
         found[some] = self.rows[self._first[speaker] + behind]
         return found
 
@@ -255,8 +264,8 @@ class FolderItems:
         self.skipped = selection.skipped
         if spoken:
             _ = self.voices  # now, while free memory is still to be given back
-        folder.shards.release()
-        self._of_language: dict[tuple[int, int], np.ndarray] = {}
+        self.columns.release()
+        self._of_language: dict[tuple[int, int], ChosenRows] = {}
 
     def _read(self, selection: Selection, tasks: Sequence[tuple[str, TaskKey]], spoken: bool) -> None:
         """Read the columns that take most memory while there is little else, and forget the files."""
@@ -281,11 +290,11 @@ class FolderItems:
         """Where voice prompts come from."""
         return Voices(self.columns)
 
-    def of_language(self, task: int, language: int) -> np.ndarray:
+    def of_language(self, task: int, language: int) -> ChosenRows:
         """Rows of a task in one language."""
         if (task, language) not in self._of_language:
-            rows = self.of(task).source
-            self._of_language[task, language] = rows[self.columns.language[rows] == language]
+            chosen = ChosenRows(self.of(task).source, self.columns.language, language)
+            self._of_language[task, language] = chosen
         return self._of_language[task, language]
 
 
@@ -310,6 +319,15 @@ def items_of(
             )
     give_back()
     return found
+
+
+def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """(I,) maximum of values[start:stop] for each segment; segments are not empty."""
+    bounds = np.stack([start, stop], axis=1).reshape(-1)
+    last = bounds == len(values)  # of stops; reduceat knows no end but that of all values
+    bounds[last] = len(values) - 1
+    found = np.maximum.reduceat(values, bounds)[::2]
+    return np.where(last[1::2], np.maximum(found, values[-1]), found)
 
 
 def most_ids(

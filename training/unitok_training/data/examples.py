@@ -290,10 +290,10 @@ class ExampleSource:
             cuts = self._word_cuts(folder.columns, row, rng)
             if cuts is None:
                 rows = folder.of_language(drawn.task, int(folder.columns.language[row]))
-                extra = rng.choice(rows, size=max(self.options.interleave_sentences - 1, 1))
+                extra = rng.choice(len(rows), size=max(self.options.interleave_sentences - 1, 1))
                 textual = bool(rng.integers(2))
                 cuts = []
-                for one in (row, *extra.tolist()):
+                for one in (row, *(rows[number] for number in extra.tolist())):
                     cuts.append((one, "text" if textual else "units", 0, None))
                     textual = not textual
             spans.append([self._cut(drawn.folder, *cut) for cut in cuts])

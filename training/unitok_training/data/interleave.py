@@ -69,3 +69,35 @@ def interleave(
         parts.append(("text" if textual else "units", begin, end))
         textual = not textual
     return parts
+
+
+class ChosenRows:
+    """Rows among many that are of one kind, by their number in order: 8 bytes for 1,024 of the many.
+
+    Args:
+        rows: (K,) the many.
+        kind: (R,) of every row.
+        of: the kind that is chosen.
+    """
+
+    STEP = 1 << 10
+    """Rows whose chosen ones are counted together, and looked for when one of them is asked for."""
+
+    def __init__(self, rows: np.ndarray, kind: np.ndarray, of: int) -> None:
+        self.rows, self.kind, self.of = rows, kind, of
+        counts = [np.count_nonzero(self._chosen(place)) for place in range(-(-len(rows) // self.STEP))]
+        self._before = np.cumsum([0, *counts])
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def __getitem__(self, number: int) -> int:
+        """The row of a number, which is below the length."""
+        place = int(np.searchsorted(self._before, number, side="right")) - 1
+        inside = np.flatnonzero(self._chosen(place))[number - int(self._before[place])]
+        return int(self.rows[place * self.STEP + inside])
+
+    def _chosen(self, place: int) -> np.ndarray:
+        """(STEP,) bool: which of these rows are chosen."""
+        chosen: np.ndarray = self.kind[self.rows[place * self.STEP : (place + 1) * self.STEP]] == self.of
+        return chosen

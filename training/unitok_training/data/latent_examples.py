@@ -92,7 +92,8 @@ class LatentSource:
         front_end: says how many vectors a recording gives at most.
         seed: of every draw.
         augmented: whether log-mels are augmented.
-        phones: CTC labels are phones (see `RowTexts.phones`) instead of text pieces.
+        phones: CTC labels of the encoder are phones (see `RowTexts.phones`) instead of text pieces; those of an adapter
+            with a head of its own are letters.
 
     Raises:
         InputError: a task without rows.
@@ -174,7 +175,7 @@ class LatentSource:
 
         With `views` a recording that is heard alone has so many augmentations, one for each epoch in turn.
         """
-        found = [self._read(row) for row in document.heard]
+        found = [self.read(row) for row in document.heard]
         if not self.augmented:
             return found
         seeds = [self.seed, AUGMENT, document.index]
@@ -219,7 +220,8 @@ class LatentSource:
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
         return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 
-    def _read(self, row: int) -> Inputs:
+    def read(self, row: int) -> Inputs:
+        """What the encoder takes of a row's recording, kept where memory allows."""
         found = self._inputs.get(row)
         if found is None:
             found = self.front_end.encoder.inputs(self._samples(row))
@@ -245,4 +247,6 @@ class LatentSource:
     def _said(self, row: int) -> np.ndarray:
         if not self.rows[row].text:
             return np.zeros(0, dtype=np.int64)
+        if alphabet := self.front_end.adapter.alphabet:
+            return self.table.letters(row, alphabet)
         return self.table.phones(row) if self.phones else self.table.pieces(self.rows[row].text or "")

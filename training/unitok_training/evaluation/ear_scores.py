@@ -2,7 +2,7 @@
 
 Keys, each below the name of a group of recordings such as `ears.recordings` or `tts.codes.ears`: `wer` and `count`,
 `similarity` and `similarity_impostor` (cosines with other recordings of the speaker, and with those of other speakers,
-which say what the first is worth), `dnsmos`.
+which say what the first is worth), `dnsmos`; `<name>_wer` by each of `Ears.others`.
 
 N recordings, S samples, E width of a voice vector.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.progress import advance_aside
-from unitok_training.evaluation.ears.interfaces import Ears
+from unitok_training.evaluation.ears.interfaces import Ear, Ears
 from unitok_training.evaluation.metrics import wer
 
 PORTION = 8
@@ -82,12 +82,9 @@ def ear_figures(ears: Ears, heard: EarReading, voices: KnownVoices) -> tuple[dic
     figures: dict[str, float] = {"count": len(heard.audio)}
     read: list[str] = []
     if ears.ear is not None:
-        sounds = [resample(one, heard.sample_rate, ears.ear.sample_rate) for one in heard.audio]
-        read = [text for portion in portions(sounds, "recording read by ears") for text in ears.ear.transcribe(portion)]
-        pairs = [(ears.ear.normalize(text), output) for text, output in zip(heard.texts, read)]
-        pairs = [pair for pair in pairs if pair[0]]  # of "mhm" the normalizer leaves nothing
-        if pairs:
-            figures["wer"] = wer([reference for reference, _ in pairs], [output for _, output in pairs])
+        read = read_by(ears.ear, heard, "wer", figures)
+    for name, ear in ears.others.items():
+        read_by(ear, heard, f"{name}_wer", figures)
     if ears.speaker is not None:
         figures |= similarities(ears, heard, voices)
     if ears.quality is not None:
@@ -98,6 +95,17 @@ def ear_figures(ears: Ears, heard: EarReading, voices: KnownVoices) -> tuple[dic
         if np.isfinite(marks).any():
             figures["dnsmos"] = float(np.nanmean(marks))
     return figures, read
+
+
+def read_by(ear: Ear, heard: EarReading, key: str, figures: dict[str, float]) -> list[str]:
+    """What an ear reads of each recording; its word errors go into the figures, where there are words."""
+    sounds = [resample(one, heard.sample_rate, ear.sample_rate) for one in heard.audio]
+    read = [text for portion in portions(sounds, "recording read by ears") for text in ear.transcribe(portion)]
+    pairs = [(ear.normalize(text), output) for text, output in zip(heard.texts, read)]
+    pairs = [pair for pair in pairs if pair[0]]  # of "mhm" the normalizer leaves nothing
+    if pairs:
+        figures[key] = wer([reference for reference, _ in pairs], [output for _, output in pairs])
+    return read
 
 
 def similarities(ears: Ears, heard: EarReading, voices: KnownVoices) -> dict[str, float]:

@@ -64,7 +64,7 @@ class LatentObjective:
     vocabulary: Vocabulary
     """Its ids."""
     ctc_weight: float
-    """Weight of the CTC loss, where the encoder has such a head."""
+    """Weight of the CTC loss, where the encoder or the adapter has such a head."""
     capacity: int = 0
     """Positions that every pack is filled up to, for one shape of all; 0 for as few as its documents allow."""
     cells: int = 0
@@ -84,7 +84,7 @@ class LatentObjective:
     def counts(self, batch: LatentBatch) -> Mapping[str, int]:
         """Labels of tokens and of CTC."""
         tokens = sum(int(np.count_nonzero(one.loss_weight[1:] > 0)) for one in batch.documents)
-        said = sum(len(one) for one in batch.labels) if self.front_end.encoder.labels else 0
+        said = sum(len(one) for one in batch.labels) if self.front_end.labels else 0
         return {TOKENS: tokens, CTC: said}
 
     def _placed(self, one: Inputs | Encoded | Unencoded, device: torch.device) -> Inputs | Encoded:
@@ -142,7 +142,7 @@ def _moved(one: Encoded, device: torch.device) -> Encoded:
 
 
 def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> Tensor:
-    """() sum over a batch of the CTC losses (Graves et al. 2006) of an encoder with such a head."""
+    """() sum over a batch of the CTC losses (Graves et al. 2006) of a front end with such a head."""
     loss = torch.zeros((), device=device)
     for group in () if latents is None else latents.groups:
         chosen = [labels[place] for place in group.places]

@@ -138,6 +138,10 @@ def coerce(value: Any, kind: Any, path: str) -> Any:
             return None
         (kind,) = (part for part in arguments if part is not type(None))
         return coerce(value, kind, path)
+    if origin is tuple and arguments[1:] == (...,):  # as many as there are
+        if isinstance(value, list | tuple):
+            return tuple(coerce(part, arguments[0], path) for part in value)
+        raise InputError(f"{path} is {repr(value)[:60]}: it takes a list, such as [a, b]")
     if origin is tuple:
         if isinstance(value, list | tuple) and len(value) == len(arguments):
             return tuple(coerce(part, inner, path) for part, inner in zip(value, arguments))

@@ -26,7 +26,8 @@ class EncoderChoice:
     """"conformer" or "transformer" (from scratch), "filterbank", or "pretrained" (a folder of transformers)."""
     folder: str = ""
     """For "pretrained": local folder of a HuBERT, wav2vec 2.0, WavLM or Whisper, of `unitok systems run hubert`, of a
-    latent model, or of a judge."""
+    latent model, or of a judge; or KIND:FOLDER, as `fit-tokenizers --units` takes it, such as whisper_unpadded:FOLDER,
+    which reads what was said alone instead of thirty seconds."""
     beside: str = ""
     """A second encoder whose frames stand beside the first one's: "filterbank", "voice" (filterbanks that keep
     the mean of a recording, and correlograms: who speaks, and at which pitch) or a local folder; none where empty."""
@@ -82,6 +83,8 @@ class AdapterChoice:
     """Runs of blanks give vectors too."""
     expected: bool | None = None
     """Expected rows instead of the best."""
+    alphabet: str | None = None
+    """Letters of a head of its own; those of the training's texts where None."""
 
     def options(self) -> dict[str, Any]:
         """Options of the adapter that were given."""

@@ -5,7 +5,7 @@ A start is the run's own tokenizers, or a whole model, whose front end is kept w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder
 from unitok.frontends.adapters.base import Adapter, AdapterSizes
-from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.adapters.registry import ADAPTERS, adapter_class, make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.audio_context import encoder_of
@@ -23,8 +23,11 @@ from unitok_tokenizers.encoders.combined import LayerMix, SideBySide
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TransformerEncoder, TrunkConfig
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.encoders.pitch import PitchEncoder
+from unitok_tokenizers.encoders.pretrained import KINDS, EncoderSource
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.base import TextTokenizer
+from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint
 from unitok_training.data.latent_tasks import LATENT_TASKS
@@ -48,12 +51,17 @@ class LatentStart:
     """It has a front end, in any case."""
     new: bool
     """Whether there was none before."""
+    new_adapter: bool
+    """Whether its adapter is not the start's."""
     first_new: int | None
     """First row of the decoder's tables that the start has not been trained with; None where it has been with all."""
 
     @staticmethod
-    def of(recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str]) -> LatentStart:
-        """Of a model, whose vocabulary the languages join, or of tokenizers alone.
+    def of(
+        recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str], letters: str = ""
+    ) -> LatentStart:
+        """Of a model, whose vocabulary the languages join, or of tokenizers alone; `letters` are those that a new
+        adapter spells in, where the recipe does not say.
 
         Raises:
             InputError: an encoder or adapter that there is not, or that does not fit.
@@ -70,14 +78,15 @@ class LatentStart:
             model = Model(decoder=decoder, vocabulary=vocabulary, tokenizers=start)
         first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
         pieces = model.vocabulary.streams["text"].cardinalities[0]
-        new = model.latent is None
-        if model.latent is None:
-            model.latent = make_front_end(recipe, model.decoder, pieces)
-        elif not _chosen(recipe.adapter, model.latent.adapter):
-            model.latent = make_front_end(recipe, model.decoder, pieces, model.latent.encoder)
+        new, known = model.latent is None, None if model.latent is None else model.latent.encoder
+        new_adapter = model.latent is None or not _chosen(recipe.adapter, model.latent.adapter)
+        if new_adapter:
+            choice = spelled(recipe.adapter, letters)
+            text = model.tokenizers.text
+            model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
-        return LatentStart(model=model, new=new, first_new=first_new)
+        return LatentStart(model=model, new=new, new_adapter=new_adapter, first_new=first_new)
 
     def widen(self, text_per_vector: float) -> None:
         """Let answers be a little longer than the longest of the training."""
@@ -97,8 +106,15 @@ class LatentStart:
 def encoder_folders(choice: EncoderChoice) -> tuple[str | None, str | None]:
     """(`folder`, `beside`) of a choice as absolute paths; None where it names none."""
     beside = choice.beside not in (*OWN_ENCODERS, *ready_encoders())
-    folder = choice.kind == "pretrained" and bool(choice.folder)
-    return place(choice.folder) if folder else None, place(choice.beside) if beside else None
+    kind, folder = _kind_and_folder(choice.folder)
+    named = place(folder) if choice.kind == "pretrained" and choice.folder else None
+    return f"{kind}:{named}" if kind and named else named, place(choice.beside) if beside else None
+
+
+def _kind_and_folder(text: str) -> tuple[str, str]:
+    """(KIND, FOLDER) of what an encoder's folder says; the kind is empty where it says none."""
+    kind, colon, folder = text.partition(":")
+    return (kind, folder) if colon and kind in KINDS else ("", text)
 
 
 def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Checkpoint) -> Model:
@@ -174,7 +190,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
             raise InputError(
                 "encoder.folder is empty: name a local folder with a HuBERT, wav2vec 2.0, WavLM or Whisper"
             )
-        return encoder_of(choice.folder)
+        return _named_encoder(choice.folder)
     trunks = {"conformer": ConformerEncoder, "transformer": TransformerEncoder}
     if choice.kind not in trunks:
         known = ", ".join([*trunks, *ready_encoders(), "pretrained"])
@@ -183,22 +199,53 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
     return trunks[choice.kind](TrunkConfig(**sizes, labels=labels if choice.ctc else 0))
 
 
+def _named_encoder(text: str) -> FrameEncoder:
+    if not _kind_and_folder(text)[0]:
+        return encoder_of(text)
+    source = EncoderSource.read(text)
+    if source.layer is not None:
+        raise InputError(f"encoder.folder is {text!r}: say the layer as encoder.layer={source.layer}")
+    return source.open()
+
+
 def _second_encoder(name: str) -> FrameEncoder:
     if name == "voice":
         return SideBySide(FilterbankEncoder(centered=False), PitchEncoder())
     return ready_encoder(name) if name in ready_encoders() else encoder_of(name)
 
 
+def spelled(choice: AdapterChoice, letters: str) -> AdapterChoice:
+    """A choice whose adapter, if it spells, has an alphabet: its own, or these letters."""
+    spells = choice.kind in ADAPTERS and adapter_class(choice.kind).spells
+    return replace(choice, alphabet=letters) if spells and choice.alphabet is None else choice
+
+
+def letters_of(texts: Iterable[str]) -> str:
+    """The letters of texts, without case and punctuation, sorted."""
+    return "".join(sorted({letter for text in texts for letter in basic(text)}))
+
+
 def make_front_end(
-    recipe: LatentRecipe, decoder: Decoder, pieces: int, encoder: FrameEncoder | None = None
+    recipe: LatentRecipe,
+    decoder: Decoder,
+    pieces: int,
+    encoder: FrameEncoder | None = None,
+    *,
+    text: TextTokenizer | None = None,
 ) -> LatentFrontEnd:
-    """A new front end for a decoder, around a given encoder or a new one. `pieces` are what a CTC head tells apart."""
+    """A new front end for a decoder, around a given encoder or a new one.
+
+    `pieces` are what an encoder's CTC head tells apart; `text` says which rows of the decoder are an adapter's letters.
+    """
     torch.manual_seed(recipe.train.seed)
     encoder = encoder or make_encoder(recipe.encoder, pieces + 1)
     sizes = AdapterSizes(frames=encoder.width, vectors=decoder.config.width, labels=encoder.labels)
     adapter = make_adapter(recipe.adapter.kind, sizes, recipe.adapter.options())
     rows = decoder.embedding.detach()[:pieces]
     adapter.initialize(rows)
+    if text is not None and adapter.alphabet:
+        ids = [text.encode(letter) for letter in adapter.alphabet]
+        adapter.initialize_letters(torch.stack([rows[one].float().mean(0) for one in ids]))
     if recipe.adapter.match_scale:
         adapter.match_scale(rows)
     return LatentFrontEnd(encoder, adapter)

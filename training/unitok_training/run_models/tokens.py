@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.huggingface.new_rows import MEAN_SPREAD, NewRows, chosen_rows
+from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, NewRows, chosen_rows
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ELSEWHERE
@@ -19,6 +19,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint, load_module
 from unitok_training.data.mixture import Curriculum
 from unitok_training.first_weights import Start, first_decoder, open_start
+from unitok_training.fitting.unit_letters import spelled_units
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
@@ -114,7 +115,11 @@ def _new_rows(given: Materials, old: int) -> NewRows:
             )
         return NewRows()
     text = given.base.vocabulary.extents[0].size
-    return chosen_rows(kind, given.bundle, given.vocabulary, old=old, text=text, where="tuning.new_rows")
+    found = chosen_rows(kind, given.bundle, given.vocabulary, old=old, text=text, where="tuning.new_rows")
+    if kind != LETTERS:
+        return found
+    spelled = spelled_units(given.data, given.bundle.text, given.vocabulary, old=old, seed=given.recipe.train.seed)
+    return replace(found, spelled=spelled)
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:

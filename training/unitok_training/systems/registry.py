@@ -45,6 +45,7 @@ SYSTEMS = Registry(
         "liu2020": "unitok_training.systems.latent.liu2020:SYSTEM",
         "hubert": "unitok_training.systems.latent.hubert:SYSTEM",
         "prosody": "unitok_training.systems.latent.prosody:SYSTEM",
+        "real": "unitok_training.systems.real.system:SYSTEM",
         "coordinator": "unitok_training.systems.text.coordinator:SYSTEM",
         "routing": "unitok_training.systems.text.tool_routing:SYSTEM",
     },

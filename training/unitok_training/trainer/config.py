@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from unitok.decoder.lora import LoraConfig
 from unitok.huggingface.new_rows import MEAN_SPREAD, check_new_rows
 from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.errors import InputError
@@ -133,7 +134,7 @@ class LatentTrainConfig(TrainConfig):
 
     LATER: ClassVar[tuple[str, ...]] = (
         *(*TrainConfig.LATER, "workers", "label_smoothing", "output_slices", "compile", "shard"),
-        *("recompute_blocks", "keep_products", "loss_chunk"),
+        *("recompute_blocks", "keep_products", "loss_chunk", "spelling_steps"),
     )
 
     pack_size: int = 2048
@@ -148,6 +149,8 @@ class LatentTrainConfig(TrainConfig):
     """Weight of the CTC loss of an encoder that has such a head; 0 for none."""
     augment: bool = True
     """Random speaker, speed, noise and masks on log-mels, where the encoder takes log-mels."""
+    spelling_steps: int = 0
+    """Updates of the letters of a new adapter that spells, before all others; its encoder does not move."""
     prefetch: int = 2
     """Steps whose recordings are read ahead."""
     workers: int = 2
@@ -155,6 +158,8 @@ class LatentTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.spelling_steps < 0:
+            raise InputError(f"train.spelling_steps is {self.spelling_steps}: it must be 0 or more")
         if self.workers < 1:
             raise InputError(f"train.workers is {self.workers}: it must be 1 or more")
         if self.precision == "bf16-pure":
@@ -167,10 +172,14 @@ class LatentTrainConfig(TrainConfig):
 class PartTuning:
     """How one part is trained: wholly, by low-rank updates, or not at all."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("lora_targets",)
+
     full: bool = True
     """All of its weights move."""
     lora_rank: int = 0
     """Rank of low-rank updates of its attention, which alone move then; 0 for none. Not with `full`."""
+    lora_targets: tuple[str, ...] = ("q", "v")
+    """Matrices that get such updates: q, k, v, out, and of a decoder's feed-forward gate, up, down."""
     lora_alpha: float = 32.0
     """An update counts α ÷ rank."""
     learning_rate: float | None = 1e-3
@@ -183,6 +192,7 @@ class PartTuning:
             raise InputError(
                 f"tuning: full is true and lora_rank is {self.lora_rank}; set full=false for updates alone"
             )
+        LoraConfig(rank=self.lora_rank or 1, targets=self.lora_targets)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"tuning: learning_rate is {self.learning_rate}: it must be above 0")
         if self.start_step < 0:
@@ -226,8 +236,8 @@ class DecoderTuning:
     """The rows of both that the start did not have, or that an import has added to a language model's own; as
     `embeddings` where None."""
     new_rows: str = MEAN_SPREAD
-    """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies" or
-    "centroids" (of the tokenizer that makes the units)."""
+    """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies",
+    "centroids" (of the tokenizer that makes the units) or "letters" (what units stand for, found in the shards)."""
 
     def __post_init__(self) -> None:
         check_new_rows(self.new_rows, "tuning.new_rows")

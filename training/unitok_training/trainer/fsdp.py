@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from unitok.decoder.lora import plain_name
 from unitok.decoder.model import Decoder, rotary_frequencies
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.stored_tensors import StoredTensor, shape_of
@@ -21,13 +23,15 @@ from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import MasterWeights, MuonParams, orthogonalize
 
 Initial = Iterable[tuple[str, Tensor | StoredTensor]]
-"""Weights by name, one after another: whole ones in memory, or ones of which a process reads its slices."""
+"""Weights by the names that `plain_name` gives, one after another: whole ones in memory, or ones of which a process
+reads its slices."""
 
 
 def shard_decoder(decoder: Decoder, compute: Compute, world: World, initial: Initial | None = None) -> Decoder:
     """A sharded decoder: a copy of one whose weights are equal in all processes, or one on the meta device itself.
 
-    That one has no weights: each process takes its slices of the `initial` ones.
+    That one has no weights but factors of low-rank updates that were drawn just now, equal in all processes: each
+    process takes its slices of these and of the `initial` ones.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -36,6 +40,7 @@ def shard_decoder(decoder: Decoder, compute: Compute, world: World, initial: Ini
     half = compute.weights if compute.weights != torch.float32 else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     bare = decoder.embedding.is_meta
+    drawn = {name: value.detach().clone() for name, value in decoder.named_parameters() if bare and not value.is_meta}
     sharded = decoder if bare else copy.deepcopy(decoder)
     for block in sharded.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -49,7 +54,7 @@ def shard_decoder(decoder: Decoder, compute: Compute, world: World, initial: Ini
         assert initial is not None, "a decoder without weights is given some"
         sharded.to_empty(device=world.device)
         sharded.frequencies.copy_(rotary_frequencies(sharded.config))
-        _fill(sharded, initial, world)
+        _fill(sharded, chain(drawn.items(), initial), world)
     return sharded
 
 
@@ -58,9 +63,9 @@ def _fill(sharded: Decoder, initial: Initial, world: World) -> None:
     """Give each process its slices; of what is stored it reads nothing else."""
     from torch.distributed.tensor import DTensor
 
-    own = dict(sharded.named_parameters())
+    own = {plain_name(name): value for name, value in sharded.named_parameters()}
     for name, whole in initial:
-        place = own.pop(name)
+        place = own.pop(plain_name(name))
         data = place.data
         assert isinstance(data, DTensor) and data.shape == whole.shape, f"{name} fits no weight of the decoder"
         start, stop = own_rows(whole.shape[0], world)

@@ -80,7 +80,7 @@ class Group:
 def tune(module: nn.Module, tuning: PartTuning, rows: RowTuning | None = None) -> dict[str, nn.Parameter]:
     """Set what moves in a part; returns it by name. Updates that are there already are kept."""
     if tuning.lora_rank and not updates(module):
-        add_lora(module, LoraConfig(rank=tuning.lora_rank, alpha=tuning.lora_alpha))
+        add_lora(module, LoraConfig(rank=tuning.lora_rank, alpha=tuning.lora_alpha, targets=tuning.lora_targets))
     factors = {id(value) for one in updates(module).values() for value in one.parameters()}
     for name, value in module.named_parameters():
         if rows is not None and name in TABLES:

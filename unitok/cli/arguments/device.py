@@ -38,16 +38,12 @@ def load_model(
     from unitok_training.checkpoint.files import is_checkpoint
 
     name = options.model if folder is None else folder
+    dtype = None if trains else getattr(options, "precision", None)
     if is_checkpoint(Path(name)):  # the model that the run would have become there
-        from unitok_training.run_models.checkpoint import model_at
+        from unitok_training.run_models.checkpoint import model_of
 
-        model = model_at(name).to(options.device, None if trains else getattr(options, "precision", None))
-        if compiled:
-            model.hasten(int8=False, compiled=True)
-        return model
-    return unitok.load(
-        name, options.device, dtype=None if trains else getattr(options, "precision", None), compiled=compiled
-    )
+        return model_of(name, options.device, dtype, compiled=compiled)
+    return unitok.load(name, options.device, dtype=dtype, compiled=compiled)  # without importing what trains
 
 
 @contextmanager

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok_tokenizers.encoders.base import Frames
 from unitok_tokenizers.encoders.networks.attention import inside
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 
 BLANK = 0
-"""Label of the CTC head that says nothing; label i + 1 is text piece i."""
+"""Label of a CTC head that says nothing; label i + 1 is text piece i, or letter i of an adapter's own head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class AdapterSizes:
 
 
 class Adapter(Float32Buffers):
-    """Frames → vectors. A subclass says `name`, `Config`, `length` and `adapt`.
+    """Frames → vectors. A subclass says `name`, `Config`, `length` and `adapt`; one with a CTC head of its own, `read`.
 
     Vectors behind a row's end are zero, and a row gives the same alone as in a batch. Where `rms` is not 0, every
     vector is scaled to that root mean square: that of the text's embedding rows, so that both are equally loud.
@@ -49,6 +50,10 @@ class Adapter(Float32Buffers):
     """How many vectors there are depends on what was said; `length` is then the most."""
     needs_labels: ClassVar[bool] = False
     """It reads the encoder's CTC head."""
+    spells: ClassVar[bool] = False
+    """It has a CTC head of its own, over the letters of `Config.alphabet`."""
+    reading: ClassVar[tuple[str, ...]] = ()
+    """The modules that `read` is made of, where it spells."""
 
     def __init__(self, config: Any, sizes: AdapterSizes) -> None:
         super().__init__()
@@ -62,12 +67,24 @@ class Adapter(Float32Buffers):
         """Vectors of so many frames (≥ 1); the most of them where `by_content`."""
         raise NotImplementedError
 
+    @property
+    def alphabet(self) -> str:
+        """Letters of its own head, in the order of the labels behind the blank; empty without one."""
+        return str(self.config.alphabet) if self.spells else ""
+
+    def read(self, frames: Frames) -> Frames:
+        """What it makes vectors of: the encoder's frames, or others, with log-probabilities of its own head."""
+        return frames
+
     def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`forward` before scaling; what stands behind the rows' ends does not matter."""
+        """What was read as vectors, before scaling; what stands behind the rows' ends does not matter."""
         raise NotImplementedError
 
     def initialize(self, embedding: Tensor) -> None:
         """Called once with the decoder's embedding (V', C) before training; most adapters have no use for it."""
+
+    def initialize_letters(self, rows: Tensor) -> None:
+        """Called once with the embedding rows (V, C) of the letters of `alphabet`, where it spells."""
 
     def match_scale(self, embedding: Tensor) -> None:
         """Scale every vector to the root mean square of the rows of an embedding (V', C) from now on."""
@@ -75,6 +92,11 @@ class Adapter(Float32Buffers):
 
     def forward(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """frames (B, T, D), lengths (B,), ctc (B, T, V) log-probabilities → vectors (B, N, C), lengths (B,)."""
+        return self.to_vectors(self.read(Frames(frames, lengths, ctc=ctc)))
+
+    def to_vectors(self, read: Frames) -> tuple[Tensor, Tensor]:
+        """What `read` gave → vectors (B, N, C), lengths (B,)."""
+        frames, lengths, ctc = read.hidden, read.lengths, read.ctc
         if lengths.device.type == "cpu":  # a GPU would have to be waited for
             assert int(lengths.min()) > 0, "every recording has a frame"
         own = next((value.dtype for value in self.parameters()), frames.dtype)

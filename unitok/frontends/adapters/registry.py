@@ -25,6 +25,7 @@ ADAPTERS = Registry(
         "window_qformer": "unitok.frontends.adapters.window_qformer:WindowQFormerAdapter",
         "random_downsampling": "unitok.frontends.adapters.random_downsampling:RandomDownsamplingAdapter",
         "token_mapping": "unitok.frontends.adapters.token_mapping:TokenMappingAdapter",
+        "spelling": "unitok.frontends.adapters.spelling:SpellingAdapter",
         "pooling": "unitok.frontends.adapters.pooling:PoolingAdapter",
     },
 )

@@ -5,8 +5,8 @@ N recordings, S samples, E width of a voice vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -62,5 +62,7 @@ class Ears:
     """Speaker encoder."""
     quality: QualityModel | None = None
     """Model of quality."""
+    others: Mapping[str, Ear] = field(default_factory=dict)
+    """Further recognizers by name, which share nothing with the first one: what both say is no fault of an ear."""
     source: str = ""
     """Where the parts come from, for people."""

@@ -1,0 +1,146 @@
+"""The adapter that spells: what its vectors begin as, its letters learned alone, and a run with it from end to end.
+
+Run alone with `pytest tests/test_frontends_spelling.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.recordings import SENTENCES, write_pairs
+from unitok.frontends.adapters.base import AdapterSizes
+from unitok.frontends.adapters.registry import make_adapter
+from unitok.frontends.adapters.spelling import SpellingAdapter
+from unitok.frontends.base import LatentFrontEnd
+from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.encoders.base import Frames
+from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.sentencepiece import SentencePieceText
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.data.latent_examples import LatentSource
+from unitok_training.data.mixture import Mixture
+from unitok_training.fitting.spelling import fit_spelling
+from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe, tiny
+from unitok_training.run_models.checkpoint import model_of
+from unitok_training.run_models.latent import letters_of, spelled
+from unitok_training.train_latent import train_latent
+from unitok_training.trainer.config import FROZEN
+
+TEXTS = [text for texts in SENTENCES.values() for text in texts]
+
+
+def adapter(alphabet: str = "abc", **options: int) -> SpellingAdapter:
+    torch.manual_seed(0)
+    sizes = AdapterSizes(frames=12, vectors=16)
+    made = make_adapter("spelling", sizes, {"alphabet": alphabet, "hidden": 16, "kernel": 3, **options})
+    assert isinstance(made, SpellingAdapter)
+    return made.eval()
+
+
+def test_vectors_begin_as_the_letters_that_are_heard_and_as_nothing_else() -> None:
+    one, rows = adapter(stride=4), torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+    one.initialize_letters(rows)
+    read = one.read(Frames(torch.randn(1, 8, 12), torch.tensor([8])))
+    assert read.ctc is not None and read.hidden.shape == (1, 4, 16) and read.ctc.shape == (1, 4, 4)
+    vectors, sizes = one.to_vectors(read)
+    wanted = (read.ctc[0].exp()[:, 1:] @ rows).unflatten(0, (2, 2)).sum(1)
+    assert sizes.tolist() == [2]
+    torch.testing.assert_close(vectors[0], wanted)
+    certain = torch.full((1, 4, 4), -torch.inf)
+    certain[0, [0, 1, 2, 3], [2, 0, 0, 0]] = 0.0  # b, then blanks
+    vectors, _ = one.to_vectors(replace(read, ctc=certain))
+    torch.testing.assert_close(vectors[0], torch.stack([rows[1], torch.zeros(16)]))
+
+
+def test_letters_are_those_of_the_texts_without_case_and_punctuation() -> None:
+    assert letters_of(["Ab, b!", "É"]) == " abé"
+    assert letters_of([]) == ""
+
+
+def source(folder: Path, front: LatentFrontEnd) -> tuple[LatentSource, list[Row]]:
+    rows = [row for row in read_manifest(write_pairs(folder)) if row.split == "train" and row.lang == "en"]
+    text = SentencePieceText.train(TEXTS, 300)
+    found = LatentSource(
+        rows,
+        Mixture(tasks={"asr": 1.0}),
+        text,
+        TokenizerSet.of(text).vocabulary(["en"]),
+        front,
+        seed=0,
+        augmented=False,
+    )
+    return found, rows
+
+
+def test_letters_are_learned_alone_and_the_vectors_do_not_move(tmp_path: Path) -> None:
+    encoder = FilterbankEncoder()
+    sizes = AdapterSizes(frames=encoder.width, vectors=16)
+    alphabet = letters_of(SENTENCES["en"])
+    torch.manual_seed(0)
+    front = LatentFrontEnd(encoder, make_adapter("spelling", sizes, {"alphabet": alphabet, "hidden": 64}))
+    before = {name: value.clone() for name, value in front.adapter.state_dict().items()}
+    given, rows = source(tmp_path, front)
+    losses = fit_spelling(front, given, steps=150, seed=0, compute=resolve("cpu", "fp32"))
+    assert losses[-1] < 0.2 * losses[0]
+    for index, row in enumerate(rows):
+        frames = encoder([given.read(index)])
+        ctc = front.adapter.read(frames).ctc
+        assert ctc is not None
+        said = torch.unique_consecutive(ctc[0].argmax(-1)).tolist()
+        assert "".join(alphabet[label - 1] for label in said if label) == row.text
+    after = front.adapter.state_dict()
+    moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved == set(front.adapter.reading)
+
+
+def recipe(**train: int) -> LatentRecipe:
+    one = tiny()
+    return replace(
+        one,
+        encoder=EncoderChoice(kind="filterbank"),
+        adapter=AdapterChoice(kind="spelling", stride=4, hidden=32),
+        tuning=replace(one.tuning, encoder=FROZEN),
+        mixture=Mixture(tasks={"asr": 1.0}),
+        train=replace(one.train, steps=4, log_every=2, checkpoint_every=2, spelling_steps=3, **train),
+    )
+
+
+def test_a_run_spells_what_its_texts_are_written_in_and_continues_to_the_same_weights(tmp_path: Path) -> None:
+    manifest = write_pairs(tmp_path)
+    whole = train_latent(recipe(), manifest, tmp_path / "whole", split="test", limit=2)
+    assert whole.model.latent is not None
+    assert whole.model.latent.adapter.alphabet == letters_of(TEXTS)
+    assert "wer" in whole.scores["asr"]
+    # A checkpoint opens without the manifest, whose letters its recipe has kept.
+    half = model_of(tmp_path / "whole" / "checkpoints" / "step_00000002")
+    assert half.latent is not None and half.latent.adapter.alphabet == letters_of(TEXTS)
+    short = replace(recipe(), train=replace(recipe().train, steps=2))
+    train_latent(short, manifest, tmp_path / "parts", split="")
+    again = train_latent(recipe(), manifest, tmp_path / "parts", split="", allow_change=["train.steps"])
+    assert again.model.latent is not None
+    for name, value in whole.model.latent.state_dict().items():
+        if name.startswith("adapter.head"):
+            torch.testing.assert_close(again.model.latent.state_dict()[name], value, atol=2e-3, rtol=0)
+    # A later stage keeps the adapter, letters and all.
+    later = train_latent(recipe(), manifest, tmp_path / "later", start=tmp_path / "whole" / "model", split="")
+    assert later.model.latent is not None and later.model.latent.adapter.alphabet == letters_of(TEXTS)
+
+
+def test_what_cannot_spell_is_said(tmp_path: Path) -> None:
+    manifest = write_pairs(tmp_path)
+    for wrong, match in (
+        (replace(recipe(), adapter=AdapterChoice(kind="stacking")), "adapter.kind=spelling"),
+        (replace(recipe(), tuning=tiny().tuning), "tuning.encoder.full=false"),
+        (replace(recipe(), adapter=AdapterChoice(kind="spelling", stride=3)), "stride is 3: give an even number"),
+        (replace(recipe(), adapter=AdapterChoice(kind="spelling", alphabet="aa")), "every letter once"),
+    ):
+        with pytest.raises(InputError, match=match):
+            train_latent(wrong, manifest, tmp_path / "out", split="")
+    assert spelled(AdapterChoice(kind="stacking"), "ab").alphabet is None
+    assert spelled(AdapterChoice(kind="spelling", alphabet="x"), "ab").alphabet == "x"

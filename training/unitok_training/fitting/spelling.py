@@ -1,0 +1,104 @@
+"""The letters of an adapter that spells, learned before a decoder listens: its own head alone, on frozen frames.
+
+A step costs a hundredth of one with a language model behind it, and the alignment that it finds is what such a model
+would look for longest.
+
+T frames, D width of the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from unitok.frontends.base import LatentFrontEnd
+from unitok.frontends.frame_cache import encoded_alone
+from unitok_tokenizers.compute import Compute
+from unitok_tokenizers.encoders.base import Frames
+from unitok_tokenizers.encoders.batches import batches_by_length
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.progress import advance
+from unitok_training.data.latent_examples import LatentSource
+from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.spool import FrameSpool
+from unitok_training.trainer.optimizer import OptimConfig
+
+OPTIM = OptimConfig(learning_rate=2e-3, warmup_steps=50, schedule="linear", min_ratio=0.02, weight_decay=0.01)
+BATCH_FRAMES = 6000
+"""Frames of a step, padding included: two minutes of fifty a second."""
+
+
+def fit_spelling(
+    front_end: LatentFrontEnd,
+    source: LatentSource,
+    *,
+    steps: int,
+    seed: int,
+    compute: Compute,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train the head of an adapter that spells, in place; returns the loss of every step, per recording.
+
+    Args:
+        front_end: its encoder does not move, its adapter has an alphabet.
+        source: the recordings with their texts.
+        steps: updates.
+        seed: of the order, and of what is dropped.
+        compute: where it is computed.
+        progress: called with (steps done, loss).
+
+    Raises:
+        InputError: no recording with text.
+    """
+    adapter, alphabet = front_end.adapter, front_end.adapter.alphabet
+    assert alphabet, "only an adapter that spells has letters to learn"
+    frames, labels = _heard(front_end, source, compute)
+    batches, random = batches_by_length(frames.lengths(), BATCH_FRAMES), np.random.default_rng([seed, 0x5E11])
+    order: list[int] = []
+
+    def loss(step: int) -> Tensor:
+        if not order:
+            order.extend(random.permutation(len(batches)).tolist())
+        chosen = batches[order.pop()]
+        lengths = torch.tensor([len(frames[i]) for i in chosen], device=compute.device)
+        padded = pad_sequence([frames[i] for i in chosen], batch_first=True).to(compute.device)
+        with compute.mixed():
+            read = adapter.read(Frames(padded, lengths))
+        assert read.ctc is not None
+        return functional.ctc_loss(
+            read.ctc.float().transpose(0, 1), torch.cat([labels[i] for i in chosen]).to(compute.device), read.lengths,
+            torch.tensor([len(labels[i]) for i in chosen], device=compute.device),
+            reduction="sum", zero_infinity=True,
+        ) / len(chosen)  # fmt: skip
+
+    torch.manual_seed(seed)
+    adapter.train()
+    moving = [value for name, value in adapter.named_parameters() if name.split(".")[0] in adapter.reading]
+    losses = fit_network(
+        adapter, loss, steps=steps, optim=OPTIM, compute=compute, moving=moving, shown="letters", progress=progress
+    )
+    adapter.eval()
+    return losses
+
+
+@torch.inference_mode()
+def _heard(front_end: LatentFrontEnd, source: LatentSource, compute: Compute) -> tuple[FrameSpool, list[Tensor]]:
+    """Frames (T, D) of every recording with text, and its labels behind the blank."""
+    encoder = front_end.encoder.to(compute.device).eval()
+    frames, labels = FrameSpool(), list[Tensor]()
+    rows = [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
+    for done, row in enumerate(rows, 1):
+        said = torch.from_numpy(source.table.letters(row, front_end.adapter.alphabet)) + 1
+        if len(said):
+            inputs = tuple(part.to(compute.device) for part in source.read(row))
+            frames.append(encoded_alone(encoder, inputs).hidden.float().cpu().clone())
+            labels.append(said)
+        advance("recording heard", done, len(rows))
+    if not labels:
+        raise InputError("no recording has a text to spell; leave train.spelling_steps out")
+    return frames, labels

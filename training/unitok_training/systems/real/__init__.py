@@ -1,0 +1,1 @@
+"""Real parts together: a language model, a speech encoder and recordings that others have made."""
