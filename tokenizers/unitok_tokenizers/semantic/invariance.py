@@ -60,7 +60,8 @@ class FrameCorrection(nn.Module):
         inside = (frames - self.mean) / self.spread * mask
         hidden = self.dropout(functional.relu(convolve(self.first, inside))) * mask
         hidden = hidden + self.dropout(functional.relu(convolve(self.second, hidden)))
-        return frames + self.spread * self.last(hidden)
+        moved: Tensor = self.last(hidden)
+        return frames + self.spread * moved
 
     @torch.inference_mode()
     def corrected(self, rows: Sequence[Tensor]) -> list[Tensor]:

@@ -123,7 +123,8 @@ class UnitMerges:
         """Deduplicated units (M,) → ids (N,). InputError for a unit that there is not."""
         if len(units) and not 0 <= min(units) <= max(units) < self.units:
             raise InputError(f"units reach from {min(units)} to {max(units)}: these are 0 to {self.units - 1}")
-        return self._ids[self.processor.encode(characters(units))].astype(np.int64)
+        found: np.ndarray = self._ids[self.processor.encode(characters(units))]
+        return found.astype(np.int64)
 
     def expand(self, ids: np.ndarray) -> np.ndarray:
         """Ids (N,) → units (M,): the inverse of `encode`."""
