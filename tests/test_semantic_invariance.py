@@ -15,7 +15,7 @@ from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.semantic.invariance import CorrectionConfig, FrameCorrection
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.tokenizer_set import load_speech_tokenizer
-from unitok_training.fitting.invariance import InvarianceConfig, fit_invariance, unit_edits
+from unitok_training.fitting.units import InvarianceConfig, fit_invariance, unit_edits
 from unitok_training.tokbench.labels import frame_labels, purity
 
 RATE = 16000

@@ -1,6 +1,6 @@
 """What makes units less sensitive to how a recording sounds: a small network between an encoder's frames and centroids.
 
-It begins as the identity, so that units begin as those of k-means; `unitok_training.fitting.invariance` trains it.
+It begins as the identity, so that units begin as those of k-means; `unitok_training.fitting.units` trains it.
 
 B batch, F frames, D width of the encoder's frames, H hidden width, K units.
 """

@@ -27,10 +27,9 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.semantic.unit_bpe import UnitMerges
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
-from unitok_training.fitting.chosen_units import ChosenUnits, fit_chosen_units
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
-from unitok_training.fitting.invariance import InvarianceConfig, fit_invariance
+from unitok_training.fitting.units import ChosenUnits, InvarianceConfig, fit_chosen_units, fit_invariance
 
 HELD_SECONDS = 7200.0
 """Most seconds of recordings that are held at once, 460 MB: what is clustered, and what small networks learn from."""

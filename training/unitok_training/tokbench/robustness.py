@@ -12,7 +12,7 @@ import numpy as np
 from unitok_tokenizers.audio.changes import CHANGES
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
-from unitok_training.fitting.invariance import unit_edits
+from unitok_training.fitting.units import unit_edits
 from unitok_training.tokbench.contestants import Contestant
 from unitok_training.tokbench.corpus import Corpus, portions
 

@@ -20,7 +20,7 @@ from unitok.cli.arguments.options import (
 from unitok_tokenizers.encoders.registry import ready_encoders
 
 if TYPE_CHECKING:
-    from unitok_training.fitting.chosen_units import ChosenUnits
+    from unitok_training.fitting.units import ChosenUnits
 
 
 def add_commands(commands: Any) -> None:
@@ -102,8 +102,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.fitting.codec import CodecConfig
     from unitok_training.fitting.ctc import CtcConfig
-    from unitok_training.fitting.invariance import InvarianceConfig
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
+    from unitok_training.fitting.units import InvarianceConfig
 
     if options.units is not None:
         refuse_idle(options, ["encoder", "encoder_steps"], "with --units, whose encoder is trained already")
@@ -151,7 +151,7 @@ def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:
     from pathlib import Path
 
     from unitok_tokenizers.encoders.pretrained import EncoderSource
-    from unitok_training.fitting.chosen_units import ChosenUnits
+    from unitok_training.fitting.units import ChosenUnits
 
     if options.units is None:
         return None
