@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, files_killed, lora, loss, sharded, train
+from benchmarks import checkpoint, data, decode, demo, files, files_killed, lora, loss, sharded, train, units
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -17,6 +17,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "files": files.run,
     "files_killed": files_killed.run,
     "lora": lora.run,
+    "units": units.run,
     "decode": decode.run,
     "train": train.run,
 }

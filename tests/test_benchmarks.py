@@ -201,6 +201,16 @@ def test_many_files_have_the_texts_of_each_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_units_are_those_of_transformers(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="it is the peer")
+    found = quick(tmp_path, "units")
+    ratios = found["ratios"]
+    assert set(found["arms"]) == {"unitok", "transformers", "transformers.cut"}, found["notes"]
+    assert ratios["units.vs_transformers"] > 0 and ratios["units.vs_transformers_cut"] > 0
+    assert ratios["units.equal_share"] >= 0.99 and ratios["units.far_share"] == 0, found["notes"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="generate is the peer")

@@ -34,6 +34,7 @@ IDLE = {
     "prepare m s --tokenizers t --world 2 --workers 1": "--workers",
     "fit-tokenizers m t --codec mel_rvq:c --clusters 8": "--clusters",
     "fit-tokenizers m t --codec mel_rvq:c --units hubert:h@1": "--units",
+    "fit-tokenizers m t --codec mel_rvq:c --invariant 3": "--invariant",
     "inspect s --rows 3": "--rows",
     "inspect s --html p --vocoder v": "--vocoder",
     "evaluate m s --safety 5 --judge j": "--judge",

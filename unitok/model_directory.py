@@ -157,9 +157,10 @@ def _save_prompts(model: RequestRunner, path: Path) -> None:
 
 def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) -> Vocoder:
     """`own` with the networks of another; InputError where they speak tokens that no tokenizer here makes."""
+    units = tokenizers.unit_tokenizer
     for kind, generator, maker in (
         ("codes", other.codes, tokenizers.codec),
-        ("units", other.units if isinstance(other.units, Generator) else None, tokenizers.unit_tokenizer),
+        ("units", other.units if isinstance(other.units, Generator) else None, units and units.unmerged),
     ):
         if generator is not None and (maker is None or maker.fingerprint != generator.condition.made_by):
             raise InputError(

@@ -53,7 +53,7 @@ class SpeechTokenizer(Tokenizer, Protocol):
         """Hz of the samples that it takes."""
 
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """(S,) float32 each → ids (F,) or (F, Q) int64 each."""
+        """(S,) float32 each → ids (F,) or (F, Q) int64 each, of every frame; `UnitTokenizer.stored` joins units'."""
 
     def to(self, device: torch.device | str) -> SpeechTokenizer:
         """Move what it computes with; returns itself."""
@@ -121,14 +121,14 @@ class TokenizerSet:
     @property
     def carried(self) -> dict[str, str]:
         """Units stream → codec whose first codebook holds these very units: one pass over the audio gives both."""
-        units = {name: one.fingerprint for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
+        units = {name: one.unmerged.fingerprint for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
         codecs = {one.units.fingerprint: name for name, one in self.streams.items() if isinstance(one, MelCodec)}
         return {name: codecs[fingerprint] for name, fingerprint in units.items() if fingerprint in codecs}
 
     def infos(self) -> list[StreamInfo]:
-        """Descriptions of all streams, text first. Units that a first codebook holds share its ids."""
-        carried = self.carried
-        return [replace(one.info(), views=carried.get(name)) for name, one in self.streams.items()]
+        """Descriptions of all streams, text first. Units that a first codebook holds share its ids, unless merged."""
+        carried, found = self.carried, [one.info() for one in self.streams.values()]
+        return [one if one.merged_from else replace(one, views=carried.get(one.name)) for one in found]
 
     def vocabulary(
         self,

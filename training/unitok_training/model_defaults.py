@@ -152,7 +152,7 @@ class LengthPass:
             self.texts.add(texts[texts > 0])
         if self.units is None:
             return
-        column, durations = columns_of(self.units)
+        column, durations = columns_of(self.units)[:2]
         frames, spoken = size[column], size[column] > 0
         if self.units.deduplicated:
             offsets = np.asarray(part[durations].offsets)

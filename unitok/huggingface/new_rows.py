@@ -163,7 +163,7 @@ def chosen_rows(
         if isinstance(one, UnitTokenizer) and name in vocabulary.streams:
             first, _ = vocabulary.block_ranges(name)[0]
             if first >= old:
-                known.append(Known(first=first, vectors=one.centroids.detach().cpu().float()))
+                known.append(Known(first=first, vectors=one.id_vectors()))
     if kind == CENTROIDS and not known:
         raise InputError(
             f"{where} is {CENTROIDS!r}, and no units that a tokenizer here makes join the vocabulary; "

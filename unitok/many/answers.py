@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 from unitok.many.inputs import Input
 from unitok.many.results_file import results_beside
+from unitok.requests.merged_units import in_units
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 
 RESULTS = "results.jsonl"
 """The file of results in a folder of spoken answers."""
@@ -61,6 +63,8 @@ class Spoken:
     """Its audio, a file an answer; None keeps none."""
     kinds: tuple[str, ...] = ()
     """Units, codes: kinds whose ids are in the lines, those that are made elsewhere, or all that were asked for."""
+    units: UnitTokenizer | None = None
+    """What knows which units the ids of the answers stand for."""
 
 
 def answer_inputs(
@@ -136,7 +140,9 @@ def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dic
         "cut": answer.finish_reason == "length",
         "heard_seconds": round(answer.heard_seconds, 3),
     }
-    ids = {span.kind: span.content.tolist() for span in answer.outputs if span.kind in spoken.kinds}
+    ids = {
+        span.kind: span.content.tolist() for span in in_units(answer, spoken.units).outputs if span.kind in spoken.kinds
+    }
     if spoken.folder is not None and answer.audio is not None:
         assert name is not None
         answer.save(spoken.folder / name)

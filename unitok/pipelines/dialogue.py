@@ -61,6 +61,8 @@ class Coordinator:
     def __post_init__(self) -> None:
         if self.model.unit_tokenizer is None:
             raise InputError("this model has no tokenizer that makes units; a coordinator hears recordings as units")
+        if self.model.unit_tokenizer.merges is not None:
+            raise InputError("this model's units are merged; a coordinator hears them frame by frame")
         if self.window_seconds <= 0:
             raise InputError(f"window_seconds is {self.window_seconds}: it must be above 0")
 

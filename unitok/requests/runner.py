@@ -26,13 +26,13 @@ from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import (
     Audio,
-    check_tokens,
     is_tokens,
     names_a_file,
     read_samples,
     sample_blocks,
     without_tokenizer,
 )
+from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
@@ -46,7 +46,7 @@ from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
-from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
 
@@ -170,9 +170,8 @@ class RequestRunner:
         return joined if seconds is None else joined[: round(seconds * rate)]
 
     def units_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[np.ndarray]:
-        """Units (N,) of what is spoken in recordings, or units that were made elsewhere; deduplicated where the model's
-        are. Where nothing is spoken they are those of the whole recording: there is always something to read.
-        """
+        """Units (N,) of what is spoken in recordings, of all of one where nothing is, or that were made elsewhere;
+        deduplicated and merged where the model's are."""
         stream = self.vocabulary.main("units")
         if stream is None:
             raise InputError("this model has no units; it cannot read speech")
@@ -182,11 +181,11 @@ class RequestRunner:
             raise InputError(without_tokenizer(stream))
         sounds = [self.worth_reading(one, self.sample_rate) for one, tokens in zip(audio, given) if not tokens]
         encoded = iter([] if tokenizer is None else tokenizer.encode_batch(sounds))
-        frames = [
-            check_tokens(np.asarray(one), stream.cardinalities, stream.name) if tokens else next(encoded)
-            for one, tokens in zip(audio, given)
-        ]
-        return [deduplicate(one)[0] if stream.deduplicated else one for one in frames]
+        return stream_ids(audio, encoded, stream, tokenizer)
+
+    def units_in(self, ids: np.ndarray) -> np.ndarray:
+        """The deduplicated units (M,) that ids (N,) of the main stream of units stand for, which the vocoder speaks."""
+        return ids if self.unit_tokenizer is None else self.unit_tokenizer.expanded(ids)
 
     def speech_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[Span]:
         """A condition of each recording (its units), or of units (N,) or codes (F, Q) that were made elsewhere."""
@@ -396,5 +395,6 @@ class RequestRunner:
             if span.kind == "codes" and self.codec is not None:
                 return self.vocoder.from_codes(span.content, self.codec)
             if span.kind == "units" and self.made_elsewhere("units") is None:
-                return self.vocoder.from_units(span.content, voice=voice, durations=self.tokenizers.lasting(outputs))
+                lasting = self.tokenizers.lasting(outputs)
+                return self.vocoder.from_units(self.units_in(span.content), voice=voice, durations=lasting)
         return None

@@ -109,7 +109,7 @@ class _Answer:
 
     def _speak(self) -> Chunk | None:
         assert self.speech is not None
-        samples = self.speech.push(self.waiting)
+        samples = self.speech.push(self.model.units_in(np.asarray(self.waiting, dtype=np.int64)).tolist())
         self.waiting = []
         return self._audio(samples)
 

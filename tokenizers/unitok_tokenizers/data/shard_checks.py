@@ -90,9 +90,14 @@ def _check_ids(shards: Shards, info: StreamInfo) -> None:
 
 def _check_durations(shards: Shards, info: StreamInfo) -> None:
     """InputError where runs of equal ids and their lengths do not belong together."""
-    ids, column = columns_of(info)
+    ids, column, *inside = columns_of(info)
     durations, offsets = shards.ragged(column)
-    if not np.array_equal(offsets, shards.ragged(ids)[1]) or (len(durations) and int(durations.min()) < 1):
+    fits = np.array_equal(offsets, shards.ragged(ids)[1]) and not (len(durations) and int(durations.min()) < 1)
+    for name in inside:  # of the units in merged ids: each lasts, and together as long
+        of_units, starts = shards.ragged(name)
+        ends, sums = (np.concatenate([[0], np.cumsum(one, dtype=np.int64)]) for one in (of_units, durations))
+        fits = fits and not (len(of_units) and int(of_units.min()) < 1) and np.array_equal(ends[starts], sums[offsets])
+    if not fits:
         raise InputError(f"{shards.folder}: {info.name} and their durations do not fit together; prepare again")
 
 

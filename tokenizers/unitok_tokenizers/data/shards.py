@@ -351,6 +351,23 @@ def summary(shards: Shards) -> dict[str, Any]:
         "languages": {code: int((shards.lang == code).sum()) for code in shards.languages},
         "speakers": len(set(shards.speaker.tolist())),
         "tokens": tokens,
+        **_token_rates(shards),
         "streams": [stream.to_json() for stream in shards.streams.values()],
         "skipped": shards.manifest["skipped"],
     }
+
+
+def _token_rates(shards: Shards) -> dict[str, Any]:
+    """Tokens a second of merged units: frames, the deduplicated units of these, and the ids that are stored."""
+    found = {}
+    for info in shards.streams.values():
+        if info.merged_from is None or info.frame_rate is None:
+            continue
+        ids, durations, of_units = (shards.ragged(column)[0] for column in columns_of(info))
+        if seconds := int(durations.sum(dtype=np.int64)) / float(info.frame_rate):
+            found[info.name] = {
+                "frames": float(info.frame_rate),
+                "units": round(len(of_units) / seconds, 3),
+                "ids": round(len(ids) / seconds, 3),
+            }
+    return {"tokens_per_second": found} if found else {}

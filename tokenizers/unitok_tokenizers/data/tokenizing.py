@@ -22,8 +22,8 @@ from unitok_tokenizers.grammar.streams import StreamInfo, columns_of, ids_column
 from unitok_tokenizers.progress import counted
 from unitok_tokenizers.prosody.base import ContourTokenizer
 from unitok_tokenizers.prosody.contour import contour
-from unitok_tokenizers.semantic.kmeans_units import deduplicate
-from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
+from unitok_tokenizers.tokenizer_set import Tokenizer, TokenizerSet
 
 MAX_SECONDS = 60.0
 MIN_SAMPLES = 400
@@ -160,14 +160,24 @@ def _columns(
         if stream.kind != "units":
             columns[ids_column(stream.name)] = [one.reshape(-1) for one in ids]
             continue
-        runs = [deduplicate(one) if stream.deduplicated else (one, np.ones_like(one)) for one in ids]
-        for column, values in zip(columns_of(stream), zip(*runs) if runs else ((), ())):
+        maker, names = tokenizers.streams.get(stream.name), columns_of(stream)
+        runs = [_stored(one, stream, maker) for one in ids]
+        for column, values in zip(names, zip(*runs) if runs else ((),) * len(names)):
             columns[column] = list(values)
     by_name = {stream.name: stream for stream in streams}
     for name, tokenizer in tokenizers.durations.items():
-        _, lasting = columns_of(by_name[tokenizer.runs_of])
+        lasting = columns_of(by_name[tokenizer.runs_of])[1]
         columns[ids_column(name)] = [tokenizer.encode(durations) for durations in columns[lasting]]
     return columns
+
+
+def _stored(units: np.ndarray, stream: StreamInfo, maker: Tokenizer | None) -> tuple[np.ndarray, ...]:
+    """What the columns of a stream hold of a row's units, one a frame (F,)."""
+    if stream.merged_from is not None:
+        assert isinstance(maker, UnitTokenizer), "only a tokenizer knows how units are merged"
+        found = maker.stored(units)
+        return found.ids, found.durations, found.unit_durations
+    return deduplicate(units) if stream.deduplicated else (units, np.ones_like(units))
 
 
 def _encoded(heard: Sequence[np.ndarray], tokenizers: TokenizerSet, rate: int) -> dict[str, list[np.ndarray]]:

@@ -45,6 +45,8 @@ class StreamInfo:
     """Name of the codec whose first codebook this stream is; it then owns no ids."""
     runs_of: str | None = None
     """Name of the units of which each one has an id of this stream."""
+    merged_from: int | None = None
+    """How many units the ids are merged of, by unit BPE; None where ids are units themselves."""
 
     def __post_init__(self) -> None:
         problem = None
@@ -62,14 +64,19 @@ class StreamInfo:
             problem = f"only units can view a codec, not {self.kind}"
         elif self.runs_of is not None and self.kind != "prosody":
             problem = f"only prosody goes with another stream's runs, not {self.kind}"
+        elif self.merged_from is not None and (
+            self.kind != "units" or not self.deduplicated or self.views or self.merged_from > self.cardinalities[0]
+        ):
+            problem = "only deduplicated units of their own are merged, to more ids than there are units"
         if problem:
             raise InputError(f"stream {self.name!r}: {problem}; correct its description")
 
     def to_json(self) -> dict[str, Any]:
-        """The description with the frame rate as an exact fraction such as "50" or "75/2"; no `runs_of` where None."""
+        """The description with the frame rate as an exact fraction such as "50" or "75/2"."""
         rate = None if self.frame_rate is None else str(self.frame_rate)
         found = {**self.__dict__, "frame_rate": rate, "cardinalities": list(self.cardinalities)}
-        return {name: value for name, value in found.items() if name != "runs_of" or value is not None}
+        later = ("runs_of", "merged_from")  # versions before them do not know them
+        return {name: value for name, value in found.items() if name not in later or value is not None}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> StreamInfo:
@@ -90,9 +97,11 @@ def ids_column(stream: str) -> str:
 
 
 def columns_of(stream: StreamInfo) -> tuple[str, ...]:
-    """Columns of shards that a stream fills: its ids, and the durations of units, which are 1 where runs are kept."""
+    """Columns of shards that a stream fills: its ids, the durations of units, which are 1 where runs are kept, and of
+    merged ones the durations of the units in them."""
     durations = (f"{stream.name}_durations",) if stream.kind == "units" else ()
-    return (ids_column(stream.name), *durations)
+    inside = () if stream.merged_from is None else (f"{stream.name}_unit_durations",)
+    return (ids_column(stream.name), *durations, *inside)
 
 
 def main_stream(
@@ -150,7 +159,7 @@ def chosen_streams(
 
 def check_same(own: StreamInfo, stream: StreamInfo, where: str, owner: str) -> None:
     """InputError, naming both sides, where a stream is not the one of that name that its owner has."""
-    for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated"):
+    for part in ("kind", "fingerprint", "frame_rate", "cardinalities", "deduplicated", "merged_from"):
         ours, theirs = getattr(own, part), getattr(stream, part)
         if ours != theirs:
             raise InputError(

@@ -1,6 +1,6 @@
 """Semantic units: k-means over a speech encoder's frames, with exact deduplication.
 
-S samples, F frames, N runs, K units, D width.
+S samples, F frames, N runs or ids, M units, K different units, V ids, D width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.semantic.invariance import FrameCorrection
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans, stream_kmeans
+from unitok_tokenizers.semantic.unit_bpe import StoredUnits, UnitMerges
 
 
 def deduplicate(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +55,8 @@ class UnitTokenizer:
         name: of the stream.
         layer: hidden layer whose frames are clustered; None takes what the encoder gives an adapter.
         pool: frames whose mean is clustered; 2 makes 25 units a second of 50 frames.
+        correction: what frames go through before the nearest centroid is taken; it makes units less sensitive.
+        merges: what makes the ids of the stream of deduplicated units; None where those are the ids.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class UnitTokenizer:
         *,
         layer: int | None = None,
         pool: int = 1,
+        correction: FrameCorrection | None = None,
+        merges: UnitMerges | None = None,
     ) -> None:
         if layer is not None and not 0 <= layer < encoder.depth:
             raise InputError(f"layer {layer} of an encoder with layers 0 to {encoder.depth - 1}; choose one of them")
@@ -71,6 +77,8 @@ class UnitTokenizer:
         self.name = name
         self.layer = layer
         self.pool = pool
+        self.correction = None if correction is None else correction.eval()
+        self.merges = merges
 
     @property
     def sample_rate(self) -> int:
@@ -84,18 +92,40 @@ class UnitTokenizer:
 
     @property
     def cardinality(self) -> int:
-        """Number of units."""
+        """Number of units, K."""
         return len(self.centroids)
+
+    @property
+    def unmerged(self) -> UnitTokenizer:
+        """The same units as ids themselves."""
+        return self if self.merges is None else self.merged(None)
+
+    def merged(self, merges: UnitMerges | None) -> UnitTokenizer:
+        """These units as ids that are merged so; encoder and centroids are shared."""
+        return UnitTokenizer(
+            self.encoder, self.centroids, self.name, layer=self.layer, pool=self.pool, correction=self.correction,
+            merges=merges,
+        )  # fmt: skip
+
+    def corrected(self, correction: FrameCorrection | None) -> UnitTokenizer:
+        """The nearest centroids of frames that are corrected so, not merged; encoder and centroids are shared."""
+        return UnitTokenizer(
+            self.encoder, self.centroids, self.name, layer=self.layer, pool=self.pool, correction=correction
+        )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:
         """Identifies the content."""
         more = [*([] if self.layer is None else [self.layer]), *([] if self.pool == 1 else [f"pool {self.pool}"])]
+        more += [] if self.correction is None else [self.correction.fingerprint]
+        more += [] if self.merges is None else [self.merges.fingerprint]
         return fingerprint([self.encoder.fingerprint, array_fingerprint(self.centroids.cpu().numpy()), *more])
 
     def to(self, device: torch.device | str) -> UnitTokenizer:
         """Move the encoder and the centroids; returns itself."""
         self.encoder.to(device)
+        if self.correction is not None:
+            self.correction.to(device)
         self.centroids = self.centroids.to(device)
         return self
 
@@ -133,14 +163,42 @@ class UnitTokenizer:
         return UnitTokenizer(encoder, centroids, layer=layer, pool=pool)
 
     def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Units (F,) int64 of each recording, one a frame: not yet deduplicated."""
-        encoded = encode_recordings(self.encoder, recordings, layer=self.layer)
-        encoded = [pooled_frames(one, self.pool) for one in encoded]
+        """Units (F,) int64 of each recording, one a frame: neither deduplicated nor merged, which `stored` does."""
+        return self.units_of_frames(self.frames_of(recordings))
+
+    def frames_of(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Frames (F, D) of each recording, pooled."""
+        return [pooled_frames(one, self.pool) for one in encode_recordings(self.encoder, recordings, layer=self.layer)]
+
+    def units_of_frames(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Units (F,) of the frames (F, D) of each recording."""
         if not encoded:
             return []
-        frames = torch.from_numpy(np.concatenate(encoded)).to(self.centroids.device)
+        rows = [torch.from_numpy(one).to(self.centroids.device) for one in encoded]
+        frames = torch.cat(rows if self.correction is None else self.correction.corrected(rows))
         labels = assign(frames, self.centroids).cpu().numpy()
         return np.split(labels, np.cumsum([len(frames) for frames in encoded])[:-1])
+
+    def stored(self, units: np.ndarray) -> StoredUnits:
+        """What shards hold of the units of a recording's frames (F,): runs once, merged where this merges.
+
+        InputError for a unit that there is not, where they are merged.
+        """
+        runs, durations = deduplicate(units)
+        if self.merges is None:
+            return StoredUnits(ids=runs, durations=durations, unit_durations=durations)
+        return self.merges.stored(runs, durations)
+
+    def expanded(self, ids: np.ndarray) -> np.ndarray:
+        """Ids of the stream (N,) → the deduplicated units (M,) that they stand for."""
+        return np.asarray(ids, dtype=np.int64) if self.merges is None else self.merges.expand(ids)
+
+    def id_vectors(self) -> torch.Tensor:
+        """(V, D) float32 of every id of the stream: its centroid, of merged ones the mean of their units'."""
+        vectors = self.centroids.detach().cpu().float()
+        if self.merges is None:
+            return vectors
+        return torch.stack([vectors[self.merges.expand(np.asarray([one]))].mean(0) for one in range(self.merges.size)])
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Units (F,) of one recording."""
@@ -153,8 +211,9 @@ class UnitTokenizer:
             kind="units",
             fingerprint=self.fingerprint,
             frame_rate=self.frame_rate,
-            cardinalities=(self.cardinality,),
+            cardinalities=(self.cardinality if self.merges is None else self.merges.size,),
             deduplicated=True,
+            merged_from=None if self.merges is None else self.cardinality,
         )
 
     def save(self, folder: Path) -> None:
@@ -165,7 +224,17 @@ class UnitTokenizer:
         pool = {} if self.pool == 1 else {"pool": self.pool}
         self.encoder.save(folder / "encoder")
         save_file({"centroids": self.centroids.cpu().contiguous()}, folder / "centroids.safetensors")
-        write_json(folder / "config.json", {"class": "kmeans", "name": self.name, **layer, **pool})
+        if self.correction is not None:
+            self.correction.save(folder)
+        if self.merges is not None:
+            self.merges.save(folder)
+        write_json(folder / "config.json", {"class": self._class(), "name": self.name, **layer, **pool})
+
+    def _class(self) -> str:
+        """Which parts there are: a program that knows no such part refuses the folder, and does not leave it out."""
+        return "_".join(
+            ["kmeans", *(["invariant"] if self.correction is not None else []), *(["bpe"] if self.merges else [])]
+        )
 
     @staticmethod
     def load(folder: Path) -> UnitTokenizer:
@@ -173,4 +242,9 @@ class UnitTokenizer:
         centroids = read_tensors(folder / "centroids.safetensors")["centroids"]
         config = read_json(folder / "config.json")
         encoder = load_encoder(folder / "encoder")
-        return UnitTokenizer(encoder, centroids, config["name"], layer=config.get("layer"), pool=config.get("pool", 1))
+        parts = config["class"].split("_")[1:]
+        return UnitTokenizer(
+            encoder, centroids, config["name"], layer=config.get("layer"), pool=config.get("pool", 1),
+            correction=FrameCorrection.load(folder) if "invariant" in parts else None,
+            merges=UnitMerges.load(folder, len(centroids)) if "bpe" in parts else None,
+        )  # fmt: skip

@@ -4,5 +4,9 @@ from __future__ import annotations
 
 from unitok_tokenizers.registry import Registry
 
-UNIT_TOKENIZERS = Registry("unit tokenizer", {"kmeans": "unitok_tokenizers.semantic.kmeans_units:UnitTokenizer"})
+KMEANS = "unitok_tokenizers.semantic.kmeans_units:UnitTokenizer"
+UNIT_TOKENIZERS = Registry(
+    "unit tokenizer",
+    {name: KMEANS for name in ("kmeans", "kmeans_invariant", "kmeans_bpe", "kmeans_invariant_bpe")},
+)
 """`class` in `config.json` → class."""

@@ -11,6 +11,7 @@ from unitok.generation.generate import score
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 
@@ -59,7 +60,8 @@ def _scores(run: Evaluation, plans: Sequence[SequenceSpec]) -> list[np.ndarray]:
 
 
 def evaluate_speech_lm(run: Evaluation) -> None:
-    """Does the speech model prefer real sentences to the same words in another order?"""
+    """How many units a speech model expects, and does it prefer real sentences to the same words in another order?"""
+    _put_unit_perplexity(run)
     random = np.random.default_rng(run.seed)
     real, scrambled = [], []
     for row in run.rows(run.split, "units", "units_durations"):
@@ -69,10 +71,7 @@ def evaluate_speech_lm(run: Evaluation) -> None:
         order = random.permutation(len(pieces))
         if (order == np.arange(len(pieces))).all():
             continue
-        units = np.concatenate([pieces[index] for index in order])
-        stream = run.stream("units")
-        if stream is not None and stream.deduplicated:
-            units = units[np.insert(np.diff(units) != 0, 0, True)]
+        units = _joined(run, [pieces[index] for index in order])
         real.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
         scrambled.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", units),)))
     if not real:
@@ -80,6 +79,37 @@ def evaluate_speech_lm(run: Evaluation) -> None:
     better = [a.mean() > b.mean() for a, b in zip(_scores(run, real), _scores(run, scrambled))]
     run.put("slm.order_accuracy", float(np.mean(better)))
     run.put("slm.count", len(better))
+
+
+def _put_unit_perplexity(run: Evaluation) -> None:
+    """Put the perplexity of an id, and bits a second of speech: of streams with other ids only the latter compare."""
+    rows = run.rows(run.split, "units", "units_durations")
+    most = run.model.decoder.config.max_positions - 8
+    rows = [row for row in rows if len(run.cell("units", row)) <= most]
+    if not rows or not run.knows(VARIANTS["slm"]):
+        return
+    scores = _scores(
+        run, [SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)) for row in rows]
+    )
+    nats = -sum(float(one[:-1].sum()) for one in scores)  # the closer counts as the end, the end of sequence does not
+    count = sum(len(one) - 1 for one in scores)
+    run.put("slm.ppl", math.exp(nats / count))
+    stream = run.stream("units")
+    if stream is not None and stream.frame_rate is not None:
+        seconds = sum(int(run.cell("units_durations", row).sum()) for row in rows) / float(stream.frame_rate)
+        run.put("slm.bits_per_second", nats / math.log(2) / seconds)
+        run.put("slm.ids_per_second", sum(len(run.cell("units", row)) for row in rows) / seconds)
+
+
+def _joined(run: Evaluation, pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Ids of stretches of units one after another, as if they had been said so: equal neighbors are one."""
+    stream, units = run.stream("units"), np.concatenate(pieces)
+    if stream is not None and stream.merged_from is not None:
+        assert run.model.unit_tokenizer is not None
+        return run.model.unit_tokenizer.stored(run.model.units_in(units)).ids
+    if stream is not None and stream.deduplicated:
+        units = units[np.insert(np.diff(units) != 0, 0, True)]
+    return units
 
 
 def word_units(run: Evaluation, row: int) -> list[np.ndarray]:

@@ -39,7 +39,7 @@ def evaluate_resynthesis(run: Evaluation) -> None:
         listen(run, "resynthesis.codes", rows, references, made)
     if run.model.can_speak("units"):
         made = [
-            vocoder.from_units(run.cell("units", row), voice=vocoder.voice_of(audio))
+            vocoder.from_units(run.model.units_in(run.cell("units", row)), voice=vocoder.voice_of(audio))
             for row, audio in zip(rows, references)
         ]
         if run.judge is not None:

@@ -23,16 +23,19 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
+from unitok_tokenizers.semantic.unit_bpe import UnitMerges
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
-from unitok_training.fitting.chosen_units import ChosenUnits, fit_chosen_units
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 from unitok_training.fitting.prosody import ChosenProsody, check_chosen, fit_prosody
+from unitok_training.fitting.units import ChosenUnits, InvarianceConfig, fit_chosen_units, fit_invariance
 
 HELD_SECONDS = 7200.0
 """Most seconds of recordings that are held at once, 460 MB: what is clustered, and what small networks learn from."""
+ENCODED_TOGETHER = 64
+"""Recordings whose samples are held at once where only their units are wanted."""
 LONGEST_SECONDS = 60.0
 """Longest recording that is learned from as a whole, in seconds; of longer ones the middle is taken."""
 
@@ -59,6 +62,10 @@ class FitConfig:
     """Training of the CTC encoder."""
     codec_recordings: int = 2000
     """Most recordings that the codec is trained on."""
+    invariance: InvarianceConfig | None = None
+    """Training that makes units less sensitive to how recordings sound; None for plain k-means."""
+    unit_bpe: int = 0
+    """Ids that deduplicated units are merged to, units included; 0 merges none."""
     codec: CodecConfig | None = field(default_factory=CodecConfig)
     """Training of the built-in codec; None for no codes, or for another codec."""
     prosody: tuple[ChosenProsody, ...] = ()
@@ -79,6 +86,8 @@ class FitConfig:
         known = ("ctc", *ready_encoders())
         if self.encoder not in known:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
+        if self.unit_bpe < 0:
+            raise InputError(f"--unit-bpe is {self.unit_bpe}: give 0 to merge no units, or more ids than units")
         if self.codec is not None and self.opened_codec:
             raise InputError(
                 f"the codec {self.opened_codec} is not trained: leave the training of the built-in one out"
@@ -212,13 +221,27 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
+    picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
+    some = [chosen[index] for index in picks]
+    compute = resolve(config.device, config.precision)
     if config.units is not None:
-        picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
-        some = [chosen[index] for index in picks]
-        return fit_chosen_units(
-            config.units, lambda rate: RowAudio(some, rate), config.clusters, seed=config.seed,
-            compute=resolve(config.device, config.precision),
-        )  # fmt: skip
+        units = fit_chosen_units(
+            config.units, lambda rate: RowAudio(some, rate), config.clusters, seed=config.seed, compute=compute
+        )
+    else:
+        units = _fit_own_units(chosen, some, config, progress)
+    if config.invariance is None:
+        return units
+    return fit_invariance(
+        units.to(compute.device), RowAudio(some[: _within(some)], units.sample_rate), config.invariance,
+        compute=compute, progress=steps_of("invariance", config.invariance.steps, progress),
+    )  # fmt: skip
+
+
+def _fit_own_units(
+    chosen: Sequence[Row], some: Sequence[Row], config: FitConfig, progress: Progress | None
+) -> UnitTokenizer:
+    """Units of an encoder that is trained here on the chosen rows, or needs no training; of some are the clusters."""
     encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
     with_text = [row for row in chosen if row.text]
     if config.encoder == "ctc" and with_text:
@@ -228,10 +251,24 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
             progress=steps_of("encoder", config.ctc.steps, progress),
         )  # fmt: skip
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
-    picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
-    some = [chosen[index] for index in picks]
     recordings = among_noises(load_recordings(some[: _within(some)]), encoder.sample_rate, config.seed)
     return UnitTokenizer.fit(encoder, recordings, config.clusters, seed=config.seed)
+
+
+def merge_units(rows: Sequence[Row], units: UnitTokenizer, config: FitConfig) -> tuple[UnitTokenizer, str]:
+    """The same units with merged ids, learned from a choice of the training rows; and a sentence about it."""
+    some = some_recorded(training_rows(rows), config.cluster_recordings, config.seed)
+    runs, frames = list[np.ndarray](), 0
+    for start in range(0, len(some), ENCODED_TOGETHER):
+        for one in units.encode_batch(load_recordings(some[start : start + ENCODED_TOGETHER], units.sample_rate)):
+            runs.append(deduplicate(one)[0])
+            frames += len(one)
+    merges = UnitMerges.learn(runs, units.cardinality, config.unit_bpe)
+    seconds = max(frames, 1) / float(units.frame_rate)
+    counts = (sum(map(len, runs)), sum(len(merges.encode(one)) for one in runs))
+    before, after = (count / seconds for count in counts)
+    said = f"units: {float(units.frame_rate):g} a second, {before:.1f} without runs, {after:.1f} as {merges.size} ids"
+    return units.merged(merges), said
 
 
 def fit_codec(
@@ -273,6 +310,16 @@ def fit_tokenizers(
         units = fit_units(rows, config, progress)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress)
+    if config.unit_bpe:
+        if units is None:
+            raise InputError("no row has audio: there are no units that --unit-bpe could merge")
+        if any(one.name == "durations" for one in config.prosody):
+            raise InputError(
+                "--unit-bpe and --prosody durations: merged ids have no duration each; leave one of them out"
+            )
+        units, said = merge_units(rows, units, config)
+        if notice is not None:
+            notice(said)
     some = some_recorded(training_rows(rows), config.cluster_recordings, config.seed)
     described = None if units is None else units.info()
     prosody = fit_prosody(config.prosody, RowAudio(some), described, seed=config.seed)

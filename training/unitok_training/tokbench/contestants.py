@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +82,19 @@ def contestants(folders: Sequence[str | Path], compute: Compute) -> list[Contest
         }
         if not chosen:
             raise InputError(f"{path} has neither units nor codes; leave it out, or fit them with recordings")
+        infos = {stream: _measured(one) for stream, one in chosen.items()}
         shown = name if last.count(name) == 1 else path.as_posix()
         found += [
-            Contestant(name=f"{shown}/{stream}", tokenizer=one, info=one.info()) for stream, one in chosen.items()
+            Contestant(name=f"{shown}/{stream}", tokenizer=one, info=infos[stream]) for stream, one in chosen.items()
         ]
     return found
+
+
+def _measured(one: SpeechTokenizer) -> StreamInfo:
+    """The stream of ids that frames have: of merged units the units themselves."""
+    if isinstance(one, UnitTokenizer):
+        return replace(one.unmerged.info(), fingerprint=one.fingerprint)
+    return one.info()
 
 
 def tokenize(one: Contestant, corpus: Corpus) -> Tokens:

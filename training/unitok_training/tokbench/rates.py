@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.tokenizer_set import SpeechTokenizer
 from unitok_training.tokbench.labels import entropy
 
 
@@ -48,3 +50,12 @@ def rate_figures(
 def runs(frames: np.ndarray) -> int:
     """Stretches of equal frames (F, Q)."""
     return int(bool(len(frames))) + int((frames[1:] != frames[:-1]).any(axis=1).sum())
+
+
+def merged_figures(tokenizer: SpeechTokenizer, tokens: Sequence[np.ndarray], seconds: float) -> dict[str, Any]:
+    """Of units that are merged, `merged.ids`, how many different ones there are, and `merged.per_second` of (F, 1) of
+    each recording, which last for `seconds`; nothing of others."""
+    if not isinstance(tokenizer, UnitTokenizer) or tokenizer.merges is None:
+        return {}
+    count = sum(len(tokenizer.stored(table[:, 0]).ids) for table in tokens)
+    return {"merged.ids": tokenizer.merges.size, "merged.per_second": count / seconds}

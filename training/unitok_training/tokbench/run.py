@@ -37,14 +37,17 @@ from unitok_training.tokbench.labels import cluster_purity, joint_counts, nmi, p
 from unitok_training.tokbench.measured import NotMeasured
 from unitok_training.tokbench.opus import LEVELS, SAMPLE_RATE, bit_rate, opus_missing, through_opus
 from unitok_training.tokbench.plot import plot
-from unitok_training.tokbench.rates import rate_figures
+from unitok_training.tokbench.rates import merged_figures, rate_figures
 from unitok_training.tokbench.resynthesis import Synthesizing, resynthesize
+from unitok_training.tokbench.robustness import robustness_figures
 from unitok_training.tokbench.speaker_probe import histograms, speaker_figures
 from unitok_training.tokbench.table import as_markdown
 from unitok_training.tokbench.text_alignment import ReaderConfig, Texts, text_figures
 
 FORMAT = 1
 """Of `results.json` and of what is kept of a contestant."""
+MEASURES = 2
+"""Changes with what is measured of a contestant: what was kept of less is measured anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +203,7 @@ class Bench:
         """What an earlier run kept, or what is measured now."""
         without = self.hearing.without if self.hearing.ears is None else ""
         said = [self.described(), asdict(self.config.reader), without, self.compute.to_json()]
-        key = fingerprint([FORMAT, name, content, self.corpus.fingerprint, *said])
+        key = fingerprint([FORMAT, MEASURES, name, content, self.corpus.fingerprint, *said])
         file = self.out / "contestants" / f"{key}.json"
         if file.is_file():
             self.notice(f"{name}: as measured before")
@@ -243,11 +246,13 @@ class Bench:
             "cardinalities": list(one.info.cardinalities),
             "speed.times_real_time": tokens.speed,
             **rate_figures(tokens.all, one.info.cardinalities, one.frame_rate, tokens.seconds),
+            **merged_figures(one.tokenizer, tokens.all, tokens.seconds),
         }
         self._text(record, one, tokens)
         with record.measuring("phones"):
             record.put("phones", self._phones(one, tokens))
         self._speakers(record, one, tokens)
+        record.put("robustness", robustness_figures(one, self.corpus, tokens.held_out, self.config.seed))
         with record.measuring("ears"):
             self.hearing.chosen  # noqa: B018  says what is missing before a synthesizer is trained
             made = resynthesize(one, tokens, self.corpus, self.config.synthesizing, self.compute)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unitok_tokenizers.audio.changes import CHANGES
+
 COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("kbit/s", ("bits.nominal",), "kilo"),
     ("no runs", ("bits.deduplicated",), "kilo"),
@@ -15,6 +17,7 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("WER", ("text.first.wer", "text.all.wer"), ".3f"),
     ("purity", ("phones.purity", "phones.cluster_purity"), ".3f"),
     ("NMI", ("phones.nmi",), ".3f"),
+    ("changed", tuple(f"robustness.{name}" for name in CHANGES), ".2f"),
     ("speaker", ("speaker.tokens.accuracy", "speaker.features.accuracy"), ".2f"),
     ("chance", ("speaker.tokens.chance",), ".2f"),
     ("ear WER", ("ears.wer",), ".3f"),
@@ -26,7 +29,8 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 LEGEND = """\
 kbit/s: frame rate × Σ log2 of the codebooks' sizes (Opus: measured); no runs: of frames that differ from the one
 before; entropy: of each code by itself. usage: share of the codes that occur, mean over codebooks. MI, CER, WER: of a
-CTC reader of the first codebook / of all; MI in nats an utterance. purity: of phones / of clusters. speaker: accuracy
+CTC reader of the first codebook / of all; MI in nats an utterance. purity: of phones / of clusters. changed: edits from
+the tokens of recordings to those at another speed / pitch / in noise / in a room, ÷ the former. speaker: accuracy
 from tokens / from the encoder's frames. voice: similarity to the speaker / to others. × real time: seconds of
 recordings tokenized in a second."""
 DASH = "—"

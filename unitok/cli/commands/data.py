@@ -20,7 +20,7 @@ from unitok.cli.arguments.options import (
 from unitok_tokenizers.encoders.registry import ready_encoders
 
 if TYPE_CHECKING:
-    from unitok_training.fitting.chosen_units import ChosenUnits
+    from unitok_training.fitting.units import ChosenUnits
 
 
 def add_commands(commands: Any) -> None:
@@ -50,6 +50,14 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     fit.add_argument("--centroids", metavar="FILE", help="of --units: .npy, .npz or .safetensors (default: fitted)")
     fit.add_argument("--pool", type=int, default=1, help="frames of a unit of --units (default: %(default)s)")
+    fit.add_argument(
+        "--invariant", type=int, default=0, metavar="STEPS",
+        help="train units to stay the same at other speeds and pitches, in noise and rooms (default: not)",
+    )  # fmt: skip
+    fit.add_argument(
+        "--unit-bpe", type=int, default=0, metavar="N",
+        help="merge units that often follow one another, to N ids in all (default: not)",
+    )  # fmt: skip
     fit.add_argument(
         "--cluster-recordings", type=int, default=600, help="whose frames are clustered (default: %(default)s)"
     )
@@ -100,18 +108,21 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_training.fitting.ctc import CtcConfig
     from unitok_training.fitting.prosody import ChosenProsody
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
+    from unitok_training.fitting.units import InvarianceConfig
 
     if options.units is not None:
         refuse_idle(options, ["encoder", "encoder_steps"], "with --units, whose encoder is trained already")
         refuse_idle(options, ["codec_steps"], "with --units, which the built-in codec does not build on")
         if options.centroids is not None:
-            refuse_idle(options, ["clusters", "cluster_recordings"], "with --centroids, which are not fitted")
+            idle = ["clusters"] if options.unit_bpe or options.invariant else ["clusters", "cluster_recordings"]
+            refuse_idle(options, idle, "with --centroids, which are not fitted")
     else:
         refuse_idle(options, ["centroids", "pool"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     if options.codec.startswith(f"{BUILT_IN}:"):
-        names = ["units", "encoder", "encoder_steps", "clusters", "cluster_recordings"]
+        names = ["units", "encoder", "encoder_steps", "clusters", "invariant"]
+        names += [] if options.unit_bpe else ["cluster_recordings"]
         refuse_idle(options, names, f"with --codec {options.codec}, whose first codebook is its own units")
     built_in = options.codec == BUILT_IN
     if not built_in:
@@ -125,6 +136,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         encoder=options.encoder,
         units=_chosen_units(options),
         cluster_recordings=options.cluster_recordings,
+        invariance=InvarianceConfig(steps=options.invariant, seed=options.seed) if options.invariant else None,
+        unit_bpe=options.unit_bpe,
         ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
         codec=codec,
         prosody=tuple(ChosenProsody.read(one) for one in options.prosody),
@@ -144,7 +157,7 @@ def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:
     from pathlib import Path
 
     from unitok_tokenizers.encoders.pretrained import EncoderSource
-    from unitok_training.fitting.chosen_units import ChosenUnits
+    from unitok_training.fitting.units import ChosenUnits
 
     if options.units is None:
         return None

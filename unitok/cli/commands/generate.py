@@ -113,6 +113,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_generate(options: argparse.Namespace) -> None:
+    from unitok.requests.merged_units import in_units
     from unitok.token_files import names_ids, write_ids
     from unitok_tokenizers.errors import InputError
 
@@ -129,7 +130,7 @@ def run_generate(options: argparse.Namespace) -> None:
         raise InputError(
             f"{len(requests)} utterances are given, {options.out} holds one answer; name -o FILE.jsonl, or FOLDER/"
         )
-    results = [model.answer(request) for request in requests]
+    results = [in_units(model.answer(request), model.unit_tokenizer) for request in requests]
     _say_fallback(model, spoke=any(result.audio is not None for result in results))
     if as_ids:
         print(write_ids(options.out, results))
@@ -188,7 +189,7 @@ def run_many(options: argparse.Namespace) -> None:
         if len(told) <= TOLD:
             print(f"unitok generate: {one.id}: {why}", file=sys.stderr)
 
-    spoken = Spoken(folder=folder, kinds=kinds)
+    spoken = Spoken(folder=folder, kinds=kinds, units=model.unit_tokenizer)
     if options.out is None:
         printed = PrintedResults([one.id for one in inputs])
         counts = answer_inputs(model, inputs, request_of, printed, spoken, failing=failing)

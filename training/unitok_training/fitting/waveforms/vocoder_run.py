@@ -130,10 +130,14 @@ def recordings_fingerprint(recordings: Sequence[np.ndarray]) -> str:
 
 
 def _maker(recipe: VocoderRecipe, tokenizers: TokenizerSet | None) -> AcousticTokenizer | UnitTokenizer | None:
-    """The tokenizer whose tokens are spoken, or whose log-mels are; InputError where there is none."""
+    """The tokenizer whose tokens are spoken, or whose log-mels are; InputError where there is none.
+
+    What is merged is spoken as the units in it: one network speaks both.
+    """
+    units = None if tokenizers is None else tokenizers.unit_tokenizer
     found: Mapping[str, AcousticTokenizer | UnitTokenizer | None] = {
         "codes": None if tokenizers is None else tokenizers.codec,
-        "units": None if tokenizers is None else tokenizers.unit_tokenizer,
+        "units": None if units is None else units.unmerged,
     }
     if recipe.given == "mel":
         codec = found["codes"]

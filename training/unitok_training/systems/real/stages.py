@@ -30,9 +30,9 @@ from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.ears.pocketsphinx import SphinxEar
 from unitok_training.evaluation.text_ability import evaluate_text, read_text_evals
-from unitok_training.fitting.chosen_units import ChosenUnits
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import FitConfig, fit_units, load_recordings, steps_of, training_rows
+from unitok_training.fitting.units import ChosenUnits
 from unitok_training.fitting.waveforms.vocoder import (
     MelVocoderTraining,
     UnitMelTraining,
