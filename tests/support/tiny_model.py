@@ -10,7 +10,8 @@ import torch
 
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.model import Model
-from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig

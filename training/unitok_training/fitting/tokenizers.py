@@ -75,6 +75,10 @@ class FitConfig:
         known = ("ctc", *ready_encoders())
         if self.encoder not in known:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
+        if self.ctc.causal and (self.encoder != "ctc" or self.units is not None):
+            raise InputError(
+                "a causal encoder is trained here, on the texts of the manifest: leave --encoder and --units out"
+            )
         if self.codec is not None and self.opened_codec:
             raise InputError(
                 f"the codec {self.opened_codec} is not trained: leave the training of the built-in one out"
@@ -217,6 +221,8 @@ def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None 
         )  # fmt: skip
     encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
     with_text = [row for row in chosen if row.text]
+    if config.ctc.causal and not with_text:
+        raise InputError("no training row has audio and text: a causal encoder learns to read; give rows with both")
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]
         network = train_ctc(
@@ -263,7 +269,7 @@ def fit_tokenizers(
     if notice is not None:
         for line in fitting.lines():
             notice(line)
-    if isinstance(codec, MelCodec):  # its first codebook is these units and no others
+    if isinstance(codec, MelCodec) and codec.units is not None:  # its first codebook is these units and no others
         units = codec.units
     elif any(row.audio is not None for row in rows):
         units = fit_units(rows, config, progress)

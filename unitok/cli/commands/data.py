@@ -64,6 +64,9 @@ def add_commands(commands: Any) -> None:
         help="codes of encodec, speechtokenizer, mimi, dac in a local folder, or dmel (docs/codecs.md; default: the "
         "built-in %(default)s, which is trained)",
     )
+    fit.add_argument(
+        "--causal", action="store_true", help="units and built-in codes that look back only, for speech as it comes"
+    )
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
@@ -106,21 +109,23 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     if options.codec.startswith(f"{BUILT_IN}:"):
-        names = ["units", "encoder", "encoder_steps", "clusters", "cluster_recordings"]
+        names = ["units", "encoder", "encoder_steps", "clusters", "cluster_recordings", "causal"]
         refuse_idle(options, names, f"with --codec {options.codec}, whose first codebook is its own units")
     built_in = options.codec == BUILT_IN
     if not built_in:
         refuse_idle(options, ["codec_steps"], f"with --codec {options.codec}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve(options.device, precision)
-    codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if built_in and options.codec_steps else None
+    codec = None
+    if built_in and options.codec_steps:
+        codec = CodecConfig(steps=options.codec_steps, seed=options.seed, causal=options.causal)
     config = FitConfig(
         text_pieces=options.text_pieces,
         clusters=options.clusters,
         encoder=options.encoder,
         units=_chosen_units(options),
         cluster_recordings=options.cluster_recordings,
-        ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
+        ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed, causal=options.causal),
         codec=codec,
         opened_codec="" if built_in else options.codec,
         precision=precision,

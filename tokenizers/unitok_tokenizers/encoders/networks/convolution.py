@@ -5,8 +5,6 @@ B batch, T frames, C channels, K taps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,14 +86,21 @@ class ConvBlock(nn.Module):
         inside = x * mask.to(x.dtype)
         if self.causal:  # half a kernel later: what is centered then looks back only
             inside = functional.pad(inside, (0, 0, self.depthwise.kernel_size[0] // 2, 0))
-        return self._mixed_in(x, convolve(self.depthwise, inside)[:, : x.shape[1]])
+        return self.mixed_in(x, convolve(self.depthwise, inside)[:, : x.shape[1]])
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        """The block at the beginning of one recording: the next frames (1, T, C) → what it makes of them."""
-        assert self.causal, "what looks forward must wait"
-        held = HeldConvolution(self.depthwise)
-        return lambda x: self._mixed_in(x, held(x))
-
-    def _mixed_in(self, x: Tensor, mixed: Tensor) -> Tensor:
+    def mixed_in(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """x (B, T, C) and what the convolution makes of it (B, T, C) → (B, T, C)."""
         inner = functional.relu(self.expand(self.norm(mixed)))
         return x + self.scale * self.dropout(self.contract(inner).transpose(1, 2)).transpose(1, 2)
+
+
+class BlockStream:
+    """A causal block at the beginning of one recording."""
+
+    def __init__(self, block: ConvBlock) -> None:
+        assert block.causal, "what looks forward must wait"
+        self.block, self.held = block, HeldConvolution(block.depthwise)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The next frames (1, T, C) → what the block makes of them."""
+        return self.block.mixed_in(x, self.held(x))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.networks.convolution import ConvBlock, HeldConvolution, convolve, padded_back
+from unitok_tokenizers.encoders.networks.convolution import BlockStream, ConvBlock, HeldConvolution, convolve, padded_back
 from unitok_tokenizers.encoders.networks.normalization import (
     ALL,
     SPOKEN,
@@ -138,7 +138,8 @@ class CtcStream:
         self.waiting = torch.zeros(0, network.config.num_mels, device=network.front.weight.device)
         """Log-mels (F, M) that fill no trunk frame yet."""
         self.front, self.down = HeldConvolution(network.front), HeldConvolution(network.down)
-        self.blocks = [block.stream() for block in list(network.blocks)[:layers]]
+        blocks = list(network.blocks)[:layers]
+        self.blocks = [BlockStream(block) for block in blocks if isinstance(block, ConvBlock)]
 
     def __call__(self, mels: Tensor) -> Tensor:
         """The next log-mels (F, M) → frames (1, T, C) that they fill, perhaps none."""
