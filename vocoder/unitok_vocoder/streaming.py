@@ -94,7 +94,7 @@ class UnitStream:
 class CodeStream:
     """Codes of a causal built-in codec in, samples out, in memory that does not grow.
 
-    The codec makes log-mels of a code at once; the vocoder, which looks both ways, says them when it knows what follows.
+    The codec makes log-mels of a code at once; the vocoder, which looks both ways, waits for what follows them.
 
     Raises:
         InputError: a codec that looks forward, or a vocoder without a network for log-mels.

@@ -153,7 +153,12 @@ class CtcEncoder(FrameEncoder):
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        return {"class": self.name, "config": self.network.config.described(), "mel": asdict(self.mel), "layer": self.layer}
+        return {
+            "class": self.name,
+            "config": self.network.config.described(),
+            "mel": asdict(self.mel),
+            "layer": self.layer,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CtcEncoder:

@@ -178,7 +178,7 @@ class UnitTokenizer:
         return None if ahead is None else 1000.0 * (float(1 / self.frame_rate) + ahead / self.sample_rate)
 
     def stream(self) -> SamplesToUnits:
-        """The tokenizer at the beginning of a recording whose samples come piece by piece, in memory that does not grow.
+        """The tokenizer at the beginning of a recording whose samples come piece by piece, in bounded memory.
 
         Raises:
             InputError: the encoder looks forward.

@@ -183,7 +183,10 @@ class CodecLoss:
         self.network, self.crops, self.config, self.compute = network, crops, config, compute
         self.random = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.draws: dict[str, np.random.Generator | torch.Generator] = {"crops": self.random, "quantizer": self.generator}
+        self.draws: dict[str, np.random.Generator | torch.Generator] = {
+            "crops": self.random,
+            "quantizer": self.generator,
+        }
         self.warm = max(1, config.steps // 10)
         for quantizer in self._quantizers():
             quantizer.revive_below = config.revive_below
@@ -242,7 +245,11 @@ class CodecLoss:
             # Behind it: gradients reach the latents through what is left over, once.
             expected = first if config.split else first.detach() if step >= self.warm else torch.zeros_like(first)
             residual = network.left_over(x, expected)
-        return residual.float(), expected, config.distilled * distillation(said, taught) + config.commitment * commitment
+        return (
+            residual.float(),
+            expected,
+            config.distilled * distillation(said, taught) + config.commitment * commitment,
+        )
 
     @torch.no_grad()
     def _enough(self, found: Tensor, *, first: bool) -> Tensor:

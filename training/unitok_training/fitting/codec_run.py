@@ -116,8 +116,8 @@ def train_codec_run(
     units.to(compute.device)
     if _causal_units(recipe) and units.latency_ms is None and notice is not None:
         notice(
-            f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec speaks "
-            "codes as they come, and cannot make them so"
+            f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec can "
+            "speak codes as they come, and cannot make them so"
         )
     with _kept(run, recipe, compute, recordings_fingerprint(recordings), units) as kept:
         codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept)

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.networks.convolution import BlockStream, ConvBlock, HeldConvolution, convolve, padded_back
+from unitok_tokenizers.encoders.networks.convolution import (
+    BlockStream,
+    ConvBlock,
+    HeldConvolution,
+    convolve,
+    padded_back,
+)
 from unitok_tokenizers.encoders.networks.normalization import (
     ALL,
     SPOKEN,
