@@ -13,7 +13,6 @@ import torch
 
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.errors import InputError
-from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 from unitok_vocoder.vocos import reach
@@ -104,7 +103,7 @@ class CodeStream:
         if vocoder.mel is None:
             raise InputError("Griffin-Lim needs all log-mels at once; train a vocoder: unitok train-vocoder")
         self.features = codec.feature_stream()
-        self.network: MelVocoder = vocoder.mel
+        self.network = vocoder.mel
         self.hop, self.reach = self.network.mel.hop_length, self.network.reach
         self.held = torch.zeros(1, 0, self.network.mel.num_mels, device=vocoder.device)
         """Log-mels (1, F, M) that are not said yet, and `reach` before them."""
