@@ -21,8 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from unitok_tokenizers.acoustic.base import codes_info
-from unitok_tokenizers.acoustic.mel_network import STRIDE, MelCodecConfig, MelCodecNetwork, frame_mask
-from unitok_tokenizers.acoustic.mel_stream import CodesToFeatures, SamplesToCodes
+from unitok_tokenizers.acoustic.mel_network import (
+    STRIDE,
+    CodesToFeatures,
+    MelCodecConfig,
+    MelCodecNetwork,
+    SamplesToCodes,
+    frame_mask,
+)
 from unitok_tokenizers.audio.feature_stream import look_ahead
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.batches import batches_by_length, padded_mels
