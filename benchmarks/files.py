@@ -28,7 +28,8 @@ from unitok.results import Result
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.encoders.ctc import CtcEncoder
-from unitok_tokenizers.encoders.networks.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.networks.normalization import ALL
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet

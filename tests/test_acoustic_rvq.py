@@ -10,7 +10,8 @@ import torch
 
 from tests.support.codecs import tone
 from unitok_tokenizers.acoustic.factorized import FactorizedVq
-from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.mfcc import MfccEncoder

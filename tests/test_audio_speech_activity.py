@@ -33,14 +33,8 @@ from unitok_tokenizers.audio.speech_activity import (
     spoken_spans,
 )
 from unitok_tokenizers.encoders.ctc import CtcEncoder
-from unitok_tokenizers.encoders.networks.ctc_network import (
-    ALL,
-    SPOKEN,
-    CtcNetwork,
-    CtcNetworkConfig,
-    network_config,
-    normalize,
-)
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig, network_config
+from unitok_tokenizers.encoders.networks.normalization import ALL, SPOKEN, normalize
 
 
 class Known:

@@ -12,7 +12,8 @@ from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.dac import DacCodec
 from unitok_tokenizers.acoustic.dmel import DmelCodec
 from unitok_tokenizers.acoustic.encodec import EncodecCodec, EncodecConfig, build_encodec
-from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.acoustic.mimi import MimiCodec
 from unitok_tokenizers.acoustic.speechtokenizer import SpeechTokenizerCodec, build_speechtokenizer
 from unitok_tokenizers.audio.features import MelConfig

@@ -10,10 +10,12 @@ import torch
 
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.model import Model
-from unitok_tokenizers.acoustic.mel_rvq import MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.ctc import CtcEncoder
-from unitok_tokenizers.encoders.networks.ctc_network import ALL, CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
+from unitok_tokenizers.encoders.networks.normalization import ALL
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet

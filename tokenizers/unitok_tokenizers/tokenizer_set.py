@@ -89,6 +89,11 @@ class TokenizerSet:
         return {name: one for name, one in self.streams.items() if isinstance(one, SpeechTokenizer)}
 
     @property
+    def units(self) -> UnitTokenizer | None:
+        """What makes the units: another name of `unit_tokenizer`."""
+        return self.unit_tokenizer
+
+    @property
     def unit_tokenizer(self) -> UnitTokenizer | None:
         """What makes the stream `units`, or the only one that makes units of another name."""
         made = {name: one for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
@@ -121,9 +126,10 @@ class TokenizerSet:
     @property
     def carried(self) -> dict[str, str]:
         """Units stream → codec whose first codebook holds these very units: one pass over the audio gives both."""
-        units = {name: one.unmerged.fingerprint for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
-        codecs = {one.units.fingerprint: name for name, one in self.streams.items() if isinstance(one, MelCodec)}
-        return {name: codecs[fingerprint] for name, fingerprint in units.items() if fingerprint in codecs}
+        made = {name: one.unmerged.fingerprint for name, one in self.streams.items() if isinstance(one, UnitTokenizer)}
+        carriers = {name: one.units for name, one in self.streams.items() if isinstance(one, MelCodec)}
+        codecs = {units.fingerprint: name for name, units in carriers.items() if units is not None}
+        return {name: codecs[fingerprint] for name, fingerprint in made.items() if fingerprint in codecs}
 
     def infos(self) -> list[StreamInfo]:
         """Descriptions of all streams, text first. Units that a first codebook holds share its ids, unless merged."""

@@ -1,4 +1,4 @@
-"""Speech from units as they come, equal to what all of them give at once.
+"""Speech from units or codes as they come, equal to what all of them give at once.
 
 All networks behind the units are convolutions, so that a sample depends on a bounded neighborhood: it is said as soon
 as that is known. N units, T frames at the units' rate, F mel frames, S samples.
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.errors import InputError
 from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 from unitok_vocoder.vocos import reach
@@ -86,3 +88,48 @@ class UnitStream:
         window = torch.tensor(self.units[begin:], device=self.device)[None]
         predicted = self.vocoder.units.durations(window, self.voice)
         self.durations += predicted[done - begin : until - begin].tolist()
+
+
+class CodeStream:
+    """Codes of a causal built-in codec in, samples out, in memory that does not grow.
+
+    The codec makes log-mels of a code at once; the vocoder, which looks both ways, waits for what follows them.
+
+    Raises:
+        InputError: a codec that looks forward, or a vocoder without a network for log-mels.
+    """
+
+    def __init__(self, vocoder: Vocoder, codec: MelCodec) -> None:
+        if vocoder.mel is None:
+            raise InputError("Griffin-Lim needs all log-mels at once; train a vocoder: unitok train-vocoder")
+        self.features = codec.feature_stream()
+        self.network = vocoder.mel
+        self.hop, self.reach = self.network.mel.hop_length, self.network.reach
+        self.held = torch.zeros(1, 0, self.network.mel.num_mels, device=vocoder.device)
+        """Log-mels (1, F, M) that are not said yet, and `reach` before them."""
+        self.said = 0
+        """How many of those have been said."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Of what follows a code's frame, so much is waited for."""
+        return 1000.0 * self.reach * self.hop / self.network.mel.sample_rate
+
+    def push(self, codes: np.ndarray) -> np.ndarray:
+        """Take the next codes (T, Q'); returns the samples (S,) that can no longer change, perhaps none."""
+        log_mels = torch.from_numpy(self.features.push(codes)).to(self.held.device)
+        self.held = torch.cat([self.held, log_mels[None]], dim=1)
+        return self._say(self.held.shape[1] - self.reach)
+
+    def finish(self) -> np.ndarray:
+        """The remaining samples (S,)."""
+        return self._say(self.held.shape[1])
+
+    @torch.inference_mode()
+    def _say(self, until: int) -> np.ndarray:
+        if until <= self.said:
+            return np.zeros(0, dtype=np.float32)
+        samples: np.ndarray = self.network(self.held)[0, self.said * self.hop : until * self.hop].cpu().numpy()
+        dropped = max(0, until - self.reach)
+        self.held, self.said = self.held[:, dropped:].clone(), until - dropped
+        return samples

@@ -27,6 +27,8 @@ class ResidualVq(Float32Buffers):
         self.codebooks: Tensor
         self.counts: Tensor
         self.sums: Tensor
+        self.revive_below = REVIVE_BELOW
+        """Share of the even share of use below which a code starts again; 0 for never. Of training alone."""
 
     @torch.no_grad()
     def initialize(self, vectors: Tensor, seed: int) -> None:
@@ -92,7 +94,7 @@ class ResidualVq(Float32Buffers):
         self.counts[q].mul_(DECAY).add_(counts, alpha=1 - DECAY)
         self.sums[q].mul_(DECAY).add_(torch.zeros_like(book).index_add_(0, chosen, used), alpha=1 - DECAY)
         book.copy_(self.sums[q] / self.counts[q].clamp(min=1e-4)[:, None])
-        idle = self.counts[q] < REVIVE_BELOW * len(used) / len(book)
+        idle = self.counts[q] < self.revive_below * len(used) / len(book)
         if bool(idle.any()):
             picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
             book[idle] = used[picks]

@@ -79,23 +79,32 @@ def magnitude(spectrum: Tensor) -> Tensor:
 def spectrogram(samples: Tensor, config: MelConfig) -> Tensor:
     """Magnitudes (B, F, N) of (B, S) samples, reflected at both ends."""
     frames = samples.shape[-1] // config.hop_length
-    window = torch.hann_window(config.win_length, device=samples.device)
     pad = config.n_fft // 2
     mode = "reflect" if samples.shape[-1] > pad else "constant"
     padded = functional.pad(samples[:, None], (pad, pad), mode=mode)[:, 0]
+    return window_magnitudes(padded, config)[:, :frames]
+
+
+def window_magnitudes(padded: Tensor, config: MelConfig) -> Tensor:
+    """Magnitudes (B, F, N) of all windows of samples (B, S) that lie wholly inside them."""
+    window = torch.hann_window(config.win_length, device=padded.device)
     # Pulled back by half a hop's worth would be prettier, but torch.stft's own centring is what peers expect.
     complex_spectrum = torch.stft(
         padded, config.n_fft, config.hop_length, config.win_length, window, center=False, return_complex=True
-    )  # (B, N, F + 1)
-    return magnitude(complex_spectrum).transpose(1, 2)[:, :frames]
+    )  # (B, N, F)
+    return magnitude(complex_spectrum).transpose(1, 2)
 
 
 def log_mel(samples: Tensor, config: MelConfig) -> Tensor:
     """Natural log of mel magnitudes: (S,) → (F, M), (B, S) → (B, F, M), F = S // hop_length."""
     if samples.ndim == 1:
         return log_mel(samples[None], config)[0]
-    mels = spectrogram(samples, config) @ mel_filters(config).to(samples.device)
-    return torch.log(torch.clamp(mels, min=LOG_FLOOR))
+    return log_mel_of(spectrogram(samples, config), config)
+
+
+def log_mel_of(magnitudes: Tensor, config: MelConfig) -> Tensor:
+    """Log-mels (B, F, M) of magnitudes (B, F, N)."""
+    return torch.log(torch.clamp(magnitudes @ mel_filters(config).to(magnitudes.device), min=LOG_FLOOR))
 
 
 @lru_cache(maxsize=8)

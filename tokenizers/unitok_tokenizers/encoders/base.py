@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, write_json
 
 Inputs = tuple[Tensor, ...]
@@ -35,6 +36,16 @@ class Frames:
     """Hidden layers (B, T, D), what enters the first one included."""
     ctc: Tensor | None = None
     """(B, T, V) log-probabilities of a CTC head: label 0 is the blank, label i + 1 text piece i."""
+
+
+class FrameStream(Protocol):
+    """An encoder in the middle of one recording; put together, its frames are those of the whole."""
+
+    def push(self, samples: np.ndarray) -> Tensor:
+        """The next samples (S,) float32 → frames (T, D) that are known now, perhaps none."""
+
+    def finish(self) -> Tensor:
+        """The remaining frames (T, D)."""
 
 
 class FrameEncoder(nn.Module):
@@ -99,6 +110,24 @@ class FrameEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where its weights lie; the processor where it has none."""
         return next((value.device for value in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+    # -- recordings that come piece by piece ----------------------------------------------------------------------
+
+    @property
+    def look_ahead(self) -> int | None:
+        """Samples behind a frame's own that it waits for; None where that has no bound (see `stream`)."""
+        return None
+
+    def stream(self, layer: int | None = None) -> FrameStream:
+        """The encoder at the beginning of a recording: frames of a hidden layer, or what an adapter reads where None.
+
+        Raises:
+            InputError: the encoder looks forward, so that frames are known at the end only.
+        """
+        raise InputError(
+            f"the {self.name} encoder looks forward over the whole recording and cannot read it as it comes; "
+            "fit one that looks back only: unitok fit-tokenizers … --causal"
+        )
 
     # -- files --------------------------------------------------------------------------------------------------
 

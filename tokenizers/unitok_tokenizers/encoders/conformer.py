@@ -19,7 +19,7 @@ from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
 from unitok_tokenizers.encoders.filterbank import mel_inputs, padded
 from unitok_tokenizers.encoders.networks.attention import ConformerLayer, TransformerLayer, inside
 from unitok_tokenizers.encoders.networks.convolution import convolve
-from unitok_tokenizers.encoders.networks.ctc_network import ALL, SPOKEN, normalize
+from unitok_tokenizers.encoders.networks.normalization import ALL, SPOKEN, normalize
 from unitok_tokenizers.errors import InputError
 
 STRIDE = 4

@@ -15,20 +15,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok_tokenizers.audio.feature_stream import LogMelStream, look_ahead
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.base import FrameEncoder, Frames, FrameStream, Inputs
 from unitok_tokenizers.encoders.batches import between_silence, in_batches
 from unitok_tokenizers.encoders.filterbank import mel_inputs, padded
 from unitok_tokenizers.encoders.networks.ctc_network import (
     EMISSIONS,
     PADDING,
-    SPOKEN,
     STRIDE,
     CtcNetwork,
+    CtcStream,
     greedy_text,
     network_config,
 )
+from unitok_tokenizers.encoders.networks.normalization import SPOKEN
 from unitok_tokenizers.files import array_fingerprint, fingerprint, read_json, read_tensors, write_json
+
+
+def before_causal(mel: MelConfig) -> int:
+    """Samples of silence before what a causal network reads: the beginning of a recording is like any other word's."""
+    return PADDING * STRIDE * mel.hop_length
 
 
 class CtcEncoder(FrameEncoder):
@@ -59,12 +66,26 @@ class CtcEncoder(FrameEncoder):
         return self.network.config.statistics == SPOKEN
 
     @property
+    def causal(self) -> bool:
+        """Whether the network looks back only."""
+        return self.network.config.causal
+
+    @property
     def padding(self) -> int:
-        """Frames of silence on either side of what the network reads."""
+        """Frames of silence before what the network reads, and behind it unless it is causal."""
         return PADDING if self.knows_noise else 0
 
+    @property
+    def _behind(self) -> int:
+        return 0 if self.causal else self.padding
+
     def inputs(self, samples: np.ndarray) -> Inputs:
-        """(S,) → log-mels (F, M): of one level between silence, or as they are for networks of before."""
+        """(S,) → log-mels (F, M): of one level between silence, or as they are for networks of before.
+
+        A causal network cannot know the level of what comes: it has silence before the recording, and no other change.
+        """
+        if self.causal:
+            return mel_inputs(np.pad(samples, (before_causal(self.mel), 0)), self.mel, (PADDING + 1) * STRIDE)
         return mel_inputs(between_silence(samples, self.mel) if self.knows_noise else samples, self.mel, STRIDE)
 
     def frames_of(self, samples: int) -> int:
@@ -75,16 +96,29 @@ class CtcEncoder(FrameEncoder):
         """See `FrameEncoder.forward`."""
         states, lengths = self.network.states(*padded(batch))
         layers = tuple(self._inner(state) for state in states)
-        return Frames(layers[self.layer], lengths - 2 * self.padding, layers)
+        return Frames(layers[self.layer], lengths - self.padding - self._behind, layers)
 
     def hidden_at(self, batch: Sequence[Inputs], layer: int | None = None) -> tuple[Tensor, Tensor]:
         """See `FrameEncoder.hidden_at`; blocks behind the layer are not run."""
         state, lengths = self.network.hidden(*padded(batch), self.layer if layer is None else layer)
-        return self._inner(state), lengths - 2 * self.padding
+        return self._inner(state), lengths - self.padding - self._behind
 
     def _inner(self, state: Tensor) -> Tensor:
         """A layer's frames between the padding, (B, T, D)."""
-        return functional.layer_norm(state[:, self.padding : state.shape[1] - self.padding].float(), (self.width,))
+        return functional.layer_norm(state[:, self.padding : state.shape[1] - self._behind].float(), (self.width,))
+
+    # -- recordings that come piece by piece ----------------------------------------------------------------------
+
+    @property
+    def look_ahead(self) -> int | None:
+        """See `FrameEncoder.look_ahead`: the window of the last log-mel, where the network is causal."""
+        return look_ahead(self.mel) - self.mel.hop_length if self.causal else None
+
+    def stream(self, layer: int | None = None) -> FrameStream:
+        """See `FrameEncoder.stream`."""
+        if not self.causal:
+            return super().stream(layer)
+        return _CtcFrames(self, self.layer if layer is None else layer)
 
     # -- what the head reads ------------------------------------------------------------------------------------
 
@@ -99,8 +133,7 @@ class CtcEncoder(FrameEncoder):
 
         def read(batch: list[Inputs]) -> tuple[Tensor, Tensor]:
             found, sizes = self.network(*padded(batch))
-            around = EMISSIONS * self.padding
-            return found[:, around:], sizes - 2 * around
+            return found[:, EMISSIONS * self.padding :], sizes - EMISSIONS * (self.padding + self._behind)
 
         return in_batches(self, recordings, read)
 
@@ -120,7 +153,12 @@ class CtcEncoder(FrameEncoder):
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
-        return {"class": self.name, "config": asdict(self.network.config), "mel": asdict(self.mel), "layer": self.layer}
+        return {
+            "class": self.name,
+            "config": self.network.config.described(),
+            "mel": asdict(self.mel),
+            "layer": self.layer,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CtcEncoder:
@@ -146,3 +184,35 @@ class CtcEncoder(FrameEncoder):
         network = CtcNetwork(network_config(config["network"]))
         network.load_state_dict(read_tensors(folder / "model.safetensors"))
         return cls(network, MelConfig(**config["mel"]), config["layer"])
+
+
+class _CtcFrames:
+    """A causal encoder in the middle of a recording."""
+
+    def __init__(self, encoder: CtcEncoder, layer: int) -> None:
+        self.encoder = encoder
+        silence = before_causal(encoder.mel)
+        self.mels = LogMelStream(encoder.mel, least=silence + encoder.mel.hop_length * STRIDE, device=encoder.device)
+        self.network = CtcStream(encoder.network, layer)
+        self.skipped = PADDING
+        """Frames of the silence that are still to come."""
+        self.silence = np.zeros(silence, dtype=np.float32)
+
+    @torch.inference_mode()
+    def push(self, samples: np.ndarray) -> Tensor:
+        """See `FrameStream.push`."""
+        heard = np.concatenate([self.silence, np.asarray(samples, dtype=np.float32)])
+        self.silence = self.silence[:0]
+        return self._frames(self.mels.push(heard))
+
+    @torch.inference_mode()
+    def finish(self) -> Tensor:
+        """See `FrameStream.finish`."""
+        before = self.push(np.zeros(0, dtype=np.float32))
+        return torch.cat([before, self._frames(self.mels.finish())])
+
+    def _frames(self, mels: Tensor) -> Tensor:
+        found = functional.layer_norm(self.network(mels)[0].float(), (self.encoder.width,))
+        skipped = min(self.skipped, len(found))
+        self.skipped -= skipped
+        return found[skipped:]

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
-from unitok_tokenizers.encoders.networks.ctc_network import ALL, SPOKEN, normalize
+from unitok_tokenizers.encoders.networks.normalization import ALL, SPOKEN, normalize
 
 FILTERBANK = MelConfig(n_fft=512, win_length=400)
 """80 bins, windows of 25 ms, a frame every 10 ms."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.encoders.base import FrameEncoder, FrameStream
 from unitok_tokenizers.encoders.batches import encode_recordings, frames_in_windows
 from unitok_tokenizers.encoders.registry import load_encoder
 from unitok_tokenizers.errors import InputError
@@ -44,6 +44,31 @@ def pooled_frames(frames: np.ndarray, pool: int) -> np.ndarray:
     starts = np.arange(0, len(frames), pool)
     counts = np.minimum(starts + pool, len(frames)) - starts
     return (np.add.reduceat(frames, starts, axis=0) / counts[:, None]).astype(np.float32)
+
+
+class SamplesToUnits:
+    """Units of one recording that comes piece by piece: together, what `UnitTokenizer.encode` gives of the whole."""
+
+    def __init__(self, frames: FrameStream, centroids: torch.Tensor, pool: int) -> None:
+        self.frames, self.centroids, self.pool = frames, centroids, pool
+        self.waiting = np.zeros((0, centroids.shape[1]), dtype=np.float32)
+        """Frames (F, D) that fill no pool yet."""
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next samples (S,) float32 → units (F,) int64 that are known now, perhaps none."""
+        self.waiting = np.concatenate([self.waiting, self.frames.push(samples).cpu().numpy()])
+        return self._units(len(self.waiting) // self.pool * self.pool)
+
+    def finish(self) -> np.ndarray:
+        """The remaining units (F,)."""
+        self.waiting = np.concatenate([self.waiting, self.frames.finish().cpu().numpy()])
+        return self._units(len(self.waiting))
+
+    def _units(self, count: int) -> np.ndarray:
+        frames = torch.from_numpy(pooled_frames(self.waiting[:count], self.pool)).to(self.centroids.device)
+        self.waiting = self.waiting[count:].copy()
+        units: np.ndarray = assign(frames, self.centroids).cpu().numpy()
+        return units
 
 
 class UnitTokenizer:
@@ -203,6 +228,20 @@ class UnitTokenizer:
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Units (F,) of one recording."""
         return self.encode_batch([samples])[0]
+
+    @property
+    def latency_ms(self) -> float | None:
+        """From the beginning of a unit's frame to when it is known; None where a recording cannot come by pieces."""
+        ahead = self.encoder.look_ahead
+        return None if ahead is None else 1000.0 * (float(1 / self.frame_rate) + ahead / self.sample_rate)
+
+    def stream(self) -> SamplesToUnits:
+        """The tokenizer at the beginning of a recording whose samples come piece by piece, in bounded memory.
+
+        Raises:
+            InputError: the encoder looks forward.
+        """
+        return SamplesToUnits(self.encoder.stream(self.layer), self.centroids, self.pool)
 
     def info(self) -> StreamInfo:
         """The stream that it makes."""

@@ -1,6 +1,6 @@
 """Training of the built-in codec.
 
-B batch, F mel frames, T latent frames, M mel bins.
+B batch, F mel frames, T latent frames, M mel bins, D latent width, W teacher's width.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodec, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import STRIDE, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.acoustic.rvq import REVIVE_BELOW, ResidualVq
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
+from unitok_tokenizers.encoders.batches import encode_recordings
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
-from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, pooled_frames
 from unitok_training.fitting.kept import Kept
 from unitok_training.fitting.network import fit_network
 from unitok_training.trainer.optimizer import OptimConfig
@@ -66,8 +70,20 @@ class CodecConfig:
     dropped: float = 0.0
     """Share of crops that use the first codebooks alone, a random number of them, so that fewer can be decoded too."""
 
+    distilled: float = 0.0
+    """Weight of the distillation of the first codebook from the frames behind the units (SpeechTokenizer, Zhang et al.
+    2023): it is learned then, and the codec needs no units. 0: the units themselves are the first codebook."""
+    split: bool = False
+    """See `MelCodecConfig.split`."""
+    revive_below: float = REVIVE_BELOW
+    """A code that is used less than this share of the even share starts again at a random residual; 0 for never."""
+
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.distilled < 0:
+            raise InputError(f"codec distilled is {self.distilled}: a weight is 0 or more")
+        if not 0 <= self.revive_below < 1:
+            raise InputError(f"codec revive_below is {self.revive_below}: a share lies between 0 and 1, 1 left out")
         if not 0 <= self.dropped <= 1:
             raise InputError(f"codec dropped is {self.dropped}: a share lies between 0 and 1")
         if not 1 <= self.codebooks <= MOST_CODEBOOKS:
@@ -83,16 +99,30 @@ SHORTEST_SHARE = 0.2
 
 
 class Crops:
-    """Random crops of log-mels with the units of the same frames.
+    """Random crops of log-mels with the units of the same frames, and what else belongs to these.
+
+    Args:
+        mels: log-mels (F, M) of each recording.
+        units: (T,) of each.
+        length: T of a crop.
+        stride: mel frames of a unit.
+        teachers: frames (T, W) of each, where there are any.
 
     Raises:
         InputError: no recording is as long as one unit.
     """
 
     def __init__(
-        self, mels: Sequence[Tensor], units: Sequence[np.ndarray], length: int, *, stride: int = STRIDE
+        self,
+        mels: Sequence[Tensor],
+        units: Sequence[np.ndarray],
+        length: int,
+        *,
+        stride: int = STRIDE,
+        teachers: Sequence[np.ndarray] = (),
     ) -> None:
         self.stride = stride
+        self.teachers = [torch.from_numpy(one) for one in teachers]
         self.units = [torch.from_numpy(one) for one in units]
         self.mels = [one[: len(frames) * stride] for one, frames in zip(mels, self.units)]
         usable = [i for i, one in enumerate(self.mels) if len(one) == len(self.units[i]) * stride > 0]
@@ -107,27 +137,20 @@ class Crops:
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Log-mels (B, 4T, M) and units (B, T)."""
-        mels, units = [], []
+        mels, units, _ = self.draw_taught(count, random)
+        return mels, units
+
+    def draw_taught(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-mels (B, 4T, M), units (B, T), and frames of the teacher (B, T, W) where there is one."""
+        mels, units, teachers = [], [], []
         for row in random.choice(len(self.rows), count):
             index = self.rows[int(row)]
             start = int(random.integers(0, len(self.units[index]) - self.length + 1))
             mels.append(self.mels[index][start * self.stride : (start + self.length) * self.stride])
             units.append(self.units[index][start : start + self.length])
-        return torch.stack(mels), torch.stack(units)
-
-
-@torch.no_grad()
-def _enough(frames: Tensor, crops: Crops, network: MelCodecNetwork, config: CodecConfig, compute: Compute) -> Tensor:
-    """Residual frames (N, D) with N at least `FRAMES_PER_CODE` a code: where crops are short, of further batches."""
-    found, count = [frames], len(frames)
-    random = np.random.default_rng([config.seed, 1])
-    while count < FRAMES_PER_CODE * config.cardinality:
-        batch, units = (one.to(compute.device) for one in crops.draw(config.batch, random))
-        with compute.mixed():
-            residual, _ = network.residual(batch, units, torch.ones(len(batch), units.shape[1], 1, device=units.device))
-        found.append(residual.float().flatten(0, 1))
-        count += len(found[-1])
-    return torch.cat(found)
+            if self.teachers:
+                teachers.append(self.teachers[index][start : start + self.length])
+        return torch.stack(mels), torch.stack(units), torch.stack(teachers) if teachers else None
 
 
 def exchange(residual: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -147,6 +170,112 @@ def depths_of(rows: int, frames: int, config: CodecConfig, generator: torch.Gene
     return torch.where(hit, fewer, torch.full_like(fewer, config.codebooks)).repeat_interleave(frames)
 
 
+def distillation(said: Tensor, taught: Tensor) -> Tensor:
+    """How far frames that a first codebook says (B, T, W) are from the teacher's: −log σ of the cosine along time, the
+    mean over the W dimensions."""
+    return -functional.logsigmoid(functional.cosine_similarity(said.float(), taught.float(), dim=1)).mean()
+
+
+class CodecLoss:
+    """The loss of a step; the first tenth trains without quantizers, so that k-means starts from real latents."""
+
+    def __init__(self, network: MelCodecNetwork, crops: Crops, config: CodecConfig, compute: Compute) -> None:
+        self.network, self.crops, self.config, self.compute = network, crops, config, compute
+        self.random = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.draws: dict[str, np.random.Generator | torch.Generator] = {
+            "crops": self.random,
+            "quantizer": self.generator,
+        }
+        self.warm = max(1, config.steps // 10)
+        for quantizer in self._quantizers():
+            quantizer.revive_below = config.revive_below
+
+    def _quantizers(self) -> list[ResidualVq]:
+        return [one for one in self.network.modules() if isinstance(one, ResidualVq)]
+
+    def _drawn(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A batch on the device: see `Crops.draw_taught`."""
+        mels, units, taught = self.crops.draw_taught(self.config.batch, random)
+        device = self.compute.device
+        return mels.to(device), units.to(device), None if taught is None else taught.to(device)
+
+    def __call__(self, step: int) -> Tensor:
+        """Loss ()."""
+        network, config = self.network, self.config
+        mels, units, taught = self._drawn(self.random)
+        mask = torch.ones(len(mels), units.shape[1], 1, device=mels.device)
+        aside = mels.new_zeros(())
+        if taught is None:
+            with self.compute.mixed():
+                residual, expected = network.residual(mels, units, mask)
+            residual, expected = residual.float(), expected.float()
+        else:
+            residual, expected, aside = self._taught(step, mels, taught, mask)
+        true = (expected + residual).detach()
+        if step == self.warm:
+            network.quantiser.initialize(self._enough(residual.detach(), first=False), config.seed)
+        commitment, latents = residual.new_zeros(()), expected + residual
+        if step >= self.warm:
+            depths = depths_of(len(mels), units.shape[1], config, self.generator)
+            depths = None if depths is None else depths.to(mels.device)
+            flat, commitment = network.quantiser(residual.flatten(0, 1), self.generator, depths)
+            latents = expected + exchange(flat.view_as(residual), config.exchanged, self.generator)
+        with self.compute.mixed():
+            made = network.synthesize(latents, mask)
+        loss = (made.float() - mels).abs().mean() + config.commitment * commitment + aside
+        if taught is None and not config.split:  # what stands beside the first codebook is not what it left over
+            loss = loss + config.foresight * (expected - true).pow(2).mean()
+        return loss
+
+    def _taught(self, step: int, mels: Tensor, taught: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is left to quantize and what the first codebook says, (B, T, D), and what it is to learn ()."""
+        network, config = self.network, self.config
+        with self.compute.mixed():
+            x = network.encoded(mels, mask)
+            first = network.first_latents(x)
+        first, commitment = first.float(), mels.new_zeros(())
+        if step == self.warm:
+            network.first.initialize(self._enough(first.detach(), first=True), config.seed)
+        if step >= self.warm:
+            flat, commitment = network.first(first.flatten(0, 1), self.generator)
+            first = flat.view_as(first)
+        with self.compute.mixed():
+            said = network.teach(first)
+            # Behind it: gradients reach the latents through what is left over, once.
+            expected = first if config.split else first.detach() if step >= self.warm else torch.zeros_like(first)
+            residual = network.left_over(x, expected)
+        return (
+            residual.float(),
+            expected,
+            config.distilled * distillation(said, taught) + config.commitment * commitment,
+        )
+
+    @torch.no_grad()
+    def _enough(self, found: Tensor, *, first: bool) -> Tensor:
+        """Vectors (N, D) that codebooks are first placed by, those of a batch (B, T, D) and, where crops are short, of
+        further batches: N at least `FRAMES_PER_CODE` a code."""
+        network = self.network
+        needed = FRAMES_PER_CODE * (network.config.units if first else network.config.cardinality)
+        rows, count = [found.flatten(0, 1)], found.shape[0] * found.shape[1]
+        random = np.random.default_rng([self.config.seed, 1])
+        while count < needed:
+            mels, units, _ = self._drawn(random)
+            mask = torch.ones(len(mels), units.shape[1], 1, device=units.device)
+            with self.compute.mixed():
+                x = network.encoded(mels, mask)
+                vectors = network.first_latents(x) if first else self._left(x, units, mask)
+            rows.append(vectors.float().flatten(0, 1))
+            count += len(rows[-1])
+        return torch.cat(rows)
+
+    def _left(self, x: Tensor, units: Tensor, mask: Tensor) -> Tensor:
+        """What the residual codebooks quantize of what leaves the blocks (B, T, C)."""
+        if self.network.config.taught:
+            units = self.network.first.encode(self.network.first_latents(x).flatten(0, 1)).view(len(x), -1)
+        return self.network.left_over(x, self.network.expected(units, mask))
+
+
 def train_codec(
     recordings: Sequence[np.ndarray],
     units: UnitTokenizer,
@@ -164,7 +293,11 @@ def train_codec(
     mel, compute = mel or MelConfig(), compute or resolve("cpu")
     with torch.no_grad():
         mels = [log_mel(torch.from_numpy(samples), mel) for samples in recordings]
-    crops = Crops(mels, units.encode_batch(recordings), config.crop)
+    teachers: list[np.ndarray] = []
+    if config.distilled:
+        frames = encode_recordings(units.encoder, recordings, layer=units.layer)
+        teachers = [pooled_frames(one, units.pool) for one in frames]
+    crops = Crops(mels, units.encode_batch(recordings), config.crop, teachers=teachers)
     torch.manual_seed(config.seed)
     sizes = MelCodecConfig(
         units=units.cardinality,
@@ -172,39 +305,15 @@ def train_codec(
         cardinality=config.cardinality,
         code_width=config.code_width,
         causal=config.causal,
+        split=config.split,
+        taught=units.encoder.width if config.distilled else 0,
     )
     network = MelCodecNetwork(sizes, mel.num_mels)
-    random = np.random.default_rng(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    warm = max(1, config.steps // 10)
+    loss = CodecLoss(network, crops, config, compute)
     if kept is not None:
-        kept.draws = {"crops": random, "quantizer": generator}
-
-    def loss(step: int) -> Tensor:
-        batch, frames = (one.to(compute.device) for one in crops.draw(config.batch, random))
-        mask = torch.ones(len(batch), frames.shape[1], 1, device=compute.device)
-        with compute.mixed():
-            residual, expected = network.residual(batch, frames, mask)
-        residual, expected = residual.float(), expected.float()
-        true = (expected + residual).detach()
-        if step == warm:
-            network.quantiser.initialize(
-                _enough(residual.detach().flatten(0, 1), crops, network, config, compute), config.seed
-            )
-        commitment = residual.new_zeros(())
-        latents = expected + residual
-        if step >= warm:  # the first tenth trains without the quantizer, so that k-means starts from real latents
-            depths = depths_of(len(batch), frames.shape[1], config, generator)
-            depths = None if depths is None else depths.to(compute.device)
-            flat, commitment = network.quantiser(residual.flatten(0, 1), generator, depths)
-            latents = expected + exchange(flat.view_as(residual), config.exchanged, generator)
-        with compute.mixed():
-            made = network.synthesize(latents, mask)
-        unforeseen = (expected - true).pow(2).mean()
-        return (made.float() - batch).abs().mean() + config.commitment * commitment + config.foresight * unforeseen
-
+        kept.draws = loss.draws
     fit_network(
         network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, kept=kept
     )
     network.cpu()
-    return MelCodec(network, units, mel)
+    return MelCodec(network, None if config.distilled else units, mel)

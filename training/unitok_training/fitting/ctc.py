@@ -18,6 +18,7 @@ from unitok_tokenizers.audio.backgrounds import Backgrounds, Surroundings, split
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.encoders.batches import batches_by_length, between_silence
+from unitok_tokenizers.encoders.ctc import before_causal
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
@@ -30,6 +31,10 @@ QUICK = OptimConfig(
     name="muon", learning_rate=4e-3, matrix_learning_rate=0.04, warmup_steps=30, schedule="linear", min_ratio=0.0
 )
 """Muon: after 300 steps of the demo it gets a third of the words right that AdamW gets wrong."""
+
+
+TYPICAL_RECORDINGS = 200
+"""What a causal network expects of a recording's beginning is taken from so many of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,8 @@ class CtcConfig(Augmentation):
     """Channels of the network."""
     blocks: int = 8
     """Blocks of the network."""
+    causal: bool = False
+    """Whether it looks back only, so that it can read a recording as it comes."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -81,18 +88,27 @@ def train_ctc(
     mels, labels = FrameSpool(), list[Tensor]()
     with torch.no_grad():
         for samples, text in surrounded_examples(recordings, texts, mel.sample_rate, config):
-            mels.append(log_mel(torch.from_numpy(between_silence(samples, mel)), mel))
+            mels.append(_read_as(samples, mel, causal=config.causal))
             labels.append(
                 torch.tensor(
                     [index[character] for character in text if character in index], dtype=torch.int64, device="cpu"
                 )
             )
     torch.manual_seed(config.seed)  # initial weights and dropout; the caller's process is a stage of its own
-    network = CtcNetwork(
-        CtcNetworkConfig(num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet)
+    sizes = CtcNetworkConfig(
+        num_mels=mel.num_mels, width=config.width, blocks=config.blocks, alphabet=alphabet, causal=config.causal
     )
+    network = CtcNetwork(sizes)
+    if network.running is not None:
+        network.running.learn(mels[: min(len(mels), TYPICAL_RECORDINGS)])
     _optimize(network.train(), mels, labels, config, compute or resolve("cpu"), progress)
     return network.cpu().eval()
+
+
+def _read_as(samples: np.ndarray, mel: MelConfig, *, causal: bool) -> Tensor:
+    """Log-mels (F, M) of samples (S,), as `CtcEncoder.inputs` gives them."""
+    heard = np.pad(samples, (before_causal(mel), 0)) if causal else between_silence(samples, mel)
+    return log_mel(torch.from_numpy(heard), mel)
 
 
 def surrounded_examples(

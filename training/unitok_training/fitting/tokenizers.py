@@ -88,6 +88,14 @@ class FitConfig:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
         if self.unit_bpe < 0:
             raise InputError(f"--unit-bpe is {self.unit_bpe}: give 0 to merge no units, or more ids than units")
+        if self.ctc.causal and (self.encoder != "ctc" or self.units is not None):
+            raise InputError(
+                "a causal encoder is trained here, on the texts of the manifest: leave --encoder and --units out"
+            )
+        if self.ctc.causal and (self.unit_bpe or self.invariance is not None):
+            raise InputError(
+                "units of a causal encoder come one by one as they are: leave --unit-bpe and --invariant out"
+            )
         if self.codec is not None and self.opened_codec:
             raise InputError(
                 f"the codec {self.opened_codec} is not trained: leave the training of the built-in one out"
@@ -244,6 +252,8 @@ def _fit_own_units(
     """Units of an encoder that is trained here on the chosen rows, or needs no training; of some are the clusters."""
     encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
     with_text = [row for row in chosen if row.text]
+    if config.ctc.causal and not with_text:
+        raise InputError("no training row has audio and text: a causal encoder learns to read; give rows with both")
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]
         network = train_ctc(
@@ -304,7 +314,7 @@ def fit_tokenizers(
     if notice is not None:
         for line in fitting.lines():
             notice(line)
-    if isinstance(codec, MelCodec):  # its first codebook is these units and no others
+    if isinstance(codec, MelCodec) and codec.units is not None:  # its first codebook is these units and no others
         units = codec.units
     elif any(row.audio is not None for row in rows):
         units = fit_units(rows, config, progress)

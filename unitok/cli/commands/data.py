@@ -76,6 +76,9 @@ def add_commands(commands: Any) -> None:
         "--prosody", nargs="+", default=[], metavar="NAME[=IDS]",
         help="streams of how it is said: pitch, style, durations (docs/tokenizers.md), each with its most ids",
     )  # fmt: skip
+    fit.add_argument(
+        "--causal", action="store_true", help="units and built-in codes that look back only, for speech as it comes"
+    )
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
@@ -121,7 +124,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     if options.codec.startswith(f"{BUILT_IN}:"):
-        names = ["units", "encoder", "encoder_steps", "clusters", "invariant"]
+        names = ["units", "encoder", "encoder_steps", "clusters", "invariant", "causal"]
         names += [] if options.unit_bpe else ["cluster_recordings"]
         refuse_idle(options, names, f"with --codec {options.codec}, whose first codebook is its own units")
     built_in = options.codec == BUILT_IN
@@ -129,7 +132,9 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         refuse_idle(options, ["codec_steps"], f"with --codec {options.codec}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
     compute = resolve(options.device, precision)
-    codec = CodecConfig(steps=options.codec_steps, seed=options.seed) if built_in and options.codec_steps else None
+    codec = None
+    if built_in and options.codec_steps:
+        codec = CodecConfig(steps=options.codec_steps, seed=options.seed, causal=options.causal)
     config = FitConfig(
         text_pieces=options.text_pieces,
         clusters=options.clusters,
@@ -138,7 +143,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         cluster_recordings=options.cluster_recordings,
         invariance=InvarianceConfig(steps=options.invariant, seed=options.seed) if options.invariant else None,
         unit_bpe=options.unit_bpe,
-        ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed),
+        ctc=CtcConfig(steps=options.encoder_steps, seed=options.seed, causal=options.causal),
         codec=codec,
         prosody=tuple(ChosenProsody.read(one) for one in options.prosody),
         opened_codec="" if built_in else options.codec,

@@ -39,6 +39,30 @@ def _convolved(layer: nn.Conv1d, x: Tensor) -> Tensor:
     return made[:, :, 0].transpose(1, 2)
 
 
+def padded_back(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """What a layer without padding makes of x (B, T, C) where its windows end at the last of their frames."""
+    assert layer.padding == (0,)
+    return convolve(layer, functional.pad(x, (0, 0, layer.kernel_size[0] - layer.stride[0], 0)))
+
+
+class HeldConvolution:
+    """A convolution over frames that come piece by piece, whose windows end at the last of their frames."""
+
+    def __init__(self, layer: nn.Conv1d) -> None:
+        assert not isinstance(layer.padding, str)
+        self.layer, self.around = layer, layer.padding[0]
+        size = layer.kernel_size[0] - layer.stride[0]
+        self.held = layer.weight.new_zeros(1, size, layer.in_channels)
+        """(1, K - stride, C) what windows to come still look at."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The next frames (1, T, C), a multiple of the stride → (1, T ÷ stride, C')."""
+        joined = torch.cat([self.held, x], dim=1)
+        self.held = joined[:, x.shape[1] :].clone()
+        made = convolve(self.layer, joined)
+        return made[:, self.around : made.shape[1] - self.around]
+
+
 class ConvBlock(nn.Module):
     """Depthwise convolution, norm, pointwise expansion (Liu et al. 2022, ConvNeXt, in one dimension).
 
@@ -62,6 +86,21 @@ class ConvBlock(nn.Module):
         inside = x * mask.to(x.dtype)
         if self.causal:  # half a kernel later: what is centered then looks back only
             inside = functional.pad(inside, (0, 0, self.depthwise.kernel_size[0] // 2, 0))
-        mixed = convolve(self.depthwise, inside)[:, : x.shape[1]]
+        return self.mixed_in(x, convolve(self.depthwise, inside)[:, : x.shape[1]])
+
+    def mixed_in(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """x (B, T, C) and what the convolution makes of it (B, T, C) → (B, T, C)."""
         inner = functional.relu(self.expand(self.norm(mixed)))
         return x + self.scale * self.dropout(self.contract(inner).transpose(1, 2)).transpose(1, 2)
+
+
+class BlockStream:
+    """A causal block at the beginning of one recording."""
+
+    def __init__(self, block: ConvBlock) -> None:
+        assert block.causal, "what looks forward must wait"
+        self.block, self.held = block, HeldConvolution(block.depthwise)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The next frames (1, T, C) → what the block makes of them."""
+        return self.block.mixed_in(x, self.held(x))

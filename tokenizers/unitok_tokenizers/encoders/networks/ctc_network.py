@@ -6,16 +6,28 @@ Unusual: the head emits two CTC frames per trunk frame, because 25 Hz is too slo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
+from unitok_tokenizers.encoders.networks.convolution import (
+    BlockStream,
+    ConvBlock,
+    HeldConvolution,
+    convolve,
+    padded_back,
+)
+from unitok_tokenizers.encoders.networks.normalization import (
+    ALL,
+    SPOKEN,
+    RunningState,
+    RunningStatistics,
+    normalize,
+)
 
 STRIDE = 4
 """Mel frames per trunk frame."""
@@ -24,16 +36,9 @@ EMISSIONS = 2
 PAUSE_FRAMES = 12
 """CTC frames without a character, .24 s, that part two words: within a word the demo's networks leave as many once in
 two thousand characters."""
-
-
-SPOKEN, ALL = "spoken", "all"
 PADDING = 3
 """Trunk frames of silence that are put around what is read and taken off again: recordings that begin with a word look
 to the network like those that do not."""
-LOUD_FRAMES = 30
-"""How many of the loudest frames say how loud an utterance is."""
-BELOW_LOUD_DB = 15.0
-"""Frames that are not further below those are spoken: silence and noise around them do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,12 @@ class CtcNetworkConfig:
     """What log-mels are normalized by: "spoken", the loud frames alone, or "all" frames, as networks of before were."""
     alphabet: tuple[str, ...] = ()
     """Characters; index 0 of the head is the blank, character i has index i + 1."""
+    causal: bool = False
+    """Whether nothing looks forward: convolutions end at the frame, and statistics are those of what was heard."""
+
+    def described(self) -> dict[str, Any]:
+        """As JSON; what the first version did not have stands there only where it is used."""
+        return {name: value for name, value in asdict(self).items() if name != "causal" or value}
 
 
 def network_config(value: Mapping[str, Any]) -> CtcNetworkConfig:
@@ -69,13 +80,16 @@ class CtcNetwork(nn.Module):
     def __init__(self, config: CtcNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.front = nn.Conv1d(config.num_mels, config.width, 7, stride=2, padding=3)
-        self.down = nn.Conv1d(config.width, config.width, 5, stride=2, padding=2)
+        causal = config.causal
+        self.front = nn.Conv1d(config.num_mels, config.width, 7, stride=2, padding=0 if causal else 3)
+        self.down = nn.Conv1d(config.width, config.width, 5, stride=2, padding=0 if causal else 2)
         self.blocks = nn.ModuleList(
-            ConvBlock(config.width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
+            ConvBlock(config.width, config.kernel, config.expansion, config.dropout, causal=causal)
+            for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, EMISSIONS * (len(config.alphabet) + 1))
+        self.running = RunningStatistics(config.num_mels) if causal else None
 
     @staticmethod
     def trunk_lengths(frames: Tensor) -> Tensor:
@@ -85,17 +99,27 @@ class CtcNetwork(nn.Module):
     def states(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[list[Tensor], Tensor]:
         """What enters the first block and what each of the first `layers` gives, (B, T, C), and the lengths (B,)."""
         lengths = self.trunk_lengths(frames)
-        total = int(mels.shape[1]) // STRIDE or 1
-        inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
-        normal = (normalize(mels, frames, self.config.statistics) * inside[..., None]).to(self.front.weight.dtype)
-        x = functional.gelu(convolve(self.front, normal))
-        half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
-        x = functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]  # (B, T, C)
+        x = self._subsampled(mels, frames) if self.running is None else self._heard(self.running, mels)
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(x.dtype)
         states = [x]
         for block in list(self.blocks)[:layers]:
             states.append(block(states[-1], mask))
         return states, lengths
+
+    def _subsampled(self, mels: Tensor, frames: Tensor) -> Tensor:
+        """(B, F, M) → (B, T, C), what lies behind the ends of rows left out."""
+        total = int(mels.shape[1]) // STRIDE or 1
+        inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]  # (B, F)
+        normal = (normalize(mels, frames, self.config.statistics) * inside[..., None]).to(self.front.weight.dtype)
+        x = functional.gelu(convolve(self.front, normal))
+        half = torch.arange(x.shape[1], device=x.device) < ((frames + 1) // 2)[:, None]
+        return functional.gelu(convolve(self.down, x * half[..., None]))[:, :total]
+
+    def _heard(self, running: RunningStatistics, mels: Tensor) -> Tensor:
+        """(B, F, M) → (B, T, C), of a network that looks back only: what lies behind a row reaches nothing in it."""
+        normal = running(mels[:, : mels.shape[1] // STRIDE * STRIDE])[0].to(self.front.weight.dtype)
+        x = functional.gelu(padded_back(self.front, normal))
+        return functional.gelu(padded_back(self.down, x))
 
     def hidden(self, mels: Tensor, frames: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
         """Output (B, T, C) of the first `layers` blocks (all by default) and the lengths (B,) in trunk frames."""
@@ -110,31 +134,32 @@ class CtcNetwork(nn.Module):
         return functional.log_softmax(logits.float(), dim=-1), lengths * EMISSIONS
 
 
-def normalize(mels: Tensor, frames: Tensor, statistics: str = ALL) -> Tensor:
-    """Subtract each utterance's mean per bin, and scale by its overall deviation: (B, F, M) → (B, F, M).
+class CtcStream:
+    """Log-mels of one recording as they come → the output of the first `layers` blocks, of a causal network."""
 
-    Both are taken over `statistics`: all frames, or the spoken ones, so that a second of silence changes nothing.
-    """
-    inside = (torch.arange(mels.shape[1], device=mels.device) < frames[:, None])[..., None].to(mels.dtype)
-    counted = inside if statistics == ALL else inside * loud_frames(mels, frames)[..., None].to(mels.dtype)
-    count = counted.sum(1, keepdim=True).clamp(min=1)
-    mean = (mels * counted).sum(1, keepdim=True) / count
-    centered = (mels - mean) * inside
-    deviation = ((centered**2 * counted).sum((1, 2), keepdim=True) / (count * mels.shape[2])).sqrt()
-    return centered / (deviation + 1e-3)
+    def __init__(self, network: CtcNetwork, layers: int) -> None:
+        assert network.running is not None, "what looks forward must wait for the end"
+        self.running: RunningStatistics = network.running
+        self.state: RunningState | None = None
+        self.waiting = torch.zeros(0, network.config.num_mels, device=network.front.weight.device)
+        """Log-mels (F, M) that fill no trunk frame yet."""
+        self.front, self.down = HeldConvolution(network.front), HeldConvolution(network.down)
+        blocks = list(network.blocks)[:layers]
+        self.blocks = [BlockStream(block) for block in blocks if isinstance(block, ConvBlock)]
 
-
-def loud_frames(mels: Tensor, frames: Tensor) -> Tensor:
-    """(B, F) bool: frames near the loudest ones of their utterance, of log-mels (B, F, M) with lengths (B,).
-
-    The loudness is that of the loudest so many frames, and not of a share of them, which would depend on the silence.
-    """
-    inside = torch.arange(mels.shape[1], device=mels.device) < frames[:, None]
-    power = torch.logsumexp(2.0 * mels.float(), -1).masked_fill(~inside, -torch.inf)  # (B, F) natural log
-    count = (frames // 3).clamp(1, LOUD_FRAMES)
-    ranked = power.topk(min(LOUD_FRAMES, power.shape[1]), dim=1).values
-    loud = ranked.gather(1, count[:, None] - 1)  # (B, 1)
-    return inside & (power >= loud - BELOW_LOUD_DB * math.log(10.0) / 10.0)
+    def __call__(self, mels: Tensor) -> Tensor:
+        """The next log-mels (F, M) → frames (1, T, C) that they fill, perhaps none."""
+        self.waiting = torch.cat([self.waiting, mels])
+        whole = len(self.waiting) // STRIDE * STRIDE
+        if not whole:
+            return self.front.layer.weight.new_zeros(1, 0, self.down.layer.out_channels)
+        normal, self.state = self.running(self.waiting[None, :whole], self.state)
+        self.waiting = self.waiting[whole:].clone()
+        x = functional.gelu(self.front(normal.to(self.front.layer.weight.dtype)))
+        x = functional.gelu(self.down(x))
+        for block in self.blocks:
+            x = block(x)
+        return x
 
 
 def greedy_text(log_probabilities: Tensor, lengths: Tensor, alphabet: tuple[str, ...]) -> list[str]:

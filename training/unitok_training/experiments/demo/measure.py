@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.decoder.model import Decoder
-from unitok_tokenizers.acoustic.mel_rvq import STRIDE, MelCodecConfig, MelCodecNetwork
+from unitok_tokenizers.acoustic.mel_network import STRIDE, MelCodecConfig, MelCodecNetwork
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from unitok_tokenizers.acoustic.mel_rvq import STRIDE
+from unitok_tokenizers.acoustic.mel_network import STRIDE
 from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import AUTO, Compute, check_precision, resolve
@@ -114,6 +114,11 @@ def train_codec_run(
     _check_rate(units, mel)
     heard = among_noises(recordings, mel.sample_rate, recipe.seed) if recipe.noises else recordings
     units.to(compute.device)
+    if _causal_units(recipe) and units.latency_ms is None and notice is not None:
+        notice(
+            f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec can "
+            "speak codes as they come, and cannot make them so"
+        )
     with _kept(run, recipe, compute, recordings_fingerprint(recordings), units) as kept:
         codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept)
     units.to("cpu")
@@ -126,6 +131,8 @@ def train_codec_run(
 def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, device: str) -> UnitTokenizer:
     """Units that this run has fitted, now or before it was stopped."""
     made_from = {**asdict(recipe.units), "seed": recipe.seed, "recordings": data}
+    if _causal_units(recipe):
+        made_from["causal"] = True
     if (run / UNITS).is_dir() and (run / UNITS_FROM).is_file():
         if read_json(run / UNITS_FROM) != made_from:
             raise InputError(
@@ -139,14 +146,19 @@ def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, devi
     return UnitTokenizer.load(run / UNITS)
 
 
+def _causal_units(recipe: CodecRecipe) -> bool:
+    """Whether the units must look back only: those that teach a first codebook may look forward."""
+    return recipe.codec.causal and not recipe.codec.distilled
+
+
 def _fit(rows: Sequence[Row], recipe: CodecRecipe, device: str) -> UnitTokenizer:
     """Units as `fit-tokenizers` fits them; of an encoder that is not trained at the codec's rate."""
     kind, sounding = recipe.units.encoder, [row for row in rows if row.audio is not None]
     if kind == "ctc" and any(row.text for row in sounding):
         config = FitConfig(
             clusters=recipe.units.clusters, cluster_recordings=recipe.units.cluster_recordings,
-            ctc=CtcConfig(steps=recipe.units.encoder_steps, seed=recipe.seed), codec=None, precision=recipe.precision,
-            device=device, seed=recipe.seed,
+            ctc=CtcConfig(steps=recipe.units.encoder_steps, seed=recipe.seed, causal=_causal_units(recipe)), codec=None,
+            precision=recipe.precision, device=device, seed=recipe.seed,
         )  # fmt: skip
         return fit_units(sounding, config)
     encoder = ready_encoder("mfcc" if kind == "ctc" else kind)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
-from unitok_tokenizers.acoustic.mel_rvq import STRIDE
+from unitok_tokenizers.acoustic.mel_network import STRIDE
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.seeds import check_seed
