@@ -16,6 +16,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
@@ -286,11 +287,11 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
         rows.append(Row(**fields, text=text, words=tuple(spoken), tokens=tokens, extras=made["extras"]))
     tokenizer = SentencePieceText.train([row.text or "" for row in rows], 320)
     tokenizers = TokenizerSet.of(tokenizer)
-    described = {name: info for name, info in toy_shards.streams().items() if name != "text"}
+    described = {name: info for name, info in toy_shards.streams().items() if info.kind in ELSEWHERE}
     shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
     text, *speech = shards.streams.values()
     vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
-    weights = {key: 1.0 for key in TOKEN_VARIANTS if key != "chat"}
+    weights = {key: 1.0 for key in TOKEN_VARIANTS if key not in ("chat", "tts.prosody", "tts.style", "slm.prosody")}
     plans = ExampleSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
     cut_at_words = 0
     for index in range(300):

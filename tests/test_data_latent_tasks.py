@@ -59,7 +59,8 @@ def test_every_variant_that_rows_make_is_a_latent_task() -> None:
         assert rows is None or rows.shows in SHOWN, one.key
 
 
-@pytest.mark.parametrize("key", LATENT_TASKS)
+# Tokens of prosody come with streams that this model does not have: `test_prosody_streams.py`.
+@pytest.mark.parametrize("key", [key for key in LATENT_TASKS if key != "prosody.tokens"])
 def test_a_document_says_its_plan_and_reads_its_recordings(key: str, rows: list[Row]) -> None:
     model = tiny_model()
     found = source(rows, key, model)
