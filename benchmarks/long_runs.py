@@ -150,7 +150,7 @@ def finish(folder: Path, warm: Path) -> dict[str, Any]:
 
 def source(folder: Path, warm: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """Memory of an `ExampleSource` once it has checked its rows and drawn examples, and the peak on the way there."""
-    map_large_blocks()  # as `unitok train` does
+    map_large_blocks()  # as `unitok train` does where memory is short
     mixture = Mixture(tasks=dict.fromkeys(keys, 1.0))
 
     def made(place: Path) -> ExampleSource:

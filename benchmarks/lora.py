@@ -37,7 +37,7 @@ def run(context: Context) -> Outcome:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        map_large_blocks()  # as `unitok train` does
+        map_large_blocks()  # as `unitok train` does where memory is short
         found, failed = interleave([_timed(name, one) for name, one in setups.items()], context.rounds, context.report)
     finally:
         torch.set_num_threads(before)
