@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support import codecs, prosody
 from tests.support.tiny_model import tokenizers as tiny
@@ -13,8 +14,10 @@ from unitok_tokenizers.acoustic.registry import CODECS
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.prosody.registry import PROSODY_TOKENIZERS
+from unitok_tokenizers.semantic.invariance import CorrectionConfig, FrameCorrection
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.semantic.registry import UNIT_TOKENIZERS
+from unitok_tokenizers.semantic.unit_bpe import UnitMerges
 from unitok_tokenizers.tokenizer_set import REGISTRIES, SpeechTokenizer, Tokenizer, TokenizerSet, load_speech_tokenizer
 
 
@@ -22,7 +25,25 @@ def kmeans() -> UnitTokenizer:
     return UnitTokenizer.fit(MfccEncoder(), [prosody.voice(prosody.gliding(150, 0.5))], 6, seed=0)
 
 
-MAKERS = {"kmeans": kmeans, **codecs.MAKERS, **prosody.MAKERS}
+def merged(units: UnitTokenizer) -> UnitTokenizer:
+    runs = [np.array([0, 1, 2, 0, 1, 3, 0, 1, 2]), np.array([4, 0, 1, 2, 5])]
+    return units.merged(UnitMerges.learn(runs, units.cardinality, 9))
+
+
+def invariant() -> UnitTokenizer:
+    units = kmeans()
+    correction = FrameCorrection(CorrectionConfig(width=units.encoder.width, hidden=8))
+    torch.nn.init.normal_(correction.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return units.corrected(correction)
+
+
+UNITS = {
+    "kmeans": kmeans,
+    "kmeans_invariant": invariant,
+    "kmeans_bpe": lambda: merged(kmeans()),
+    "kmeans_invariant_bpe": lambda: merged(invariant()),
+}
+MAKERS = {**UNITS, **codecs.MAKERS, **prosody.MAKERS}
 QUICK = [name for name in (*UNIT_TOKENIZERS, *PROSODY_TOKENIZERS, "mel_rvq", "dmel")]
 
 
