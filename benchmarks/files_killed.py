@@ -26,6 +26,8 @@ FILES, QUICK_FILES = 10_000, 24
 """Recordings."""
 DISTINCT = 500
 """Recordings that differ; the others are links to them, so that a run needs no gigabytes."""
+SIZES = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1}
+"""Of the decoder: small, since what is looked at is who is answered, and how often."""
 KILLS = 5
 """Times that the command is killed; a quick one twice."""
 
@@ -58,9 +60,8 @@ def answers(out: Path, count: int) -> dict[str, str]:
 def run(context: Context) -> Outcome:
     """Ratios `files_killed.*`."""
     count, kills = (QUICK_FILES, 2) if context.quick else (FILES, KILLS)
-    sizes = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1} if context.quick else dict(material.SMALL)
     folder = context.folder / "files_killed"
-    model_of(sizes, context.seed).save(folder / "model")
+    model_of(SIZES, context.seed).save(folder / "model")
     listed = _recordings(folder, count, context)
     command, random = Command(folder, listed), np.random.default_rng(context.seed)
     whole: dict[str, str] = {}
