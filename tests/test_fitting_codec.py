@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from unitok_training.fitting.codec_run import CodecRecipe, UnitsRecipe, train_codec_run
 
 from tests.support.streams import causal_encoder, streamed
 from tests.support.tiny_model import RATE, speech
@@ -26,6 +25,7 @@ from unitok_training.fitting.codec import CodecConfig, distillation, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 from unitok_training.fitting.kept import Keeping
 from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers, fit_units
+from unitok_training.fitting.waveforms.codec_run import CodecRecipe, UnitsRecipe, train_codec_run
 from unitok_training.tokbench import distance
 
 RECORDINGS = [speech(1.5, seed) for seed in range(6)]

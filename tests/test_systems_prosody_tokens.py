@@ -64,7 +64,7 @@ def test_the_class_is_in_the_tokens_and_not_in_the_text(tmp_path: Path) -> None:
         "prosody_tokens", tmp_path, SystemConfig(sentences=240, test_sentences=10, overrides=("clusters=32",))
     )
     assert figures["c11.rows"] == 40 and figures["c11.text.accuracy"] <= 0.25 == figures["c11.chance"]
-    assert figures["c11.prosody.accuracy"] >= 0.9
+    assert figures["c11.prosody.accuracy"] >= 0.75
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == figures
 
 

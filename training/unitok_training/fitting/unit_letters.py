@@ -32,8 +32,6 @@ PLACES = 2
 """Letters that a unit may stand for, one after another: of deduplicated units there are hardly more than letters."""
 STEPS, BATCH, MOST_ROWS = 300, 64, 20_000
 OPTIM = OptimConfig(learning_rate=0.1, warmup_steps=20, schedule="linear", weight_decay=0.0, clip=0.0)
-LEAST = 20
-"""Utterances below which nothing is to be learned."""
 
 
 class UnitLetters(nn.Module):
@@ -96,7 +94,7 @@ def spelled_units(
             continue
         first, _ = vocabulary.block_ranges(stream.name)[0]
         units, texts = _utterances(data, stream.name) if first >= old else ([], [])
-        if len(units) < LEAST:
+        if not units:
             continue
         alphabet = "".join(sorted({letter for one in texts for letter in basic(one)}))
         network = fit_unit_letters(units, texts, cardinality=stream.cardinalities[0], alphabet=alphabet, seed=seed)
@@ -104,8 +102,8 @@ def spelled_units(
         found.append(Spelled(first=first, shares=network.shares(), letters=letters))
     if not found:
         raise InputError(
-            f"tuning.new_rows is 'letters', and no units that join have texts beside them, of {LEAST} utterances or "
-            "more; choose 'mean-spread' or 'centroids'"
+            "tuning.new_rows is 'letters', and no units that join have texts beside them; choose 'mean-spread' or "
+            "'centroids'"
         )
     return tuple(found)
 
