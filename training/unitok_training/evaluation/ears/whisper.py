@@ -13,28 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from unitok.pipelines.backends.interfaces import Recognizer
 from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok_tokenizers.files import read_json
 
 
 @dataclass
-class WhisperEar:
-    """An `Ear` for English."""
+class EnglishEar:
+    """An `Ear` for English: a recognizer, and Whisper's normalizer behind it."""
 
-    recognizer: WhisperRecognizer
-    """Model, features and tokenizer."""
+    recognizer: Recognizer
+    """What hears."""
     normalizer: Any
     """`EnglishTextNormalizer`."""
-
-    @staticmethod
-    def load(folder: Path | str) -> WhisperEar:
-        """Read a local folder of CTranslate2 or Hugging Face; InputError where it is not understood."""
-        from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-        recognizer = WhisperRecognizer.load(folder)
-        recognizer.parts.prompt("en")  # a tokenizer without the control tokens is told now
-        table = Path(folder) / "normalizer.json"
-        return WhisperEar(recognizer, EnglishTextNormalizer(read_json(table) if table.is_file() else {}))
 
     @property
     def sample_rate(self) -> int:
@@ -47,9 +38,24 @@ class WhisperEar:
         return "en"
 
     def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
-        """As `Ear.transcribe`; recordings longer than Whisper's window are cut at pauses, silence is an empty text."""
+        """As `Ear.transcribe`; Whisper cuts what is longer than its window at pauses, and silence is an empty text."""
         return [self.normalize(found[0].text) for found in self.recognizer.recognize(recordings, lang=self.lang)]
 
     def normalize(self, text: str) -> str:
         """As `Ear.normalize`."""
         return str(self.normalizer(text)).strip()
+
+
+@dataclass
+class WhisperEar(EnglishEar):
+    """The ear whose recognizer is Whisper."""
+
+    @staticmethod
+    def load(folder: Path | str) -> WhisperEar:
+        """Read a local folder of CTranslate2 or Hugging Face; InputError where it is not understood."""
+        from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+        recognizer = WhisperRecognizer.load(folder)
+        recognizer.parts.prompt("en")  # a tokenizer without the control tokens is told now
+        table = Path(folder) / "normalizer.json"
+        return WhisperEar(recognizer, EnglishTextNormalizer(read_json(table) if table.is_file() else {}))

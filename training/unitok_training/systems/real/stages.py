@@ -28,7 +28,7 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.ears.interfaces import Ears
-from unitok_training.evaluation.ears.pocketsphinx import SphinxEar
+from unitok_training.evaluation.ears.pocketsphinx import sphinx_ear
 from unitok_training.evaluation.text_ability import evaluate_text, read_text_evals
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import FitConfig, fit_units, load_recordings, steps_of, training_rows
@@ -143,7 +143,7 @@ def ears_of(settings: Settings) -> Ears:
     """Whisper, GE2E and DNSMOS where they are installed, and PocketSphinx beside them."""
     found = find_ears(str(whisper_folder(settings)))
     assert found is not None
-    return replace(found, others={"pocketsphinx": SphinxEar()})
+    return replace(found, others={"pocketsphinx": sphinx_ear()})
 
 
 # -- units and what speaks them ---------------------------------------------------------------------------------------
