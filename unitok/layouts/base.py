@@ -1,0 +1,80 @@
+"""What every layout of codebooks is: trainer and engine call it and never index a slot.
+
+The decoder reads, at every position, an embedding row of its id plus what the layout adds for the codes beside it; its
+state before a position predicts the id by the head, and then, the id known, the layout predicts the codes. A flat
+stream needs none of this. What stands here is the module; where codes stand is `FramePattern`, which it carries.
+
+P positions with slots, B sequences, C width, S slots, V codes of a slot.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from unitok_tokenizers.grammar.frames import FramePattern
+
+
+class Choose(Protocol):
+    """Chooses codes of one slot: the engine's, with random numbers counted by request, frame and slot."""
+
+    def __call__(self, slot: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, V) → codes (B,) int64 and their log-probabilities (B,) float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotLosses:
+    """What the slots of some positions cost; nothing is divided yet."""
+
+    total: Tensor
+    """(S,) float32 sums of weight · negative log-likelihood, in nats; with a gradient."""
+    weight: Tensor
+    """(S,) float32 sums of the weights of what was predicted."""
+
+
+class CodebookLayout(nn.Module, ABC):
+    """Tables, heads and order of a layout's slots. Its weights are its own; the core has none for them.
+
+    Args:
+        pattern: where codes stand.
+    """
+
+    def __init__(self, pattern: FramePattern) -> None:
+        super().__init__()
+        self.pattern = pattern
+
+    @abstractmethod
+    def vectors(self, slots: Tensor) -> Tensor:
+        """What the codes of positions add to the embedding rows of their ids: (P, S) int64, -1 absent → (P, C)."""
+
+    @abstractmethod
+    def losses(self, hidden: Tensor, rows: Tensor, slots: Tensor, weight: Tensor) -> SlotLosses:
+        """Losses of the predicted slots.
+
+        Args:
+            hidden: (P, C) the decoder's state before each position: what predicts its id.
+            rows: (P, C) embedding rows of the positions' ids.
+            slots: (P, S) int64 codes to predict, -1 where there is none: no loss, unless the layout predicts absence.
+            weight: (P,) float32 weight of each position's losses; 0 where it is given.
+        """
+
+    @abstractmethod
+    def step(self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
+        """The codes of one position of each sequence.
+
+        Args:
+            hidden: (B, C) the state that chose the position's id.
+            rows: (B, C) embedding rows of that id.
+            before: (B,) int64 positions of the same span before this one: delays count from its start.
+            choose: chooses each slot's codes from their logits, in the order in which the layout asks.
+
+        Returns:
+            Slots (B, S) int64, -1 where a slot holds nothing here, and log-probabilities (B, S) float32, 0 there.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What builds it again, with its pattern; JSON."""
