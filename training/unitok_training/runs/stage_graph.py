@@ -24,6 +24,7 @@ from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, reso
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
 from unitok_tokenizers.progress import listening
+from unitok_training.runs.interrupts import termination_raises
 from unitok_training.runs.process_memory import tree_bytes
 from unitok_training.runs.schedule import Stage, seconds_until_done, startable
 from unitok_training.runs.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
@@ -122,7 +123,8 @@ class Pipeline:
     def run(self) -> dict[str, StageRecord]:
         """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input.
 
-        A run that did it all leaves `wall.json`: seconds, and the most memory that was held at once.
+        SIGTERM and Ctrl-C reach the stages, which save what they train before this raises KeyboardInterrupt. A run
+        that did it all leaves `wall.json`: seconds, and the most memory that was held at once.
         """
         begin, fresh = time.monotonic(), not any((self.run_folder / "stages").glob("*.json"))
         (self.run_folder / "stages").mkdir(parents=True, exist_ok=True)
@@ -133,16 +135,17 @@ class Pipeline:
             self.report(f"{name}: done before ({done[name].seconds:.0f} s)")
         if len(done) < len(self.stages):
             self._note_compute()
-        try:
-            while len(done) < len(self.stages):
-                self._start_ready(done)
-                time.sleep(POLL_SECONDS)
-                self._look_at_memory()
-                self._collect(done)
-                self._show(done)
-        finally:
-            self.display.close()
-            self._stop_all()
+        with termination_raises():
+            try:
+                while len(done) < len(self.stages):
+                    self._start_ready(done)
+                    time.sleep(POLL_SECONDS)
+                    self._look_at_memory()
+                    self._collect(done)
+                    self._show(done)
+            finally:
+                self.display.close()
+                self._stop_all()
         if fresh:  # a run that continued an earlier one has no wall time of its own
             wall = {"seconds": round(time.monotonic() - begin, 1), "peak_bytes": self.peak_bytes}
             write_json(self.run_folder / WALL, wall)
@@ -239,6 +242,7 @@ class Pipeline:
         )
 
     def _stop_all(self) -> None:
+        """Ask what runs to stop, and wait: a stage that trains finishes its step and saves."""
         for one in self._running.values():
             one.process.terminate()
         for one in self._running.values():

@@ -1,0 +1,67 @@
+"""A run of stages that is asked to stop asks its stages, and waits until they have saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unitok_training.runs.interrupts import Terminated, termination_raises
+
+STAGES = """
+import time
+from unitok_training.trainer.stopping import stop_signals
+
+def train(run, settings):
+    with stop_signals() as came:
+        (run / "began").touch()
+        while not came():
+            time.sleep(0.01)
+        time.sleep(0.5)  # the step under way
+        (run / "saved").write_text(str(came()))
+"""
+RUN = """
+import sys
+from pathlib import Path
+from unitok_training.runs.schedule import Stage
+from unitok_training.runs.stage_graph import Pipeline
+
+stage = Stage(name="train", function="slow_stages:train")
+try:
+    Pipeline(Path(sys.argv[1]), [stage], {}, threads=1).run()
+except KeyboardInterrupt as error:
+    raise SystemExit(128 + getattr(error, "number", 2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_stages_save_before_the_run_ends(how: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "slow_stages.py").write_text(STAGES)
+    path = os.pathsep.join([str(tmp_path), *(one for one in sys.path if one)])
+    run = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(run)], env={**os.environ, "PYTHONPATH": path})
+    for _ in range(6000):
+        if (run / "began").exists() or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.send_signal(how)
+    assert process.wait(60) == 128 + how
+    assert (run / "saved").read_text() == str(int(signal.SIGTERM)), "it was killed, or nobody waited for it"
+
+
+def test_a_second_signal_is_not_caught() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with termination_raises(), pytest.raises(Terminated):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
