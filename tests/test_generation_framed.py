@@ -15,12 +15,13 @@ from tests.test_generation_fast_step import PLAIN, made, ragged
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.generation.batch import Batch, Generated, TokenRequest
 from unitok.generation.engine import Engine
-from unitok.generation.framed import FrameIds, Frames, SlotOptions
+from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.layouts.base import Choose
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern, Role, SlotSpec
+from unitok_tokenizers.grammar.positions import Frames
 
 SIZES = (9, 7, 5, 6)
 FLUSH = 30

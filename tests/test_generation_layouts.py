@@ -14,10 +14,11 @@ from tests.test_layouts_conformance import MAKERS, C, make
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.generation.batch import Generated, TokenRequest
 from unitok.generation.engine import Engine
-from unitok.generation.framed import FrameIds, Frames, SlotOptions
+from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.grammar.frames import ABSENT
+from unitok_tokenizers.grammar.positions import Frames
 
 WAYS = (GREEDY, Sampling(temperature=1.1), Sampling(temperature=0.9, top_p=0.9, repetition_window=4), GREEDY)
 

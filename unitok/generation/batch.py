@@ -21,7 +21,6 @@ from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.fast_step import Stepper
 from unitok.generation.framed import (
     FramedSteps,
-    Frames,
     FrameTrack,
     SlotOptions,
     ask_all,
@@ -34,6 +33,7 @@ from unitok.generation.sampling import GREEDY, Sampling, choose
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.seeds import check_seed
 
 
@@ -51,6 +51,15 @@ class Generated:
     """(N, S) int64 codes beside each id, -1 where there is none; None where the answer has no slots."""
     slot_logprobs: np.ndarray | None = None
     """(N, S) float32 log-probability of each code that a layout predicted, before temperature and filters; 0 beside."""
+    framed: np.ndarray | None = None
+    """(N,) bool: ids at positions with slots, be it that these hold nothing there."""
+
+    @property
+    def frames(self) -> Frames | None:
+        """The codes beside those ids; None where the answer has no slots."""
+        if self.slots is None or self.framed is None:
+            return None
+        return Frames(np.flatnonzero(self.framed), self.slots[self.framed])
 
     @property
     def score(self) -> float:
@@ -103,6 +112,8 @@ class _Sequence:
         if request.automaton is not None:
             request.automaton.advance(token)
             done = request.automaton.finished
+            if self.track is not None and self.track.last:
+                request.automaton.end_span()
         else:
             done = token == request.eos
         if done:
@@ -178,14 +189,12 @@ class Batch:
 
     def _track(self, request: TokenRequest) -> FrameTrack | None:
         """What follows the codes beside a request's ids; InputError for codes that cannot be."""
-        if request.frames is None and request.slots is None:
-            return None
         layout = None if self.framed is None else self.framed.layout
-        pattern = pattern_of(layout)
         if request.frames is not None:
             check_slots(request.frames, layout, len(request.prompt))
         if request.slots is None:
             return None
+        pattern = pattern_of(layout)
         if self.stepper is not None and self.stepper.int8:
             raise InputError(f"int8 steps take ids alone, {pattern.layout!r} has codes beside them: leave int8 out")
         random = draws_of(request.seed, request.prompt, request.frames, of=1)

@@ -17,12 +17,13 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.fast_step import Stepper
-from unitok.generation.framed import Frames, check_slots, prompt_inputs
+from unitok.generation.framed import check_slots, prompt_inputs
 from unitok.generation.prefill import decode_step, prefill, stepper_of
 from unitok.generation.sampling import masked_log_softmax
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.positions import Frames
 
 
 @dataclass(frozen=True)

@@ -22,22 +22,14 @@ from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.sampling import Sampling, choose
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.automaton import Automaton, Ranges
+from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
+from unitok_tokenizers.grammar.output_slots import Ranges
+from unitok_tokenizers.grammar.positions import Frames
 
 Given = Callable[[int], Sequence[int]]
 """What stands at the answer's position number n with slots: (S,) codes, delays heeded, -1 in slots of which it says
 nothing. Asked for before the step that may reach the position, once for each and in their order; it may wait."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Frames:
-    """Codes beside the ids of a prompt."""
-
-    index: np.ndarray
-    """(P,) rising positions in the prompt."""
-    slots: np.ndarray
-    """(P, S) codes, -1 where a slot holds none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +70,12 @@ def pattern_of(layout: CodebookLayout | None) -> FramePattern:
 
 def check_slots(given: Frames, layout: CodebookLayout | None, length: int) -> None:
     """InputError where codes beside a prompt of so many ids are not of a layout."""
+    if not len(given):
+        return
     index, slots, pattern = given.index, given.slots, pattern_of(layout)
     if slots.shape != (len(index), len(pattern.slots)):
         raise InputError(f"codes beside {len(index)} ids have shape {slots.shape}, not (P, {len(pattern.slots)})")
-    if len(index) and (index[0] < 0 or index[-1] >= length or (np.diff(index) <= 0).any()):
+    if index[0] < 0 or index[-1] >= length or (np.diff(index) <= 0).any():
         raise InputError(f"codes stand beside positions {index.tolist()} of {length} ids: give rising ones inside")
     for number, one in enumerate(pattern.slots):
         _check_codes(slots[:, number], number, one.size)
@@ -137,6 +131,8 @@ class FrameTrack:
         self.random = random if any(way.temperature > 0 for way in self.ways) else None
         self.slots: list[list[int]] = []
         """(N, S): beside each id of the answer."""
+        self.there: list[bool] = []
+        """(N,): whether its position has slots."""
         self.logprobs: list[list[float]] = []
         """(N, S) log-probabilities of what was chosen, 0 elsewhere."""
         self.count = 0
@@ -195,6 +191,7 @@ class FrameTrack:
     def take(self, token: int, slots: list[int] | None, logprobs: list[float] | None) -> None:
         """Append an id's codes; None where its position has no slots."""
         self.framed = slots is not None
+        self.there.append(self.framed)
         self.slots.append(self.nothing if slots is None else slots)
         self.logprobs.append([0.0] * len(self.nothing) if logprobs is None else logprobs)
         if slots is not None:
@@ -209,10 +206,19 @@ class FrameTrack:
         elif ids is None or not within(token, ids.inside):
             self.place = 0
 
-    def made(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N, S) codes and their log-probabilities of the answer so far."""
+    def made(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the answer so far: (N, S) codes, their log-probabilities, and (N,) whether an id's position has slots."""
         shape = len(self.slots), len(self.nothing)
-        return np.asarray(self.slots, np.int64).reshape(shape), np.asarray(self.logprobs, np.float32).reshape(shape)
+        slots, logprobs = np.asarray(self.slots, np.int64), np.asarray(self.logprobs, np.float32)
+        return slots.reshape(shape), logprobs.reshape(shape), np.asarray(self.there, np.bool_)
+
+    @property
+    def last(self) -> bool:
+        """Whether the newest position lacks frames of its group: by that a layout says that the span ends there."""
+        pattern = self.pattern
+        if pattern.frames == 1 or not self.framed:
+            return False
+        return any(code == ABSENT and one.role == "predicted" for code, one in zip(self.slots[-1], pattern.slots))
 
     def newest(self) -> np.ndarray | None:
         """(S,) codes beside the newest id; None where its position has no slots."""
