@@ -1,4 +1,4 @@
-"""Layouts of codes in the vocabulary, in sequences and in the automaton: every pattern round-trips, every walk parses."""
+"""Layouts of codes in vocabulary, sequences and automaton: every pattern comes back, every random walk parses."""
 
 from __future__ import annotations
 

@@ -150,13 +150,14 @@ class _Reader:
 
 
 def parse(ids: np.ndarray | Sequence[int], vocabulary: Vocabulary, frames: Frames | None = None) -> Parsed:
-    """The plan that ids, and `frames` beside them, say; the inverse of `render` (a forced prefix is part of its output).
+    """The plan that ids say, and `frames` beside them; the inverse of `render` (a forced prefix is part of its output).
 
     Where a layout has codes beside ids and no frames are given, these codes are -1.
 
     Raises:
-        InputError: the ids break the grammar, or codes stand beside others than those of frames; the message names the position and what stood there. Ids that merely
-            stop early, anywhere after the conditions, give `complete=False`.
+        InputError: the ids break the grammar, or codes stand beside others than those of frames; the message names the
+            position and what stood there. Ids that merely stop early, anywhere after the conditions, give
+            `complete=False`.
     """
     reader = _Reader(np.asarray(ids, dtype=np.int64), vocabulary, frames)
     reader.expect("<bos>")

@@ -134,9 +134,9 @@ def rendered_prompt(plan: SequenceSpec, vocabulary: Vocabulary) -> Rendered:
     """What generation starts from: header, conditions, first generate mark, and the prefix if one is given; no loss.
 
     `plan.outputs` is empty, or its first span is the prefix: the first `plan.forced` items of it, or all of it where
-    `forced` is 0. For an interleaved task the outputs are the spans so far, the last one left open. Of a prefix of codes
-    stand there those positions that its frames fix: what a delay or a second pass brings later is said anew, and so is
-    a group of frames that the prefix only begins.
+    `forced` is 0. For an interleaved task the outputs are the spans so far, the last one left open. Of a prefix of
+    codes those positions stand there that its frames fix: what a delay or a second pass brings later is said anew, and
+    so is a group of frames that the prefix only begins.
     """
     line = check_spec(plan, prompt=True)
     pieces = _given(plan, vocabulary)
