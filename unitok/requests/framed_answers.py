@@ -13,7 +13,7 @@ from unitok.generation.length_limits import Limits
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.positions import FLUSH, Frames, ids_of_frames
-from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed, SequenceSpec, Span
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed, SequenceSpec
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -119,19 +119,18 @@ class FrameStream:
         self._places.append((inline, slots))
         if len(self._places) <= self.pattern.flush:
             return self._none()
-        codes = np.asarray([one for one, _ in self._places], np.int64).reshape(-1, books)
+        codes = np.asarray([one for one, _ in self._places], np.int64).reshape(len(self._places), books)
         found = self.pattern.gather(codes, np.stack([one for _, one in self._places]))
         self._places.pop(0)
         return found
 
-    def begin(self, span: Span) -> np.ndarray:
-        """Take the frames (F, Q) that an answer begins with; returns those that are complete."""
-        inline, slots = self.pattern.lay(span.content)
-        places = max(len(span.content) // self.pattern.frames, 0)
-        self._places = [(inline[place].tolist(), slots[place]) for place in range(places)]
+    def begin(self, codes: np.ndarray) -> np.ndarray:
+        """Take the frames (F, Q) that an answer begins with; returns those that delays do not hold back."""
+        inline, slots = self.pattern.lay(codes)
+        places = len(codes) // self.pattern.frames  # what only begins a group is said anew
         whole = max(places - self.pattern.flush, 0)
-        self._places = self._places[whole:]
-        return span.content[: whole * self.pattern.frames]
+        self._places = [(inline[place].tolist(), slots[place]) for place in range(whole, places)]
+        return codes[: whole * self.pattern.frames]
 
     def _none(self) -> np.ndarray:
         return np.zeros((0, len(self.pattern.cardinalities)), np.int64)
