@@ -10,10 +10,11 @@ import numpy as np
 from unitok.generation.batch import TokenRequest
 from unitok.generation.framed import Given, SlotOptions
 from unitok.generation.length_limits import Limits
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.positions import FLUSH, Frames, ids_of_frames
-from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed, SequenceSpec
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed, SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -69,6 +70,16 @@ def parsed_answer(vocabulary: Vocabulary, asked: TokenRequest, ids: np.ndarray, 
     if pattern is not None:
         frames = Frames.joined([(len(asked.prompt), asked.frames), (len(ids), frames)], len(pattern.slots))
     return parse(np.concatenate([asked.prompt, ids]), vocabulary, frames)
+
+
+def check_whole(span: Span) -> None:
+    """InputError for frames of codes of which a second pass was to find some, and has not."""
+    lacking = sorted({int(book) for book in np.argwhere(span.content == ABSENT)[:, 1]})
+    if lacking:
+        raise InputError(
+            f"codebooks {lacking} of {span.stream!r} are found by a second pass over the span, and this model has none: "
+            "take the codes as they are, or a model directory with its second pass"
+        )
 
 
 def most_ids(vocabulary: Vocabulary, limits: Limits, plan: SequenceSpec) -> int:

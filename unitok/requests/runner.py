@@ -26,7 +26,7 @@ from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
 from unitok.layouts.base import CodebookLayout
-from unitok.requests.framed_answers import most_ids, parsed_answer, slot_options
+from unitok.requests.framed_answers import check_whole, most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
 from unitok.results import Result
@@ -389,6 +389,7 @@ class RequestRunner:
             if self.vocoder is None:
                 return None
             if span.kind == "codes" and self.codec is not None:
+                check_whole(span)
                 return self.vocoder.from_codes(span.content, self.codec)
             if span.kind == "units" and self.made_elsewhere("units") is None:
                 lasting = self.tokenizers.lasting(outputs)

@@ -86,6 +86,8 @@ class _Answer:
         self.waiting: list[int] = []
         slots = slot_options(self.vocabulary, request.plan, None)
         self.frames = None if slots is None else FrameStream(self.vocabulary)
+        self.forced = 0
+        """Frames to come that a prompt forced: no part of the answer."""
         for span in request.plan.outputs:  # a beginning to continue is part of the answer
             if span.kind == "text":
                 self.text = self.text or TextStream(model.tokenizers.text)
@@ -98,13 +100,19 @@ class _Answer:
         first = request.plan.outputs[0] if request.plan.outputs else None
         if self.frames is None or first is None or first.kind != "codes":
             return None
-        codes = self.frames.begin(first.content[: request.plan.forced or len(first)])
-        return Chunk(codes=codes) if len(codes) else None
+        self.forced = request.plan.forced
+        return self._told(self.frames.begin(first.content[: request.plan.forced or len(first)]))
+
+    def _told(self, codes: np.ndarray) -> Chunk | None:
+        """Frames (F, Q) that are known now, those of the answer."""
+        dropped = min(self.forced, len(codes))
+        self.forced -= dropped
+        return Chunk(codes=codes[dropped:]) if len(codes) > dropped else None
 
     def push(self, token: int, slots: np.ndarray | None) -> Chunk | None:
         """Take one id and the codes (S,) beside it, if any; returns what it adds, if anything can be told yet."""
         if self.frames is not None and len(codes := self.frames.push(token, slots)):
-            return Chunk(codes=codes)
+            return self._told(codes)
         meaning = self.vocabulary.describe(token)
         if meaning.block == "text":
             self.text = self.text or TextStream(self.model.tokenizers.text)
