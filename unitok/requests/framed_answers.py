@@ -77,7 +77,7 @@ def check_whole(span: Span) -> None:
     lacking = sorted({int(book) for book in np.argwhere(span.content == ABSENT)[:, 1]})
     if lacking:
         raise InputError(
-            f"codebooks {lacking} of {span.stream!r} are found by a second pass over the span, and this model has none: "
+            f"codebooks {lacking} of {span.stream!r} are found by a second pass, and this model has none: "
             "take the codes as they are, or a model directory with its second pass"
         )
 
