@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,8 +19,10 @@ from tests.test_formats import compare, json_keys, keys
 from unitok.decoder.lora import lora_config
 from unitok.decoder.model import pack_documents
 from unitok.export import export_hf, import_hf
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
+from unitok.requests.request import GenerationConfig, Request
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
@@ -145,6 +148,21 @@ def test_the_core_opens_in_stock_transformers_with_equal_hidden_states(
     assert same(model, Model.load(root / "back"))
 
 
+def test_what_it_says_are_frames(run: tuple[Path, list[dict[str, Any]]]) -> None:
+    """From the directory, drawn and greedy, at once and as a stream."""
+    model = Model.load(run[0] / "model")
+    sizes = model.vocabulary.streams["codes"].cardinalities
+    for seed, sampling in enumerate((GREEDY, Sampling(), Sampling())):
+        config = GenerationConfig(sampling=sampling, seed=seed if sampling.temperature else 0)
+        request = Request(task="tts", source="en", text="the green house", output="codes", config=config)
+        found = model.answer(request)
+        codes = found.outputs[-1].content
+        assert found.outputs[-1].kind == "codes" and codes.shape == (len(codes), len(sizes)) and len(codes)
+        assert (codes >= 0).all() and (codes < sizes).all()
+        chunks = [chunk.codes for chunk in model.stream(request) if len(chunk.codes)]
+        assert np.array_equal(np.concatenate(chunks), codes)
+
+
 def test_a_start_keeps_its_layout(run: tuple[Path, list[dict[str, Any]]], root: Path, tmp_path: Path) -> None:
     start = run[0] / "model"
     low_rank = PartTuning(full=False, lora_rank=2)
@@ -170,6 +188,8 @@ def test_two_passes_need_no_module(root: Path, tmp_path: Path) -> None:
     model = trained(root, tmp_path / "run", recipe("steps=2", model=("layout=coarse_fine", "coarse=2")))
     assert model.parts == {} and model.vocabulary.framed is None
     assert model.vocabulary.patterns["codes"].coarse == 2
+    found = model.generate("tts", source="en", text="the green house", flags=("<out:codes>",)).outputs[-1]
+    assert found.kind == "codes" and found.content.shape[1] == 3
 
 
 def test_a_directory_whose_parts_are_of_two_models_is_refused(
