@@ -245,7 +245,7 @@ def test_a_resumed_run_with_a_layout_equals_an_uninterrupted_one(tmp_path: Path,
     config = replace(CONFIG, precision=precision, optim=replace(CONFIG.optim, name="muon"))
     rows: list[dict[str, Any]] = []
     whole = run(tmp_path / "whole", config, tuning=tuning, on_row=rows.append)
-    assert set(rows[0]["learning_rate"]) == {"", "layout"}
+    assert set(rows[0]["learning_rate"]) == {"decoder", "layout"}
     run(tmp_path / "parts", config, tuning=tuning, stop_after=3)
     parts = run(tmp_path / "parts", config, seed=6, tuning=tuning)
     assert equal(whole[0], parts[0])
