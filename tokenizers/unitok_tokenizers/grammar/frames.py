@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 Role = Literal["predicted", "forced", "input-only", "refined"]
 """predicted: by the layout at every step. forced: read and never predicted, as what others say. input-only: read where
@@ -88,6 +89,15 @@ class FramePattern:
         """Whether it is the flat layout: ids alone, frame by frame."""
         return not self.slots and not self.coarse and self.inline == tuple(range(len(self.cardinalities)))
 
+    def check(self, stream: StreamInfo) -> None:
+        """InputError where it is not of this stream."""
+        own = (self.stream, self.cardinalities)
+        if stream.kind != "codes" or (stream.name, stream.cardinalities) != own:
+            raise InputError(
+                f"layout {self.layout!r} is of stream {self.stream!r} with codebooks {self.cardinalities}, not of "
+                f"{stream.name!r} ({stream.kind}) with {stream.cardinalities}; make it for this stream"
+            )
+
     def positions(self, frames: int) -> int:
         """Positions that so many frames take, those that flush delays included; one id or group of inline ids each."""
         return 0 if not frames else -(-frames // self.frames) + self.flush
@@ -128,7 +138,8 @@ class FramePattern:
     def gather(self, inline: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The inverse of `lay`: inline codes (P, I) and slots (P, S) → codes (F, Q) of the frames that are complete.
 
-        Frames behind the last complete one, as where a limit cut a delay short, are left out.
+        Frames behind the last complete one, as where a limit cut a delay short, are left out; what a second pass fills
+        may be absent.
         """
         places = max(len(inline), len(slots))
         count = max(places - self.flush, 0) * self.frames
@@ -138,7 +149,10 @@ class FramePattern:
         for column, one in enumerate(self.slots):
             own = codes[one.frame :: self.frames, one.codebook]
             own[:] = slots[one.delay : one.delay + len(own), column]
-        whole = (codes != ABSENT).all(1)
+        refined = np.zeros((self.frames, len(self.cardinalities)), np.bool_)
+        for one in self.slots:
+            refined[one.frame, one.codebook] |= one.role == "refined"
+        whole = ((codes != ABSENT) | np.tile(refined, (count // self.frames, 1))).all(1)
         return codes[: int(np.argmin(whole)) if not whole.all() else len(codes)]
 
     def to_json(self) -> dict[str, Any]:
