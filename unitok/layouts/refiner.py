@@ -1,0 +1,115 @@
+"""The second pass of `first_nar`: codebook after codebook, each for all frames of a span at once (VALL-E's NAR).
+
+A stage is a codebook: it reads the conditions, the prompt's frames with all their codebooks and the span's frames with
+those before it, and predicts its own of every frame (Wang et al. 2023; USLM, VioLA, SpeechX and AnyGPT have the same).
+
+B spans, N packed frames, Q codebooks, R refined ones, C width, V codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitok.decoder.model import INITIAL_SCALE, DecoderConfig
+from unitok.layouts.base import Choose, SlotLosses
+from unitok.layouts.second_pass import SecondPass, SpanBatch, refined_slots
+from unitok.layouts.span_network import SpanNetwork
+from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
+
+
+class Refiner(SecondPass):
+    """Predicts the refined codebooks of a pattern.
+
+    Args:
+        pattern: where codes stand.
+        network: shape of its blocks; `vocab_size` is the vocabulary's size, whose ids its conditions are.
+        tied: a codebook's table is its head as well, as in the paper.
+        generator: draws the initial weights; torch's default generator where None.
+    """
+
+    def __init__(
+        self,
+        pattern: FramePattern,
+        network: DecoderConfig,
+        *,
+        tied: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(pattern)
+        self.slots = refined_slots(pattern)
+        sizes = pattern.cardinalities
+        self.network = SpanNetwork(sizes, network, stages=len(self.refined), generator=generator)
+        self.heads: nn.ParameterList | None = None
+        if not tied:
+            self.heads = nn.ParameterList(torch.empty(sizes[book], network.width) for book in self.refined)
+            for head in self.heads:
+                nn.init.normal_(head, 0.0, INITIAL_SCALE, generator=generator)
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """`codes.1` and so on: stream and codebook."""
+        return tuple(f"{self.pattern.stream}.{book}" for book in self.refined)
+
+    def logits(self, hidden: Tensor, stage: int) -> Tensor:
+        """(N, C) → (N, V) float32 of the codebook of a stage."""
+        head = self.network.tables[self.refined[stage]] if self.heads is None else self.heads[stage]
+        return functional.linear(hidden, head.to(hidden.dtype)).float()
+
+    def hidden(self, batch: SpanBatch, stages: Tensor) -> Tensor:
+        """(N, C) of all frames, each span at its stage (B,)."""
+        return self.network(batch, self.known + stages[batch.owner], stages)
+
+    def losses(self, batch: SpanBatch) -> SlotLosses:
+        """Cross-entropy in nats, summed by codebook; each span at the stage that was drawn for it, or at all."""
+        zero = self.network.kinds.sum() * 0.0
+        total, weight = [zero.float()] * len(self.refined), [zero.detach().float()] * len(self.refined)
+        for stages in self._stages(batch):
+            hidden, of_frame = self.hidden(batch, stages), stages[batch.owner]
+            for stage, (book, slot) in enumerate(zip(self.refined, self.slots)):
+                labels = torch.where(of_frame == stage, batch.codes[:, book], ABSENT)
+                here = (labels != ABSENT).nonzero().squeeze(-1)
+                if not len(here):
+                    continue
+                scale = self.pattern.slots[slot].weight
+                nll = functional.cross_entropy(self.logits(hidden[here], stage), labels[here], reduction="sum")
+                total[stage] = total[stage] + scale * nll
+                weight[stage] = weight[stage] + scale * len(here)
+        return SlotLosses(total=torch.stack(total), weight=torch.stack(weight))
+
+    def _stages(self, batch: SpanBatch) -> list[Tensor]:
+        """(B,) stages of each run of the network."""
+        if batch.stages is not None:
+            return [batch.stages]
+        return [torch.full_like(batch.bounds[1:], stage, dtype=torch.int64) for stage in range(len(self.refined))]
+
+    @torch.no_grad()
+    def finish(self, batch: SpanBatch, choose: Choose) -> Tensor:
+        """Codes (N, Q): the decoder's as they are, the others stage by stage, whatever stood in their places."""
+        assert bool((batch.codes[:, : self.known] >= 0).all()), "the decoder's codebooks are not known"
+        codes = batch.codes.clone()
+        codes[:, self.known :] = ABSENT
+        for stage, stages in enumerate(self._stages(replace(batch, stages=None))):
+            if len(codes):
+                logits = self.logits(self.hidden(replace(batch, codes=codes), stages), stage)
+                codes[:, self.refined[stage]] = choose(self.slots[stage], logits)[0]
+        return codes
+
+    def config(self) -> dict[str, Any]:
+        """What builds it again; JSON."""
+        return {
+            "class": "first_nar",
+            "pattern": self.pattern.to_json(),
+            "network": asdict(self.network.decoder.config),
+            "tied": self.heads is None,
+        }
+
+    @staticmethod
+    def from_config(config: dict[str, Any], generator: torch.Generator | None = None) -> Refiner:
+        """With fresh weights, from what `config` gave."""
+        pattern, network = FramePattern.from_json(config["pattern"]), DecoderConfig(**config["network"])
+        return Refiner(pattern, network, tied=config["tied"], generator=generator)
