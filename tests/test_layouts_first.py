@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from tests.support.code_spans import SIZES, STREAM
-from unitok.layouts.first import FirstConfig, FirstPass, first_nar_pattern, first_regress_pattern, readable
+from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout, readable
 from unitok.layouts.second_pass import greedy, refined_codebooks, refined_slots
-from unitok_tokenizers.grammar.frames import FramePattern
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 SLOTS = torch.tensor([[1, 2], [-1, 3], [-1, -1], [4, -1]])
+PATTERN = FirstNarLayout.pattern_for(STREAM, FirstConfig())
 
 
-def first(*, sums: bool) -> FirstPass:
-    options = FirstConfig(width=6, sums=sums)
-    return FirstPass(first_nar_pattern(STREAM), options, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("make", [first_nar_pattern, first_regress_pattern])
-def test_codebook_0_stands_in_the_sequence_and_the_others_are_refined(make: object) -> None:
-    assert callable(make)
-    pattern: FramePattern = make(STREAM)
-    assert pattern.inline == (0,) and refined_codebooks(pattern) == (1, 2) and refined_slots(pattern) == (0, 1)
+@pytest.mark.parametrize("kind", [FirstNarLayout, FirstRegressLayout])
+def test_codebook_0_stands_in_the_sequence_and_the_others_are_refined(kind: type[FirstNarLayout]) -> None:
+    pattern = kind.pattern_for(STREAM, FirstConfig())
+    assert pattern.layout == kind.name and pattern.inline == (0,)
+    assert refined_codebooks(pattern) == (1, 2) and refined_slots(pattern) == (0, 1)
     assert not pattern.plain and pattern.flush == 0 and pattern.positions(7) == 7
     codes = np.random.default_rng(0).integers(SIZES, size=(7, 3))
     assert np.array_equal(pattern.gather(*pattern.lay(codes)), codes)
-    assert FramePattern.from_json(json.loads(json.dumps(pattern.to_json()))) == pattern
+    with pytest.raises(InputError, match="several codebooks"):
+        kind.pattern_for(StreamInfo("codes", "codes", "c", None, (8,)), FirstConfig())
 
 
-def test_given_frames_add_the_rows_of_their_codes_where_sums_are_asked_for() -> None:
-    model = first(sums=True)
-    second, third = model.tables
-    wanted = torch.stack([second[1] + third[2], third[3], torch.zeros(6), second[4]])
-    assert torch.allclose(model.vectors(SLOTS), wanted)
-    alone = first(sums=False)
-    assert not list(alone.parameters()) and not alone.vectors(SLOTS).any() and alone.vectors(SLOTS).shape == (4, 6)
+def test_given_frames_add_rows_only_where_sums_are_asked_for() -> None:
+    summed = FirstNarLayout(FirstConfig(sums=True), PATTERN, width=6)
+    assert summed.vectors(SLOTS).abs().sum(1).gt(0).tolist() == [True, True, False, True]
+    alone = FirstNarLayout(FirstConfig(), PATTERN, width=6)
+    assert not list(alone.parameters())
+    assert alone.vectors(SLOTS).shape == (4, 6) and not alone.vectors(SLOTS).any()
 
 
 def test_refined_codes_are_readable_only_where_they_are_given() -> None:
-    found = readable(first_nar_pattern(STREAM), SLOTS, torch.tensor([0.0, 1.0, 0.0, 0.5]))
+    found = readable(PATTERN, SLOTS, torch.tensor([0.0, 1.0, 0.0, 0.5]))
     assert found.tolist() == [[1, 2], [-1, -1], [-1, -1], [-1, -1]]
 
 
 def test_nothing_is_predicted_or_lost_step_by_step() -> None:
-    model = first(sums=True)
+    model = FirstNarLayout(FirstConfig(), PATTERN, width=6)
     losses = model.losses(torch.randn(4, 6), torch.randn(4, 6), SLOTS, torch.ones(4))
     assert losses.total.tolist() == losses.weight.tolist() == [0.0, 0.0]
     codes, logprobs = model.step(torch.randn(3, 6), torch.randn(3, 6), torch.zeros(3, dtype=torch.int64), greedy)
     assert codes.tolist() == [[-1, -1]] * 3 and codes.dtype == torch.int64 and not logprobs.any()
-
-
-@pytest.mark.parametrize("sums", [True, False])
-def test_it_is_built_again_from_its_config_and_weights(sums: bool) -> None:
-    model = first(sums=sums)
-    again = FirstPass.from_config(json.loads(json.dumps(model.config())), torch.Generator().manual_seed(9))
-    again.load_state_dict(model.state_dict())
-    assert again.config() == model.config() and torch.equal(again.vectors(SLOTS), model.vectors(SLOTS))

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.code_spans import NETWORK, SIZES, STREAM, TEXTS, VOICES, any_span, spoken, voiced_span
+from tests.support.code_spans import IDS, NETWORK, SIZES, STREAM, TEXTS, VOICES, any_span, spoken, voiced_span
 from tests.support.toy_plans import CODES, own
 from unitok.decoder.model import Block, FeedForward
 from unitok.layouts.base import SlotLosses
-from unitok.layouts.first import first_nar_pattern, first_regress_pattern
-from unitok.layouts.refiner import Refiner
-from unitok.layouts.regression import Regression
+from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout
+from unitok.layouts.refiner import Refiner, RefinerConfig
+from unitok.layouts.regression import Regression, RegressionConfig
 from unitok.layouts.second_pass import CodeSpan, SecondPass, SpanBatch, code_span, greedy, refined_codebooks, unfinished
-from unitok.layouts.second_passes import SECOND_PASSES, second_pass_from_config
+from unitok.layouts.second_passes import SECOND_PASSES, make_second_pass, second_pass_from_config
 from unitok.layouts.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern, SlotSpec
@@ -28,6 +28,8 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.objectives.span_draws import drawn_beginning, drawn_stages
 
 LATENT = 4
+NAR, TOY_NAR = (FirstNarLayout.pattern_for(one, FirstConfig()) for one in (STREAM, CODES))
+REGRESS = FirstRegressLayout.pattern_for(STREAM, FirstConfig())
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -36,7 +38,7 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 def refiner(*, tied: bool = True, sharp: float = 1.0, seed: int = 0) -> Refiner:
     """A refiner; `sharp` makes its weights larger, so that what it says differs from place to place."""
-    made = Refiner(first_nar_pattern(STREAM), NETWORK, tied=tied, generator=drawn(seed))
+    made = Refiner(RefinerConfig(decoder=NETWORK, tied=tied), NAR, ids=IDS, generator=drawn(seed))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(sharp)
@@ -44,7 +46,7 @@ def refiner(*, tied: bool = True, sharp: float = 1.0, seed: int = 0) -> Refiner:
 
 
 def regression() -> Regression:
-    return Regression(first_regress_pattern(STREAM), NETWORK, latent=LATENT, generator=drawn())
+    return Regression(RegressionConfig(decoder=NETWORK, latent=LATENT), REGRESS, ids=IDS, generator=drawn())
 
 
 MAKERS: dict[str, Callable[[], SecondPass]] = {"first_nar": refiner, "first_regress": regression}
@@ -199,7 +201,7 @@ def test_all_codebooks_of_the_prompt_and_all_conditions_are_read_from_both_ends(
         prompt[-1, book] = (prompt[-1, book] + 1) % SIZES[book]
         assert (at_stage(model, replace(one, prompt=prompt), 0) - before).abs().amax(1).min() > 1e-6
     conditions = one.conditions.copy()
-    conditions[0] = (conditions[0] + 1) % 12
+    conditions[0] = (conditions[0] + 1) % IDS
     assert (at_stage(model, replace(one, conditions=conditions), 0) - before).abs().amax(1).min() > 1e-6
     last = one.codes.copy()
     last[-1, 0] = (last[-1, 0] + 1) % SIZES[0]
@@ -265,20 +267,10 @@ def test_codes_that_are_absent_have_no_loss() -> None:
     nothing.total.sum().backward()
 
 
-def test_slots_weigh_what_the_pattern_says() -> None:
-    pattern = first_nar_pattern(STREAM)
-    heavy = replace(pattern, slots=(replace(pattern.slots[0], weight=2.5), pattern.slots[1]))
-    plain, weighed = (
-        Refiner(one, NETWORK, generator=drawn()).losses(SpanBatch.of(spans())) for one in (pattern, heavy)
-    )
-    assert torch.allclose(weighed.total, plain.total * torch.tensor([2.5, 1.0]))
-    assert torch.allclose(weighed.weight, plain.weight * torch.tensor([2.5, 1.0]))
-
-
 @pytest.fixture(scope="module")
 def trained() -> Refiner:
     """A refiner that has seen 9,600 spans of three voices and two texts, each at one stage."""
-    steps, model = 300, Refiner(first_nar_pattern(STREAM), NETWORK, generator=drawn())
+    steps, model = 300, Refiner(RefinerConfig(decoder=NETWORK), NAR, ids=IDS, generator=drawn())
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0), np.random.default_rng(1)
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -361,7 +353,7 @@ def test_a_stage_and_a_beginning_are_drawn_from_the_seed_and_the_example_alone()
 @each_pass
 def test_it_is_built_again_from_its_config_and_weights(name: str) -> None:
     model = MAKERS[name]()
-    again = second_pass_from_config(json.loads(json.dumps(model.config())), drawn(5))
+    again = second_pass_from_config(json.loads(json.dumps(model.config())))
     assert type(again) is type(model) and again.config() == model.config() and again.pattern == model.pattern
     batch = SpanBatch.of(spans())
     assert not torch.equal(again.losses(batch).total, model.losses(batch).total)
@@ -369,11 +361,22 @@ def test_it_is_built_again_from_its_config_and_weights(name: str) -> None:
     assert torch.equal(again.losses(batch).total, model.losses(batch).total)
 
 
+def test_options_are_read_by_name() -> None:
+    made = make_second_pass("first_nar", NAR, ids=9, options={"decoder": {"width": 16, "layers": 1}}, generator=drawn())
+    assert isinstance(made, Refiner) and made.options.tied and made.options.decoder.heads == 4
+    assert made.network.decoder.embedding.shape == (9, 16) and len(made.network.decoder.blocks) == 1
+
+
 def test_what_is_no_second_pass_is_refused() -> None:
     with pytest.raises(InputError, match="unknown second pass 'depth'"):
-        second_pass_from_config({"class": "depth"})
-    with pytest.raises(InputError, match="no second pass 'first_nar'"):
-        second_pass_from_config({"class": "first_nar", "pattern": first_nar_pattern(STREAM).to_json()})
+        make_second_pass("depth", NAR, ids=9)
+    with pytest.raises(InputError, match="has no option 'latent'; it has decoder, tied"):
+        make_second_pass("first_nar", NAR, ids=9, options={"latent": 3})
+    for options in ({}, {"latent": 3, "decoder": {"depth": 2}}):
+        with pytest.raises(InputError, match="options .* are not whole"):
+            make_second_pass("first_regress", REGRESS, ids=9, options=options)
+    with pytest.raises(InputError, match="no second pass"):
+        second_pass_from_config({"second_pass": "first_nar", "pattern": NAR.to_json()})
     slots = tuple(SlotSpec(stream="codes", codebook=book, size=5, role="refined") for book in (0, 2))
     with pytest.raises(InputError, match="takes the last ones"):
         refined_codebooks(FramePattern(layout="x", stream="codes", cardinalities=SIZES, inline=(1,), slots=slots))
@@ -386,7 +389,7 @@ def frames(*rows: tuple[int, int, int], kind: str = "codes") -> Span:
 
 
 def test_a_span_is_made_of_what_a_sequence_says() -> None:
-    vocabulary, pattern = own(), first_nar_pattern(CODES)
+    vocabulary, pattern = own(), TOY_NAR
     voice, said = frames((0, 1, 2), (3, 4, 1), kind="voice"), frames((7, 7, 4), (1, 0, 0), (2, 2, 2))
     text, units = Span("text", np.array([20, 21])), Span("units", np.array([1, 8]))
     plan = SequenceSpec("tts", "en", None, ("<out:codes>",), (voice, text), (units, said))
@@ -414,6 +417,6 @@ def test_units_that_are_a_voice_are_a_condition_and_no_prompt() -> None:
     plan = SequenceSpec(
         "slm", "en", None, ("<out:codes>",), (units,), (Span("units", np.array([2])), frames((1, 2, 3)))
     )
-    found = code_span(plan, vocabulary, first_nar_pattern(CODES))
+    found = code_span(plan, vocabulary, TOY_NAR)
     assert found is not None and len(found.prompt) == 0
     assert found.conditions[0] == vocabulary.control("<voice>") and len(found.conditions) == 5

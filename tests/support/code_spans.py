@@ -15,7 +15,7 @@ SIZES = (6, 5, 5)
 TEXTS, VOICES, IDS = 2, 3, 12
 """Texts and voices that there are, and ids of conditions."""
 STREAM = StreamInfo("codes", "codes", "toy", Fraction(25, 2), SIZES)
-NETWORK = DecoderConfig(vocab_size=IDS, width=32, layers=2, heads=2, kv_heads=1, ffn=64)
+NETWORK = DecoderConfig(vocab_size=0, width=32, layers=2, heads=2, kv_heads=1, ffn=64)
 
 
 def spoken(first: np.ndarray, text: int, voice: int) -> np.ndarray:

@@ -9,50 +9,73 @@ P positions with slots, B sequences, C width, S slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from unitok.decoder.model import INITIAL_SCALE
-from unitok.layouts.base import Choose, CodebookLayout, SlotLosses
+from unitok.layouts.base import Choose, SlotLosses
+from unitok.layouts.configured import ConfiguredLayout, books_beside
+from unitok.layouts.slots import SlotTables, no_losses
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern, SlotSpec
 from unitok_tokenizers.grammar.streams import StreamInfo
-
-FIRST_NAR, FIRST_REGRESS = "first_nar", "first_regress"
-"""Names of the two layouts: what the second pass predicts, codes or the codec's latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """How the first pass reads."""
+    """Options of a first pass."""
 
-    width: int
-    """C of the decoder."""
     sums: bool = False
     """Frames that are given enter as the sum of all their codebooks; by codebook 0 alone otherwise."""
 
 
-def first_nar_pattern(stream: StreamInfo) -> FramePattern:
-    """Codebook 0 in the sequence, the others refined."""
-    return _pattern(FIRST_NAR, stream)
+class FirstNarLayout(ConfiguredLayout):
+    """Codebook 0 inline, the others refined (VALL-E): no loss and no step here, only what given frames add."""
+
+    name = "first_nar"
+    Config = FirstConfig
+    options: FirstConfig
+
+    def __init__(
+        self, options: FirstConfig, pattern: FramePattern, *, width: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(options, pattern, width=width, generator=generator)
+        sizes = [slot.size for slot in pattern.slots]
+        self.tables = SlotTables(sizes, width, generator=generator) if options.sums else None
+
+    def vectors(self, slots: Tensor) -> Tensor:
+        """(P, S) → (P, C): zeros, or sums of the rows of the codes that are there (see `readable`)."""
+        if self.tables is None:
+            return torch.zeros(len(slots), self.width, device=slots.device)
+        return self.tables.total(slots)
+
+    def losses(self, hidden: Tensor, rows: Tensor, slots: Tensor, weight: Tensor) -> SlotLosses:
+        """Nothing: zeros (S,), which hang on the state."""
+        nothing = no_losses(self, len(self.pattern.slots), hidden.device)
+        return SlotLosses(total=nothing.total + 0 * hidden.sum().float(), weight=nothing.weight)
+
+    def step(
+        self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Absent codes (B, S) and zeros: the second pass finds them when the span stands."""
+        shape = len(hidden), len(self.pattern.slots)
+        return torch.full(shape, ABSENT, device=hidden.device), torch.zeros(shape, device=hidden.device)
+
+    @classmethod
+    def pattern_for(cls, stream: StreamInfo, options: FirstConfig) -> FramePattern:
+        """Codebook 0 in the sequence, the others refined; InputError for a stream of one codebook."""
+        slots = tuple(
+            SlotSpec(stream=stream.name, codebook=book, size=stream.cardinalities[book], role="refined")
+            for book in books_beside(stream, cls.name)
+        )
+        return FramePattern(
+            layout=cls.name, stream=stream.name, cardinalities=stream.cardinalities, inline=(0,), slots=slots
+        )
 
 
-def first_regress_pattern(stream: StreamInfo) -> FramePattern:
-    """Codebook 0 in the sequence; the others only in what is given, and in the latents that are predicted."""
-    return _pattern(FIRST_REGRESS, stream)
+class FirstRegressLayout(FirstNarLayout):
+    """The same before a regression (LauraGPT): the other codebooks are in what is given alone, and in the latents."""
 
-
-def _pattern(layout: str, stream: StreamInfo) -> FramePattern:
-    slots = tuple(
-        SlotSpec(stream=stream.name, codebook=book, size=size, role="refined", group=stream.name)
-        for book, size in enumerate(stream.cardinalities)
-        if book
-    )
-    return FramePattern(
-        layout=layout, stream=stream.name, cardinalities=tuple(stream.cardinalities), inline=(0,), slots=slots
-    )
+    name = "first_regress"
 
 
 def readable(pattern: FramePattern, slots: Tensor, weight: Tensor) -> Tensor:
@@ -62,55 +85,3 @@ def readable(pattern: FramePattern, slots: Tensor, weight: Tensor) -> Tensor:
     """
     refined = torch.tensor([slot.role == "refined" for slot in pattern.slots], device=slots.device)
     return slots.masked_fill((weight > 0)[:, None] & refined, ABSENT)
-
-
-class FirstPass(CodebookLayout):
-    """What the refined slots add to the decoder's input, and nothing else: they have no loss and no step here.
-
-    Args:
-        pattern: where codes stand.
-        options: how it reads.
-        generator: draws the initial weights; torch's default generator where None.
-    """
-
-    def __init__(
-        self, pattern: FramePattern, options: FirstConfig, *, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__(pattern)
-        self.options = options
-        sizes = [slot.size for slot in pattern.slots] if options.sums else []
-        self.tables = nn.ParameterList(torch.empty(size, options.width) for size in sizes)
-        for table in self.tables:
-            nn.init.normal_(table, 0.0, INITIAL_SCALE, generator=generator)
-
-    def vectors(self, slots: Tensor) -> Tensor:
-        """(P, S) → (P, C): zeros, or sums of the rows of the codes that are there (see `readable`)."""
-        total = torch.zeros(len(slots), self.options.width, device=slots.device)
-        for table, column in zip(self.tables, slots.unbind(1)):
-            total = total + functional.embedding(column.clamp(min=0), table) * (column >= 0)[:, None]
-        return total
-
-    def losses(self, hidden: Tensor, rows: Tensor, slots: Tensor, weight: Tensor) -> SlotLosses:
-        """Nothing: zeros (S,)."""
-        none = torch.zeros(slots.shape[1], device=hidden.device)
-        return SlotLosses(total=none, weight=none)
-
-    def step(self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
-        """Absent codes (B, S) and zeros: the second pass finds them when the span stands."""
-        shape = len(hidden), len(self.pattern.slots)
-        return torch.full(shape, ABSENT, device=hidden.device), torch.zeros(shape, device=hidden.device)
-
-    def config(self) -> dict[str, Any]:
-        """What builds it again; JSON."""
-        return {
-            "class": self.pattern.layout,
-            "pattern": self.pattern.to_json(),
-            "width": self.options.width,
-            "sums": self.options.sums,
-        }
-
-    @staticmethod
-    def from_config(config: dict[str, Any], generator: torch.Generator | None = None) -> FirstPass:
-        """With fresh weights, from what `config` gave."""
-        options = FirstConfig(width=config["width"], sums=config["sums"])
-        return FirstPass(FramePattern.from_json(config["pattern"]), options, generator=generator)

@@ -8,47 +8,44 @@ B spans, N packed frames, Q codebooks, R refined ones, C width, V codes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder.model import INITIAL_SCALE, DecoderConfig
 from unitok.layouts.base import Choose, SlotLosses
-from unitok.layouts.second_pass import SecondPass, SpanBatch, refined_slots
+from unitok.layouts.second_pass import SecondPass, SecondPassConfig, SpanBatch, refined_slots
+from unitok.layouts.slots import drawn
 from unitok.layouts.span_network import SpanNetwork
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 
 
-class Refiner(SecondPass):
-    """Predicts the refined codebooks of a pattern.
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig(SecondPassConfig):
+    """Options of a refiner."""
 
-    Args:
-        pattern: where codes stand.
-        network: shape of its blocks; `vocab_size` is the vocabulary's size, whose ids its conditions are.
-        tied: a codebook's table is its head as well, as in the paper.
-        generator: draws the initial weights; torch's default generator where None.
-    """
+    tied: bool = True
+    """A codebook's table is its head as well, as in the paper."""
+
+
+class Refiner(SecondPass):
+    """Predicts the refined codebooks of a pattern; see the module."""
+
+    name = "first_nar"
+    Config = RefinerConfig
+    options: RefinerConfig
 
     def __init__(
-        self,
-        pattern: FramePattern,
-        network: DecoderConfig,
-        *,
-        tied: bool = True,
-        generator: torch.Generator | None = None,
+        self, options: RefinerConfig, pattern: FramePattern, *, ids: int, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__(pattern)
+        super().__init__(options, pattern, ids=ids, generator=generator)
         self.slots = refined_slots(pattern)
-        sizes = pattern.cardinalities
-        self.network = SpanNetwork(sizes, network, stages=len(self.refined), generator=generator)
+        shape, sizes = replace(options.decoder, vocab_size=ids), pattern.cardinalities
+        self.network = SpanNetwork(sizes, shape, stages=len(self.refined), generator=generator)
         self.heads: nn.ParameterList | None = None
-        if not tied:
-            self.heads = nn.ParameterList(torch.empty(sizes[book], network.width) for book in self.refined)
-            for head in self.heads:
-                nn.init.normal_(head, 0.0, INITIAL_SCALE, generator=generator)
+        if not options.tied:
+            self.heads = nn.ParameterList(drawn(sizes[book], shape.width, generator=generator) for book in self.refined)
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -70,15 +67,14 @@ class Refiner(SecondPass):
         total, weight = [zero.float()] * len(self.refined), [zero.detach().float()] * len(self.refined)
         for stages in self._stages(batch):
             hidden, of_frame = self.hidden(batch, stages), stages[batch.owner]
-            for stage, (book, slot) in enumerate(zip(self.refined, self.slots)):
+            for stage, book in enumerate(self.refined):
                 labels = torch.where(of_frame == stage, batch.codes[:, book], ABSENT)
                 here = (labels != ABSENT).nonzero().squeeze(-1)
                 if not len(here):
                     continue
-                scale = self.pattern.slots[slot].weight
                 nll = functional.cross_entropy(self.logits(hidden[here], stage), labels[here], reduction="sum")
-                total[stage] = total[stage] + scale * nll
-                weight[stage] = weight[stage] + scale * len(here)
+                total[stage] = total[stage] + nll
+                weight[stage] = weight[stage] + len(here)
         return SlotLosses(total=torch.stack(total), weight=torch.stack(weight))
 
     def _stages(self, batch: SpanBatch) -> list[Tensor]:
@@ -98,18 +94,3 @@ class Refiner(SecondPass):
                 logits = self.logits(self.hidden(replace(batch, codes=codes), stages), stage)
                 codes[:, self.refined[stage]] = choose(self.slots[stage], logits)[0]
         return codes
-
-    def config(self) -> dict[str, Any]:
-        """What builds it again; JSON."""
-        return {
-            "class": "first_nar",
-            "pattern": self.pattern.to_json(),
-            "network": asdict(self.network.decoder.config),
-            "tied": self.heads is None,
-        }
-
-    @staticmethod
-    def from_config(config: dict[str, Any], generator: torch.Generator | None = None) -> Refiner:
-        """With fresh weights, from what `config` gave."""
-        pattern, network = FramePattern.from_json(config["pattern"]), DecoderConfig(**config["network"])
-        return Refiner(pattern, network, tied=config["tied"], generator=generator)

@@ -9,16 +9,15 @@ B spans, N packed frames, Q codebooks, C width, D latent width.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder.model import INITIAL_SCALE, DecoderConfig
 from unitok.layouts.base import Choose, SlotLosses
-from unitok.layouts.second_pass import SecondPass, SpanBatch
+from unitok.layouts.second_pass import SecondPass, SecondPassConfig, SpanBatch
+from unitok.layouts.slots import drawn
 from unitok.layouts.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
@@ -39,25 +38,30 @@ class LatentRange(Float32Buffers):
         self.deviation: Tensor
 
 
-class Regression(SecondPass):
-    """Predicts latents of a codec.
+@dataclass(frozen=True, kw_only=True)
+class RegressionConfig(SecondPassConfig):
+    """Options of a regression."""
 
-    Args:
-        pattern: where codes stand; its refined codebooks are what the latents stand for beside the decoder's.
-        network: shape of its blocks; `vocab_size` is the vocabulary's size, whose ids its conditions are.
-        latent: D of the codec.
-        generator: draws the initial weights; torch's default generator where None.
-    """
+    latent: int
+    """D of the codec."""
+
+
+class Regression(SecondPass):
+    """Predicts latents of a codec; see the module."""
+
+    name = "first_regress"
+    Config = RegressionConfig
+    options: RegressionConfig
 
     def __init__(
-        self, pattern: FramePattern, network: DecoderConfig, *, latent: int, generator: torch.Generator | None = None
+        self, options: RegressionConfig, pattern: FramePattern, *, ids: int, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__(pattern)
-        self.network = SpanNetwork(pattern.cardinalities, network, generator=generator)
-        self.range = LatentRange(latent)
-        self.out = nn.Parameter(torch.empty(latent, network.width))
-        nn.init.normal_(self.out, 0.0, INITIAL_SCALE, generator=generator)
-        self.bias = nn.Parameter(torch.zeros(latent))
+        super().__init__(options, pattern, ids=ids, generator=generator)
+        shape = replace(options.decoder, vocab_size=ids)
+        self.network = SpanNetwork(pattern.cardinalities, shape, generator=generator)
+        self.range = LatentRange(options.latent)
+        self.out = drawn(options.latent, shape.width, generator=generator)
+        self.bias = nn.Parameter(torch.zeros(options.latent))
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -78,7 +82,7 @@ class Regression(SecondPass):
 
     def losses(self, batch: SpanBatch) -> SlotLosses:
         """Sums of both distances over frames; InputError where the batch has no latents of this width."""
-        latents, width = batch.latents, len(self.bias)
+        latents, width = batch.latents, self.options.latent
         if latents is None or latents.shape != (len(batch.codes), width):
             shape = "none" if latents is None else f"of shape {tuple(latents.shape)}"
             raise InputError(
@@ -95,18 +99,3 @@ class Regression(SecondPass):
         """Latents (N, D) float32, as the codec has them; nothing is chosen."""
         assert bool((batch.codes[:, : self.known] >= 0).all()), "the decoder's codebooks are not known"
         return self.predicted(batch) * self.range.deviation + self.range.mean
-
-    def config(self) -> dict[str, Any]:
-        """What builds it again; JSON."""
-        return {
-            "class": "first_regress",
-            "pattern": self.pattern.to_json(),
-            "network": asdict(self.network.decoder.config),
-            "latent": len(self.bias),
-        }
-
-    @staticmethod
-    def from_config(config: dict[str, Any], generator: torch.Generator | None = None) -> Regression:
-        """With fresh weights, from what `config` gave."""
-        pattern, network = FramePattern.from_json(config["pattern"]), DecoderConfig(**config["network"])
-        return Regression(pattern, network, latent=config["latent"], generator=generator)

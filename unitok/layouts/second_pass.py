@@ -10,14 +10,15 @@ B spans, N packed items, T condition ids, P prompt frames, F frames, Q codebooks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unitok.decoder.model import DecoderConfig
 from unitok.layouts.base import Choose, SlotLosses
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
@@ -114,22 +115,68 @@ def owners(bounds: Tensor, count: int) -> Tensor:
     return torch.repeat_interleave(numbers, bounds.diff().long(), output_size=count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecondPassConfig:
+    """Options of every second pass."""
+
+    decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(vocab_size=0, width=256, layers=6, kv_heads=4))
+    """Shape of the network's blocks. How many ids conditions may have is the vocabulary's: `vocab_size` counts not."""
+
+
 class SecondPass(nn.Module, ABC):
     """Finds what the codebooks that a decoder does not say hold, for whole spans.
 
     Args:
+        options: its `Config`.
         pattern: where codes stand; its slots of role "refined" are this network's, one of every frame each.
+        ids: size of the vocabulary, whose ids are the conditions.
+        generator: draws the weights; torch's default generator where None.
 
     Raises:
         InputError: a pattern whose refined codebooks are not its last ones, or that has none.
     """
 
-    def __init__(self, pattern: FramePattern) -> None:
+    name: ClassVar[str]
+    """Entry in `second_passes.SECOND_PASSES`."""
+    Config: ClassVar[type[Any]]
+    """Dataclass of its options, a `SecondPassConfig`."""
+
+    def __init__(
+        self, options: Any, pattern: FramePattern, *, ids: int, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
-        self.pattern = pattern
+        self.options, self.pattern, self.ids = options, pattern, ids
         self.refined = refined_codebooks(pattern)
         self.known = self.refined[0]
         """Codebooks that the decoder says, the first ones."""
+
+    @classmethod
+    def read_options(cls, value: Mapping[str, Any]) -> Any:
+        """Options by name, as a recipe or JSON has them, `decoder` being what is not as by default; InputError for an
+        unknown or a missing one."""
+        known = {one.name for one in fields(cls.Config)}
+        if unknown := sorted(set(value) - known):
+            raise InputError(
+                f"second pass {cls.name!r} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        shape = value.get("decoder", {})
+        try:
+            if not isinstance(shape, DecoderConfig):
+                shape = replace(SecondPassConfig().decoder, **shape)
+            return cls.Config(**{**value, "decoder": shape})
+        except TypeError as error:
+            raise InputError(
+                f"second pass {cls.name!r}: its options {dict(value)!r} are not whole ({error})"
+            ) from error
+
+    def config(self) -> dict[str, Any]:
+        """What builds it again, with its pattern; JSON."""
+        return {
+            "second_pass": self.name,
+            "ids": self.ids,
+            "options": asdict(self.options),
+            "pattern": self.pattern.to_json(),
+        }
 
     @property
     @abstractmethod
@@ -148,10 +195,6 @@ class SecondPass(nn.Module, ABC):
             batch: spans.
             choose: chooses the codes of one slot of the pattern from their logits, a row for every packed frame.
         """
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """What builds it again, with its pattern; JSON."""
 
 
 def refined_codebooks(pattern: FramePattern) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from unitok.decoder.attention import HostLengths, varlen_attention
 from unitok.decoder.model import (
-    INITIAL_SCALE,
     CompiledBlocks,
     Decoder,
     DecoderConfig,
@@ -28,6 +27,7 @@ from unitok.decoder.model import (
 )
 from unitok.decoder.products import Matrix, gated_linear, linear, product_type, rms_norm
 from unitok.layouts.second_pass import SpanBatch, owners
+from unitok.layouts.slots import drawn
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,11 @@ class SpanNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.decoder = Decoder(config, generator=generator)
-        self.tables = nn.ParameterList(torch.empty(size, config.width) for size in cardinalities)
-        self.kinds = nn.Parameter(torch.empty(3, config.width))
+        self.tables = nn.ParameterList(drawn(size, config.width, generator=generator) for size in cardinalities)
+        self.kinds = drawn(3, config.width, generator=generator)
         shape = stages, 2 * config.layers + 1, config.width
-        self.scale = nn.Parameter(torch.empty(shape)) if stages else None
-        self.shift = nn.Parameter(torch.empty(shape)) if stages else None
-        drawn = [*self.tables, self.kinds, *(one for one in (self.scale, self.shift) if one is not None)]
-        for parameter in drawn:
-            nn.init.normal_(parameter, 0.0, INITIAL_SCALE, generator=generator)
+        self.scale = drawn(*shape, generator=generator) if stages else None
+        self.shift = drawn(*shape, generator=generator) if stages else None
 
     def sums(self, codes: Tensor, read: Tensor | None = None) -> Tensor:
         """Codes (N, Q), of each frame the first `read` (N,) codebooks or all → sums of their table rows (N, C)."""
