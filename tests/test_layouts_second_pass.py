@@ -17,9 +17,19 @@ from tests.support.toy_plans import CODES, own
 from unitok.decoder.model import Block, FeedForward
 from unitok.layouts.base import SlotLosses
 from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout
+from unitok.layouts.group import GroupConfig, GroupLayout
 from unitok.layouts.refiner import Refiner, RefinerConfig
 from unitok.layouts.regression import Regression, RegressionConfig
-from unitok.layouts.second_pass import CodeSpan, SecondPass, SpanBatch, code_span, greedy, refined_codebooks, unfinished
+from unitok.layouts.second_pass import (
+    CodeSpan,
+    SecondPass,
+    SpanBatch,
+    code_span,
+    greedy,
+    refined_codebooks,
+    refined_slots,
+    unfinished,
+)
 from unitok.layouts.second_passes import SECOND_PASSES, make_second_pass, second_pass_from_config
 from unitok.layouts.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
@@ -262,9 +272,32 @@ def test_codes_that_are_absent_have_no_loss() -> None:
     codes[1:, 2] = -1
     found = model.losses(SpanBatch.of([replace(made[0], codes=codes)]))
     assert found.weight.tolist() == [5.0, 1.0]
-    nothing = model.losses(SpanBatch.of([made[3]]))
-    assert nothing.weight.tolist() == nothing.total.tolist() == [0.0, 0.0]
-    nothing.total.sum().backward()
+    for one in (refiner(), refiner(tied=False), regression()):
+        nothing = one.losses(SpanBatch.of([made[3]], stages=[1]))
+        assert nothing.weight.tolist() == nothing.total.tolist() == [0.0, 0.0]
+        nothing.total.sum().backward()
+        assert all(parameter.grad is not None for parameter in one.parameters()), "ranks would wait for each other"
+
+
+@each_pass
+def test_half_precision_is_close(name: str) -> None:
+    model, batch = MAKERS[name](), SpanBatch.of(spans())
+    wide = model.losses(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model.losses(batch)
+    half = model.to(torch.bfloat16).losses(batch)
+    for found in (mixed, half):
+        assert found.total.dtype == torch.float32
+        assert torch.allclose(found.total, wide.total, rtol=0.05, atol=0.1)
+
+
+def test_groups_of_frames_may_be_refined() -> None:
+    pattern = GroupLayout.pattern_for(STREAM, GroupConfig(frames=2))
+    assert refined_codebooks(pattern) == (1, 2) and refined_slots(pattern) == (0, 1)
+    model = Refiner(RefinerConfig(decoder=NETWORK), pattern, ids=IDS, generator=drawn())
+    plain = refiner()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model.finish(SpanBatch.of(spans()), greedy), plain.finish(SpanBatch.of(spans()), greedy))
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ class Refiner(SecondPass):
 
     def logits(self, hidden: Tensor, stage: int) -> Tensor:
         """(N, C) → (N, V) float32 of the codebook of a stage."""
-        head = self.network.tables[self.refined[stage]] if self.heads is None else self.heads[stage]
+        head: Tensor = self.network.tables[self.refined[stage]] if self.heads is None else self.heads[stage]
         return functional.linear(hidden, head.to(hidden.dtype)).float()
 
     def hidden(self, batch: SpanBatch, stages: Tensor) -> Tensor:
@@ -63,10 +63,13 @@ class Refiner(SecondPass):
 
     def losses(self, batch: SpanBatch) -> SlotLosses:
         """Cross-entropy in nats, summed by codebook; each span at the stage that was drawn for it, or at all."""
-        zero = self.network.kinds.sum() * 0.0
-        total, weight = [zero.float()] * len(self.refined), [zero.detach().float()] * len(self.refined)
+        zero = torch.zeros((), device=batch.codes.device)
+        # Heads of stages that nobody drew hang on it as well: each has a gradient on every rank.
+        nothing = sum((0 * head.sum().float() for head in self.heads or ()), zero)
+        total, weight = [nothing] * len(self.refined), [zero] * len(self.refined)
         for stages in self._stages(batch):
             hidden, of_frame = self.hidden(batch, stages), stages[batch.owner]
+            total[0] = total[0] + 0 * hidden.sum().float()
             for stage, book in enumerate(self.refined):
                 labels = torch.where(of_frame == stage, batch.codes[:, book], ABSENT)
                 here = (labels != ABSENT).nonzero().squeeze(-1)

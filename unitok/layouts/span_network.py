@@ -72,7 +72,8 @@ def before_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The decoder's function of this name behind an adapted norm."""
     entering = adapted(x, norm, eps)
-    joint = linear(entering, qkv, bias).unflatten(-1, (heads + 2 * kv_heads, -1))  # (T, H + 2G, D)
+    joint = linear(entering, qkv, bias)
+    joint = joint.view(len(x), heads + 2 * kv_heads, joint.shape[1] // (heads + 2 * kv_heads))  # (T, H + 2G, D)
     q, k, v = joint.split([heads, kv_heads, kv_heads], dim=1)
     if qk_norms is not None:
         q, k = rms_norm(q, qk_norms[0], eps), rms_norm(k, qk_norms[1], eps)

@@ -23,4 +23,7 @@ def drawn_beginning(seed: int, examples: np.ndarray, frames: np.ndarray, *, leas
 
     A frame at least is left to learn from: of shorter examples the prompt is shorter.
     """
-    return np.clip(least + below(most - least + 1, seed, examples, BEGINNING), 0, np.maximum(frames - 1, 0))
+    found: np.ndarray = np.clip(
+        least + below(most - least + 1, seed, examples, BEGINNING), 0, np.maximum(frames - 1, 0)
+    )
+    return found
