@@ -59,7 +59,8 @@ class Refiner(SecondPass):
 
     def hidden(self, batch: SpanBatch, stages: Tensor) -> Tensor:
         """(N, C) of all frames, each span at its stage (B,)."""
-        return self.network(batch, self.known + stages[batch.owner], stages)
+        found: Tensor = self.network(batch, self.known + stages[batch.owner], stages)
+        return found
 
     def losses(self, batch: SpanBatch) -> SlotLosses:
         """Cross-entropy in nats, summed by codebook; each span at the stage that was drawn for it, or at all."""
