@@ -10,7 +10,7 @@ import torch
 
 from tests.support.codecs import ENCODEC, MAKERS, SPEECHTOKENIZER, encodec, mel_rvq, speechtokenizer
 from tests.support.codecs import tone as tone_at
-from unitok_tokenizers.acoustic.base import AcousticTokenizer, NetworkCodec, StreamingCodec
+from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec, NetworkCodec, StreamingCodec
 from unitok_tokenizers.acoustic.encodec import EncodecCodec
 from unitok_tokenizers.acoustic.registry import CODECS, load_codec
 from unitok_tokenizers.acoustic.speechtokenizer import SpeechTokenizerCodec
@@ -19,6 +19,7 @@ from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.fitting.codec import CodecConfig, exchange, train_codec
+from unitok_vocoder.vocoder import Vocoder
 
 
 @pytest.fixture(params=CODECS)
@@ -57,6 +58,34 @@ def test_decoding_gives_as_much_audio_as_was_encoded(codec: AcousticTokenizer) -
     if features is not None:
         assert features.shape == (len(codes) * MelConfig().frame_rate / codec.frame_rate, 80)
         assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_latents_decode_to_what_their_codes_do(
+    codec: AcousticTokenizer, long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(codec, LatentCodec):
+        assert codec.info().cardinalities == (16,) * 80, "channels of a spectrogram say no common vector"
+        with pytest.raises(InputError, match="no latents"):
+            Vocoder(None).from_latents(np.zeros((2, 80), np.float32), codec)
+        return
+    monkeypatch.setattr("unitok_tokenizers.acoustic.base.WHOLE_SECONDS", 2)
+    monkeypatch.setattr("unitok_tokenizers.acoustic.base.PIECE_SECONDS", 1)
+    codes = codec.encode(tone(codec, 0.8))
+    codes = np.tile(codes, (4, 1)) if long else codes
+    latents = codec.latents(codes)
+    assert latents.dtype == np.float32 and len(latents) == len(codes) and latents.ndim == 2
+    for made, wanted in (
+        (codec.decode_latents(latents), codec.decode(codes)),
+        (codec.decode_latent_features(latents), codec.decode_features(codes)),
+    ):
+        assert (made is None) == (wanted is None)
+        assert made is None or wanted is None or np.array_equal(made, wanted)
+    moved = codec.decode_latents(latents + 1.0)
+    assert moved is None or not np.array_equal(moved, codec.decode(codes))
+    spoken = Vocoder(None).from_latents(latents, codec)
+    assert np.array_equal(spoken, Vocoder(None).from_codes(codes, codec))
+    assert not len(Vocoder(None).from_latents(latents[:0], codec))
 
 
 def test_files_give_the_same_codec(codec: AcousticTokenizer, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ OTHERS: dict[str, object] = {
     "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
     "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
     "max_tokens": 9, "max_seconds": 2.5, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
+    "voice_text": "we buy",
 }  # fmt: skip
 """A value of each optional field that is not its default."""
 FILES = ("units", "codes", "texts")
@@ -35,6 +36,7 @@ MUST_WORK = {
     ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
     ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
     ("sid", "max_tokens"), ("asr", "max_seconds"), ("s2st", "max_seconds"), ("chat", "max_seconds"),
+    ("vtts", "voice"), ("vtts", "temperature"),
 }  # fmt: skip
 
 

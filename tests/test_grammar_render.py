@@ -78,6 +78,16 @@ WORKED = {
         "<bos> <tts> <lang:en> <out:codes> <voice> <a0:0> <a1:1> <a2:2> </voice> <text> 20 </text> "
         "<gen:units> | <u:1> </units> <gen:codes> <a0:7> <a1:7> <a2:4> </codes> <eos>",
     ),
+    "vtts with a voice": (
+        SequenceSpec("vtts", EN, conditions=(codes((0, 1, 2), kind="voice"), text(20)), outputs=(codes((7, 7, 4)),)),
+        "<bos> <vtts> <lang:en> <voice> <a0:0> <a1:1> <a2:2> </voice> <text> 20 </text> "
+        "<gen:codes> | <a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
+    "vtts that continues a prompt": (
+        SequenceSpec("vtts", EN, conditions=(text(19, 20),), outputs=(codes((0, 1, 2), (7, 7, 4)),), forced=1),
+        "<bos> <vtts> <lang:en> <text> 19 20 </text> <gen:codes> <a0:0> <a1:1> <a2:2> | "
+        "<a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
     "s2tt": (
         SequenceSpec("s2tt", DE, EN, conditions=(units(3),), outputs=(text(20),)),
         "<bos> <s2tt> <lang:de> <lang:en> <units> <u:3> </units> <gen:text> | 20 </text> <eos>",
@@ -197,7 +207,8 @@ def test_a_prompt_is_what_has_no_loss(plan: SequenceSpec, line: str) -> None:
     prompt = SequenceSpec(plan.task, plan.source, plan.target, plan.flags, plan.conditions)
     if plan.forced:
         first = plan.outputs[0]
-        prompt = SequenceSpec(plan.task, plan.source, outputs=(Span(first.kind, first.content[: plan.forced]),))
+        begun = (Span(first.kind, first.content[: plan.forced]),)
+        prompt = SequenceSpec(plan.task, plan.source, conditions=plan.conditions, outputs=begun)
     assert spelled(render_prompt(prompt, own()), own()) == given
 
 

@@ -47,6 +47,8 @@ MAKERS = {
     "group, refined": ("group", stream(4, 3), {"frames": 2}),
     "group, in parallel": ("group", stream(3, 2), {"frames": 3, "refined": False}),
     "channels": ("channels", stream(3, 3, 3), {}),
+    "first, refined": ("first_nar", stream(4, 3, 4), {"sums": True}),
+    "first, regressed": ("first_regress", stream(4, 3), {"sums": True}),
 }
 """Case → (registry name, stream, options); each registry name at least once."""
 

@@ -62,7 +62,8 @@ class Limits:
             elif kind in ("style", "pitch"):  # slower than units, whatever these are
                 size = units * self.units_per_unit or text * self.units_per_text or 120
             else:
-                size = units * self.frames_per_unit or 200
+                spoken = units or text * self.units_per_text / 2  # as where units stand between text and codes
+                size = spoken * self.frames_per_unit or 200
             limits.append(1 if kind == "state" else round(size) + self.floor)
         if plan.outputs and limits:
             limits[0] += len(plan.outputs[0])

@@ -22,6 +22,8 @@ LAYOUTS = Registry(
         "parallel": "unitok.layouts.parallel:ParallelLayout",
         "group": "unitok.layouts.group:GroupLayout",
         "channels": "unitok.layouts.channels:ChannelsLayout",
+        "first_nar": "unitok.layouts.first:FirstNarLayout",
+        "first_regress": "unitok.layouts.first:FirstRegressLayout",
     },
 )
 """Name → class. What has no slots (`flat`, `coarse_fine`) has no module and no line."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from unitok.generation.long_audio import JoinedTranscript
+from unitok.generation.long_audio import JoinedTranscript, join_texts
 from unitok.inputs import is_tokens, recording_seconds, refuse_longer, sample_blocks
 from unitok.requests.joined_results import join_results
-from unitok.requests.long_text import text_steps
+from unitok.requests.long_text import text_pieces, text_steps
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk
 from unitok.requests.request import Request, check_request
 from unitok.requests.runner import RequestRunner
@@ -27,7 +27,6 @@ from unitok.requests.steps import AnswerSteps, Steps, encode_speech, run_prompts
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
-from unitok_tokenizers.grammar.tasks.base import OUT_CODES
 
 PIECES_AT_ONCE = 8
 """Pieces of a long recording that are transcribed together."""
@@ -43,10 +42,17 @@ class RequestVoice:
     """Conditions that stand before everything else: a voice prompt."""
     vocoder: str | np.ndarray | None = None
     """Voice of the unit vocoder."""
+    begins: tuple[Span, ...] = ()
+    """Codes that the answer begins with: a voice prompt that it continues."""
+    transcript: str = ""
+    """What they say, as the model reads it."""
 
 
-Voices = dict[tuple[str | Path, bool], RequestVoice]
-"""Voices that were read already, by (name or path, whether speech goes through codes): many requests share one."""
+Voices = dict[tuple[str | Path, bool, str | None], RequestVoice]
+"""Voices that were read already, by (name or path, whether speech goes through codes, what is said in it): many
+requests share one."""
+LONGEST_BEGINNING = 15.0
+"""Seconds of the longest recording that an answer continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +91,11 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
     flags, voice = request.all_flags(has_codes=has_codes(model)), request.voice
     if voice is None and request.spec.speaks and request.spec.long_audio and request.recorded:
         voice = request.audio  # a translation keeps the speaker's
-    coded = OUT_CODES in flags
-    key = (voice, coded) if isinstance(voice, str | Path) and voice is request.voice else None
+    coded, said = "codes" in request.spec.output_kinds(flags), request.voice_text
+    key = (voice, coded, said) if isinstance(voice, str | Path) and voice is request.voice else None
     known = None if voices is None or key is None else voices.get(key)
+    if known is None and said is not None:
+        known = _continued(model, request, said)
     if known is None:
         known = RequestVoice(
             before=model.voice_prompt(voice) if coded else (), vocoder=None if coded else model.voice_vector(voice)
@@ -96,6 +104,28 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
         voices[key] = known
     plan = partial(SequenceSpec, request.task, request.source, request.target, flags)
     return PieceRequest(plan=plan, voice=known, limit=request.config.max_tokens)
+
+
+def _continued(model: RequestRunner, request: Request, said: str) -> RequestVoice:
+    """A voice that the answer continues, and what is said in it.
+
+    Raises:
+        InputError: a known speaker, whose words nobody knows; too long a recording; a text that cannot be said.
+    """
+    voice = request.voice
+    model.check_voice(voice)
+    if isinstance(voice, str) and voice in model.voices:
+        raise InputError(f"voice_text says what is said in a recording, and {voice!r} is a known speaker: leave it out")
+    if voice is not None and not is_tokens(voice):
+        seconds = recording_seconds(voice, model.sample_rate)
+        if seconds > LONGEST_BEGINNING:
+            raise InputError(
+                f"voice lasts {seconds:.1f} s: an answer continues {LONGEST_BEGINNING:g} s at most; cut the recording, "
+                "and voice_text with it"
+            )
+    parts = text_pieces(model, said, request.source)
+    begins = tuple(Span("codes", one.content) for one in model.voice_prompt(voice, seconds=LONGEST_BEGINNING))
+    return RequestVoice(begins=begins, transcript=reduce(join_texts, (part.text for part in parts)))
 
 
 def check_languages(model: RequestRunner, request: Request) -> None:
@@ -145,7 +175,10 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
     said, vectors = [span for span, _ in heard], next((one for _, one in heard), None)
     before = asked.voice.before
     if not spec.continues:
-        plan = asked.plan(conditions=(*before, *said, *text))  # a question stands behind what it is about
+        begins = asked.voice.begins
+        plan = asked.plan(  # a question stands behind what it is about
+            conditions=(*before, *said, *text), outputs=begins, forced=sum(len(one) for one in begins)
+        )
     else:
         spans = text + said
         kinds = spec.output_kinds(request.all_flags(has_codes=has_codes(model)))
@@ -154,7 +187,10 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
                 f"task {request.task!r} continues {kinds[0]}; give {'text' if kinds[0] == 'text' else 'audio'}"
             )
         plan = asked.plan(conditions=before, outputs=tuple(spans))
-    return PromptRequest(plan=plan, voice=asked.voice.vocoder, speak=True, vectors=vectors, limit=asked.limit)
+    return PromptRequest(
+        plan=plan, voice=asked.voice.vocoder, speak=True, vectors=vectors, limit=asked.limit,
+        transcript=asked.voice.transcript,
+    )  # fmt: skip
 
 
 def _given(model: RequestRunner, request: Request) -> list[SpokenChunk | np.ndarray]:

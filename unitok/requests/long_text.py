@@ -23,7 +23,7 @@ from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Span, check_spec
-from unitok_tokenizers.grammar.tasks.registry import output_kinds
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.text.normalization.characters import CLAUSE
 from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text.normalization.spoken import spoken_text
@@ -187,7 +187,7 @@ def _pieces_for(model: RequestRunner, request: PromptRequest, text: str) -> list
     check_spec(request.plan, prompt=True)
     if request.plan.target is not None:
         model.vocabulary.language(request.plan.target)
-    return text_pieces(model, text, request.plan.source, strict=request.plan.task == "tts")
+    return text_pieces(model, text, request.plan.source, strict=task_spec(request.plan.task).speaks_only)
 
 
 def _stream(
@@ -218,7 +218,7 @@ def _stream(
 
 def _with_text(model: RequestRunner, request: PromptRequest, text: str) -> PromptRequest:
     """The same request for another text."""
-    span = model.text_span(text)
+    span = model.text_span(join_texts(request.transcript, text) if request.transcript else text)
     conditions = tuple(span if one.kind == "text" else one for one in request.plan.conditions)
     return replace(request, plan=replace(request.plan, conditions=conditions))
 
@@ -226,7 +226,8 @@ def _with_text(model: RequestRunner, request: PromptRequest, text: str) -> Promp
 def _chooses_voice(request: PromptRequest) -> bool:
     """Whether an answer has a voice that no one has chosen."""
     kinds = output_kinds(request.plan.task, request.plan.flags)
-    return "codes" in kinds and not any(span.kind == "voice" for span in request.plan.conditions)
+    chosen = request.plan.outputs or any(span.kind == "voice" for span in request.plan.conditions)
+    return "codes" in kinds and not chosen
 
 
 def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result) -> PromptRequest:

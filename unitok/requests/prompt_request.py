@@ -14,7 +14,7 @@ import torch
 from unitok.generation.framed import Given
 from unitok.generation.sampling import Sampling
 from unitok.inputs import Audio, check_tokens
-from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.seeds import check_seed, spread
 
@@ -35,6 +35,8 @@ class PromptRequest:
     """One thing to generate, in tokens."""
 
     plan: SequenceSpec
+    transcript: str = ""
+    """What the forced beginning of its answer says, in characters that the model knows: it stands before every text."""
     voice: str | np.ndarray | None = None
     """Voice of the unit vocoder: a known speaker or a voice vector."""
     speak: bool = False
@@ -53,6 +55,14 @@ class PromptRequest:
     def drawn_with(self, seed: int) -> int:
         """Its own seed, or the one that all are given; InputError for what is no seed."""
         return check_seed(seed if self.seed is None else self.seed)
+
+
+def behind_prompt(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
+    """Outputs without what was forced of the first: a voice prompt is no part of the answer."""
+    if not plan.forced or not outputs:
+        return outputs
+    first = outputs[0]
+    return (Span(first.kind, first.content[plan.forced :], first.stream), *outputs[1:])
 
 
 def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:

@@ -54,6 +54,9 @@ class Request:
     voice: Voice = None
     """A known speaker or a recording of the voice that answers; None leaves it to the model, and keeps the speaker's
     where speech is translated."""
+    voice_text: str | None = None
+    """What is said in the recording `voice`: the answer then goes on where it ends, as VALL-E does; None shows the
+    voice apart from the answer."""
     output: str | None = None
     """What speech goes through: "codes", or units where the model has none, or "units"; None as the flags say."""
     chain: bool | None = None
@@ -118,6 +121,7 @@ def heeded(request: Request) -> frozenset[str]:
         (spec.interleaved or "text" in (*spec.conditions, *(spec.outputs if spec.continues else ())), "text"),
         (hears, "audio"),
         (spec.speaks, "voice"),
+        (spec.prompted and request.voice is not None, "voice_text"),
         (OUT_CODES in spec.flags, "output"),
         (CHAIN in spec.flags, "chain"),
         (hears, "front_end"),
@@ -159,6 +163,8 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
             way = f"task {request.task}"
             if request.front_end is not None and name != "front_end":
                 way += f" with {spell('front_end')} {request.front_end}"
+            if name == "voice_text" and spec.prompted:
+                way += f" without {spell('voice')}, the recording that it is said in"
             raise InputError(f"{spell(name)} changes nothing for {way}; leave it out")
     if config.beams < 1 or (config.max_tokens is not None and config.max_tokens < 1):
         name = "beams" if config.beams < 1 else "max_tokens"
@@ -188,6 +194,7 @@ def _check_types(request: Request) -> None:
         (isinstance(config, GenerationConfig), "config", config, "a GenerationConfig"),
         (isinstance(request.flags, tuple), "flags", request.flags, "a tuple of flags"),
         (request.text is None or isinstance(request.text, str), "text", request.text, "a string"),
+        (isinstance(request.voice_text, str | None), "voice_text", request.voice_text, "a string"),
     ):
         if not there:
             raise InputError(f"{name} is {value!r}: give {wanted}")

@@ -28,7 +28,7 @@ from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_b
 from unitok.layouts.base import CodebookLayout
 from unitok.requests.framed_answers import check_whole, most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
-from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, behind_prompt, check_codes
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
@@ -248,7 +248,7 @@ class RequestRunner:
             known = ", ".join(self.voices) or "none"
             raise InputError(f"unknown voice {voice!r}; known: {known}; or give a recording")
 
-    def voice_prompt(self, voice: Voice) -> tuple[Span, ...]:
+    def voice_prompt(self, voice: Voice, seconds: float = PROMPT_SECONDS) -> tuple[Span, ...]:
         """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none."""
         self.check_voice(voice)
         codec, stream = self.codec, self.vocabulary.main("codes")
@@ -263,7 +263,7 @@ class RequestRunner:
                 f"a recording is no voice for codes that were made elsewhere ({stream.fingerprint}): name a known "
                 f"speaker ({', '.join(sorted(self.prompts)) or 'there is none'}) or give codes of theirs"
             )
-        return (Span("voice", codec.encode(self._voice_samples(voice, codec.sample_rate, PROMPT_SECONDS))),)
+        return (Span("voice", codec.encode(self._voice_samples(voice, codec.sample_rate, seconds))),)
 
     def _voice_samples(self, voice: Voice, rate: int, seconds: float) -> np.ndarray:
         assert voice is not None
@@ -369,8 +369,8 @@ class RequestRunner:
         """
         assert asked.automaton is not None
         parsed = parsed_answer(self.vocabulary, asked, made.ids, made.frames)
-        texts = self._texts(parsed.outputs)
-        audio = self.speak(parsed.outputs, request.voice) if request.speak else None
+        outputs = behind_prompt(parsed.outputs, request.plan)
+        texts, audio = self._texts(outputs), self.speak(outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
         return Result(
             text=texts[-1] if texts else None,
@@ -379,7 +379,7 @@ class RequestRunner:
             ids=made.ids,
             score=made.score,
             finish_reason="length" if asked.automaton.cut else made.finish_reason,
-            outputs=parsed.outputs,
+            outputs=outputs,
             texts=tuple(texts),
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.errors import InputError
@@ -129,9 +129,25 @@ class Vocoder:
             made: np.ndarray = self.codes(table[None])[0].cpu().numpy()
             return made
         samples = codec.decode(codes)
+        return self._spoken(samples, None if samples is not None else codec.decode_features(codes), codec)
+
+    def from_latents(self, latents: np.ndarray, codec: AcousticTokenizer) -> np.ndarray:
+        """Latents (F, D) of a codec, as a model predicts them in place of codes → samples (S,) at `sample_rate`.
+
+        Raises:
+            InputError: a codec whose codes stand for no vectors.
+        """
+        if not isinstance(codec, LatentCodec):
+            raise InputError(f"codec {codec.name!r} has no latents to decode; predict its codes")
+        if not len(latents):
+            return np.zeros(0, dtype=np.float32)
+        samples = codec.decode_latents(latents)
+        return self._spoken(samples, None if samples is not None else codec.decode_latent_features(latents), codec)
+
+    def _spoken(self, samples: np.ndarray | None, features: np.ndarray | None, codec: AcousticTokenizer) -> np.ndarray:
+        """What a codec decodes to, its samples (S,) or log-mels (F, M), as samples at `sample_rate`."""
         if samples is not None:
             return resample(samples, codec.sample_rate, self.sample_rate)
-        features = codec.decode_features(codes)
         assert features is not None, "a codec decodes to samples or to features"
         return self.from_features(torch.from_numpy(features))
 

@@ -6,7 +6,7 @@ A new codec is one file and one line in `acoustic.registry.CODECS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -79,6 +79,21 @@ class StreamingCodec(Protocol):
 
     def decode_stream(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes (F, Q) → samples (S,), as soon as they are known."""
+
+
+@runtime_checkable
+class LatentCodec(Protocol):
+    """A codec whose codes of a frame stand for one vector together, which it decodes: a model may predict that vector
+    instead of the codes."""
+
+    def latents(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (F, Q), of the first codebooks or all → latents (F, D) float32."""
+
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray | None:
+        """Latents (F, D) → samples (S,), those of `decode` where they are of codes; None where a vocoder is needed."""
+
+    def decode_latent_features(self, latents: np.ndarray) -> np.ndarray | None:
+        """Latents (F, D) → log-mels (F', M) for a vocoder, or None where `decode_latents` gives samples."""
 
 
 class NetworkCodec:
@@ -181,24 +196,58 @@ class NetworkCodec:
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes (F, Q) → samples (S,), S = F · samples per frame; long ones piece by piece."""
-        if not len(codes):
+        return self._decoded([codes[start : start + size] for start, size in self._pieces(len(codes))], self._embedded)
+
+    def latents(self, codes: np.ndarray) -> np.ndarray:
+        """See `LatentCodec.latents`."""
+        found: np.ndarray = self._embedded(codes)[0].T.contiguous().cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (F, D) → samples (S,), likewise."""
+        pieces = [latents[start : start + size] for start, size in self._pieces(len(latents))]
+        return self._decoded(pieces, self._on_device)
+
+    def decode_latent_features(self, latents: np.ndarray) -> None:
+        """No features: `decode_latents` gives samples."""
+        return None
+
+    def _pieces(self, frames: int) -> list[tuple[int, int]]:
+        """(start, size) of what goes through the decoder at once."""
+        if frames <= WHOLE_SECONDS * self.frame_rate:
+            return [(0, frames)]
+        size = round(PIECE_SECONDS * self.frame_rate)
+        return [(start, size) for start in range(0, frames, size)]
+
+    @torch.inference_mode()
+    def _embedded(self, codes: np.ndarray) -> Tensor:
+        return self.embed(self._table(codes))
+
+    def _on_device(self, latents: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(latents, dtype=np.float32)).to(self.device).T.contiguous()[None]
+
+    def _decoded(self, pieces: list[np.ndarray], read: Callable[[np.ndarray], Tensor]) -> np.ndarray:
+        """Samples (S,) of frames, a piece alone or several one after another; `read` makes latents (1, D, F) of one."""
+        if not len(pieces[0]):
             return np.zeros(0, dtype=np.float32)
-        if len(codes) > WHOLE_SECONDS * self.frame_rate:
-            size = round(PIECE_SECONDS * self.frame_rate)
-            starts = range(0, len(codes), size)
-            return np.concatenate([*self.decode_stream(codes[start : start + size] for start in starts)])
-        samples, _ = self.decoder.run(self.embed(self._table(codes)), torch.tensor([len(codes)], device="cpu"))
-        return samples[0, 0].cpu().numpy()
+        if len(pieces) > 1:
+            return np.concatenate([*self._stream(read(piece) for piece in pieces)])
+        samples, _ = self.decoder.run(read(pieces[0]), torch.tensor([len(pieces[0])], device="cpu"))
+        found: np.ndarray = samples[0, 0].cpu().numpy()
+        return found
 
     @torch.inference_mode()
     def decode_stream(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """See `StreamingCodec.decode_stream`."""
+        yield from self._stream(self._embedded(piece) for piece in pieces if len(piece))
+
+    @torch.inference_mode()
+    def _stream(self, pieces: Iterable[Tensor]) -> Iterator[np.ndarray]:
         push, latents = self.decoder.stream(), None
-        for piece in pieces:
-            if len(piece):
-                latents = self.embed(self._table(piece))
-                if (samples := push(latents, False)).shape[2]:
-                    yield samples[0, 0].cpu().numpy()
+        for latents in pieces:
+            if (samples := push(latents, False)).shape[2]:
+                yield samples[0, 0].cpu().numpy()
         if latents is not None and (samples := push(latents[..., :0], True)).shape[2]:
             yield samples[0, 0].cpu().numpy()
 

@@ -116,13 +116,30 @@ class MelCodec:
         """No samples: see `decode_features`."""
         return None
 
-    @torch.inference_mode()
     def decode_features(self, codes: np.ndarray) -> np.ndarray:
         """Codes (T, Q) → log-mels (4T, M)."""
+        return self.decode_latent_features(self.latents(codes))
+
+    @torch.inference_mode()
+    def latents(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (T, Q) → latents (T, D) float32: what the first codebook says of them, neighbors taken into account
+        where it is the units, and what the others add."""
         table = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device)
         mask = torch.ones(1, len(table), 1, device=self.device)
-        latents = self.network.expected(table[None, :, 0], mask) + self.network.quantiser.decode(table[:, 1:])[None]
-        return self.network.synthesize(latents, mask)[0].cpu().numpy()
+        first = self.network.expected(table[None, :, 0], mask)[0]
+        found: np.ndarray = (first + self.network.quantiser.decode(table[:, 1:])).cpu().numpy()
+        return found
+
+    def decode_latents(self, latents: np.ndarray) -> None:
+        """No samples: see `decode_latent_features`."""
+        return None
+
+    @torch.inference_mode()
+    def decode_latent_features(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (T, D) → log-mels (4T, M)."""
+        vectors = torch.from_numpy(np.array(latents, dtype=np.float32)).to(self.device)[None]
+        mask = torch.ones(1, vectors.shape[1], 1, device=self.device)
+        return self.network.synthesize(vectors, mask)[0].cpu().numpy()
 
     # -- recordings and codes that come piece by piece ------------------------------------------------------------
 

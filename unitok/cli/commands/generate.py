@@ -72,6 +72,9 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--target", help="target language of translation")
     generate.add_argument("--voice", help="a known speaker or a recording")
     generate.add_argument(
+        "--voice-text", metavar="TEXT", help="what is said in the recording of vtts --voice: the answer continues it"
+    )
+    generate.add_argument(
         "--output",
         choices=("codes", "units"),
         help="what speech goes through (default: codes for tts, if any)",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES, TaskSpec
+from unitok_tokenizers.grammar.tasks.base import CHAIN, TaskSpec
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def _about(options: argparse.Namespace, *, text: str | None = None, audio: Any =
     output = options.output or (("units" if options.prosody else "codes") if options.task == "tts" else None)
     return Request(
         task=options.task, source=options.source, target=options.target,
-        text=options.question if text is None else text, audio=audio, voice=options.voice, output=output, chain=chain,
+        text=options.question if text is None else text, audio=audio, voice=options.voice,
+        voice_text=options.voice_text, output=output, chain=chain,
         front_end=options.front_end, recognizer=options.recognizer, synthesizer=options.synthesizer, config=config,
         flags=tuple(f"<out:{kind}>" for kind in dict.fromkeys(options.prosody)),
     )  # fmt: skip
@@ -238,7 +239,8 @@ def check_many_out_name(options: argparse.Namespace, count: int) -> None:
 
 def speech_kind(model: Model, request: Request) -> str:
     """What speech of an answer goes through: codes or units."""
-    return "codes" if OUT_CODES in request.all_flags(has_codes=model.vocabulary.main("codes") is not None) else "units"
+    flags = request.all_flags(has_codes=model.vocabulary.main("codes") is not None)
+    return "codes" if "codes" in request.spec.output_kinds(flags) else "units"
 
 
 def check_out_fits(model: Model, request: Request, out: str | None) -> None:

@@ -145,6 +145,11 @@ class TaskSpec:
         return bool(self.outputs) and all(kind in SPEECH_KINDS for kind in self.outputs)
 
     @property
+    def prompted(self) -> bool:
+        """Whether codes of a voice may be the beginning of its answer, what they say standing before its text."""
+        return self.outputs[:1] == ("codes",) and "text" in self.conditions and not self.continues
+
+    @property
     def speaks(self) -> bool:
         """Whether there is speech among its outputs."""
         return self.interleaved or any(kind in SPEECH_KINDS for kind in self.outputs)

@@ -33,6 +33,7 @@ TASKS: Mapping[str, TaskSpec] = dict(
             "route": "unitok_tokenizers.grammar.tasks.dialogue:ROUTE",
             "turn": "unitok_tokenizers.grammar.tasks.dialogue:TURN",
             "ilm": "unitok_tokenizers.grammar.tasks.continuation:ILM",
+            "vtts": "unitok_tokenizers.grammar.tasks.synthesis:VTTS",
         },
     )
 )

@@ -44,3 +44,14 @@ TTS = TaskSpec(
     ),
     description="text to speech",
 )
+
+VTTS = TaskSpec(
+    name="vtts",
+    conditions=("voice", "text", "phones"),
+    outputs=("codes",),
+    variants=(
+        Variant(description="text → codes, whose beginning a voice prompt may be", given=("text",)),
+        Variant(name="voice", description="[voice] text → codes", given=("voice", "text")),
+    ),
+    description="text to speech in codes alone, by the voice that a prompt has",
+)

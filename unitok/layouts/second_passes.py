@@ -1,0 +1,44 @@
+"""Second passes by the names of their layouts. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from unitok.layouts.second_pass import SecondPass
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.frames import FramePattern
+from unitok_tokenizers.registry import Registry
+
+SECOND_PASSES = Registry(
+    "second pass",
+    {
+        "first_nar": "unitok.layouts.refiner:Refiner",
+        "first_regress": "unitok.layouts.regression:Regression",
+    },
+)
+"""Name → class. Groups of frames whose later codebooks are refined take the first."""
+
+
+def make_second_pass(
+    name: str,
+    pattern: FramePattern,
+    *,
+    ids: int,
+    options: Mapping[str, Any] | None = None,
+    generator: torch.Generator | None = None,
+) -> SecondPass:
+    """A new one for a vocabulary of so many ids; InputError for an unknown name or option."""
+    kind: type[SecondPass] = SECOND_PASSES[name]
+    return kind(kind.read_options(options or {}), pattern, ids=ids, generator=generator)
+
+
+def second_pass_from_config(config: Mapping[str, Any]) -> SecondPass:
+    """The inverse of `SecondPass.config`, with fresh weights; InputError where it is none."""
+    try:
+        name, ids, options, pattern = (config[key] for key in ("second_pass", "ids", "options", "pattern"))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"no second pass ({error!r}); copy the model directory again") from error
+    return make_second_pass(name, FramePattern.from_json(pattern), ids=ids, options=options)
