@@ -22,7 +22,7 @@ from unitok.decoder.model import DecoderConfig
 from unitok.layouts.base import Choose, SlotLosses
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
-from unitok_tokenizers.grammar.render import content_ids
+from unitok_tokenizers.grammar.render import content
 from unitok_tokenizers.grammar.sequence import Parsed, SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.base import opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -236,7 +236,7 @@ def code_span(plan: SequenceSpec | Parsed, vocabulary: Vocabulary, pattern: Fram
     last, before = plan.outputs[-1], (*plan.conditions, *plan.outputs[:-1])
     given = [span for span in before if _is_of(span, stream, vocabulary)]
     said = [span for span in before if span.kind not in ("lat", "state") and not _is_of(span, stream, vocabulary)]
-    ids = [np.concatenate([[vocabulary.control(opener(one.kind))], content_ids(one, vocabulary)]) for one in said]
+    ids = [np.concatenate([[vocabulary.control(opener(one.kind))], content(one, vocabulary).ids]) for one in said]
     empty = np.zeros((0, len(pattern.cardinalities)), np.int64)
     whole = CodeSpan(
         conditions=np.concatenate([np.zeros(0, np.int64), *ids]),
