@@ -29,8 +29,9 @@ from tests.support.toy_plans import (
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
+from unitok_tokenizers.grammar.extents import Extent
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.vocabulary import Extent, Vocabulary
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
 def test_layout_is_text_control_languages_then_streams() -> None:

@@ -22,6 +22,8 @@ import numpy as np
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
+from unitok_tokenizers.grammar.extents import Extent, Token, name_of
+from unitok_tokenizers.grammar.held_rows import Held, held_extents
 from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, check_same, check_uses, main_stream
 
 CONTROL_SIZE = 512
@@ -30,36 +32,6 @@ LANGUAGE_CODE = re.compile(r"[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*")
 FORMAT = 1
 
 ROLES = ("bos", "eos", "pad")
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Consecutive ids for consecutive local ids."""
-
-    block: str
-    """text, control, language, phones, units, codes or prosody."""
-    tokenizer: str
-    """Name of the stream that the local ids belong to; empty for control and language."""
-    codebook: int
-    """Codebook of a stream with several, else 0."""
-    local_start: int
-    """First local id."""
-    start: int
-    """First global id."""
-    size: int
-    """Number of ids."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """What one id means."""
-
-    block: str
-    tokenizer: str
-    codebook: int
-    local: int
-    name: str
-    """As in `Vocabulary.names`; a role's name for an id that plays one."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +54,7 @@ class Vocabulary:
         streams: Sequence[StreamInfo] = (),
         languages: Sequence[str] = (),
         roles: Mapping[str, int] | None = None,
+        held: Sequence[Held] = (),
     ) -> Vocabulary:
         """Lay out a new vocabulary; the order of `streams` and `languages` does not matter.
 
@@ -91,6 +64,7 @@ class Vocabulary:
             languages: language codes such as "en".
             roles: ids of bos, eos and pad among the text pieces that a host model owns; control tokens serve for the
                 others.
+            held: what a host's rows behind its text are, in their order; control tokens follow them.
         """
         if text.name != "text" or text.kind != "text":
             raise InputError(f"stream {text.name!r} of kind {text.kind!r} stands where text belongs; name it 'text'")
@@ -98,13 +72,17 @@ class Vocabulary:
         for role, value in (roles or {}).items():
             if role not in ROLES or not 0 <= value < size:
                 raise InputError(f"role {role!r} is id {value}: roles are {', '.join(ROLES)}, ids of the {size} pieces")
+        rows = held_extents(held, size)
+        start = size + sum(extent.size for extent in rows)
         extents = (
             Extent("text", text.name, 0, 0, 0, size),
-            Extent("control", "", 0, 0, size, CONTROL_SIZE),
-            Extent("language", "", 0, 0, size + CONTROL_SIZE, LANGUAGE_SIZE),
+            *rows,
+            Extent("control", "", 0, 0, start, CONTROL_SIZE),
+            Extent("language", "", 0, 0, start + CONTROL_SIZE, LANGUAGE_SIZE),
         )
-        own = {role: size + CONTROLS.index(f"<{role}>") for role in ROLES}
-        vocabulary = Vocabulary(extents, {text.name: text}, (), {**own, **(roles or {})})
+        own = {role: start + CONTROLS.index(f"<{role}>") for role in ROLES}
+        known = {one.name: one for one in (text, *(one[0] for one in held if not isinstance(one, int)))}
+        vocabulary = Vocabulary(extents, known, (), {**own, **(roles or {})})
         for code in sorted(set(languages)):
             vocabulary = vocabulary.append_language(code)
         order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
@@ -295,31 +273,15 @@ class Vocabulary:
         for extent in self.extents:
             if extent.start <= token_id < extent.start + extent.size:
                 local = token_id - extent.start + extent.local_start
-                return Token(extent.block, extent.tokenizer, extent.codebook, local, self._name(extent, local))
+                return Token(extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages))
         raise InputError(f"id {token_id} is outside the vocabulary of {self.size} ids")
-
-    def _name(self, extent: Extent, local: int) -> str:
-        match extent.block:
-            case "control":
-                return CONTROLS[local] if local < len(CONTROLS) else f"<control:{local}>"
-            case "language":
-                return f"<lang:{self.languages[local]}>" if local < len(self.languages) else f"<lang:{local}>"
-            case "text":
-                return ""
-            case "units":
-                return f"<u:{local}>" if extent.tokenizer == "units" else f"<{extent.tokenizer}.u:{local}>"
-            case "codes":
-                prefix = "" if extent.tokenizer == "codes" else f"{extent.tokenizer}."
-                return f"<{prefix}a{extent.codebook}:{local}>"
-            case other:
-                return f"<{extent.tokenizer or other}:{local}>"
 
     def names(self) -> list[str]:
         """Name of every id; text pieces, which the text tokenizer names, are empty."""
         names = [""] * self.size
         for extent in self.extents:
             for index in range(extent.size):
-                names[extent.start + index] = self._name(extent, extent.local_start + index)
+                names[extent.start + index] = name_of(extent, extent.local_start + index, self.languages)
         return names
 
     @cached_property

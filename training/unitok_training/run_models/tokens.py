@@ -131,12 +131,12 @@ def _new_rows(given: Materials, old: int) -> NewRows:
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
-    """First row of the tables that a start has not been trained with: where its own end, or where the text of an
-    imported language model ends. None where it has been trained with all."""
+    """First row of the tables that a start has not been trained with: where its own end, or where the rows of an
+    imported language model do. None where it has been trained with all."""
     if vocabulary.size > start.vocabulary.size:
         return start.vocabulary.size
     if "imported_from" in start.info and "preset" not in start.info:
-        return start.vocabulary.text.cardinalities[0]
+        return next(one.start for one in start.vocabulary.extents if one.block == "control")
     return None
 
 

@@ -1,0 +1,51 @@
+"""Tiny folders of models that write codes, of random weights, as the classes of their makers save them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.support.hf_hosts import BASE, write_tokenizer
+
+FLAT = {
+    "orpheus": [f"<custom_token_{number}>" for number in range(10 + 7 * 4096 + 2)],
+    "llasa": ["<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>", *(f"<|s_{code}|>" for code in range(48))],
+}
+"""Family → the tokens that its folders add to those of Llama."""
+
+
+def lively(model: nn.Module, seed: int = 7) -> None:
+    """Weights at which logits differ by position: fresh norms are ones and fresh matrices nearly nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * (0.2 if weight.ndim > 1 else 0.1))
+
+
+def add_tokens(folder: Path, tokens: list[str]) -> int:
+    """Add special tokens to a folder's `tokenizer.json`; returns how many tokens there are."""
+    path = folder / "tokenizer.json"
+    value = json.loads(path.read_text("utf-8"))
+    first = 1 + max([*value["model"]["vocab"].values(), *(one["id"] for one in value["added_tokens"])])
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    value["added_tokens"] += [{"id": first + place, "content": one, **plain} for place, one in enumerate(tokens)]
+    path.write_text(json.dumps(value), "utf-8")
+    return first + len(tokens)
+
+
+def write_flat(folder: Path, family: str, *, padding: int = 3, **changes: Any) -> None:
+    """The folder of a flat family: a Llama with its tokens, and rows behind them that no token has."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(parents=True)
+    write_tokenizer(folder, "llama")
+    size = add_tokens(folder, FLAT[family]) + padding
+    value = {**BASE, "hidden_size": 16, "intermediate_size": 24, "vocab_size": size, **changes}
+    torch.manual_seed(7)
+    model = LlamaForCausalLM(LlamaConfig(**value, bos_token_id=1, eos_token_id=2))
+    lively(model)
+    model.save_pretrained(folder)

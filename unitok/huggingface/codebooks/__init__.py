@@ -1,0 +1,1 @@
+"""Folders of language models that speak in codes, both ways: one file a family."""
