@@ -58,21 +58,29 @@ class CodebookLayout(nn.Module, ABC):
             hidden: (P, C) the decoder's state before each position: what predicts its id.
             rows: (P, C) embedding rows of the positions' ids.
             slots: (P, S) int64 codes to predict, -1 where there is none: no loss, unless the layout predicts absence.
-            weight: (P,) float32 weight of each position's losses; 0 where it is given.
+            weight: (P,) float32 weight of each position's losses; 0 where it is given. What slots weigh against each
+                other (`SlotSpec.weight`) is not in it, nor in what is returned: whoever joins groups applies it.
         """
 
     @abstractmethod
-    def step(self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
+    def step(
+        self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The codes of one position of each sequence.
 
         Args:
             hidden: (B, C) the state that chose the position's id.
             rows: (B, C) embedding rows of that id.
             before: (B,) int64 positions of the same span before this one: delays count from its start.
-            choose: chooses each slot's codes from their logits, in the order in which the layout asks.
+            choose: chooses each slot's codes from their logits, in the order in which the layout asks. All rows are
+                asked together: what it chooses for a row in which the slot holds nothing is not used.
+            behind: (B,) int64 positions since the one of the span's last frame, 0 while frames go on (all 0 where
+                None): of the positions that flush delays, the first is 1.
 
         Returns:
-            Slots (B, S) int64, -1 where a slot holds nothing here, and log-probabilities (B, S) float32, 0 there.
+            Slots (B, S) int64, -1 where a slot holds nothing here or is not the layout's to predict, and
+            log-probabilities (B, S) float32, 0 where nothing was predicted. That a slot holds nothing is predicted
+            too where the layout has a class for it.
         """
 
     @abstractmethod
