@@ -49,3 +49,33 @@ def write_flat(folder: Path, family: str, *, padding: int = 3, **changes: Any) -
     model = LlamaForCausalLM(LlamaConfig(**value, bos_token_id=1, eos_token_id=2))
     lively(model)
     model.save_pretrained(folder)
+
+
+def mimi_config() -> dict[str, Any]:
+    """`codec_config` of a codec that nothing here runs."""
+    from tests.support.codecs import MIMI
+
+    return {**MIMI, "model_type": "mimi"}
+
+
+def write_csm(folder: Path, **changes: Any) -> None:
+    """A folder of `CsmForConditionalGeneration`: four codebooks, a codec, rows of text behind the tokenizer's."""
+    from transformers import CsmConfig, CsmForConditionalGeneration
+
+    folder.mkdir(parents=True)
+    rows = write_tokenizer(folder, "llama") + 3
+    shape = {"num_codebooks": 4, "vocab_size": 19, "num_key_value_heads": 2, "hidden_act": "silu", "rms_norm_eps": 1e-5}
+    depth = {
+        **shape, "backbone_hidden_size": 32, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 5,
+    }  # fmt: skip
+    roles = {"bos_token_id": 1, "pad_token_id": 3, "audio_token_id": 4, "audio_eos_token_id": 5}
+    value = {
+        **shape, **roles, "text_vocab_size": rows, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "codebook_pad_token_id": 18,
+        "codebook_eos_token_id": 0, "depth_decoder_config": depth, "codec_config": mimi_config(), **changes,
+    }  # fmt: skip
+    torch.manual_seed(7)
+    model = CsmForConditionalGeneration(CsmConfig(**value))
+    lively(model)
+    model.save_pretrained(folder)

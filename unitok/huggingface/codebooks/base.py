@@ -49,6 +49,8 @@ class Brought:
     """What computes the codes beside the ids; None where every code has a row of the decoder."""
     rest: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights that nothing here computes with, such as a codec's: they leave as they came."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the way back must know besides `config.json`; JSON."""
 
     @property
     def rows(self) -> int:
@@ -69,6 +71,8 @@ class Leaving:
     layout: CodebookLayout | None = None
     """As in `Brought`."""
     rest: Mapping[str, Tensor] = field(default_factory=dict)
+    """As in `Brought`."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
     """As in `Brought`."""
 
 

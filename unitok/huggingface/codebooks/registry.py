@@ -15,6 +15,7 @@ FAMILIES = Registry(
     {
         "orpheus": "unitok.huggingface.codebooks.orpheus:Orpheus",
         "llasa": "unitok.huggingface.codebooks.llasa:Llasa",
+        "csm": "unitok.huggingface.codebooks.csm:Csm",
     },
 )
 """Name → class."""

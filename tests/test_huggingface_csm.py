@@ -1,0 +1,123 @@
+"""Folders of CSM come in as a decoder and a depth layout that compute the same, and go out as they came."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.codebook_hosts import write_csm
+from unitok.decoder.model import Decoder, PackedAttend
+from unitok.huggingface.codebooks.base import Brought, HostFolder, Leaving
+from unitok.huggingface.codebooks.csm import Csm
+from unitok.huggingface.codebooks.registry import family_of
+from unitok.layouts.base import CodebookLayout
+from unitok.layouts.depth import DepthLayout
+from unitok_tokenizers.errors import InputError
+
+transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
+
+TEXT = torch.tensor([5, 9, 30, 11, 7])
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("csm") / "host"
+    write_csm(folder)
+    return folder
+
+
+def read(folder: Path) -> Brought:
+    found = family_of(folder)
+    assert found is not None and found[0].name == "csm"
+    return found[0].read(found[1])
+
+
+@torch.no_grad()
+def states(decoder: Decoder, layout: CodebookLayout, ids: Tensor, index: Tensor, slots: Tensor) -> Tensor:
+    """(T, C) what predicts the ids of one document."""
+    x = decoder.embed(ids).index_add(0, index, layout.vectors(slots))
+    bounds = torch.tensor([0, len(ids)], dtype=torch.int32)
+    return decoder.run(x, torch.arange(len(ids)), PackedAttend(bounds, len(ids)))
+
+
+@torch.no_grad()
+def test_logits_of_every_slot_are_those_of_its_makers(host: Path) -> None:
+    stock = transformers.CsmForConditionalGeneration.from_pretrained(host).eval()
+    config, brought = stock.config, read(host)
+    codes = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (FRAMES, config.num_codebooks)))
+    embeds = torch.cat([stock.embed_text_tokens(TEXT), stock.backbone_model.embed_tokens(codes[None])[0]])
+    theirs = stock(inputs_embeds=embeds[None]).logits[0]
+    last = stock.backbone_model(inputs_embeds=embeds[None]).last_hidden_state[0]
+    before = slice(len(TEXT) - 1, -1)
+    known = torch.cat([torch.zeros(FRAMES, 1, dtype=torch.int64), codes[:, :-1]], 1)
+    deep = stock.depth_decoder(input_ids=known, backbone_last_hidden_state=last[before].clone()).logits
+    decoder, layout, rows = brought.decoder, brought.layout, config.text_vocab_size
+    assert isinstance(layout, DepthLayout)
+    ids = torch.cat([TEXT, rows + codes[:, 0]])
+    hidden = states(decoder, layout, ids, torch.arange(len(TEXT), len(ids)), codes[:, 1:])
+    logits = decoder.logits(hidden)
+    assert theirs.std() > 0.3 and deep.std() > 0.3
+    assert (logits[:, rows : rows + config.vocab_size] - theirs).abs().max() <= 1e-4
+    assert not logits[:, :rows].any(), "it writes no text"
+    ours = layout.heads.logits(layout.states(hidden[before], decoder.embed(ids[len(TEXT) :]), codes[:, 1:-1]))
+    assert (ours - deep).abs().max() <= 1e-4
+
+
+@torch.no_grad()
+def test_greedy_frames_are_those_of_its_makers(host: Path) -> None:
+    stock = transformers.CsmForConditionalGeneration.from_pretrained(host).eval()
+    config, brought = stock.config, read(host)
+    theirs = stock.generate(
+        TEXT[None], attention_mask=torch.ones_like(TEXT)[None], do_sample=False, depth_decoder_do_sample=False,
+        max_new_tokens=FRAMES,
+    )[0]  # fmt: skip
+    assert theirs.shape == (FRAMES, config.num_codebooks) and len(theirs.unique()) > 4
+    decoder, layout, rows = brought.decoder, brought.layout, config.text_vocab_size
+    assert layout is not None
+    ids, slots = TEXT, torch.zeros(0, config.num_codebooks - 1, dtype=torch.int64)
+    for frame in range(FRAMES):
+        hidden = states(decoder, layout, ids, torch.arange(len(TEXT), len(ids)), slots)[-1:]
+        first = decoder.logits(hidden)[:, rows : rows + config.vocab_size].argmax(-1) + rows
+        place = torch.tensor([frame])
+        found, _ = layout.step(hidden, decoder.embed(first), place, lambda slot, logits: (logits.argmax(-1), logits.amax(-1)))
+        ids, slots = torch.cat([ids, first]), torch.cat([slots, found])
+    assert torch.equal(torch.cat([ids[len(TEXT) :, None] - rows, slots], 1), theirs)
+
+
+def test_every_weight_goes_out_as_it_came(host: Path) -> None:
+    brought, theirs = read(host), load_file(host / "model.safetensors")
+    config = json.loads((host / "config.json").read_text())
+    leaving = Leaving(
+        decoder=brought.decoder, rows=brought.rows, config=config, layout=brought.layout, rest=brought.rest,
+        notes=brought.notes,
+    )  # fmt: skip
+    ours = Csm().state(leaving)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("codec_model.") for name in theirs), "the codec goes along"
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+
+
+REFUSED = {
+    "tie_codebooks_embeddings": {"tie_codebooks_embeddings": False},
+    "attention_bias or mlp_bias": {"attention_bias": True},
+    "num_codebooks is 3": {"num_codebooks": 3},
+    "text_vocab_size is None": {"text_vocab_size": None},
+    "config.json means": {"vocab_size": 18, "depth_decoder_config": {"vocab_size": 18}},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_computed_is_refused(message: str, host: Path) -> None:
+    config = json.loads((host / "config.json").read_text())
+    changes = dict(REFUSED[message])
+    changes["depth_decoder_config"] = {**config["depth_decoder_config"], **changes.get("depth_decoder_config", {})}
+    with pytest.raises(InputError, match=message):
+        Csm().read(HostFolder(root=host, config={**config, **changes}, tokens={}))
