@@ -37,7 +37,8 @@ from unitok.nbest.lists import write_lists
 from unitok.placement import place
 from unitok.requests.request import Request
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.automaton import Automaton, merge
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.output_slots import merge
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo

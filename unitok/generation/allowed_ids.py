@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.grammar.automaton import Automaton, Ranges
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.output_slots import Ranges
 
 ROWS = 64
 """Rows that a table begins with."""

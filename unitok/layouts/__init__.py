@@ -1,1 +1,4 @@
-"""Layouts of codebooks: how a frame's codes enter the decoder, and how they are predicted."""
+"""Layouts of codebooks.
+
+How a frame's codes enter the decoder, and how they are predicted.
+"""

@@ -148,7 +148,7 @@ class SlotHeads(nn.Module):
         elif states.ndim == 3:
             found = functional.linear(states, weight[0])
         else:
-            found = functional.linear(states, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2])
+            found = functional.linear(states, weight.flatten(0, 1)).view(-1, *weight.shape[:2])
             found = found.expand(-1, len(self.classes), -1)
         wide = found.float()
         return wide if min(self.classes) == wide.shape[-1] else wide.masked_fill(self.behind, -torch.inf)

@@ -8,80 +8,20 @@ for it. States with equal choices share one key, so that a decoder makes a mask 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.output_slots import Content, Mark, Ranges, merge, only, without
 from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.positions import FINE, FLUSH, FRAME
 from unitok_tokenizers.grammar.sequence import MODALITIES, STREAM_OF_KIND, Parsed
 from unitok_tokenizers.grammar.tasks.base import STATES, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
-Ranges = tuple[tuple[int, int], ...]
-"""Half-open ranges of ids, ascending and apart."""
-
 UNLIMITED = 1 << 62
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """One forced id."""
-
-    id: int
-
-    shortest = 1
-
-
-@dataclass(frozen=True)
-class _Content:
-    """A run of items, each one id per codebook, closed by `close`."""
-
-    codebooks: tuple[Ranges, ...]
-    choice: Ranges
-    """The first codebook or the closer: what a frame boundary leaves open."""
-    close: int
-    limit: int
-    """Most items; further ones are not allowed."""
-    heard: bool = False
-    """These are units whose order the codes after them keep."""
-    follows: bool = False
-    """These are codes whose first codebook says the units before them, each for a frame or more, in their order."""
-    single: bool = False
-    """The grammar gives one item: to close behind it cuts nothing."""
-    counted: bool = False
-    """These are units for each of which one item follows in a later slot."""
-    paired: bool = False
-    """These are those items: as many as there were units."""
-
-    @property
-    def shortest(self) -> int:
-        """Ids of one item and the closer."""
-        return len(self.codebooks) + 1
-
-
-def _single(token: int) -> tuple[int, int]:
-    return (token, token + 1)
-
-
-def merge(ranges: Sequence[tuple[int, int]]) -> Ranges:
-    """Half-open ranges in any order, made ascending and apart."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
-
-
-def _without(ranges: Ranges, banned: Sequence[int]) -> Ranges:
-    """Take single ids out of ranges: a host model's bos, eos and pad stand among its text pieces."""
-    for token in banned:
-        halves = [((a, token), (token + 1, b)) if a <= token < b else ((a, b),) for a, b in ranges]
-        ranges = tuple(part for parts in halves for part in parts if part[0] < part[1])
-    return ranges
 
 
 class Automaton:
@@ -91,8 +31,9 @@ class Automaton:
         vocabulary: the ids.
         prompt_ids: what `render_prompt` gave, or any longer beginning of a sequence.
         max_new_tokens: most ids to generate, the end of sequence included.
-        output_limits: most content items per output (frames for codes), those in the prompt counted; one item is
-            always allowed. None, or too few of them, leaves outputs to `max_new_tokens`.
+        output_limits: most content items per output (frames for codes; where a position holds a group of them, as many
+            groups as fit), those in the prompt counted; one item is always allowed. None, or too few of them, leaves
+            outputs to `max_new_tokens`.
         aligned: codes that come after units which are their first codebook's must say those units, in their order, each
             for one frame or more. The grammar does not ask for it, but training never shows anything else, and a model
             that loses its place swallows words.
@@ -121,7 +62,7 @@ class Automaton:
         """The end of sequence was taken."""
         self.cut = False
         """A limit closed an output that could have gone on."""
-        self._items = self._codebook = 0
+        self._items = self._codebook = self._behind = 0
         self._least = 1
         self._said: tuple[int, ...] = ()
         self._place: int | None = None
@@ -148,12 +89,12 @@ class Automaton:
     # -- construction -------------------------------------------------------------------------------------------
 
     def _start(self, prompt: Parsed, limits: Sequence[int], aligned: bool) -> None:
-        slots: list[_Mark | _Content] = []
+        slots: list[Mark | Content] = []
         kinds = output_kinds(prompt.task, prompt.flags)
         for index, kind in enumerate(kinds):
             if index:
                 marks = (["<then>"] if task_spec(prompt.task).then else []) + [f"<gen:{kind}>"]
-                slots += [_Mark(self.vocabulary.control(mark)) for mark in marks]
+                slots += [Mark(self.vocabulary.control(mark)) for mark in marks]
             content = self._content(kind, max(limits[index], 1) if index < len(limits) else UNLIMITED)
             content = replace(
                 content, counted=kind == "units" and "durations" in kinds[index:], paired=kind == "durations"
@@ -163,29 +104,43 @@ class Automaton:
             elif aligned and kind == "codes" and "units" in kinds[:index] and self._carried():
                 content = replace(content, follows=True)
             slots.append(content)
-        slots.append(_Mark(self.vocabulary.eos))
+        slots.append(Mark(self.vocabulary.eos))
         self._slots = slots
         self._tail = np.cumsum([slot.shortest for slot in slots][::-1])[::-1].tolist() + [0]
         self._at = 0
 
-    def _content(self, kind: str, limit: int) -> _Content:
+    def _content(self, kind: str, limit: int) -> Content:
         if kind == "state":
-            states = merge([_single(self.vocabulary.control(name)) for name in STATES])
-            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True)
+            states = merge([only(self.vocabulary.control(name)) for name in STATES])
+            return Content((states,), self.vocabulary.control(closer(kind)), 1, single=True)
         stream = self.vocabulary.main(STREAM_OF_KIND[kind])
         if stream is None:
             known = ", ".join(self.vocabulary.streams)
             raise InputError(f"this model has no {STREAM_OF_KIND[kind]}; its streams are {known}")
-        roles = list(self.vocabulary.roles.values())
-        books = range(len(stream.cardinalities))
-        ranges = tuple(_without(merge(self.vocabulary.block_ranges(stream.name, q)), roles) for q in books)
-        close = self.vocabulary.control(closer(kind))
-        return _Content(ranges, merge([*ranges[0], _single(close)]), close, limit)
+        close, pattern = self.vocabulary.control(closer(kind)), self.vocabulary.patterns.get(stream.name)
+        books = range(len(stream.cardinalities)) if pattern is None else pattern.inline
+        ranges = tuple(self._ids_of(stream.name, book) for book in books)
+        if pattern is None:
+            return Content(ranges, close, limit)
+        if pattern.coarse:
+            first, again = ranges[: pattern.coarse], ranges[pattern.coarse :]
+            return Content(first, close, limit, (self._mark(FINE),), again)
+        ranges, behind = ranges or (self._mark(FRAME),), (self._mark(FLUSH),) * pattern.flush
+        return Content(ranges, close, max(limit // pattern.frames, 1), behind, slots=bool(pattern.slots))
+
+    def _ids_of(self, stream: str, codebook: int) -> Ranges:
+        return without(merge(self.vocabulary.block_ranges(stream, codebook)), list(self.vocabulary.roles.values()))
+
+    def _mark(self, name: str) -> Ranges:
+        return (only(self.vocabulary.control(name)),)
 
     def _carried(self) -> bool:
-        """Whether the units are the codec's first codebook."""
+        """Whether the units are the codec's first codebook, which comes first at every frame."""
         units, codes = self.vocabulary.main("units"), self.vocabulary.main("codes")
-        return units is not None and codes is not None and units.views == codes.name
+        if units is None or codes is None or units.views != codes.name:
+            return False
+        pattern = self.vocabulary.patterns.get(codes.name)
+        return pattern is None or (pattern.inline[0] == 0 and pattern.frames == 1)
 
     def _start_interleaved(self) -> None:
         self._runs = {kind: self._content(kind, UNLIMITED).codebooks[0] for kind in MODALITIES}
@@ -195,10 +150,10 @@ class Automaton:
 
     def _ask_for_more(self) -> None:
         """A prefix to continue does not count as the item that its output must hold."""
-        if self.finished or self._interleaved or self._codebook:
+        if self.finished or self._interleaved or self._codebook or self._behind:
             return
         slot = self._slots[self._at]
-        if isinstance(slot, _Content) and self._items < slot.limit and not slot.paired:
+        if isinstance(slot, Content) and self._items < slot.limit and not slot.paired:
             self._least = self._items + 1
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -211,10 +166,11 @@ class Automaton:
         if self._interleaved:
             return 3 if self._kind is None else 2 if not self._items else 1
         slot = self._slots[self._at]
-        if isinstance(slot, _Mark):
+        if isinstance(slot, Mark):
             return int(self._tail[self._at]) + self._owed
         items = max(self._least - self._items, 1 if self._codebook else 0)
         owed = max(self._items, self._least) - 1 if slot.counted else self._owed
+        owed += slot.owed(self._items + items) - self._behind
         return items * len(slot.codebooks) - self._codebook + 1 + int(self._tail[self._at + 1]) + owed
 
     @property
@@ -234,29 +190,34 @@ class Automaton:
         if self._interleaved:
             return self._allowed_interleaved()
         slot = self._slots[self._at]
-        if isinstance(slot, _Mark):
-            return (_single(slot.id),)
+        if isinstance(slot, Mark):
+            return (only(slot.id),)
+        if self._behind:
+            return slot.forced(self._behind, self._items)
         if slot.follows and self._place is not None and not self._codebook:
             return self._allowed_following(slot, self._place)
         if self._codebook or self._items < self._least:
             return slot.codebooks[self._codebook]
         if slot.paired:
-            return (_single(slot.close),)
+            return slot.stop
         # Here the shortest completion closes at once: a further item must fit beside it, and what is paired with it.
-        paired = self._items if slot.counted else self._owed
-        room = self.remaining - 1 - self._tail[self._at + 1] - paired >= len(slot.codebooks)
-        return slot.choice if room and self._items < slot.limit else (_single(slot.close),)
+        return slot.choice if self._room(slot) and self._items < slot.limit else slot.stop
 
-    def _allowed_following(self, slot: _Content, place: int) -> Ranges:
+    def _room(self, slot: Content) -> bool:
+        """Whether one more item, and all that it entails, fits."""
+        paired = self._items if slot.counted else self._owed
+        entailed = 1 + int(self._tail[self._at + 1]) + paired + slot.owed(self._items + 1)
+        return self.remaining - entailed >= len(slot.codebooks)
+
+    def _allowed_following(self, slot: Content, place: int) -> Ranges:
         """The unit that is being said, the next one, and the end where all were said or the limit is reached."""
         last = place == len(self._said) - 1
         ids = self._said[max(place, 0) : place + 2]
         if self._items < self._least:
-            return merge([_single(token) for token in ids])
-        room = self.remaining - 1 - self._tail[self._at + 1] >= len(slot.codebooks)
-        if not room or self._items >= slot.limit:
-            return (_single(slot.close),)
-        return merge([_single(token) for token in (*ids, *((slot.close,) if last else ()))])
+            return merge([only(token) for token in ids])
+        if not self._room(slot) or self._items >= slot.limit:
+            return slot.stop
+        return merge([*(only(token) for token in ids), *(slot.stop if last else ())])
 
     def _allowed_interleaved(self) -> Ranges:
         if self._kind is not None and not self._items:
@@ -264,12 +225,24 @@ class Automaton:
         spare = min(self.remaining - self.remaining_needed, 2)  # 1: one more item; 2: a switch and its item
         key = (self._kind, spare)
         if key not in self._choices:
-            ranges = [_single(token) for token, kind in self._switch.items() if kind != self._kind]
+            ranges = [only(token) for token, kind in self._switch.items() if kind != self._kind]
             if self._kind is not None:
                 ranges = ranges if spare >= 2 else []
-                ranges += [_single(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
+                ranges += [only(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
             self._choices[key] = merge(ranges)
         return self._choices[key]
+
+    @property
+    def places(self) -> int:
+        """Positions with codes beside them so far, in the span of codes that is open."""
+        return self._items + self._behind
+
+    def framed(self, token: int) -> bool:
+        """Whether codes stand beside the next id if it is this one, which must be an allowed one."""
+        slot = None if self.finished or self._interleaved else self._slots[self._at]
+        if not isinstance(slot, Content) or not slot.slots or token == slot.close:
+            return False
+        return bool(self._behind) or self._ends(slot, token) or self._codebook == len(slot.codebooks) - 1
 
     def mask(self, size: int) -> np.ndarray:
         """(size,) bool, True where an id may come next; nothing is kept of it.
@@ -296,9 +269,9 @@ class Automaton:
         if self._interleaved:
             return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
         slot = self._slots[self._at]
-        if not isinstance(slot, _Content) or slot.single or slot.paired:
+        if not isinstance(slot, Content) or slot.single or slot.paired or self._behind:
             return False
-        return self.allowed() == (_single(slot.close),)
+        return self.allowed() == slot.stop
 
     def _take(self, token: int) -> None:
         if self._interleaved:
@@ -310,18 +283,21 @@ class Automaton:
                 self._items += 1
             return
         slot = self._slots[self._at]
-        if isinstance(slot, _Mark) or token == slot.close:
-            if isinstance(slot, _Content) and slot.heard:
+        if isinstance(slot, Mark) or token == slot.close:
+            if isinstance(slot, Content) and slot.heard:
                 self._place = -1
-            if isinstance(slot, _Content) and slot.counted:
+            if isinstance(slot, Content) and slot.counted:
                 self._counted = self._items
             self._at += 1
-            self._items = self._codebook = 0
+            self._items = self._codebook = self._behind = 0
             self.finished = self._at == len(self._slots)
             self._least = 1
             following = None if self.finished else self._slots[self._at]
-            if isinstance(following, _Content) and following.paired:
+            if isinstance(following, Content) and following.paired:
                 self._least, self._counted = self._counted, 0
+            return
+        if self._behind or self._ends(slot, token):
+            self._behind += 1
             return
         if slot.heard and self._said[-1:] != (token,):
             self._said = (*self._said, token)
@@ -329,6 +305,10 @@ class Automaton:
             self._place = self._follow(self._place, token)
         self._codebook = (self._codebook + 1) % len(slot.codebooks)
         self._items += self._codebook == 0
+
+    def _ends(self, slot: Content, token: int) -> bool:
+        """Whether an id is the first of those behind the items."""
+        return bool(slot.behind) and not self._codebook and slot.behind[0] == (only(token),)
 
     def _follow(self, place: int, token: int) -> int | None:
         """The place of a frame among the units said; None for good where a prompt's codes have left them."""

@@ -33,6 +33,7 @@ _FIXED: tuple[str, ...] = (
     *("<turn>", "<gen:state>", opener("state"), closer("state")),
     *(mark for kind in PROSODY_KINDS for mark in (opener(kind), closer(kind), f"<gen:{kind}>")),
     *PROSODY_FLAGS,
+    *("<frame>", "<flush>"),
 )
 
 CONTROLS: tuple[str, ...] = (*_FIXED, *(f"<{name}>" for name in TASKS if f"<{name}>" not in _FIXED))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 
 Role = Literal["predicted", "forced", "input-only", "refined"]
 """predicted: by the layout at every step. forced: read and never predicted, as what others say. input-only: read where
@@ -87,6 +88,15 @@ class FramePattern:
     def plain(self) -> bool:
         """Whether it is the flat layout: ids alone, frame by frame."""
         return not self.slots and not self.coarse and self.inline == tuple(range(len(self.cardinalities)))
+
+    def check(self, stream: StreamInfo) -> None:
+        """InputError where it is not of this stream."""
+        own = (self.stream, self.cardinalities)
+        if stream.kind != "codes" or (stream.name, stream.cardinalities) != own:
+            raise InputError(
+                f"layout {self.layout!r} is of stream {self.stream!r} with codebooks {self.cardinalities}, not of "
+                f"{stream.name!r} ({stream.kind}) with {stream.cardinalities}; make it for this stream"
+            )
 
     def positions(self, frames: int) -> int:
         """Positions that so many frames take, those that flush delays included; one id or group of inline ids each."""

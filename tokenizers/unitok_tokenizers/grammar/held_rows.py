@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitok_tokenizers.grammar.extents import Extent
+from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.grammar.streams import StreamInfo
 
 HOST = "host"
 """Block of ids that stand for nothing here: no stream has them, and nothing reads or writes one."""
-Held = tuple[StreamInfo, tuple[int, ...]] | int
-"""(a stream, its codebooks that have rows, in their order), or so many rows that stand for nothing here."""
+Held = tuple[StreamInfo, FramePattern | None] | int
+"""(a stream, where its codes stand; flat where None), or so many rows that stand for nothing here."""
 
 
 def held_extents(held: Sequence[Held], start: int) -> list[Extent]:
-    """Extents of what a host's rows from `start` on hold."""
+    """Extents of what a host's rows from `start` on hold; of a stream only codebooks whose ids stand in sequences."""
     extents, unknown = list[Extent](), 0
     for one in held:
         if isinstance(one, int):
             extents.append(Extent(HOST, "", 0, unknown, start, one))
             unknown, start = unknown + one, start + one
             continue
-        stream, books = one
-        for codebook in books:
+        stream, pattern = one
+        if pattern is not None:
+            pattern.check(stream)
+        for codebook in range(len(stream.cardinalities)) if pattern is None else pattern.inline:
             extents.append(Extent(stream.kind, stream.name, codebook, 0, start, stream.cardinalities[codebook]))
             start += stream.cardinalities[codebook]
     return extents

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, PROSODY_KINDS, STATES, TaskSpec
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 
@@ -91,6 +92,8 @@ class Rendered:
     """(T,) float32: the weight of predicting each id; the first is 0."""
     prefix_length: int = 0
     """Leading ids that are given whatever is answered; a decoder with `prefix_lm` lets them see each other."""
+    frames: Frames | None = None
+    """Codes beside the ids; None where the vocabulary has no slots. What an id weighs, they weigh."""
 
 
 @dataclass(frozen=True)

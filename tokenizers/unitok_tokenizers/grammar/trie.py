@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.automaton import Automaton, Ranges, merge
+from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.output_slots import Ranges, merge
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 

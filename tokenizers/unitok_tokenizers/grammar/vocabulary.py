@@ -23,6 +23,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.extents import Extent, Token, name_of
+from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.grammar.held_rows import Held, held_extents
 from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, check_same, check_uses, main_stream
 
@@ -44,6 +45,8 @@ class Vocabulary:
     roles: Mapping[str, int] = field(default_factory=dict)
     mains: Mapping[str, str] = field(default_factory=dict)
     """Kind → the stream that it stands for, where there are several and none is named like it."""
+    patterns: Mapping[str, FramePattern] = field(default_factory=dict)
+    """Stream of codes → where its codes stand, where that is not all of a frame's ids one after another."""
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -54,6 +57,7 @@ class Vocabulary:
         streams: Sequence[StreamInfo] = (),
         languages: Sequence[str] = (),
         roles: Mapping[str, int] | None = None,
+        layouts: Mapping[str, FramePattern] | None = None,
         held: Sequence[Held] = (),
     ) -> Vocabulary:
         """Lay out a new vocabulary; the order of `streams` and `languages` does not matter.
@@ -64,8 +68,11 @@ class Vocabulary:
             languages: language codes such as "en".
             roles: ids of bos, eos and pad among the text pieces that a host model owns; control tokens serve for the
                 others.
+            layouts: stream of codes → where its codes stand; flat where it names none.
             held: what a host's rows behind its text are, in their order; control tokens follow them.
         """
+        if unknown := [name for name in layouts or {} if name not in [stream.name for stream in streams]]:
+            raise InputError(f"a layout is given for {unknown[0]!r}, which is none of the streams; leave it out")
         if text.name != "text" or text.kind != "text":
             raise InputError(f"stream {text.name!r} of kind {text.kind!r} stands where text belongs; name it 'text'")
         size = text.cardinalities[0]
@@ -81,13 +88,19 @@ class Vocabulary:
             Extent("language", "", 0, 0, start + CONTROL_SIZE, LANGUAGE_SIZE),
         )
         own = {role: start + CONTROLS.index(f"<{role}>") for role in ROLES}
-        known = {one.name: one for one in (text, *(one[0] for one in held if not isinstance(one, int)))}
-        vocabulary = Vocabulary(extents, known, (), {**own, **(roles or {})})
+        known = [one for one in held if not isinstance(one, int)]
+        vocabulary = Vocabulary(
+            extents,
+            {one.name: one for one in (text, *(stream for stream, _ in known))},
+            (),
+            {**own, **(roles or {})},
+            patterns={stream.name: pattern for stream, pattern in known if pattern is not None},
+        )
         for code in sorted(set(languages)):
             vocabulary = vocabulary.append_language(code)
         order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
         for stream in sorted(streams, key=lambda s: (s.views is not None, order.get(s.kind, 9), s.name)):
-            vocabulary = vocabulary.append_stream(stream)
+            vocabulary = vocabulary.append_stream(stream, (layouts or {}).get(stream.name))
         return vocabulary
 
     def append_language(self, code: str) -> Vocabulary:
@@ -110,18 +123,35 @@ class Vocabulary:
         extent = Extent("text", text.name, 0, old, self.size, count)
         return replace(self, extents=(*self.extents, extent), streams={**self.streams, text.name: grown})
 
-    def append_stream(self, stream: StreamInfo) -> Vocabulary:
-        """The same vocabulary with one more tokenizer, one extent per codebook; no id moves."""
+    def append_stream(self, stream: StreamInfo, pattern: FramePattern | None = None) -> Vocabulary:
+        """The same vocabulary with one more tokenizer, one extent per codebook; no id moves.
+
+        With a `pattern` only codebooks whose ids stand in the sequence have extents; the flat one is as none.
+
+        Raises:
+            InputError: a stream of that name, a pattern of another stream, or a second one with codes beside ids.
+        """
         if stream.name in self.streams:
             raise InputError(f"stream {stream.name!r} is in the vocabulary already; give the new one another name")
         if stream.views is not None:
             self._check_view(stream)
             return replace(self, streams={**self.streams, stream.name: stream})
+        patterns = dict(self.patterns)
+        if pattern is not None and not pattern.plain:
+            pattern.check(stream)
+            if pattern.slots and self.framed is not None:
+                raise InputError(
+                    f"streams {self.framed.stream!r} and {stream.name!r} both have codes beside ids: one of a model "
+                    "has; give the other the layout 'flat'"
+                )
+            patterns[stream.name] = pattern
+        books = range(len(stream.cardinalities)) if stream.name not in patterns else patterns[stream.name].inline
         extents, start = list(self.extents), self.size
-        for codebook, cardinality in enumerate(stream.cardinalities):
-            extents.append(Extent(stream.kind, stream.name, codebook, 0, start, cardinality))
-            start += cardinality
-        return replace(self, extents=tuple(extents), streams={**self.streams, stream.name: stream})
+        for codebook in books:
+            extents.append(Extent(stream.kind, stream.name, codebook, 0, start, stream.cardinalities[codebook]))
+            start += stream.cardinalities[codebook]
+        streams = {**self.streams, stream.name: stream}
+        return replace(self, extents=tuple(extents), streams=streams, patterns=patterns)
 
     def choose(self, chosen: Mapping[str, str]) -> Vocabulary:
         """The same vocabulary with a main stream chosen for kinds; a choice that changes nothing is not kept."""
@@ -137,9 +167,10 @@ class Vocabulary:
         codec = self.streams.get(stream.views or "")
         found = "no such codec"
         if codec is not None and codec.kind == "codes":
-            if codec.cardinalities[0] == stream.cardinalities[0]:
+            inline = codec.name not in self.patterns or 0 in self.patterns[codec.name].inline
+            if inline and codec.cardinalities[0] == stream.cardinalities[0]:
                 return
-            found = f"{codec.cardinalities[0]} codes in its codebook 0"
+            found = f"{codec.cardinalities[0]} codes in its codebook 0" if inline else "no ids of its codebook 0"
         raise InputError(
             f"stream {stream.name!r} ({stream.cardinalities[0]} units) views {stream.views!r}: {found}; "
             "add the codec first and keep the cardinalities equal"
@@ -165,6 +196,11 @@ class Vocabulary:
     def main(self, kind: str) -> StreamInfo | None:
         """The stream that a kind stands for, None where there is none; InputError for several of equal right."""
         return main_stream(self.streams, kind, self.mains)
+
+    @property
+    def framed(self) -> FramePattern | None:
+        """The pattern with codes beside ids, of which there is one at most; None where ids say everything."""
+        return next((pattern for pattern in self.patterns.values() if pattern.slots), None)
 
     def column(self, name: str) -> str:
         """A column of shards; one that is named after a kind (units, units_durations, codes) is its main stream's."""
@@ -273,6 +309,9 @@ class Vocabulary:
         for extent in self.extents:
             if extent.start <= token_id < extent.start + extent.size:
                 local = token_id - extent.start + extent.local_start
+                return Token(
+                    extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
+                )
                 return Token(extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages))
         raise InputError(f"id {token_id} is outside the vocabulary of {self.size} ids")
 
@@ -324,6 +363,7 @@ class Vocabulary:
             "roles": dict(self.roles),
             "controls": list(CONTROLS),
             **({"mains": dict(self.mains)} if self.mains else {}),
+            **({"patterns": [one.to_json() for one in self.patterns.values()]} if self.patterns else {}),
         }
 
     @cached_property
@@ -345,9 +385,13 @@ class Vocabulary:
             known = list(value["controls"])
             streams = [StreamInfo.from_json(stream) for stream in value["streams"]]
             extents = tuple(Extent(**extent) for extent in value["extents"])
+            patterns = [FramePattern.from_json(pattern) for pattern in value.get("patterns", ())]
             loaded = Vocabulary(
-                extents, {stream.name: stream for stream in streams}, tuple(value["languages"]), dict(value["roles"])
-            ).choose(dict(value.get("mains", {})))
+                extents, {stream.name: stream for stream in streams}, tuple(value["languages"]), dict(value["roles"]),
+                patterns={pattern.stream: pattern for pattern in patterns},
+            ).choose(dict(value.get("mains", {})))  # fmt: skip
+            for pattern in patterns:
+                pattern.check(loaded.streams[pattern.stream])
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"{path} is no valid vocabulary ({error!r}); take it from the model again") from error
         if list(CONTROLS[: len(known)]) != known:

@@ -80,7 +80,7 @@ class Csm:
         layout = _layout(folder, small, stream, audio[codes:], state)
         nothing_left(state, where)
         text = HostText.from_folder(where, text_ids=rows)
-        held: tuple[Held, ...] = (rows - text.size, (stream, (0,)))
+        held: tuple[Held, ...] = (rows - text.size, (stream, layout.pattern))
         return Brought(
             decoder=decoder.eval(), text=text, held=tuple(one for one in held if one), layout=layout, rest=rest,
             notes={"tables": names},

@@ -50,7 +50,7 @@ def read_flat(folder: HostFolder, stream: StreamInfo, first: int) -> Brought:
             f"{decoder.config.vocab_size} rows; give the tokenizer that belongs to the model"
         )
     text = HostText.from_folder(folder.root, text_ids=first)
-    held: tuple[Held, ...] = (first - text.size, (stream, tuple(range(len(stream.cardinalities)))), behind)
+    held: tuple[Held, ...] = (first - text.size, (stream, None), behind)
     return Brought(decoder=decoder, text=text, held=tuple(one for one in held if one))
 
 
