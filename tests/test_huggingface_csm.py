@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support.codebook_hosts import write_csm
+from tests.support.command import works
 from unitok.decoder.model import Decoder, PackedAttend
 from unitok.huggingface.codebooks.base import Brought, HostFolder, Leaving
 from unitok.huggingface.codebooks.csm import Csm
 from unitok.huggingface.codebooks.registry import family_of
 from unitok.layouts.base import CodebookLayout
 from unitok.layouts.depth import DepthLayout
+from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
@@ -103,6 +105,22 @@ def test_every_weight_goes_out_as_it_came(host: Path) -> None:
     assert any(name.startswith("codec_model.") for name in theirs), "the codec goes along"
     for name, value in theirs.items():
         assert torch.equal(ours[name], value), name
+
+
+def test_by_commands_it_comes_in_and_goes_out(host: Path, tmp_path: Path) -> None:
+    works("import", host, tmp_path / "model", "--languages", "en", "de")
+    model = Model.load(tmp_path / "model")
+    layout = model.parts["layout"]
+    assert isinstance(layout, DepthLayout) and model.vocabulary.framed == layout.pattern
+    assert model.vocabulary.streams["mimi"].cardinalities == (19,) * 4
+    works("export", "--native", tmp_path / "model", tmp_path / "out")
+    theirs, ours = (load_file(one / "model.safetensors") for one in (host, tmp_path / "out"))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype and torch.equal(ours[name], value), name
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((host / name).read_text()), name
+    transformers.CsmForConditionalGeneration.from_pretrained(tmp_path / "out")
 
 
 REFUSED = {

@@ -9,10 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
+from unitok.huggingface.codebooks.carried import CARRIED, Carried
 from unitok.huggingface.codebooks.base import Brought, Leaving, write_folder
 from unitok.huggingface.codebooks.registry import FAMILIES, family_named, family_of
 from unitok.huggingface.gguf import SUFFIX, read_gguf
@@ -20,9 +22,10 @@ from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
+from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
 from unitok.model_directory import read_decoder
-from unitok.model_parts import save_mixture
+from unitok.model_parts import LAYOUT, save_mixture
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE
@@ -119,7 +122,12 @@ def export_native(model_dir: Path | str, out: Path | str) -> Path:
         merge_lora(decoder, lora)
     text = model.tokenizers.text
     assert isinstance(text, HostText), "what was imported has its host's text"
-    leaving = Leaving(decoder=decoder, rows=host["rows"], config=host["config"])
+    layout, carried = model.parts.get(LAYOUT), model.parts.get(CARRIED)
+    leaving = Leaving(
+        decoder=decoder, rows=host["rows"], config=host["config"], notes=host["notes"],
+        layout=layout if isinstance(layout, CodebookLayout) else None,
+        rest=carried.tensors() if isinstance(carried, Carried) else {},
+    )  # fmt: skip
     with atomic_directory(Path(out)) as draft:
         write_folder(family_named(host["family"]), leaving, text, draft)
     return Path(out)
@@ -182,7 +190,10 @@ def import_hf(
     generator = torch.Generator().manual_seed(seed)
     rows = chosen_rows(new_rows, joined, vocabulary, old=brought.rows, text=host.size, where="new_rows")
     grown = expand_vocabulary(decoder, vocabulary.size, brought.rows, generator=generator, rows=rows)
-    Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
+    parts: dict[str, nn.Module] = {} if brought.layout is None else {LAYOUT: brought.layout}
+    if brought.rest:
+        parts[CARRIED] = Carried(brought.rest)
+    Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info, parts=parts).save(out)
     return Path(out)
 
 
@@ -194,7 +205,12 @@ def _brought(root: Path) -> tuple[Brought, dict[str, Any]]:
         return Brought(decoder=decoder, text=host, held=()), {"imported_from": kind}
     family, folder = found
     brought = family.read(folder)
-    kept = {"family": family.name, "rows": brought.rows, "config": dict(folder.config)}
+    kept = {
+        "family": family.name,
+        "rows": brought.rows,
+        "config": dict(folder.config),
+        "notes": dict(brought.notes),
+    }
     return brought, {"imported_from": family.name, HOST: kept}
 
 

@@ -18,12 +18,17 @@ from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttention
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok.huggingface.codebooks.carried import CARRIED, Carried
+from unitok.layouts.base import CodebookLayout
+from unitok.layouts.registry import layout_from_config
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 MIXTURE = "mixture"
+LAYOUT = "layout"
+"""Name of the part that predicts codes beside ids."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ PARTS: Mapping[str, PartKind] = {
     "frame_encoder": PartKind(
         FrameEncoder, lambda part: part.to_json(), lambda value, decoder: frame_encoder_from_json(value), own_dtype=True
     ),
+    LAYOUT: PartKind(CodebookLayout, lambda part: part.config(), lambda value, decoder: layout_from_config(value)),
+    CARRIED: PartKind(Carried, lambda part: part.config(), lambda value, decoder: Carried.from_config(value), own_dtype=True),
 }
 """Parts by name."""
 

@@ -79,3 +79,49 @@ def write_csm(folder: Path, **changes: Any) -> None:
     model = CsmForConditionalGeneration(CsmConfig(**value))
     lively(model)
     model.save_pretrained(folder)
+
+
+HELIUM = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "ffn_dim": 96,
+    "max_position_embeddings": 64, "sliding_window": 40,
+}  # fmt: skip
+"""The decoder of Kyutai's models, small."""
+
+
+def write_moshi(folder: Path, **changes: Any) -> None:
+    """A folder of `MoshiForConditionalGeneration`: four codebooks of each side, a codec."""
+    from transformers import MoshiConfig, MoshiForConditionalGeneration
+
+    folder.mkdir(parents=True)
+    rows = write_tokenizer(folder, "mistral") + 2
+    depth = {
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 40,
+        "max_position_embeddings": 5, "sliding_window": 4,
+    }  # fmt: skip
+    value = {**HELIUM, "vocab_size": rows, "num_codebooks": 4, "audio_vocab_size": 32, **changes}
+    config = MoshiConfig(**value, audio_encoder_config=mimi_config(), depth_decoder_config=depth)
+    torch.manual_seed(7)
+    model = MoshiForConditionalGeneration(config)
+    with torch.no_grad():  # matrices of each step are drawn at a scale that drowns everything
+        for name, weight in model.depth_decoder.named_parameters():
+            if weight.ndim == 3:
+                weight.mul_(0.2)
+    lively(model)
+    model.save_pretrained(folder)
+
+
+def write_kyutai_stt(folder: Path, **changes: Any) -> None:
+    """A folder of `KyutaiSpeechToTextForConditionalGeneration` whose text begins with a row among those of codes."""
+    from transformers import KyutaiSpeechToTextConfig, KyutaiSpeechToTextForConditionalGeneration
+
+    folder.mkdir(parents=True)
+    rows, books, codes = write_tokenizer(folder, "mistral") + 2, 4, 33
+    value = {
+        **HELIUM, "vocab_size": rows, "num_codebooks": books, "codebook_vocab_size": codes, "audio_bos_token_id": 32,
+        "audio_pad_token_id": rows + books * codes, "bos_token_id": rows + 40, "pad_token_id": 3,
+        "codec_config": mimi_config(), **changes,
+    }  # fmt: skip
+    torch.manual_seed(7)
+    model = KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextConfig(**value))
+    lively(model)
+    model.save_pretrained(folder)

@@ -62,7 +62,7 @@ class HostText:
 
         Args:
             folder: of the model.
-            text_ids: ids from this one on are speech and no text's; None where all are text's.
+            text_ids: ids from this one on are speech and no text's, and play no role; None where all are text's.
 
         Raises:
             InputError: no such file, one that is not readable, or a tokenizer that loses characters.
@@ -90,7 +90,7 @@ class HostText:
                 value = host.tokenizer.token_to_id(token)
             if value is None:  # a token of that very name would clash with ours if it did not play the role
                 value = host.tokenizer.token_to_id(f"<{role}>")
-            if isinstance(value, int) and value >= 0:
+            if isinstance(value, int) and 0 <= value < (value + 1 if text_ids is None else text_ids):
                 host._roles[role] = value
         return host
 

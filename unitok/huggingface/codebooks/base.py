@@ -103,9 +103,13 @@ def write_folder(family: Family, leaving: Leaving, text: HostText, folder: Path)
     if not text.whole:
         raise InputError("this model does not hold the tokenizer of the folder that it comes from; import it again")
     dtype = stored_type(leaving.config)
-    state = {name: one.detach().cpu().contiguous() for name, one in family.state(leaving).items()}
-    for name in state.keys() - leaving.rest.keys():
-        state[name] = state[name].to(dtype)
+    state, places = dict[str, Tensor](), set[int]()
+    for name, value in family.state(leaving).items():
+        value = value.detach().cpu()
+        value = value.contiguous() if name in leaving.rest else value.to(dtype).contiguous()
+        # A table that its makers store under two names is stored twice: the format knows no two names of one tensor.
+        state[name] = value.clone() if value.untyped_storage().data_ptr() in places else value
+        places.add(value.untyped_storage().data_ptr())
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, dict(leaving.config))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

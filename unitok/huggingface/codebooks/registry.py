@@ -16,9 +16,17 @@ FAMILIES = Registry(
         "orpheus": "unitok.huggingface.codebooks.orpheus:Orpheus",
         "llasa": "unitok.huggingface.codebooks.llasa:Llasa",
         "csm": "unitok.huggingface.codebooks.csm:Csm",
+        "moshi": "unitok.huggingface.codebooks.moshi:Moshi",
+        "kyutai_stt": "unitok.huggingface.codebooks.kyutai_stt:KyutaiStt",
     },
 )
 """Name → class."""
+REFUSED = {
+    model_type: "has sinusoidal positions, LayerNorm and attention to an encoder of text in every block, which the decoder "
+    "here does not compute: its pattern of delays is the layout 'delay', its weights have no place"
+    for model_type in ("musicgen", "musicgen_decoder", "musicgen_melody", "musicgen_melody_decoder")
+}
+"""`model_type` of models that write codes and are not computed here → why."""
 
 
 def family_named(name: str) -> Family:
@@ -35,7 +43,10 @@ def family_of(root: Path) -> tuple[Family, HostFolder] | None:
     """
     if not (root / CONFIG).is_file():
         return None
-    folder = HostFolder(root=root, config=read_json(root / CONFIG), tokens=_added_tokens(root / "tokenizer.json"))
+    config = read_json(root / CONFIG)
+    if (kind := config.get("model_type")) in REFUSED:
+        raise InputError(f"{root}: a model of type {kind!r} {REFUSED[kind]}")
+    folder = HostFolder(root=root, config=config, tokens=_added_tokens(root / "tokenizer.json"))
     return next(((one, folder) for one in map(family_named, FAMILIES) if one.claims(folder)), None)
 
 
