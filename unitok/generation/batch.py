@@ -19,10 +19,21 @@ from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.fast_step import Stepper
+from unitok.generation.framed import (
+    FramedSteps,
+    FrameTrack,
+    SlotOptions,
+    ask_all,
+    check_slots,
+    pattern_of,
+    prompt_inputs,
+)
 from unitok.generation.prefill import decode_step, prefill
 from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.seeds import check_seed
 
 
@@ -36,11 +47,24 @@ class Generated:
     """(N,) float32 log-probability of each id among the allowed ones, before temperature and filters."""
     finish_reason: str
     """eos; length where the limit cut it short; cancelled where it was taken back."""
+    slots: np.ndarray | None = None
+    """(N, S) int64 codes beside each id, -1 where there is none; None where the answer has no slots."""
+    slot_logprobs: np.ndarray | None = None
+    """(N, S) float32 log-probability of each code that a layout predicted, before temperature and filters; 0 beside."""
+    framed: np.ndarray | None = None
+    """(N,) bool: ids at positions with slots, be it that these hold nothing there."""
+
+    @property
+    def frames(self) -> Frames | None:
+        """The codes beside those ids; None where the answer has no slots."""
+        if self.slots is None or self.framed is None:
+            return None
+        return Frames(np.flatnonzero(self.framed), self.slots[self.framed])
 
     @property
     def score(self) -> float:
-        """Sum of the log-probabilities."""
-        return float(self.logprobs.sum())
+        """Sum of the log-probabilities, those of codes beside ids included."""
+        return float(self.logprobs.sum()) + (0.0 if self.slot_logprobs is None else float(self.slot_logprobs.sum()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +85,10 @@ class TokenRequest:
     """Those that stand in for embedding rows of the prompt."""
     eos: int | None = None
     """Id that ends it where there is no automaton."""
+    frames: Frames | None = None
+    """Codes beside ids of the prompt."""
+    slots: SlotOptions | None = None
+    """How codes come to stand beside ids of the answer; None where they do not."""
 
 
 @dataclass(eq=False)
@@ -70,6 +98,8 @@ class _Sequence:
     request: TokenRequest
     random: np.random.Generator | None
     """Uniform numbers: two for every step, counted from its first; None where nothing is drawn."""
+    track: FrameTrack | None = None
+    """Codes beside its ids."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str = "length"
@@ -82,6 +112,8 @@ class _Sequence:
         if request.automaton is not None:
             request.automaton.advance(token)
             done = request.automaton.finished
+            if self.track is not None and self.track.last:
+                request.automaton.end_span()
         else:
             done = token == request.eos
         if done:
@@ -102,12 +134,15 @@ class Batch:
         stepper: takes the steps; None for decoders with parts that only `Decoder.run` knows.
         graphs: take the steps of sequences that were all added before the first, where they fit.
         rows: most sequences that run; others wait until some have ended. 0 for any number.
+        layout: gives the codes beside ids. A step that reads codes is one of `Decoder.run`: steppers take ids alone.
     """
 
     def __init__(
-        self, decoder: Decoder, stepper: Stepper | None, *, graphs: CudaGraphs | None = None, rows: int = 0
-    ) -> None:
+        self, decoder: Decoder, stepper: Stepper | None, *, graphs: CudaGraphs | None = None, rows: int = 0,
+        layout: CodebookLayout | None = None,
+    ) -> None:  # fmt: skip
         self.decoder, self.stepper, self.graphs, self.rows = decoder, stepper, graphs, rows
+        self.framed = None if layout is None else FramedSteps(decoder, layout)
         self.masks = MaskTable(decoder.config.vocab_size, decoder.embedding.device)
         self.sequences: dict[int, _Sequence] = {}
         self.waiting: list[int] = []
@@ -129,7 +164,8 @@ class Batch:
         """Take in a sequence, which runs from the next step on; returns its number.
 
         Raises:
-            InputError: a prompt with its limit does not fit the decoder's positions, or a seed that is none.
+            InputError: a prompt with its limit does not fit the decoder's positions, a seed that is none, or codes
+                beside ids where no layout has any, of another shape, or in steps of int8 weights.
         """
         prompt, config = np.asarray(request.prompt), self.decoder.config
         if request.limit < 1 or not len(prompt):
@@ -144,11 +180,25 @@ class Batch:
                 "shorten the input or max_new_tokens"
             )
         check_seed(request.seed)
-        random = draws_of(request.seed, request.prompt) if request.sampling.temperature > 0 else None
+        random = draws_of(request.seed, request.prompt, request.frames) if request.sampling.temperature > 0 else None
+        track = self._track(request)
         number, self._added = self._added, self._added + 1
-        self.sequences[number] = _Sequence(request, random)
+        self.sequences[number] = _Sequence(request, random, track)
         self.waiting.append(number)
         return number
+
+    def _track(self, request: TokenRequest) -> FrameTrack | None:
+        """What follows the codes beside a request's ids; InputError for codes that cannot be."""
+        layout = None if self.framed is None else self.framed.layout
+        if request.frames is not None:
+            check_slots(request.frames, layout, len(request.prompt))
+        if request.slots is None:
+            return None
+        pattern = pattern_of(layout)
+        if self.stepper is not None and self.stepper.int8:
+            raise InputError(f"int8 steps take ids alone, {pattern.layout!r} has codes beside them: leave int8 out")
+        random = draws_of(request.seed, request.prompt, request.frames, of=1)
+        return FrameTrack(pattern, request.slots, request.sampling, request.prompt, random, request.automaton)
 
     @torch.inference_mode()
     def cancel(self, number: int) -> None:
@@ -165,7 +215,14 @@ class Batch:
         """What a sequence has produced so far."""
         one = self.sequences[number]
         ids, logprobs = np.asarray(one.ids, dtype=np.int64), np.asarray(one.logprobs, dtype=np.float32)
-        return Generated(ids, logprobs, one.reason)
+        if one.track is None:
+            return Generated(ids, logprobs, one.reason)
+        return Generated(ids, logprobs, one.reason, *one.track.made())
+
+    def slots_of(self, number: int) -> np.ndarray | None:
+        """(S,) codes beside the newest id of a sequence; None where it stands at no position with slots."""
+        track = self.sequences[number].track
+        return None if track is None else track.newest()
 
     def take(self, number: int) -> Generated:
         """What a sequence has produced, which is forgotten here."""
@@ -183,22 +240,29 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
-        """(number, id) of every sequence that runs; empty when all have ended.
+        """(number, id) of every sequence that runs; empty when all have ended. Codes beside ids: `slots_of`.
 
         The ids of the step before enter the decoder only now: whoever streams has them while this is computed.
+
+        Raises:
+            InputError: what a request is given at a position is none of its codes; all stand where they stood.
         """
         if not self.busy:
             return []
+        if self.framed is not None:
+            ask_all(self.sequences[number].track for number in (*self.alive, *self._next_to_read()))
         if self._captured and self._next is not None and not self.waiting:
             assert self.graphs is not None
             self._longest += 1
             running = [self.sequences[number] for number in self.alive]
-            found = self.graphs.step(self._next, self._allowed(running), self._uniform(running))
-        else:
-            hidden = self._hidden()
-            logits = self.decoder.logits(hidden) if self.stepper is None else self.stepper.logits(hidden)
-            found = self._choose(logits, [self.sequences[number] for number in self.alive])
-        return self._record(*found)
+            return self._record(*self.graphs.step(self._next, self._allowed(running), self._uniform(running)), None)
+        hidden = self._hidden()
+        logits = self.decoder.logits(hidden) if self.stepper is None else self.stepper.logits(hidden)
+        return self._record(*self._choose(logits, [self.sequences[number] for number in self.alive]), hidden)
+
+    def _next_to_read(self) -> list[int]:
+        """Numbers of those that wait and find room."""
+        return self.waiting[: self.rows - len(self.alive)] if self.rows else self.waiting
 
     def _hidden(self) -> Tensor:
         """Last hidden state (B, C) of each sequence: of those that run after their next id, of new ones after the
@@ -207,10 +271,10 @@ class Batch:
         if self._next is not None:
             assert self._cache is not None
             self._longest += 1
-            found.append(decode_step(self.decoder, self._next, self._cache, self._longest, self.stepper))
-        room = self.rows - len(self.alive) if self.rows else len(self.waiting)
-        if new := self.waiting[:room]:
-            self.waiting = self.waiting[room:]
+            x = None if self.framed is None else self.framed.inputs(self._next, self._tracks())
+            found.append(decode_step(self.decoder, self._next, self._cache, self._longest, self.stepper, x))
+        if new := self._next_to_read():
+            self.waiting = self.waiting[len(new) :]
             found.append(self._read(new))
         return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -223,7 +287,8 @@ class Batch:
         self._captured = first and self.graphs is not None and self._fit(self.graphs, requests, capacity)
         # Without an automaton nothing is known of an answer's beginning: the whole prompt is given.
         given = [len(one.prompt) if one.automaton is None else one.automaton.given for one in requests]
-        vectors = [request.vectors for request in requests]
+        layout = None if self.framed is None else self.framed.layout
+        vectors = [prompt_inputs(self.decoder, layout, one.prompt, one.vectors, one.frames) for one in requests]
         cache, hidden = prefill(
             self.decoder, prompts, capacity, given, vectors if any(one is not None for one in vectors) else None,
             cache=self.graphs.fresh_cache(len(new)) if self._captured and self.graphs is not None else None,
@@ -238,6 +303,8 @@ class Batch:
 
     def _fit(self, graphs: CudaGraphs, requests: Sequence[TokenRequest], capacity: int) -> bool:
         """Whether captured steps are these requests' steps."""
+        if any(request.slots is not None for request in requests):
+            return False
         ways = {request.sampling for request in requests}
         return len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, ways.pop())
 
@@ -282,11 +349,19 @@ class Batch:
             )
         return ids, logprobs
 
-    def _record(self, ids: Tensor, logprobs: Tensor) -> list[tuple[int, int]]:
-        """Append one id to every running sequence, and let go those that have ended."""
+    def _tracks(self) -> list[FrameTrack | None]:
+        return [self.sequences[number].track for number in self.alive]
+
+    def _record(self, ids: Tensor, logprobs: Tensor, hidden: Tensor | None) -> list[tuple[int, int]]:
+        """Append one id to every running sequence, and let go those that have ended.
+
+        `hidden` (B, C) chose the ids; None where no sequence has codes beside them.
+        """
         # One copy of both: the host waits for the device once a step. Ids are exact in float64.
         drawn, chosen = torch.stack([ids.double(), logprobs.double()]).tolist()
         made = [(number, int(token)) for number, token in zip(self.alive, drawn)]
+        if self.framed is not None and hidden is not None:
+            self.framed.choose(hidden, ids, [token for _, token in made], self._tracks())
         takes = [self.sequences[number].take(token, logprob) for (number, token), logprob in zip(made, chosen)]
         self._next = ids
         if ended := [row for row, done in enumerate(takes) if done]:
@@ -307,10 +382,15 @@ class Batch:
         self._longest = max(self.sequences[number].length for number in self.alive) - 1
 
 
-def draws_of(seed: int, prompt: np.ndarray) -> np.random.Generator:
+def draws_of(
+    seed: int, prompt: np.ndarray, frames: Frames | None = None, *, of: int | None = None
+) -> np.random.Generator:
     """Random numbers of a sequence: of its own seed and prompt, whatever stands beside it in the batch.
 
-    The prompt is among them so that unlike prompts with one seed have nothing to do with each other.
+    The prompt is among them so that unlike prompts with one seed have nothing to do with each other. `of` tells several
+    rows of numbers of one sequence apart.
     """
     mark = zlib.crc32(np.asarray(prompt).astype("<i8").tobytes())
-    return np.random.default_rng([check_seed(seed), mark])
+    if frames is not None:
+        mark = zlib.crc32(np.asarray(frames.slots).astype("<i8").tobytes(), mark)
+    return np.random.default_rng([check_seed(seed), mark, *(() if of is None else (of,))])

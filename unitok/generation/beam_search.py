@@ -17,10 +17,13 @@ from unitok.decoder.model import Decoder
 from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.fast_step import Stepper
+from unitok.generation.framed import check_slots, prompt_inputs
 from unitok.generation.prefill import decode_step, prefill, stepper_of
 from unitok.generation.sampling import masked_log_softmax
+from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
+from unitok_tokenizers.grammar.positions import Frames
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class SearchRequest:
     """Power of the length that sums are divided by; 0 leaves them as they are."""
     vectors: PromptVectors | None = None
     """Those that stand in for embedding rows of the prompt."""
+    frames: Frames | None = None
+    """Codes beside ids of the prompt."""
 
 
 @dataclass
@@ -109,10 +114,11 @@ class BeamBatch:
     Args:
         decoder: the model.
         stepper: takes the steps; None for decoders with parts that only `Decoder.run` knows.
+        layout: reads the codes beside ids of prompts.
     """
 
-    def __init__(self, decoder: Decoder, stepper: Stepper | None) -> None:
-        self.decoder, self.stepper = decoder, stepper
+    def __init__(self, decoder: Decoder, stepper: Stepper | None, *, layout: CodebookLayout | None = None) -> None:
+        self.decoder, self.stepper, self.layout = decoder, stepper, layout
         self.masks = MaskTable(decoder.config.vocab_size, decoder.embedding.device)
         self.searches: dict[int, _Search] = {}
         self.waiting: list[int] = []
@@ -126,10 +132,12 @@ class BeamBatch:
         """Take in a search, which runs from the next step on; returns its number.
 
         Raises:
-            InputError: fewer than one beam.
+            InputError: fewer than one beam, or codes beside ids of a prompt where no layout has any.
         """
         if request.beams < 1:
             raise InputError(f"beams is {request.beams}: give 1 or more")
+        if request.frames is not None:
+            check_slots(request.frames, self.layout, len(request.prompt))
         number, self._added = self._added, self._added + 1
         self.searches[number] = _Search(request, [_Beam([], 0.0, request.automaton.copy())])
         self.waiting.append(number)
@@ -207,7 +215,9 @@ class BeamBatch:
             self.waiting = []
             requests = [self.searches[number].request for number in new]
             prompts = [one.prompt for one in requests]
-            vectors = [one.vectors for one in requests]
+            vectors = [
+                prompt_inputs(self.decoder, self.layout, one.prompt, one.vectors, one.frames) for one in requests
+            ]
             cache, hidden = prefill(
                 self.decoder, prompts, max(len(one.prompt) + one.automaton.remaining for one in requests),
                 [one.automaton.given for one in requests],
@@ -250,10 +260,11 @@ def beam_search(
 
 
 def search_together(
-    decoder: Decoder, requests: Sequence[SearchRequest], *, stepper: Stepper | None
-) -> list[list[Hypothesis]]:
+    decoder: Decoder, requests: Sequence[SearchRequest], *, stepper: Stepper | None,
+    layout: CodebookLayout | None = None,
+) -> list[list[Hypothesis]]:  # fmt: skip
     """`beam_search` of several requests at once: each list is the same alone, up to the rounding of sums."""
-    batch = BeamBatch(decoder, stepper)
+    batch = BeamBatch(decoder, stepper, layout=layout)
     numbers = [batch.add(request) for request in requests]
     while batch.busy:
         batch.step()

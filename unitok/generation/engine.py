@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from unitok.decoder.model import Decoder
@@ -16,6 +17,7 @@ from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, 
 from unitok.generation.cuda_graphs import SIZES, CudaGraphs
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 
 ROWS = 64
@@ -30,12 +32,17 @@ class Engine:
         int8: round the weights of decoding steps to int8, one scale per row.
         compiled: step single sequences through one C++ function.
         rows: most sequences that run together after `add`.
+        layout: gives the codes beside ids, where the decoder was trained with any.
     """
 
-    def __init__(self, decoder: Decoder, *, int8: bool = False, compiled: bool = False, rows: int = ROWS) -> None:
+    def __init__(
+        self, decoder: Decoder, *, int8: bool = False, compiled: bool = False, rows: int = ROWS,
+        layout: CodebookLayout | None = None,
+    ) -> None:  # fmt: skip
         if rows < 1:
             raise InputError(f"rows is {rows}: give 1 or more")
         self.decoder, self.int8, self.compiled, self.rows = decoder, int8, compiled, rows
+        self.layout = layout
         self.stepper: Stepper | None = self._made_stepper() if int8 or compiled else None
         """Takes the decoding steps; made from the decoder at its first use where None."""
         self.graphs: CudaGraphs | None = None
@@ -78,7 +85,7 @@ class Engine:
 
     def batch(self) -> Batch:
         """An empty batch of one's own."""
-        return Batch(self.decoder, self.steps(), graphs=self.graphs)
+        return Batch(self.decoder, self.steps(), graphs=self.graphs, layout=self.layout)
 
     def run(self, requests: Sequence[TokenRequest]) -> list[Generated]:
         """Continue all requests, together; each result is the same alone, up to the rounding of sums.
@@ -104,14 +111,15 @@ class Engine:
         """`search` of all requests, together; each list is the same alone, up to the rounding of sums.
 
         Raises:
-            InputError: a request without an automaton, or fewer than one beam.
+            InputError: a request without an automaton or with codes beside the ids of its answer, or fewer than one
+                beam.
         """
         searches = [search_of(one, beams=beams, n_best=n_best, length_penalty=length_penalty) for one in requests]
-        return search_together(self.decoder, searches, stepper=self.steps())
+        return search_together(self.decoder, searches, stepper=self.steps(), layout=self.layout)
 
     def beam_batch(self) -> BeamBatch:
         """An empty batch of searches of one's own."""
-        return BeamBatch(self.decoder, self.steps())
+        return BeamBatch(self.decoder, self.steps(), layout=self.layout)
 
     # -- requests that come and go ------------------------------------------------------------------------------
 
@@ -122,12 +130,20 @@ class Engine:
             InputError: a prompt with its limit does not fit the decoder's positions.
         """
         if self._shared is None:
-            self._shared = Batch(self.decoder, self.steps(), rows=self.rows)
+            self._shared = Batch(self.decoder, self.steps(), rows=self.rows, layout=self.layout)
         return self._shared.add(request)
 
     def step(self) -> list[tuple[int, int]]:
-        """(number, id) of every request that runs; empty when nothing does."""
+        """(number, id) of every request that runs; empty when nothing does. Codes beside them: `slots_of`."""
         return [] if self._shared is None else self._shared.step()
+
+    def slots_of(self, number: int) -> np.ndarray | None:
+        """(S,) codes beside the newest id of a request, chosen in the same step; None where its position has none.
+
+        Raises:
+            InputError: no such request, or one that was taken already.
+        """
+        return self._holding(number).slots_of(number)
 
     def cancel(self, number: int) -> None:
         """Stop a request; what it has produced stays to be taken. One that has ended stays as it is."""
@@ -140,9 +156,12 @@ class Engine:
         Raises:
             InputError: no such request, or one that was taken already.
         """
+        return self._holding(number).take(number)
+
+    def _holding(self, number: int) -> Batch:
         if self._shared is None or number not in self._shared.sequences:
             raise InputError(f"no request {number} is here: it was never added, or taken already")
-        return self._shared.take(number)
+        return self._shared
 
     @property
     def busy(self) -> bool:
@@ -153,10 +172,12 @@ class Engine:
 def search_of(
     request: TokenRequest, *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
 ) -> SearchRequest:
-    """A request as a search; InputError where it has no automaton."""
+    """A request as a search; InputError where it has no automaton, or codes beside the ids of its answer."""
+    if request.slots is not None:
+        raise InputError("beams search among ids, and this answer has codes beside them; take 1 beam, or draw several")
     if request.automaton is None:
         raise InputError("a search is among outputs that end: give an automaton")
     return SearchRequest(
         prompt=request.prompt, automaton=request.automaton, beams=beams, n_best=n_best or beams,
-        length_penalty=length_penalty, vectors=request.vectors,
+        length_penalty=length_penalty, vectors=request.vectors, frames=request.frames,
     )  # fmt: skip

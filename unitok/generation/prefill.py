@@ -80,10 +80,16 @@ def prefill(
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
 
 
-def decode_step(decoder: Decoder, ids: Tensor, cache: KVCache, longest: int, stepper: Stepper | None = None) -> Tensor:
-    """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C)."""
-    if stepper is not None:
+def decode_step(
+    decoder: Decoder, ids: Tensor, cache: KVCache, longest: int, stepper: Stepper | None = None,
+    x: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
+
+    `x` (B, C) is what the decoder reads where that is not the embedding rows of the ids: no stepper takes it.
+    """
+    if stepper is not None and x is None:
         return stepper(ids, cache, longest)
-    hidden = decoder.run(decoder.embed(ids), cache.lengths, StepAttend(cache, longest))
+    hidden = decoder.run(decoder.embed(ids) if x is None else x, cache.lengths, StepAttend(cache, longest))
     cache.lengths += 1
     return hidden

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from unitok.generation.framed import Given
 from unitok.generation.sampling import Sampling
 from unitok.inputs import Audio, check_tokens
 from unitok_tokenizers.grammar.sequence import SequenceSpec
@@ -46,6 +47,8 @@ class PromptRequest:
     """How its ids are chosen; None takes what all requests of a call are given."""
     limit: int | None = None
     """Most ids of its answer, marks and the end included; None takes what the model has learned of lengths."""
+    given: Given | None = None
+    """Codes beside the answer's ids that are not the model's to choose, position by position: what others say."""
 
     def drawn_with(self, seed: int) -> int:
         """Its own seed, or the one that all are given; InputError for what is no seed."""

@@ -24,14 +24,9 @@ from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import (
-    Audio,
-    is_tokens,
-    names_a_file,
-    read_samples,
-    sample_blocks,
-    without_tokenizer,
-)
+from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
+from unitok.layouts.base import CodebookLayout
+from unitok.requests.framed_answers import most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
 from unitok.results import Result
@@ -39,11 +34,9 @@ from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.render import render_prompt
+from unitok_tokenizers.grammar.render import rendered_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks.registry import output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
@@ -81,7 +74,7 @@ class RequestRunner:
     def engine(self) -> Engine:
         """What continues ids, with the decoder that is there now."""
         made = self._engine
-        if made is None or made.decoder is not self.decoder:
+        if made is None or made.decoder is not self.decoder or made.layout is not self.layout:
             self.hasten(int8=made is not None and made.int8, compiled=made is not None and made.compiled)
             made = self._engine
         assert made is not None
@@ -89,7 +82,12 @@ class RequestRunner:
 
     def hasten(self, *, int8: bool, compiled: bool) -> None:
         """Take decoding steps with int8 weights, or single ones in one C++ function; see `Engine`."""
-        self._engine = Engine(self.decoder, int8=int8, compiled=compiled)
+        self._engine = Engine(self.decoder, int8=int8, compiled=compiled, layout=self.layout)
+
+    @property
+    def layout(self) -> CodebookLayout | None:
+        """What gives the codes beside ids; None where ids say everything."""
+        return cast(CodebookLayout | None, self.parts.get("layout"))
 
     @property
     def voices(self) -> list[str]:
@@ -317,7 +315,8 @@ class RequestRunner:
 
     def token_request(self, request: PromptRequest, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
-        prompt = render_prompt(request.plan, self.vocabulary)
+        rendered = rendered_prompt(request.plan, self.vocabulary)
+        prompt = rendered.ids
         most = self.decoder.config.max_positions
         if most - len(prompt) < 8:
             raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
@@ -330,7 +329,8 @@ class RequestRunner:
         return TokenRequest(
             prompt=prompt, limit=limit, automaton=automaton, sampling=request.sampling or sampling,
             seed=request.drawn_with(seed),
-            vectors=self.prompt_vectors(prompt, request.vectors),
+            vectors=self.prompt_vectors(prompt, request.vectors), frames=rendered.frames,
+            slots=slot_options(self.vocabulary, request.plan, request.given),
         )  # fmt: skip
 
     def prompt_vectors(self, prompt: np.ndarray, vectors: torch.Tensor | None) -> PromptVectors | None:
@@ -345,11 +345,7 @@ class RequestRunner:
 
     def token_limit(self, plan: SequenceSpec) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
-        codes = self.vocabulary.main("codes")
-        widths = {"codes": len(codes.cardinalities) if codes is not None else 1}
-        kinds = output_kinds(plan.task, plan.flags)
-        sizes = self.limits.of(plan)
-        return sum(size * widths.get(kind, 1) + 3 for kind, size in zip(kinds, sizes)) + 1 if kinds else 256
+        return most_ids(self.vocabulary, self.limits, plan)
 
     def searched(self, request: PromptRequest, asked: TokenRequest, found: Sequence[Hypothesis]) -> Result:
         """What the hypotheses of a search mean, best first: the answer is the first, `nbest` has all."""
@@ -359,7 +355,7 @@ class RequestRunner:
         for token in best.ids.tolist():
             asked.automaton.advance(token)  # the search followed copies
         result = self.result(request, asked, made)
-        outputs = [parse(np.concatenate([asked.prompt, one.ids]), self.vocabulary).outputs for one in found]
+        outputs = [parsed_answer(self.vocabulary, asked, one.ids).outputs for one in found]
         texts = [self._texts(one) for one in outputs]
         return replace(result, nbest=tuple((text[-1] if text else "", one.score) for text, one in zip(texts, found)))
 
@@ -372,7 +368,7 @@ class RequestRunner:
         The automaton has followed them: it closes what a limit cuts, so that their last id says nothing of it.
         """
         assert asked.automaton is not None
-        parsed = parse(np.concatenate([asked.prompt, made.ids]), self.vocabulary)
+        parsed = parsed_answer(self.vocabulary, asked, made.ids, made.frames)
         texts = self._texts(parsed.outputs)
         audio = self.speak(parsed.outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
+from unitok.requests.framed_answers import FrameStream, slot_options
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.runner import RequestRunner
@@ -36,6 +37,9 @@ class Chunk:
     """(S,) float32 samples that follow what came before."""
     sample_rate: int | None = None
     """Hz of `audio`; None without any."""
+    codes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64), repr=False)
+    """(F, Q) int64 frames that follow what came before, as soon as all their codes are known: of models that have codes
+    beside ids. Codebooks that a second pass fills are -1."""
     result: Result | None = None
     """The whole answer, with the last chunk only."""
 
@@ -80,6 +84,8 @@ class _Answer:
         if live and speaks and model.vocoder is not None:
             self.speech = UnitStream(model.vocoder, voice=request.voice)
         self.waiting: list[int] = []
+        slots = slot_options(self.vocabulary, request.plan, None)
+        self.frames = None if slots is None else FrameStream(self.vocabulary)
         for span in request.plan.outputs:  # a beginning to continue is part of the answer
             if span.kind == "text":
                 self.text = self.text or TextStream(model.tokenizers.text)
@@ -87,8 +93,18 @@ class _Answer:
             elif span.kind == "units":
                 self.waiting.extend(span.content.tolist())
 
-    def push(self, token: int) -> Chunk | None:
-        """Take one id; returns what it adds, if anything can be told yet."""
+    def begin(self, request: PromptRequest) -> Chunk | None:
+        """What an answer that begins with codes says already."""
+        first = request.plan.outputs[0] if request.plan.outputs else None
+        if self.frames is None or first is None or first.kind != "codes":
+            return None
+        codes = self.frames.begin(first.content[: request.plan.forced or len(first)])
+        return Chunk(codes=codes) if len(codes) else None
+
+    def push(self, token: int, slots: np.ndarray | None) -> Chunk | None:
+        """Take one id and the codes (S,) beside it, if any; returns what it adds, if anything can be told yet."""
+        if self.frames is not None and len(codes := self.frames.push(token, slots)):
+            return Chunk(codes=codes)
         meaning = self.vocabulary.describe(token)
         if meaning.block == "text":
             self.text = self.text or TextStream(self.model.tokenizers.text)
@@ -133,12 +149,15 @@ class _Answer:
 def stream_request(model: RequestRunner, request: PromptRequest, *, sampling: Sampling, seed: int) -> Iterator[Chunk]:
     """Answer one request in chunks; InputError as `Model.run`, at the first one.
 
-    Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end.
+    Speech that the decoder writes as units comes as its units do. Speech of codes comes as one chunk at the end; their
+    frames come as they are written, where a layout has codes beside ids.
     """
     asked, batch = model.token_request(request, sampling=sampling, seed=seed), model.engine.batch()
     number, answer = batch.add(asked), _Answer(model, request)
+    if (chunk := answer.begin(request)) is not None:
+        yield chunk
     while made := batch.step():
-        if (chunk := answer.push(made[0][1])) is not None:
+        if (chunk := answer.push(made[0][1], batch.slots_of(number))) is not None:
             yield chunk
     yield from answer.finish(model.result(request, asked, batch.take(number)))
 

@@ -63,6 +63,7 @@ class Automaton:
         self.cut = False
         """A limit closed an output that could have gone on."""
         self._items = self._codebook = self._behind = 0
+        self._ended = False
         self._least = 1
         self._said: tuple[int, ...] = ()
         self._place: int | None = None
@@ -194,6 +195,8 @@ class Automaton:
             return (only(slot.id),)
         if self._behind:
             return slot.forced(self._behind, self._items)
+        if self._ended:
+            return slot.stop
         if slot.follows and self._place is not None and not self._codebook:
             return self._allowed_following(slot, self._place)
         if self._codebook or self._items < self._least:
@@ -264,12 +267,16 @@ class Automaton:
         self.remaining -= 1
         self._take(token)
 
+    def end_span(self) -> None:
+        """Let the span that is written here end with the item that was taken: a layout says so by what it lacks."""
+        self._ended = not self._interleaved
+
     def _must_close(self) -> bool:
         """Whether a limit withdraws the content that the grammar would allow here."""
         if self._interleaved:
             return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
         slot = self._slots[self._at]
-        if not isinstance(slot, Content) or slot.single or slot.paired or self._behind:
+        if not isinstance(slot, Content) or slot.single or slot.paired or self._behind or self._ended:
             return False
         return self.allowed() == slot.stop
 
@@ -290,6 +297,7 @@ class Automaton:
                 self._counted = self._items
             self._at += 1
             self._items = self._codebook = self._behind = 0
+            self._ended = False
             self.finished = self._at == len(self._slots)
             self._least = 1
             following = None if self.finished else self._slots[self._at]

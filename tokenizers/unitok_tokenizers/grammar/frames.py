@@ -138,7 +138,8 @@ class FramePattern:
     def gather(self, inline: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The inverse of `lay`: inline codes (P, I) and slots (P, S) → codes (F, Q) of the frames that are complete.
 
-        Frames behind the last complete one, as where a limit cut a delay short, are left out.
+        Frames behind the last complete one, as where a limit cut a delay short, are left out; what a second pass fills
+        may be absent.
         """
         places = max(len(inline), len(slots))
         count = max(places - self.flush, 0) * self.frames
@@ -148,7 +149,10 @@ class FramePattern:
         for column, one in enumerate(self.slots):
             own = codes[one.frame :: self.frames, one.codebook]
             own[:] = slots[one.delay : one.delay + len(own), column]
-        whole = (codes != ABSENT).all(1)
+        refined = np.zeros((self.frames, len(self.cardinalities)), np.bool_)
+        for one in self.slots:
+            refined[one.frame, one.codebook] |= one.role == "refined"
+        whole = ((codes != ABSENT) | np.tile(refined, (count // self.frames, 1))).all(1)
         return codes[: int(np.argmin(whole)) if not whole.all() else len(codes)]
 
     def to_json(self) -> dict[str, Any]:
