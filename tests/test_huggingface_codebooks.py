@@ -176,9 +176,23 @@ def test_orpheus_fine_tunes_from_the_command_line(tmp_path: Path) -> None:
     small = ("pack_size=256", "window=32", "steps=12", "checkpoint_every=1000", "log_every=1", "packs_per_step=1")
     changes = [*(f"train.{one}" for one in small), "mixture=" + json.dumps({"only": {"asr.codes": 1.0}})]
     changes += [f"tuning.{part}.start_step=2" for part in ("decoder", "embeddings")]
-    changes += ["train.optim.warmup_steps=1", "tuning.decoder.learning_rate=0.003", "tuning.embeddings.learning_rate=0.003"]
+    changes += [
+        "train.optim.warmup_steps=1",
+        "tuning.decoder.learning_rate=0.003",
+        "tuning.embeddings.learning_rate=0.003",
+    ]
     sets = [part for one in changes for part in ("--set", one)]
-    works("train", "finetune", "--start", tmp_path / "model", "--shards", tmp_path / "shards", "-o", tmp_path / "run", *sets)
+    works(
+        "train",
+        "finetune",
+        "--start",
+        tmp_path / "model",
+        "--shards",
+        tmp_path / "shards",
+        "-o",
+        tmp_path / "run",
+        *sets,
+    )
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0] - 0.5

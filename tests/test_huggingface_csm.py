@@ -88,7 +88,9 @@ def test_greedy_frames_are_those_of_its_makers(host: Path) -> None:
         hidden = states(decoder, layout, ids, torch.arange(len(TEXT), len(ids)), slots)[-1:]
         first = decoder.logits(hidden)[:, rows : rows + config.vocab_size].argmax(-1) + rows
         place = torch.tensor([frame])
-        found, _ = layout.step(hidden, decoder.embed(first), place, lambda slot, logits: (logits.argmax(-1), logits.amax(-1)))
+        found, _ = layout.step(
+            hidden, decoder.embed(first), place, lambda slot, logits: (logits.argmax(-1), logits.amax(-1))
+        )
         ids, slots = torch.cat([ids, first]), torch.cat([slots, found])
     assert torch.equal(torch.cat([ids[len(TEXT) :, None] - rows, slots], 1), theirs)
 

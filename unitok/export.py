@@ -14,8 +14,8 @@ from torch import nn
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
-from unitok.huggingface.codebooks.carried import CARRIED, Carried
 from unitok.huggingface.codebooks.base import Brought, Leaving, write_folder
+from unitok.huggingface.codebooks.carried import CARRIED, Carried
 from unitok.huggingface.codebooks.registry import FAMILIES, family_named, family_of
 from unitok.huggingface.gguf import SUFFIX, read_gguf
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral

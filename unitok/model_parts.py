@@ -58,7 +58,9 @@ PARTS: Mapping[str, PartKind] = {
         FrameEncoder, lambda part: part.to_json(), lambda value, decoder: frame_encoder_from_json(value), own_dtype=True
     ),
     LAYOUT: PartKind(CodebookLayout, lambda part: part.config(), lambda value, decoder: layout_from_config(value)),
-    CARRIED: PartKind(Carried, lambda part: part.config(), lambda value, decoder: Carried.from_config(value), own_dtype=True),
+    CARRIED: PartKind(
+        Carried, lambda part: part.config(), lambda value, decoder: Carried.from_config(value), own_dtype=True
+    ),
 }
 """Parts by name."""
 

@@ -103,7 +103,7 @@ def write_moshi(folder: Path, **changes: Any) -> None:
     torch.manual_seed(7)
     model = MoshiForConditionalGeneration(config)
     with torch.no_grad():  # matrices of each step are drawn at a scale that drowns everything
-        for name, weight in model.depth_decoder.named_parameters():
+        for weight in model.depth_decoder.parameters():
             if weight.ndim == 3:
                 weight.mul_(0.2)
     lively(model)

@@ -1,7 +1,8 @@
 """Codes that are heard and never said: their rows are added to those of the ids, and nothing of them is predicted.
 
-So reads a recognizer that writes text beside the codes of what it hears (Kyutai's speech to text). P positions, S slots,
-C width.
+So reads a recognizer that writes text beside the codes of what it hears (Kyutai's speech to text).
+
+P positions, S slots, C width.
 """
 
 from __future__ import annotations

@@ -29,3 +29,23 @@ def held_extents(held: Sequence[Held], start: int) -> list[Extent]:
             extents.append(Extent(stream.kind, stream.name, codebook, 0, start, stream.cardinalities[codebook]))
             start += stream.cardinalities[codebook]
     return extents
+
+
+def first_extents(text: StreamInfo, held: Sequence[Held], *, control: int, language: int) -> tuple[Extent, ...]:
+    """What a vocabulary begins with: text, what a host's rows behind it hold, then control and language ids."""
+    size = text.cardinalities[0]
+    rows = held_extents(held, size)
+    start = size + sum(extent.size for extent in rows)
+    return (
+        Extent("text", text.name, 0, 0, 0, size),
+        *rows,
+        Extent("control", "", 0, 0, start, control),
+        Extent("language", "", 0, 0, start + control, language),
+    )
+
+
+def held_streams(held: Sequence[Held]) -> tuple[dict[str, StreamInfo], dict[str, FramePattern]]:
+    """(streams by name, the patterns of those that are not flat)."""
+    known = [one for one in held if not isinstance(one, int)]
+    patterns = {stream.name: pattern for stream, pattern in known if pattern is not None and not pattern.plain}
+    return {stream.name: stream for stream, _ in known}, patterns

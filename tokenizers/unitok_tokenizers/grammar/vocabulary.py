@@ -24,7 +24,7 @@ from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.extents import Extent, Token, name_of
 from unitok_tokenizers.grammar.frames import FramePattern
-from unitok_tokenizers.grammar.held_rows import Held, held_extents
+from unitok_tokenizers.grammar.held_rows import Held, first_extents, held_streams
 from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, check_same, check_uses, main_stream
 
 CONTROL_SIZE = 512
@@ -79,23 +79,10 @@ class Vocabulary:
         for role, value in (roles or {}).items():
             if role not in ROLES or not 0 <= value < size:
                 raise InputError(f"role {role!r} is id {value}: roles are {', '.join(ROLES)}, ids of the {size} pieces")
-        rows = held_extents(held, size)
-        start = size + sum(extent.size for extent in rows)
-        extents = (
-            Extent("text", text.name, 0, 0, 0, size),
-            *rows,
-            Extent("control", "", 0, 0, start, CONTROL_SIZE),
-            Extent("language", "", 0, 0, start + CONTROL_SIZE, LANGUAGE_SIZE),
-        )
-        own = {role: start + CONTROLS.index(f"<{role}>") for role in ROLES}
-        known = [one for one in held if not isinstance(one, int)]
-        vocabulary = Vocabulary(
-            extents,
-            {one.name: one for one in (text, *(stream for stream, _ in known))},
-            (),
-            {**own, **(roles or {})},
-            patterns={stream.name: pattern for stream, pattern in known if pattern is not None},
-        )
+        extents = first_extents(text, held, control=CONTROL_SIZE, language=LANGUAGE_SIZE)
+        own = {role: extents[-2].start + CONTROLS.index(f"<{role}>") for role in ROLES}
+        known, patterns = held_streams(held)
+        vocabulary = Vocabulary(extents, {text.name: text, **known}, (), {**own, **(roles or {})}, patterns=patterns)
         for code in sorted(set(languages)):
             vocabulary = vocabulary.append_language(code)
         order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
@@ -312,7 +299,9 @@ class Vocabulary:
                 return Token(
                     extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
                 )
-                return Token(extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages))
+                return Token(
+                    extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
+                )
         raise InputError(f"id {token_id} is outside the vocabulary of {self.size} ids")
 
     def names(self) -> list[str]:

@@ -19,7 +19,6 @@ from unitok_tokenizers.text.base import text_info
 from unitok_tokenizers.text.host_settings import HostSettings
 from unitok_tokenizers.text.lossless import check_lossless, with_first_space
 
-
 WHOLE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files of a host's tokenizer."""
 OWN = "host"
@@ -53,7 +52,7 @@ class HostText:
         self._roles = dict(roles)
         self.settings = settings
         self.whole = dict(whole or {})
-        """File name → its text, of a host some of whose tokens are speech: as its makers wrote it, before these went."""
+        """File name → its text, of a host some of whose tokens are speech: as its makers wrote it, with these."""
         self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @staticmethod
@@ -152,11 +151,15 @@ def _below(tokenizer_json: str, size: int, where: Path) -> str:
     try:
         value = json.loads(tokenizer_json)
         pieces = value["model"]["vocab"]
-        pairs = pieces.items() if isinstance(pieces, dict) else ((piece[0], index) for index, piece in enumerate(pieces))
+        pairs = (
+            pieces.items() if isinstance(pieces, dict) else ((piece[0], index) for index, piece in enumerate(pieces))
+        )
         wrong = next((piece for piece, index in pairs if index >= size), None)
         kept = [token for token in value.get("added_tokens") or [] if token["id"] < size]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: tokenizer.json is not readable ({error!r}); copy it from the model again") from error
+        raise InputError(
+            f"{where}: tokenizer.json is not readable ({error!r}); copy it from the model again"
+        ) from error
     if wrong is not None:
         raise InputError(f"{where}: the piece of text {wrong!r} stands among the ids of speech, from {size} on")
     return json.dumps({**value, "added_tokens": kept}, ensure_ascii=False)

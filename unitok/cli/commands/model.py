@@ -54,7 +54,9 @@ def add_commands(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
     bring = commands.add_parser("import", help="read a folder of Hugging Face and expand its vocabulary")
-    bring.add_argument("hf", help="local Llama, Mistral, Qwen2, Qwen3, Orpheus or LLaSA folder, or a GGUF file (extra gguf)")
+    bring.add_argument(
+        "hf", help="local Llama, Mistral, Qwen2, Qwen3, Orpheus or LLaSA folder, or a GGUF file (extra gguf)"
+    )
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")

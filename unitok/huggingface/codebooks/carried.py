@@ -37,4 +37,6 @@ class Carried(nn.Module):
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> Carried:
         """The inverse of `config`, with zeros."""
-        return Carried({name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, (shape, dtype) in config.items()})
+        return Carried(
+            {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, (shape, dtype) in config.items()}
+        )

@@ -1,4 +1,4 @@
-"""CSM: a Llama that reads text, or the sum of a frame's codes, and writes the first code; a small Llama writes the rest.
+"""CSM: a Llama that reads text, or the sum of a frame's codes, and writes the first code; a small one writes the rest.
 
     id of the first code + the others' rows → Llama → first code → small Llama over codebooks → the other codes
 
@@ -76,7 +76,9 @@ class Csm:
         }
         load_hf_state(decoder, stock, where)
         rest = prefixed(CODEC, take_all(state, CODEC))
-        stream = StreamInfo("mimi", "codes", f"csm-mimi-{codes}", mimi_rate(config.get("codec_config")), (codes,) * books)
+        stream = StreamInfo(
+            "mimi", "codes", f"csm-mimi-{codes}", mimi_rate(config.get("codec_config")), (codes,) * books
+        )
         layout = _layout(folder, small, stream, audio[codes:], state)
         nothing_left(state, where)
         text = HostText.from_folder(where, text_ids=rows)

@@ -48,7 +48,9 @@ def helium_config(config: Mapping[str, Any], rows: int, where: Path) -> DecoderC
 
 
 @torch.no_grad()
-def load_helium(decoder: Decoder, state: dict[str, Tensor], prefix: str, table: Tensor, head: Tensor, where: Path) -> None:
+def load_helium(
+    decoder: Decoder, state: dict[str, Tensor], prefix: str, table: Tensor, head: Tensor, where: Path
+) -> None:
     """Fill a decoder with the weights under a prefix, which leave `state`, and with tables (V, C)."""
     stock: dict[str, Tensor] = {"model.embed_tokens.weight": table, "lm_head.weight": head}
     for name, value in take_all(state, prefix).items():

@@ -52,7 +52,9 @@ class KyutaiStt:
         decoder = Decoder(helium_config(config, ids + len(more), where))
         rows = torch.cat([table[:ids], *more])
         load_helium(decoder, state, "model.", rows, torch.cat([head, head.new_zeros(len(more), width)]), where)
-        stream = StreamInfo("mimi", "codes", f"kyutai-mimi-{codes}", mimi_rate(config.get("codec_config")), (codes,) * books)
+        stream = StreamInfo(
+            "mimi", "codes", f"kyutai-mimi-{codes}", mimi_rate(config.get("codec_config")), (codes,) * books
+        )
         options = InputOnlyConfig()
         layout = InputOnlyLayout(options, InputOnlyLayout.pattern_for(stream, options), width=width)
         with torch.no_grad():

@@ -57,7 +57,9 @@ class Moshi:
         head = take(state, f"{DECODER}lm_head.weight", (ids, width), where)
         table = take(state, f"{DECODER}model.embed_tokens.weight", (ids + 1, width), where)
         load_helium(decoder, state, f"{DECODER}model.", table, torch.cat([head, head.new_zeros(1, width)]), where)
-        stream = StreamInfo("mimi", "codes", f"moshi-mimi-{codes}", mimi_rate(config.get("audio_encoder_config")), (codes,) * books)
+        stream = StreamInfo(
+            "mimi", "codes", f"moshi-mimi-{codes}", mimi_rate(config.get("audio_encoder_config")), (codes,) * books
+        )
         layout = StepDepthLayout(options, StepDepthLayout.pattern_for(stream, options), width=width)
         _load_layout(layout, folder, state)
         rest = prefixed(CODEC, take_all(state, CODEC))

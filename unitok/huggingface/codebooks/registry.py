@@ -22,8 +22,8 @@ FAMILIES = Registry(
 )
 """Name → class."""
 REFUSED = {
-    model_type: "has sinusoidal positions, LayerNorm and attention to an encoder of text in every block, which the decoder "
-    "here does not compute: its pattern of delays is the layout 'delay', its weights have no place"
+    model_type: "has sinusoidal positions, LayerNorm and attention to an encoder of text in every block, which the "
+    "decoder here does not compute: its pattern of delays is the layout 'delay', its weights have no place"
     for model_type in ("musicgen", "musicgen_decoder", "musicgen_melody", "musicgen_melody_decoder")
 }
 """`model_type` of models that write codes and are not computed here → why."""
