@@ -13,7 +13,11 @@ from torch import Tensor
 
 from tests.support.codebook_hosts import write_csm
 from tests.support.command import works
+from tests.test_huggingface_codebooks import Frames
 from unitok.decoder.model import Decoder, PackedAttend
+from unitok.generation.batch import TokenRequest
+from unitok.generation.engine import Engine
+from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.huggingface.codebooks.base import Brought, HostFolder, Leaving
 from unitok.huggingface.codebooks.csm import Csm
 from unitok.huggingface.codebooks.registry import family_of
@@ -93,6 +97,15 @@ def test_greedy_frames_are_those_of_its_makers(host: Path) -> None:
         )
         ids, slots = torch.cat([ids, first]), torch.cat([slots, found])
     assert torch.equal(torch.cat([ids[len(TEXT) :, None] - rows, slots], 1), theirs)
+    # And so does the engine, with keys and values kept.
+    span = (rows, rows + config.vocab_size)
+    request = TokenRequest(
+        prompt=TEXT.numpy(), limit=FRAMES, automaton=Frames([span], TEXT.numpy()),
+        slots=SlotOptions(ids=FrameIds(held=(span,))),
+    )  # fmt: skip
+    (answer,) = Engine(decoder, layout=layout).run([request])
+    assert answer.slots is not None
+    assert (answer.ids - rows).tolist() == theirs[:, 0].tolist() and answer.slots.tolist() == theirs[:, 1:].tolist()
 
 
 def test_every_weight_goes_out_as_it_came(host: Path) -> None:

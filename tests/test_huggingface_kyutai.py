@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +13,11 @@ from torch import Tensor
 
 from tests.support.codebook_hosts import write_kyutai_stt, write_moshi
 from tests.support.command import refused, works
+from tests.test_huggingface_codebooks import Frames
 from tests.test_huggingface_csm import states
+from unitok.generation.batch import TokenRequest
+from unitok.generation.engine import Engine
+from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.huggingface.codebooks.base import Brought
 from unitok.huggingface.codebooks.registry import family_of
 from unitok.layouts.registry import layout_from_config
@@ -20,6 +25,7 @@ from unitok.layouts.step_depth import StepDepthLayout
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT
+from unitok_tokenizers.grammar.positions import Frames as Beside
 
 transformers = pytest.importorskip("transformers", reason="the hf extra is not installed")
 
@@ -115,6 +121,19 @@ def test_greedy_frames_of_moshi(hosts: dict[str, Path]) -> None:
         assert (chosen[:, BOOKS:] == ABSENT).all(), "the other side is not said"
         ids, said = torch.cat([ids, new]), torch.cat([said, chosen[:, :BOOKS]])
     assert torch.equal(ids, text) and torch.equal(said, own)
+    # And so does the engine, with keys and values kept, being told what is heard.
+    nothing = [ABSENT] * BOOKS
+    prompt, first = np.array([rows]), np.array([[*nothing, *heard[0].tolist()]])
+    request = TokenRequest(
+        prompt=prompt, limit=FRAMES - 1, automaton=Frames([(0, rows)], prompt),
+        frames=Beside(index=np.array([0]), slots=first),
+        slots=SlotOptions(
+            ids=FrameIds(held=((0, rows + 1),)), given=lambda place: [*nothing, *heard[place + 1].tolist()]
+        ),
+    )  # fmt: skip
+    (answer,) = Engine(decoder, layout=layout).run([request])
+    assert answer.slots is not None
+    assert answer.ids.tolist() == text[1:].tolist() and answer.slots[:, :BOOKS].tolist() == own[1:].tolist()
 
 
 @torch.no_grad()
