@@ -25,6 +25,7 @@ from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
+from unitok_tokenizers.grammar.frames import FramePattern
 
 MIXTURE = "mixture"
 LAYOUT = "layout"
@@ -84,6 +85,20 @@ def load_parts(folder: Path, decoder: Decoder) -> dict[str, nn.Module]:
             found[name].load_state_dict(read_tensors(folder / f"{name}.safetensors"))
             found[name].eval()
     return found
+
+
+def check_layout(parts: Mapping[str, nn.Module], pattern: FramePattern | None, width: int, where: str) -> None:
+    """InputError where a model's vocabulary has codes beside ids and no layout predicts them, or another one."""
+    layout = parts.get(LAYOUT)
+    own = layout.pattern if isinstance(layout, CodebookLayout) else None
+    if own != pattern:
+        said = [f"no layout {place}" if one is None else f"{one.layout!r} {place}" for one, place in (
+            (own, "in modules/"), (pattern, "in vocabulary.json")
+        )]  # fmt: skip
+        raise InputError(f"{where} lays codes differently: {said[0]}, {said[1]}; copy the folder again")
+    found = getattr(layout, "width", width)
+    if found != width:
+        raise InputError(f"{where}: the layout is for a decoder of width {found}, this one has {width}; copy it again")
 
 
 def save_mixture(decoder: Decoder, folder: Path) -> Decoder:

@@ -24,6 +24,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.stored_tensors import StoredTensor, StoredTensors, joined
 from unitok_training.checkpoint.state import check_names, load_module, open_checkpoint
 from unitok_training.trainer.fsdp import Initial
+from unitok_training.trainer.parts import without_parts
 
 TABLES = ("embedding", "head")
 """Weights (V, C) whose rows are ids."""
@@ -90,7 +91,7 @@ def first_decoder(
     if start is None or start.model is None:
         decoder = Decoder(config, generator=torch.Generator().manual_seed(seed))
         if start is not None:
-            load_module(decoder, open_checkpoint(start.path).model)
+            load_module(decoder, without_parts(open_checkpoint(start.path).model))
         return decoder, None
     decoder = start.model.decoder
     if start.stored is not None:  # the processes are fewer now than when it was opened

@@ -16,6 +16,7 @@ import torch
 from unitok.decoder.lora import LoraConfig, lora_config, plain_name
 from unitok.decoder.model import Decoder
 from unitok.huggingface.stored_core import bare_decoder
+from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
 from unitok.model_directory import read_decoder, write_model
 from unitok_tokenizers.compute import map_large_blocks
@@ -32,7 +33,7 @@ from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
-from unitok_training.run_models.tokens import Materials, begun, finished, first_new_row, materials
+from unitok_training.run_models.tokens import Materials, begun, finished, first_layout, first_new_row, materials
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import HELD_OUT, train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
@@ -115,8 +116,9 @@ def train_model(
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
         decoder, initial = begun(given, split=split)
+        layout = first_layout(given)
         before = _before(given, evals) if world.is_main else {}
-        answering = finished(decoder, given) if recipe.train.eval_examples else None
+        answering = finished(decoder, given, layout) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
         taken = train(
             recipe.train, decoder, data, given.vocabulary, run,
@@ -127,6 +129,7 @@ def train_model(
             initial=initial,
             distill=recipe.distill,
             teacher=teacher,
+            layout=layout,
             scorer=None if answering is None else _scorer(recipe, answering, data),
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
@@ -140,7 +143,8 @@ def train_model(
     if initial is not None:
         trained = _written_by_files(taken, given, run, lora_config(decoder))
     else:
-        trained = _written(decoder.cpu().float().eval(), given, run, answering)
+        layout = None if layout is None else layout.cpu().float().eval()
+        trained = _written(decoder.cpu().float().eval(), given, run, answering, layout)
     _tell(given, run, evals, before, trained)
     return run / "model"
 
@@ -152,9 +156,11 @@ def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin)
     write_origin(run, origin)
 
 
-def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None) -> Model:
+def _written(
+    decoder: Decoder, given: Materials, run: Path, answering: Model | None, layout: CodebookLayout | None
+) -> Model:
     """Write the model of a run that has ended, which is returned."""
-    trained = finished(decoder, given) if answering is None else replace(answering, decoder=decoder)
+    trained = finished(decoder, given, layout) if answering is None else replace(answering, decoder=decoder)
     trained.save(run / "model")
     return trained
 

@@ -140,6 +140,15 @@ class Vocabulary:
         streams = {**self.streams, stream.name: stream}
         return replace(self, extents=tuple(extents), streams=streams, patterns=patterns)
 
+    def laid(self, pattern: FramePattern) -> Vocabulary:
+        """This vocabulary with the codes of one stream laid otherwise: for one that no model has been trained with,
+        since ids behind those of the stream move."""
+        bare = replace(self, extents=self.extents[:3], streams={"text": self.text}, mains={}, patterns={})
+        for stream in self.streams.values():
+            own = pattern if stream.name == pattern.stream else self.patterns.get(stream.name)
+            bare = bare if stream.name == "text" else bare.append_stream(stream, own)
+        return bare.choose(self.mains)
+
     def choose(self, chosen: Mapping[str, str]) -> Vocabulary:
         """The same vocabulary with a main stream chosen for kinds; a choice that changes nothing is not kept."""
         mains = {**self.mains, **chosen}

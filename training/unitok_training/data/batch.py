@@ -1,18 +1,19 @@
 """What a training step reads: rendered documents laid one after another in a pack of fixed size.
 
-Shapes: T positions of the pack, D documents, K cells of `cu_seqlens`. A position holds one id: codebooks lie one after
-another (the flat layout).
+Shapes: T positions of the pack, D documents, K cells of `cu_seqlens`, P positions with slots, S slots. A position holds
+one id; codes of a layout with slots stand beside some of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unitok_tokenizers.grammar.positions import Frames
 from unitok_training.data.columns import counting
 from unitok_training.data.documents import Document, Documents, ListedDocuments
 
@@ -56,6 +57,12 @@ class Pack:
     """(N, C) input vectors of a latent front end, or None."""
     vector_index: Tensor | None = None
     """(N,) int64 positions at which the vectors stand in for embedding rows."""
+    frame_index: Tensor | None = None
+    """(P,) int64 positions with slots, those of conditions among them; None where the vocabulary has no slots."""
+    slots: Tensor | None = None
+    """(P, S) int64 codes there, -1 where a slot holds none."""
+    frame_weight: Tensor | None = None
+    """(P,) float32; weight of predicting what stands there, 0 where it is given."""
 
     def __post_init__(self) -> None:
         assert self.ids.ndim == self.labels.ndim == self.loss_weight.ndim == 1, "a position holds one id"
@@ -72,18 +79,16 @@ class Pack:
 
     def to(self, device: torch.device | str) -> Pack:
         """The same pack on a device, copied without waiting where the memory is pinned."""
-        names = ("ids", "labels", "loss_weight", "positions", "cu_seqlens", "prefix_lengths", "task_ids")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        if self.vectors is not None and self.vector_index is not None:
-            moved["vectors"] = self.vectors.to(device, non_blocking=True)
-            moved["vector_index"] = self.vector_index.to(device, non_blocking=True)
-        return replace(self, **moved)
+        return replace(self, **{name: one.to(device, non_blocking=True) for name, one in self._tensors()})
 
     def pin(self) -> Pack:
         """The same pack in page-locked memory, from which a copy to a GPU runs beside computation."""
-        names = ["ids", "labels", "loss_weight", "positions", "cu_seqlens", "prefix_lengths", "task_ids"]
-        names += ["vectors", "vector_index"] if self.vectors is not None and self.vector_index is not None else []
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
+        return replace(self, **{name: one.pin_memory() for name, one in self._tensors()})
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Those that are there, by their names."""
+        found = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return [(name, value) for name, value in found if isinstance(value, Tensor)]
 
 
 def collate_packs(
@@ -121,6 +126,7 @@ def collate_packs(
 
     ids, weight = np.empty((packs, capacity), np.int64), np.zeros(packs * capacity + 1, np.float32)
     found_ids, found_weight = documents.rendered(order)
+    framed = _framed(documents.frames(order), found_weight, np.append(0, np.cumsum(used)))
     begin = 0
     for pack, size in enumerate(used.tolist()):  # whole packs are copied, which costs less than an index would
         ids[pack, :size], ids[pack, size:] = found_ids[begin : begin + size], pad
@@ -149,9 +155,30 @@ def collate_packs(
         Pack(
             ids=t[0], labels=t[1], loss_weight=t[2], positions=t[3], cu_seqlens=t[4], prefix_lengths=t[5],
             task_ids=t[6], num_documents=n[0], num_sequences=n[1], max_seqlen=n[2], used=n[3], supervised=n[4],
+            frame_index=f[0], slots=f[1], frame_weight=f[2],
         )
-        for t, n in zip(tensors, zip(*(count.tolist() for count in counts)))
+        for t, n, f in zip(tensors, zip(*(count.tolist() for count in counts)), framed)
     ]  # fmt: skip
+
+
+def _framed(
+    frames: Frames | None, weight: np.ndarray, starts: np.ndarray
+) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """(positions with slots, codes there, their weights) of each pack.
+
+    Args:
+        frames: beside the ids of all packs, one after another.
+        weight: (N,) loss weights of these ids.
+        starts: (packs + 1,) where each pack begins among them, and N.
+    """
+    if frames is None:
+        return [(None, None, None)] * (len(starts) - 1)
+    index, slots, own = frames.index, torch.from_numpy(frames.slots), torch.from_numpy(weight[frames.index])
+    cuts = np.searchsorted(index, starts).tolist()
+    return [
+        (torch.from_numpy(index[begin:end] - start), slots[begin:end], own[begin:end])
+        for begin, end, start in zip(cuts, cuts[1:], starts.tolist())
+    ]
 
 
 def collate(documents: Sequence[Document], *, capacity: int, pad: int, cells: int | None = None) -> Pack:

@@ -16,8 +16,8 @@ import numpy as np
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks.registry import TaskVariant
+from unitok_tokenizers.grammar.positions import Laid, ids_of_frames, lay_codes
+from unitok_tokenizers.grammar.streams import StreamInfo, ids_column
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 
@@ -135,14 +135,19 @@ class Column:
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
         sizes = vocabulary.streams[name].cardinalities
         self.books, self.width = len(sizes), max(sizes)
+        self.shift: int | None = None
+        """What turns every local id into a global one, where one number does and all ids may occur."""
+        self.pattern = vocabulary.patterns.get(name)
+        """Where codes stand, if not all of a frame's ids one after another: such a column is `laid`."""
+        self.table = np.zeros(0, np.int32)
+        if self.pattern is not None:
+            return
         table = np.full((self.books, self.width), -1, np.int32)  # (Q, size); -1 marks what must not occur
         for book, size in enumerate(sizes):
             table[book, :size] = vocabulary.to_ids(name, np.arange(size), book)
         if vocabulary.streams[name].kind == "text":
             table[np.isin(table, list(vocabulary.roles.values()))] = -1
         self.table = table.reshape(-1)
-        self.shift: int | None = None
-        """What turns every local id into a global one, where one number does and all ids may occur."""
         if self.books == 1 and (table == table[0, 0] + np.arange(self.width)).all():
             self.shift = int(table[0, 0])
 
@@ -172,6 +177,18 @@ class Column:
             if not len(out) or int(out.min()) >= 0:
                 return
         raise self._wrong(values)
+
+    def sizes(self, length: np.ndarray) -> np.ndarray:
+        """(S,) ids that stretches of so many values become."""
+        return length if self.pattern is None else ids_of_frames(self.pattern, length // self.books, self.books)
+
+    def laid(self, start: np.ndarray, length: np.ndarray) -> Iterator[Laid]:
+        """Ids of each stretch, with what stands beside them; InputError for codes that the tokenizer does not make."""
+        values, begin = self.local(start, length), 0
+        for size in length.tolist():
+            codes = values[begin : begin + size].reshape(-1, self.books)
+            yield lay_codes(codes, self.name, self.vocabulary)
+            begin += size
 
     @property
     def _offsets(self) -> np.ndarray:
@@ -211,6 +228,7 @@ class Columns:
         """(R,) index of each row's language, in as few bytes as hold them."""
         codes = self.stream("codes")
         self.codebooks = 1 if codes is None else len(codes.cardinalities)
+        self.pattern = None if codes is None else vocabulary.patterns.get(codes.name)
 
     def __len__(self) -> int:
         return len(self.language)
@@ -280,6 +298,15 @@ class Columns:
         if held is None:
             return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         return self.shards.offsets(held).places(rows)
+
+    def ids(self, stream: str, rows: np.ndarray) -> np.ndarray:
+        """(D,) int64 ids that chosen rows become in a stream."""
+        length = self.places(ids_column(stream), rows)[1]
+        return self.code_ids(length // self.codebooks) if stream == "codes" else length
+
+    def code_ids(self, frames: np.ndarray | int) -> np.ndarray:
+        """Ids that spans of so many frames of codes become."""
+        return ids_of_frames(self.pattern, np.asarray(frames), self.codebooks)
 
     def present(self, name: str) -> np.ndarray:
         """(R,) bool: rows that have values; none where the column is absent."""
@@ -369,29 +396,3 @@ class Items:
     def arrays(self) -> tuple[np.ndarray | None, ...]:
         """All four."""
         return self.source, self.start, self.count, self.pool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What the rows of a task variant must have."""
-
-    source: tuple[str, ...]
-    """Streams of the row that is given."""
-    target: tuple[str, ...] | None
-    """Streams of the row that answers; None where it is the same row."""
-
-    @staticmethod
-    def of(one: TaskVariant) -> Needs:
-        """Of a variant that token shards make."""
-        assert one.variant.given is not None, f"{one.key} is made of rows"
-        first = int(one.opens_with_transcript)
-        given = (*(kind for kind in one.variant.given if kind != "voice"), *one.outputs[:first])
-        answer = one.outputs[first:]
-        if one.task.pairs:
-            return Needs(source=given, target=answer)
-        return Needs(source=(*given, *answer), target=None)
-
-    @property
-    def text_only(self) -> bool:
-        """Whether voices make no difference: what several of them say counts once."""
-        return set((*self.source, *(self.target or ()))) == {"text"}

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from unitok_tokenizers.grammar.positions import Frames
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
@@ -26,6 +28,8 @@ class Document:
     """What it was made from (task and row names), for messages."""
     prefix_length: int = 0
     """Leading positions that attend in both directions; 0 for a purely causal document."""
+    frames: Frames | None = None
+    """Codes beside the ids, which weigh what these do; None where the vocabulary has no slots."""
 
 
 class Documents(Protocol):
@@ -43,6 +47,9 @@ class Documents(Protocol):
 
     def rendered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,), int32 or int64, and loss weights (N,) float32 of chosen documents, one after another."""
+
+    def frames(self, chosen: np.ndarray) -> Frames | None:
+        """Codes beside these ids; None where the vocabulary has no slots."""
 
 
 class ListedDocuments:
@@ -63,6 +70,12 @@ class ListedDocuments:
         taken = [self.documents[number] for number in chosen]
         ids = np.concatenate([one.ids for one in taken])
         return ids, np.concatenate([one.loss_weight for one in taken])
+
+    def frames(self, chosen: np.ndarray) -> Frames | None:
+        """Theirs joined."""
+        taken = [self.documents[number] for number in chosen]
+        widths = [one.frames.slots.shape[1] for one in taken if one.frames is not None]
+        return Frames.joined([(len(one.ids), one.frames) for one in taken], widths[0]) if widths else None
 
 
 def listed(document: Callable[[int], Document]) -> Callable[[np.ndarray], ListedDocuments]:

@@ -18,7 +18,6 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import (
     Columns,
     Items,
-    Needs,
     Skipped,
     counting,
     row_type,
@@ -28,7 +27,7 @@ from unitok_training.data.columns import (
     stretches,
 )
 from unitok_training.data.interleave import ChosenRows
-from unitok_training.data.mixture import TaskKey
+from unitok_training.data.mixture import Needs, TaskKey
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardFolder, ShardSet
 
@@ -339,7 +338,7 @@ def most_ids(
     marks = 24  # header, flags, at most seven spans with two marks each, eos
 
     def sizes(streams: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        return sum((columns.places(ids_column(stream), rows)[1] for stream in streams), np.zeros(len(rows), np.int64))
+        return sum((columns.ids(stream, rows) for stream in streams), np.zeros(len(rows), np.int64))
 
     parts = list(stretches(len(items.source)))
     if parsed.of.task.interleaved:
@@ -350,7 +349,7 @@ def most_ids(
         yield from (np.full(part.stop - part.start, most * max(sentences, 2) + marks) for part in parts)
         return
     if "voice" in (parsed.of.variant.given or ()):
-        marks += voice_frames * columns.codebooks
+        marks += int(columns.code_ids(voice_frames))
     if items.pool is None:
         yield from (sizes(needs.source, items.source[part]) + marks for part in parts)
         return

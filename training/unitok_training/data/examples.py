@@ -23,6 +23,7 @@ import numpy as np
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
+from unitok_tokenizers.grammar.positions import FLUSH, FRAME
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
@@ -121,6 +122,7 @@ class ExampleSource:
         weights = np.ones(self.vocabulary.size, dtype=np.float32)
         for extent in self.vocabulary.extents:
             weights[extent.start : extent.start + extent.size] = by_block.get(extent.block, 1.0)
+        weights[[self.vocabulary.control(mark) for mark in (FRAME, FLUSH)]] = self.options.codes_weight
         return weights
 
     def documents(self, indices: np.ndarray) -> DrawnDocuments:
@@ -148,12 +150,13 @@ class ExampleSource:
         ids, weight = found.rendered(np.array([0]))
         return Document(
             ids=ids.astype(np.int64), loss_weight=weight, task=int(found.tasks[0]), name=found.name(0),
-            prefix_length=int(found.prefix_lengths[0]),
+            prefix_length=int(found.prefix_lengths[0]), frames=found.frames(np.array([0])),
         )  # fmt: skip
 
     def plan(self, index: int) -> SequenceSpec:
         """The plan of an example."""
-        return parse(self.document(index).ids, self.vocabulary).plan()
+        found = self.document(index)
+        return parse(found.ids, self.vocabulary, found.frames).plan()
 
     example = plan
 

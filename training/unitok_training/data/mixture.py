@@ -192,3 +192,29 @@ class Shares:
                 rank[order == place] = one * count + np.arange(count)
             places[of], before[of] = order[inside[of]], rank[inside[of]]
         return places, before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the rows of a task variant must have."""
+
+    source: tuple[str, ...]
+    """Streams of the row that is given."""
+    target: tuple[str, ...] | None
+    """Streams of the row that answers; None where it is the same row."""
+
+    @staticmethod
+    def of(one: TaskVariant) -> Needs:
+        """Of a variant that token shards make."""
+        assert one.variant.given is not None, f"{one.key} is made of rows"
+        first = int(one.opens_with_transcript)
+        given = (*(kind for kind in one.variant.given if kind != "voice"), *one.outputs[:first])
+        answer = one.outputs[first:]
+        if one.task.pairs:
+            return Needs(source=given, target=answer)
+        return Needs(source=(*given, *answer), target=None)
+
+    @property
+    def text_only(self) -> bool:
+        """Whether voices make no difference: what several of them say counts once."""
+        return set((*self.source, *(self.target or ()))) == {"text"}

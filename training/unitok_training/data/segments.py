@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.grammar.tasks.base import closer, opener
 from unitok_tokenizers.grammar.tasks.registry import task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -180,35 +181,67 @@ class DrawnDocuments:
         self.first, self.count = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)
         self.lengths, self.prefix_lengths = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)
         behind = 0
+        self.laid = [number for number, one in enumerate(columns, 1) if one.pattern is not None]
+        """Columns whose values are no ids yet, codes of a layout: such segments have another size than length."""
+        sizes = []
         for numbers, group in groups:
-            ends = np.cumsum(group.count)
+            ends, size = np.cumsum(group.count), self._sizes(group)
+            sizes.append(size)
             self.first[numbers], self.count[numbers] = behind + ends - group.count, group.count
-            self.lengths[numbers] = np.add.reduceat(group.length, ends - group.count)
-            given = np.where(group.weight > 0, 0, group.length)
+            self.lengths[numbers] = np.add.reduceat(size, ends - group.count)
+            given = np.where(group.weight > 0, 0, size)
             self.prefix_lengths[numbers] = np.add.reduceat(given, ends - group.count)
             behind += len(group.start)
         parts = [group for _, group in groups]
         self.column = np.concatenate([group.column for group in parts])
         self.start = np.concatenate([group.start for group in parts])
         self.length = np.concatenate([group.length for group in parts])
+        self.size = np.concatenate(sizes) if self.laid else self.length
         self.weight = np.concatenate([group.weight for group in parts])
+
+    def _sizes(self, group: Segments) -> np.ndarray:
+        """(S,) ids of segments."""
+        size = group.length.copy() if self.laid else group.length
+        for number in self.laid:
+            of = group.column == number
+            size[of] = self.columns[number - 1].sizes(size[of])
+        return size
 
     def rendered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First each column's stretches, joined behind the control ids; then all segments in order from there."""
         which = spread(self.first[chosen], self.count[chosen])
-        column, start, length = self.column[which], self.start[which], self.length[which]
+        column, start, length, size = (one[which] for one in (self.column, self.start, self.length, self.size))
         behind = len(self.marks.ids)
-        bank = np.empty(behind + int(length[column > 0].sum()), np.int32)
+        bank = np.empty(behind + int(size[column > 0].sum()), np.int32)
         bank[:behind] = self.marks.ids
         for number, source in enumerate(self.columns, 1):
             of = np.flatnonzero(column == number)
             if len(of):
-                sizes = length[of]
+                sizes = size[of]
                 ends = behind + np.cumsum(sizes)
-                source.ids(start[of], sizes, out=bank[behind : ends[-1]])
+                if number in self.laid:
+                    bank[behind : ends[-1]] = np.concatenate([one.ids for one in source.laid(start[of], length[of])])
+                else:
+                    source.ids(start[of], sizes, out=bank[behind : ends[-1]])
                 start[of], behind = ends - sizes, int(ends[-1])
-        ids = bank.take(spread(start, length))
-        weight = np.repeat(self.weight[which], length)
+        ids = bank.take(spread(start, size))
+        weight = np.repeat(self.weight[which], size)
         if self.id_weights is not None:
             weight *= self.id_weights.take(ids)
         return ids, weight
+
+    def frames(self, chosen: np.ndarray) -> Frames | None:
+        """Codes beside the ids that `rendered` gives; None where the vocabulary has no slots."""
+        pattern = self.marks.vocabulary.framed
+        if pattern is None:
+            return None
+        which = spread(self.first[chosen], self.count[chosen])
+        column, size, found = self.column[which], self.size[which], list[Frames]()
+        begin, place = np.cumsum(size) - size, list[int]()
+        for number in self.laid:
+            of = np.flatnonzero((column == number) & (size > 0))
+            laid = self.columns[number - 1].laid(self.start[which][of], self.length[which][of])
+            found += [one.frames.shifted(int(begin[at])) for at, one in zip(of, laid) if one.frames is not None]
+            place += of.tolist()
+        ordered = [found[one] for one in np.argsort(place)] if len(self.laid) > 1 else found
+        return Frames.joined([(0, one) for one in ordered], len(pattern.slots))

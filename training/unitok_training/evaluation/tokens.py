@@ -5,25 +5,29 @@ Teacher-forced, among the ids that the grammar allows, where it allows more than
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from unitok.decoder.model import pack_documents
 from unitok.generation.sampling import masked_log_softmax
+from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
+from unitok.model_parts import LAYOUT
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
+from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.objectives.pack_losses import stream_table
+from unitok_training.objectives.pack_losses import hidden_states, stream_table
+from unitok_training.objectives.slot_losses import FramedStates, framed_states, slot_losses, slot_names
 from unitok_training.shard_set import ShardSet
 
 AT_ONCE = 16
@@ -80,6 +84,8 @@ def put_token_scores(run: Evaluation, key: str, documents: Sequence[Document]) -
         if name != "control" and of.any():
             run.put(f"tokens.{key}.by_stream.{name}.ppl", float(np.exp(-logprobs[of].mean())))
             run.put(f"tokens.{key}.by_stream.{name}.token_accuracy", float(right[of].mean()))
+    for name, nats in slot_means(run.model, documents).items():
+        run.put(f"tokens.{key}.by_stream.{name}.ppl", math.exp(nats))
 
 
 def unspoken(model: Model, key: str) -> str:
@@ -99,10 +105,7 @@ def choices_of(model: Model, documents: Sequence[Document]) -> Iterator[tuple[np
     """(id (N,), log-probability (N,) float32, whether it is the most probable (N,)) of each choice of each example."""
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]
-        packed = pack_documents([one.ids for one in part], model.decoder.embedding.device)
-        given = torch.tensor([one.prefix_length for one in part], device=packed.ids.device)
-        hidden = model.decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen, prefix_lengths=given)
-        begin = 0
+        hidden, begin = states_of(model, part).hidden, 0
         for one in part:
             first = int(np.flatnonzero(one.loss_weight)[0])
             logits = model.decoder.logits(hidden[begin + first - 1 : begin + len(one.ids) - 1])
@@ -112,6 +115,37 @@ def choices_of(model: Model, documents: Sequence[Document]) -> Iterator[tuple[np
             found = logprobs.gather(1, target[:, None])[:, 0].numpy()
             yield target.numpy()[free], found[free], (logprobs.argmax(1) == target).numpy()[free]
             begin += len(one.ids)
+
+
+def states_of(model: Model, documents: Sequence[Document]) -> FramedStates:
+    """What a model's decoder makes of documents, and of the codes beside their ids."""
+    pack = _pack(model, documents)
+    layout = model.parts.get(LAYOUT)
+    if isinstance(layout, CodebookLayout):
+        return framed_states(model.decoder, layout, pack)
+    hidden = hidden_states(model.decoder, pack)
+    return FramedStates(hidden=hidden, rows=hidden[:0])
+
+
+def _pack(model: Model, documents: Sequence[Document]) -> Pack:
+    """Documents one after another, without padding, on the model's device."""
+    used = sum(len(one.ids) for one in documents)
+    return collate(documents, capacity=used, pad=model.vocabulary.pad).to(model.decoder.embedding.device)
+
+
+@torch.inference_mode()
+def slot_means(model: Model, documents: Sequence[Document]) -> dict[str, float]:
+    """Codebook beside the ids → mean negative log-likelihood of its codes (nats); {} without a layout."""
+    layout, sums = model.parts.get(LAYOUT), dict[str, np.ndarray]()
+    if not isinstance(layout, CodebookLayout):
+        return {}
+    for start in range(0, len(documents), AT_ONCE):
+        part = documents[start : start + AT_ONCE]
+        found = slot_losses(layout, states_of(model, part), _pack(model, part))
+        pairs = torch.stack([found.total, found.weight], 1).double().cpu().numpy()
+        for name, pair in zip(slot_names(layout.pattern), pairs):
+            sums[name] = sums.get(name, np.zeros(2)) + pair
+    return {name: float(total / weight) for name, (total, weight) in sums.items() if weight}
 
 
 def allowed_ids(model: Model, ids: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:

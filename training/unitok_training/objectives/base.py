@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from unitok.layouts.base import SlotLosses
 from unitok_training.objectives.token_loss import TokenLosses
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -35,6 +36,8 @@ class BatchLosses:
     """Positions in all, padding included."""
     supervised: int
     """Tokens with a label."""
+    slots: SlotLosses | None = None
+    """Losses of codes beside the ids, by slot; None where there is no layout with slots."""
 
 
 class Objective(Protocol[Batch]):
@@ -44,8 +47,8 @@ class Objective(Protocol[Batch]):
     def weights(self) -> Mapping[str, float]:
         """Term → its weight in the loss; one of 0 is reported only."""
 
-    def counts(self, batch: Batch) -> Mapping[str, int]:
-        """Term → labels of a micro-batch, known on the host before anything is computed."""
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        """Term → labels of a micro-batch, each as often as it weighs, known on the host before anything is computed."""
 
     def losses(self, batch: Batch) -> BatchLosses:
         """Compute a micro-batch, under the caller's precision; on the device of the modules."""

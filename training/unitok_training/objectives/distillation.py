@@ -133,7 +133,7 @@ class DistillationObjective:
         """Tokens and divergence."""
         return {TOKENS: self.tokens, DISTILL: self.weight}
 
-    def counts(self, batch: TokenBatch) -> Mapping[str, int]:
+    def counts(self, batch: TokenBatch) -> Mapping[str, float]:
         """Labels of a pack, and those of which the teacher has something to say."""
         taught = batch.supervised if batch.taught is None else batch.taught
         return {TOKENS: batch.pack.supervised, DISTILL: len(taught)}

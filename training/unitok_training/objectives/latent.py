@@ -81,7 +81,7 @@ class LatentObjective:
         """Tokens and CTC."""
         return {TOKENS: 1.0, CTC: self.ctc_weight}
 
-    def counts(self, batch: LatentBatch) -> Mapping[str, int]:
+    def counts(self, batch: LatentBatch) -> Mapping[str, float]:
         """Labels of tokens and of CTC."""
         tokens = sum(int(np.count_nonzero(one.loss_weight[1:] > 0)) for one in batch.documents)
         said = sum(len(one) for one in batch.labels) if self.front_end.labels else 0

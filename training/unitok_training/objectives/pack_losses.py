@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unitok.decoder.model import Decoder
+from unitok_tokenizers.grammar.positions import FINE, FLUSH, FRAME
 from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS, opener
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import NO_LABEL, Pack
@@ -55,7 +56,7 @@ class OutputSlices:
         for extent in texts:
             follows[extent.start : extent.start + extent.size] = False
         marks = [mark for kind in (*SPEECH_KINDS, *PROSODY_KINDS) for mark in (f"<gen:{kind}>", opener(kind))]
-        follows[[vocabulary.control(mark) for mark in marks]] = True
+        follows[[vocabulary.control(mark) for mark in (*marks, FRAME, FLUSH, FINE)]] = True
         start = next(one.start for one in texts if one.block == "control")
         return OutputSlices(follows, max(one.start + one.size for one in texts), start)
 
@@ -102,7 +103,8 @@ def supervised_positions(pack: Pack, slices: OutputSlices | None = None) -> Supe
 
 
 def hidden_states(decoder: Decoder, pack: Pack) -> Tensor:
-    """(T, C) final hidden states of a pack that is on the decoder's device."""
+    """(T, C) final hidden states of a pack that is on the decoder's device, and has no codes beside its ids."""
+    assert pack.frame_index is None or not len(pack.frame_index), "codes beside ids are a layout's to read"
     lengths = pack.prefix_lengths[: pack.num_sequences]
     hidden: Tensor = decoder(pack.ids, pack.positions, pack.sequences, pack.max_seqlen, prefix_lengths=lengths)
     return hidden
@@ -112,8 +114,16 @@ def pack_losses(
     decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 0
 ) -> TokenLosses:
     """Forward one pack that is on the decoder's device, as its supervised positions are."""
+    hidden = hidden_states(decoder, pack)
+    return losses_of_states(hidden, decoder, pack, supervised, smoothing=smoothing, chunk=chunk)
+
+
+def losses_of_states(
+    hidden: Tensor, decoder: Decoder, pack: Pack, supervised: Supervised, *, smoothing: float = 0.0, chunk: int = 0
+) -> TokenLosses:
+    """Losses of a pack's ids, given the hidden states (T, C)."""
     return supervised_losses(
-        hidden_states(decoder, pack),
+        hidden,
         decoder.head_weight,
         labels=pack.labels,
         loss_weight=pack.loss_weight,

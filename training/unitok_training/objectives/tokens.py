@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from unitok.decoder.model import Decoder
+from unitok.layouts.base import CodebookLayout
 from unitok_training.data.batch import Pack
 from unitok_training.objectives.base import TOKENS, BatchLosses
-from unitok_training.objectives.pack_losses import Supervised, pack_losses
+from unitok_training.objectives.pack_losses import Supervised, hidden_states, losses_of_states
+from unitok_training.objectives.slot_losses import framed_states, slot_counts, slot_groups, slot_losses, slot_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +48,34 @@ class TokenObjective:
     """Probability spread over the whole vocabulary."""
     chunk: int = 0
     """Supervised positions whose logits are held at once; 0 for as many as fit."""
+    layout: CodebookLayout | None = None
+    """Predicts codes beside ids, and is trained with the decoder; None where ids say everything."""
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """The tokens alone."""
-        return {TOKENS: 1.0}
+        """The tokens, and each group of a layout's slots."""
+        groups = {} if self.layout is None else slot_groups(self.layout.pattern)
+        return {TOKENS: 1.0, **dict.fromkeys(groups, 1.0)}
 
-    def counts(self, batch: TokenBatch) -> Mapping[str, int]:
-        """Labels of a pack."""
-        return {TOKENS: batch.pack.supervised}
+    def counts(self, batch: TokenBatch) -> Mapping[str, float]:
+        """Labels of a pack, and codes of each group."""
+        slots = {} if self.layout is None else slot_counts(self.layout.pattern, batch.pack)
+        return {TOKENS: batch.pack.supervised, **slots}
 
     def losses(self, batch: TokenBatch) -> BatchLosses:
         """Forward one pack."""
         moved = batch.to(self.decoder.embedding.device)
-        pack = moved.pack
-        found = pack_losses(self.decoder, pack, moved.supervised, smoothing=self.smoothing, chunk=self.chunk)
-        return BatchLosses(
-            terms={TOKENS: found.total}, tokens=found, used=pack.used, positions=pack.size, supervised=pack.supervised
+        pack, slots, terms = moved.pack, None, dict[str, Tensor]()
+        if self.layout is None:
+            hidden = hidden_states(self.decoder, pack)
+        else:
+            states = framed_states(self.decoder, self.layout, pack)
+            slots, hidden = slot_losses(self.layout, states, pack), states.hidden
+            terms = slot_terms(self.layout.pattern, slots)
+        found = losses_of_states(
+            hidden, self.decoder, pack, moved.supervised, smoothing=self.smoothing, chunk=self.chunk
         )
+        return BatchLosses(
+            terms={TOKENS: found.total, **terms}, tokens=found, used=pack.used, positions=pack.size,
+            supervised=pack.supervised, slots=slots,
+        )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import ClassVar
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
+from unitok_training.recipes.layout import ModelChoice
 from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, TableTuning, TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
@@ -21,7 +22,7 @@ from unitok_training.trainer.optimizer import OptimConfig
 class DecoderRecipe(Recipe):
     """Everything that decides a training run on token shards."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("tuning", "distill")
+    LATER: ClassVar[tuple[str, ...]] = ("tuning", "distill", "model")
 
     plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
@@ -31,6 +32,8 @@ class DecoderRecipe(Recipe):
     """What moves, and how fast."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Another model to learn from."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    """How codes meet the decoder, where the start does not say it."""
 
 
 def demo() -> DecoderRecipe:

@@ -14,6 +14,7 @@ from torch import nn
 
 from unitok.decoder.model import Decoder
 from unitok.model import Model
+from unitok.model_parts import LAYOUT
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.tasks.registry import VARIANTS, TaskVariant
@@ -105,7 +106,10 @@ class TokenScores(HeldOutScorer):
         """See `HeldOutScorer`."""
         decoder = modules["decoder"]
         assert isinstance(decoder, Decoder)
-        run = replace(self._run, model=replace(self._run.model, decoder=decoder), metrics={})
+        parts = dict(self._run.model.parts)
+        if LAYOUT in modules:
+            parts[LAYOUT] = modules[LAYOUT]
+        run = replace(self._run, model=replace(self._run.model, decoder=decoder, parts=parts), metrics={})
         for one, asked in self._texts:
             put_answers(run, one, one.metric, asked)
         for key, documents in self._documents.items():

@@ -9,25 +9,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.huggingface.codebooks.carried import CARRIED
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, NewRows, chosen_rows
+from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
+from unitok.model_parts import LAYOUT
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.checkpoint.state import Checkpoint, load_module
+from unitok_training.checkpoint.state import Checkpoint, load_module, open_checkpoint
 from unitok_training.data.mixture import Curriculum
 from unitok_training.first_weights import Start, first_decoder, open_start
 from unitok_training.fitting.unit_letters import spelled_units
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
+from unitok_training.recipes.layout import FLAT, ModelChoice
 from unitok_training.run_models.language_rows import JoiningLanguages
 from unitok_training.run_models.origin import RECIPE, TokenOrigin
 from unitok_training.shard_set import ShardSet, reopened
 from unitok_training.trainer.fsdp import Initial
-from unitok_training.trainer.parts import tune
+from unitok_training.trainer.parts import tune, without_parts
 from unitok_vocoder.vocoder import Vocoder
 
 
@@ -72,7 +78,10 @@ def materials(
     begins = open_start(start, split=split)
     base = None if begins is None else begins.model
     bundle = _tokenizers(tokenizers, base)
-    vocabulary = _vocabulary(bundle, data, base, streams or {}, start=str(start), tokenizers=str(tokenizers or start))
+    recipe.model.check()
+    vocabulary = _vocabulary(
+        bundle, data, base, streams or {}, recipe.model, start=str(start), tokenizers=str(tokenizers or start)
+    )
     if start is not None:
         recipe = replace(recipe, curriculum=Curriculum())
     if base is not None:
@@ -92,8 +101,11 @@ def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
     )  # fmt: skip
     decoder, _ = begun(given, split=False)
     tune(decoder, given.recipe.tuning.decoder)
-    load_module(decoder, found.model)
-    return finished(decoder.float().eval(), given)
+    load_module(decoder, without_parts(found.model))
+    layout = first_layout(given)
+    if layout is not None:
+        _load_layout(layout, found.model)
+    return finished(decoder.float().eval(), given, None if layout is None else layout.eval())
 
 
 def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
@@ -110,6 +122,28 @@ def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
     if languages is not None:
         languages.begin(decoder)
     return decoder, initial
+
+
+def first_layout(given: Materials) -> CodebookLayout | None:
+    """What predicts codes beside ids, before training: the start's, or one that is drawn; None where ids say all."""
+    pattern = given.vocabulary.framed
+    if pattern is None:
+        return None
+    own = None if given.base is None else given.base.parts.get(LAYOUT)
+    if own is not None:
+        assert isinstance(own, CodebookLayout)
+        return own.float()
+    made = given.recipe.model.made(pattern, given.decoder_config().width, given.recipe.train.seed)
+    if given.start is not None and given.base is None:
+        _load_layout(made, open_checkpoint(given.start.path).model)
+    return made
+
+
+def _load_layout(layout: CodebookLayout, tensors: Mapping[str, Tensor]) -> None:
+    """Take over what a checkpoint holds of a layout: all of it, or nothing where it does not move."""
+    own = {name.removeprefix(f"{LAYOUT}|"): name for name in tensors if name.startswith(f"{LAYOUT}|")}
+    if own:
+        load_module(layout, {name: tensors[held] for name, held in own.items()})
 
 
 def _new_rows(given: Materials, old: int) -> NewRows:
@@ -149,20 +183,27 @@ def _tokenizers(folder: Path | str | None, base: Model | None) -> TokenizerSet:
 
 
 def _vocabulary(
-    bundle: TokenizerSet, data: ShardSet, base: Model | None, chosen: Mapping[str, str], *, start: str, tokenizers: str
-) -> Vocabulary:
+    bundle: TokenizerSet, data: ShardSet, base: Model | None, chosen: Mapping[str, str], model: ModelChoice, *,
+    start: str, tokenizers: str,
+) -> Vocabulary:  # fmt: skip
     """The start's vocabulary with what the shards add to it, else one of its own.
 
     Streams are those of the tokenizers, and units and codes of the shards that no tokenizer here makes; of several of a
     kind the one that the kind stands for. Languages of the shards take ids that are reserved; streams that the start
-    does not have take new ones behind all others.
+    does not have take new ones behind all others. Codes are laid as `model` says; those of a start stay as they are.
     """
     mains = [] if base is None else [base.vocabulary.main(kind) for kind in ELSEWHERE]
     kept = {main.kind: main.name for main in mains if main is not None and main.name in data.streams}
     made = bundle.vocabulary(data.languages, list(data.streams.values()), {**kept, **chosen})
     data.check(made, tokenizers)
+    codes = made.main("codes")
+    pattern = None if codes is None else model.pattern(codes)
+    if codes is None and model.layout != FLAT:
+        raise InputError(
+            f"model.layout is {model.layout!r}, and {tokenizers} and the shards have no codes; leave it out"
+        )
     if base is None:
-        return made
+        return made if pattern is None else made.laid(pattern)
     vocabulary, own = base.vocabulary, {stream.name for stream in base.tokenizers.infos()}
     if lost := own - {stream.name for stream in bundle.infos()}:
         raise InputError(
@@ -170,8 +211,14 @@ def _vocabulary(
         )
     for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
         if stream.name not in vocabulary.streams:
-            vocabulary = vocabulary.append_stream(stream)
+            own = pattern if pattern is not None and pattern.stream == stream.name else None
+            vocabulary = vocabulary.append_stream(stream, own)
         vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
+    if pattern is not None and vocabulary.patterns.get(pattern.stream) != pattern:
+        raise InputError(
+            f"model.layout is {model.layout!r}, and {start} lays its {pattern.stream} otherwise; leave out model.layout "
+            "and its options: a start keeps its own"
+        )
     vocabulary = vocabulary.choose(chosen)
     data.check(vocabulary, start)
     for code in data.languages:
@@ -185,13 +232,15 @@ def _shape(config: DecoderConfig) -> Shape:
     return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
 
 
-def finished(decoder: Decoder, given: Materials) -> Model:
-    """A trained decoder with a model's other parts: those of the start, and what the shards add."""
+def finished(decoder: Decoder, given: Materials, layout: CodebookLayout | None = None) -> Model:
+    """A trained decoder, and a layout where codes stand beside ids, with a model's other parts: those of the start, and
+    what the shards add."""
     vocabulary, bundle, recipe, base = given.vocabulary, given.bundle, given.recipe, given.base
     known, tasks = learned(given.data, vocabulary), list(recipe.mixture.tasks)
     prompts, limits, characters = known.prompts, known.limits, known.characters
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None
+    kept = {} if base is None else {name: part for name, part in base.parts.items() if name == CARRIED}
     if base is not None:
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
         characters = wider_characters(base.characters, characters)
@@ -206,4 +255,5 @@ def finished(decoder: Decoder, given: Materials) -> Model:
         limits=limits,
         characters=characters,
         info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
+        parts=kept if layout is None else {**kept, LAYOUT: layout},
     )

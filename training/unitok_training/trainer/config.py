@@ -225,7 +225,7 @@ class TableTuning(PartTuning):
 class DecoderTuning:
     """How the parts of a decoder are trained."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("embeddings", "new_embeddings", "new_rows")
+    LATER: ClassVar[tuple[str, ...]] = ("embeddings", "new_embeddings", "new_rows", "layout")
 
     decoder: PartTuning = field(default_factory=lambda: PartTuning(learning_rate=None))
     """Its blocks and final norm."""
@@ -238,9 +238,13 @@ class DecoderTuning:
     new_rows: str = MEAN_SPREAD
     """What rows of ids that join the start's begin with: "mean-spread" (the tables' mean and spread), "text-copies",
     "centroids" (of the tokenizer that makes the units) or "letters" (what units stand for, found in the shards)."""
+    layout: PartTuning | None = None
+    """Tables and heads of codes beside ids; wholly, at `train.optim.learning_rate`, where None."""
 
     def __post_init__(self) -> None:
         check_new_rows(self.new_rows, "tuning.new_rows")
+        if self.layout is not None and self.layout.lora_rank:
+            raise InputError("tuning.layout.lora_rank: a layout's tables and heads move wholly or not at all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +261,8 @@ class Tuning(DecoderTuning):
     def __post_init__(self) -> None:
         if self.new_rows != MEAN_SPREAD:
             raise InputError(f"tuning.new_rows is {self.new_rows!r}, and no ids join a latent model; leave it out")
+        if self.layout is not None:
+            raise InputError("tuning.layout: a latent model has no codes beside its ids; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from unitok.decoder.model import Decoder
+from unitok.layouts.base import CodebookLayout
+from unitok.model_parts import LAYOUT
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -22,10 +24,11 @@ from unitok_training.objectives.teacher import Teacher
 from unitok_training.objectives.tokens import TokenObjective
 from unitok_training.shard_set import ShardSet
 from unitok_training.trainer.batches import TokenBatches
-from unitok_training.trainer.config import DecoderTuning, DistillConfig, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
+from unitok_training.trainer.parts import Part
 from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 HELD_OUT = "dev"
@@ -45,6 +48,7 @@ def token_setup(
     initial: Initial | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
+    layout: CodebookLayout | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
 
@@ -60,10 +64,13 @@ def token_setup(
         initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
         distill: what is learned from a teacher.
         teacher: the model that `distill` names; its decoder is frozen, moved and rounded in place.
+        layout: predicts the codes beside ids, where the vocabulary has any; trained in place.
 
     Raises:
-        InputError: a teacher with other ids, or another one in another process.
+        InputError: a teacher with other ids, or another one in another process; a layout with a teacher or with
+            `train.shard`.
     """
+    _check_layout(layout, source.vocabulary, config, teacher)
     distill = distill or DistillConfig()
     distill.check()
     assert bool(distill.teacher) == (teacher is not None), "a teacher comes with what is learned from it"
@@ -76,15 +83,24 @@ def token_setup(
     if teacher is not None:
         learned_from["teacher"] = {"path": distill.teacher, "weights": _agreed(teacher, world)}
         _take_in(teacher.decoder, compute, compiled=compiled)
+    parts = [part]
+    if layout is not None:
+        moves = tuning.layout or PartTuning(learning_rate=None)
+        parts.append(Part(LAYOUT, layout.to(world.device), moves, config.optim, compute, world))
     batches = TokenBatches(source, config, teacher)
     extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
     return Setup(
-        parts=[part],
+        parts=parts,
         source=batches,
-        objective=_objective(trained, config, distill, teacher),
+        objective=_objective(trained, config, distill, teacher, layout),
         compute=compute,
         compiled=compiled,
-        settings={"tuning": asdict(tuning), **extra, "distill": learned_from},
+        settings={
+            "tuning": asdict(tuning),
+            **extra,
+            "distill": learned_from,
+            **({} if layout is None else {"layout": layout.config()}),
+        },
         defaults={
             "tuning": asdict(DecoderTuning()),
             "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
@@ -95,11 +111,33 @@ def token_setup(
     )
 
 
+def _check_layout(
+    layout: CodebookLayout | None, vocabulary: Vocabulary, config: TrainConfig, teacher: Teacher | None
+) -> None:
+    """InputError where a layout cannot be trained so; it must be the vocabulary's."""
+    pattern = None if layout is None else layout.pattern
+    assert pattern == vocabulary.framed, "the layout is that of the vocabulary"
+    if pattern is None:
+        return
+    if teacher is not None:
+        raise InputError(
+            f"distill.teacher: codes beside ids (layout {pattern.layout!r}) are not learned from a teacher; "
+            "leave it out, or train with model.layout=flat"
+        )
+    if config.shard:
+        raise InputError(
+            f"train.shard splits a decoder whose ids say everything, not one with codes beside them (layout "
+            f"{pattern.layout!r}); leave it out"
+        )
+
+
 def _objective(
-    trained: Decoder, config: TrainConfig, distill: DistillConfig, teacher: Teacher | None
-) -> TokenObjective | DistillationObjective:
+    trained: Decoder, config: TrainConfig, distill: DistillConfig, teacher: Teacher | None,
+    layout: CodebookLayout | None,
+) -> TokenObjective | DistillationObjective:  # fmt: skip
     if teacher is None:
-        return TokenObjective(decoder=trained, smoothing=config.label_smoothing, chunk=config.loss_chunk)
+        smoothing, chunk = config.label_smoothing, config.loss_chunk
+        return TokenObjective(decoder=trained, smoothing=smoothing, chunk=chunk, layout=layout)
     return DistillationObjective(
         decoder=trained, teacher=teacher.decoder, weight=distill.weight, tokens=distill.tokens,
         temperature=distill.temperature, smoothing=config.label_smoothing, chunk=config.loss_chunk,
@@ -140,6 +178,7 @@ def train(
     initial: Initial | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
+    layout: CodebookLayout | None = None,
     scorer: HeldOutScorer | None = None,
     world: World | None = None,
     resume: bool = True,
@@ -153,10 +192,10 @@ def train(
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `distill` and `teacher` as there too; `scorer` measures `eval_examples`; `allow_change` as
-    for `Trainer.resume`; `on_begin` is called when nothing is left to be refused, before the first step. InputError for
-    a mixture, pack size, teacher or checkpoint that does not fit; NonFiniteLoss before an update that would ruin the
-    weights.
+    in the checkpoint alone; `distill`, `teacher` and `layout` as there too; `scorer` measures `eval_examples`;
+    `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be refused, before the first
+    step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit; NonFiniteLoss before an
+    update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
@@ -168,7 +207,7 @@ def train(
         decoder.to(world.device)
     setup = token_setup(
         config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
-        initial=initial, distill=distill, teacher=teacher,
+        initial=initial, distill=distill, teacher=teacher, layout=layout,
     )  # fmt: skip
     trainer = Trainer(config, setup, out, world=world)
     if resume:

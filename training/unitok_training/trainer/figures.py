@@ -15,8 +15,12 @@ from torch import Tensor
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.objectives.base import TOKENS, BatchLosses
 from unitok_training.objectives.pack_losses import stream_table
+from unitok_training.objectives.slot_losses import bits_per_second, slot_names
 from unitok_training.objectives.token_loss import LossTable
 from unitok_training.trainer.distributed import World
+
+BITS = "bits_per_second"
+"""By stream of codes: how many bits its audio is said in."""
 
 
 class Figures:
@@ -32,7 +36,13 @@ class Figures:
     def __init__(self, keys: Sequence[str], vocabulary: Vocabulary, terms: Sequence[str], world: World) -> None:
         names, table = stream_table(vocabulary)
         self.world = world
-        self.losses = LossTable(keys, names, table, world.device)
+        beside = [] if vocabulary.framed is None else slot_names(vocabulary.framed)
+        streams = list(dict.fromkeys([*names, *beside]))
+        self.losses = LossTable(keys, streams, table, world.device)
+        self.slot_cells = torch.tensor([len(keys) + streams.index(name) for name in beside], device=world.device)
+        """(S,) cells of the table in which the losses of codes beside ids are summed."""
+        codes = [one for one in vocabulary.streams.values() if one.kind == "codes" and one.frame_rate is not None]
+        self.rates = {one.name: (float(one.frame_rate or 0), len(one.cardinalities)) for one in codes}
         self.terms = [name for name in terms if name != TOKENS]
         self.sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=world.device)
         """(2, terms): losses and labels."""
@@ -45,9 +55,12 @@ class Figures:
         self.used = self.positions = self.supervised = 0
         self.started = time.monotonic()
 
-    def add(self, found: BatchLosses, counts: Mapping[str, int]) -> None:
+    def add(self, found: BatchLosses, counts: Mapping[str, float]) -> None:
         """Count a micro-batch with the labels of its terms."""
         self.losses.add(found.tokens)
+        if found.slots is not None:
+            slots = torch.stack([found.slots.total.detach(), found.slots.weight]).double()
+            self.losses.sums.index_add_(1, self.slot_cells, slots)
         self.used += found.used
         self.positions += found.positions
         self.supervised += found.supervised
@@ -75,10 +88,16 @@ class Figures:
         used, positions, supervised = counters.tolist()
         seconds = time.monotonic() - self.started
         tokens = sum(table["task_tokens"].values())
+        loss = sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / max(tokens, 1)
+        if len(self.slot_cells):  # a code beside an id counts as one that is an id
+            total, count = sums[:, len(self.losses.tasks) :].sum(1).tolist()
+            loss = total / max(count, 1)
+        bits = bits_per_second(self.rates, table["stream"])
         found = {
-            "loss": sum(table["task"][name] * count for name, count in table["task_tokens"].items()) / max(tokens, 1),
+            "loss": loss,
             "loss_by_task": table["task"],
             "loss_by_stream": table["stream"],
+            **({BITS: bits} if bits else {}),
             **{
                 f"{name}_loss": total / count if count else 0.0
                 for name, (total, count) in zip(self.terms, terms.T.tolist())

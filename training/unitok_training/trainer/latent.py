@@ -41,6 +41,11 @@ def latent_setup(
 
     `frames` says where those of a frozen encoder are kept. InputError where it moves.
     """
+    if source.vocabulary.framed is not None:
+        raise InputError(
+            f"this model lays codes by {source.vocabulary.framed.layout!r}, beside its ids, which latent training does "
+            "not read; start from a model whose codes are flat"
+        )
     compute = resolve(world.device, config.precision)
     options = frames or FrameCacheConfig()
     front_end.to(world.device)

@@ -34,7 +34,7 @@ from unitok_training.data.prefetch import Prefetcher
 from unitok_training.runs.garbage_collection import controlled_collection
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
-from unitok_training.trainer.figures import Figures
+from unitok_training.trainer.figures import BITS, Figures
 from unitok_training.trainer.fsdp import total_norm
 from unitok_training.trainer.metrics import Reporter, finite, named
 from unitok_training.trainer.optimizer import clip_gradients, rate
@@ -227,7 +227,7 @@ class Trainer:
             objective += total.detach()
         self._descend(objective, config)
 
-    def _counts(self, labels: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+    def _counts(self, labels: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
         """Term → labels () of a step over all processes, at least 1, given those of this one's batches."""
         found = {name: sum(one[name] for one in labels) for name in self.objective.weights}
         # Filled on the device: a copy from the host would wait for all that the device has yet to do.
@@ -362,8 +362,8 @@ class Trainer:
         for part in self.parts:
             part.forget_mode()
         found = figures.read()
-        names = ("loss", "loss_by_task", "loss_by_stream", *(f"{name}_loss" for name in figures.terms))
-        return {name: found[name] for name in names}
+        names = ("loss", "loss_by_task", "loss_by_stream", BITS, *(f"{name}_loss" for name in figures.terms))
+        return {name: found[name] for name in names if name in found}
 
     # ---- figures
 

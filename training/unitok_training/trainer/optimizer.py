@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unitok.layouts.slots import SlotTables
 from unitok_tokenizers.errors import InputError
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
@@ -150,7 +151,7 @@ class MasterWeights:
 
 def embedding_names(module: nn.Module) -> set[str]:
     """Names of the weights of a module's embeddings, whatever they are called."""
-    parts = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Embedding))
+    parts = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Embedding | SlotTables))
     return {f"{name}.weight".removeprefix(".") for name, part in parts}
 
 

@@ -19,6 +19,7 @@ from unitok.decoder.lora import LoraConfig, add_lora, updates
 from unitok.decoder.model import CompiledBlocks, Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_training.checkpoint.state import check_names, load_module, module_tensors
 from unitok_training.trainer.config import DecoderTuning, PartTuning
 from unitok_training.trainer.distributed import World
@@ -279,6 +280,8 @@ class Part:
         """Take over what a checkpoint holds of it, under the checkpoint's names. InputError where it does not fit."""
         masters = self.masters
         if not self.name:
+            model, optimizer = without_parts(model), without_parts(optimizer, inside=1)
+        if not self.name:
             whole = masters.original if isinstance(masters, ShardedMasterWeights) else self.module
             if whole is not None:
                 load_module(whole, model)
@@ -301,6 +304,16 @@ class Part:
             value = masters.part(name, optimizer, key) if self.sharded else optimizer[key]
             owner[name].optimizer.load({full: value})  # one after another: what was read is let go
         masters.publish()
+
+
+def without_parts(tensors: Mapping[str, Tensor], *, inside: int = 0) -> Mapping[str, Tensor]:
+    """Those of a checkpoint that belong to a decoder without a name: `inside` is how many bars their names have."""
+    kept = [name for name in tensors if name.count("|") == inside]
+    if len(kept) == len(tensors):
+        return tensors
+    if isinstance(tensors, StoredTensors):
+        return StoredTensors({name: tensors.stored[name] for name in kept})
+    return {name: tensors[name] for name in kept}
 
 
 def all_moving(parts: Sequence[Part]) -> dict[str, dict[str, nn.Parameter]]:

@@ -1,0 +1,107 @@
+"""How the codebooks of codes meet a decoder: a recipe's choice, and what it makes of a stream of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from unitok.layouts.configured import ConfiguredLayout
+from unitok.layouts.registry import LAYOUTS, layout_pattern, make_layout
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.frames import FramePattern
+from unitok_tokenizers.grammar.streams import StreamInfo
+
+FLAT, TWO_PASSES = "flat", "coarse_fine"
+"""Layouts of ids alone: all codebooks of a frame one after another, or those of a first pass before the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """What a model is besides its decoder. An option that is None is the layout's own default."""
+
+    layout: str = FLAT
+    """"flat" (every code an id of its own), "coarse_fine" (the first codebooks of all frames, then the others), or with
+    codes beside ids: "depth", "parallel", "delay", "group", "channels"."""
+    coarse: int | None = None
+    """Codebooks of the first pass of "coarse_fine"; 1 where None."""
+    depth_layers: int | None = None
+    """Blocks of the small decoder over the codebooks of a frame."""
+    depth_width: int | None = None
+    """Its width."""
+    depth_heads: int | None = None
+    """Its query heads."""
+    depth_kv_heads: int | None = None
+    """Its key and value heads."""
+    state_added: bool | None = None
+    """Of "depth": the large decoder's state is added to every step, instead of being the first one."""
+    delays: tuple[int, ...] | None = None
+    """Of "delay" and "depth": positions by which each codebook behind the first follows its frame."""
+    frames: int | None = None
+    """Of "group": frames of one position."""
+    refined: bool | None = None
+    """Of "group": codebooks behind the first are left to a second pass."""
+    reads_id: bool | None = None
+    """Of parallel heads: they read the position's id as well."""
+
+    def check(self) -> None:
+        """InputError for what cannot be: asked when all keys are known, in whatever order they came."""
+        known = (FLAT, TWO_PASSES, *LAYOUTS)
+        if self.layout not in known:
+            raise InputError(f"model.layout is {self.layout!r}: choose from {', '.join(known)}")
+        given = [one.name for one in fields(self) if one.name != "layout" and getattr(self, one.name) is not None]
+        for name in given:
+            if self.layout not in OF[name]:
+                raise InputError(f"model.{name} is of the layout {' or '.join(OF[name])}, not of {self.layout!r}")
+
+    def options(self) -> dict[str, Any]:
+        """What the layout's own configuration is given."""
+        found: dict[str, Any] = {}
+        for name in ("state_added", "delays", "frames", "refined", "reads_id"):
+            if (value := getattr(self, name)) is not None:
+                found[name] = value
+        shape = {name: getattr(self, f"depth_{name}") for name in ("layers", "width", "heads", "kv_heads")}
+        if shape := {name: value for name, value in shape.items() if value is not None}:
+            found["decoder"] = shape
+        return found
+
+    def pattern(self, stream: StreamInfo) -> FramePattern | None:
+        """Where the codes of a stream stand; None where each is an id of its own.
+
+        Raises:
+            InputError: a stream that the layout cannot lay.
+        """
+        if self.layout == FLAT:
+            return None
+        if self.layout != TWO_PASSES:
+            return layout_pattern(self.layout, stream, self.options())
+        books = len(stream.cardinalities)
+        coarse = 1 if self.coarse is None else self.coarse
+        if not 0 < coarse < books:
+            raise InputError(
+                f"model.coarse is {coarse}: of the {books} codebooks of stream {stream.name!r} a first pass has at "
+                "least one, and not all"
+            )
+        return FramePattern(
+            layout=TWO_PASSES, stream=stream.name, cardinalities=stream.cardinalities, inline=tuple(range(books)),
+            coarse=coarse,
+        )  # fmt: skip
+
+    def made(self, pattern: FramePattern, width: int, seed: int) -> ConfiguredLayout:
+        """A new layout of slots for a decoder of this width, with weights that are drawn."""
+        generator = torch.Generator().manual_seed(seed)
+        return make_layout(pattern, width=width, options=self.options(), generator=generator)
+
+
+PARALLEL = ("parallel", "delay", "group", "channels")
+OF: Mapping[str, tuple[str, ...]] = {
+    "coarse": (TWO_PASSES,),
+    **dict.fromkeys(("depth_layers", "depth_width", "depth_heads", "depth_kv_heads", "state_added"), ("depth",)),
+    "delays": ("delay", "depth"),
+    "frames": ("group",),
+    "refined": ("group",),
+    "reads_id": PARALLEL,
+}
+"""Option → the layouts that have it."""
