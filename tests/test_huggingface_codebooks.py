@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.codebook_hosts import FLAT, write_flat
-from tests.support.command import refused, works, write_rows
+from tests.support.codebook_hosts import FLAT, fine_tune, write_flat
+from tests.support.command import refused, works
+from tests.support.hf_hosts import write_host
 from tests.test_huggingface_export import own_logits
 from unitok.export import export_native, import_hf
 from unitok.generation.batch import TokenRequest
@@ -159,45 +160,23 @@ def test_frames_of_orpheus_are_codes_of_snac() -> None:
 
 
 def test_orpheus_fine_tunes_from_the_command_line(tmp_path: Path) -> None:
+    """Text to units, which join its rows, to codes, whose rows it has."""
     write_flat(tmp_path / "host", "orpheus")
     works("import", tmp_path / "host", tmp_path / "model")
     random = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for index in range(24):
         letters = random.integers(0, 6, random.integers(2, 4))
-        text = "".join("abcdef"[letter] for letter in letters)
-        codes = [[int(letter * 7 + slot) for slot in range(len(LEVELS))] for letter in letters]
-        rows.append({"id": f"r{index}", "text": text, "snac": codes, "lang": "en", "speaker": "eva", "split": "train"})
-    manifest = write_rows(tmp_path / "m.jsonl", rows)
-    described = {"kind": "codes", "fingerprint": "snac-24khz", "frame_rate": "375/32", "cardinalities": [SIZE] * 7}
-    (tmp_path / "snac.json").write_text(json.dumps(described))
-    stream = f"snac={tmp_path / 'snac.json'}"
-    works("prepare", manifest, tmp_path / "shards", "--tokenizers", tmp_path / "model/tokenizers", "--stream", stream)
-    small = ("pack_size=256", "window=32", "steps=12", "checkpoint_every=1000", "log_every=1", "packs_per_step=1")
-    changes = [*(f"train.{one}" for one in small), "mixture=" + json.dumps({"only": {"asr.codes": 1.0}})]
-    changes += [f"tuning.{part}.start_step=2" for part in ("decoder", "embeddings")]
-    changes += [
-        "train.optim.warmup_steps=1",
-        "tuning.decoder.learning_rate=0.003",
-        "tuning.embeddings.learning_rate=0.003",
-    ]
-    sets = [part for one in changes for part in ("--set", one)]
-    works(
-        "train",
-        "finetune",
-        "--start",
-        tmp_path / "model",
-        "--shards",
-        tmp_path / "shards",
-        "-o",
-        tmp_path / "run",
-        *sets,
-    )
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < losses[0] - 0.5
-    np.save(tmp_path / "asked.npy", np.asarray(rows[0]["snac"]))
-    assert works("generate", tmp_path / "run/model", "--task", "asr", "--lang", "en", "--codes", tmp_path / "asked.npy")
+        row = {"id": f"r{index}", "text": "".join("abcdef"[one] for one in letters), "lang": "en", "split": "train"}
+        codes = [[int(one * 7 + slot) for slot in range(len(LEVELS))] for one in letters]
+        rows.append({**row, "speaker": "eva", "units": letters.tolist(), "snac": codes})
+    fine_tune(tmp_path, rows, {
+        "snac": {"kind": "codes", "fingerprint": "snac-24khz", "frame_rate": "375/32", "cardinalities": [SIZE] * 7},
+        "units": {"kind": "units", "fingerprint": "letters", "frame_rate": "375/32", "cardinalities": [6]},
+    })  # fmt: skip
+    said = tmp_path / "said.npy"
+    works("generate", tmp_path / "run/model", "abc", "--task", "tts", "--lang", "en", "--output", "codes", "-o", said)
+    assert np.load(said).shape[1] == len(LEVELS)
     works("export", "--native", tmp_path / "run/model", tmp_path / "out")
     before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "host", tmp_path / "out"))
     assert {name: one.shape for name, one in before.items()} == {name: one.shape for name, one in after.items()}
@@ -213,8 +192,6 @@ def test_what_is_no_such_folder_is_refused(tmp_path: Path) -> None:
     refused("import", tmp_path / "host", tmp_path / "out", saying=("<|s_…|>", "follow one another"))
     write_flat(tmp_path / "short", "llasa", padding=-1)
     refused("import", tmp_path / "short", tmp_path / "out", saying="tokenizer that belongs to the model")
-    from tests.support.hf_hosts import write_host
-
     write_host(tmp_path / "plain", "llama")
     works("import", tmp_path / "plain", tmp_path / "text")
     with pytest.raises(InputError, match="without --native"):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.codebook_hosts import write_csm
-from tests.support.command import works, write_rows
+from tests.support.codebook_hosts import fine_tune, write_csm
+from tests.support.command import works
 from tests.test_huggingface_codebooks import Frames
 from unitok.decoder.model import Decoder, PackedAttend
 from unitok.generation.batch import TokenRequest
@@ -149,24 +149,10 @@ def test_it_fine_tunes_from_the_command_line(host: Path, tmp_path: Path) -> None
         row = {"id": f"r{index}", "text": "".join("abcdef"[one] for one in letters), "lang": "en", "split": "train"}
         codes = [[int((one * 3 + book) % 19) for book in range(4)] for one in letters]
         rows.append({**row, "speaker": "eva", "units": letters.tolist(), "mimi": codes})
-    manifest = write_rows(tmp_path / "m.jsonl", rows)
-    streams: list[object] = []
-    for name, value in {
+    fine_tune(tmp_path, rows, {
         "mimi": {"kind": "codes", "fingerprint": "csm-mimi-19", "frame_rate": "25/2", "cardinalities": [19] * 4},
         "units": {"kind": "units", "fingerprint": "letters", "frame_rate": "25/2", "cardinalities": [6]},
-    }.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(value))
-        streams += ["--stream", f"{name}={tmp_path / name}.json"]
-    works("prepare", manifest, tmp_path / "shards", "--tokenizers", tmp_path / "model/tokenizers", *streams)
-    small = ("pack_size=256", "window=32", "steps=16", "checkpoint_every=1000", "log_every=1", "packs_per_step=1")
-    changes = [*(f"train.{one}" for one in small), "mixture=" + json.dumps({"only": {"tts.codes": 1.0}})]
-    changes += [f"tuning.{part}.start_step=2" for part in ("decoder", "embeddings")]
-    changes += ["train.optim.warmup_steps=1", *(f"tuning.{part}.learning_rate=0.003" for part in ("decoder", "embeddings"))]
-    sets = [part for one in changes for part in ("--set", one)]
-    works("train", "finetune", "--start", tmp_path / "model", "--shards", tmp_path / "shards", "-o", tmp_path / "run", *sets)
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < losses[0] - 0.5
+    }, steps=16)  # fmt: skip
     said = tmp_path / "said.npy"
     works("generate", tmp_path / "run/model", "abc", "--task", "tts", "--lang", "en", "--output", "codes", "-o", said)
     assert np.load(said).shape[1] == 4

@@ -1,1 +1,4 @@
-"""Folders of language models that speak in codes, both ways: one file a family."""
+"""Models of codes.
+
+Folders of language models that speak, read into our parts and written as their makers wrote them: one file a family.
+"""
