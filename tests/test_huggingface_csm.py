@@ -137,6 +137,11 @@ def test_by_commands_it_comes_in_and_goes_out(host: Path, tmp_path: Path) -> Non
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((host / name).read_text()), name
     transformers.CsmForConditionalGeneration.from_pretrained(tmp_path / "out")
+    works("export", tmp_path / "model", tmp_path / "hf")  # a Llama, and everything else beside it
+    works("import", tmp_path / "hf", tmp_path / "back")
+    works("export", "--native", tmp_path / "back", tmp_path / "again")
+    again = load_file(tmp_path / "again/model.safetensors")
+    assert again.keys() == theirs.keys() and all(torch.equal(again[name], value) for name, value in theirs.items())
 
 
 def test_it_fine_tunes_from_the_command_line(host: Path, tmp_path: Path) -> None:

@@ -49,13 +49,15 @@ def add_commands(commands: Any) -> None:
     export.add_argument("out", help="folder to write")
     export.add_argument(
         "--native", action="store_true",
-        help="the folder that the model was imported from, of its makers' class and names (Orpheus, LLaSA, ...)",
+        help="the folder that the model was imported from, of its makers' class and names (Orpheus, CSM, ...)",
     )  # fmt: skip
     export.set_defaults(run=run_export)
 
     bring = commands.add_parser("import", help="read a folder of Hugging Face and expand its vocabulary")
     bring.add_argument(
-        "hf", help="local Llama, Mistral, Qwen2, Qwen3, Orpheus or LLaSA folder, or a GGUF file (extra gguf)"
+        "hf",
+        help="local folder of Llama, Mistral, Qwen2, Qwen3, Orpheus, LLaSA, CSM, Moshi or Kyutai's speech to text, or a "
+        "GGUF file (extra gguf)",
     )
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
