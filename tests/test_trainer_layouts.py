@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support import toy_shards
+from tests.support.launching import torchrun
 from tests.support.toy_shards import ToyShards
 from tests.test_trainer_loop import CONFIG, MIXTURE, equal
 from unitok.decoder.model import Decoder, DecoderConfig
@@ -35,6 +36,7 @@ from unitok_training.objectives.slot_losses import framed_states, slot_counts, s
 from unitok_training.objectives.tokens import TokenBatch, TokenObjective
 from unitok_training.trainer.config import DecoderTuning, PartTuning, TrainConfig
 from unitok_training.trainer.decoder import train
+from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
 
 SMALL: dict[str, Any] = {"decoder": {"width": 16, "layers": 1, "heads": 2, "kv_heads": 1}}
 TWO_PASSES = FramePattern(layout="coarse_fine", stream="codes", cardinalities=(8, 8), inline=(0, 1), coarse=1)
@@ -260,3 +262,37 @@ def test_what_a_layout_cannot_do_is_refused(tmp_path: Path) -> None:
         run(tmp_path, replace(CONFIG, shard=True))
     with pytest.raises(InputError, match=r"tuning\.layout\.lora_rank"):
         DecoderTuning(layout=PartTuning(full=False, lora_rank=2))
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.test_trainer_layouts import run
+from tests.test_trainer_loop import CONFIG
+from unitok_training.trainer.distributed import world_from_environment
+
+torch.set_num_threads(1)
+with world_from_environment("cpu") as world:
+    run(Path(sys.argv[1]), replace(CONFIG, steps=3, packs_per_step=4, log_every=1), seed=world.rank, world=world)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Codes are counted over all processes, however many each has; the layout's weights are the first one's."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    for name, processes in (("one", 1), ("two", 2)):
+        done = torchrun([str(script), str(tmp_path / name)], processes)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "two"))
+    for alone, shared in zip(one, two, strict=True):
+        for key in ("loss", "objective", "gradient_norm", "codes_loss", "loss_by_stream", "bits_per_second"):
+            assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), key
+    first, second = (read_checkpoint(tmp_path / name / "checkpoints/step_00000003") for name in ("one", "two"))
+    for name, value in first.model.items():
+        torch.testing.assert_close(second.model[name], value, rtol=1e-3, atol=1e-4)

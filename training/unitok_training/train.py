@@ -115,8 +115,7 @@ def train_model(
     data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
-        decoder, initial = begun(given, split=split)
-        layout = first_layout(given)
+        (decoder, initial), layout = begun(given, split=split), first_layout(given)
         before = _before(given, evals) if world.is_main else {}
         answering = finished(decoder, given, layout) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)

@@ -216,8 +216,8 @@ def _vocabulary(
         vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
     if pattern is not None and vocabulary.patterns.get(pattern.stream) != pattern:
         raise InputError(
-            f"model.layout is {model.layout!r}, and {start} lays its {pattern.stream} otherwise; leave out model.layout "
-            "and its options: a start keeps its own"
+            f"model.layout is {model.layout!r}, and {start} lays its {pattern.stream} otherwise; leave out "
+            "model.layout and its options: a start keeps its own"
         )
     vocabulary = vocabulary.choose(chosen)
     data.check(vocabulary, start)
