@@ -232,7 +232,9 @@ def test_model_directory(root: Path) -> None:
     model = root / "model"
     compare("unitok.json", json_keys(model / "unitok.json"), missing=("elsewhere[]",))  # it has tokenizers for all
     compare(
-        "vocabulary.json", json_keys(model / "vocabulary.json"), missing=("mains.<kind>", "streams[].merged_from", "patterns[].<field>")
+        "vocabulary.json",
+        json_keys(model / "vocabulary.json"),
+        missing=("mains.<kind>", "streams[].merged_from", "patterns[].<field>"),
     )  # one of each kind, and flat
     for name in ("config.json", "generation_config.json"):
         compare(f"core/{name}", json_keys(model / "core" / name))

@@ -90,7 +90,9 @@ def test_it_trains_is_saved_and_opened(run: tuple[Path, list[dict[str, Any]]], r
     model.save(root / "again")
     assert same(model, Model.load(root / "again"))
     compare("modules/layout.json", json_keys(root / "again/modules/layout.json"))
-    compare("vocabulary.json", json_keys(root / "again/vocabulary.json"), missing=("mains.<kind>", "streams[].merged_from"))
+    compare(
+        "vocabulary.json", json_keys(root / "again/vocabulary.json"), missing=("mains.<kind>", "streams[].merged_from")
+    )
     for row in rows:
         compare("metrics.jsonl", set(keys(row)))
     assert same(model, model_at(list_checkpoints(out / "checkpoints")[-1]))

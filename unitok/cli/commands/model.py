@@ -56,8 +56,8 @@ def add_commands(commands: Any) -> None:
     bring = commands.add_parser("import", help="read a folder of Hugging Face and expand its vocabulary")
     bring.add_argument(
         "hf",
-        help="local folder of Llama, Mistral, Qwen2, Qwen3, Orpheus, LLaSA, CSM, Moshi or Kyutai's speech to text, or a "
-        "GGUF file (extra gguf)",
+        help="local folder of Llama, Mistral, Qwen2, Qwen3, Orpheus, LLaSA, CSM, Moshi or Kyutai's speech to text, or "
+        "a GGUF file (extra gguf)",
     )
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
