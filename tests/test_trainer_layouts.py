@@ -34,6 +34,7 @@ from unitok_training.objectives.base import TOKENS
 from unitok_training.objectives.pack_losses import supervised_positions
 from unitok_training.objectives.slot_losses import framed_states, slot_counts, slot_losses
 from unitok_training.objectives.tokens import TokenBatch, TokenObjective
+from unitok_training.shard_set import ShardFolder, ShardSet
 from unitok_training.trainer.config import DecoderTuning, PartTuning, TrainConfig
 from unitok_training.trainer.decoder import train
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
@@ -101,6 +102,23 @@ def test_examples_say_the_same_in_every_layout(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["depth", "delay"])
+def test_several_folders_of_shards_are_laid_in_the_order_of_their_ids() -> None:
+    vocabulary = vocabulary_of("depth")
+    halves = [ToyShards(toy_shards.corpus(4)), ToyShards(toy_shards.corpus(8)[16:])]
+    folders = ShardSet.of([ShardFolder(shards=half) for half in halves])
+    source = ExampleSource(folders, vocabulary, SPOKEN, seed=5)
+    drawn = source.documents(np.arange(30))
+    whole = drawn.frames(np.arange(30))
+    alone, behind = [], 0
+    for number in range(30):
+        found = drawn.frames(np.array([number]))
+        assert found is not None
+        alone.append(found.shifted(behind))
+        behind += int(drawn.lengths[number])
+    assert whole is not None and np.array_equal(whole.index, np.concatenate([one.index for one in alone]))
+    assert np.array_equal(whole.slots, np.concatenate([one.slots for one in alone]))
+
+
 def test_packs_hold_slots_where_their_ids_are(name: str) -> None:
     vocabulary = vocabulary_of(name)
     source = source_of(vocabulary)
@@ -227,7 +245,7 @@ def test_a_resumed_run_with_a_layout_equals_an_uninterrupted_one(tmp_path: Path,
     config = replace(CONFIG, precision=precision, optim=replace(CONFIG.optim, name="muon"))
     rows: list[dict[str, Any]] = []
     whole = run(tmp_path / "whole", config, tuning=tuning, on_row=rows.append)
-    assert set(rows[0]["learning_rate"]) == {"", "layout"}
+    assert set(rows[0]["learning_rate"]) == {"decoder", "layout"}
     run(tmp_path / "parts", config, tuning=tuning, stop_after=3)
     parts = run(tmp_path / "parts", config, seed=6, tuning=tuning)
     assert equal(whole[0], parts[0])

@@ -79,10 +79,10 @@ class StepBlock(nn.Module):
         read = rms_norm(x, self.norm, options.norm_eps)
         counts = (options.heads, options.kv_heads, options.kv_heads)
         q, k, v = (
-            by_step(read, matrix, done).unflatten(-1, (count, -1)).flatten(0, 1)
+            by_step(read, matrix, done).reshape(x.shape[0] * x.shape[1], count, options.head_size)
             for matrix, count in zip((self.q, self.k, self.v), counts)
         )
-        mixed = attend(self.index, q, k, v).flatten(1).unflatten(0, x.shape[:2])
+        mixed = attend(self.index, q, k, v).reshape(*x.shape[:2], self.out.shape[-1])
         x = x + by_step(mixed, self.out, done)
         gate, up = by_step(rms_norm(x, self.ffn_norm, options.norm_eps), self.gate_up, done).chunk(2, -1)
         return x + by_step(functional.silu(gate) * up, self.down, done)

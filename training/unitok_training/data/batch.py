@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class Pack:
         """The same pack in page-locked memory, from which a copy to a GPU runs beside computation."""
         return replace(self, **{name: one.pin_memory() for name, one in self._tensors()})
 
-    def _tensors(self) -> list[tuple[str, Tensor]]:
+    def _tensors(self) -> list[tuple[str, Any]]:
         """Those that are there, by their names."""
         found = ((one.name, getattr(self, one.name)) for one in fields(self))
         return [(name, value) for name, value in found if isinstance(value, Tensor)]

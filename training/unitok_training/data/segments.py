@@ -236,12 +236,11 @@ class DrawnDocuments:
         if pattern is None:
             return None
         which = spread(self.first[chosen], self.count[chosen])
-        column, size, found = self.column[which], self.size[which], list[Frames]()
-        begin, place = np.cumsum(size) - size, list[int]()
+        column, start, length, size = (one[which] for one in (self.column, self.start, self.length, self.size))
+        begin, found = np.cumsum(size) - size, list[Frames]()
         for number in self.laid:
-            of = np.flatnonzero((column == number) & (size > 0))
-            laid = self.columns[number - 1].laid(self.start[which][of], self.length[which][of])
+            of = np.flatnonzero(column == number)
+            laid = self.columns[number - 1].laid(start[of], length[of])
             found += [one.frames.shifted(int(begin[at])) for at, one in zip(of, laid) if one.frames is not None]
-            place += of.tolist()
-        ordered = [found[one] for one in np.argsort(place)] if len(self.laid) > 1 else found
-        return Frames.joined([(0, one) for one in ordered], len(pattern.slots))
+        found.sort(key=lambda one: int(one.index[0]) if len(one) else -1)  # several folders have a column each
+        return Frames.joined([(0, one) for one in found], len(pattern.slots))

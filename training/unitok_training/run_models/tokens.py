@@ -211,8 +211,8 @@ def _vocabulary(
         )
     for stream in sorted(made.streams.values(), key=lambda stream: stream.views is not None):
         if stream.name not in vocabulary.streams:
-            own = pattern if pattern is not None and pattern.stream == stream.name else None
-            vocabulary = vocabulary.append_stream(stream, own)
+            laid = pattern if pattern is not None and pattern.stream == stream.name else None
+            vocabulary = vocabulary.append_stream(stream, laid)
         vocabulary.check(stream, data.holder(stream.name) if stream.name in data.streams else tokenizers, start)
     if pattern is not None and vocabulary.patterns.get(pattern.stream) != pattern:
         raise InputError(

@@ -385,4 +385,4 @@ class Trainer:
         """Of the step just done: one number for a decoder alone, else one for each group."""
         factor = rate(self.step - 1, steps=self.config.steps, config=self.config.optim)
         found = {group.name: group.peak * factor for part in self.parts for group in part.groups}
-        return found[""] if list(found) == [""] else found
+        return found[""] if list(found) == [""] else {name or "decoder": value for name, value in found.items()}
