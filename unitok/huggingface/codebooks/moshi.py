@@ -130,7 +130,8 @@ def _layout_state(layout: StepDepthLayout) -> dict[str, Tensor]:
         f"{DEPTH}lm_heads.weight": layout.heads.weight.detach(),
     }
     for prefix, tables in (("", layout.tables), (DEPTH, layout.own_tables)):
-        for index, table in enumerate(tables.weight.detach().split(layout.pattern.slots[0].size + 1)):
+        weight, rows = tables.weight.detach(), layout.pattern.slots[0].size + 1
+        for index, table in enumerate(weight.chunk(len(weight) // rows)):
             found[f"{prefix}embed_tokens.{index}.weight"] = table
     for index, block in enumerate(layout.blocks):
         assert isinstance(block, StepBlock)
