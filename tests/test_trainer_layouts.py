@@ -101,7 +101,6 @@ def test_examples_say_the_same_in_every_layout(name: str) -> None:
         assert found.prefix_length == wanted.prefix_length
 
 
-@pytest.mark.parametrize("name", ["depth", "delay"])
 def test_several_folders_of_shards_are_laid_in_the_order_of_their_ids() -> None:
     vocabulary = vocabulary_of("depth")
     halves = [ToyShards(toy_shards.corpus(4)), ToyShards(toy_shards.corpus(8)[16:])]
@@ -119,6 +118,7 @@ def test_several_folders_of_shards_are_laid_in_the_order_of_their_ids() -> None:
     assert np.array_equal(whole.slots, np.concatenate([one.slots for one in alone]))
 
 
+@pytest.mark.parametrize("name", ["depth", "delay"])
 def test_packs_hold_slots_where_their_ids_are(name: str) -> None:
     vocabulary = vocabulary_of(name)
     source = source_of(vocabulary)
