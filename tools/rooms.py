@@ -39,6 +39,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok": (
         "inputs", "results", "token_files", "decoder", "layouts", "frontends.adapters", "frontends", "huggingface",
+        "huggingface.codebooks",
         "model_parts", "generation", "requests", "model_directory", "new_voice", "placement", "task_model",
         "pipelines.backends", "pipelines",
         "model", "many", "nbest", "export", "cli.arguments", "cli.commands",

@@ -9,20 +9,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from unitok.decoder.lora import lora_config, merge_lora
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import mixtures
+from unitok.huggingface.codebooks.base import Brought, Leaving, write_folder
+from unitok.huggingface.codebooks.carried import CARRIED, Carried
+from unitok.huggingface.codebooks.registry import FAMILIES, family_named, family_of
 from unitok.huggingface.gguf import SUFFIX, read_gguf
 from unitok.huggingface.mixtral import MIXTRAL, load_mixtral, save_mixtral
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, check_new_rows, chosen_rows
 from unitok.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from unitok.huggingface.weights import expand_vocabulary, load_core, save_core, stock_class
+from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
 from unitok.model_directory import read_decoder
-from unitok.model_parts import save_mixture
+from unitok.model_parts import LAYOUT, save_mixture
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, write_json
+from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.text.huggingface import HostText
@@ -31,6 +37,8 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 OWN = "unitok"
 """Folder of an export that holds what Hugging Face has no place for."""
+HOST = "host"
+"""What a model's `info` keeps of a folder of a model that writes codes: its family, rows and `config.json`."""
 CORE = ("config.json", "generation_config.json", "model.safetensors")
 PARTS = ("unitok.json", "vocabulary.json", "voices.safetensors", "tokenizers", "vocoder", "modules")
 """Files and folders of a model directory beside `core/`."""
@@ -92,6 +100,39 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
     return target
 
 
+def export_native(model_dir: Path | str, out: Path | str) -> Path:
+    """Write the folder that a model was imported from, of its makers' class and under their names, with the weights of
+    now; rows that joined (control tokens, languages, streams of tokenizers) are left out.
+
+    Raises:
+        InputError: a model that comes from elsewhere, or with experts, which no such class has a place for.
+    """
+    root = Path(model_dir)
+    model = Model.load(root)
+    host = model.info.get(HOST)
+    if host is None:
+        raise InputError(
+            f"{root} was not imported from a folder of models that write codes ({', '.join(FAMILIES)}); "
+            "export it without --native"
+        )
+    decoder = model.decoder
+    if mixtures(decoder):
+        raise InputError(f"{root} has experts, which {host['family']} has no place for; export it without --native")
+    if (lora := lora_config(decoder)) is not None:
+        merge_lora(decoder, lora)
+    text = model.tokenizers.text
+    assert isinstance(text, HostText), "what was imported has its host's text"
+    layout, carried = model.parts.get(LAYOUT), model.parts.get(CARRIED)
+    leaving = Leaving(
+        decoder=decoder, rows=host["rows"], config=host["config"], notes=host["notes"],
+        layout=layout if isinstance(layout, CodebookLayout) else None,
+        rest=carried.tensors() if isinstance(carried, Carried) else {},
+    )  # fmt: skip
+    with atomic_directory(Path(out)) as draft:
+        write_folder(family_named(host["family"]), leaving, text, draft)
+    return Path(out)
+
+
 def import_hf(
     folder: Path | str,
     out: Path | str,
@@ -107,8 +148,8 @@ def import_hf(
     that model again: its vocabulary and tokenizers are kept, `languages`, `seed` and `new_rows` have nothing to do.
 
     Args:
-        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`, or a GGUF file of
-            such a model.
+        folder: a local Llama, Mistral, Qwen2 or Qwen3 folder with safetensors and `tokenizer.json`, a GGUF file of
+            such a model, or a folder of a model that writes codes (`unitok.huggingface.codebooks`).
         out: model directory to write.
         tokenizers: folder whose units and codes join; None for text only.
         languages: language codes.
@@ -130,22 +171,47 @@ def import_hf(
         if tokenizers is not None:
             raise InputError(f"{root}/{OWN} holds this model's tokenizers already; leave {tokenizers} out")
         return _restore(root, Path(out))
-    host, decoder, kind = _host(root)
+    brought, info = _brought(root)
+    host, decoder = brought.text, brought.decoder
     speech = TokenizerSet.load(tokenizers) if tokenizers is not None else None
     joined = TokenizerSet.of(host, *(speech.speech.values() if speech else ()))
-    if host.size > decoder.config.vocab_size:
+    if brought.rows > decoder.config.vocab_size:
         raise InputError(
             f"{root}: the tokenizer has {host.size} ids, the model only {decoder.config.vocab_size} rows; "
             "give the tokenizer that belongs to the model"
         )
-    vocabulary = joined.vocabulary(languages)
+    text, *streams = joined.infos()
+    vocabulary = Vocabulary.build(
+        text=text, streams=streams, languages=languages, roles=host.roles, held=brought.held
+    )  # fmt: skip
+    for kind in ELSEWHERE:
+        vocabulary.main(kind)  # several of equal right are refused
     tokenizer_json(host, vocabulary)  # a clash of names is to be known before anything is trained
     generator = torch.Generator().manual_seed(seed)
-    rows = chosen_rows(new_rows, joined, vocabulary, old=host.size, text=host.size, where="new_rows")
-    grown = expand_vocabulary(decoder, vocabulary.size, host.size, generator=generator, rows=rows)
-    info: dict[str, Any] = {"imported_from": kind}
-    Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info).save(out)
+    rows = chosen_rows(new_rows, joined, vocabulary, old=brought.rows, text=host.size, where="new_rows")
+    grown = expand_vocabulary(decoder, vocabulary.size, brought.rows, generator=generator, rows=rows)
+    parts: dict[str, nn.Module] = {} if brought.layout is None else {LAYOUT: brought.layout}
+    if brought.rest:
+        parts[CARRIED] = Carried(brought.rest)
+    Model(decoder=grown, vocabulary=vocabulary, tokenizers=joined, info=info, parts=parts).save(out)
     return Path(out)
+
+
+def _brought(root: Path) -> tuple[Brought, dict[str, Any]]:
+    """What a folder or a file holds, and what the model keeps of where it comes from."""
+    found = family_of(root)
+    if found is None:
+        host, decoder, kind = _host(root)
+        return Brought(decoder=decoder, text=host, held=()), {"imported_from": kind}
+    family, folder = found
+    brought = family.read(folder)
+    kept = {
+        "family": family.name,
+        "rows": brought.rows,
+        "config": dict(folder.config),
+        "notes": dict(brought.notes),
+    }
+    return brought, {"imported_from": family.name, HOST: kept}
 
 
 def _host(root: Path) -> tuple[HostText, Decoder, str]:

@@ -18,6 +18,7 @@ from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttention
 from unitok.decoder.model import Decoder
 from unitok.decoder.moe import MixtureConfig, expand, expert_tensors, first_experts, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
+from unitok.huggingface.codebooks.carried import CARRIED, Carried
 from unitok.layouts.base import CodebookLayout
 from unitok.layouts.registry import layout_from_config
 from unitok_tokenizers.encoders.base import FrameEncoder
@@ -58,6 +59,9 @@ PARTS: Mapping[str, PartKind] = {
         FrameEncoder, lambda part: part.to_json(), lambda value, decoder: frame_encoder_from_json(value), own_dtype=True
     ),
     LAYOUT: PartKind(CodebookLayout, lambda part: part.config(), lambda value, decoder: layout_from_config(value)),
+    CARRIED: PartKind(
+        Carried, lambda part: part.config(), lambda value, decoder: Carried.from_config(value), own_dtype=True
+    ),
 }
 """Parts by name."""
 

@@ -307,7 +307,7 @@ class FramedSteps:
         uniform = None
         if any(track.random is not None for track in own):
             uniform = torch.from_numpy(np.stack([track.uniform() for track in own])).to(device)
-        rows = self.decoder.embed(ids[index])
+        rows = self.layout.id_rows(ids[index], self.decoder.embed)
         before = torch.tensor([track.before for track in own], device=device)
         behind = None
         if self.layout.pattern.flush:

@@ -1,1 +1,4 @@
-"""Weights and tokenizers in the files of stock transformers, both ways."""
+"""Stock files, both ways.
+
+Weights and tokenizers in the files of stock transformers.
+"""

@@ -10,6 +10,7 @@ P positions with slots, B sequences, C width, S slots, V codes of a slot.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +50,11 @@ class CodebookLayout(nn.Module, ABC):
     @abstractmethod
     def vectors(self, slots: Tensor) -> Tensor:
         """What the codes of positions add to the embedding rows of their ids: (P, S) int64, -1 absent → (P, C)."""
+
+    def id_rows(self, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """The `rows` that `losses` and `step` take, for ids (P,): (P, C) of the core's table by `embed`, or of a table
+        of the layout's own, of whatever width (Moshi)."""
+        return embed(ids)
 
     @abstractmethod
     def losses(self, hidden: Tensor, rows: Tensor, slots: Tensor, weight: Tensor) -> SlotLosses:

@@ -28,10 +28,19 @@ LAYOUTS = Registry(
 )
 """Name → class. What has no slots (`flat`, `coarse_fine`) has no module and no line."""
 
+IMPORTED = Registry(
+    "layout of codebooks",
+    {
+        "step_depth": "unitok.layouts.step_depth:StepDepthLayout",
+        "input_only": "unitok.layouts.input_only:InputOnlyLayout",
+    },
+)
+"""Those that only models from elsewhere have: no recipe chooses one."""
+
 
 def layout_class(name: str) -> type[ConfiguredLayout]:
     """A registered class; InputError where there is none."""
-    kind: type[ConfiguredLayout] = LAYOUTS[name]
+    kind: type[ConfiguredLayout] = IMPORTED[name] if name in IMPORTED else LAYOUTS[name]
     return kind
 
 

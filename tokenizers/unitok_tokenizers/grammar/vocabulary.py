@@ -24,6 +24,7 @@ from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_tokenizers.grammar.controls import CONTROLS
 from unitok_tokenizers.grammar.extents import Extent, Token, name_of
 from unitok_tokenizers.grammar.frames import FramePattern
+from unitok_tokenizers.grammar.held_rows import Held, first_extents, held_streams
 from unitok_tokenizers.grammar.streams import ELSEWHERE, StreamInfo, check_same, check_uses, main_stream
 
 CONTROL_SIZE = 512
@@ -57,6 +58,7 @@ class Vocabulary:
         languages: Sequence[str] = (),
         roles: Mapping[str, int] | None = None,
         layouts: Mapping[str, FramePattern] | None = None,
+        held: Sequence[Held] = (),
     ) -> Vocabulary:
         """Lay out a new vocabulary; the order of `streams` and `languages` does not matter.
 
@@ -67,6 +69,7 @@ class Vocabulary:
             roles: ids of bos, eos and pad among the text pieces that a host model owns; control tokens serve for the
                 others.
             layouts: stream of codes → where its codes stand; flat where it names none.
+            held: what a host's rows behind its text are, in their order; control tokens follow them.
         """
         if unknown := [name for name in layouts or {} if name not in [stream.name for stream in streams]]:
             raise InputError(f"a layout is given for {unknown[0]!r}, which is none of the streams; leave it out")
@@ -76,13 +79,10 @@ class Vocabulary:
         for role, value in (roles or {}).items():
             if role not in ROLES or not 0 <= value < size:
                 raise InputError(f"role {role!r} is id {value}: roles are {', '.join(ROLES)}, ids of the {size} pieces")
-        extents = (
-            Extent("text", text.name, 0, 0, 0, size),
-            Extent("control", "", 0, 0, size, CONTROL_SIZE),
-            Extent("language", "", 0, 0, size + CONTROL_SIZE, LANGUAGE_SIZE),
-        )
-        own = {role: size + CONTROLS.index(f"<{role}>") for role in ROLES}
-        vocabulary = Vocabulary(extents, {text.name: text}, (), {**own, **(roles or {})})
+        extents = first_extents(text, held, control=CONTROL_SIZE, language=LANGUAGE_SIZE)
+        own = {role: extents[-2].start + CONTROLS.index(f"<{role}>") for role in ROLES}
+        known, patterns = held_streams(held)
+        vocabulary = Vocabulary(extents, {text.name: text, **known}, (), {**own, **(roles or {})}, patterns=patterns)
         for code in sorted(set(languages)):
             vocabulary = vocabulary.append_language(code)
         order = {"phones": 0, "units": 1, "codes": 2, "prosody": 3}
@@ -305,6 +305,9 @@ class Vocabulary:
         for extent in self.extents:
             if extent.start <= token_id < extent.start + extent.size:
                 local = token_id - extent.start + extent.local_start
+                return Token(
+                    extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
+                )
                 return Token(
                     extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
                 )

@@ -19,6 +19,11 @@ from unitok_tokenizers.text.base import text_info
 from unitok_tokenizers.text.host_settings import HostSettings
 from unitok_tokenizers.text.lossless import check_lossless, with_first_space
 
+WHOLE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files of a host's tokenizer."""
+OWN = "host"
+"""Folder of these as they were."""
+
 
 class HostText:
     """The tokenizer of a local Hugging Face model folder (`tokenizer.json`); its added tokens are never produced.
@@ -28,7 +33,13 @@ class HostText:
 
     name = "text"
 
-    def __init__(self, tokenizer_json: str, roles: Mapping[str, int], settings: HostSettings = HostSettings()) -> None:
+    def __init__(
+        self,
+        tokenizer_json: str,
+        roles: Mapping[str, int],
+        settings: HostSettings = HostSettings(),
+        whole: Mapping[str, str] | None = None,
+    ) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -40,11 +51,17 @@ class HostText:
         self.tokenizer.encode_special_tokens = True
         self._roles = dict(roles)
         self.settings = settings
+        self.whole = dict(whole or {})
+        """File name → its text, of a host some of whose tokens are speech: as its makers wrote it, with these."""
         self.size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @staticmethod
-    def from_folder(folder: Path | str) -> HostText:
+    def from_folder(folder: Path | str, *, text_ids: int | None = None) -> HostText:
         """Read `tokenizer.json`, the roles from `config.json` or `tokenizer_config.json`, and what stands beside them.
+
+        Args:
+            folder: of the model.
+            text_ids: ids from this one on are speech and no text's, and play no role; None where all are text's.
 
         Raises:
             InputError: no such file, one that is not readable, or a tokenizer that loses characters.
@@ -52,8 +69,11 @@ class HostText:
         root = Path(folder)
         if not (root / "tokenizer.json").exists():
             raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
-        text = (root / "tokenizer.json").read_text(encoding="utf-8")
-        host = HostText(text, {}, HostSettings.of_folder(root))
+        text, whole = (root / "tokenizer.json").read_text(encoding="utf-8"), dict[str, str]()
+        if text_ids is not None:
+            whole = {name: (root / name).read_text(encoding="utf-8") for name in WHOLE if (root / name).is_file()}
+            text = _below(text, text_ids, root)
+        host = HostText(text, {}, HostSettings.of_folder(root), whole)
         check_lossless(host.tokenizer, str(root))
         config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
         names: dict[str, Any] = {}
@@ -69,7 +89,7 @@ class HostText:
                 value = host.tokenizer.token_to_id(token)
             if value is None:  # a token of that very name would clash with ours if it did not play the role
                 value = host.tokenizer.token_to_id(f"<{role}>")
-            if isinstance(value, int) and value >= 0:
+            if isinstance(value, int) and 0 <= value < (value + 1 if text_ids is None else text_ids):
                 host._roles[role] = value
         return host
 
@@ -105,12 +125,17 @@ class HostText:
         atomic_write_bytes(folder / "tokenizer.json", self.json.encode("utf-8"))
         write_json(folder / "config.json", {"class": "host", "roles": self._roles})
         self.settings.save(folder)
+        for name, text in self.whole.items():
+            (folder / OWN).mkdir(exist_ok=True)
+            atomic_write_bytes(folder / OWN / name, text.encode("utf-8"))
 
     @staticmethod
     def load(folder: Path) -> HostText:
         """Read what `save` wrote."""
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        return HostText(text, read_json(folder / "config.json")["roles"], HostSettings.load(folder))
+        files = [folder / OWN / name for name in WHOLE]
+        whole = {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+        return HostText(text, read_json(folder / "config.json")["roles"], HostSettings.load(folder), whole)
 
 
 def _all_special(tokenizer_json: str) -> str:
@@ -119,3 +144,22 @@ def _all_special(tokenizer_json: str) -> str:
     for token in value.get("added_tokens") or []:
         token["special"] = token["special"] or bool(token["content"].strip())
     return json.dumps(value, ensure_ascii=False)
+
+
+def _below(tokenizer_json: str, size: int, where: Path) -> str:
+    """The same tokenizer without its added tokens from id `size` on; InputError where such an id is a piece of text."""
+    try:
+        value = json.loads(tokenizer_json)
+        pieces = value["model"]["vocab"]
+        pairs = (
+            pieces.items() if isinstance(pieces, dict) else ((piece[0], index) for index, piece in enumerate(pieces))
+        )
+        wrong = next((piece for piece, index in pairs if index >= size), None)
+        kept = [token for token in value.get("added_tokens") or [] if token["id"] < size]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: tokenizer.json is not readable ({error!r}); copy it from the model again"
+        ) from error
+    if wrong is not None:
+        raise InputError(f"{where}: the piece of text {wrong!r} stands among the ids of speech, from {size} on")
+    return json.dumps({**value, "added_tokens": kept}, ensure_ascii=False)

@@ -25,7 +25,7 @@ def stream_table(vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
     names: list[str] = []
     table = torch.zeros(vocabulary.size, dtype=torch.int64, device="cpu")
     for extent in vocabulary.extents:
-        name = extent.tokenizer if extent.block not in ("control", "language") else "control"
+        name = extent.tokenizer or "control"
         name = f"{name}.{extent.codebook}" if extent.block == "codes" else name
         if name not in names:
             names.append(name)

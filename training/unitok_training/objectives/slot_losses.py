@@ -77,7 +77,8 @@ def framed_states(decoder: Decoder, layout: CodebookLayout, pack: Pack) -> Frame
         prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
         vectors=rows + layout.vectors(pack.slots).to(rows.dtype), vector_index=pack.frame_index,
     )  # fmt: skip
-    return FramedStates(hidden=hidden, rows=rows)
+    read = layout.id_rows(pack.ids[pack.frame_index], lambda _: rows)
+    return FramedStates(hidden=hidden, rows=read)
 
 
 def slot_losses(layout: CodebookLayout, states: FramedStates, pack: Pack) -> SlotLosses:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.huggingface.codebooks.carried import CARRIED
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, NewRows, chosen_rows
 from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
@@ -164,12 +165,12 @@ def _new_rows(given: Materials, old: int) -> NewRows:
 
 
 def first_new_row(start: Model, vocabulary: Vocabulary) -> int | None:
-    """First row of the tables that a start has not been trained with: where its own end, or where the text of an
-    imported language model ends. None where it has been trained with all."""
+    """First row of the tables that a start has not been trained with: where its own end, or where the rows of an
+    imported language model do. None where it has been trained with all."""
     if vocabulary.size > start.vocabulary.size:
         return start.vocabulary.size
     if "imported_from" in start.info and "preset" not in start.info:
-        return start.vocabulary.text.cardinalities[0]
+        return next(one.start for one in start.vocabulary.extents if one.block == "control")
     return None
 
 
@@ -239,6 +240,7 @@ def finished(decoder: Decoder, given: Materials, layout: CodebookLayout | None =
     prompts, limits, characters = known.prompts, known.limits, known.characters
     # Codes can be spoken without a trained vocoder: the codec's own decoder, or Griffin-Lim from its log-mels.
     vocoder = Vocoder(None) if bundle.codec is not None else None
+    kept = {} if base is None else {name: part for name, part in base.parts.items() if name == CARRIED}
     if base is not None:
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
         characters = wider_characters(base.characters, characters)
@@ -253,5 +255,5 @@ def finished(decoder: Decoder, given: Materials, layout: CodebookLayout | None =
         limits=limits,
         characters=characters,
         info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
-        parts={} if layout is None else {LAYOUT: layout},
+        parts=kept if layout is None else {**kept, LAYOUT: layout},
     )

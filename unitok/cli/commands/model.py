@@ -47,10 +47,18 @@ def add_commands(commands: Any) -> None:
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
     export.add_argument("model", help="model directory, or a checkpoint of a run")
     export.add_argument("out", help="folder to write")
+    export.add_argument(
+        "--native", action="store_true",
+        help="the folder that the model was imported from, of its makers' class and names (Orpheus, CSM, ...)",
+    )  # fmt: skip
     export.set_defaults(run=run_export)
 
-    bring = commands.add_parser("import", help="read a Llama, Mistral, Qwen2 or Qwen3 folder and expand its vocabulary")
-    bring.add_argument("hf", help="local folder, or a GGUF file (extra gguf)")
+    bring = commands.add_parser("import", help="read a folder of Hugging Face and expand its vocabulary")
+    bring.add_argument(
+        "hf",
+        help="local folder of Llama, Mistral, Qwen2, Qwen3, Orpheus, LLaSA, CSM, Moshi or Kyutai's speech to text, or "
+        "a GGUF file (extra gguf)",
+    )
     bring.add_argument("out", help="model directory to write")
     bring.add_argument("--tokenizers", help="tokenizers whose units and codes join the host's text")
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
@@ -84,10 +92,10 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    from unitok.export import export_hf
+    from unitok.export import export_hf, export_native
 
     with model_directory(options.model) as folder:
-        print(export_hf(folder, options.out))
+        print((export_native if options.native else export_hf)(folder, options.out))
 
 
 def run_import(options: argparse.Namespace) -> None:
