@@ -8,7 +8,7 @@ import torch
 
 from tests.support.code_spans import SIZES, STREAM
 from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout, readable
-from unitok.layouts.second_pass import greedy, refined_codebooks, refined_slots
+from unitok.second_passes.base import greedy, refined_codebooks, refined_slots
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import StreamInfo
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from unitok.decoder.model import DecoderConfig
-from unitok.layouts.second_pass import CodeSpan
+from unitok.second_passes.base import CodeSpan
 from unitok_tokenizers.grammar.streams import StreamInfo
 
 SIZES = (6, 5, 5)

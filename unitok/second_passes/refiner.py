@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.layouts.base import Choose, SlotLosses
-from unitok.layouts.second_pass import SecondPass, SecondPassConfig, SpanBatch, refined_slots
+from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch, refined_slots
 from unitok.layouts.slots import drawn
-from unitok.layouts.span_network import SpanNetwork
+from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 
 

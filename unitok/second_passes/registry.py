@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unitok.layouts.second_pass import SecondPass
+from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.registry import Registry
@@ -15,8 +15,8 @@ from unitok_tokenizers.registry import Registry
 SECOND_PASSES = Registry(
     "second pass",
     {
-        "first_nar": "unitok.layouts.refiner:Refiner",
-        "first_regress": "unitok.layouts.regression:Regression",
+        "first_nar": "unitok.second_passes.refiner:Refiner",
+        "first_regress": "unitok.second_passes.regression:Regression",
     },
 )
 """Name → class. Groups of frames whose later codebooks are refined take the first."""

@@ -18,9 +18,9 @@ from unitok.decoder.model import Block, FeedForward
 from unitok.layouts.base import SlotLosses
 from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout
 from unitok.layouts.group import GroupConfig, GroupLayout
-from unitok.layouts.refiner import Refiner, RefinerConfig
-from unitok.layouts.regression import Regression, RegressionConfig
-from unitok.layouts.second_pass import (
+from unitok.second_passes.refiner import Refiner, RefinerConfig
+from unitok.second_passes.regression import Regression, RegressionConfig
+from unitok.second_passes.base import (
     CodeSpan,
     SecondPass,
     SpanBatch,
@@ -30,8 +30,8 @@ from unitok.layouts.second_pass import (
     refined_slots,
     unfinished,
 )
-from unitok.layouts.second_passes import SECOND_PASSES, make_second_pass, second_pass_from_config
-from unitok.layouts.span_network import SpanNetwork
+from unitok.second_passes.registry import SECOND_PASSES, make_second_pass, second_pass_from_config
+from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern, SlotSpec
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span

@@ -137,7 +137,7 @@ class SecondPass(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    """Entry in `second_passes.SECOND_PASSES`."""
+    """Entry in `registry.SECOND_PASSES`."""
     Config: ClassVar[type[Any]]
     """Dataclass of its options, a `SecondPassConfig`."""
 

@@ -26,7 +26,7 @@ from unitok.decoder.model import (
     rotate,
 )
 from unitok.decoder.products import Matrix, gated_linear, linear, product_type, rms_norm
-from unitok.layouts.second_pass import SpanBatch, owners
+from unitok.second_passes.base import SpanBatch, owners
 from unitok.layouts.slots import drawn
 
 
