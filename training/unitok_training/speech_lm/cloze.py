@@ -105,7 +105,9 @@ def _sentences(run: Evaluation, key: str) -> Iterator[_Passage]:
     for row in run.all_rows(run.split, "units"):
         name = run.shards.row(row)["extras"].get(key)
         if name is None:
-            raise InputError(f"row {run.shards.row(row)['id']} has no {key!r} in its extras; --document names the entry")
+            raise InputError(
+                f"row {run.shards.row(row)['id']} has no {key!r} in its extras; --document names the entry"
+            )
         documents.setdefault(str(name), []).append(row)
     for name, rows in documents.items():
         for start in range(0, len(rows) - 1, SENTENCES + 1):

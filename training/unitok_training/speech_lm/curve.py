@@ -173,9 +173,7 @@ def curve_figures(
         wanted = [langs[number % len(langs)] for number in range(samples)]
         return said_figures(drawn(run, wanted, temperature, reader), likelihood, seed=run.seed)
 
-    points = {
-        f"{one:g}": keep(f"temperature {one:g}", partial(at, one)) for one in sorted(set(temperatures))
-    }
+    points = {f"{one:g}": keep(f"temperature {one:g}", partial(at, one)) for one in sorted(set(temperatures))}
     reference = keep("real speech", recognized)
     return {
         "recognized_by": name,
@@ -187,9 +185,7 @@ def curve_figures(
     }
 
 
-def crossing(
-    points: Sequence[Mapping[str, float | None]], along: str, wanted: str, at: float | None
-) -> float | None:
+def crossing(points: Sequence[Mapping[str, float | None]], along: str, wanted: str, at: float | None) -> float | None:
     """The figure `wanted` where the line through points first comes to `at` along another figure; None where it never
     does. Both are logarithms."""
     for one, other in zip(points, points[1:]):

@@ -1,9 +1,9 @@
 """All of it for one model, one metric after another; what was measured is kept in files, and a repeat continues.
 
-    FOLDER/words.json …   figures of a metric, and what they were made of
-    FOLDER/spoken/        recordings of pairs that were spoken
-    FOLDER/results.json   everything
-    FOLDER/table.md       the same for people
+FOLDER/words.json …   figures of a metric, and what they were made of
+FOLDER/spoken/        recordings of pairs that were spoken
+FOLDER/results.json   everything
+FOLDER/table.md       the same for people
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import array_fingerprint, atomic_write_bytes, fingerprint, read_json, sha256_file, write_json
+from unitok_tokenizers.files import (
+    array_fingerprint,
+    atomic_write_bytes,
+    fingerprint,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from unitok_tokenizers.progress import part_of_work
 from unitok_tokenizers.seeds import check_seed
 from unitok_training.evaluation.ngram import NgramModel
@@ -123,12 +128,9 @@ class SpeechLmRun:
 
 def made_by(model: Model) -> list[str]:
     """Identifies the weights of a model's decoder and vocoder."""
-    vocoder = model.vocoder
-    networks = [model.decoder, *(() if vocoder is None else (vocoder.mel, vocoder.units, vocoder.codes))]
+    networks = [model.decoder, *(model.vocoder.parts.values() if model.vocoder is not None else ())]
     return [
-        array_fingerprint(*(one.detach().float().cpu().numpy() for one in network.parameters()))
-        for network in networks
-        if isinstance(network, nn.Module)
+        array_fingerprint(*(one.detach().float().cpu().numpy() for one in network.parameters())) for network in networks
     ]
 
 
@@ -173,7 +175,9 @@ def measure_sentences(run: SpeechLmRun) -> dict[str, Any]:
     else:
         found = swapped_pairs(run.texts(run.data.split), run.lang, limit=limit, seed=seed)
     if not found:
-        raise InputError(f"no pairs of sentences: split {run.data.split!r} has no texts of three words; give --sentences")
+        raise InputError(
+            f"no pairs of sentences: split {run.data.split!r} has no texts of three words; give --sentences"
+        )
     pairs = spoken_pairs(run.data.model, found, run.config.speaking, run.folder / "spoken")
     return {**pair_figures(run.data.model, pairs, _grams(run)), "lang": run.lang}
 

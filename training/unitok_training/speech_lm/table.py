@@ -49,7 +49,9 @@ def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _prediction(found: Mapping[str, Any]) -> Iterator[Row]:
-    grams = [name for name in found if name.endswith("_gram") and isinstance(found[name], Mapping) and "ppl" in found[name]]
+    grams = [
+        name for name in found if name.endswith("_gram") and isinstance(found[name], Mapping) and "ppl" in found[name]
+    ]
     for key, title in (("ppl", "perplexity of a unit"), ("bits_per_second", "bits a second of speech")):
         if key not in found["model"]:
             continue

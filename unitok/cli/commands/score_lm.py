@@ -22,7 +22,9 @@ def add_commands(commands: Any) -> None:
         "score-lm", help="score a speech language model: words, sentences, stories, prosody, prediction, variety"
     )
     score.add_argument("model", help="model directory")
-    score.add_argument("data", help="shards of `prepare`, or a manifest, which is prepared in the folder that is written")
+    score.add_argument(
+        "data", help="shards of `prepare`, or a manifest, which is prepared in the folder that is written"
+    )
     score.add_argument("-o", "--out", default="runs/score-lm", help="folder to write (default: %(default)s)")
     score.add_argument(
         "--metrics", nargs="+", default=[], metavar="NAME",
@@ -52,12 +54,16 @@ def add_commands(commands: Any) -> None:
         help="entry of the rows' extras that names the document whose sentences follow each other (default: sentences "
         "are cut in two)",
     )  # fmt: skip
-    score.add_argument("--label", default="prosody", metavar="KEY", help="entry that is the class (default: %(default)s)")
+    score.add_argument(
+        "--label", default="prosody", metavar="KEY", help="entry that is the class (default: %(default)s)"
+    )
     score.add_argument(
         "--temperatures", nargs="+", type=float, default=[], metavar="T", help="at which speech is drawn for the curve"
     )
     score.add_argument("--samples", type=int, default=100, help="utterances at each (default: %(default)s)")
-    score.add_argument("--ears", metavar="FOLDER", help="what recognizes them, as in evaluate (default: the model's asr)")
+    score.add_argument(
+        "--ears", metavar="FOLDER", help="what recognizes them, as in evaluate (default: the model's asr)"
+    )
     score.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(score)
     score.set_defaults(run=run_score_lm)
