@@ -16,7 +16,6 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.speech_lm.run import METRICS
 
-
 SAID = ("loli haru tases woru", "haru woru loli velo", "tases velo haru sile", "velo sile woru tases")
 """Of letters that the toy corpus has sounds for."""
 

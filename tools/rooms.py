@@ -47,8 +47,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "unitok_training": (
         "runs", "checkpoint", "shard_set", "data", "model_defaults", "objectives", "trainer", "fitting",
         "fitting.waveforms", "recipes",
-        "reports", "cost", "evaluation.ears", "evaluation", "speech_lm", "tokbench", "finetune", "first_weights", "run_models",
-        "train", "train_latent",
+        "reports", "cost", "evaluation.ears", "evaluation", "speech_lm",
+        "tokbench", "finetune", "first_weights", "run_models", "train", "train_latent",
         "systems.base", "systems.latent", "systems.text", "systems.tokens", "systems.real", "systems",
         "experiments.demo", "experiments.compare", "experiments",
     ),

@@ -1,4 +1,4 @@
-"""A small language whose units, words, stories and prosody are known: what a speech language model can learn in seconds.
+"""A small language whose units, words, stories and prosody are known, for what is to be learned in seconds.
 
 A letter is a unit, in one of two classes of prosody a unit of its own; a word is two or three letters. A sentence is of
 one topic, in one class, and words of two kinds take turns in it: nothing else is certain.
@@ -75,7 +75,7 @@ def rows(train_rows: int = 400, test_rows: int = 40) -> list[Row]:
 def made(folder: Path) -> tuple[Shards, Vocabulary, TokenizerSet]:
     """Shards of the language, with a vocabulary and a text tokenizer."""
     every = rows()
-    text = SentencePieceText.train([one.text or "" for one in every], 280)
+    text = SentencePieceText.train([one.text or "" for one in every], 300)
     tokenizers = TokenizerSet.of(text)
     shards = prepare_shards(every, tokenizers, folder / "shards", external={"units": UNITS})
     info = tokenizers.infos()[0]
@@ -89,7 +89,8 @@ def model_of(shards: Shards, vocabulary: Vocabulary, tokenizers: TokenizerSet, f
     if steps:
         config = TrainConfig(
             steps=steps, pack_size=512, packs_per_step=1, window=64, precision="fp32", log_every=steps,
-            checkpoint_every=steps, optim=OptimConfig(name="muon", learning_rate=4e-3, warmup_steps=10, weight_decay=0.0),
+            checkpoint_every=steps,
+            optim=OptimConfig(name="muon", learning_rate=4e-3, warmup_steps=10, weight_decay=0.0),
         )  # fmt: skip
         options = ExampleOptions(interleave_words=2.0)
         pieces, mixture = tokenizers.text.pieces(), Mixture(tasks=TASKS)

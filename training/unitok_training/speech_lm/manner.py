@@ -1,7 +1,8 @@
 """Which class of prosody a recording is spoken in, learned from labelled ones: the estimator behind style tokens.
 
-A recording is the means and deviations of what `prosody.style` measures of each of its seconds. S samples, N recordings,
-D features, C classes.
+A recording is the means and deviations of what `prosody.style` measures of each of its seconds.
+
+S samples, N recordings, D features, C classes.
 """
 
 from __future__ import annotations

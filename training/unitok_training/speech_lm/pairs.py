@@ -21,7 +21,7 @@ from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.speech_lm.intervals import preferred
 from unitok_training.speech_lm.scoring import alone, check_fits, log_probabilities
 
-RIGHT = {True: True, False: False, 1: True, 0: False, "1": True, "0": False, "true": True, "false": False}
+RIGHT: Mapping[str | int, bool] = {True: True, False: False, "1": True, "0": False, "true": True, "false": False}
 """What may stand in the column `good` of a manifest of pairs."""
 
 
@@ -121,7 +121,8 @@ def read_pairs(path: Path | str, model: Model, *, lang: str) -> list[UnitPair]:
     units = model.units_of([_given(row, main.name, model, str(path)) for row in ordered])
     return [
         UnitPair(
-            name=name, set=str(sides[True].extras.get("set", Path(path).stem)), lang=sides[True].lang, good=good, bad=bad
+            name=name, set=str(sides[True].extras.get("set", Path(path).stem)), lang=sides[True].lang,
+            good=good, bad=bad,
         )
         for (name, sides), good, bad in zip(found.items(), units[0::2], units[1::2])
     ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Does what follows keep the prosody of its beginning: of sentences that are spoken in several classes of prosody.
 
 By likelihood: the second half of a sentence as it went on, against the second half of the same sentence in another
-class: the words are the same, and only how they are spoken differs. By sound: the model goes on from the first half, and
-a classifier of recordings says in which class. N units, D features.
+class: the words are the same, and only how they are spoken differs. By sound: the model goes on from the first half,
+and a classifier of recordings says in which class. N units, D features.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def spoken_rows(run: Evaluation, label: str) -> list[Spoken]:
         found.append(Spoken(row=row, label=str(name), cut=cut[1], seconds=seconds))
     if not found:
         raise InputError(
-            f"no rows of split {run.split!r} have a {label!r} in their extras and times of words; --label names the entry"
+            f"no rows of split {run.split!r} have times of words and {label!r} in their extras; --label names the entry"
         )
     return found
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from unitok.model import Model
-from unitok.pipelines.backends.interfaces import SpokenText, Synthesizer, Voice
 from unitok.pipelines.backends.choose import synthesizer_of
+from unitok.pipelines.backends.interfaces import SpokenText, Synthesizer, Voice
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.corpora import toy
 from unitok_tokenizers.errors import InputError
