@@ -86,17 +86,24 @@ def first_half(run: Evaluation, row: int) -> tuple[int, int] | None:
 
 def _halves(run: Evaluation) -> Iterator[_Passage]:
     """Sentences that are cut in two."""
-    encode = run.model.tokenizers.text.encode
     for row in run.rows(run.split, "units", "units_durations"):
         cut = first_half(run, row)
         if cut is None:
             continue
         words, units = [word for word, _, _ in run.shards.row(row)["words"]], run.cell("units", row)
-        texts = [np.asarray(encode(" ".join(some)), np.int64) for some in (words[: cut[0]], words[cut[0] :])]
+        texts = written(run, " ".join(words[: cut[0]]), " ".join(words[cut[0] :]))
         yield _Passage(
             document=str(run.shards.group[row]), lang=run.lang(row), speaker=str(run.shards.speaker[row]),
             begin=Part(units=units[: cut[1]], text=texts[0]), then=Part(units=units[cut[1] :], text=texts[1]),
         )  # fmt: skip
+
+
+def written(run: Evaluation, begin: str, then: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a text and of what follows it, as they are in the whole: its first word begins with a space."""
+    encode = run.model.tokenizers.text.encode
+    first, whole = encode(begin), encode(f"{begin} {then}")
+    rest = whole[len(first) :] if whole[: len(first)] == first else encode(then)
+    return np.asarray(first, np.int64), np.asarray(rest, np.int64)
 
 
 def _sentences(run: Evaluation, key: str) -> Iterator[_Passage]:
@@ -110,24 +117,25 @@ def _sentences(run: Evaluation, key: str) -> Iterator[_Passage]:
             )
         documents.setdefault(str(name), []).append(row)
     for name, rows in documents.items():
-        for start in range(0, len(rows) - 1, SENTENCES + 1):
+        for start in range(0, len(rows) - 1, SENTENCES + 1):  # of a last one alone nothing follows
             *before, last = rows[start : start + SENTENCES + 1]
-            if not before:
-                continue
+            texts = [run.text(row) for row in (*before, last)]
+            ids = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+            if all(texts):
+                ids = written(run, " ".join(texts[:-1]), texts[-1])
             yield _Passage(
                 document=name, lang=run.lang(last), speaker=str(run.shards.speaker[last]),
-                begin=_joined(run, before), then=_joined(run, [last]),
+                begin=Part(units=_joined(run, before), text=ids[0]),
+                then=Part(units=run.cell("units", last), text=ids[1]),
             )  # fmt: skip
 
 
-def _joined(run: Evaluation, rows: Sequence[int]) -> Part:
-    units = [run.cell("units", row) for row in rows]
-    texts = [run.cell("text_ids", row) for row in rows]
-    known = all(len(text) for text in texts)
-    stream, said = run.stream("units"), units[0]
-    for one in units[1:]:
-        said = np.concatenate([said, meeting(stream, said, one)])
-    return Part(units=said, text=np.concatenate(texts) if known else texts[0][:0])
+def _joined(run: Evaluation, rows: Sequence[int]) -> np.ndarray:
+    """Units of rows one after another."""
+    said = run.cell("units", rows[0])
+    for row in rows[1:]:
+        said = np.concatenate([said, meeting(run.stream("units"), said, run.cell("units", row))])
+    return said
 
 
 def meeting(stream: StreamInfo | None, before: np.ndarray, after: np.ndarray) -> np.ndarray:

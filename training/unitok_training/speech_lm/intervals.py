@@ -16,6 +16,8 @@ Z = 1.959963984540054
 """Deviations of a normal distribution between which 95 % of it lies."""
 DRAWS = 1000
 """Samples of a bootstrap."""
+Values = Sequence[float] | np.ndarray
+"""(N,) numbers."""
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -50,13 +52,13 @@ class Share:
         return {"accuracy": self.value, "low": low, "high": high, "chance": self.chance, "count": self.count}
 
 
-def preferred(good: Sequence[float], bad: Sequence[float]) -> Share:
+def preferred(good: Values, bad: Values) -> Share:
     """How often the first of two is the greater: chance is a half, and a tie is half right."""
     better = np.asarray(good, np.float64) - np.asarray(bad, np.float64)
     return Share(right=float((better > 0).sum() + (better == 0).sum() / 2), count=len(better), chance=0.5)
 
 
-def bootstrap_ratio(above: Sequence[float], below: Sequence[float], *, seed: int) -> tuple[float, float]:
+def bootstrap_ratio(above: Values, below: Values, *, seed: int) -> tuple[float, float]:
     """Interval of sum ÷ sum over items (N,) that are drawn again with replacement: (low, high)."""
     one, other = np.asarray(above, np.float64), np.asarray(below, np.float64)
     random = np.random.default_rng(seed)
@@ -65,6 +67,6 @@ def bootstrap_ratio(above: Sequence[float], below: Sequence[float], *, seed: int
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Sequence[float], *, seed: int) -> tuple[float, float]:
+def bootstrap_mean(values: Values, *, seed: int) -> tuple[float, float]:
     """Interval of the mean of values (N,)."""
     return bootstrap_ratio(values, np.ones(len(values)), seed=seed)

@@ -189,9 +189,9 @@ def sound_figures(run: Evaluation, rows: Sequence[Spoken], label: str, *, prosod
     rate = run.model.vocoder.sample_rate
     for name, outputs in (("copied", _own(run, rows, prosody)), ("generated", _generated(run, rows, prosody))):
         sounds = [continuation(run, one, spans) for one, spans in zip(rows, outputs)]
-        features = [None if sound is None or not len(sound) else manner(sound, rate) for sound in sounds]
-        there = [at for at, found in enumerate(features) if found is not None]
-        named = iter(classifier.predict(np.stack([features[at] for at in there])) if there else [])
+        features = {at: manner(sound, rate) for at, sound in enumerate(sounds) if sound is not None and len(sound)}
+        there = list(features)
+        named = iter(classifier.predict(np.stack(list(features.values()))) if there else [])
         right = sum(next(named) == rows[at].label for at in there)
         figures[name] = Share(right=right, count=len(rows), chance=chance).to_json()
         figures[name]["empty"] = len(rows) - len(there)
