@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,28 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support import spoken_grammar
+from tests.support import spoken_grammar, toy_shards
 from tests.support.command import write_rows
 from tests.support.prosody import RATE, gliding, voice
 from tests.support.spoken_grammar import WORDS, units_of
+from tests.support.toy_shards import ToyShards
 from unitok.decoder.model import pack_documents
 from unitok.model import Model
 from unitok_tokenizers.corpora import phrases, toy
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.evaluation.language import evaluate_speech_lm
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.speech_lm.cloze import DIRECTIONS, cloze_figures, stories
+from unitok_training.speech_lm.cloze import DIRECTIONS, cloze_figures, meeting, stories
 from unitok_training.speech_lm.curve import crossing
 from unitok_training.speech_lm.diversity import auto_bleu, self_bleu, vert
 from unitok_training.speech_lm.intervals import bootstrap_mean, preferred, wilson
 from unitok_training.speech_lm.manner import MannerClassifier, manner
 from unitok_training.speech_lm.pairs import pair_figures, read_pairs
 from unitok_training.speech_lm.prediction import order_figures, prediction_figures, unit_grams
-from unitok_training.speech_lm.prosody import prosody_figures
+from unitok_training.speech_lm.prosody import Spoken, prosody_figures, scored, uses_prosody
 from unitok_training.speech_lm.pseudo_words import SHORTEST, pseudo_words, word_list
 from unitok_training.speech_lm.scoring import alone, behind, log_probabilities
 from unitok_training.speech_lm.spoken import ToySynthesizer, swapped_pairs
@@ -144,6 +147,26 @@ def test_a_classifier_hears_how_the_pitch_moves() -> None:
     assert classifier.predict(features[10:]) == labels[10:]
     with pytest.raises(InputError, match="one class"):
         MannerClassifier.fit(features[:1], labels[:1])
+
+
+def test_tokens_of_prosody_are_scored_at_the_second_half(unlearned: Model) -> None:
+    """Units and durations of the second half, behind style and pitch of the first: not one id of the first half."""
+    rows = [{**toy_shards.row(number, "en", "a", split="test"), "text": ""} for number in (3, 4)]
+    shards, vocabulary = ToyShards(rows), toy_shards.vocabulary()
+    run = Evaluation(model=replace(unlearned, vocabulary=vocabulary, info={}), shards=shards)
+    assert uses_prosody(run)
+    one, other = (Spoken(row=at, label=str(at), cut=2 + at, seconds=0.4) for at in (0, 1))
+    then = run.cell("units", 1)[3:]
+    kept = meeting(run.stream("units"), run.cell("units", 0)[:2], then)
+    asked, places = scored(run, one, other, prosody=True)
+    lasting = run.cell("durations", 1)[3:][len(then) - len(kept) :]
+    wanted = [*vocabulary.to_ids("units", kept), *vocabulary.to_ids("durations", lasting)]
+    assert asked.rest[places].tolist() == wanted and len(places) == 2 * len(kept)
+    prompt = parse(asked.prompt, vocabulary)
+    assert [span.kind for span in prompt.conditions] == ["style", "pitch"]
+    assert prompt.outputs[0].content.tolist() == run.cell("units", 0)[:2].tolist()
+    asked, places = scored(run, one, other, prosody=False)
+    assert asked.rest[places].tolist() == vocabulary.to_ids("units", kept).tolist()
 
 
 # -- a model ---------------------------------------------------------------------------------------------------------
