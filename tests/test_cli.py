@@ -37,6 +37,7 @@ COMMANDS = (
     "systems",
     "generate",
     "evaluate",
+    "score-lm",
     "export",
     "import",
     "nbest",

@@ -18,8 +18,6 @@ from unitok.decoder.model import Block, FeedForward
 from unitok.layouts.base import SlotLosses
 from unitok.layouts.first import FirstConfig, FirstNarLayout, FirstRegressLayout
 from unitok.layouts.group import GroupConfig, GroupLayout
-from unitok.second_passes.refiner import Refiner, RefinerConfig
-from unitok.second_passes.regression import Regression, RegressionConfig
 from unitok.second_passes.base import (
     CodeSpan,
     SecondPass,
@@ -30,7 +28,9 @@ from unitok.second_passes.base import (
     refined_slots,
     unfinished,
 )
+from unitok.second_passes.refiner import Refiner, RefinerConfig
 from unitok.second_passes.registry import SECOND_PASSES, make_second_pass, second_pass_from_config
+from unitok.second_passes.regression import Regression, RegressionConfig
 from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern, SlotSpec

@@ -53,6 +53,7 @@ TINY = {
     "train": "--set train.steps=2 train.log_every=1 train.compile=false train.packs_per_step=1 train.window=256"
     " train.pack_size=4096 train.precision=fp32 train.optim.warmup_steps=1 decoder.width=32 decoder.layers=1"
     " decoder.heads=2 decoder.kv_heads=1",
+    "score-lm": "",
     "evaluate": "--limit 2",
     "evaluate --safety": "",
     "evaluate --text-evals": "",

@@ -24,6 +24,7 @@ from unitok.cli.commands import (
     model,
     nbest,
     prepare,
+    score_lm,
     systems,
     tokbench,
     vocoder,
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         *(demo, data, prepare, tokbench, vocoder, model, generate),
-        *(evaluate, systems, compare, nbest, cost, doctor),
+        *(evaluate, score_lm, systems, compare, nbest, cost, doctor),
     ):
         module.add_commands(commands)
     for command in each_command(parser):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.layouts.base import Choose, SlotLosses
-from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch, refined_slots
 from unitok.layouts.slots import drawn
+from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch, refined_slots
 from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.layouts.base import Choose, SlotLosses
-from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch
 from unitok.layouts.slots import drawn
+from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch
 from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers

@@ -26,8 +26,8 @@ from unitok.decoder.model import (
     rotate,
 )
 from unitok.decoder.products import Matrix, gated_linear, linear, product_type, rms_norm
-from unitok.second_passes.base import SpanBatch, owners
 from unitok.layouts.slots import drawn
+from unitok.second_passes.base import SpanBatch, owners
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def evaluate_speech_lm(run: Evaluation) -> None:
         order = random.permutation(len(pieces))
         if (order == np.arange(len(pieces))).all():
             continue
-        units = _joined(run, [pieces[index] for index in order])
+        units = joined_units(run, [pieces[index] for index in order])
         real.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)))
         scrambled.append(SequenceSpec("slm", run.lang(row), outputs=(Span("units", units),)))
     if not real:
@@ -101,7 +101,7 @@ def _put_unit_perplexity(run: Evaluation) -> None:
         run.put("slm.ids_per_second", sum(len(run.cell("units", row)) for row in rows) / seconds)
 
 
-def _joined(run: Evaluation, pieces: Sequence[np.ndarray]) -> np.ndarray:
+def joined_units(run: Evaluation, pieces: Sequence[np.ndarray]) -> np.ndarray:
     """Ids of stretches of units one after another, as if they had been said so: equal neighbors are one."""
     stream, units = run.stream("units"), np.concatenate(pieces)
     if stream is not None and stream.merged_from is not None:
