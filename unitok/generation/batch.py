@@ -1,6 +1,9 @@
 """Sequences on their way: they come and go between steps, each with its own sampling, seed and limit.
 
 B sequences, V vocabulary, T ids of a prompt, C width.
+
+A sequence with guidance has a second row of the cache: its prompt without conditions, which is given the same ids. In
+`alive` that row is the number's complement, `~number`.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.fast_step import Stepper
+from unitok.generation.guards import LoopGuard
 from unitok.generation.prefill import decode_step, prefill
-from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok.generation.sampling import GREEDY, SPOKEN_KINDS, Sampling, choose, guided
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.seeds import check_seed
@@ -35,12 +39,22 @@ class Generated:
     logprobs: np.ndarray
     """(N,) float32 log-probability of each id among the allowed ones, before temperature and filters."""
     finish_reason: str
-    """eos; length where the limit cut it short; cancelled where it was taken back."""
+    """eos; length where the limit cut it short; loop where a guard did; cancelled where it was taken back."""
 
     @property
     def score(self) -> float:
         """Sum of the log-probabilities."""
         return float(self.logprobs.sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnguidedPrompt:
+    """The same prompt without the conditions that guidance is about."""
+
+    ids: np.ndarray
+    """(T,) ids, no more than with them."""
+    vectors: PromptVectors | None = None
+    """Those that stand in for embedding rows of what is left."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +75,8 @@ class TokenRequest:
     """Those that stand in for embedding rows of the prompt."""
     eos: int | None = None
     """Id that ends it where there is no automaton."""
+    without: UnguidedPrompt | None = None
+    """What `sampling.guidance` compares with; unused without guidance."""
 
 
 @dataclass(eq=False)
@@ -70,9 +86,25 @@ class _Sequence:
     request: TokenRequest
     random: np.random.Generator | None
     """Uniform numbers: two for every step, counted from its first; None where nothing is drawn."""
+    guard: LoopGuard | None = None
+    """Ends speech that goes round in a cycle."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str = "length"
+    looped: bool = False
+    """The guard has closed something."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its next id is chosen."""
+        request = self.request
+        spoken = request.automaton is not None and request.automaton.kind in SPOKEN_KINDS
+        return request.sampling.of_speech if spoken else request.sampling
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cache that it takes."""
+        return 2 if self.request.sampling.guides else 1
 
     def take(self, token: int, logprob: float) -> bool:
         """Append an id; returns whether it was the last."""
@@ -82,10 +114,13 @@ class _Sequence:
         if request.automaton is not None:
             request.automaton.advance(token)
             done = request.automaton.finished
+            if self.guard is not None and self.guard.push(token, request.automaton):
+                request.automaton.close()
+                self.looped = True
         else:
             done = token == request.eos
         if done:
-            self.reason = "eos"
+            self.reason = "loop" if self.looped else "eos"
         return done or len(self.ids) >= request.limit
 
     @property
@@ -113,7 +148,7 @@ class Batch:
         self.waiting: list[int] = []
         """Numbers of those whose prompts have not been read."""
         self.alive: list[int] = []
-        """Numbers of those that run, in the order of the cache's rows."""
+        """Numbers of those that run, in the order of the cache's rows, and complements of those that are guided."""
         self._added = 0
         self._cache: KVCache | None = None
         self._longest = 0
@@ -129,7 +164,8 @@ class Batch:
         """Take in a sequence, which runs from the next step on; returns its number.
 
         Raises:
-            InputError: a prompt with its limit does not fit the decoder's positions, or a seed that is none.
+            InputError: a prompt with its limit does not fit the decoder's positions, a seed that is none, or guidance
+                without a prompt to compare with.
         """
         prompt, config = np.asarray(request.prompt), self.decoder.config
         if request.limit < 1 or not len(prompt):
@@ -144,9 +180,13 @@ class Batch:
                 "shorten the input or max_new_tokens"
             )
         check_seed(request.seed)
-        random = draws_of(request.seed, request.prompt) if request.sampling.temperature > 0 else None
+        sampling, automaton, without = request.sampling, request.automaton, request.without
+        if sampling.guides and not (without is not None and 0 < len(without.ids) <= len(prompt)):
+            raise InputError("guidance compares with the prompt without its conditions: give one, no longer than it")
+        random = draws_of(request.seed, request.prompt) if sampling.draws else None
+        guard = LoopGuard(automaton.vocabulary) if sampling.loop_guard and automaton is not None else None
         number, self._added = self._added, self._added + 1
-        self.sequences[number] = _Sequence(request, random)
+        self.sequences[number] = _Sequence(request, random, guard)
         self.waiting.append(number)
         return number
 
@@ -156,7 +196,7 @@ class Batch:
         if number in self.waiting:
             self.waiting.remove(number)
         elif number in self.alive:
-            self._drop([self.alive.index(number)])
+            self._drop([row for row, one in enumerate(self.alive) if one in (number, ~number)])
         else:
             return
         self.sequences[number].reason = "cancelled"
@@ -192,13 +232,17 @@ class Batch:
         if self._captured and self._next is not None and not self.waiting:
             assert self.graphs is not None
             self._longest += 1
-            running = [self.sequences[number] for number in self.alive]
+            running = self._running()
             found = self.graphs.step(self._next, self._allowed(running), self._uniform(running))
         else:
             hidden = self._hidden()
             logits = self.decoder.logits(hidden) if self.stepper is None else self.stepper.logits(hidden)
-            found = self._choose(logits, [self.sequences[number] for number in self.alive])
+            found = self._choose(self._guided(logits), self._running())
         return self._record(*found)
+
+    def _running(self) -> list[_Sequence]:
+        """Those that run, in the order of their rows."""
+        return [self.sequences[number] for number in self.alive if number >= 0]
 
     def _hidden(self) -> Tensor:
         """Last hidden state (B, C) of each sequence: of those that run after their next id, of new ones after the
@@ -208,9 +252,14 @@ class Batch:
             assert self._cache is not None
             self._longest += 1
             found.append(decode_step(self.decoder, self._next, self._cache, self._longest, self.stepper))
-        room = self.rows - len(self.alive) if self.rows else len(self.waiting)
-        if new := self.waiting[:room]:
-            self.waiting = self.waiting[room:]
+        new, used = list[int](), len(self.alive)
+        for number in self.waiting:
+            used += self.sequences[number].rows
+            if self.rows and used > max(self.rows, self.sequences[number].rows):
+                break
+            new.append(number)
+        if new:
+            self.waiting = self.waiting[len(new) :]
             found.append(self._read(new))
         return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -224,6 +273,13 @@ class Batch:
         # Without an automaton nothing is known of an answer's beginning: the whole prompt is given.
         given = [len(one.prompt) if one.automaton is None else one.automaton.given for one in requests]
         vectors = [request.vectors for request in requests]
+        guiding = [place for place, one in enumerate(requests) if one.sampling.guides]
+        for place in guiding:
+            without = requests[place].without
+            assert without is not None
+            given.append(given[place] + len(without.ids) - len(prompts[place]))  # what follows them is the same
+            prompts.append(without.ids)
+            vectors.append(without.vectors)
         cache, hidden = prefill(
             self.decoder, prompts, capacity, given, vectors if any(one is not None for one in vectors) else None,
             cache=self.graphs.fresh_cache(len(new)) if self._captured and self.graphs is not None else None,
@@ -233,7 +289,7 @@ class Batch:
         else:
             self._cache.join(cache, self._longest)
         self._longest = max(self._longest, *map(len, prompts))
-        self.alive += new
+        self.alive += [*new, *(~new[place] for place in guiding)]
         return hidden
 
     def _fit(self, graphs: CudaGraphs, requests: Sequence[TokenRequest], capacity: int) -> bool:
@@ -242,6 +298,17 @@ class Batch:
         return len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, ways.pop())
 
     # -- choosing -----------------------------------------------------------------------------------------------
+
+    def _guided(self, logits: Tensor) -> Tensor:
+        """Logits of all rows → (B, V) of the sequences, each guided by its second row where it has one."""
+        place = {number: row for row, number in enumerate(self.alive)}
+        numbers = [number for number in self.alive if number >= 0]
+        if len(numbers) == len(place):
+            return logits
+        rows = torch.tensor([place[number] for number in numbers], device=logits.device)
+        beside = torch.tensor([place.get(~number, place[number]) for number in numbers], device=logits.device)
+        scale = torch.tensor([self.sequences[number].request.sampling.guidance for number in numbers])
+        return guided(logits[rows], logits[beside], scale.to(logits.device))
 
     def _allowed(self, running: Sequence[_Sequence]) -> Tensor | None:
         """(B, V) or (1, V) ids that automata allow; None where nothing restricts any of them."""
@@ -265,13 +332,14 @@ class Batch:
     def _choose(self, logits: Tensor, running: Sequence[_Sequence]) -> tuple[Tensor, Tensor]:
         """Next ids (B,) and their log-probabilities (B,), each as its own request says."""
         allowed, uniform = self._allowed(running), self._uniform(running)
-        ways = {one.request.sampling for one in running}
+        chosen = [one.sampling for one in running]
+        ways = set(chosen)
         if len(ways) == 1:
             return choose(logits, allowed, ways.pop(), uniform, [one.ids for one in running])
         ids = torch.zeros(len(running), dtype=torch.int64, device=logits.device)
         logprobs = torch.zeros(len(running), device=logits.device)
         for sampling in ways:
-            rows = [row for row, one in enumerate(running) if one.request.sampling == sampling]
+            rows = [row for row, one in enumerate(chosen) if one == sampling]
             own = torch.tensor(rows, device=logits.device)
             ids[own], logprobs[own] = choose(
                 logits[own],
@@ -286,10 +354,13 @@ class Batch:
         """Append one id to every running sequence, and let go those that have ended."""
         # One copy of both: the host waits for the device once a step. Ids are exact in float64.
         drawn, chosen = torch.stack([ids.double(), logprobs.double()]).tolist()
-        made = [(number, int(token)) for number, token in zip(self.alive, drawn)]
+        numbers = [number for number in self.alive if number >= 0]
+        made = [(number, int(token)) for number, token in zip(numbers, drawn)]
         takes = [self.sequences[number].take(token, logprob) for (number, token), logprob in zip(made, chosen)]
-        self._next = ids
-        if ended := [row for row, done in enumerate(takes) if done]:
+        places = {number: place for place, number in enumerate(numbers)}
+        owners = [places[number if number >= 0 else ~number] for number in self.alive]
+        self._next = ids if len(owners) == len(numbers) else ids[torch.tensor(owners, device=ids.device)]
+        if ended := [row for row, place in enumerate(owners) if takes[place]]:
             self._drop(ended)
         return made
 
@@ -304,7 +375,7 @@ class Batch:
         if self._next is not None:
             self._next = self._next[torch.tensor(order, device=self._next.device)]
         # What is read shrinks with the longest; a single row's length is taken from this number.
-        self._longest = max(self.sequences[number].length for number in self.alive) - 1
+        self._longest = max(one.length for one in self._running()) - 1
 
 
 def draws_of(seed: int, prompt: np.ndarray) -> np.random.Generator:

@@ -153,9 +153,11 @@ class Engine:
 def search_of(
     request: TokenRequest, *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
 ) -> SearchRequest:
-    """A request as a search; InputError where it has no automaton."""
+    """A request as a search; InputError where it has no automaton, or guidance."""
     if request.automaton is None:
         raise InputError("a search is among outputs that end: give an automaton")
+    if request.sampling.guides:
+        raise InputError("beams search without guidance; leave one out")
     return SearchRequest(
         prompt=request.prompt, automaton=request.automaton, beams=beams, n_best=n_best or beams,
         length_penalty=length_penalty, vectors=request.vectors,

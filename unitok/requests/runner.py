@@ -17,23 +17,16 @@ from torch import nn
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
-from unitok.generation.batch import Generated, TokenRequest
+from unitok.generation.batch import Generated, TokenRequest, UnguidedPrompt
 from unitok.generation.beam_search import Hypothesis
 from unitok.generation.engine import Engine
 from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import (
-    Audio,
-    is_tokens,
-    names_a_file,
-    read_samples,
-    sample_blocks,
-    without_tokenizer,
-)
+from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
 from unitok.requests.merged_units import stream_ids
-from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, check_codes, without_conditions
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
@@ -309,7 +302,7 @@ class RequestRunner:
         if beams < 1 or batch < 1:
             raise InputError(f"beams is {beams}, batch {batch}: give 1 or more")
         results: list[Result] = []
-        together = max(1, batch // beams)
+        together = max(1, batch // (beams * (1 + sampling.guides)))
         for start in range(0, len(requests), together):
             results += self._run_batch(requests[start : start + together], sampling, beams, seed)
             advance_aside("answer", len(results), len(requests))
@@ -322,16 +315,23 @@ class RequestRunner:
         if most - len(prompt) < 8:
             raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
         limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
-        outputs = self.limits.of(request.plan)
+        outputs, chosen = self.limits.of(request.plan), request.sampling or sampling
         try:
-            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+            automaton = Automaton(
+                self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True, banned=chosen.ban
+            )
         except InputError as error:  # the grammar's name for it is not the request's
             raise InputError(str(error).replace("max_new_tokens", "max_tokens")) from error
         return TokenRequest(
-            prompt=prompt, limit=limit, automaton=automaton, sampling=request.sampling or sampling,
-            seed=request.drawn_with(seed),
+            prompt=prompt, limit=limit, automaton=automaton, sampling=chosen, seed=request.drawn_with(seed),
             vectors=self.prompt_vectors(prompt, request.vectors),
+            without=self._unguided(request, chosen.guidance_drop) if chosen.guides else None,
         )  # fmt: skip
+
+    def _unguided(self, request: PromptRequest, kinds: Sequence[str]) -> UnguidedPrompt:
+        plan = without_conditions(request.plan, kinds)
+        ids, heard = render_prompt(plan, self.vocabulary), any(span.kind == "lat" for span in plan.conditions)
+        return UnguidedPrompt(ids=ids, vectors=self.prompt_vectors(ids, request.vectors) if heard else None)
 
     def prompt_vectors(self, prompt: np.ndarray, vectors: torch.Tensor | None) -> PromptVectors | None:
         """What stands in for embedding rows of a prompt; None where nothing does."""
@@ -382,7 +382,7 @@ class RequestRunner:
             sample_rate=rate,
             ids=made.ids,
             score=made.score,
-            finish_reason="length" if asked.automaton.cut else made.finish_reason,
+            finish_reason="length" if asked.automaton.cut and made.finish_reason != "loop" else made.finish_reason,
             outputs=parsed.outputs,
             texts=tuple(texts),
         )

@@ -14,8 +14,8 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.sequence import MODALITIES, STREAM_OF_KIND, Parsed
-from unitok_tokenizers.grammar.tasks.base import STATES, closer, opener
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed
+from unitok_tokenizers.grammar.tasks.base import MODALITIES, STATES, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -54,6 +54,8 @@ class _Content:
     """These are units for each of which one item follows in a later slot."""
     paired: bool = False
     """These are those items: as many as there were units."""
+    kind: str = ""
+    """Kind of the span."""
 
     @property
     def shortest(self) -> int:
@@ -96,13 +98,16 @@ class Automaton:
         aligned: codes that come after units which are their first codebook's must say those units, in their order, each
             for one frame or more. The grammar does not ask for it, but training never shows anything else, and a model
             that loses its place swallows words.
+        banned: of `MODALITIES`, what an interleaved sequence writes no more of; a span that the prompt leaves open in
+            it gives way to the other.
 
     Every output holds at least one item. A prefix that the prompt leaves open gets at least one more, unless its limit
     is reached.
 
     Raises:
         InputError: `max_new_tokens` is less than the shortest legal completion, the prompt breaks the grammar or stops
-            before its generate mark, or the vocabulary lacks a stream that the task gives.
+            before its generate mark, the vocabulary lacks a stream that the task gives, or nothing is left that is not
+            banned.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class Automaton:
         max_new_tokens: int,
         output_limits: Sequence[int] | None = None,
         aligned: bool = False,
+        banned: Sequence[str] = (),
     ) -> None:
         self.vocabulary = vocabulary
         self.remaining = max_new_tokens
@@ -130,6 +136,12 @@ class Automaton:
         if prompt.start is None:
             raise InputError("the prompt stops before its generate mark; make it with render_prompt")
         self._interleaved = task_spec(prompt.task).interleaved
+        self._banned, self._closing = frozenset(banned), False
+        if banned and not (self._interleaved and self._banned < set(MODALITIES)):
+            raise InputError(
+                f"{' and '.join(banned)} banned from {prompt.task}: one of {', '.join(MODALITIES)} can be, of tasks "
+                "that interleave them"
+            )
         if self._interleaved:
             self._start_interleaved()
         else:
@@ -171,7 +183,7 @@ class Automaton:
     def _content(self, kind: str, limit: int) -> _Content:
         if kind == "state":
             states = merge([_single(self.vocabulary.control(name)) for name in STATES])
-            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True)
+            return _Content((states,), states, self.vocabulary.control(closer(kind)), 1, single=True, kind=kind)
         stream = self.vocabulary.main(STREAM_OF_KIND[kind])
         if stream is None:
             known = ", ".join(self.vocabulary.streams)
@@ -180,7 +192,7 @@ class Automaton:
         books = range(len(stream.cardinalities))
         ranges = tuple(_without(merge(self.vocabulary.block_ranges(stream.name, q)), roles) for q in books)
         close = self.vocabulary.control(closer(kind))
-        return _Content(ranges, merge([*ranges[0], _single(close)]), close, limit)
+        return _Content(ranges, merge([*ranges[0], _single(close)]), close, limit, kind=kind)
 
     def _carried(self) -> bool:
         """Whether the units are the codec's first codebook."""
@@ -209,7 +221,8 @@ class Automaton:
         if self.finished:
             return 0
         if self._interleaved:
-            return 3 if self._kind is None else 2 if not self._items else 1
+            switches = self._kind is None or self._kind in self._banned
+            return (3 if switches else 1) + (self._kind is not None and not self._items)
         slot = self._slots[self._at]
         if isinstance(slot, _Mark):
             return int(self._tail[self._at]) + self._owed
@@ -221,6 +234,29 @@ class Automaton:
     def _owed(self) -> int:
         """Items of a paired slot to come beyond the one that every slot has."""
         return max(self._counted - 1, 0)
+
+    @property
+    def _open(self) -> _Content | None:
+        """The content that is written here; None at marks, at the end, and in interleaved sequences."""
+        slot = None if self.finished or self._interleaved else self._slots[self._at]
+        return slot if isinstance(slot, _Content) else None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the span that is written here; empty at marks and at the end."""
+        if self._interleaved:
+            return "" if self.finished else self._kind or ""
+        return "" if self._open is None else self._open.kind
+
+    @property
+    def width(self) -> int:
+        """Ids of one of its items."""
+        return 1 if self._open is None else len(self._open.codebooks)
+
+    @property
+    def written(self) -> int:
+        """Ids that it holds already, those of a prompt among them."""
+        return self._items * self.width + self._codebook
 
     @property
     def state_key(self) -> Ranges:
@@ -261,11 +297,14 @@ class Automaton:
     def _allowed_interleaved(self) -> Ranges:
         if self._kind is not None and not self._items:
             return self._runs[self._kind]
+        if self._closing:
+            return (_single(self.vocabulary.eos),)
         spare = min(self.remaining - self.remaining_needed, 2)  # 1: one more item; 2: a switch and its item
         key = (self._kind, spare)
         if key not in self._choices:
-            ranges = [_single(token) for token, kind in self._switch.items() if kind != self._kind]
-            if self._kind is not None:
+            others = {token: kind for token, kind in self._switch.items() if kind not in self._banned}
+            ranges = [_single(token) for token, kind in others.items() if kind != self._kind]
+            if self._kind is not None and self._kind not in self._banned:
                 ranges = ranges if spare >= 2 else []
                 ranges += [_single(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
             self._choices[key] = merge(ranges)
@@ -291,10 +330,22 @@ class Automaton:
         self.remaining -= 1
         self._take(token)
 
+    def close(self) -> None:
+        """Let no further item into the span that is written here, as a limit would; an interleaved sequence ends.
+
+        For who sees what the grammar does not: that the span goes round in a cycle.
+        """
+        if self._interleaved:
+            self._closing = self._kind is not None and self._items > 0
+        elif (slot := self._open) is not None and not slot.paired:
+            closed = replace(slot, limit=max(self._items, 1))
+            self._slots = [*self._slots[: self._at], closed, *self._slots[self._at + 1 :]]  # copies have the old ones
+
     def _must_close(self) -> bool:
         """Whether a limit withdraws the content that the grammar would allow here."""
         if self._interleaved:
-            return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
+            short = self.remaining <= self.remaining_needed and self._kind not in self._banned
+            return self._kind is not None and self._items > 0 and (short or self._closing)
         slot = self._slots[self._at]
         if not isinstance(slot, _Content) or slot.single or slot.paired:
             return False

@@ -9,7 +9,6 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import (
-    MODALITIES,
     STREAM_OF_KIND,
     Parsed,
     Span,
@@ -17,7 +16,7 @@ from unitok_tokenizers.grammar.sequence import (
     check_flags,
     check_interleaved,
 )
-from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS, STATES, TaskSpec, closer, opener
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS, MODALITIES, STATES, TaskSpec, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
