@@ -25,6 +25,7 @@ OTHERS: dict[str, object] = {
     "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
     "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
     "max_tokens": 9, "max_seconds": 2.5, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
+    "speech_temperature": 0.7, "guidance": 2.0, "guidance_drop": ("text",), "ban": ("text",), "loop_guard": False,
 }  # fmt: skip
 """A value of each optional field that is not its default."""
 FILES = ("units", "codes", "texts")
@@ -35,6 +36,8 @@ MUST_WORK = {
     ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
     ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
     ("sid", "max_tokens"), ("asr", "max_seconds"), ("s2st", "max_seconds"), ("chat", "max_seconds"),
+    ("tts", "speech_temperature"), ("tts", "guidance"), ("tts", "guidance_drop"), ("tts", "loop_guard"),
+    ("ilm", "ban"), ("s2st", "guidance"), ("asr", "guidance"), ("slm", "loop_guard"), ("tts", "repetition_window"),
 }  # fmt: skip
 
 
@@ -44,6 +47,8 @@ def request_for(task: str, **given: object) -> Request:
     sampling = {key: given[key] for key in given if hasattr(Sampling(), key)}
     if drawn & set(given):
         sampling = {"temperature": 0.5, **sampling}
+    if "guidance_drop" in given:
+        sampling = {"guidance": 2.0, **sampling}
     config = {key: given[key] for key in given if hasattr(GenerationConfig(), key)}
     rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
     if spec.languages == 2:
@@ -92,6 +97,13 @@ def test_what_contradicts_itself_is_refused() -> None:
         check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(temperature=0, top_k=3))), spell=typed)
     with pytest.raises(InputError, match="beams searches and temperature draws"):
         check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling())))
+    with pytest.raises(InputError, match="beams searches without guidance"):
+        check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling(temperature=0, guidance=2))))
+    with pytest.raises(InputError, match="--guidance-drop is of guidance, and --guidance 1 is none"):
+        lone = Sampling(temperature=0, guidance_drop=("text",))
+        check_request(replace(greedy, config=GenerationConfig(sampling=lone)), spell=typed)
+    with pytest.raises(InputError, match="--ban changes nothing for task mt"):
+        check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(ban=("text",)))), spell=typed)
     with pytest.raises(InputError, match="task s2tt needs --target"):
         check_request(replace(request_for("s2tt"), target=None), spell=typed)
     with pytest.raises(InputError, match="takes no vectors"):
@@ -120,7 +132,7 @@ def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
     apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", *FILES}
     fields = {**OTHERS, "direct": True, "question": "who speaks", "prosody": "pitch"}
     found = {action.dest for action in generate_parser()._actions} - apart
-    assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
+    assert found == set(fields) - {"chain", "flags"}
     (task,) = (action for action in generate_parser()._actions if action.dest == "task")
     assert tuple(task.choices or ()) == ASKABLE
 
@@ -134,12 +146,15 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
         if action.dest in (*FILES, "out", "target"):
             continue  # files, which are tried below; a target is given where one is needed
         value = {"direct": True, "question": "who speaks", "prosody": "pitch"}.get(action.dest, OTHERS.get(action.dest))
+        value = value[0] if isinstance(value, tuple) else value
         words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
-        more = ["--temperature", "0.5"] if action.dest in ("top_k", "top_p", "seed") else []
+        of_draws = ("top_k", "top_p", "seed", "repetition_window", "repetition_share")
+        more = ["--temperature", "0.5"] if action.dest in of_draws else []
+        more += ["--guidance", "2"] if action.dest == "guidance_drop" else []
         try:
             found = given_options(asked(task, *words, *more))
         except InputError as error:
-            name = "--lang" if action.dest == "source" else action.option_strings[0]
+            name = {"guidance_drop": "--guidance"}.get(action.dest, action.option_strings[0])
             assert name in str(error) or "--front-end" in str(error), (task, words, str(error))
             continue
         assert found.items() != plain.items() or action.dest == "output", (task, words)

@@ -125,7 +125,7 @@ def test_a_batch_gives_what_each_gives_alone(decoder: Decoder) -> None:
             np.testing.assert_allclose(found.logprobs, other.logprobs, atol=1e-3)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("rows", [1, 3, 4])
 def test_sequences_come_and_go_with_their_second_rows(decoder: Decoder, rows: int) -> None:
     alone = [Engine(decoder).run([one])[0] for one in mixed()]
     engine = Engine(decoder, rows=rows)
@@ -208,7 +208,8 @@ def test_what_is_not_given_cannot_be_left_out(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"guidance": -1.0}, {"guidance": float("nan")}, {"guidance_drop": ("words",)}, {"guidance_drop": "text"}]
+    "options",
+    [{"guidance": -1.0}, {"guidance": float("nan")}, {"guidance_drop": ("words",)}, {"guidance_drop": "text"}],
 )
 def test_impossible_guidance_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
