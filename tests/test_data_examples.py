@@ -198,7 +198,7 @@ def test_conditions_are_left_out_of_a_share_of_the_examples() -> None:
     plain, some = source(weights), source(weights, condition_dropout=0.3)
     voice, always = (source(weights, condition_dropout=1.0, dropped_conditions=kinds) for kinds in (("voice",), ()))
     dropped = 0
-    for index in range(400):
+    for index in range(150):
         whole = plain.plan(index)
         kept = tuple(span for span in whole.conditions if span.kind != "voice")
         assert same(voice.plan(index), replace(whole, conditions=kept))
@@ -210,7 +210,7 @@ def test_conditions_are_left_out_of_a_share_of_the_examples() -> None:
         rendered = render(found, some.vocabulary)
         assert np.array_equal(document.ids, rendered.ids) and np.array_equal(document.loss_weight, rendered.loss_weight)
         assert document.prefix_length == rendered.prefix_length
-    conditions = sum(bool(plain.plan(index).conditions) for index in range(400))
+    conditions = sum(bool(plain.plan(index).conditions) for index in range(150))
     assert 0.2 < dropped / conditions < 0.4
     for wrong in ({"condition_dropout": 1.1}, {"dropped_conditions": ("words",)}):
         with pytest.raises(InputError, match=next(iter(wrong))):

@@ -130,11 +130,11 @@ def _add_sampling(generate: argparse.ArgumentParser) -> None:
         help="classifier-free guidance: more than 1 follows what is given more closely (default: 1, off)",
     )  # fmt: skip
     generate.add_argument(
-        "--guidance-drop", nargs="+", default=[], choices=CONDITION_KINDS, metavar="KIND",
-        help="guide by these alone, such as text or voice (default: by all that is given)",
+        "--guidance-drop", action="append", default=[], choices=CONDITION_KINDS, metavar="KIND",
+        help="guide by this alone, such as text or voice; may be repeated (default: by all that is given)",
     )  # fmt: skip
     generate.add_argument(
-        "--ban", nargs="+", default=[], choices=MODALITIES, metavar="KIND",
+        "--ban", action="append", default=[], choices=MODALITIES, metavar="KIND",
         help="text or units: what an interleaved answer does not write",
     )  # fmt: skip
     generate.add_argument(
