@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command import commands, unitok
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.cli.commands.generate import LATER, described
 from unitok.cli.commands.generate_requests import requests_of
 from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
@@ -280,3 +281,15 @@ def test_systems_that_there_are_not_and_keys_that_they_lack(tmp_path: Path) -> N
     assert ended.code == 2 and "invalid choice: 'lst'" in ended.err
     ended = unitok("systems", "run", "rich", "--set", "x=1", "-o", tmp_path / "r")
     assert ended.code == 2 and "unknown key x" in ended.err and not (tmp_path / "r").exists()
+
+
+def test_results_of_earlier_versions_are_continued() -> None:
+    """What they were made with names no option that came later; one that is used is named."""
+    parser = generate_parser()
+    words = ["m", TEXT, "--task", "ilm", "--lang", "en"]
+    plain = parser.parse_args(words)
+    plain.parser = parser
+    assert not set(LATER) & set(described(plain)) and "temperature" in described(plain)
+    used = parser.parse_args([*words, "--ban", "text", "--no-loop-guard"])
+    used.parser = parser
+    assert described(used) == {**described(plain), "ban": ["text"], "loop_guard": False}
