@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command import commands, unitok
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
+from unitok.cli.commands.generate import LATER, described
 from unitok.cli.commands.generate_requests import requests_of
 from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
@@ -26,6 +27,7 @@ OTHERS: dict[str, object] = {
     "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
     "max_tokens": 9, "max_seconds": 2.5, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
     "voice_text": "we buy",
+    "speech_temperature": 0.7, "guidance": 2.0, "guidance_drop": ("text",), "ban": ("text",), "loop_guard": False,
 }  # fmt: skip
 """A value of each optional field that is not its default."""
 FILES = ("units", "codes", "texts")
@@ -37,6 +39,8 @@ MUST_WORK = {
     ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
     ("sid", "max_tokens"), ("asr", "max_seconds"), ("s2st", "max_seconds"), ("chat", "max_seconds"),
     ("vtts", "voice"), ("vtts", "temperature"),
+    ("tts", "speech_temperature"), ("tts", "guidance"), ("tts", "guidance_drop"), ("tts", "loop_guard"),
+    ("ilm", "ban"), ("s2st", "guidance"), ("asr", "guidance"), ("slm", "loop_guard"), ("tts", "repetition_window"),
 }  # fmt: skip
 
 
@@ -46,6 +50,8 @@ def request_for(task: str, **given: object) -> Request:
     sampling = {key: given[key] for key in given if hasattr(Sampling(), key)}
     if drawn & set(given):
         sampling = {"temperature": 0.5, **sampling}
+    if "guidance_drop" in given:
+        sampling = {"guidance": 2.0, **sampling}
     config = {key: given[key] for key in given if hasattr(GenerationConfig(), key)}
     rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
     if spec.languages == 2:
@@ -94,6 +100,13 @@ def test_what_contradicts_itself_is_refused() -> None:
         check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(temperature=0, top_k=3))), spell=typed)
     with pytest.raises(InputError, match="beams searches and temperature draws"):
         check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling())))
+    with pytest.raises(InputError, match="beams searches without guidance"):
+        check_request(replace(greedy, config=GenerationConfig(beams=2, sampling=Sampling(temperature=0, guidance=2))))
+    with pytest.raises(InputError, match="--guidance-drop is of guidance, and --guidance 1 is none"):
+        lone = Sampling(temperature=0, guidance_drop=("text",))
+        check_request(replace(greedy, config=GenerationConfig(sampling=lone)), spell=typed)
+    with pytest.raises(InputError, match="--ban changes nothing for task mt"):
+        check_request(replace(greedy, config=GenerationConfig(sampling=Sampling(ban=("text",)))), spell=typed)
     with pytest.raises(InputError, match="task s2tt needs --target"):
         check_request(replace(request_for("s2tt"), target=None), spell=typed)
     with pytest.raises(InputError, match="takes no vectors"):
@@ -122,7 +135,7 @@ def test_every_option_of_generate_becomes_a_part_of_the_request() -> None:
     apart = {"help", "input", "model", "task", "source", "compiled", "device", "precision", "out", *FILES}
     fields = {**OTHERS, "direct": True, "question": "who speaks", "prosody": "pitch"}
     found = {action.dest for action in generate_parser()._actions} - apart
-    assert found == set(fields) - {"chain", "flags", "repetition_window", "repetition_share"}
+    assert found == set(fields) - {"chain", "flags"}
     (task,) = (action for action in generate_parser()._actions if action.dest == "task")
     assert tuple(task.choices or ()) == ASKABLE
 
@@ -136,12 +149,15 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
         if action.dest in (*FILES, "out", "target"):
             continue  # files, which are tried below; a target is given where one is needed
         value = {"direct": True, "question": "who speaks", "prosody": "pitch"}.get(action.dest, OTHERS.get(action.dest))
+        value = value[0] if isinstance(value, tuple) else value
         words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
-        more = ["--temperature", "0.5"] if action.dest in ("top_k", "top_p", "seed") else []
+        of_draws = ("top_k", "top_p", "seed", "repetition_window", "repetition_share")
+        more = ["--temperature", "0.5"] if action.dest in of_draws else []
+        more += ["--guidance", "2"] if action.dest == "guidance_drop" else []
         try:
             found = given_options(asked(task, *words, *more))
         except InputError as error:
-            name = "--lang" if action.dest == "source" else action.option_strings[0]
+            name = {"guidance_drop": "--guidance"}.get(action.dest, action.option_strings[0])
             assert name in str(error) or "--front-end" in str(error), (task, words, str(error))
             continue
         assert found.items() != plain.items() or action.dest == "output", (task, words)
@@ -267,3 +283,15 @@ def test_systems_that_there_are_not_and_keys_that_they_lack(tmp_path: Path) -> N
     assert ended.code == 2 and "invalid choice: 'lst'" in ended.err
     ended = unitok("systems", "run", "rich", "--set", "x=1", "-o", tmp_path / "r")
     assert ended.code == 2 and "unknown key x" in ended.err and not (tmp_path / "r").exists()
+
+
+def test_results_of_earlier_versions_are_continued() -> None:
+    """What they were made with names no option that came later; one that is used is named."""
+    parser = generate_parser()
+    words = ["m", TEXT, "--task", "ilm", "--lang", "en"]
+    plain = parser.parse_args(words)
+    plain.parser = parser
+    assert not set(LATER) & set(described(plain)) and "temperature" in described(plain)
+    used = parser.parse_args([*words, "--ban", "text", "--no-loop-guard"])
+    used.parser = parser
+    assert described(used) == {**described(plain), "ban": ["text"], "loop_guard": False}

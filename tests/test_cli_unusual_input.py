@@ -1,6 +1,6 @@
 """What is unusual and not wrong is handled: channels, depths, rates, silence, clipping, characters, absent columns.
 
-Recordings of 40 minutes are the subject of `test_generation_long_audio.py`.
+Recordings of 40 minutes are the subject of `test_listening_long_audio.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,31 @@ def test_noise_changes_the_source_and_never_the_target() -> None:
         assert by_text(a) == by_text(b) and len(b.conditions[0].content) > 0
         assert b.conditions[0].content.max() < UNITS
     assert differs > 40
+
+
+def test_conditions_are_left_out_of_a_share_of_the_examples() -> None:
+    """For guidance; everything else of an example stays as it was drawn."""
+    weights = {"tts.codes": 1.0, "asr": 1.0, "mt": 1.0, "slm": 1.0}
+    plain, some = source(weights), source(weights, condition_dropout=0.3)
+    voice, always = (source(weights, condition_dropout=1.0, dropped_conditions=kinds) for kinds in (("voice",), ()))
+    dropped = 0
+    for index in range(150):
+        whole = plain.plan(index)
+        kept = tuple(span for span in whole.conditions if span.kind != "voice")
+        assert same(voice.plan(index), replace(whole, conditions=kept))
+        assert same(always.plan(index), replace(whole, conditions=()))
+        found = some.plan(index)
+        assert same(found, whole) or same(found, replace(whole, conditions=()))
+        dropped += bool(whole.conditions) and not found.conditions
+        document = some.document(index)
+        rendered = render(found, some.vocabulary)
+        assert np.array_equal(document.ids, rendered.ids) and np.array_equal(document.loss_weight, rendered.loss_weight)
+        assert document.prefix_length == rendered.prefix_length
+    conditions = sum(bool(plain.plan(index).conditions) for index in range(150))
+    assert 0.2 < dropped / conditions < 0.4
+    for wrong in ({"condition_dropout": 1.1}, {"dropped_conditions": ("words",)}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            ExampleOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_rows_that_cannot_be_used_are_counted_by_reason() -> None:

@@ -151,11 +151,13 @@ def test_random_weights_sampled_freely_end_within_their_limits(shards: Shards) -
 def test_a_model_that_loops_is_reported(shards: Shards) -> None:
     """Random weights repeat themselves for ever where the most probable id is taken."""
     model = tiny_model(limits=Limits(units_per_text=30.0))
-    greedy, free = (
+    greedy, guarded, free = (
         check_safety(model, shards, samples=8, tasks=["tts.units"], sampling=sampling)["tasks"]["tts.units"]
-        for sampling in (GREEDY, Sampling())
+        for sampling in (Sampling(temperature=0.0, loop_guard=False), GREEDY, Sampling())
     )
-    assert greedy["endless_loops"] > 0 == free["endless_loops"]
+    assert greedy["endless_loops"] > 0 == free["endless_loops"] == free["loops_cut"] == greedy["loops_cut"]
+    assert guarded["endless_loops"] == 0 < guarded["loops_cut"] and guarded["runaway"] == 0
+    assert guarded["longest_ids"] < greedy["longest_ids"]
     assert greedy["repeated_share"] > 0.5 > free["repeated_share"]
     assert greedy["runaway"] == 0
 

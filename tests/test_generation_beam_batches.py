@@ -10,10 +10,10 @@ import pytest
 from tests.test_generation import VOCABULARY, automata, prompts
 from tests.test_generation_fast_step import PLAIN, made
 from unitok.decoder.model import Decoder
-from unitok.generation.batch import TokenRequest
 from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, beam_search
 from unitok.generation.engine import Engine
 from unitok.generation.prefill import stepper_of
+from unitok.generation.token_request import TokenRequest
 from unitok_tokenizers.errors import InputError
 
 

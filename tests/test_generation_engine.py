@@ -14,9 +14,10 @@ from tests.test_generation import prompts as task_prompts
 from tests.test_generation_fast_step import PLAIN, made, ragged
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
-from unitok.generation.batch import Batch, Generated, TokenRequest
+from unitok.generation.batch import Batch
 from unitok.generation.engine import Engine
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import Generated, TokenRequest
 from unitok_tokenizers.errors import InputError
 
 DRAWN = Sampling(temperature=0.9, top_k=20)

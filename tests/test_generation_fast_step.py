@@ -10,13 +10,13 @@ import torch
 
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.generation.batch import TokenRequest
 from unitok.generation.beam_search import beam_search
 from unitok.generation.engine import Engine
 from unitok.generation.fast_step import Stepper, quantize_rows, steppable
 from unitok.generation.generate import generate
 from unitok.generation.prefill import decode_step, prefill, shared_prefix
 from unitok.generation.sampling import Sampling
+from unitok.generation.token_request import TokenRequest
 from unitok_tokenizers.compute import find_compiler
 
 PLAIN = DecoderConfig(vocab_size=64, width=32, layers=3, heads=4, kv_heads=2)

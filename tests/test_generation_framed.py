@@ -13,10 +13,11 @@ from torch import Tensor
 from tests.support.chain_layout import ChainLayout
 from tests.test_generation_fast_step import PLAIN, made, ragged
 from unitok.decoder.model import Decoder, pack_documents
-from unitok.generation.batch import Batch, Generated, TokenRequest
+from unitok.generation.batch import Batch
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import Generated, TokenRequest
 from unitok.layouts.base import Choose
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton

@@ -12,10 +12,10 @@ import torch
 from tests.test_generation_fast_step import PLAIN, made, ragged
 from tests.test_layouts_conformance import MAKERS, C, make
 from unitok.decoder.model import Decoder, pack_documents
-from unitok.generation.batch import Generated, TokenRequest
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import Generated, TokenRequest
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.grammar.frames import ABSENT
 from unitok_tokenizers.grammar.positions import Frames

@@ -16,7 +16,7 @@ from tests.support.command import refused, works
 from tests.support.hf_hosts import write_host
 from tests.test_huggingface_export import own_logits
 from unitok.export import export_native, import_hf
-from unitok.generation.batch import TokenRequest
+from unitok.generation.token_request import TokenRequest
 from unitok.huggingface.codebooks.orpheus import LEVELS, SIZE, from_snac, to_snac
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError

@@ -16,9 +16,9 @@ from tests.support.codebook_hosts import fine_tune, write_csm
 from tests.support.command import works
 from tests.test_huggingface_codebooks import Frames
 from unitok.decoder.model import Decoder, PackedAttend
-from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
+from unitok.generation.token_request import TokenRequest
 from unitok.huggingface.codebooks.base import Brought, HostFolder, Leaving
 from unitok.huggingface.codebooks.csm import Csm
 from unitok.huggingface.codebooks.registry import family_of

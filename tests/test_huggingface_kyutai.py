@@ -15,9 +15,9 @@ from tests.support.codebook_hosts import write_kyutai_stt, write_moshi
 from tests.support.command import refused, works
 from tests.test_huggingface_codebooks import Frames
 from tests.test_huggingface_csm import states
-from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
+from unitok.generation.token_request import TokenRequest
 from unitok.huggingface.codebooks.base import Brought
 from unitok.huggingface.codebooks.registry import family_of
 from unitok.layouts.registry import layout_from_config

@@ -14,10 +14,10 @@ from tests.support.tiny_model import tiny_model, tokenizers
 from tests.test_generation_fast_step import PLAIN, made
 from tests.test_grammar_layouts import TEXT, UNITS, codec
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
-from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import Engine
 from unitok.generation.length_limits import Limits
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import TokenRequest
 from unitok.layouts.base import CodebookLayout
 from unitok.layouts.registry import layout_pattern, make_layout
 from unitok.model import Model

@@ -39,8 +39,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
     "unitok": (
         "inputs", "results", "token_files", "decoder", "layouts", "second_passes", "frontends.adapters", "frontends",
-        "huggingface", "huggingface.codebooks", "model_parts", "generation", "requests", "model_directory", "new_voice",
-        "placement", "task_model", "pipelines.backends", "pipelines",
+        "huggingface", "huggingface.codebooks", "model_parts", "generation", "listening", "requests", "model_directory",
+        "new_voice", "placement", "task_model", "pipelines.backends", "pipelines",
         "model", "many", "nbest", "export", "cli.arguments", "cli.commands",
         "cli", "__main__",
     ),

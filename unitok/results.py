@@ -50,13 +50,18 @@ class Result:
     trace: tuple[str | Stage, ...] = ()
     """How the answer came about: a line per piece of a long recording, or the stages of a cascade with their times."""
     finish_reason: str = "eos"
-    """eos, or length where a limit ended an output."""
+    """eos, length where a limit ended an output, or loop where speech that went round in a cycle was ended."""
     outputs: tuple[Span, ...] = field(default=(), repr=False)
     """Every output span with its local ids, in the order of the grammar."""
     texts: tuple[str, ...] = ()
     """Every output text: a chain gives the transcript, then its translation."""
     heard_seconds: float = 0.0
     """Length of the recording that was answered, in seconds; 0 for texts and for tokens made elsewhere."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether an output was ended that could have gone on."""
+        return self.finish_reason in ("length", "loop")
 
     @property
     def seconds(self) -> float:

@@ -1,11 +1,13 @@
 """Sequences on their way: they come and go between steps, each with its own sampling, seed and limit.
 
 B sequences, V vocabulary, T ids of a prompt, C width.
+
+A sequence with guidance has a second row of the cache: its prompt without conditions, which is given the same ids. In
+`alive` that row is the number's complement, `~number`.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,80 +17,24 @@ from torch import Tensor
 
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
-from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.cuda_graphs import CudaGraphs
 from unitok.generation.fast_step import Stepper
 from unitok.generation.framed import (
     FramedSteps,
     FrameTrack,
-    SlotOptions,
     ask_all,
     check_slots,
     pattern_of,
     prompt_inputs,
 )
+from unitok.generation.guards import LoopGuard
 from unitok.generation.prefill import decode_step, prefill
-from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok.generation.sampling import SPOKEN_KINDS, Sampling, choose, guided
+from unitok.generation.token_request import Generated, TokenRequest, draws_of
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.automaton import Automaton
-from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.seeds import check_seed
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What one sequence produced after its prompt."""
-
-    ids: np.ndarray
-    """(N,) int64, the end of sequence included where it was reached."""
-    logprobs: np.ndarray
-    """(N,) float32 log-probability of each id among the allowed ones, before temperature and filters."""
-    finish_reason: str
-    """eos; length where the limit cut it short; cancelled where it was taken back."""
-    slots: np.ndarray | None = None
-    """(N, S) int64 codes beside each id, -1 where there is none; None where the answer has no slots."""
-    slot_logprobs: np.ndarray | None = None
-    """(N, S) float32 log-probability of each code that a layout predicted, before temperature and filters; 0 beside."""
-    framed: np.ndarray | None = None
-    """(N,) bool: ids at positions with slots, be it that these hold nothing there."""
-
-    @property
-    def frames(self) -> Frames | None:
-        """The codes beside those ids; None where the answer has no slots."""
-        if self.slots is None or self.framed is None:
-            return None
-        return Frames(np.flatnonzero(self.framed), self.slots[self.framed])
-
-    @property
-    def score(self) -> float:
-        """Sum of the log-probabilities, those of codes beside ids included."""
-        return float(self.logprobs.sum()) + (0.0 if self.slot_logprobs is None else float(self.slot_logprobs.sum()))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TokenRequest:
-    """One sequence to continue, in ids. What it becomes depends on nothing that runs beside it."""
-
-    prompt: np.ndarray
-    """(T,) ids."""
-    limit: int
-    """Most ids that follow."""
-    automaton: Automaton | None = None
-    """Says which ids may follow, and follows them; None leaves every id allowed."""
-    sampling: Sampling = GREEDY
-    """How ids are chosen."""
-    seed: int = 0
-    """Of the draws: what is drawn at a step is a function of it, the prompt and the step."""
-    vectors: PromptVectors | None = None
-    """Those that stand in for embedding rows of the prompt."""
-    eos: int | None = None
-    """Id that ends it where there is no automaton."""
-    frames: Frames | None = None
-    """Codes beside ids of the prompt."""
-    slots: SlotOptions | None = None
-    """How codes come to stand beside ids of the answer; None where they do not."""
 
 
 @dataclass(eq=False)
@@ -100,9 +46,25 @@ class _Sequence:
     """Uniform numbers: two for every step, counted from its first; None where nothing is drawn."""
     track: FrameTrack | None = None
     """Codes beside its ids."""
+    guard: LoopGuard | None = None
+    """Ends speech that goes round in a cycle."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str = "length"
+    looped: bool = False
+    """The guard has closed something."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its next id is chosen."""
+        request = self.request
+        spoken = request.automaton is not None and request.automaton.kind in SPOKEN_KINDS
+        return request.sampling.of_speech if spoken else request.sampling
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cache that it takes."""
+        return 2 if self.request.sampling.guides else 1
 
     def take(self, token: int, logprob: float) -> bool:
         """Append an id; returns whether it was the last."""
@@ -114,10 +76,13 @@ class _Sequence:
             done = request.automaton.finished
             if self.track is not None and self.track.last:
                 request.automaton.end_span()
+            if self.guard is not None and self.guard.push(token, request.automaton):
+                request.automaton.close()
+                self.looped = True
         else:
             done = token == request.eos
         if done:
-            self.reason = "eos"
+            self.reason = "loop" if self.looped else "eos"
         return done or len(self.ids) >= request.limit
 
     @property
@@ -148,7 +113,7 @@ class Batch:
         self.waiting: list[int] = []
         """Numbers of those whose prompts have not been read."""
         self.alive: list[int] = []
-        """Numbers of those that run, in the order of the cache's rows."""
+        """Numbers of those that run, in the order of the cache's rows, and complements of those that are guided."""
         self._added = 0
         self._cache: KVCache | None = None
         self._longest = 0
@@ -164,8 +129,9 @@ class Batch:
         """Take in a sequence, which runs from the next step on; returns its number.
 
         Raises:
-            InputError: a prompt with its limit does not fit the decoder's positions, a seed that is none, or codes
-                beside ids where no layout has any, of another shape, or in steps of int8 weights.
+            InputError: a prompt with its limit does not fit the decoder's positions, a seed that is none, guidance
+                without a prompt to compare with, or codes beside ids where no layout has any, of another shape, in
+                steps of int8 weights or under guidance.
         """
         prompt, config = np.asarray(request.prompt), self.decoder.config
         if request.limit < 1 or not len(prompt):
@@ -180,10 +146,14 @@ class Batch:
                 "shorten the input or max_new_tokens"
             )
         check_seed(request.seed)
-        random = draws_of(request.seed, request.prompt, request.frames) if request.sampling.temperature > 0 else None
+        sampling, automaton, without = request.sampling, request.automaton, request.without
+        if sampling.guides and not (without is not None and 0 < len(without.ids) <= len(prompt)):
+            raise InputError("guidance compares with the prompt without its conditions: give one, no longer than it")
+        random = draws_of(request.seed, request.prompt, request.frames) if sampling.draws else None
+        guard = LoopGuard(automaton.vocabulary) if sampling.loop_guard and automaton is not None else None
         track = self._track(request)
         number, self._added = self._added, self._added + 1
-        self.sequences[number] = _Sequence(request, random, track)
+        self.sequences[number] = _Sequence(request, random, track, guard)
         self.waiting.append(number)
         return number
 
@@ -192,13 +162,17 @@ class Batch:
         layout = None if self.framed is None else self.framed.layout
         if request.frames is not None:
             check_slots(request.frames, layout, len(request.prompt))
+        if request.sampling.guides and (
+            request.slots is not None or (request.frames is not None and len(request.frames))
+        ):
+            raise InputError("guidance is about ids alone, and codes stand beside them here; leave guidance out")
         if request.slots is None:
             return None
         pattern = pattern_of(layout)
         if self.stepper is not None and self.stepper.int8:
             raise InputError(f"int8 steps take ids alone, {pattern.layout!r} has codes beside them: leave int8 out")
         random = draws_of(request.seed, request.prompt, request.frames, of=1)
-        return FrameTrack(pattern, request.slots, request.sampling, request.prompt, random, request.automaton)
+        return FrameTrack(pattern, request.slots, request.sampling.of_speech, request.prompt, random, request.automaton)
 
     @torch.inference_mode()
     def cancel(self, number: int) -> None:
@@ -206,7 +180,7 @@ class Batch:
         if number in self.waiting:
             self.waiting.remove(number)
         elif number in self.alive:
-            self._drop([self.alive.index(number)])
+            self._drop([row for row, one in enumerate(self.alive) if one in (number, ~number)])
         else:
             return
         self.sequences[number].reason = "cancelled"
@@ -254,15 +228,25 @@ class Batch:
         if self._captured and self._next is not None and not self.waiting:
             assert self.graphs is not None
             self._longest += 1
-            running = [self.sequences[number] for number in self.alive]
+            running = self._running()
             return self._record(*self.graphs.step(self._next, self._allowed(running), self._uniform(running)), None)
         hidden = self._hidden()
         logits = self.decoder.logits(hidden) if self.stepper is None else self.stepper.logits(hidden)
-        return self._record(*self._choose(logits, [self.sequences[number] for number in self.alive]), hidden)
+        return self._record(*self._choose(self._guided(logits), self._running()), hidden)
 
     def _next_to_read(self) -> list[int]:
         """Numbers of those that wait and find room."""
-        return self.waiting[: self.rows - len(self.alive)] if self.rows else self.waiting
+        new, used = list[int](), len(self.alive)
+        for number in self.waiting:
+            used += self.sequences[number].rows
+            if self.rows and used > max(self.rows, self.sequences[number].rows):
+                break
+            new.append(number)
+        return new
+
+    def _running(self) -> list[_Sequence]:
+        """Those that run, in the order of their rows."""
+        return [self.sequences[number] for number in self.alive if number >= 0]
 
     def _hidden(self) -> Tensor:
         """Last hidden state (B, C) of each sequence: of those that run after their next id, of new ones after the
@@ -289,6 +273,13 @@ class Batch:
         given = [len(one.prompt) if one.automaton is None else one.automaton.given for one in requests]
         layout = None if self.framed is None else self.framed.layout
         vectors = [prompt_inputs(self.decoder, layout, one.prompt, one.vectors, one.frames) for one in requests]
+        guiding = [place for place, one in enumerate(requests) if one.sampling.guides]
+        for place in guiding:
+            without = requests[place].without
+            assert without is not None
+            given.append(given[place] + len(without.ids) - len(prompts[place]))  # what follows them is the same
+            prompts.append(without.ids)
+            vectors.append(without.vectors)
         cache, hidden = prefill(
             self.decoder, prompts, capacity, given, vectors if any(one is not None for one in vectors) else None,
             cache=self.graphs.fresh_cache(len(new)) if self._captured and self.graphs is not None else None,
@@ -298,7 +289,7 @@ class Batch:
         else:
             self._cache.join(cache, self._longest)
         self._longest = max(self._longest, *map(len, prompts))
-        self.alive += new
+        self.alive += [*new, *(~new[place] for place in guiding)]
         return hidden
 
     def _fit(self, graphs: CudaGraphs, requests: Sequence[TokenRequest], capacity: int) -> bool:
@@ -309,6 +300,17 @@ class Batch:
         return len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, ways.pop())
 
     # -- choosing -----------------------------------------------------------------------------------------------
+
+    def _guided(self, logits: Tensor) -> Tensor:
+        """Logits of all rows → (B, V) of the sequences, each guided by its second row where it has one."""
+        place = {number: row for row, number in enumerate(self.alive)}
+        numbers = [number for number in self.alive if number >= 0]
+        if len(numbers) == len(place):
+            return logits
+        rows = torch.tensor([place[number] for number in numbers], device=logits.device)
+        beside = torch.tensor([place.get(~number, place[number]) for number in numbers], device=logits.device)
+        scale = torch.tensor([self.sequences[number].request.sampling.guidance for number in numbers])
+        return guided(logits[rows], logits[beside], scale.to(logits.device))
 
     def _allowed(self, running: Sequence[_Sequence]) -> Tensor | None:
         """(B, V) or (1, V) ids that automata allow; None where nothing restricts any of them."""
@@ -332,13 +334,14 @@ class Batch:
     def _choose(self, logits: Tensor, running: Sequence[_Sequence]) -> tuple[Tensor, Tensor]:
         """Next ids (B,) and their log-probabilities (B,), each as its own request says."""
         allowed, uniform = self._allowed(running), self._uniform(running)
-        ways = {one.request.sampling for one in running}
+        chosen = [one.sampling for one in running]
+        ways = set(chosen)
         if len(ways) == 1:
             return choose(logits, allowed, ways.pop(), uniform, [one.ids for one in running])
         ids = torch.zeros(len(running), dtype=torch.int64, device=logits.device)
         logprobs = torch.zeros(len(running), device=logits.device)
         for sampling in ways:
-            rows = [row for row, one in enumerate(running) if one.request.sampling == sampling]
+            rows = [row for row, one in enumerate(chosen) if one == sampling]
             own = torch.tensor(rows, device=logits.device)
             ids[own], logprobs[own] = choose(
                 logits[own],
@@ -350,7 +353,7 @@ class Batch:
         return ids, logprobs
 
     def _tracks(self) -> list[FrameTrack | None]:
-        return [self.sequences[number].track for number in self.alive]
+        return [self.sequences[number if number >= 0 else ~number].track for number in self.alive]
 
     def _record(self, ids: Tensor, logprobs: Tensor, hidden: Tensor | None) -> list[tuple[int, int]]:
         """Append one id to every running sequence, and let go those that have ended.
@@ -359,12 +362,18 @@ class Batch:
         """
         # One copy of both: the host waits for the device once a step. Ids are exact in float64.
         drawn, chosen = torch.stack([ids.double(), logprobs.double()]).tolist()
-        made = [(number, int(token)) for number, token in zip(self.alive, drawn)]
+        numbers = [number for number in self.alive if number >= 0]
+        made = [(number, int(token)) for number, token in zip(numbers, drawn)]
         if self.framed is not None and hidden is not None:
-            self.framed.choose(hidden, ids, [token for _, token in made], self._tracks())
+            own = [row for row, number in enumerate(self.alive) if number >= 0]
+            states = hidden if len(own) == len(hidden) else hidden[torch.tensor(own, device=hidden.device)]
+            tracks = [self.sequences[number].track for number in numbers]
+            self.framed.choose(states, ids, [token for _, token in made], tracks)
         takes = [self.sequences[number].take(token, logprob) for (number, token), logprob in zip(made, chosen)]
-        self._next = ids
-        if ended := [row for row, done in enumerate(takes) if done]:
+        places = {number: place for place, number in enumerate(numbers)}
+        owners = [places[number if number >= 0 else ~number] for number in self.alive]
+        self._next = ids if len(owners) == len(numbers) else ids[torch.tensor(owners, device=ids.device)]
+        if ended := [row for row, place in enumerate(owners) if takes[place]]:
             self._drop(ended)
         return made
 
@@ -379,18 +388,4 @@ class Batch:
         if self._next is not None:
             self._next = self._next[torch.tensor(order, device=self._next.device)]
         # What is read shrinks with the longest; a single row's length is taken from this number.
-        self._longest = max(self.sequences[number].length for number in self.alive) - 1
-
-
-def draws_of(
-    seed: int, prompt: np.ndarray, frames: Frames | None = None, *, of: int | None = None
-) -> np.random.Generator:
-    """Random numbers of a sequence: of its own seed and prompt, whatever stands beside it in the batch.
-
-    The prompt is among them so that unlike prompts with one seed have nothing to do with each other. `of` tells several
-    rows of numbers of one sequence apart.
-    """
-    mark = zlib.crc32(np.asarray(prompt).astype("<i8").tobytes())
-    if frames is not None:
-        mark = zlib.crc32(np.asarray(frames.slots).astype("<i8").tobytes(), mark)
-    return np.random.default_rng([check_seed(seed), mark, *(() if of is None else (of,))])
+        self._longest = max(one.length for one in self._running()) - 1

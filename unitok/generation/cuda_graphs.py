@@ -56,14 +56,15 @@ class CudaGraphs:
             which were added to copies of them.
         capacity: positions of a prompt with its answer; every step reads that many.
         sizes: batch sizes.
-        sampling: how ids are chosen; without a repetition window, which looks back at ids outside.
+        sampling: how ids are chosen; without what looks outside: a repetition window, guidance, a temperature of
+            speech.
     """
 
     @torch.inference_mode()
     def __init__(
         self, decoder: Decoder, *, capacity: int, sizes: Sequence[int] = SIZES, sampling: Sampling = GREEDY
     ) -> None:
-        assert not sampling.repetition_window
+        assert not sampling.repetition_window and not sampling.guides and sampling.speech_temperature is None
         self.sampling, self.stepper = sampling, Stepper(decoder)
         self.addresses = _addresses(decoder)
         device, dtype = decoder.embedding.device, decoder.embedding.dtype

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from unitok.decoder.model import Decoder
-from unitok.generation.batch import Batch, Generated, TokenRequest
+from unitok.generation.batch import Batch
 from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, search_together
 from unitok.generation.cuda_graphs import SIZES, CudaGraphs
 from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import Generated, TokenRequest
 from unitok.layouts.base import CodebookLayout
 from unitok_tokenizers.errors import InputError
 
@@ -172,11 +173,13 @@ class Engine:
 def search_of(
     request: TokenRequest, *, beams: int, n_best: int | None = None, length_penalty: float = 1.0
 ) -> SearchRequest:
-    """A request as a search; InputError where it has no automaton, or codes beside the ids of its answer."""
+    """A request as a search; InputError where it has no automaton, guidance, or codes beside the ids of its answer."""
     if request.slots is not None:
         raise InputError("beams search among ids, and this answer has codes beside them; take 1 beam, or draw several")
     if request.automaton is None:
         raise InputError("a search is among outputs that end: give an automaton")
+    if request.sampling.guides:
+        raise InputError("beams search without guidance; leave one out")
     return SearchRequest(
         prompt=request.prompt, automaton=request.automaton, beams=beams, n_best=n_best or beams,
         length_penalty=length_penalty, vectors=request.vectors, frames=request.frames,

@@ -137,7 +137,7 @@ def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dic
         line |= {"text": answer.text, "texts": list(answer.texts)}
     line |= {
         "finish_reason": answer.finish_reason,
-        "cut": answer.finish_reason == "length",
+        "cut": answer.cut,
         "heard_seconds": round(answer.heard_seconds, 3),
     }
     ids = {

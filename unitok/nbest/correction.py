@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unitok.generation.batch import TokenRequest
+from unitok.generation.token_request import TokenRequest
 from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok.requests.prompt_request import PromptRequest

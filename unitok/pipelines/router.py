@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitok.generation.batch import TokenRequest
+from unitok.generation.token_request import TokenRequest
 from unitok.pipelines.tools import Registry
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.generation.long_audio import JoinedTranscript, join_texts
 from unitok.inputs import is_tokens, recording_seconds, refuse_longer, sample_blocks
+from unitok.listening.long_audio import JoinedTranscript, join_texts
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import text_pieces, text_steps
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unitok.generation.batch import TokenRequest
 from unitok.generation.framed import Given, SlotOptions
 from unitok.generation.length_limits import Limits
+from unitok.generation.token_request import TokenRequest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 from unitok_tokenizers.grammar.parse import parse

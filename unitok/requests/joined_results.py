@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from unitok.generation.long_audio import join_texts
+from unitok.listening.long_audio import join_texts
 from unitok.results import Result
 
 PAUSE_SECONDS = 0.25

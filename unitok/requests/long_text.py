@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.listening.long_audio import join_texts
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.request import GenerationConfig
@@ -35,8 +35,8 @@ WHOLE = 1.1
 """A sentence that is longer than the longest text by no more than this is read whole: better than in two halves."""
 VOICE_SECONDS = 2.0
 """How much of the first answer sets the voice of the others."""
-CUT = "cut at the length limit"
-"""How the trace line of a piece ends whose answer was cut."""
+CUTS = {"length": "cut at the length limit", "loop": "cut where it went round in a loop"}
+"""Reason to finish → how the trace line of a piece ends whose answer was cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +248,7 @@ def joined_results(pieces: Sequence[TextPart], results: Sequence[Result]) -> Res
     for number, (piece, result) in enumerate(zip(pieces, results)):
         text = _joined_text(text, result.text or "", pieces[number - 1]) if number else result.text or ""
         shown = piece.text if result.text is None else f"{piece.text} → {result.text}"
-        cut = f" ({CUT})" if result.finish_reason == "length" else ""
+        cut = f" ({CUTS[result.finish_reason]})" if result.cut else ""
         trace.append(f"{number + 1} of {len(results)}: {shown}{cut}")
     joined = replace(join_results(results), trace=tuple(trace))
     if joined.text is not None:
@@ -280,7 +280,8 @@ def _silence(seconds: float, rate: int) -> np.ndarray:
 
 def cut_lines(result: Result) -> list[str]:
     """What a person should be told of an answer that was cut: a line each, none where nothing was."""
-    if result.finish_reason != "length":
+    if not result.cut:
         return []
-    lines = [line for line in result.trace if isinstance(line, str) and line.endswith(f"({CUT})")]
-    return lines or [f"the answer was {CUT}; what follows is missing"]
+    ends = tuple(f"({how})" for how in CUTS.values())
+    lines = [line for line in result.trace if isinstance(line, str) and line.endswith(ends)]
+    return lines or [f"the answer was {CUTS[result.finish_reason]}; what follows is missing"]

@@ -17,8 +17,8 @@ from threading import Event
 
 import numpy as np
 
-from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import search_of
+from unitok.generation.token_request import TokenRequest
 from unitok.inputs import recording_seconds
 from unitok.requests.answer_steps import Voices, answer_steps
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk
@@ -85,6 +85,11 @@ class _Prompt:
     request: PromptRequest
     asked: TokenRequest
     beams: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that it takes."""
+        return self.beams * (1 + self.asked.sampling.guides)
 
     @property
     def size(self) -> int:
@@ -273,14 +278,14 @@ class _Answering:
 
     def _begin(self) -> None:
         """Begin with prompts that wait, as many as rows and memory allow."""
-        used = sum(prompt.beams for prompt in self.running.values())
+        used = sum(prompt.rows for prompt in self.running.values())
         if used and self.rows - used < max(self.rows // REFILL, 1):
             return
         longest = max((prompt.size for prompt in self.running.values()), default=0)
         while self.waiting:
             prompt = self.waiting[-1]
             longest = max(longest, prompt.size)
-            if used and (used + prompt.beams > self.rows or (used + prompt.beams) * longest > self.positions):
+            if used and (used + prompt.rows > self.rows or (used + prompt.rows) * longest > self.positions):
                 return
             self.waiting.pop()
             if prompt.job.answer is not None:
@@ -296,7 +301,7 @@ class _Answering:
                 prompt.job.fail(error)
                 continue
             self.running[search, number] = prompt
-            used += prompt.beams
+            used += prompt.rows
 
     def _step(self) -> Iterator[tuple[_Prompt, Result | InputError]]:
         """One more id for all that run; the results of those that have ended with it."""

@@ -11,11 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from unitok.frontends.prompt_vectors import placed
 from unitok.generation.framed import Given
 from unitok.generation.sampling import Sampling
+from unitok.generation.token_request import UnguidedPrompt
 from unitok.inputs import Audio, check_tokens
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.render import rendered_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed, spread
 
 Voice = Audio | None
@@ -70,6 +75,28 @@ def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
     if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
         codes = codes[:, 0]
     return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
+
+
+def without_conditions(plan: SequenceSpec, kinds: Sequence[str]) -> SequenceSpec:
+    """A plan without its conditions of these kinds, or without any where none is named: what guidance compares with.
+
+    InputError where it has none of a kind.
+    """
+    given = list(dict.fromkeys(span.kind for span in plan.conditions))
+    if not given or not set(kinds) <= set(given):
+        wanted, there = ", ".join(kinds) or "conditions", ", ".join(given) or "no conditions"
+        raise InputError(f"guidance compares with the prompt without its {wanted}; this one has {there}")
+    kept = tuple(span for span in plan.conditions if kinds and span.kind not in kinds)
+    return replace(plan, conditions=kept)
+
+
+def unguided_prompt(request: PromptRequest, kinds: Sequence[str], vocabulary: Vocabulary) -> UnguidedPrompt:
+    """A request's prompt without conditions; InputError as `without_conditions`."""
+    plan = without_conditions(request.plan, kinds)
+    ids, heard = rendered_prompt(plan, vocabulary).ids, any(span.kind == "lat" for span in plan.conditions)
+    if not heard or request.vectors is None:
+        return UnguidedPrompt(ids=ids)
+    return UnguidedPrompt(ids=ids, vectors=placed(ids, vocabulary.control("<lat>"), request.vectors))
 
 
 def seeded(requests: Sequence[PromptRequest], seed: int) -> list[PromptRequest]:

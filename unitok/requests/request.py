@@ -115,6 +115,7 @@ def given_options(request: Request) -> dict[str, object]:
 def heeded(request: Request) -> frozenset[str]:
     """Names of the optional fields that may change the answer to such a request."""
     spec, found = request.spec, {"flags", "beams", "seed", "max_tokens", *(one.name for one in fields(Sampling))}
+    found -= {"speech_temperature", "loop_guard", "ban", "guidance", "guidance_drop"}
     hears = spec.hears or "lat" in spec.conditions
     for there, name in (
         (spec.languages == 2, "target"),
@@ -126,6 +127,11 @@ def heeded(request: Request) -> frozenset[str]:
         (CHAIN in spec.flags, "chain"),
         (hears, "front_end"),
         (request.recorded, "max_seconds"),
+        (spec.speaks, "speech_temperature"),
+        (spec.speaks, "loop_guard"),
+        (spec.interleaved, "ban"),
+        (bool(spec.conditions), "guidance"),
+        (bool(spec.conditions), "guidance_drop"),
     ):
         if there:
             found.add(name)
@@ -178,10 +184,21 @@ def check_request(request: Request, *, spell: Callable[[str], str] = plainly) ->
             raise InputError(f"{spell(name)} and the flag {min(said)} say the same thing or contradict; leave one out")
     if {"<itn>", "<noitn>"} <= set(request.flags) or {"<ts>", "<nots>"} <= set(request.flags):
         raise InputError(f"flags {' '.join(request.flags)} contradict each other; leave one out")
-    if config.beams > 1 and config.sampling.temperature:
+    _check_sampling(config, given, spell)
+
+
+def _check_sampling(config: GenerationConfig, given: Mapping[str, object], spell: Callable[[str], str]) -> None:
+    """InputError for what is said of draws where nothing is drawn, and of guidance where nothing is guided."""
+    if config.beams > 1 and config.sampling.draws:
         raise InputError(f"{spell('beams')} searches and {spell('temperature')} draws; leave one out")
+    if config.beams > 1 and config.sampling.guides:
+        raise InputError(f"{spell('beams')} searches without {spell('guidance')}; leave one out")
+    if "guidance_drop" in given and not config.sampling.guides:
+        raise InputError(
+            f"{spell('guidance_drop')} is of guidance, and {spell('guidance')} 1 is none; give another, or leave it out"
+        )
     drawn = [name for name in ("top_k", "top_p", "seed", "repetition_window") if name in given]
-    if drawn and not config.sampling.temperature:
+    if drawn and not config.sampling.draws:
         raise InputError(
             f"{spell(drawn[0])} is of draws, and at {spell('temperature')} 0 nothing is drawn; give a temperature"
         )
@@ -223,7 +240,10 @@ def _check_input(request: Request, spell: Callable[[str], str]) -> None:
         raise InputError(f"{spell('front_end')} latent: task {request.task} takes no vectors; leave it out")
 
 
-TYPED: Mapping[str, str] = {"source": "--lang", "chain": "--direct", "out": "-o", "text": "--question"}
+TYPED: Mapping[str, str] = {
+    "source": "--lang", "chain": "--direct", "out": "-o", "text": "--question",
+    "loop_guard": "--no-loop-guard",
+}  # fmt: skip
 """How the command line spells what it does not spell as Python does: a text that is not asked for can only be that."""
 
 

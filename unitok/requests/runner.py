@@ -17,18 +17,25 @@ from torch import nn
 from unitok.decoder.model import Decoder
 from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
-from unitok.generation.batch import Generated, TokenRequest
 from unitok.generation.beam_search import Hypothesis
 from unitok.generation.engine import Engine
 from unitok.generation.length_limits import Limits
-from unitok.generation.listening import Listener
-from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.generation.token_request import Generated, TokenRequest
 from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
 from unitok.layouts.base import CodebookLayout
+from unitok.listening.listener import Listener
+from unitok.listening.long_audio import Cutting
 from unitok.requests.framed_answers import check_whole, most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
-from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, behind_prompt, check_codes
+from unitok.requests.prompt_request import (
+    PromptRequest,
+    SpokenChunk,
+    Voice,
+    behind_prompt,
+    check_codes,
+    unguided_prompt,
+)
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
@@ -307,7 +314,7 @@ class RequestRunner:
         if beams < 1 or batch < 1:
             raise InputError(f"beams is {beams}, batch {batch}: give 1 or more")
         results: list[Result] = []
-        together = max(1, batch // beams)
+        together = max(1, batch // (beams * (1 + sampling.guides)))
         for start in range(0, len(requests), together):
             results += self._run_batch(requests[start : start + together], sampling, beams, seed)
             advance_aside("answer", len(results), len(requests))
@@ -321,16 +328,18 @@ class RequestRunner:
         if most - len(prompt) < 8:
             raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
         limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
-        outputs = self.limits.of(request.plan)
+        outputs, chosen = self.limits.of(request.plan), request.sampling or sampling
         try:
-            automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
+            automaton = Automaton(
+                self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True, banned=chosen.ban
+            )
         except InputError as error:  # the grammar's name for it is not the request's
             raise InputError(str(error).replace("max_new_tokens", "max_tokens")) from error
         return TokenRequest(
-            prompt=prompt, limit=limit, automaton=automaton, sampling=request.sampling or sampling,
-            seed=request.drawn_with(seed),
+            prompt=prompt, limit=limit, automaton=automaton, sampling=chosen, seed=request.drawn_with(seed),
             vectors=self.prompt_vectors(prompt, request.vectors), frames=rendered.frames,
             slots=slot_options(self.vocabulary, request.plan, request.given),
+            without=unguided_prompt(request, chosen.guidance_drop, self.vocabulary) if chosen.guides else None,
         )  # fmt: skip
 
     def prompt_vectors(self, prompt: np.ndarray, vectors: torch.Tensor | None) -> PromptVectors | None:
@@ -372,16 +381,11 @@ class RequestRunner:
         outputs = behind_prompt(parsed.outputs, request.plan)
         texts, audio = self._texts(outputs), self.speak(outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
+        cut = asked.automaton.cut and made.finish_reason != "loop"
         return Result(
-            text=texts[-1] if texts else None,
-            audio=audio,
-            sample_rate=rate,
-            ids=made.ids,
-            score=made.score,
-            finish_reason="length" if asked.automaton.cut else made.finish_reason,
-            outputs=outputs,
-            texts=tuple(texts),
-        )
+            text=texts[-1] if texts else None, audio=audio, sample_rate=rate, ids=made.ids, score=made.score,
+            finish_reason="length" if cut else made.finish_reason, outputs=outputs, texts=tuple(texts),
+        )  # fmt: skip
 
     def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
         """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""

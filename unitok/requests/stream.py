@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitok.generation.long_audio import join_texts
 from unitok.generation.sampling import Sampling
+from unitok.listening.long_audio import join_texts
 from unitok.requests.framed_answers import FrameStream, slot_options
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.prompt_request import PromptRequest

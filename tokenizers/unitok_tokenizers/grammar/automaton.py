@@ -16,8 +16,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.output_slots import Content, Mark, Ranges, merge, only, without
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.positions import FINE, FLUSH, FRAME
-from unitok_tokenizers.grammar.sequence import MODALITIES, STREAM_OF_KIND, Parsed
-from unitok_tokenizers.grammar.tasks.base import STATES, closer, opener
+from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, Parsed
+from unitok_tokenizers.grammar.tasks.base import MODALITIES, STATES, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -37,13 +37,16 @@ class Automaton:
         aligned: codes that come after units which are their first codebook's must say those units, in their order, each
             for one frame or more. The grammar does not ask for it, but training never shows anything else, and a model
             that loses its place swallows words.
+        banned: of `MODALITIES`, what an interleaved sequence writes no more of; a span that the prompt leaves open in
+            it gives way to the other.
 
     Every output holds at least one item. A prefix that the prompt leaves open gets at least one more, unless its limit
     is reached.
 
     Raises:
         InputError: `max_new_tokens` is less than the shortest legal completion, the prompt breaks the grammar or stops
-            before its generate mark, or the vocabulary lacks a stream that the task gives.
+            before its generate mark, the vocabulary lacks a stream that the task gives, or nothing is left that is not
+            banned.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Automaton:
         max_new_tokens: int,
         output_limits: Sequence[int] | None = None,
         aligned: bool = False,
+        banned: Sequence[str] = (),
     ) -> None:
         self.vocabulary = vocabulary
         self.remaining = max_new_tokens
@@ -72,6 +76,12 @@ class Automaton:
         if prompt.start is None:
             raise InputError("the prompt stops before its generate mark; make it with render_prompt")
         self._interleaved = task_spec(prompt.task).interleaved
+        self._banned, self._closing = frozenset(banned), False
+        if banned and not (self._interleaved and self._banned < set(MODALITIES)):
+            raise InputError(
+                f"{' and '.join(banned)} banned from {prompt.task}: one of {', '.join(MODALITIES)} can be, of tasks "
+                "that interleave them"
+            )
         if self._interleaved:
             self._start_interleaved()
         else:
@@ -113,7 +123,7 @@ class Automaton:
     def _content(self, kind: str, limit: int) -> Content:
         if kind == "state":
             states = merge([only(self.vocabulary.control(name)) for name in STATES])
-            return Content((states,), self.vocabulary.control(closer(kind)), 1, single=True)
+            return Content((states,), self.vocabulary.control(closer(kind)), 1, single=True, kind=kind)
         stream = self.vocabulary.main(STREAM_OF_KIND[kind])
         if stream is None:
             known = ", ".join(self.vocabulary.streams)
@@ -122,12 +132,13 @@ class Automaton:
         books = range(len(stream.cardinalities)) if pattern is None else pattern.inline
         ranges = tuple(self._ids_of(stream.name, book) for book in books)
         if pattern is None:
-            return Content(ranges, close, limit)
+            return Content(ranges, close, limit, kind=kind)
         if pattern.coarse:
             first, again = ranges[: pattern.coarse], ranges[pattern.coarse :]
-            return Content(first, close, limit, (self._mark(FINE),), again)
+            return Content(first, close, limit, (self._mark(FINE),), again, kind=kind)
         ranges, behind = ranges or (self._mark(FRAME),), (self._mark(FLUSH),) * pattern.flush
-        return Content(ranges, close, max(limit // pattern.frames, 1), behind, slots=bool(pattern.slots))
+        limit = max(limit // pattern.frames, 1)
+        return Content(ranges, close, limit, behind, slots=bool(pattern.slots), kind=kind)
 
     def _ids_of(self, stream: str, codebook: int) -> Ranges:
         return without(merge(self.vocabulary.block_ranges(stream, codebook)), list(self.vocabulary.roles.values()))
@@ -165,7 +176,8 @@ class Automaton:
         if self.finished:
             return 0
         if self._interleaved:
-            return 3 if self._kind is None else 2 if not self._items else 1
+            switches = self._kind is None or self._kind in self._banned
+            return (3 if switches else 1) + (self._kind is not None and not self._items)
         slot = self._slots[self._at]
         if isinstance(slot, Mark):
             return int(self._tail[self._at]) + self._owed
@@ -178,6 +190,29 @@ class Automaton:
     def _owed(self) -> int:
         """Items of a paired slot to come beyond the one that every slot has."""
         return max(self._counted - 1, 0)
+
+    @property
+    def _open(self) -> Content | None:
+        """The content that is written here; None at marks, at the end, and in interleaved sequences."""
+        slot = None if self.finished or self._interleaved else self._slots[self._at]
+        return slot if isinstance(slot, Content) else None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the span that is written here; empty at marks and at the end."""
+        if self._interleaved:
+            return "" if self.finished else self._kind or ""
+        return "" if self._open is None else self._open.kind
+
+    @property
+    def width(self) -> int:
+        """Ids of one of its items."""
+        return 1 if self._open is None else len(self._open.codebooks)
+
+    @property
+    def written(self) -> int:
+        """Ids that it holds already, those of a prompt among them."""
+        return self._items * self.width + self._codebook
 
     @property
     def state_key(self) -> Ranges:
@@ -225,11 +260,14 @@ class Automaton:
     def _allowed_interleaved(self) -> Ranges:
         if self._kind is not None and not self._items:
             return self._runs[self._kind]
+        if self._closing:
+            return (only(self.vocabulary.eos),)
         spare = min(self.remaining - self.remaining_needed, 2)  # 1: one more item; 2: a switch and its item
         key = (self._kind, spare)
         if key not in self._choices:
-            ranges = [only(token) for token, kind in self._switch.items() if kind != self._kind]
-            if self._kind is not None:
+            others = {token: kind for token, kind in self._switch.items() if kind not in self._banned}
+            ranges = [only(token) for token, kind in others.items() if kind != self._kind]
+            if self._kind is not None and self._kind not in self._banned:
                 ranges = ranges if spare >= 2 else []
                 ranges += [only(self.vocabulary.eos), *(self._runs[self._kind] if spare >= 1 else ())]
             self._choices[key] = merge(ranges)
@@ -271,10 +309,22 @@ class Automaton:
         """Let the span that is written here end with the item that was taken: a layout says so by what it lacks."""
         self._ended = not self._interleaved
 
+    def close(self) -> None:
+        """Let no further item into the span that is written here, as a limit would; an interleaved sequence ends.
+
+        For who sees what the grammar does not: that the span goes round in a cycle.
+        """
+        if self._interleaved:
+            self._closing = self._kind is not None and self._items > 0
+        elif (slot := self._open) is not None and not slot.paired:
+            closed = replace(slot, limit=max(self._items, 1))
+            self._slots = [*self._slots[: self._at], closed, *self._slots[self._at + 1 :]]  # copies have the old ones
+
     def _must_close(self) -> bool:
         """Whether a limit withdraws the content that the grammar would allow here."""
         if self._interleaved:
-            return self._kind is not None and self._items > 0 and self.remaining <= self.remaining_needed
+            short = self.remaining <= self.remaining_needed and self._kind not in self._banned
+            return self._kind is not None and self._items > 0 and (short or self._closing)
         slot = self._slots[self._at]
         if not isinstance(slot, Content) or slot.single or slot.paired or self._behind or self._ended:
             return False

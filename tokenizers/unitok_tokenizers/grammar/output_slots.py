@@ -46,6 +46,8 @@ class Content:
     """These are units for each of which one item follows in a later slot."""
     paired: bool = False
     """These are those items: as many as there were units."""
+    kind: str = ""
+    """Kind of the span."""
 
     @cached_property
     def stop(self) -> Ranges:

@@ -11,7 +11,6 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.grammar.positions import FINE, FLUSH, FRAME, Frames, codes_of, places_with_slots
 from unitok_tokenizers.grammar.sequence import (
-    MODALITIES,
     STREAM_OF_KIND,
     Parsed,
     Span,
@@ -20,7 +19,7 @@ from unitok_tokenizers.grammar.sequence import (
     check_interleaved,
 )
 from unitok_tokenizers.grammar.streams import StreamInfo
-from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS, STATES, TaskSpec, closer, opener
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, FLAGS, MODALITIES, STATES, TaskSpec, closer, opener
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.positions import Frames
-from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, PROSODY_KINDS, STATES, TaskSpec
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, MODALITIES, PROSODY_KINDS, STATES, TaskSpec
 from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 
 STREAM_OF_KIND = {
@@ -18,8 +18,6 @@ STREAM_OF_KIND = {
     **{kind: kind for kind in PROSODY_KINDS},
 }
 """Kind of the stream of a span that names none; its name stands for the main stream of that kind."""
-MODALITIES = ("text", "units")
-"""Kinds that an interleaved sequence alternates between."""
 
 
 @dataclass(frozen=True, eq=False)

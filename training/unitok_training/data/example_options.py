@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS
 
 TARGET_CHOICES = ("any", "same-speaker", "fixed")
 
@@ -14,6 +16,8 @@ TARGET_CHOICES = ("any", "same-speaker", "fixed")
 class ExampleOptions:
     """What is drawn around a row."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("condition_dropout", "dropped_conditions")
+    """Fields that came with a later version; see `recipes.config.lasting`."""
     split: str = "train"
     """Split of the shards that examples come from."""
     voice_share: float = 0.9
@@ -27,6 +31,10 @@ class ExampleOptions:
     one) or "fixed" (always the first in the shards)."""
     condition_noise: float = 0.0
     """Share of the source units that are dropped or replaced at random: makes reading them robust."""
+    condition_dropout: float = 0.0
+    """Share of the examples whose conditions are left out, so that answers can be guided: `Sampling.guidance`."""
+    dropped_conditions: tuple[str, ...] = ()
+    """Kinds of the conditions that are left out then, such as voice; none named leaves out all."""
     text_weight: float = 1.0
     """Weight of the loss of text ids, of which an utterance has far fewer than of units or codes."""
     codes_weight: float = 1.0
@@ -53,6 +61,9 @@ class ExampleOptions:
         for name in ("text_weight", "codes_weight"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"plans.{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("voice_share", "condition_noise"):
+        for kind in self.dropped_conditions:
+            if kind not in CONDITION_KINDS:
+                raise InputError(f"plans.dropped_conditions names {kind!r}: choose from {', '.join(CONDITION_KINDS)}")
+        for name in ("voice_share", "condition_noise", "condition_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"plans.{name} is {getattr(self, name)}: a share lies between 0 and 1")

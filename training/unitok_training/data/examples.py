@@ -42,13 +42,14 @@ from unitok_training.data.segments import (
     SpecialTokens,
     compose,
     compose_interleaved,
+    left_out,
 )
 from unitok_training.runs.process_memory import give_back
 from unitok_training.shard_set import ShardSet
 
 FOLDERS = 0xF01D
 """Separates the random stream that draws folders from those that draw what is in them."""
-TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE = range(6)
+TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE, DROPOUT = range(7)
 """Names of what is drawn for an example."""
 
 
@@ -273,6 +274,8 @@ class ExampleSource:
         if one.task.interleaved:
             return self._interleave(drawn)
         given = [(kind, self._given(kind, drawn, columns)) for kind in one.variant.given or ()]
+        if share := self.options.condition_dropout:
+            given = left_out(given, uniform(*self._keys(drawn), DROPOUT) < share, self.options.dropped_conditions)
         rows = [drawn.source if one.opens_with_transcript else drawn.target, *[drawn.target] * len(one.outputs)]
         outputs = [(kind, self._row(drawn.folder, kind, row)) for kind, row in zip(one.outputs, rows)]
         return compose(one.task.name, self._header(drawn), given, outputs, self.marks)

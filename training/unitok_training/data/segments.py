@@ -10,7 +10,7 @@ D documents, S segments, N positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -98,6 +98,16 @@ class SpecialTokens:
             said = tuple(vocabulary.language(name) for name in named)
             places[code] = self.place((vocabulary.bos, vocabulary.control(f"<{task}>"), *said, *flagged))
         return ColumnSpans(0, places[pair], np.full(len(pair), 2 + task_spec(task).languages + len(flagged)))
+
+
+def left_out(
+    conditions: Sequence[tuple[str, ColumnSpans]], there: np.ndarray, kinds: Sequence[str]
+) -> list[tuple[str, ColumnSpans]]:
+    """(kind, content) of conditions, of length 0 where a (D,) mask says so: those of some kinds, or all without any."""
+    return [
+        (kind, replace(one, length=np.where(there, 0, one.length)) if not kinds or kind in kinds else one)
+        for kind, one in conditions
+    ]
 
 
 def compose(

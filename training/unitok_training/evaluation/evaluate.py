@@ -128,7 +128,7 @@ def evaluate_speech(run: Evaluation) -> None:
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
         heard = [_audio(result) for result in results]
         read = _read_by_judge(run, f"tts.{output}", rows, heard, asked)
-        cut = [result.finish_reason == "length" for result in results]
+        cut = [result.cut for result in results]
         run.put(f"tts.{output}.length_limited_share", float(np.mean(cut)))
         read_by_ear = put_ears(run, f"tts.{output}.ears", rows, heard, asked)
         for index in range(min(5, len(rows))):

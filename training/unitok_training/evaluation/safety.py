@@ -46,6 +46,8 @@ class TaskSafety:
     """Outputs that exceed their limit, or are not closed: 0 with a working automaton."""
     endless_loops: int
     """Outputs that went round in a cycle until a limit closed them."""
+    loops_cut: int
+    """Outputs that the loop guard closed."""
     empty_share: float
     """Share in which an output holds no item, or text that is blank."""
     repeated_share: float
@@ -56,6 +58,29 @@ class TaskSafety:
     """Items of all outputs ÷ items of the shards' answers."""
     longest_ids: int
     """Ids of the longest output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationHealth:
+    """How answers ended, whoever asked for them."""
+
+    count: int
+    """Answers."""
+    loops: int
+    """Those that went round in a cycle until a limit closed them (endless loops)."""
+    loops_cut: int
+    """Those whose cycle the loop guard closed: no endless loops, and no good answers."""
+    runaways: int
+    """Those that are not closed: with a working automaton none."""
+    cut: int
+    """Those that a length limit closed, endless loops among them."""
+    empties: int
+    """Those in which an output holds no item, or text that is blank."""
+
+    @property
+    def healthy(self) -> bool:
+        """No endless loop, no runaway, and at most one in a hundred empty."""
+        return not self.loops and not self.runaways and self.empties <= self.count / 100
 
 
 def span_items(span: Span) -> np.ndarray:
@@ -109,6 +134,25 @@ def is_endless_loop(result: Result) -> bool:
     return result.finish_reason == "length" and any(ends_in_a_loop(span_items(span)) for span in result.outputs)
 
 
+def generation_health(results: Sequence[Result], *, eos: int) -> GenerationHealth:
+    """Count endless loops, runaways and empty ones among answers, each to one prompt.
+
+    Args:
+        results: the answers, at least one.
+        eos: the vocabulary's end of sequence.
+    """
+    assert results
+    reasons = [result.finish_reason for result in results]
+    return GenerationHealth(
+        count=len(results),
+        loops=sum(map(is_endless_loop, results)),
+        loops_cut=reasons.count("loop"),
+        runaways=sum(not len(result.ids) or int(result.ids[-1]) != eos for result in results),
+        cut=reasons.count("length"),
+        empties=sum(map(is_empty, results)),
+    )
+
+
 def judge_outputs(model: Model, plans: Sequence[SequenceSpec], results: Sequence[Result]) -> TaskSafety:
     """Figures of one task. `plans` hold the shards' answers; `results` are the sampled ones, in the same order."""
     questions = [replace(plan, outputs=()) for plan in plans]
@@ -120,6 +164,7 @@ def judge_outputs(model: Model, plans: Sequence[SequenceSpec], results: Sequence
         length_share=reasons.count("length") / len(results),
         runaway=sum(is_runaway(model, plan, result) for plan, result in zip(questions, results)),
         endless_loops=sum(map(is_endless_loop, results)),
+        loops_cut=reasons.count("loop"),
         empty_share=sum(map(is_empty, results)) / len(results),
         repeated_share=repeated_share([result.outputs for result in results]),
         reference_repeated_share=repeated_share([plan.outputs for plan in plans]),

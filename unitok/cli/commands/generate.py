@@ -18,7 +18,7 @@ from unitok.cli.commands.generate_requests import (
     requests_of,
     speech_kind,
 )
-from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.base import CONDITION_KINDS, MODALITIES, PROSODY_KINDS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def add_commands(commands: Any) -> None:
         "--synthesizer", "--synthesiser", default="unitok", help="of a cascade: unitok, espeak or a local folder"
     )
     generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
-    generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
-    generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
-    generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
+    _add_sampling(generate)
     generate.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     generate.add_argument("--max-tokens", type=int, metavar="N", help="most ids of what is answered at once")
     generate.add_argument("--max-seconds", type=float, metavar="S", help="longest recording that is answered")
@@ -113,6 +111,39 @@ def add_commands(commands: Any) -> None:
     )
     add_device(generate)
     generate.set_defaults(run=run_generate)
+
+
+def _add_sampling(generate: argparse.ArgumentParser) -> None:
+    """How ids are chosen: the fields of `Sampling`."""
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the most probable (default)")
+    generate.add_argument(
+        "--speech-temperature", type=float, metavar="T", help="the same of units and codes (default: --temperature)"
+    )
+    generate.add_argument("--top-k", type=int, default=0, help="draw from this many; 0 for all (default)")
+    generate.add_argument("--top-p", type=float, default=1.0, help="draw from this share (default: all)")
+    generate.add_argument(
+        "--repetition-window", type=int, default=0, metavar="K",
+        help="draw again, from all, what fills too much of the last K ids; 0 for never (default)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--repetition-share", type=float, default=0.1, metavar="R", help="more than this share (default: %(default)s)"
+    )
+    generate.add_argument(
+        "--guidance", type=float, default=1.0, metavar="G",
+        help="classifier-free guidance: more than 1 follows what is given more closely (default: 1, off)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--guidance-drop", action="append", default=[], choices=CONDITION_KINDS, metavar="KIND",
+        help="guide by this alone, such as text or voice; may be repeated (default: by all that is given)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--ban", action="append", default=[], choices=MODALITIES, metavar="KIND",
+        help="text or units: what an interleaved answer does not write",
+    )  # fmt: skip
+    generate.add_argument(
+        "--no-loop-guard", dest="loop_guard", action="store_false",
+        help="let units and codes go round in a cycle until the length limit",
+    )  # fmt: skip
 
 
 def run_generate(options: argparse.Namespace) -> None:
@@ -220,11 +251,19 @@ FREE = ("model", "input", "texts", "units", "codes", "out", "device", "compiled"
 """Options that do not change an answer, but what is answered, where, and how fast."""
 
 
+LATER = (
+    "speech_temperature", "repetition_window", "repetition_share", "guidance", "guidance_drop", "ban", "loop_guard",
+)  # fmt: skip
+"""Options that came with a later version."""
+
+
 def described(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on, by the names of the options."""
     parser: argparse.ArgumentParser = options.parser
     names = [action.dest for action in parser._actions if action.dest not in (*FREE, "help")]
-    return {name: getattr(options, name) for name in names}
+    found = {name: getattr(options, name) for name in names}
+    # What came later is left out where it is not used, so that results of versions before are continued.
+    return {name: value for name, value in found.items() if name not in LATER or value != parser.get_default(name)}
 
 
 def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:

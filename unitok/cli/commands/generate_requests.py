@@ -176,7 +176,12 @@ def _about(options: argparse.Namespace, *, text: str | None = None, audio: Any =
 
     if text is not None and options.question is not None:
         raise InputError(f"--question changes nothing for task {options.task}; leave it out")
-    sampling = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    sampling = Sampling(
+        temperature=options.temperature, speech_temperature=options.speech_temperature, top_k=options.top_k,
+        top_p=options.top_p, repetition_window=options.repetition_window, repetition_share=options.repetition_share,
+        guidance=options.guidance, guidance_drop=tuple(dict.fromkeys(options.guidance_drop)), ban=tuple(options.ban),
+        loop_guard=options.loop_guard,
+    )  # fmt: skip
     config = GenerationConfig(
         sampling=sampling, beams=options.beams, seed=options.seed, max_tokens=options.max_tokens,
         max_seconds=options.max_seconds,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.generation.long_audio import SILENCE_DB, AudioChunk, Cutting, JoinedTranscript, cut
+from unitok.listening.long_audio import SILENCE_DB, AudioChunk, Cutting, JoinedTranscript, cut
 from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.speech_activity import loudness
 from unitok_tokenizers.encoders.folders.whisper import WhisperParts, load_whisper

@@ -15,6 +15,8 @@ before them, and durations, one for each unit, behind."""
 CONDITION_KINDS = (*CONTENT_KINDS, "lat", "voice", "hyp", "kw", *PROSODY_KINDS)
 SPEECH_KINDS = ("units", "codes")
 """Kinds of spans that are speech in tokens."""
+MODALITIES = ("text", "units")
+"""Kinds that an interleaved sequence alternates between."""
 OUT_UNITS, OUT_CODES, CHAIN = "<out:units>", "<out:codes>", "<chain>"
 OUTPUT_FLAGS = (OUT_UNITS, OUT_CODES, CHAIN)
 """Flags that change which outputs a task gives; only the rows that name them take them."""

@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from unitok.generation.long_audio import AudioChunk, Cutting, cut
+from unitok.listening.long_audio import AudioChunk, Cutting, cut
 from unitok_tokenizers.audio.speech_activity import (
     TARGET_DB,
     SpeechDetector,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.tiny_model import RATE, speech, tiny_model
-from unitok.generation.long_audio import Cutting, JoinedTranscript, cut, find_pause, join_texts, merge_texts
+from unitok.listening.long_audio import Cutting, JoinedTranscript, cut, find_pause, join_texts, merge_texts
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk
 from unitok_tokenizers.corpora.toy import SAMPLE_RATE, TRAIN_VOICES, ToyUtterance, build_sentences, synthesize
 from unitok_tokenizers.corpora.toy_oracle import Oracle

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.tiny_model import RATE, speech, tiny_model
 from unitok.generation.length_limits import Limits
-from unitok.generation.listening import WINDOW_SECONDS, Listener, windows
-from unitok.generation.long_audio import Cutting
+from unitok.listening.listener import WINDOW_SECONDS, Listener, windows
+from unitok.listening.long_audio import Cutting
 from unitok.model import Model
 from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.request import Request

@@ -1,0 +1,1 @@
+"""Recordings of any length, listened to piece by piece."""
