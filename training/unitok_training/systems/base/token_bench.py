@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unitok.model import Model
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -103,6 +104,8 @@ class TokenBench:
 
     def __init__(self, bench: Bench, config: TokenBenchConfig) -> None:
         self.run, self.config, self.report = bench.run, config, bench.report
+        self.further: Sequence[Row] = ()
+        """Rows beside the corpus, set before there are shards."""
         root = Path(config.parts_folder) if config.parts_folder else bench.run / "parts"
         self.parts = TokenParts(root, config.parts, precision=bench.config.precision, report=bench.report)
 
@@ -113,7 +116,8 @@ class TokenBench:
 
     def shards_of(self, name: str, *, aligned: bool = True) -> Shards:
         """The same rows in a folder of a name; without the times of words in training rows where not `aligned`."""
-        rows = transcribed(self.parts.rows, self.config.transcribed) + self.parts.texts(self.config.texts)
+        rows = transcribed(self.parts.rows, self.config.transcribed)
+        rows += [*self.parts.texts(self.config.texts), *self.further]
         if not aligned:
             rows = [replace(row, words=()) if row.split == "train" else row for row in rows]
         tokenizers = self.parts.tokenizers

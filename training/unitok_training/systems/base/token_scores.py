@@ -19,6 +19,7 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import OUT_UNITS
 from unitok_training.evaluation.language import word_units
+from unitok_training.evaluation.metrics import bleu
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.intervals import Counted
@@ -85,11 +86,51 @@ def ngram_nats(run: Evaluation, rows: Sequence[int], kind: str, *, order: int) -
 # -- recognition and synthesis ----------------------------------------------------------------------------------
 
 
+def answers(run: Evaluation, specs: Sequence[SequenceSpec]) -> list[str]:
+    """The text that a model answers to each prompt, greedily."""
+    return [one.text or "" for one in run.model.run([PromptRequest(plan=spec) for spec in specs])]
+
+
 def recognized(run: Evaluation, rows: Sequence[int]) -> Counted:
     """Word errors of the text that a model reads in each row's units."""
     specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span("units", row),)) for row in rows]
-    read = [one.text or "" for one in run.model.run([PromptRequest(plan=spec) for spec in specs])]
-    return word_errors([run.text(row) for row in rows], read)
+    return word_errors([run.text(row) for row in rows], answers(run, specs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translated:
+    """How good translations are."""
+
+    errors: Counted
+    """Words that differ from the reference translation's."""
+    bleu: float
+    """Of all together, 0 to 100."""
+
+    @staticmethod
+    def of(references: Sequence[str], outputs: Sequence[str]) -> Translated:
+        """Score some."""
+        return Translated(errors=word_errors(references, outputs), bleu=bleu(references, outputs))
+
+
+Pairs = Sequence[tuple[int, int]]
+"""(row that is given, row of its translation)."""
+
+
+def translating(run: Evaluation, pairs: Pairs, kind: str) -> list[SequenceSpec]:
+    """Prompts for the translation of each pair's first row, of its `text` (mt) or of its `units` (s2tt)."""
+    task = "mt" if kind == "text" else "s2tt"
+    return [SequenceSpec(task, run.lang(a), run.lang(b), conditions=(run.span(kind, a),)) for a, b in pairs]
+
+
+def translated(run: Evaluation, pairs: Pairs, kind: str) -> Translated:
+    """Translations of each pair's first row against its second."""
+    return Translated.of([run.text(b) for _, b in pairs], answers(run, translating(run, pairs, kind)))
+
+
+def spoken_translations(run: Evaluation, pairs: Pairs, ear: OracleEar, flags: tuple[str, ...]) -> Translated:
+    """What the oracle reads in spoken translations, direct or through both texts as the flags say."""
+    specs = [SequenceSpec("s2st", run.lang(a), run.lang(b), flags, (run.span("units", a),)) for a, b in pairs]
+    return Translated.of([run.text(b) for _, b in pairs], ear.read(said(run, specs), [run.lang(b) for _, b in pairs]))
 
 
 def spoken(run: Evaluation, rows: Sequence[int], ear: OracleEar) -> Counted:
