@@ -50,17 +50,18 @@ MOST_IDS = 320
 class SpeechGptConfig(TokenBenchConfig):
     """What the check depends on."""
 
-    unit_steps: int = 150
-    """Updates of the first stage, on units alone."""
-    pair_steps: int = 400
-    """Updates of the second stage, on speech with its text."""
+    unit_share: float = 0.3
+    """Updates of the first stage, on units alone, ÷ those of the last."""
+    pair_share: float = 0.8
+    """Updates of the second stage, on speech with its text, ÷ those of the last."""
     train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=500))
     """Training of an arm of the last stage; the seed is that of the arm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.unit_steps < 1 or self.pair_steps < 1:
-            raise InputError("unit_steps and pair_steps are 1 or more")
+        for name in ("unit_share", "pair_share"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: a stage has steps, so it must be above 0")
 
 
 def answer_to(question: str, lang: str) -> str:
@@ -131,10 +132,11 @@ def check_speech_gpt(given: Bench) -> Figures:
     figures, start = bench.oracle_figures("c26"), bench.start({"lm": 1.0})
     found: dict[str, list[dict[str, Counted]]] = {arm: [] for arm in ARMS}
     before = []
+    first, second = (max(1, round(one * config.train.steps)) for one in (config.unit_share, config.pair_share))
     for seed in bench.seeds:
-        bench.train(f"units-{seed}", UNITS_ALONE, seed=seed, steps=config.unit_steps, start=start)
+        bench.train(f"units-{seed}", UNITS_ALONE, seed=seed, steps=first, start=start)
         begin = bench.run / f"units-{seed}" / "model"
-        run = bench.evaluation(bench.train(f"pairs-{seed}", PAIRS, seed=seed, steps=config.pair_steps, start=begin))
+        run = bench.evaluation(bench.train(f"pairs-{seed}", PAIRS, seed=seed, steps=second, start=begin))
         before.append(recognized(run, bench.some(run, "units", "text_ids")))
         for arm, task in ARMS.items():
             tasks = {task: 1.0, **{key: weight / 2 for key, weight in PAIRS.items()}}
