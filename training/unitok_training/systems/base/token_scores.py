@@ -174,7 +174,8 @@ def in_order(run: Evaluation, rows: Sequence[int]) -> Counted:
 def joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
     """Deduplicated units of words one after another: equal neighbors are one."""
     units = np.concatenate(pieces)
-    return units[np.insert(np.diff(units) != 0, 0, True)]
+    found: np.ndarray = units[np.insert(np.diff(units) != 0, 0, True)]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class AudioPalmConfig(TokenBenchConfig):
     """Corpus, tokenizers, synthesizer."""
     texts: int = 1500
     """Training sentences beside the spoken ones, as text alone, in every language: what text translation learns of."""
-    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=600))
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=300))
     """Training of an arm; the seed is that of the arm."""
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ class SpeechGptConfig(TokenBenchConfig):
     """Updates of the first stage, on units alone, ÷ those of the last."""
     pair_share: float = 0.8
     """Updates of the second stage, on speech with its text, ÷ those of the last."""
-    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=500))
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=300))
     """Training of an arm of the last stage; the seed is that of the arm."""
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class SpiritConfig(TokenBenchConfig):
 
     texts: int = 2000
     """Training sentences beside the spoken ones, as text alone."""
-    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=500))
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=300))
     """Training of an arm; the seed is that of the arm."""
     interleave_words: float = 2.0
     """Mean length of a stretch of one modality, in words: sentences are of three to six."""

@@ -35,7 +35,7 @@ class ViolaConfig(TokenBenchConfig):
 
     parts: PartsConfig = field(default_factory=lambda: PartsConfig(languages=LANGUAGES, sentences=400))
     """Corpus, tokenizers, synthesizer."""
-    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=800))
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=600))
     """Training of an arm; the seed is that of the arm."""
 
     def __post_init__(self) -> None:

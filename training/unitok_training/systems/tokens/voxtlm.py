@@ -33,7 +33,7 @@ class VoxtlmConfig(TokenBenchConfig):
     texts: int = 1000
     """Training sentences beside the spoken ones, as text alone."""
     train: TrainConfig = field(
-        default_factory=lambda: replace(TokenBenchConfig().train, steps=600, label_smoothing=0.1)
+        default_factory=lambda: replace(TokenBenchConfig().train, steps=400, label_smoothing=0.1)
     )
     """Training of an arm; the seed is that of the arm."""
     singles: tuple[str, ...] = ("tts.units",)
