@@ -97,7 +97,9 @@ def test_all_words_of_a_sentence_are_of_its_topic() -> None:
 
 def test_texts_beside_the_corpus_are_further_sentences(bench: TokenBench) -> None:
     spoken = {row.text for row in bench.parts.rows}
-    texts = bench.parts.texts(30)
+    spoken |= {row.text for row in bench.parts.spoken(3)}
+    assert len(bench.parts.spoken(3)) == 3 and bench.parts.spoken(0) == []
+    texts = bench.parts.texts(3, 30)
     assert len({row.text for row in texts}) == 30 and not {row.text for row in texts} & spoken
     assert not any(row.recorded for row in texts) and {row.split for row in texts} == {"train"}
     assert {topic_of(understand(row.text or "", row.lang), 2) for row in texts} == {0, 1}

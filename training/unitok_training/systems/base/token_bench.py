@@ -41,6 +41,7 @@ QUICK = (
     "parts.sentences=12", "parts.test_sentences=8", "parts.clusters=12", "parts.encoder.steps=1",
     "parts.synthesizer_steps=2", "decoder.width=32", "decoder.layers=1", "decoder.heads=2", "decoder.kv_heads=1",
     "train.steps=2", "train.pack_size=512", "train.window=16", "train.optim.warmup_steps=1", "start_steps=2", "seeds=2",
+    "spoken=3", "texts=20",
     "resamples=20", "limit=2",
 )  # fmt: skip
 """Overrides by which a check runs through in seconds: its figures mean nothing."""
@@ -54,8 +55,10 @@ class TokenBenchConfig:
     """Corpus, tokenizers, synthesizer."""
     parts_folder: str = ""
     """Where they are kept, for several runs to share; in the run's own folder where empty."""
+    spoken: int = 0
+    """Training sentences beside the corpus, which tokenizers are not fitted to, spoken once a language."""
     texts: int = 0
-    """Training sentences beside the spoken ones, as text alone."""
+    """Training sentences beside all spoken ones, as text alone."""
     transcribed: int = 0
     """Spoken training sentences whose text the decoder is shown; 0 for all."""
     decoder: Shape = field(default_factory=lambda: Shape(width=128, layers=4, heads=4, kv_heads=2))
@@ -116,8 +119,9 @@ class TokenBench:
 
     def shards_of(self, name: str, *, aligned: bool = True) -> Shards:
         """The same rows in a folder of a name; without the times of words in training rows where not `aligned`."""
-        rows = transcribed(self.parts.rows, self.config.transcribed)
-        rows += [*self.parts.texts(self.config.texts), *self.further]
+        spoken = [*self.parts.rows, *self.parts.spoken(self.config.spoken)]
+        rows = transcribed(spoken, self.config.transcribed)
+        rows += [*self.parts.texts(self.config.spoken, self.config.texts), *self.further]
         if not aligned:
             rows = [replace(row, words=()) if row.split == "train" else row for row in rows]
         tokenizers = self.parts.tokenizers

@@ -5,6 +5,7 @@ S samples.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,12 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from unitok.nbest.correction import edits
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.compute import AUTO, resolve
-from unitok_tokenizers.corpora.toy import LANGUAGES, TRAIN_VOICES, build_sentences, make_toy_corpus
+from unitok_tokenizers.corpora.toy import (
+    CONTOURS,
+    LANGUAGES,
+    SAMPLE_RATE,
+    TRAIN_VOICES,
+    Sentence,
+    build_sentences,
+    make_toy_corpus,
+    synthesize,
+)
 from unitok_tokenizers.corpora.toy_oracle import Oracle, Recognized
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, fingerprint
+from unitok_tokenizers.files import atomic_directory, atomic_write_bytes, fingerprint
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -92,17 +103,30 @@ class TokenParts:
             )  # fmt: skip
         return read_manifest(manifest)
 
-    def texts(self, count: int) -> list[Row]:
-        """So many further training sentences as text alone, in each language."""
+    def further(self, first: int, count: int) -> list[Sentence]:
+        """So many training sentences, from one on, of those that follow the corpus's own."""
         sizes = (self.config.sentences, self.config.test_sentences)
         drawn = build_sentences(
-            train=sizes[0] + count, test=sizes[1], dev=sizes[1] // 4, seed=self.config.seed, topics=self.config.topics
-        )
+            train=sizes[0] + first + count, test=sizes[1], dev=sizes[1] // 4, seed=self.config.seed,
+            topics=self.config.topics,
+        )  # fmt: skip
+        return drawn[len(drawn) - count :]
+
+    def texts(self, first: int, count: int) -> list[Row]:
+        """Further training sentences as text alone, in each language."""
         return [
             Row(id=f"{one.group}-text-{code}", group=one.group, lang=code, text=one.text(code))
-            for one in drawn[len(drawn) - count :]
+            for one in self.further(first, count)
             for code in self.config.languages
         ]
+
+    def spoken(self, count: int) -> list[Row]:
+        """So many further training sentences, spoken: tokenizers are fitted without them."""
+        folder = self.folder / f"spoken-{count}"
+        if count and not (folder / "manifest.jsonl").exists():
+            self.report(f"{count} further sentences")
+            write_spoken(self.further(0, count), folder, self.config.languages, seed=self.config.seed)
+        return read_manifest(folder / "manifest.jsonl") if count else []
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:
@@ -162,6 +186,26 @@ class TokenParts:
             made.append(self.vocoder.from_units(units, voice=VOICE, durations=durations))
         texts = [row.text or "" for row in chosen]
         return 1.0 - self.oracle.errors(made, texts, [row.lang for row in chosen]).rate
+
+
+def write_spoken(sentences: Sequence[Sentence], folder: Path, languages: Sequence[str], *, seed: int) -> None:
+    """Speak training sentences by the voices of the training, as `make_toy_corpus` does, with its manifest."""
+    lines = []
+    for sentence in sentences:
+        number = int(sentence.group[1:])
+        random = np.random.default_rng([seed, number])
+        voice = TRAIN_VOICES[int(random.integers(len(TRAIN_VOICES)))]
+        prosody = tuple(CONTOURS)[int(random.integers(len(CONTOURS)))]
+        for index, code in enumerate(languages):
+            text, name = sentence.text(code), f"{sentence.group}-{code}"
+            made = synthesize(text, voice, prosody=prosody, seed=[seed, number, index])
+            write_audio(folder / "audio" / f"{name}.flac", made.samples, SAMPLE_RATE)
+            row = {
+                "id": name, "group": sentence.group, "lang": code, "speaker": voice.name, "split": "train",
+                "text": text, "audio": f"audio/{name}.flac", "words": made.words,
+            }  # fmt: skip
+            lines.append(json.dumps(row))
+    atomic_write_bytes(folder / "manifest.jsonl", ("\n".join(lines) + "\n").encode("utf-8"))
 
 
 class OracleEar:

@@ -6,7 +6,7 @@ unitok systems run gslm -o runs/gslm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import VOICE
 from unitok_training.systems.base.token_scores import continued, in_order, nats, ngram_nats
+from unitok_training.trainer.config import TrainConfig
 
 ORDER = 5
 """Of the n-gram model of units that is the yardstick."""
@@ -34,6 +35,10 @@ WORD_ORDER = 3
 class GslmConfig(TokenBenchConfig):
     """What the check depends on."""
 
+    spoken: int = 1200
+    """Training sentences beside the corpus, spoken: the corpus alone is learned by heart."""
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=300))
+    """Training of an arm; the seed is that of the arm."""
     temperatures: tuple[float, ...] = (0.3, 0.7, 1.0, 1.3)
     """At which speech is made up, as many utterances as held-out ones are spoken."""
 
@@ -117,7 +122,8 @@ def check_gslm(given: Bench) -> Figures:
     figures |= over_seeds("c15.order.accuracy", [order.rate for _, order in found])
     figures["c15.five_gram.ppl"] = float(np.exp(ngrams[0].rate))
     figures |= bench.compared("c15.nats_over_five_gram", [one for one, _ in found], ngrams)
-    training = [row.text or "" for row in bench.parts.rows if row.split == "train"]
+    rows = [*bench.parts.rows, *bench.parts.spoken(config.spoken)]
+    training = [row.text or "" for row in rows if row.split == "train"]
     held_out = [row.text or "" for row in bench.parts.rows if row.split == "test"]
     for temperature, made in texts.items():
         figures |= made_up_figures(f"c15.t{temperature:g}", made, training)

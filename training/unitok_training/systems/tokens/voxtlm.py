@@ -30,8 +30,10 @@ class VoxtlmConfig(TokenBenchConfig):
 
     transcribed: int = 200
     """Spoken training sentences whose text the decoder is shown: speech with its text is the rarest."""
+    spoken: int = 1200
+    """Training sentences beside the corpus, spoken."""
     texts: int = 1000
-    """Training sentences beside the spoken ones, as text alone."""
+    """Training sentences beside all spoken ones, as text alone."""
     train: TrainConfig = field(
         default_factory=lambda: replace(TokenBenchConfig().train, steps=400, label_smoothing=0.1)
     )
