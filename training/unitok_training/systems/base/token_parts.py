@@ -40,8 +40,8 @@ from unitok_training.systems.base.intervals import Counted
 from unitok_vocoder.vocoder import Vocoder
 
 VOICE = TRAIN_VOICES[-1].name
-"""Voice that speaks units: what they leave out of a voice is nobody's error. Of three that were tried on recordings that
-went through units and back the oracle reads this one best, by Griffin-Lim: .99 of the words, where the first has .88."""
+"""Voice that speaks units: what they leave out of a voice is nobody's error. Of three that were tried on recordings
+that went through units and back the oracle reads this one best: .99 of the words, where the first has .88."""
 
 
 @dataclass(frozen=True, kw_only=True)
