@@ -43,7 +43,8 @@ and units that are fitted once, a unit synthesizer, a text model to begin with, 
 judges only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm
 is trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the
 ends of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs
-share what is fitted, `--set seeds=N` trains more or fewer.
+share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of commit a85bb34
+and a core of an Intel Xeon that multiplies bfloat16.
 """
 
 

@@ -19,7 +19,7 @@ from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import VOICE
 from unitok_training.systems.base.token_scores import continued, in_order, nats, ngram_nats
@@ -138,9 +138,40 @@ SYSTEM = System(
     test_sentences=100,
     settings=GslmConfig,
     check=check_gslm,
-    differs="units of a small recognizer of letters, not of self-supervision; a toy corpus of two topics",
+    differs="units of a small recognizer of letters, not of self-supervision; a toy corpus of two topics, "
+    "whose sentences hardly ever say a pair of words twice: VERT is next to 0, and self-BLEU stands beside it",
     measures="perplexity of units beside a 5-gram, words in order against the same ones shuffled, and how likely and "
     "how various speech is that is made up at several temperatures, read by the oracle",
+    measured=(
+        Measured(
+            "unitok systems run gslm",
+            {
+                "c15.oracle.accuracy": 0.994,
+                "c15.ppl": 2.99,
+                "c15.ppl.interval": 0.0364,
+                "c15.five_gram.ppl": 4.26,
+                "c15.nats_over_five_gram": -0.353,
+                "c15.nats_over_five_gram.low": -0.394,
+                "c15.nats_over_five_gram.high": -0.318,
+                "c15.order.accuracy": 1.0,
+                "c15.held_out.ppx": 17.3,
+                "c15.held_out.self_bleu": 0.44,
+                "c15.held_out.vert": 0.0,
+                "c15.t0.3.ppx": 13.3,
+                "c15.t0.3.self_bleu": 0.694,
+                "c15.t0.3.vert": 0.0,
+                "c15.t0.7.ppx": 22.9,
+                "c15.t0.7.self_bleu": 0.448,
+                "c15.t0.7.vert": 0.0748,
+                "c15.t1.ppx": 43.6,
+                "c15.t1.self_bleu": 0.434,
+                "c15.t1.vert": 0.0,
+                "c15.t1.3.ppx": 144.0,
+                "c15.t1.3.self_bleu": 0.374,
+                "c15.t1.3.vert": 0.0,
+            },
+        ),
+    ),
     targets=(
         oracle_target("c15"),
         Target("units are less perplexing than to a 5-gram", lambda f: f["c15.ppl"] < f["c15.five_gram.ppl"]),
