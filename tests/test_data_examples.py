@@ -317,7 +317,8 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
     shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
     text, *speech = shards.streams.values()
     vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
-    weights = {key: 1.0 for key in TOKEN_VARIANTS if key not in ("chat", "tts.prosody", "tts.style", "slm.prosody")}
+    missing = ("chat", "chat.direct", "tts.prosody", "tts.style", "slm.prosody")
+    weights = {key: 1.0 for key in TOKEN_VARIANTS if key not in missing}
     plans = ExampleSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
     cut_at_words = 0
     for index in range(300):

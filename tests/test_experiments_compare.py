@@ -26,7 +26,7 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
-from unitok_training.experiments.compare.report import MEASURES, STUDENT_T, as_text, gather, interval, rows_of, written
+from unitok_training.experiments.compare.report import MEASURES, as_text, gather, rows_of, written
 from unitok_training.experiments.compare.run import (
     KNOWN_AS,
     CompareConfig,
@@ -40,6 +40,7 @@ from unitok_training.experiments.compare.scores import answers, translated
 from unitok_training.experiments.compare.stages import latent_steps, widened
 from unitok_training.run_models.latent import make_front_end
 from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
+from unitok_training.systems.base.intervals import STUDENT_T, interval
 
 SENTENCES = {
     "en": ("the green house stands here", "we buy two books now", "she sings here today", "the house sings now"),

@@ -27,6 +27,7 @@ from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.run_models.latent import make_encoder, make_front_end
 from unitok_training.systems.base.bench import SystemConfig
 from unitok_training.systems.base.rare_names import biased, names_alone
+from unitok_training.systems.base.token_bench import QUICK
 from unitok_training.systems.listing import as_json, as_lines, as_page, verdicts
 from unitok_training.systems.registry import SYSTEMS, checked_systems, latent_presets, run_system
 from unitok_training.systems.text.tool_routing import (
@@ -49,7 +50,9 @@ SIZES = (
 HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
 TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.layers=1", "script.turns=1")
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
-OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES}
+FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt")
+"""Systems of flat tokens, on one bench."""
+OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK)}
 """Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 

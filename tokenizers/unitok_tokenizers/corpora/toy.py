@@ -184,28 +184,40 @@ def translate(text: str, source: str, target: str) -> str:
     return say(understand(text, source), target)
 
 
-def possible_sentences() -> int:
+def possible_sentences(topics: int = 1) -> int:
     """How many distinct meanings there are."""
-    total = 1
+    total = topics
     for role in ROLES:
-        total *= CLASSES[_class_of(role)] + (role in OPTIONAL)
+        total *= CLASSES[_class_of(role)] // topics + (role in OPTIONAL)
     return total
 
 
-def build_sentences(*, train: int, test: int, dev: int, seed: int) -> list[Sentence]:
+def topic_of(meaning: Mapping[str, int], topics: int) -> int:
+    """What a sentence of a corpus with so many topics is about."""
+    return meaning["verb"] % topics
+
+
+def build_sentences(*, train: int, test: int, dev: int, seed: int, topics: int = 1) -> list[Sentence]:
     """Draw distinct sentences; the test's come first, so that more training text never changes them.
 
+    With several topics all words of a sentence are of one: every so many-th of each class. What is said first then
+    tells what may follow, as it does in any language and as it does not where words are drawn apart.
+
     Raises:
-        InputError: more sentences than can be drawn without trouble.
+        InputError: more sentences than can be drawn without trouble, or more topics than a class has words.
     """
+    if not 1 <= topics <= min(CLASSES.values()):
+        raise InputError(f"topics is {topics}: it lies between 1 and {min(CLASSES.values())}")
     splits = ["test"] * test + ["dev"] * dev + ["train"] * train
-    if len(splits) > possible_sentences() // 20:
-        raise InputError(f"{len(splits)} sentences asked, there are {possible_sentences()}; ask for fewer")
+    possible = possible_sentences(topics)
+    if len(splits) > possible // 20:
+        raise InputError(f"{len(splits)} sentences asked, there are {possible}; ask for fewer")
     random = np.random.default_rng(seed)
     seen: set[tuple[tuple[str, int], ...]] = set()
     sentences: list[Sentence] = []
     while len(sentences) < len(splits):
-        drawn = {role: int(random.integers(CLASSES[_class_of(role)])) for role in ROLES}
+        topic = int(random.integers(topics)) if topics > 1 else 0
+        drawn = {role: topics * int(random.integers(CLASSES[_class_of(role)] // topics)) + topic for role in ROLES}
         kept = {role: word for role, word in drawn.items() if role not in OPTIONAL or random.random() < 0.6}
         if tuple(kept.items()) not in seen:
             seen.add(tuple(kept.items()))
@@ -310,8 +322,9 @@ def make_toy_corpus(
     pairs: int = 400,
     test_pairs: int = 40,
     seed: int = 0,
+    topics: int = 1,
 ) -> Path:
-    """Speak the corpus into `out`; returns its manifest, which is written last.
+    """Speak the corpus into `out`; returns its manifest, which is written last. `topics` as in `build_sentences`.
 
     Columns and splits are those of the phrase corpus: `train`; `dev`; `test` (held-out sentences by held-out voices);
     `test_seen` (the same sentences by voices of the training). `extras` holds the prosody class and the segments.
@@ -323,7 +336,8 @@ def make_toy_corpus(
         lexicon(code)
     root = Path(out)
     lines = []
-    for number, sentence in enumerate(build_sentences(train=pairs, test=test_pairs, dev=test_pairs // 4, seed=seed)):
+    sentences = build_sentences(train=pairs, test=test_pairs, dev=test_pairs // 4, seed=seed, topics=topics)
+    for number, sentence in enumerate(sentences):
         random = np.random.default_rng([seed, number])
         castings = [(sentence.split, TRAIN_VOICES)]
         if sentence.split == "test":

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from unitok_tokenizers.grammar.tasks.base import TaskSpec, Variant
+from unitok_tokenizers.grammar.tasks.base import OUT_UNITS, TaskSpec, Variant
 
 CHAT = TaskSpec(
     name="chat",
     conditions=("units",),
     outputs=("text", "text", "units"),
+    by_flag=(((OUT_UNITS,), ("units",)),),
     then=True,
     replies=True,
     variants=(
         Variant(
             description="spoken question (units) → its text, the answer's text, the answer's units", given=("units",)
         ),
+        Variant(
+            name="direct",
+            description="spoken question (units) → the answer's units",
+            given=("units",),
+            flags=(OUT_UNITS,),
+        ),
     ),
-    description="spoken question to its text, the answer's text, the spoken answer",
+    description="spoken question to its text, the answer's text, the spoken answer, or to the last at once",
 )
 
 ROUTE = TaskSpec(

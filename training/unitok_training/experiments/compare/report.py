@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
@@ -16,10 +15,9 @@ from unitok_training.experiments.compare.recipes import APPROACHES
 from unitok_training.reports.demo import costs, lookup, write_number
 from unitok_training.reports.html import page, whiskers
 from unitok_training.runs.stage_graph import WALL, StageRecord
+from unitok_training.systems.base.intervals import interval
 from unitok_training.trainer.metrics import flatten
 
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""0.975 quantiles of Student's t distribution for 1 to 9 degrees of freedom."""
 ADDED = "added.json"
 """File of a run folder with figures of other commands."""
 TITLES = {
@@ -71,13 +69,6 @@ ADDED_TITLES = {
     "oracle.wer": "Best of the list: WER",
 }
 """Titles of figures of other commands; the others are shown by their keys."""
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """(mean, half of the 95 % interval by Student's t) of the values of all seeds; no interval of one value."""
-    if len(values) < 2:
-        return fmean(values), None
-    return fmean(values), STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
 
 
 def load_runs(out: Path, names: Sequence[str], records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:

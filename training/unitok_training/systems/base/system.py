@@ -21,7 +21,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of a check as a command gave them, with seed 0."""
+    """Figures of a check as a command gave them, with seed 0 or from it on."""
 
     command: str
     """The command."""
