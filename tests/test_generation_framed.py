@@ -168,7 +168,8 @@ def test_what_is_delayed_stands_behind_the_last_frame_and_nothing_else_does() ->
             self.finished = not self.script
 
     rule: Automaton = Span()  # type: ignore[assignment]
-    request = TokenRequest(prompt=np.array([3, 4, 5]), limit=20, automaton=rule, slots=OPTIONS)
+    plain = Sampling(temperature=0.0, loop_guard=False)  # there is no vocabulary to guard by
+    request = TokenRequest(prompt=np.array([3, 4, 5]), limit=20, automaton=rule, slots=OPTIONS, sampling=plain)
     found = alone(request, layout((1, 0, 2)))
     assert found.finish_reason == "eos" and found.slots is not None
     there = (found.slots != ABSENT).T.astype(int).tolist()
