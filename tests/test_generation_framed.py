@@ -151,7 +151,7 @@ def test_what_is_delayed_stands_behind_the_last_frame_and_nothing_else_does() ->
     """A grammar of one span: six frames, two flush marks, the end."""
 
     class Span:
-        given, finished = 3, False
+        given, finished, kind = 3, False, "codes"
 
         def __init__(self) -> None:
             self.script = [((12, 25),)] * 6 + [((FLUSH, FLUSH + 1),)] * 2 + [((1, 2),)]
