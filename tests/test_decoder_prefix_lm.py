@@ -28,6 +28,7 @@ from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.export import export_hf
 from unitok.generation.beam_search import beam_search
 from unitok.generation.generate import generate, score
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.errors import InputError
@@ -165,7 +166,7 @@ def test_generation_computes_what_training_does() -> None:
 def test_the_beginning_of_an_answer_is_not_what_is_given() -> None:
     model = prefix_model()
     begun = SequenceSpec("slm", "en", outputs=(Span("units", np.arange(6)),))
-    (result,) = model.run([PromptRequest(plan=begun)])
+    (result,) = model.run([PromptRequest(plan=begun)], sampling=Sampling(temperature=0.0, loop_guard=False))
     prompt = render_prompt(begun, model.vocabulary)
     automaton = model.token_request(PromptRequest(plan=begun)).automaton
     assert automaton is not None
