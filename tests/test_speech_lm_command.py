@@ -56,7 +56,7 @@ SMALL = ("--limit", 4, "--samples", 3, "--temperatures", 0.5, 1.0)
 @pytest.fixture(scope="module")
 def scored(place: Path) -> Path:
     """Everything at once, from recordings on."""
-    works(*command(place, place / "out", "--document", "document", *TOY, *SMALL))
+    works(*command(place, place / "out", "--document-key", "document", *TOY, *SMALL))
     return place / "out"
 
 

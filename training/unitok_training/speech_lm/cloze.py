@@ -113,7 +113,7 @@ def _sentences(run: Evaluation, key: str) -> Iterator[_Passage]:
         name = run.shards.row(row)["extras"].get(key)
         if name is None:
             raise InputError(
-                f"row {run.shards.row(row)['id']} has no {key!r} in its extras; --document names the entry"
+                f"row {run.shards.row(row)['id']} has no {key!r} in its extras; --document-key names the entry"
             )
         documents.setdefault(str(name), []).append(row)
     for name, rows in documents.items():
@@ -172,7 +172,7 @@ def stories(run: Evaluation, document: str) -> list[Story]:
     if not found:
         raise InputError(
             f"no stories in split {run.split!r}: rows need times of words (to be cut in two), or a document each "
-            "(--document), and two of them in one language"
+            "(--document-key), and two of them in one language"
         )
     return run.limited(found)
 

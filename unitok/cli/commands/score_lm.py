@@ -50,7 +50,7 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     score.add_argument("--known-words", default="", metavar="FILE", help="words that no pseudo-word may be, one a line")
     score.add_argument(
-        "--document", default="", metavar="KEY",
+        "--document-key", default="", metavar="KEY",
         help="entry of the rows' extras that names the document whose sentences follow each other (default: sentences "
         "are cut in two)",
     )  # fmt: skip
@@ -88,7 +88,7 @@ def run_score_lm(options: argparse.Namespace) -> None:
         pairs=tuple(options.pairs),
         sentences=tuple(options.sentences),
         known_words=options.known_words,
-        document=options.document,
+        document=options.document_key,
         label=options.label,
         temperatures=tuple(options.temperatures) or TEMPERATURES,
         samples=options.samples,
