@@ -120,7 +120,7 @@ def shared_dropout(network: nn.Module, share: Share) -> Iterator[None]:
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     if not share.alone:
         found = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
-        replaced = [one for one in found if isinstance(one[2], nn.modules.dropout._DropoutNd | ChannelDropout)]
+        replaced = [one for one in found if _drops(one[2])]
     try:
         for parent, name, dropout in replaced:
             setattr(parent, name, _OwnRows(dropout, share))
@@ -128,6 +128,13 @@ def shared_dropout(network: nn.Module, share: Share) -> Iterator[None]:
     finally:
         for parent, name, dropout in replaced:
             setattr(parent, name, dropout)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module draws what it drops."""
+    if isinstance(module, ChannelDropout):
+        return module.share > 0
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 class _OwnRows(nn.Module):
