@@ -211,7 +211,7 @@ class CodecLoss:
 
     def _all_vectors(self, rows: Tensor) -> Tensor:
         """Of the frames of own crops, (b · T, …) → of all, (B · T, …)."""
-        return self.share.gathered(rows.unflatten(0, (-1, self.crops.length))).flatten(0, 1)
+        return self.share.gathered(rows.view(-1, self.crops.length, *rows.shape[1:])).flatten(0, 1)
 
     def end(self) -> None:
         """Training is over: what quantizers are given is all there is."""

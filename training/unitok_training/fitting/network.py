@@ -79,9 +79,8 @@ def fit_network(
     waits = compute.device.type == "cuda" and not plain
     bad = torch.zeros((), dtype=torch.float32, device=compute.device)
     losses: list[Tensor] = []
-    if not share.alone:
-        same_in_all([*network.parameters(), *values, *network.buffers()], share.world)
-        same_random(share.world)
+    same_in_all([*network.parameters(), *values, *network.buffers()], share.world)
+    same_random(share.world)
     start = 0 if kept is None else kept.begin(network, {str(i): one for i, one in enumerate(optimizers)})
     with shared_dropout(network, share):
         for step in range(start, steps):
@@ -89,7 +88,7 @@ def fit_network(
             for value in values:
                 value.grad = None
             found.backward()  # type: ignore[no-untyped-call]
-            losses.append(found.detach() if share.alone else found.detach().clone())
+            losses.append(found.detach().clone())
             share.sum_gradients(values, losses[-1])
             bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1]).float())
             read = not waits or (step + 1) % READ_EVERY == 0 or step + 1 == steps
