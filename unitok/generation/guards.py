@@ -18,7 +18,7 @@ LEAST_RUNS = 48
 """Deduplicated units of a cycle. In 41 minutes of eleven corpora (373 recordings, 50 and 200 units of MFCCs at 50 Hz)
 the longest one has 24: two clusters that take turns."""
 LEAST_SECONDS = 6.0
-"""Of a cycle of frames, such as one that stands still. In the same recordings the longest one lasts 3.1 s: silence."""
+"""Of a cycle of frames, such as one that stands still. In the same recordings the longest one lasts 3.1 s."""
 USUAL_RATE = 50.0
 """Frames a second of a stream that does not say its own."""
 LONGEST_PERIOD, LEAST_TURNS = 64, 4

@@ -5,6 +5,8 @@ N vectors, D width, Q codebooks, K codes a codebook.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,9 @@ class ResidualVq(Float32Buffers):
         self.sums: Tensor
         self.revive_below = REVIVE_BELOW
         """Share of the even share of use below which a code starts again; 0 for never. Of training alone."""
+        self.gathered: Callable[[Tensor], Tensor] | None = None
+        """Rows (n, …) of vectors that this process was given → (N, …) of all processes that train together, whose
+        vectors codebooks then follow. None where there is one. Of training alone."""
 
     @torch.no_grad()
     def initialize(self, vectors: Tensor, seed: int) -> None:
@@ -90,6 +95,8 @@ class ResidualVq(Float32Buffers):
     def _follow(self, q: int, used: Tensor, chosen: Tensor, generator: torch.Generator | None) -> None:
         """Move codebook `q` toward what (N, D) chose its codes (N,); restart the codes that nothing chooses."""
         book = self.codebooks[q]
+        if self.gathered is not None:
+            used, chosen = self.gathered(used), self.gathered(chosen)
         counts = torch.bincount(chosen, minlength=len(book)).float()
         self.counts[q].mul_(DECAY).add_(counts, alpha=1 - DECAY)
         self.sums[q].mul_(DECAY).add_(torch.zeros_like(book).index_add_(0, chosen, used), alpha=1 - DECAY)

@@ -35,6 +35,8 @@ from unitok_training.evaluation.latent import Question, hear, question
 from unitok_training.finetune.rescorer_training import mwer_loss
 from unitok_training.finetune.supervised import trainable_only
 from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.share import Share
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -75,6 +77,7 @@ def train_mwer(
     *,
     key: str = "asr",
     progress: Callable[[int, float], None] | None = None,
+    world: World | None = None,
 ) -> list[float]:
     """Move a model's decoder, in place; returns the expected errors of a list at every step.
 
@@ -84,6 +87,7 @@ def train_mwer(
         config: how long and how fast.
         key: line of `LATENT_TASKS` that asks for a transcript.
         progress: called with (step, expected errors).
+        world: processes that share the lists of an update; each has what one would have, and writes nothing.
 
     Raises:
         InputError: rows that the line does not fit, or a loss that is not finite.
@@ -95,11 +99,12 @@ def train_mwer(
     order = EpochOrder(len(items), (config.seed,))
     moving = list(model.decoder.parameters())
     compute, expected = resolve(model.decoder.head_weight.device, config.precision), list[float]()
+    share = Share(world)
 
     def loss(step: int) -> Tensor:
         random = np.random.default_rng([config.seed, step])
         chosen = order.items(np.arange(step * config.lists, (step + 1) * config.lists)).tolist()
-        asked = [question(line, table, items[one], random) for one in chosen]
+        asked = [question(line, table, items[one], random) for one in chosen][share.of(len(chosen))]
         model.decoder.eval()
         lists = hypotheses(model, asked, config.beams)
         objective, errors = torch.zeros((), device=model.device), 0.0
@@ -111,8 +116,10 @@ def train_mwer(
             objective = objective + mwer_loss(logs[:-1], counts)
             objective = objective - config.reference_weight * logs[-1] / sizes[-1]
             errors += float((logs[:-1].detach().softmax(-1) * counts).sum())
-        expected.append(errors / config.lists)
-        return objective / config.lists
+        total = torch.tensor(errors if share.own else 0.0, dtype=torch.float64, device=model.device)
+        share.world.sum_([total])
+        expected.append(float(total) / config.lists)
+        return share.mean(objective / len(asked))
 
     def tell(step: int, total: float) -> None:
         advance("step", step, config.steps, expected[-1])
@@ -129,6 +136,7 @@ def train_mwer(
             moving=moving,
             plain=True,
             progress=tell,
+            share=share,
         )
     return expected
 

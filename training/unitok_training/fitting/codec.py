@@ -1,6 +1,7 @@
 """Training of the built-in codec.
 
-B batch, F mel frames, T latent frames, M mel bins, D latent width, W teacher's width.
+B batch, b crops of it that this process computes, F mel frames, T latent frames, M mel bins, D latent width, W
+teacher's width.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, pooled_frames
 from unitok_training.fitting.kept import Kept
 from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.share import Share, same_in_all
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import OptimConfig
 
 SPECTRAL = OptimConfig(
@@ -153,11 +156,15 @@ class Crops:
         return torch.stack(mels), torch.stack(units), torch.stack(teachers) if teachers else None
 
 
-def exchange(residual: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Residuals (B, T, D) with a share of their frames replaced by others of the same row."""
+def exchange(residual: Tensor, part: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Residuals (b, T, D) with a part of their frames replaced by others of the same row.
+
+    It is drawn for all B rows of a step of which these are this process's share.
+    """
     rows, frames, _ = residual.shape
-    other = torch.randint(0, frames, (rows, frames, 1), generator=generator, device="cpu").to(residual.device)
-    hit = (torch.rand(rows, frames, 1, generator=generator, device="cpu") < share).to(residual.device)
+    rows, own = (rows, slice(None)) if share is None else (share.items, share.rows)
+    other = torch.randint(0, frames, (rows, frames, 1), generator=generator, device="cpu")[own].to(residual.device)
+    hit = (torch.rand(rows, frames, 1, generator=generator, device="cpu") < part)[own].to(residual.device)
     return torch.where(hit, residual.gather(1, other.expand_as(residual)), residual)
 
 
@@ -177,10 +184,17 @@ def distillation(said: Tensor, taught: Tensor) -> Tensor:
 
 
 class CodecLoss:
-    """The loss of a step; the first tenth trains without quantizers, so that k-means starts from real latents."""
+    """The loss of a step; the first tenth trains without quantizers, so that k-means starts from real latents.
 
-    def __init__(self, network: MelCodecNetwork, crops: Crops, config: CodecConfig, compute: Compute) -> None:
+    Crops are as long as each other: a mean over those of a process counts as much as it has of them. Codebooks follow
+    the vectors of all processes.
+    """
+
+    def __init__(
+        self, network: MelCodecNetwork, crops: Crops, config: CodecConfig, compute: Compute, share: Share | None = None
+    ) -> None:
         self.network, self.crops, self.config, self.compute = network, crops, config, compute
+        self.share = share or Share()
         self.random = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.draws: dict[str, np.random.Generator | torch.Generator] = {
@@ -190,20 +204,36 @@ class CodecLoss:
         self.warm = max(1, config.steps // 10)
         for quantizer in self._quantizers():
             quantizer.revive_below = config.revive_below
+            quantizer.gathered = None if self.share.alone else self._all_vectors
 
     def _quantizers(self) -> list[ResidualVq]:
         return [one for one in self.network.modules() if isinstance(one, ResidualVq)]
 
-    def _drawn(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A batch on the device: see `Crops.draw_taught`."""
+    def _all_vectors(self, rows: Tensor) -> Tensor:
+        """Of the frames of own crops, (b · T, …) → of all, (B · T, …)."""
+        return self.share.gathered(rows.view(-1, self.crops.length, *rows.shape[1:])).flatten(0, 1)
+
+    def end(self) -> None:
+        """Training is over: what quantizers are given is all there is."""
+        for quantizer in self._quantizers():
+            quantizer.gathered = None
+
+    def _drawn(self, random: np.random.Generator, share: Share | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A batch on the device, or a share of it: see `Crops.draw_taught`."""
         mels, units, taught = self.crops.draw_taught(self.config.batch, random)
-        device = self.compute.device
-        return mels.to(device), units.to(device), None if taught is None else taught.to(device)
+        own, device = slice(None) if share is None else share.of(len(mels)), self.compute.device
+        return mels[own].to(device), units[own].to(device), None if taught is None else taught[own].to(device)
+
+    def _placed(self, quantizer: ResidualVq, found: Tensor, *, first: bool) -> None:
+        """Place codebooks first, by what they are to quantize (b, T, D)."""
+        quantizer.initialize(self._enough(self.share.gathered(found.detach()), first=first), self.config.seed)
+        # k-means on a GPU adds up in any order.
+        same_in_all([*quantizer.parameters(), *quantizer.buffers()], self.share.world)
 
     def __call__(self, step: int) -> Tensor:
         """Loss ()."""
         network, config = self.network, self.config
-        mels, units, taught = self._drawn(self.random)
+        mels, units, taught = self._drawn(self.random, self.share)
         mask = torch.ones(len(mels), units.shape[1], 1, device=mels.device)
         aside = mels.new_zeros(())
         if taught is None:
@@ -214,19 +244,20 @@ class CodecLoss:
             residual, expected, aside = self._taught(step, mels, taught, mask)
         true = (expected + residual).detach()
         if step == self.warm:
-            network.quantiser.initialize(self._enough(residual.detach(), first=False), config.seed)
+            self._placed(network.quantiser, residual, first=False)
         commitment, latents = residual.new_zeros(()), expected + residual
         if step >= self.warm:
-            depths = depths_of(len(mels), units.shape[1], config, self.generator)
-            depths = None if depths is None else depths.to(mels.device)
+            depths = depths_of(self.share.items, units.shape[1], config, self.generator)
+            if depths is not None:
+                depths = depths.view(self.share.items, -1)[self.share.rows].flatten().to(mels.device)
             flat, commitment = network.quantiser(residual.flatten(0, 1), self.generator, depths)
-            latents = expected + exchange(flat.view_as(residual), config.exchanged, self.generator)
+            latents = expected + exchange(flat.view_as(residual), config.exchanged, self.generator, self.share)
         with self.compute.mixed():
             made = network.synthesize(latents, mask)
         loss = (made.float() - mels).abs().mean() + config.commitment * commitment + aside
         if taught is None and not config.split:  # what stands beside the first codebook is not what it left over
             loss = loss + config.foresight * (expected - true).pow(2).mean()
-        return loss
+        return self.share.mean(loss)
 
     def _taught(self, step: int, mels: Tensor, taught: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is left to quantize and what the first codebook says, (B, T, D), and what it is to learn ()."""
@@ -236,7 +267,7 @@ class CodecLoss:
             first = network.first_latents(x)
         first, commitment = first.float(), mels.new_zeros(())
         if step == self.warm:
-            network.first.initialize(self._enough(first.detach(), first=True), config.seed)
+            self._placed(network.first, first, first=True)
         if step >= self.warm:
             flat, commitment = network.first(first.flatten(0, 1), self.generator)
             first = flat.view_as(first)
@@ -285,10 +316,12 @@ def train_codec(
     compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
     kept: Kept | None = None,
+    world: World | None = None,
 ) -> MelCodec:
     """Train the codec on recordings ((S,) float32); deterministic for a seed, a thread count and a precision.
 
-    `kept` is where the run is continued from, and written down.
+    `kept` is where the run is continued from, and written down. The processes of a world share the crops of a step, and
+    all have the codec that one would have.
     """
     mel, compute = mel or MelConfig(), compute or resolve("cpu")
     with torch.no_grad():
@@ -309,11 +342,14 @@ def train_codec(
         taught=units.encoder.width if config.distilled else 0,
     )
     network = MelCodecNetwork(sizes, mel.num_mels)
-    loss = CodecLoss(network, crops, config, compute)
+    share = Share(world)
+    loss = CodecLoss(network, crops, config, compute, share)
     if kept is not None:
         kept.draws = loss.draws
     fit_network(
-        network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, kept=kept
-    )
+        network.train(), loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, kept=kept,
+        share=share,
+    )  # fmt: skip
+    loss.end()
     network.cpu()
     return MelCodec(network, None if config.distilled else units, mel)

@@ -22,9 +22,11 @@ from unitok_tokenizers.encoders.ctc import before_causal
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.data.augmentation import Augmentation, augment
+from unitok_training.data.augmentation import Augmentation, changed, draw_change
 from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.share import Share
 from unitok_training.fitting.spool import FrameSpool
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import OptimConfig
 
 QUICK = OptimConfig(
@@ -75,10 +77,12 @@ def train_ctc(
     mel: MelConfig | None = None,
     compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
+    world: World | None = None,
 ) -> CtcNetwork:
     """Train a network to read `texts` from `recordings` ((S,) float32 at the mel configuration's rate).
 
-    Deterministic for a seed, a thread count and a precision. Raises InputError where there is nothing to learn from.
+    Deterministic for a seed, a thread count and a precision; the processes of a world, which share the recordings of a
+    step, all have what one would have. Raises InputError where there is nothing to learn from.
     """
     if not recordings or not any(texts):
         raise InputError("no recordings with text to train a recognizer on; give rows with both audio and text")
@@ -101,7 +105,7 @@ def train_ctc(
     network = CtcNetwork(sizes)
     if network.running is not None:
         network.running.learn(mels[: min(len(mels), TYPICAL_RECORDINGS)])
-    _optimize(network.train(), mels, labels, config, compute or resolve("cpu"), progress)
+    _optimize(network.train(), mels, labels, config, compute or resolve("cpu"), progress, Share(world))
     return network.cpu().eval()
 
 
@@ -138,22 +142,31 @@ def _optimize(
     config: CtcConfig,
     compute: Compute,
     progress: Callable[[int, float], None] | None,
+    share: Share,
 ) -> None:
     random = np.random.default_rng(config.seed)
-    batches = batches_by_length(mels.lengths(), config.batch_frames)
+    lengths, bins = mels.lengths(), network.config.num_mels
+    batches = batches_by_length(lengths, config.batch_frames)
     order: list[int] = []
 
     def loss(step: int) -> Tensor:
         if not order:
             order.extend(random.permutation(len(batches)).tolist())
         chosen = batches[order.pop()]
-        augmented = [augment(mels[i], random, config) for i in chosen]
+        changes = [draw_change(lengths[i], bins, random, config) for i in chosen]
+        rows = share.of(len(chosen))
+        chosen = chosen[rows]
+        augmented = [changed(mels[i], change) for i, change in zip(chosen, changes[rows])]
         frames = torch.tensor([len(one) for one in augmented], device=compute.device)
         with compute.mixed():
             padded = pad_sequence(augmented, batch_first=True).to(compute.device)
-            log_probabilities, lengths = network(padded, frames)
+            log_probabilities, emitted = network(padded, frames)
         targets = torch.cat([labels[i] for i in chosen]).to(compute.device)
         sizes = torch.tensor([len(labels[i]) for i in chosen], device=compute.device)
-        return functional.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
+        return share.mean(
+            functional.ctc_loss(log_probabilities.transpose(0, 1), targets, emitted, sizes, zero_infinity=True)
+        )
 
-    fit_network(network, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    fit_network(
+        network, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, share=share
+    )  # fmt: skip

@@ -30,6 +30,8 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans import assign, fit_kmeans
 from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.share import Share, same_in_all
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import OptimConfig
 
 TEMPERATURE = 0.1
@@ -108,18 +110,23 @@ class Iteration:
 
 
 def pretrain(
-    recordings: Sequence[np.ndarray], config: HubertConfig, *, progress: Callable[[int, int, float], None] | None = None
+    recordings: Sequence[np.ndarray],
+    config: HubertConfig,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+    world: World | None = None,
 ) -> list[Iteration]:
     """Pre-train on recordings (S,) float32 at 16 kHz; one entry per iteration, the last one's encoder the best.
 
-    `progress` is called with (iteration, step, loss). Raises InputError where there is less audio than clusters.
+    `progress` is called with (iteration, step, loss). The processes of a world share the recordings of an update, and
+    all have what one would have. Raises InputError where there is less audio than clusters.
     """
-    features = mfcc_frames(recordings)
+    features, world = mfcc_frames(recordings), world or World()
     found: list[Iteration] = []
     for number in range(config.iterations):
-        labels = cluster(features, config.clusters, config.seed)
+        labels = cluster(features, config.clusters, config.seed, world)
         report = None if progress is None else lambda step, loss, number=number: progress(number, step, loss)
-        found.append(_iterate(recordings, labels, config, number, report))
+        found.append(_iterate(recordings, labels, config, number, report, world))
         features = encode_recordings(found[-1].encoder.eval(), recordings, layer=config.layer)
     return found
 
@@ -130,10 +137,12 @@ def mfcc_frames(recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
     return encode_recordings(MfccEncoder(MelConfig(hop_length=mel.hop_length * STRIDE)), recordings)
 
 
-def cluster(features: Sequence[np.ndarray], clusters: int, seed: int) -> list[np.ndarray]:
-    """Clusters (T,) of each recording's frames."""
+def cluster(features: Sequence[np.ndarray], clusters: int, seed: int, world: World | None = None) -> list[np.ndarray]:
+    """Clusters (T,) of each recording's frames; in all processes of a world those of the first one's centroids."""
     points = torch.from_numpy(np.concatenate(features))
-    labels = assign(points, fit_kmeans(points, clusters, seed=seed)).numpy()
+    centroids = fit_kmeans(points, clusters, seed=seed)
+    same_in_all([centroids], world or World())
+    labels = assign(points, centroids).numpy()
     return np.split(labels, np.cumsum([len(one) for one in features])[:-1])
 
 
@@ -147,16 +156,96 @@ def stretches(length: int, config: HubertConfig, random: np.random.Generator) ->
     return masked
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """Where another recording lies over one, and how loud."""
+
+    length: int
+    """Samples."""
+    place: int
+    """Where it begins."""
+    begin: int
+    """From where on the other one is taken."""
+    decibels: float
+    """How much louder than the one the other one is."""
+
+
+def draw_overlay(samples: int, other: int, random: np.random.Generator) -> Overlay | None:
+    """For recordings of so many samples: over at most half of the one, up to 5 dB softer or louder; None for none."""
+    length = int(min(samples // 2, other) * random.random())
+    if not length:
+        return None
+    place, begin = int(random.integers(samples - length + 1)), int(random.integers(other - length + 1))
+    return Overlay(length, place, begin, random.uniform(-5, 5))
+
+
+def overlaid(samples: np.ndarray, other: np.ndarray, overlay: Overlay) -> np.ndarray:
+    """A recording with a part of another one over it."""
+    loud = np.sqrt(np.mean(samples**2) / max(float(np.mean(other**2)), 1e-12)) * 10 ** (overlay.decibels / 20)
+    result, length = samples.copy(), overlay.length
+    part = (loud * other[overlay.begin : overlay.begin + length]).astype(np.float32)
+    result[overlay.place : overlay.place + length] += part
+    return result
+
+
 def mixed(samples: np.ndarray, other: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Another recording over at most half of this one, up to 5 dB softer or louder."""
-    length = int(min(len(samples) // 2, len(other)) * random.random())
-    if not length:
-        return samples
-    place, begin = int(random.integers(len(samples) - length + 1)), int(random.integers(len(other) - length + 1))
-    loud = np.sqrt(np.mean(samples**2) / max(float(np.mean(other**2)), 1e-12)) * 10 ** (random.uniform(-5, 5) / 20)
-    result = samples.copy()
-    result[place : place + length] += (loud * other[begin : begin + length]).astype(np.float32)
-    return result
+    overlay = draw_overlay(len(samples), len(other), random)
+    return samples if overlay is None else overlaid(samples, other, overlay)
+
+
+class Drawn:
+    """Which recordings an update takes, what lies over them, and which of their frames are masked.
+
+    Args:
+        recordings: (S,) each.
+        labels: clusters (T,) of each.
+        encoder: that is trained.
+        config: how.
+        random: what is drawn from.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        encoder: TransformerEncoder,
+        config: HubertConfig,
+        random: np.random.Generator,
+    ) -> None:
+        self.recordings, self.labels, self.encoder = recordings, labels, encoder
+        self.chosen = [int(one) for one in random.integers(0, len(recordings), config.batch)]
+        self.over: list[tuple[int, Overlay] | None] = []
+        for i in self.chosen:
+            found, other = None, 0
+            if random.random() < config.mix_share:
+                other = int(random.integers(len(recordings)))
+                found = draw_overlay(len(recordings[i]), len(recordings[other]), random)
+            self.over.append(None if found is None else (other, found))
+        self.frames = [encoder.frames_of(len(recordings[i])) for i in self.chosen]
+        self.masks = [
+            stretches(min(len(labels[i]), frames), config, random) for i, frames in zip(self.chosen, self.frames)
+        ]
+        self.count = int(sum(one.sum() for one in self.masks))
+        """Masked frames."""
+
+    def inputs(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Log-mels (b, F, M) and lengths (b,) of some of them."""
+        heard = [
+            self.recordings[i] if over is None else overlaid(self.recordings[i], self.recordings[over[0]], over[1])
+            for i, over in zip(self.chosen[rows], self.over[rows])
+        ]
+        return padded([self.encoder.inputs(samples) for samples in heard])
+
+    def targets(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Masked frames (b, T) and clusters (b, T) of some of them."""
+        masks = self.masks[rows]
+        masked = torch.zeros((len(masks), max(self.frames[rows])), dtype=torch.bool, device="cpu")
+        targets = torch.zeros(masked.shape, dtype=torch.int64, device="cpu")
+        for place, (i, mask) in enumerate(zip(self.chosen[rows], masks)):
+            masked[place, : len(mask)] = torch.from_numpy(mask)
+            targets[place, : len(mask)] = torch.from_numpy(self.labels[i][: len(mask)])
+        return masked, targets
 
 
 def _iterate(
@@ -165,34 +254,24 @@ def _iterate(
     config: HubertConfig,
     number: int,
     report: Callable[[int, float], None] | None,
+    world: World,
 ) -> Iteration:
     torch.manual_seed(config.seed + number)
     random = np.random.default_rng([config.seed, number])
-    network, compute = MaskedEncoder(config).train(), resolve(config.device, config.precision)
-    right: list[tuple[int, int]] = []
+    network = MaskedEncoder(config).train()
+    compute = resolve(config.device if world.size == 1 else world.device, config.precision)
+    share, right = Share(world), list[tuple[int, int]]()
 
     def loss(step: int) -> Tensor:
-        chosen = random.integers(0, len(recordings), config.batch)
-        heard = [
-            mixed(recordings[i], recordings[int(random.integers(len(recordings)))], random)
-            if random.random() < config.mix_share
-            else recordings[i]
-            for i in chosen
-        ]
-        mels, frames = (
-            one.to(compute.device) for one in padded([network.encoder.inputs(samples) for samples in heard])
-        )
-        sizes = [min(len(labels[i]), network.encoder.frames_of(len(recordings[i]))) for i in chosen]
-        masked = torch.zeros((len(chosen), max(sizes)), dtype=torch.bool, device="cpu")
-        targets = torch.zeros((len(chosen), max(sizes)), dtype=torch.int64, device="cpu")
-        for place, (i, size) in enumerate(zip(chosen, sizes)):
-            masked[place, :size] = torch.from_numpy(stretches(size, config, random))
-            targets[place, :size] = torch.from_numpy(labels[i][:size])
+        drawn = Drawn(recordings, labels, network.encoder, config, random)
+        rows = share.of(config.batch)
+        mels, frames = (one.to(compute.device) for one in drawn.inputs(rows))
+        masked, targets = drawn.targets(rows)
         masked, wanted = masked.to(compute.device), targets[masked].to(compute.device)
         with compute.mixed():
-            logits = network(mels, frames, masked)[:, : max(sizes)].float()[masked]
-        right.append((int((logits.argmax(-1) == wanted).sum()), len(wanted)))
-        return functional.cross_entropy(logits, wanted)
+            logits = network(mels, frames, masked)[:, : masked.shape[1]].float()[masked]
+        right.append((int((logits.argmax(-1) == wanted).sum()), len(wanted)) if share.own else (0, 0))
+        return share.part(functional.cross_entropy(logits, wanted), len(wanted), drawn.count)
 
     def tell(step: int, found: float) -> None:
         if report is not None and (step % 50 == 0 or step == config.steps):
@@ -200,12 +279,13 @@ def _iterate(
 
     fit_network(
         network, loss, steps=config.steps, optim=config.optim, compute=compute,
-        plain=True, shown=f"step of iteration {number + 1}", progress=tell,
+        plain=True, shown=f"step of iteration {number + 1}", progress=tell, share=share,
     )  # fmt: skip
     network.cpu()
-    last = right[-max(1, len(right) // 5) :]
-    accuracy = sum(hits for hits, _ in last) / max(sum(count for _, count in last), 1)
-    return Iteration(network.encoder.eval(), accuracy, list(labels))
+    last = torch.tensor(right[-max(1, len(right) // 5) :], dtype=torch.int64, device=world.device).sum(0)
+    world.sum_([last])
+    hits, count = last.tolist()
+    return Iteration(network.encoder.eval(), hits / max(count, 1), list(labels))
 
 
 def save_encoder(encoder: TransformerEncoder, folder: Path) -> None:

@@ -23,7 +23,6 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.state import (
     Checkpoint,
     environment,
-    latest_checkpoint,
     load_module,
     module_tensors,
     random_states,
@@ -31,9 +30,11 @@ from unitok_training.checkpoint.state import (
     set_random_states,
 )
 from unitok_training.trainer.config import completed, differences
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.metrics import Reporter
 from unitok_training.trainer.optimizer import Optimizer
-from unitok_training.trainer.stopping import Stopped, stop_signals
+from unitok_training.trainer.run_state import newest_checkpoint
+from unitok_training.trainer.stopping import Stopped, agreed_signal, stop_signals
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
@@ -68,6 +69,7 @@ class Kept:
         free: dotted names of settings that may differ.
         compute: device and precision, which checkpoints record.
         keeping: how often.
+        world: this process among those that train together. The first one writes, and names what all continue from.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Kept:
         compute: Compute,
         keeping: Keeping,
         free: Sequence[str] = (),
+        world: World | None = None,
     ) -> None:
         self.run, self.steps, self.settings, self.free = run, steps, dict(settings), tuple(free)
-        self.compute, self.keeping = compute, keeping
+        self.compute, self.keeping, self.world = compute, keeping, world or World()
         self.draws: Mapping[str, np.random.Generator | torch.Generator] = {}
         """Generators that the training draws from, besides torch's own; set before `begin`."""
         self.done = 0
@@ -108,21 +111,21 @@ class Kept:
         """
         self.network, self.optimizers = network, dict(optimizers)
         messages: list[str] = []
-        found = latest_checkpoint(self.run / CHECKPOINTS, report=messages.append)
+        found = newest_checkpoint(self.run / CHECKPOINTS, self.world, messages)
         if found is not None:
             self._check(found)
             self.done = int(found.state["step"])
             messages.append(f"continues at step {self.done} of {found.path}")
             messages += changes(found.state["environment"], self.compute.to_json())
             self._restore(found)
-        self._reporter = Reporter(self.run, steps=self.steps, start=self.done, active=True)
+        self._reporter = Reporter(self.run, steps=self.steps, start=self.done, active=self.world.is_main)
         for message in messages:
             self._reporter.message(message)
         self._began = time.monotonic()
         return self.done
 
     def after(self, done: int, figures: Callable[[], Mapping[str, Any]]) -> None:
-        """A step is done; `figures` are those of it, asked for where they are written.
+        """A step is done, in all processes; `figures` are those of it, asked for where they are written.
 
         Raises:
             Stopped: a signal came; this step is saved.
@@ -135,11 +138,18 @@ class Kept:
             said = " ".join(f"{name} {value:.4g}" for name, value in row.get("losses", {}).items())
             self._reporter.row(row, f"loss {row['loss']:.3f}{f' ({said})' if said else ''}")
             self._reporter.step(done, row["loss"])
-        number = self._stopped()
-        if done % self.keeping.checkpoint_every == 0 or last or number:
+        number = self._agreed()
+        if self.world.is_main and (done % self.keeping.checkpoint_every == 0 or last or number):
             self._save()
         if number and not last:
             raise Stopped(number, done, self.run / CHECKPOINTS)
+
+    def _agreed(self) -> int:
+        """The signal that any process was sent, in all; on GPUs, which would wait, only where figures are written."""
+        waits = self.world.size > 1 and self.world.device.type != "cpu"
+        if waits and self.done % self.keeping.log_every and self.done != self.steps:
+            return 0
+        return agreed_signal(self._stopped(), self.world)
 
     def _save(self) -> None:
         tensors = {f"{BUFFER}|{name}": value for name, value in self._buffers().items()}

@@ -1,8 +1,8 @@
 """The loop of every network that is small enough for one device: steps down a loss, and nothing else.
 
-`Trainer` draws from streams, resumes and shares its work among processes; here whoever calls makes the batch of a step
-and its loss. Device, optimizer, clipping, the course of the learning rate, progress and what is not a number are the
-same for all.
+`Trainer` draws from streams and keeps what it needs to go on; here whoever calls makes the batch of a step and its
+loss. Device, optimizer, clipping, the course of the learning rate, progress, what is not a number, and the sums over
+processes are the same for all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
 from unitok_training.fitting.kept import Kept
+from unitok_training.fitting.share import Share, same_in_all, same_random, shared_dropout
 from unitok_training.trainer.optimizer import (
     MuonParams,
     OptimConfig,
@@ -45,8 +46,9 @@ def fit_network(
     shown: str = "",
     progress: Callable[[int, float], None] | None = None,
     kept: Kept | None = None,
+    share: Share | None = None,
 ) -> list[float]:
-    """Train `network` in place, on the device of `compute`; returns the loss of every step done.
+    """Train `network` in place, on the device of `compute`; returns the loss of every step done, the same anywhere.
 
     Args:
         network: moved to the device, where it stays.
@@ -62,44 +64,56 @@ def fit_network(
         shown: what a step is called where progress is shown here; empty where `progress` shows it.
         progress: called with (steps done, loss).
         kept: where the run is continued from, and written down.
+        share: what a loss that knows of several processes gives its part by: the sum over the items that this process
+            computes ÷ the count over all, which add up here, as the gradients do. Each process trains for itself, and
+            computes everything, where None.
 
     Raises:
         InputError: a loss that is not a number; the weights were not updated with it.
     """
     network.to(compute.device)
+    share = share or Share()
     optimizers = _optimizers(network, moving, list(quicker), times, optim, compute, plain)
     values = [value for optimizer in optimizers for value in optimizer.named.values()]
     # Elsewhere a loss is at hand, or a step cannot be skipped on the device: only a fused optimizer can.
     waits = compute.device.type == "cuda" and not plain
     bad = torch.zeros((), dtype=torch.float32, device=compute.device)
     losses: list[Tensor] = []
+    same_in_all([*network.parameters(), *values, *network.buffers()], share.world)
+    same_random(share.world)
     start = 0 if kept is None else kept.begin(network, {str(i): one for i, one in enumerate(optimizers)})
-    for step in range(start, steps):
-        found = loss(step)
-        for value in values:
-            value.grad = None
-        found.backward()  # type: ignore[no-untyped-call]
-        losses.append(found.detach())
-        bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1]).float())
-        read = not waits or (step + 1) % READ_EVERY == 0 or step + 1 == steps
-        if read and float(bad):
-            raise InputError(
-                f"loss {float(losses[-1])} at step {step + 1}{' of the ' + shown if shown else ''}; lower the learning "
-                f"rate ({optim.learning_rate})"
-            )
-        clip_gradients([value.grad for value in values if value.grad is not None], optim.clip)
-        factor = rate(step, steps=steps, config=optim)
-        for optimizer in optimizers:
-            optimizer.step(factor, skip=bad if waits else None)
-        if read and shown:
-            advance(shown, step + 1, steps, float(losses[-1]))
-        if read and progress is not None:
-            progress(step + 1, float(losses[-1]))
-        if kept is not None:
-            kept.after(step + 1, partial(_read, losses[-1]))
+    with shared_dropout(network, share):
+        for step in range(start, steps):
+            found = loss(step)
+            for value in values:
+                value.grad = None
+            found.backward()  # type: ignore[no-untyped-call]
+            losses.append(found.detach().clone())
+            share.sum_gradients(values, losses[-1])
+            bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1]).float())
+            read = not waits or (step + 1) % READ_EVERY == 0 or step + 1 == steps
+            if read and float(bad):
+                raise _not_a_number(losses[-1], step + 1, shown, optim)
+            clip_gradients([value.grad for value in values if value.grad is not None], optim.clip)
+            factor = rate(step, steps=steps, config=optim)
+            for optimizer in optimizers:
+                optimizer.step(factor, skip=bad if waits else None)
+            if read and shown:
+                advance(shown, step + 1, steps, float(losses[-1]))
+            if read and progress is not None:
+                progress(step + 1, float(losses[-1]))
+            if kept is not None:
+                kept.after(step + 1, partial(_read, losses[-1]))
     for value in values:
         value.grad = None
     return torch.stack(losses).tolist() if losses else []
+
+
+def _not_a_number(loss: Tensor, step: int, shown: str, optim: OptimConfig) -> InputError:
+    return InputError(
+        f"loss {float(loss)} at step {step}{' of the ' + shown if shown else ''}; lower the learning rate "
+        f"({optim.learning_rate})"
+    )
 
 
 def _read(loss: Tensor) -> dict[str, float]:

@@ -14,7 +14,7 @@ from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.acoustic.open import open_codec
 from unitok_tokenizers.audio.backgrounds import among_noises
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.compute import AUTO, check_precision, resolve
+from unitok_tokenizers.compute import AUTO, Compute, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.tokenizing import MIN_SECONDS
 from unitok_tokenizers.encoders.ctc import CtcEncoder
@@ -30,7 +30,9 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 from unitok_training.fitting.prosody import ChosenProsody, check_chosen, fit_prosody
+from unitok_training.fitting.share import same_in_all
 from unitok_training.fitting.units import ChosenUnits, InvarianceConfig, fit_chosen_units, fit_invariance
+from unitok_training.trainer.distributed import World
 
 HELD_SECONDS = 7200.0
 """Most seconds of recordings that are held at once, 460 MB: what is clustered, and what small networks learn from."""
@@ -224,30 +226,42 @@ class RowAudio(Sequence[np.ndarray]):
         return self.rows[index].load(self.sample_rate)
 
 
-def fit_units(rows: Sequence[Row], config: FitConfig, progress: Progress | None = None) -> UnitTokenizer:
-    """Train the encoder (or take MFCC where there is no text), or open the one that was chosen; cluster its frames."""
+def fit_units(
+    rows: Sequence[Row], config: FitConfig, progress: Progress | None = None, world: World | None = None
+) -> UnitTokenizer:
+    """Train the encoder (or take MFCC where there is no text), or open the one that was chosen; cluster its frames.
+
+    The processes of a world share the training, and do the rest each for itself.
+    """
+    world = world or World()
     chosen = [row for row in training_rows(rows) if row.audio is not None]
     if not chosen:
         raise InputError("no training row has audio: units need recordings")
     picks = np.random.default_rng(config.seed).permutation(len(chosen))[: config.cluster_recordings]
     some = [chosen[index] for index in picks]
-    compute = resolve(config.device, config.precision)
+    compute = _compute(config, world)
     if config.units is not None:
         units = fit_chosen_units(
             config.units, lambda rate: RowAudio(some, rate), config.clusters, seed=config.seed, compute=compute
         )
     else:
-        units = _fit_own_units(chosen, some, config, progress)
+        units = _fit_own_units(chosen, some, config, progress, world)
+    same_in_all([units.centroids], world)  # clusters that a GPU finds are never quite the same
     if config.invariance is None:
         return units
     return fit_invariance(
         units.to(compute.device), RowAudio(some[: _within(some)], units.sample_rate), config.invariance,
-        compute=compute, progress=steps_of("invariance", config.invariance.steps, progress),
+        compute=compute, progress=steps_of("invariance", config.invariance.steps, progress), world=world,
     )  # fmt: skip
 
 
+def _compute(config: FitConfig, world: World) -> Compute:
+    """As the configuration says; of several processes each has a device of its own."""
+    return resolve(config.device if world.size == 1 else world.device, config.precision)
+
+
 def _fit_own_units(
-    chosen: Sequence[Row], some: Sequence[Row], config: FitConfig, progress: Progress | None
+    chosen: Sequence[Row], some: Sequence[Row], config: FitConfig, progress: Progress | None, world: World
 ) -> UnitTokenizer:
     """Units of an encoder that is trained here on the chosen rows, or needs no training; of some are the clusters."""
     encoder = ready_encoder("mfcc" if config.encoder == "ctc" else config.encoder)
@@ -257,8 +271,8 @@ def _fit_own_units(
     if config.encoder == "ctc" and with_text:
         texts = [row.text or "" for row in with_text]
         network = train_ctc(
-            RowAudio(with_text), texts, config.ctc, compute=resolve(config.device, config.precision),
-            progress=steps_of("encoder", config.ctc.steps, progress),
+            RowAudio(with_text), texts, config.ctc, compute=_compute(config, world),
+            progress=steps_of("encoder", config.ctc.steps, progress), world=world,
         )  # fmt: skip
         encoder = CtcEncoder(network, MelConfig(), min(config.layer, config.ctc.blocks))
     recordings = among_noises(load_recordings(some[: _within(some)]), encoder.sample_rate, config.seed)
@@ -282,15 +296,19 @@ def merge_units(rows: Sequence[Row], units: UnitTokenizer, config: FitConfig) ->
 
 
 def fit_codec(
-    rows: Sequence[Row], units: UnitTokenizer, config: FitConfig, progress: Progress | None = None
+    rows: Sequence[Row],
+    units: UnitTokenizer,
+    config: FitConfig,
+    progress: Progress | None = None,
+    world: World | None = None,
 ) -> MelCodec:
-    """Train the built-in codec on top of the units."""
+    """Train the built-in codec on top of the units; the processes of a world share the training."""
     assert config.codec is not None
     chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
     recordings = among_noises(load_recordings(chosen), units.sample_rate, config.seed)
     return train_codec(
-        recordings, units, config.codec, compute=resolve(config.device, config.precision),
-        progress=steps_of("codec", config.codec.steps, progress),
+        recordings, units, config.codec, compute=_compute(config, world or World()),
+        progress=steps_of("codec", config.codec.steps, progress), world=world,
     )  # fmt: skip
 
 
@@ -300,11 +318,14 @@ def fit_tokenizers(
     config: FitConfig,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
+    world: World | None = None,
 ) -> TokenizerSet:
     """Fit everything that the rows allow and save it in `out`, which is refused before the work begins, not after.
 
-    `progress` is called with a stage, its step and its loss; `notice` with what was left out of the recordings.
+    `progress` is called with a stage, its step and its loss; `notice` with what was left out of the recordings. The
+    processes of a world share the training of networks, all have the tokenizers, and the first one saves them.
     """
+    world = world or World()
     ensure_folder(out, holds=stream_folders(out))
     codec: AcousticTokenizer | None = open_codec(config.opened_codec) if config.opened_codec else None
     text = fit_text(rows, config)
@@ -317,9 +338,9 @@ def fit_tokenizers(
     if isinstance(codec, MelCodec) and codec.units is not None:  # its first codebook is these units and no others
         units = codec.units
     elif any(row.audio is not None for row in rows):
-        units = fit_units(rows, config, progress)
+        units = fit_units(rows, config, progress, world)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
-            codec = fit_codec(rows, units, config, progress)
+            codec = fit_codec(rows, units, config, progress, world)
     if config.unit_bpe:
         if units is None:
             raise InputError("no row has audio: there are no units that --unit-bpe could merge")
@@ -334,5 +355,7 @@ def fit_tokenizers(
     described = None if units is None else units.info()
     prosody = fit_prosody(config.prosody, RowAudio(some), described, seed=config.seed)
     tokenizers = TokenizerSet.of(text, units, codec, *prosody)
-    tokenizers.save(out)
+    world.barrier()  # all have looked at the folder
+    if world.is_main:
+        tokenizers.save(out)
     return tokenizers

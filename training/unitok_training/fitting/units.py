@@ -29,7 +29,9 @@ from unitok_tokenizers.semantic.centroids import read_centroids
 from unitok_tokenizers.semantic.invariance import CorrectionConfig, FrameCorrection
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_training.fitting.network import fit_network
+from unitok_training.fitting.share import Share
 from unitok_training.fitting.spool import FrameSpool
+from unitok_training.trainer.distributed import World
 from unitok_training.trainer.optimizer import OptimConfig
 
 TOGETHER_SECONDS = 120.0
@@ -119,6 +121,7 @@ def fit_invariance(
     *,
     compute: Compute | None = None,
     progress: Callable[[int, float], None] | None = None,
+    world: World | None = None,
 ) -> UnitTokenizer:
     """Units of the same centroids and encoder that change less where the sound does.
 
@@ -128,6 +131,7 @@ def fit_invariance(
         config: how.
         compute: device and precision.
         progress: called with (steps done, loss).
+        world: processes that share the recordings of a step; each has what one would have.
 
     Raises:
         InputError: no recordings, or a loss that is not a number.
@@ -144,7 +148,7 @@ def fit_invariance(
     correction = FrameCorrection(CorrectionConfig(width=units.encoder.width, hidden=config.hidden))
     _set_scale(correction, spool)
     reader = UnitReader(correction, units.centroids.detach().clone(), _temperature(spool, units.centroids))
-    _optimize(reader.train(), spool, labels, config, compute, progress)
+    _optimize(reader.train(), spool, labels, config, compute, progress, Share(world))
     return units.corrected(correction.to(units.centroids.device).eval())
 
 
@@ -222,25 +226,33 @@ def _optimize(
     config: InvarianceConfig,
     compute: Compute,
     progress: Callable[[int, float], None] | None,
+    share: Share,
 ) -> None:
     random = np.random.default_rng(config.seed)
-    batches = batches_by_length(spool.lengths(), config.batch_frames)
+    sizes = spool.lengths()
+    batches = batches_by_length(sizes, config.batch_frames)
     order: list[int] = []
 
     def loss(step: int) -> Tensor:
         if not order:
             order.extend(random.permutation(len(batches)).tolist())
         chosen = batches[order.pop()]
+        longest = max(sizes[place] for place in chosen)
+        chosen = chosen[share.of(len(chosen))]
         rows = [spool[place] for place in chosen]
         lengths = torch.tensor([len(row) for row in rows], device=compute.device)
+        padded = pad_sequence(rows, batch_first=True)
+        padded = functional.pad(padded, (0, 0, 0, longest - padded.shape[1]))  # single values of a row are dropped
         with compute.mixed():
-            found = reader(pad_sequence(rows, batch_first=True).to(compute.device), lengths)
+            found = reader(padded.to(compute.device), lengths)
         targets = torch.cat([labels[place] for place in chosen]).to(compute.device) + 1
-        sizes = torch.tensor([len(labels[place]) for place in chosen], device=compute.device)
+        counts = torch.tensor([len(labels[place]) for place in chosen], device=compute.device)
         # Of what is said faster there may be fewer frames than runs: nothing can be learned of it.
-        return functional.ctc_loss(found.transpose(0, 1), targets, lengths, sizes, zero_infinity=True)
+        return share.mean(functional.ctc_loss(found.transpose(0, 1), targets, lengths, counts, zero_infinity=True))
 
-    fit_network(reader, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress)
+    fit_network(
+        reader, loss, steps=config.steps, optim=config.optim, compute=compute, progress=progress, share=share
+    )  # fmt: skip
 
 
 def unit_edits(one: np.ndarray, other: np.ndarray) -> int:

@@ -15,6 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unitok_tokenizers.compute import resolve_device
+from unitok_tokenizers.errors import InputError
+
 BUCKET = 64 * 1024 * 1024
 """Elements summed at once: bounds the copy that a flat bucket costs."""
 WORKER = "pt_gloo_runloop"
@@ -114,6 +117,30 @@ def world_from_environment(device: str | None = None) -> Iterator[World]:
         dist.destroy_process_group()
         if kind == "cpu":
             wait_for_gloo_threads()
+
+
+@contextmanager
+def world_of_command(device: str) -> Iterator[World]:
+    """The world of a command that trains small networks, on what its `--device` says: "auto", "cpu", "cuda", "cuda:N".
+
+    Raises:
+        InputError: one GPU for several processes, or no such device.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()  # what it computes on is for the command to find out
+        return
+    kind, _, index = device.partition(":")
+    if index:
+        raise InputError(f"--device is {device}, and each of several processes has a GPU of its own: give cuda")
+    resolve_device(device)
+    with world_from_environment(None if kind == "auto" else kind) as world:
+        yield world
+
+
+def check_alone(what: str) -> None:
+    """InputError where torchrun has started several processes of what only one can do."""
+    if (size := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise InputError(f"{what} in one process, and torchrun has started {size}: start it without torchrun")
 
 
 def wait_for_gloo_threads(seconds: float = 30.0) -> bool:

@@ -41,7 +41,7 @@ from unitok_training.trainer.optimizer import clip_gradients, rate
 from unitok_training.trainer.overlap import GradientSums
 from unitok_training.trainer.run_state import Progress, check_settings, measure_of, newest_checkpoint, save_parts
 from unitok_training.trainer.setup import LOSS, Setup
-from unitok_training.trainer.stopping import SIGNALS, Stopped, stop_signals
+from unitok_training.trainer.stopping import Stopped, agreed_signal, stop_signals
 
 
 class NonFiniteLoss(InputError):
@@ -198,13 +198,8 @@ class Trainer:
 
     def _agreed(self, signal: int) -> int:
         """The signal that any process was sent, in all processes; on GPUs, which would wait, only at some steps."""
-        if self.world.size == 1:
-            return signal
-        if self.world.device.type != "cpu" and self.step % self.config.log_every:
-            return 0
-        found = torch.tensor([float(signal == one) for one in SIGNALS], device=self.world.device)
-        self.world.sum_([found])
-        return next((int(one) for one, count in zip(SIGNALS, found.tolist()) if count), 0)
+        waits = self.world.size > 1 and self.world.device.type != "cpu"
+        return 0 if waits and self.step % self.config.log_every else agreed_signal(signal, self.world)
 
     def _update(self, batches: Sequence[Any]) -> None:
         """One step: gradients of all batches, summed over the processes, clipped, and applied if all is finite."""

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import torch
+
+from unitok_training.trainer.distributed import World
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -45,3 +49,12 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def agreed_signal(number: int, world: World) -> int:
+    """The signal that any process was sent, in all processes, which call this together; 0 where none was."""
+    if world.size == 1:
+        return number
+    found = torch.tensor([float(number == one) for one in SIGNALS], device=world.device)
+    world.sum_([found])
+    return next((int(one) for one, count in zip(SIGNALS, found.tolist()) if count), 0)

@@ -112,6 +112,7 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     from unitok_training.fitting.prosody import ChosenProsody
     from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers
     from unitok_training.fitting.units import InvarianceConfig
+    from unitok_training.trainer.distributed import world_of_command
 
     if options.units is not None:
         refuse_idle(options, ["encoder", "encoder_steps"], "with --units, whose encoder is trained already")
@@ -131,7 +132,6 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
     if not built_in:
         refuse_idle(options, ["codec_steps"], f"with --codec {options.codec}, which is not trained")
     precision = chosen_precision(options.precision) or AUTO
-    compute = resolve(options.device, precision)
     codec = None
     if built_in and options.codec_steps:
         codec = CodecConfig(steps=options.codec_steps, seed=options.seed, causal=options.causal)
@@ -152,9 +152,18 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=chosen_columns(options))
-    print(f"computes on {compute}", file=sys.stderr)
-    tokenizers = fit_tokenizers(rows, options.out, config, notice=lambda line: print(line, file=sys.stderr))
-    print(json.dumps([stream.to_json() for stream in tokenizers.infos()], indent=2))
+    with world_of_command(options.device) as world:
+        compute, notice = resolve(options.device if world.size == 1 else world.device, precision), None
+        if world.is_main:
+            print(f"computes on {compute}", file=sys.stderr)
+            notice = _notice
+        tokenizers = fit_tokenizers(rows, options.out, config, notice=notice, world=world)
+    if world.is_main:
+        print(json.dumps([stream.to_json() for stream in tokenizers.infos()], indent=2))
+
+
+def _notice(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:

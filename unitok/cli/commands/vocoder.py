@@ -121,12 +121,19 @@ def run_train_codec(options: argparse.Namespace) -> None:
     from unitok_tokenizers.tokenizer_set import TokenizerSet
     from unitok_training.fitting.waveforms.codec_run import CodecRecipe, train_codec_run
     from unitok_training.recipes.config import overridden
+    from unitok_training.trainer.distributed import world_of_command
 
     recipe = overridden(CodecRecipe(), _overrides(options))
     units = None
     if options.tokenizers is not None and (units := TokenizerSet.load(options.tokenizers).unit_tokenizer) is None:
         raise InputError(f"{options.tokenizers} makes no units, which the first codebook would be; leave it out")
-    print(train_codec_run(_rows(options), options.out, recipe, units=units, device=options.device, notice=_notice))
+    with world_of_command(options.device) as world:
+        path = train_codec_run(
+            _rows(options), options.out, recipe,
+            units=units, device=options.device, notice=_notice if world.is_main else None, world=world,
+        )  # fmt: skip
+    if world.is_main:
+        print(path)
 
 
 def run_attach_vocoder(options: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.kept import Keeping, Kept
 from unitok_training.fitting.tokenizers import FitConfig, fit_units, fitting_rows, load_recordings, some_recorded
 from unitok_training.fitting.waveforms.vocoder_run import FREE, RECIPE, recordings_fingerprint, sounding_rows
+from unitok_training.trainer.distributed import World
 
 UNITS, CODEC = "units", "codec"
 """Folders of a run: the tokenizer of the first codebook, and what `--codec mel_rvq:FOLDER` opens."""
@@ -84,6 +85,7 @@ def train_codec_run(
     units: UnitTokenizer | None = None,
     device: str = "auto",
     notice: Callable[[str], None] | None = None,
+    world: World | None = None,
 ) -> Path:
     """Train the built-in codec and write `out`/codec; returns its path. A repeat goes on from the newest checkpoint.
 
@@ -92,13 +94,15 @@ def train_codec_run(
         out: run folder.
         recipe: how.
         units: of the first codebook; fitted first, and kept in `out`/units, where None.
-        device: "cpu", "cuda", "cuda:N" or "auto".
+        device: "cpu", "cuda", "cuda:N" or "auto"; of several processes each has that of the world.
         notice: called with what was left out of the recordings.
+        world: processes that share the training; the first one writes.
 
     Raises:
         InputError: no recordings, units of another frame rate, or a run of another recipe or other data there.
     """
-    compute, run = resolve(device, recipe.precision), Path(out)
+    world, run = world or World(), Path(out)
+    compute = resolve(device if world.size == 1 else world.device, recipe.precision)
     ensure_folder(run)
     fitting = fitting_rows(sounding_rows(rows))
     if notice is not None:
@@ -110,7 +114,7 @@ def train_codec_run(
     mel = MelConfig()
     recordings = load_recordings(chosen, mel.sample_rate)
     if units is None:
-        units = _fitted(run, fitting.rows, recipe, recordings_fingerprint(recordings), device)
+        units = _fitted(run, fitting.rows, recipe, recordings_fingerprint(recordings), device, world)
     _check_rate(units, mel)
     heard = among_noises(recordings, mel.sample_rate, recipe.seed) if recipe.noises else recordings
     units.to(compute.device)
@@ -119,30 +123,34 @@ def train_codec_run(
             f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec can "
             "speak codes as they come, and cannot make them so"
         )
-    with _kept(run, recipe, compute, recordings_fingerprint(recordings), units) as kept:
-        codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept)
+    with _kept(run, recipe, compute, recordings_fingerprint(recordings), units, world) as kept:
+        codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept, world=world)
     units.to("cpu")
-    write_json(run / RECIPE, asdict(recipe))
-    with atomic_directory(run / CODEC) as draft:
-        codec.save(draft)
+    if world.is_main:
+        write_json(run / RECIPE, asdict(recipe))
+        with atomic_directory(run / CODEC) as draft:
+            codec.save(draft)
+    world.barrier()
     return run / CODEC
 
 
-def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, device: str) -> UnitTokenizer:
+def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, device: str, world: World) -> UnitTokenizer:
     """Units that this run has fitted, now or before it was stopped."""
     made_from = {**asdict(recipe.units), "seed": recipe.seed, "recordings": data}
     if _causal_units(recipe):
         made_from["causal"] = True
-    if (run / UNITS).is_dir() and (run / UNITS_FROM).is_file():
+    if world.agree(int((run / UNITS).is_dir() and (run / UNITS_FROM).is_file())):
         if read_json(run / UNITS_FROM) != made_from:
             raise InputError(
                 f"{run} holds units of other settings or recordings: choose another output folder, or the same settings"
             )
         return UnitTokenizer.load(run / UNITS)
-    found = _fit(rows, recipe, device)
-    with atomic_directory(run / UNITS) as draft:
-        found.save(draft)
-    write_json(run / UNITS_FROM, made_from)  # last: with it they are whole
+    found = _fit(rows, recipe, device, world)
+    if world.is_main:
+        with atomic_directory(run / UNITS) as draft:
+            found.save(draft)
+        write_json(run / UNITS_FROM, made_from)  # last: with it they are whole
+    world.barrier()
     return UnitTokenizer.load(run / UNITS)
 
 
@@ -151,7 +159,7 @@ def _causal_units(recipe: CodecRecipe) -> bool:
     return recipe.codec.causal and not recipe.codec.distilled
 
 
-def _fit(rows: Sequence[Row], recipe: CodecRecipe, device: str) -> UnitTokenizer:
+def _fit(rows: Sequence[Row], recipe: CodecRecipe, device: str, world: World) -> UnitTokenizer:
     """Units as `fit-tokenizers` fits them; of an encoder that is not trained at the codec's rate."""
     kind, sounding = recipe.units.encoder, [row for row in rows if row.audio is not None]
     if kind == "ctc" and any(row.text for row in sounding):
@@ -160,7 +168,7 @@ def _fit(rows: Sequence[Row], recipe: CodecRecipe, device: str) -> UnitTokenizer
             ctc=CtcConfig(steps=recipe.units.encoder_steps, seed=recipe.seed, causal=_causal_units(recipe)), codec=None,
             precision=recipe.precision, device=device, seed=recipe.seed,
         )  # fmt: skip
-        return fit_units(sounding, config)
+        return fit_units(sounding, config, world=world)
     encoder = ready_encoder("mfcc" if kind == "ctc" else kind)
     pool = encoder.frame_rate / (MelConfig().frame_rate / STRIDE)
     assert pool.denominator == 1, "encoders that are not trained have some 25 frames a second, or a multiple"
@@ -180,8 +188,9 @@ def _check_rate(units: UnitTokenizer, mel: MelConfig) -> None:
         )
 
 
-def _kept(run: Path, recipe: CodecRecipe, compute: Compute, data: str, units: UnitTokenizer) -> Kept:
+def _kept(run: Path, recipe: CodecRecipe, compute: Compute, data: str, units: UnitTokenizer, world: World) -> Kept:
     settings = {**asdict(recipe), "recordings_fingerprint": data, "tokenizer": units.fingerprint}
     return Kept(
-        run, steps=recipe.codec.steps, settings=settings, compute=compute, keeping=recipe.keeping, free=FREE
+        run, steps=recipe.codec.steps, settings=settings, compute=compute, keeping=recipe.keeping, free=FREE,
+        world=world,
     )  # fmt: skip

@@ -80,7 +80,10 @@ def train_mel_vocoder(
     compute: Compute | None = None,
     progress: Progress | None = None,
 ) -> MelVocoder:
-    """Train log-mels → samples with spectral losses, on true and on codec-decoded log-mels."""
+    """Train log-mels → samples with spectral losses, on true and on codec-decoded log-mels.
+
+    One process trains it: spectral convergence is of a whole batch, no sum of what is said of its parts.
+    """
     mel, compute = mel or MelConfig(), compute or resolve("cpu")
     hop = mel.hop_length
     # Silence behind recordings that are shorter than a crop: in a corpus of single words that is most of them.

@@ -33,6 +33,7 @@ from unitok_training.fitting.waveforms.waveform_sources import (
     mel_series,
     pitch_series,
 )
+from unitok_training.trainer.distributed import check_alone
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator
 from unitok_vocoder.vocoder import Vocoder
@@ -55,6 +56,9 @@ def train_vocoder(
 ) -> Path:
     """Train a vocoder and write `out`/vocoder; returns its path. A repeat goes on from the newest checkpoint.
 
+    One process trains it: spectral convergence, what discriminators say and the balance between the losses are of a
+    whole batch, no sums of what is said of its parts.
+
     Args:
         rows: of a manifest; those of the training split are learned from, all where none is named so.
         out: run folder.
@@ -65,9 +69,10 @@ def train_vocoder(
         notice: called with what was left out of the recordings.
 
     Raises:
-        InputError: no recordings, no tokenizer of what is to be spoken, a start of another shape or other tokens, or a
-            run of another recipe or other data there.
+        InputError: no recordings, no tokenizer of what is to be spoken, a start of another shape or other tokens, a run
+            of another recipe or other data there, or several processes.
     """
+    check_alone("a vocoder learns from discriminators")
     for registry, name in ((GENERATORS, recipe.kind), (CONDITIONS, recipe.given)):
         registry[name]  # InputError for one that there is not
     compute, run = resolve(device, recipe.precision), Path(out)
