@@ -87,37 +87,37 @@ def token_setup(
     if teacher is not None:
         learned_from["teacher"] = {"path": distill.teacher, "weights": _agreed(teacher, world)}
         _take_in(teacher.decoder, compute, compiled=compiled)
-    second = None if finished is None else finished.second
-    beside: dict[str, CodebookLayout | SecondPass | None] = {LAYOUT: layout, SECOND_PASS: second}
-    moves = tuning.layout or PartTuning(learning_rate=None)
-    parts = [part]
-    for name, module in beside.items():
-        if module is not None:
-            parts.append(Part(name, module.to(world.device), moves, config.optim, compute, world))
+    beside, moves = _beside(layout, finished), tuning.layout or PartTuning(learning_rate=None)
+    made = [Part(name, one.to(world.device), moves, config.optim, compute, world) for name, one in beside.items()]
     batches = TokenBatches(source, config, teacher, finished)
     extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
+    validated = None if held_out is None else TokenBatches(held_out, config, teacher, finished)
     return Setup(
-        parts=parts,
+        parts=[part, *made],
         source=batches,
-        objective=_objective(trained, config, distill, teacher, layout, second),
+        objective=_objective(trained, config, distill, teacher, layout, finished),
         compute=compute,
         compiled=compiled,
         settings={
             "tuning": asdict(tuning),
             **extra,
             "distill": learned_from,
-            **{name: module.config() for name, module in beside.items() if module is not None},
+            **{name: one.config() for name, one in beside.items()},
         },
         defaults={
             "tuning": asdict(DecoderTuning()),
             "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
         },
         messages=messages,
-        held_out=held_out_batches(
-            None if held_out is None else TokenBatches(held_out, config, teacher, finished), config, world
-        ),
+        held_out=held_out_batches(validated, config, world),
         scorer=scorer,
     )
+
+
+def _beside(layout: CodebookLayout | None, finished: TrainedPass | None) -> dict[str, CodebookLayout | SecondPass]:
+    """What is trained beside a decoder, under the names of a model's parts."""
+    found: dict[str, CodebookLayout | SecondPass | None] = {LAYOUT: layout, SECOND_PASS: finished and finished.second}
+    return {name: module for name, module in found.items() if module is not None}
 
 
 def _check_layout(
@@ -142,10 +142,11 @@ def _check_layout(
 
 def _objective(
     trained: Decoder, config: TrainConfig, distill: DistillConfig, teacher: Teacher | None,
-    layout: CodebookLayout | None, second: SecondPass | None,
+    layout: CodebookLayout | None, finished: TrainedPass | None,
 ) -> TokenObjective | DistillationObjective:  # fmt: skip
     if teacher is None:
         smoothing, chunk = config.label_smoothing, config.loss_chunk
+        second = None if finished is None else finished.second
         return TokenObjective(decoder=trained, smoothing=smoothing, chunk=chunk, layout=layout, second=second)
     return DistillationObjective(
         decoder=trained, teacher=teacher.decoder, weight=distill.weight, tokens=distill.tokens,
