@@ -187,9 +187,9 @@ def first_batches(model: Model, corpus: Corpus, *, rank: int = 0, world_size: in
     return made
 
 
-def test_packs_give_the_spans_of_their_documents(refined: tuple[Model, list[dict[str, Any]]], corpus: Corpus) -> None:
+def test_packs_give_the_spans_of_their_documents(corpus: Corpus) -> None:
     """Whole codes, stages that no number of processes changes, and as many labels as losses are of."""
-    model = refined[0]
+    model = trained(corpus, "begun", recipe("first_nar", "train.steps=1"))
     second, both, stages = second_of(model), first_batches(model, corpus), list[int]()
     halves = [first_batches(model, corpus, rank=rank, world_size=2)[0] for rank in (0, 1)]
     for batch, half in zip(both, halves, strict=True):
@@ -205,12 +205,12 @@ def test_packs_give_the_spans_of_their_documents(refined: tuple[Model, list[dict
             losses = objective.losses(batch)
         assert objective.counts(batch)["refined"] == len(found.spans.codes) and losses.slots is not None
         assert losses.slots.weight[list(refined_slots(second.pattern))].sum() == len(found.spans.codes)
-        assert losses.terms["refined"] == pytest.approx(float(losses.slots.total.sum()))
+        assert float(losses.terms["refined"]) == pytest.approx(float(losses.slots.total.sum()))
         none = replace(batch, finished=None)
         assert objective.counts(none)["refined"] == 0 == float(objective.losses(none).terms["refined"])
     assert set(stages) == {0, 1}
     begun = [int(one) for batch in both if batch.finished for one in batch.finished.spans.prompt_bounds.diff()]
-    assert 0 in begun and len(set(begun)) > 3
+    assert 0 in begun and len(set(begun)) > 2
 
 
 def test_a_run_that_stopped_ends_where_another_does(corpus: Corpus) -> None:
@@ -222,7 +222,7 @@ def test_a_run_that_stopped_ends_where_another_does(corpus: Corpus) -> None:
 
 
 def test_latents_are_found(corpus: Corpus) -> None:
-    model = trained(corpus, "regress", recipe("first_regress", "train.steps=200"))
+    model = trained(corpus, "regress", recipe("first_regress", "train.steps=120"))
     second = second_of(model)
     assert isinstance(second, Regression) and same(model, Model.load(corpus.root / "regress/model"))
     assert same(model, model_at(list_checkpoints(corpus.root / "regress/checkpoints")[-1]))

@@ -13,7 +13,7 @@ import torch
 
 from unitok.generation.token_request import Generated, TokenRequest
 from unitok.requests.framed_answers import check_whole, parsed_answer
-from unitok.second_passes.base import SecondPass, SpanBatch, code_span, greedy
+from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, code_span, greedy
 from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec
 from unitok_tokenizers.grammar.frames import ABSENT
 from unitok_tokenizers.grammar.sequence import Span
@@ -58,7 +58,7 @@ def finish_answers(
     found = [Finished(outputs=one.outputs) for one in parsed]
     if second is None:
         return found
-    places, spans = list[int](), []
+    places, spans = list[int](), list[CodeSpan]()
     for place, one in enumerate(parsed):
         span = code_span(one, vocabulary, second.pattern)
         if span is None or not (open_frames := (span.codes == ABSENT).any(1)).any():

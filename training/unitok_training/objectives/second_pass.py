@@ -106,9 +106,11 @@ class PassBatches:
             span = replace(span, latents=self.codec.latents(span.codes))
         if len(said.outputs) > 1 or len(span.prompt):
             return span
-        # Half of the examples have no prompt, as half of the requests may: the other half begins with one.
+        # Half of the examples have no prompt, as requests may have none; the other half begins with one, which leaves
+        # as much to learn from as it takes.
         size = np.array([len(span.codes)])
-        given = drawn_beginning(self.seed, np.array([example]), size, least=-self.most, most=self.most)
+        most = min(self.most, len(span.codes) // 2)
+        given = drawn_beginning(self.seed, np.array([example]), size, least=-most, most=most)
         return span.begun(int(given[0]))
 
 

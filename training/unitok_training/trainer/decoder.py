@@ -116,8 +116,8 @@ def token_setup(
 
 def _beside(layout: CodebookLayout | None, finished: TrainedPass | None) -> dict[str, CodebookLayout | SecondPass]:
     """What is trained beside a decoder, under the names of a model's parts."""
-    found: dict[str, CodebookLayout | SecondPass | None] = {LAYOUT: layout, SECOND_PASS: finished and finished.second}
-    return {name: module for name, module in found.items() if module is not None}
+    found: dict[str, CodebookLayout | SecondPass] = {} if layout is None else {LAYOUT: layout}
+    return found if finished is None else {**found, SECOND_PASS: finished.second}
 
 
 def _check_layout(
