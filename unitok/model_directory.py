@@ -25,7 +25,15 @@ from unitok.frontends.base import LatentFrontEnd
 from unitok.generation.length_limits import Limits
 from unitok.huggingface.stored_core import bare_decoder, open_core, save_stored_core
 from unitok.huggingface.weights import load_core, save_core
-from unitok.model_parts import check_layout, has_mixture, load_mixture, load_parts, save_mixture, save_parts
+from unitok.model_parts import (
+    check_layout,
+    check_second_pass,
+    has_mixture,
+    load_mixture,
+    load_parts,
+    save_mixture,
+    save_parts,
+)
 from unitok.requests.runner import RequestRunner
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
@@ -233,6 +241,7 @@ def _read(root: Path, config: Mapping[str, Any], dtype: torch.dtype, decoder: De
         )
     parts = load_parts(root / "modules", decoder)
     check_layout(parts, vocabulary.framed, decoder.config.width, str(root))
+    check_second_pass(parts, vocabulary, str(root))
     prompts = read_tensors(root / "voices.safetensors") if (root / "voices.safetensors").exists() else {}
     return dict(
         decoder=decoder,

@@ -21,15 +21,20 @@ from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.huggingface.codebooks.carried import CARRIED, Carried
 from unitok.layouts.base import CodebookLayout
 from unitok.layouts.registry import layout_from_config
+from unitok.second_passes.base import SecondPass
+from unitok.second_passes.registry import second_pass_from_config
 from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.frames import FramePattern
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
 MIXTURE = "mixture"
 LAYOUT = "layout"
 """Name of the part that predicts codes beside ids."""
+SECOND_PASS = "second_pass"
+"""Name of the part that finds what a layout leaves open."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ PARTS: Mapping[str, PartKind] = {
         FrameEncoder, lambda part: part.to_json(), lambda value, decoder: frame_encoder_from_json(value), own_dtype=True
     ),
     LAYOUT: PartKind(CodebookLayout, lambda part: part.config(), lambda value, decoder: layout_from_config(value)),
+    SECOND_PASS: PartKind(
+        SecondPass, lambda part: part.config(), lambda value, decoder: second_pass_from_config(value)
+    ),
     CARRIED: PartKind(
         Carried, lambda part: part.config(), lambda value, decoder: Carried.from_config(value), own_dtype=True
     ),
@@ -99,6 +107,16 @@ def check_layout(parts: Mapping[str, nn.Module], pattern: FramePattern | None, w
     found = getattr(layout, "width", width)
     if found != width:
         raise InputError(f"{where}: the layout is for a decoder of width {found}, this one has {width}; copy it again")
+
+
+def check_second_pass(parts: Mapping[str, nn.Module], vocabulary: Vocabulary, where: str) -> None:
+    """InputError where a second pass is of other codes, or of other ids, than a model's vocabulary has."""
+    one = parts.get(SECOND_PASS)
+    if isinstance(one, SecondPass) and (one.pattern != vocabulary.framed or one.ids != vocabulary.size):
+        raise InputError(
+            f"{where}: the second pass {one.name!r} of {one.ids} ids is of another model than vocabulary.json with "
+            f"{vocabulary.size}; copy the folder again"
+        )
 
 
 def save_mixture(decoder: Decoder, folder: Path) -> Decoder:

@@ -55,6 +55,9 @@ class Result:
     """Every output span with its local ids, in the order of the grammar."""
     texts: tuple[str, ...] = ()
     """Every output text: a chain gives the transcript, then its translation."""
+    latents: np.ndarray | None = field(default=None, repr=False)
+    """(F, D) float32 of the last codes, where a second pass finds the codec's latents in place of codes: these have -1
+    in the codebooks that the decoder does not say."""
     heard_seconds: float = 0.0
     """Length of the recording that was answered, in seconds; 0 for texts and for tokens made elsewhere."""
 

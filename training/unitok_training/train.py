@@ -16,7 +16,6 @@ import torch
 from unitok.decoder.lora import LoraConfig, lora_config, plain_name
 from unitok.decoder.model import Decoder
 from unitok.huggingface.stored_core import bare_decoder
-from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
 from unitok.model_directory import read_decoder, write_model
 from unitok_tokenizers.compute import map_large_blocks
@@ -33,7 +32,7 @@ from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
-from unitok_training.run_models.tokens import Materials, begun, finished, first_layout, first_new_row, materials
+from unitok_training.run_models.tokens import Beside, Materials, begun, finished, first_beside, first_new_row, materials
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import HELD_OUT, train
 from unitok_training.trainer.distributed import World, local_processes, world_from_environment
@@ -115,9 +114,9 @@ def train_model(
     data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
-        (decoder, initial), layout = begun(given, split=split), first_layout(given)
+        (decoder, initial), beside = begun(given, split=split), first_beside(given)
         before = _before(given, evals) if world.is_main else {}
-        answering = finished(decoder, given, layout) if recipe.train.eval_examples else None
+        answering = finished(decoder, given, beside) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
         taken = train(
             recipe.train, decoder, data, given.vocabulary, run,
@@ -126,9 +125,7 @@ def train_model(
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, given.vocabulary),
             initial=initial,
-            distill=recipe.distill,
-            teacher=teacher,
-            layout=layout,
+            distill=recipe.distill, teacher=teacher, layout=beside.layout, finished=beside.finished,
             scorer=None if answering is None else _scorer(recipe, answering, data),
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
@@ -142,8 +139,9 @@ def train_model(
     if initial is not None:
         trained = _written_by_files(taken, given, run, lora_config(decoder))
     else:
-        layout = None if layout is None else layout.cpu().float().eval()
-        trained = _written(decoder.cpu().float().eval(), given, run, answering, layout)
+        for module in beside.modules().values():
+            module.cpu().float().eval()
+        trained = _written(decoder.cpu().float().eval(), given, run, answering, beside)
     _tell(given, run, evals, before, trained)
     return run / "model"
 
@@ -155,11 +153,9 @@ def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin)
     write_origin(run, origin)
 
 
-def _written(
-    decoder: Decoder, given: Materials, run: Path, answering: Model | None, layout: CodebookLayout | None
-) -> Model:
+def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None, beside: Beside) -> Model:
     """Write the model of a run that has ended, which is returned."""
-    trained = finished(decoder, given, layout) if answering is None else replace(answering, decoder=decoder)
+    trained = finished(decoder, given, beside) if answering is None else replace(answering, decoder=decoder)
     trained.save(run / "model")
     return trained
 

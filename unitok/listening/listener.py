@@ -50,6 +50,18 @@ def quietest(samples: np.ndarray, rate: int) -> int:
     return int((np.argmin(smooth) + 0.5) * len(samples) / len(found))
 
 
+def first_spoken(blocks: Iterable[np.ndarray], rate: int, seconds: float | None) -> np.ndarray:
+    """(S,) float32 of blocks of what is spoken, of which no more are read than `seconds` take; None for all."""
+    found, size = list[np.ndarray](), 0
+    for block in blocks:
+        found.append(block)
+        size += len(block)
+        if seconds is not None and size >= seconds * rate:
+            break
+    joined = np.concatenate([*found, np.zeros(0, dtype=np.float32)])
+    return joined if seconds is None else joined[: round(seconds * rate)]
+
+
 class Listener:
     """Reads one recording.
 

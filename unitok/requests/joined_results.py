@@ -29,6 +29,7 @@ def join_results(results: Sequence[Result]) -> Result:
     )
     heard = [one for one in results if one.audio is not None]
     rate = heard[0].sample_rate if heard else None
+    found = [one.latents for one in results if one.latents is not None]
     return replace(
         results[0],
         text=texts[-1] if texts else None,
@@ -38,6 +39,7 @@ def join_results(results: Sequence[Result]) -> Result:
         ids=np.concatenate([one.ids for one in results]),
         outputs=tuple(span for one in results for span in one.outputs),
         score=sum(one.score for one in results),
+        latents=None if not found else np.concatenate(found),
         nbest=(),
         finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
     )

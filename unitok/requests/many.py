@@ -21,6 +21,7 @@ from unitok.generation.engine import search_of
 from unitok.generation.token_request import TokenRequest
 from unitok.inputs import recording_seconds
 from unitok.requests.answer_steps import Voices, answer_steps
+from unitok.requests.finished_answers import Finished
 from unitok.requests.prompt_request import PromptRequest, SpokenChunk
 from unitok.requests.request import Request
 from unitok.requests.runner import RequestRunner
@@ -303,11 +304,22 @@ class _Answering:
             self.running[search, number] = prompt
             used += prompt.rows
 
+    def _finished(self, numbers: Sequence[int]) -> dict[int, Finished]:
+        """What a second pass finds of answers that have ended together; {} where each is to be looked at alone."""
+        if self.model.second_pass is None or not numbers:
+            return {}
+        answers = [(self.running[False, number].asked, self.batch.result(number)) for number in numbers]
+        try:
+            return dict(zip(numbers, self.model.finished(answers)))
+        except InputError:  # one of them is to blame: alone, it says so
+            return {}
+
     def _step(self) -> Iterator[tuple[_Prompt, Result | InputError]]:
         """One more id for all that run; the results of those that have ended with it."""
         made = self.batch.step()
         alive = set(self.batch.alive)
         ended = [(False, number) for number, _ in made if number not in alive]
+        finished = self._finished([number for _, number in ended])
         for key in [*ended, *((True, number) for number in self.searches.step())]:
             prompt, number = self.running.pop(key), key[1]
             request, asked = prompt.request, prompt.asked
@@ -315,6 +327,6 @@ class _Answering:
                 if key[0]:
                     yield prompt, self.model.searched(request, asked, self.searches.take(number))
                 else:
-                    yield prompt, self.model.result(request, asked, self.batch.take(number))
+                    yield prompt, self.model.result(request, asked, self.batch.take(number), finished.get(number))
             except InputError as error:
                 yield prompt, error

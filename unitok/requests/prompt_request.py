@@ -22,6 +22,7 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed, spread
+from unitok_tokenizers.text.base import TextTokenizer
 
 Voice = Audio | None
 """A known speaker's name or a recording; None leaves the choice to the model."""
@@ -75,6 +76,19 @@ def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
     if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
         codes = codes[:, 0]
     return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
+
+
+def text_span(text: str, tokenizer: TextTokenizer) -> Span:
+    """A text condition; InputError where there is nothing in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding") from error
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise InputError("the text is empty; give at least one character")
+    return Span("text", np.asarray(ids))
 
 
 def without_conditions(plan: SequenceSpec, kinds: Sequence[str]) -> SequenceSpec:

@@ -24,9 +24,10 @@ from unitok.generation.sampling import GREEDY, Sampling
 from unitok.generation.token_request import Generated, TokenRequest
 from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
 from unitok.layouts.base import CodebookLayout
-from unitok.listening.listener import Listener
+from unitok.listening.listener import Listener, first_spoken
 from unitok.listening.long_audio import Cutting
-from unitok.requests.framed_answers import check_whole, most_ids, parsed_answer, slot_options
+from unitok.requests.finished_answers import Finished, finish_answers, speech_from_codes
+from unitok.requests.framed_answers import most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import (
     PromptRequest,
@@ -34,9 +35,11 @@ from unitok.requests.prompt_request import (
     Voice,
     behind_prompt,
     check_codes,
+    text_span,
     unguided_prompt,
 )
 from unitok.results import Result
+from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
 from unitok_tokenizers.errors import InputError
@@ -95,6 +98,11 @@ class RequestRunner:
     def layout(self) -> CodebookLayout | None:
         """What gives the codes beside ids; None where ids say everything."""
         return cast(CodebookLayout | None, self.parts.get("layout"))
+
+    @property
+    def second_pass(self) -> SecondPass | None:
+        """What finds the codes that the layout leaves open."""
+        return cast(SecondPass | None, self.parts.get("second_pass"))
 
     @property
     def voices(self) -> list[str]:
@@ -165,14 +173,8 @@ class RequestRunner:
         self, audio: Audio, rate: int, *, seconds: float | None = None, trimming: Trimming | None = None
     ) -> np.ndarray:
         """(S,) float32 at `rate` Hz: what is spoken in a recording, of one level; at most the first `seconds` of it."""
-        listener, found, size = Listener(rate, self.detector, trimming=trimming), list[np.ndarray](), 0
-        for block in listener.spoken(sample_blocks(audio, rate)):
-            found.append(block)
-            size += len(block)
-            if seconds is not None and size >= seconds * rate:
-                break
-        joined = np.concatenate([*found, np.zeros(0, dtype=np.float32)])
-        return joined if seconds is None else joined[: round(seconds * rate)]
+        listener = Listener(rate, self.detector, trimming=trimming)
+        return first_spoken(listener.spoken(sample_blocks(audio, rate)), rate, seconds)
 
     def units_of(self, audio: Sequence[Audio | SpokenChunk]) -> list[np.ndarray]:
         """Units (N,) of what is spoken in recordings, of all of one where nothing is, or that were made elsewhere;
@@ -237,17 +239,7 @@ class RequestRunner:
 
     def text_span(self, text: str) -> Span:
         """A text condition; InputError where there is nothing in it."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            shown = text.encode("utf-8", "backslashreplace").decode()
-            raise InputError(
-                f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding"
-            ) from error
-        ids = self.tokenizers.text.encode(text)
-        if not ids:
-            raise InputError("the text is empty; give at least one character")
-        return Span("text", np.asarray(ids))
+        return text_span(text, self.tokenizers.text)
 
     def check_voice(self, voice: Voice) -> None:
         """InputError where a voice is neither a known speaker nor a recording."""
@@ -349,7 +341,12 @@ class RequestRunner:
         asked = [self.token_request(request, sampling=sampling, seed=seed) for request in requests]
         if beams > 1:
             return [self.searched(*one) for one in zip(requests, asked, self.engine.search_all(asked, beams=beams))]
-        return [self.result(*one) for one in zip(requests, asked, self.engine.run(asked))]
+        made = self.engine.run(asked)
+        return [self.result(*one) for one in zip(requests, asked, made, self.finished(list(zip(asked, made))))]
+
+    def finished(self, answers: Sequence[tuple[TokenRequest, Generated]]) -> list[Finished]:
+        """What answers say; those that are given together share the second pass, where the model has one."""
+        return finish_answers(self.second_pass, answers, self.vocabulary, self.decoder.embedding.device)
 
     def token_limit(self, plan: SequenceSpec) -> int:
         """Most ids that an answer to a plan may take, marks and the end of sequence included."""
@@ -370,30 +367,33 @@ class RequestRunner:
     def _texts(self, outputs: Sequence[Span]) -> list[str]:
         return [self.tokenizers.text.decode(span.content.tolist()) for span in outputs if span.kind == "text"]
 
-    def result(self, request: PromptRequest, asked: TokenRequest, made: Generated) -> Result:
+    def result(
+        self, request: PromptRequest, asked: TokenRequest, made: Generated, done: Finished | None = None
+    ) -> Result:
         """What generated ids mean.
 
         The automaton has followed them: it closes what a limit cuts, so that their last id says nothing of it.
         """
         assert asked.automaton is not None
-        parsed = parsed_answer(self.vocabulary, asked, made.ids, made.frames)
-        outputs = behind_prompt(parsed.outputs, request.plan)
-        texts, audio = self._texts(outputs), self.speak(outputs, request.voice) if request.speak else None
+        done = done or self.finished([(asked, made)])[0]
+        outputs = behind_prompt(done.outputs, request.plan)
+        latents = done.latents_behind(request.plan.forced, self.codec)
+        texts, audio = self._texts(outputs), self.speak(outputs, request.voice, latents) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
         cut = asked.automaton.cut and made.finish_reason != "loop"
         return Result(
             text=texts[-1] if texts else None, audio=audio, sample_rate=rate, ids=made.ids, score=made.score,
-            finish_reason="length" if cut else made.finish_reason, outputs=outputs, texts=tuple(texts),
+            finish_reason="length" if cut else made.finish_reason, outputs=outputs, texts=tuple(texts), latents=latents,
         )  # fmt: skip
 
-    def speak(self, outputs: Sequence[Span], voice: str | np.ndarray | None = None) -> np.ndarray | None:
+    def speak(
+        self, outputs: Sequence[Span], voice: str | np.ndarray | None = None, latents: np.ndarray | None = None
+    ) -> np.ndarray | None:
         """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""
-        for span in reversed(outputs):
-            if self.vocoder is None:
-                return None
+        for span in reversed(outputs if self.vocoder is not None else ()):
+            assert self.vocoder is not None
             if span.kind == "codes" and self.codec is not None:
-                check_whole(span)
-                return self.vocoder.from_codes(span.content, self.codec)
+                return speech_from_codes(span, latents, self.vocoder, self.codec)
             if span.kind == "units" and self.made_elsewhere("units") is None:
                 lasting = self.tokenizers.lasting(outputs)
                 return self.vocoder.from_units(self.units_in(span.content), voice=voice, durations=lasting)

@@ -98,6 +98,19 @@ class SpanBatch:
         """Spans."""
         return len(self.bounds) - 1
 
+    def to(self, device: torch.device | str) -> SpanBatch:
+        """The same on a device, copied without waiting where the memory is pinned."""
+        return replace(self, **{name: one.to(device, non_blocking=True) for name, one in self._tensors()})
+
+    def pin(self) -> SpanBatch:
+        """The same in page-locked memory."""
+        return replace(self, **{name: one.pin_memory() for name, one in self._tensors()})
+
+    def _tensors(self) -> list[tuple[str, Any]]:
+        """Those that are there, by their names."""
+        found = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return [(name, value) for name, value in found if value is not None]
+
     @property
     def owner(self) -> Tensor:
         """(N,) int64 span of each frame."""
@@ -140,6 +153,8 @@ class SecondPass(nn.Module, ABC):
     """Entry in `registry.SECOND_PASSES`."""
     Config: ClassVar[type[Any]]
     """Dataclass of its options, a `SecondPassConfig`."""
+    says_latents: ClassVar[bool] = False
+    """Whether it learns and finds the codec's latents, in place of codes."""
 
     def __init__(
         self, options: Any, pattern: FramePattern, *, ids: int, generator: torch.Generator | None = None
@@ -182,6 +197,15 @@ class SecondPass(nn.Module, ABC):
     @abstractmethod
     def loss_names(self) -> tuple[str, ...]:
         """R names of what `losses` counts."""
+
+    @property
+    @abstractmethod
+    def loss_terms(self) -> tuple[str, ...]:
+        """Which term of an objective each of them is of (R): those of one term are averaged together."""
+
+    @abstractmethod
+    def counts(self, spans: Sequence[CodeSpan], stages: np.ndarray) -> dict[str, float]:
+        """Term → what `losses` divides by, of spans at these stages (B,), known before anything is computed."""
 
     @abstractmethod
     def losses(self, batch: SpanBatch) -> SlotLosses:

@@ -8,15 +8,17 @@ B spans, N packed frames, Q codebooks, R refined ones, C width, V codes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.layouts.base import Choose, SlotLosses
 from unitok.layouts.slots import drawn
-from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch, refined_slots
+from unitok.second_passes.base import CodeSpan, SecondPass, SecondPassConfig, SpanBatch, refined_slots
 from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 
@@ -51,6 +53,17 @@ class Refiner(SecondPass):
     def loss_names(self) -> tuple[str, ...]:
         """`codes.1` and so on: stream and codebook."""
         return tuple(f"{self.pattern.stream}.{book}" for book in self.refined)
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """`refined`: all codes count alike."""
+        return ("refined",) * len(self.refined)
+
+    def counts(self, spans: Sequence[CodeSpan], stages: np.ndarray) -> dict[str, float]:
+        """See `SecondPass.counts`: codes of the stages' codebooks."""
+        books = [self.refined[stage] for stage in stages.tolist()]
+        there = sum(np.count_nonzero(one.codes[:, book] != ABSENT) for one, book in zip(spans, books, strict=True))
+        return {"refined": float(there)}
 
     def logits(self, hidden: Tensor, stage: int) -> Tensor:
         """(N, C) → (N, V) float32 of the codebook of a stage."""

@@ -22,6 +22,13 @@ SECOND_PASSES = Registry(
 """Name → class. Groups of frames whose later codebooks are refined take the first."""
 
 
+def second_pass_name(pattern: FramePattern) -> str | None:
+    """Which second pass finds what a pattern leaves open; None where it leaves nothing open."""
+    if not any(slot.role == "refined" for slot in pattern.slots):
+        return None
+    return pattern.layout if pattern.layout in SECOND_PASSES else "first_nar"
+
+
 def make_second_pass(
     name: str,
     pattern: FramePattern,
@@ -42,3 +49,17 @@ def second_pass_from_config(config: Mapping[str, Any]) -> SecondPass:
     except (KeyError, TypeError) as error:
         raise InputError(f"no second pass ({error!r}); copy the model directory again") from error
     return make_second_pass(name, FramePattern.from_json(pattern), ids=ids, options=options)
+
+
+@torch.no_grad()
+def for_more_ids(one: SecondPass, ids: int, *, generator: torch.Generator | None = None) -> SecondPass:
+    """The same for a vocabulary that has grown to so many ids: rows of new ids are drawn, all else stays."""
+    assert ids >= one.ids, "vocabularies only grow"
+    if ids == one.ids:
+        return one
+    made = make_second_pass(one.name, one.pattern, ids=ids, options=one.config()["options"], generator=generator)
+    fresh = made.state_dict()
+    for name, value in one.state_dict().items():
+        same = fresh[name].shape == value.shape
+        (fresh[name] if same else fresh[name][: one.ids]).copy_(value)
+    return made

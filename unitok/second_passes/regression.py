@@ -9,15 +9,17 @@ B spans, N packed frames, Q codebooks, C width, D latent width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.layouts.base import Choose, SlotLosses
 from unitok.layouts.slots import drawn
-from unitok.second_passes.base import SecondPass, SecondPassConfig, SpanBatch
+from unitok.second_passes.base import CodeSpan, SecondPass, SecondPassConfig, SpanBatch
 from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
@@ -51,6 +53,7 @@ class Regression(SecondPass):
 
     name = "first_regress"
     Config = RegressionConfig
+    says_latents = True
     options: RegressionConfig
 
     def __init__(
@@ -66,7 +69,16 @@ class Regression(SecondPass):
     @property
     def loss_names(self) -> tuple[str, ...]:
         """`codes.l1` and `codes.l2`: of latents in units of their deviation."""
-        return tuple(f"{self.pattern.stream}.{one}" for one in ("l1", "l2"))
+        return tuple(f"{self.pattern.stream}.{one}" for one in self.loss_terms)
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """`l1` and `l2`, which are added."""
+        return "l1", "l2"
+
+    def counts(self, spans: Sequence[CodeSpan], stages: np.ndarray) -> dict[str, float]:
+        """See `SecondPass.counts`: frames."""
+        return dict.fromkeys(self.loss_terms, float(sum(len(one.codes) for one in spans)))
 
     @torch.no_grad()
     def fit_range(self, latents: Tensor) -> None:

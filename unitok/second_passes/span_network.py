@@ -120,6 +120,11 @@ class SpanNetwork(nn.Module):
         self.scale = drawn(*shape, generator=generator) if stages else None
         self.shift = drawn(*shape, generator=generator) if stages else None
 
+    def row_names(self) -> list[str]:
+        """Names of its parameters that are rows to be looked up, no matrix of a linear map."""
+        own = ("tables.", "kinds", "scale", "shift")
+        return [name for name, _ in self.named_parameters() if name.startswith(own)] + ["decoder.embedding"]
+
     def sums(self, codes: Tensor, read: Tensor | None = None) -> Tensor:
         """Codes (N, Q), of each frame the first `read` (N,) codebooks or all → sums of their table rows (N, C)."""
         total = self.kinds.new_zeros(len(codes), self.kinds.shape[1])

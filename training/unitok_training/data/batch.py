@@ -64,6 +64,8 @@ class Pack:
     """(P, S) int64 codes there, -1 where a slot holds none."""
     frame_weight: Tensor | None = None
     """(P,) float32; weight of predicting what stands there, 0 where it is given."""
+    examples: np.ndarray | None = None
+    """(D,) int64 numbers of the examples that the documents are, by which more is drawn for them; never on a device."""
 
     def __post_init__(self) -> None:
         assert self.ids.ndim == self.labels.ndim == self.loss_weight.ndim == 1, "a position holds one id"
@@ -93,7 +95,7 @@ class Pack:
 
 
 def collate_packs(
-    documents: Documents, order: np.ndarray, bounds: np.ndarray, *, capacity: int, pad: int, cells: int
+    documents: Documents, order: np.ndarray, bounds: np.ndarray, *, capacity: int, pad: int, cells: int, first: int = 0
 ) -> list[Pack]:
     """Lay documents into packs of `capacity` positions, all packs at once.
 
@@ -102,6 +104,7 @@ def collate_packs(
         order: (N,) numbers of the documents, those of one pack side by side in the order in which they are laid.
         bounds: (P + 1,) where each pack begins in `order`, and N.
         cells: length of `cu_seqlens`.
+        first: number of the example that the first document is; the others follow it.
 
     The packs are views of arrays that they share. Nothing is truncated: what does not fit is a defect of the packer.
     """
@@ -115,10 +118,10 @@ def collate_packs(
     sizes = np.insert(lengths, place, capacity - used[padded])
     starts = np.cumsum(sizes) - sizes
     tasks = np.insert(documents.tasks[order], place, NO_TASK)
-    first = bounds[:-1] + np.searchsorted(padded, np.arange(packs))  # (P,) the first sequence of each pack
-    sequences = np.diff(np.append(first, len(sizes)))
+    begins = bounds[:-1] + np.searchsorted(padded, np.arange(packs))  # (P,) the first sequence of each pack
+    sequences = np.diff(np.append(begins, len(sizes)))
     row = np.repeat(np.arange(packs), sequences)
-    column = np.arange(len(sizes)) - np.repeat(first, sequences)
+    column = np.arange(len(sizes)) - np.repeat(begins, sequences)
     assert sequences.max() < cells, f"{sequences.max() + 1} cells do not fit {cells}"
     cu_seqlens = np.full((packs, cells), capacity, np.int32)
     cu_seqlens[row, column] = starts - row * capacity
@@ -150,15 +153,17 @@ def collate_packs(
         np.repeat(tasks.astype(np.int32), sizes).reshape(ids.shape),
     )  # fmt: skip
     supervised = [np.count_nonzero(learnt[start : start + capacity]) for start in range(0, len(learnt), capacity)]
-    counts = (np.diff(bounds), sequences, np.maximum.reduceat(sizes, first), used, np.array(supervised))
+    counts = (np.diff(bounds), sequences, np.maximum.reduceat(sizes, begins), used, np.array(supervised))
     tensors = zip(*(torch.from_numpy(array).unbind(0) for array in arrays))
     return [
         Pack(
             ids=t[0], labels=t[1], loss_weight=t[2], positions=t[3], cu_seqlens=t[4], prefix_lengths=t[5],
             task_ids=t[6], num_documents=n[0], num_sequences=n[1], max_seqlen=n[2], used=n[3], supervised=n[4],
-            frame_index=f[0], slots=f[1], frame_weight=f[2],
+            frame_index=f[0], slots=f[1], frame_weight=f[2], examples=examples,
         )
-        for t, n, f in zip(tensors, zip(*(count.tolist() for count in counts)), framed)
+        for t, n, f, examples in zip(
+            tensors, zip(*(count.tolist() for count in counts)), framed, np.split(first + order, bounds[1:-1])
+        )
     ]  # fmt: skip
 
 

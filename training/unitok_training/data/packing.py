@@ -98,6 +98,8 @@ class Window:
     """(D,) documents, those of a pack side by side."""
     bounds: np.ndarray
     """(P + 1,) where each pack begins in `order`."""
+    first: int = 0
+    """Number of the example that its first document is."""
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -166,7 +168,7 @@ class PackStream:
         order = by_number(place[pack])
         self.drawn += self.window
         self.placed += int(np.count_nonzero(np.bincount(order)))
-        return Window(documents, order, np.cumsum([0, *sizes[read]]))
+        return Window(documents, order, np.cumsum([0, *sizes[read]]), window * self.window)
 
     def steps(
         self, state: DataState, *, packs_per_step: int, rank: int = 0, world_size: int = 1
@@ -221,8 +223,9 @@ class PackStream:
             chosen = [packs[place] for place in places[start : start + together]]
             bounds = np.cumsum([0, *map(len, chosen)])
             yield from collate_packs(
-                packs.documents, np.concatenate(chosen), bounds, capacity=self.capacity, pad=self.pad, cells=cells
-            )
+                packs.documents, np.concatenate(chosen), bounds, capacity=self.capacity, pad=self.pad, cells=cells,
+                first=packs.first,
+            )  # fmt: skip
 
     def statistics(self, window: int) -> PackStatistics:
         """How well one window fills its packs."""

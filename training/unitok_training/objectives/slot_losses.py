@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from unitok.decoder.model import Decoder
 from unitok.layouts.base import CodebookLayout, SlotLosses
+from unitok.layouts.first import readable
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 from unitok_training.data.batch import Pack
@@ -71,11 +72,14 @@ class FramedStates:
 def framed_states(decoder: Decoder, layout: CodebookLayout, pack: Pack) -> FramedStates:
     """Forward a pack that is on the decoder's device, what the layout says of the codes added to the ids' rows."""
     assert pack.slots is not None and pack.frame_index is not None and pack.vectors is None
+    slots = pack.slots
+    if pack.frame_weight is not None and any(slot.role == "refined" for slot in layout.pattern.slots):
+        slots = readable(layout.pattern, slots, pack.frame_weight)
     rows = functional.embedding(pack.ids[pack.frame_index], decoder.embedding)
     hidden = decoder(
         pack.ids, pack.positions, pack.sequences, pack.max_seqlen,
         prefix_lengths=pack.prefix_lengths[: pack.num_sequences],
-        vectors=rows + layout.vectors(pack.slots).to(rows.dtype), vector_index=pack.frame_index,
+        vectors=rows + layout.vectors(slots).to(rows.dtype), vector_index=pack.frame_index,
     )  # fmt: skip
     read = layout.id_rows(pack.ids[pack.frame_index], lambda _: rows)
     return FramedStates(hidden=hidden, rows=read)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from unitok.decoder.model import Decoder
 from unitok.layouts.base import CodebookLayout
+from unitok.second_passes.base import SecondPass
 from unitok_training.data.batch import Pack
 from unitok_training.objectives.base import TOKENS, BatchLosses
 from unitok_training.objectives.pack_losses import Supervised, hidden_states, losses_of_states
+from unitok_training.objectives.second_pass import PassBatch, pass_terms, with_refined
 from unitok_training.objectives.slot_losses import framed_states, slot_counts, slot_groups, slot_losses, slot_terms
 
 
@@ -26,16 +28,22 @@ class TokenBatch:
     """Its positions with a label."""
     taught: Supervised | None = None
     """Those of which a teacher has something to say, where that is not all of them."""
+    finished: PassBatch | None = None
+    """The spans of codes that a second pass learns from; None where there are none, or no second pass."""
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same on a device, copied without waiting where the memory is pinned."""
         taught = None if self.taught is None else self.taught.to(device)
-        return TokenBatch(pack=self.pack.to(device), supervised=self.supervised.to(device), taught=taught)
+        finished = None if self.finished is None else self.finished.to(device)
+        return TokenBatch(
+            pack=self.pack.to(device), supervised=self.supervised.to(device), taught=taught, finished=finished
+        )
 
     def pin(self) -> TokenBatch:
         """The same in page-locked memory."""
         taught = None if self.taught is None else self.taught.pin()
-        return TokenBatch(pack=self.pack.pin(), supervised=self.supervised.pin(), taught=taught)
+        finished = None if self.finished is None else self.finished.pin()
+        return TokenBatch(pack=self.pack.pin(), supervised=self.supervised.pin(), taught=taught, finished=finished)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +58,23 @@ class TokenObjective:
     """Supervised positions whose logits are held at once; 0 for as many as fit."""
     layout: CodebookLayout | None = None
     """Predicts codes beside ids, and is trained with the decoder; None where ids say everything."""
+    second: SecondPass | None = None
+    """Finds what the layout leaves open, and is trained beside both."""
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """The tokens, and each group of a layout's slots."""
+        """The tokens, each group of a layout's slots, and what a second pass learns."""
         groups = {} if self.layout is None else slot_groups(self.layout.pattern)
-        return {TOKENS: 1.0, **dict.fromkeys(groups, 1.0)}
+        finished = () if self.second is None else self.second.loss_terms
+        return {TOKENS: 1.0, **dict.fromkeys((*groups, *finished), 1.0)}
 
     def counts(self, batch: TokenBatch) -> Mapping[str, float]:
-        """Labels of a pack, and codes of each group."""
+        """Labels of a pack, codes of each group, and what the second pass finds."""
         slots = {} if self.layout is None else slot_counts(self.layout.pattern, batch.pack)
-        return {TOKENS: batch.pack.supervised, **slots}
+        finished = {} if self.second is None else dict.fromkeys(self.second.loss_terms, 0.0)
+        if batch.finished is not None:
+            finished |= batch.finished.counts
+        return {TOKENS: batch.pack.supervised, **slots, **finished}
 
     def losses(self, batch: TokenBatch) -> BatchLosses:
         """Forward one pack."""
@@ -72,6 +86,9 @@ class TokenObjective:
             states = framed_states(self.decoder, self.layout, pack)
             slots, hidden = slot_losses(self.layout, states, pack), states.hidden
             terms = slot_terms(self.layout.pattern, slots)
+        if self.second is not None and slots is not None:
+            found_terms, finished = pass_terms(self.second, moved.finished)
+            slots, terms = with_refined(slots, self.second, finished), {**terms, **found_terms}
         found = losses_of_states(
             hidden, self.decoder, pack, moved.supervised, smoothing=self.smoothing, chunk=self.chunk
         )

@@ -10,6 +10,8 @@ import torch
 
 from unitok.layouts.configured import ConfiguredLayout
 from unitok.layouts.registry import LAYOUTS, layout_pattern, make_layout
+from unitok.second_passes.base import SecondPass
+from unitok.second_passes.registry import make_second_pass, second_pass_name
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.grammar.streams import StreamInfo
@@ -24,7 +26,8 @@ class ModelChoice:
 
     layout: str = FLAT
     """"flat" (every code an id of its own), "coarse_fine" (the first codebooks of all frames, then the others), or with
-    codes beside ids: "depth", "parallel", "delay", "group", "channels"."""
+    codes beside ids: "depth", "parallel", "delay", "group", "channels"; "first_nar" and "first_regress" leave all but
+    the first codebook to a second pass."""
     coarse: int | None = None
     """Codebooks of the first pass of "coarse_fine"; 1 where None."""
     depth_layers: int | None = None
@@ -45,6 +48,16 @@ class ModelChoice:
     """Of "group": codebooks behind the first are left to a second pass."""
     reads_id: bool | None = None
     """Of parallel heads: they read the position's id as well."""
+    sums: bool | None = None
+    """Of a first pass: frames that are given enter the decoder as sums of all their codebooks."""
+    second_layers: int | None = None
+    """Blocks of a second pass, which sees whole spans both ways."""
+    second_width: int | None = None
+    """Its width."""
+    second_heads: int | None = None
+    """Its query heads."""
+    second_kv_heads: int | None = None
+    """Its key and value heads."""
 
     def check(self) -> None:
         """InputError for what cannot be: asked when all keys are known, in whatever order they came."""
@@ -59,13 +72,17 @@ class ModelChoice:
     def options(self) -> dict[str, Any]:
         """What the layout's own configuration is given."""
         found: dict[str, Any] = {}
-        for name in ("state_added", "delays", "frames", "refined", "reads_id"):
+        for name in ("state_added", "delays", "frames", "refined", "reads_id", "sums"):
             if (value := getattr(self, name)) is not None:
                 found[name] = value
-        shape = {name: getattr(self, f"depth_{name}") for name in ("layers", "width", "heads", "kv_heads")}
-        if shape := {name: value for name, value in shape.items() if value is not None}:
+        if shape := self._shape("depth"):
             found["decoder"] = shape
         return found
+
+    def _shape(self, part: str) -> dict[str, int]:
+        """What is said of the shape of a network beside the decoder."""
+        shape = {name: getattr(self, f"{part}_{name}") for name in SHAPE}
+        return {name: value for name, value in shape.items() if value is not None}
 
     def pattern(self, stream: StreamInfo) -> FramePattern | None:
         """Where the codes of a stream stand; None where each is an id of its own.
@@ -94,7 +111,21 @@ class ModelChoice:
         generator = torch.Generator().manual_seed(seed)
         return make_layout(pattern, width=width, options=self.options(), generator=generator)
 
+    def second_pass(self, pattern: FramePattern, ids: int, seed: int, latent: int | None) -> SecondPass | None:
+        """What finds the codes that a pattern leaves open, new, for a vocabulary of so many ids; None where it leaves
+        none. `latent` is the width of the codec's latents, where these are found in place of codes."""
+        name = second_pass_name(pattern)
+        if name is None:
+            return None
+        options: dict[str, Any] = {"decoder": self._shape("second")}
+        if latent is not None:
+            options["latent"] = latent
+        generator = torch.Generator().manual_seed(seed)
+        return make_second_pass(name, pattern, ids=ids, options=options, generator=generator)
 
+
+SHAPE = ("layers", "width", "heads", "kv_heads")
+FIRST = ("first_nar", "first_regress")
 PARALLEL = ("parallel", "delay", "group", "channels")
 OF: Mapping[str, tuple[str, ...]] = {
     "coarse": (TWO_PASSES,),
@@ -103,5 +134,7 @@ OF: Mapping[str, tuple[str, ...]] = {
     "frames": ("group",),
     "refined": ("group",),
     "reads_id": PARALLEL,
+    "sums": FIRST,
+    **dict.fromkeys((f"second_{one}" for one in SHAPE), (*FIRST, "group")),
 }
 """Option → the layouts that have it."""

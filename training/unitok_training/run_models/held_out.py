@@ -14,7 +14,7 @@ from torch import nn
 
 from unitok.decoder.model import Decoder
 from unitok.model import Model
-from unitok.model_parts import LAYOUT
+from unitok.model_parts import LAYOUT, SECOND_PASS
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.tasks.registry import VARIANTS, TaskVariant
@@ -107,8 +107,7 @@ class TokenScores(HeldOutScorer):
         decoder = modules["decoder"]
         assert isinstance(decoder, Decoder)
         parts = dict(self._run.model.parts)
-        if LAYOUT in modules:
-            parts[LAYOUT] = modules[LAYOUT]
+        parts |= {name: modules[name] for name in (LAYOUT, SECOND_PASS) if name in modules}
         run = replace(self._run, model=replace(self._run.model, decoder=decoder, parts=parts), metrics={})
         for one, asked in self._texts:
             put_answers(run, one, one.metric, asked)

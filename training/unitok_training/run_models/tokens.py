@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.codebooks.carried import CARRIED
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, NewRows, chosen_rows
 from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
-from unitok.model_parts import LAYOUT
+from unitok.model_parts import LAYOUT, SECOND_PASS
+from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -26,11 +27,13 @@ from unitok_training.data.mixture import Curriculum
 from unitok_training.first_weights import Start, first_decoder, open_start
 from unitok_training.fitting.unit_letters import spelled_units
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
+from unitok_training.objectives.second_pass import TrainedPass
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.recipes.layout import FLAT, ModelChoice
 from unitok_training.run_models.language_rows import JoiningLanguages
 from unitok_training.run_models.origin import RECIPE, TokenOrigin
+from unitok_training.run_models.second_pass import first_second_pass
 from unitok_training.shard_set import ShardSet, reopened
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.parts import tune, without_parts
@@ -102,10 +105,10 @@ def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
     decoder, _ = begun(given, split=False)
     tune(decoder, given.recipe.tuning.decoder)
     load_module(decoder, without_parts(found.model))
-    layout = first_layout(given)
-    if layout is not None:
-        _load_layout(layout, found.model)
-    return finished(decoder.float().eval(), given, None if layout is None else layout.eval())
+    beside = first_beside(given)
+    for name, module in beside.modules().items():
+        _load_part(name, module.eval(), found.model)
+    return finished(decoder.float().eval(), given, beside)
 
 
 def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
@@ -124,8 +127,37 @@ def begun(given: Materials, *, split: bool) -> tuple[Decoder, Initial | None]:
     return decoder, initial
 
 
-def first_layout(given: Materials) -> CodebookLayout | None:
-    """What predicts codes beside ids, before training: the start's, or one that is drawn; None where ids say all."""
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What is trained beside a decoder."""
+
+    layout: CodebookLayout | None = None
+    """Predicts codes beside ids; None where ids say all."""
+    finished: TrainedPass | None = None
+    """Finds the codes that the layout leaves open."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Those that are there, under the names of a model's parts."""
+        second = None if self.finished is None else self.finished.second
+        found: dict[str, nn.Module | None] = {LAYOUT: self.layout, SECOND_PASS: second}
+        return {name: module for name, module in found.items() if module is not None}
+
+
+def first_beside(given: Materials) -> Beside:
+    """What is trained beside a decoder, before training: the start's, or drawn. InputError as `first_second_pass`."""
+    own = None if given.base is None else given.base.parts.get(SECOND_PASS)
+    assert own is None or isinstance(own, SecondPass)
+    trained = first_second_pass(
+        given.recipe.model, given.vocabulary, tokenizers=given.bundle, data=given.data, own=own,
+        seed=given.recipe.train.seed,
+    )  # fmt: skip
+    if trained is not None and given.start is not None and given.base is None:
+        _load_part(SECOND_PASS, trained.second, open_checkpoint(given.start.path).model)
+    return Beside(layout=_first_layout(given), finished=trained)
+
+
+def _first_layout(given: Materials) -> CodebookLayout | None:
+    """What predicts codes beside ids."""
     pattern = given.vocabulary.framed
     if pattern is None:
         return None
@@ -135,15 +167,16 @@ def first_layout(given: Materials) -> CodebookLayout | None:
         return own.float()
     made = given.recipe.model.made(pattern, given.decoder_config().width, given.recipe.train.seed)
     if given.start is not None and given.base is None:
-        _load_layout(made, open_checkpoint(given.start.path).model)
+        _load_part(LAYOUT, made, open_checkpoint(given.start.path).model)
     return made
 
 
-def _load_layout(layout: CodebookLayout, tensors: Mapping[str, Tensor]) -> None:
-    """Take over what a checkpoint holds of a layout: all of it, or nothing where it does not move."""
-    own = {name.removeprefix(f"{LAYOUT}|"): name for name in tensors if name.startswith(f"{LAYOUT}|")}
+def _load_part(part: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Take over what a checkpoint holds of a part: all that moves of it, or nothing where it does not move."""
+    own = {name.removeprefix(f"{part}|"): name for name in tensors if name.startswith(f"{part}|")}
     if own:
-        load_module(layout, {name: tensors[held] for name, held in own.items()})
+        still = {name: value for name, value in module.named_buffers() if name in module.state_dict()}
+        load_module(module, {**still, **{name: tensors[held] for name, held in own.items()}})
 
 
 def _new_rows(given: Materials, old: int) -> NewRows:
@@ -232,9 +265,9 @@ def _shape(config: DecoderConfig) -> Shape:
     return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
 
 
-def finished(decoder: Decoder, given: Materials, layout: CodebookLayout | None = None) -> Model:
-    """A trained decoder, and a layout where codes stand beside ids, with a model's other parts: those of the start, and
-    what the shards add."""
+def finished(decoder: Decoder, given: Materials, beside: Beside | None = None) -> Model:
+    """A trained decoder, and what was trained beside it, with a model's other parts: those of the start, and what the
+    shards add."""
     vocabulary, bundle, recipe, base = given.vocabulary, given.bundle, given.recipe, given.base
     known, tasks = learned(given.data, vocabulary), list(recipe.mixture.tasks)
     prompts, limits, characters = known.prompts, known.limits, known.characters
@@ -255,5 +288,5 @@ def finished(decoder: Decoder, given: Materials, layout: CodebookLayout | None =
         limits=limits,
         characters=characters,
         info={**(base.info if base else {}), "tasks": tasks, "preset": recipe.name},
-        parts=kept if layout is None else {**kept, LAYOUT: layout},
+        parts={**kept, **(beside or Beside()).modules()},
     )

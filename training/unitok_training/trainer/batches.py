@@ -23,6 +23,7 @@ from unitok_training.data.mixture import Curriculum, Mixture, Schedule
 from unitok_training.data.packing import DataState, PackStream
 from unitok_training.objectives.latent import LatentBatch, Unencoded
 from unitok_training.objectives.pack_losses import OutputSlices, supervised_positions
+from unitok_training.objectives.second_pass import PassBatches, TrainedPass
 from unitok_training.objectives.teacher import Teacher, taught_positions
 from unitok_training.objectives.tokens import TokenBatch
 from unitok_training.trainer.config import LatentTrainConfig, TrainConfig
@@ -120,10 +121,17 @@ class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
     Args:
         source, config: as of `BatchSource`.
         teacher: whose word on these positions is learned.
+        finished: the second pass that learns from their spans of codes.
     """
 
-    def __init__(self, source: ExampleSource, config: TrainConfig, teacher: Teacher | None = None) -> None:
+    def __init__(
+        self, source: ExampleSource, config: TrainConfig, teacher: Teacher | None = None,
+        finished: TrainedPass | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(source, source.documents, config)
+        self.finished: PassBatches | None = None
+        if finished is not None:
+            self.finished = PassBatches(finished, source.vocabulary, source.keys, seed=config.seed)
         self.teacher = None if teacher is None else teacher.decoder.config
         self.known = None if teacher is None else teacher.known_ids(source.vocabulary)
         self.slices = OutputSlices.of(source.vocabulary) if config.output_slices else None
@@ -143,7 +151,8 @@ class TokenBatches(BatchSource[ExampleSource, TokenBatch]):
         if self.teacher is not None and self.known is not None and not self.known.all():
             size, both_ways = self.teacher.vocab_size, self.teacher.prefix_lm
             taught = taught_positions(pack, supervised, self.known, size, both_ways=both_ways)
-        return TokenBatch(pack=pack, supervised=supervised, taught=taught)
+        finished = None if self.finished is None else self.finished.batch(pack)
+        return TokenBatch(pack=pack, supervised=supervised, taught=taught, finished=finished)
 
     def settings(self) -> dict[str, Any]:
         """See `BatchSource`."""

@@ -11,7 +11,8 @@ import torch
 
 from unitok.decoder.model import Decoder
 from unitok.layouts.base import CodebookLayout
-from unitok.model_parts import LAYOUT
+from unitok.model_parts import LAYOUT, SECOND_PASS
+from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -20,6 +21,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.objectives.distillation import DistillationObjective
+from unitok_training.objectives.second_pass import TrainedPass
 from unitok_training.objectives.teacher import Teacher
 from unitok_training.objectives.tokens import TokenObjective
 from unitok_training.shard_set import ShardSet
@@ -49,6 +51,7 @@ def token_setup(
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
     layout: CodebookLayout | None = None,
+    finished: TrainedPass | None = None,
 ) -> Setup:
     """Train a decoder on packs of examples.
 
@@ -65,6 +68,7 @@ def token_setup(
         distill: what is learned from a teacher.
         teacher: the model that `distill` names; its decoder is frozen, moved and rounded in place.
         layout: predicts the codes beside ids, where the vocabulary has any; trained in place.
+        finished: finds what the layout leaves open; trained in place.
 
     Raises:
         InputError: a teacher with other ids, or another one in another process; a layout with a teacher or with
@@ -83,32 +87,37 @@ def token_setup(
     if teacher is not None:
         learned_from["teacher"] = {"path": distill.teacher, "weights": _agreed(teacher, world)}
         _take_in(teacher.decoder, compute, compiled=compiled)
-    parts = [part]
-    if layout is not None:
-        moves = tuning.layout or PartTuning(learning_rate=None)
-        parts.append(Part(LAYOUT, layout.to(world.device), moves, config.optim, compute, world))
-    batches = TokenBatches(source, config, teacher)
+    beside, moves = _beside(layout, finished), tuning.layout or PartTuning(learning_rate=None)
+    made = [Part(name, one.to(world.device), moves, config.optim, compute, world) for name, one in beside.items()]
+    batches = TokenBatches(source, config, teacher, finished)
     extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
+    validated = None if held_out is None else TokenBatches(held_out, config, teacher, finished)
     return Setup(
-        parts=parts,
+        parts=[part, *made],
         source=batches,
-        objective=_objective(trained, config, distill, teacher, layout),
+        objective=_objective(trained, config, distill, teacher, layout, finished),
         compute=compute,
         compiled=compiled,
         settings={
             "tuning": asdict(tuning),
             **extra,
             "distill": learned_from,
-            **({} if layout is None else {"layout": layout.config()}),
+            **{name: one.config() for name, one in beside.items()},
         },
         defaults={
             "tuning": asdict(DecoderTuning()),
             "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
         },
         messages=messages,
-        held_out=held_out_batches(None if held_out is None else TokenBatches(held_out, config, teacher), config, world),
+        held_out=held_out_batches(validated, config, world),
         scorer=scorer,
     )
+
+
+def _beside(layout: CodebookLayout | None, finished: TrainedPass | None) -> dict[str, CodebookLayout | SecondPass]:
+    """What is trained beside a decoder, under the names of a model's parts."""
+    found: dict[str, CodebookLayout | SecondPass] = {} if layout is None else {LAYOUT: layout}
+    return found if finished is None else {**found, SECOND_PASS: finished.second}
 
 
 def _check_layout(
@@ -133,11 +142,12 @@ def _check_layout(
 
 def _objective(
     trained: Decoder, config: TrainConfig, distill: DistillConfig, teacher: Teacher | None,
-    layout: CodebookLayout | None,
+    layout: CodebookLayout | None, finished: TrainedPass | None,
 ) -> TokenObjective | DistillationObjective:  # fmt: skip
     if teacher is None:
         smoothing, chunk = config.label_smoothing, config.loss_chunk
-        return TokenObjective(decoder=trained, smoothing=smoothing, chunk=chunk, layout=layout)
+        second = None if finished is None else finished.second
+        return TokenObjective(decoder=trained, smoothing=smoothing, chunk=chunk, layout=layout, second=second)
     return DistillationObjective(
         decoder=trained, teacher=teacher.decoder, weight=distill.weight, tokens=distill.tokens,
         temperature=distill.temperature, smoothing=config.label_smoothing, chunk=config.loss_chunk,
@@ -179,6 +189,7 @@ def train(
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
     layout: CodebookLayout | None = None,
+    finished: TrainedPass | None = None,
     scorer: HeldOutScorer | None = None,
     world: World | None = None,
     resume: bool = True,
@@ -192,10 +203,10 @@ def train(
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `distill`, `teacher` and `layout` as there too; `scorer` measures `eval_examples`;
-    `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be refused, before the first
-    step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit; NonFiniteLoss before an
-    update that would ruin the weights.
+    in the checkpoint alone; `distill`, `teacher`, `layout` and `finished` as there too; `scorer` measures
+    `eval_examples`; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be refused,
+    before the first step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit;
+    NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
@@ -207,7 +218,7 @@ def train(
         decoder.to(world.device)
     setup = token_setup(
         config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
-        initial=initial, distill=distill, teacher=teacher, layout=layout,
+        initial=initial, distill=distill, teacher=teacher, layout=layout, finished=finished,
     )  # fmt: skip
     trainer = Trainer(config, setup, out, world=world)
     if resume:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.layouts.slots import SlotTables
+from unitok.second_passes.span_network import SpanNetwork
 from unitok_tokenizers.errors import InputError
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
@@ -151,8 +152,13 @@ class MasterWeights:
 
 def embedding_names(module: nn.Module) -> set[str]:
     """Names of the weights of a module's embeddings, whatever they are called."""
-    parts = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Embedding | SlotTables))
-    return {f"{name}.weight".removeprefix(".") for name, part in parts}
+    found = set[str]()
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | SlotTables):
+            found.add(f"{name}.weight".removeprefix("."))
+        elif isinstance(part, SpanNetwork):
+            found |= {f"{name}.{own}".removeprefix(".") for own in part.row_names()}
+    return found
 
 
 def optimizer_of(module: nn.Module, config: OptimConfig, products: torch.dtype = torch.float32) -> Optimizer:
