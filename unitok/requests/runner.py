@@ -317,10 +317,11 @@ class RequestRunner:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
         rendered = rendered_prompt(request.plan, self.vocabulary)
         prompt = rendered.ids
-        most = self.decoder.config.max_positions
-        if most - len(prompt) < 8:
-            raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
-        limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
+        shape, limit = self.decoder.config, request.limit or self.token_limit(request.plan)
+        if shape.window is None:  # else positions grow without end
+            if (room := shape.max_positions - len(prompt)) < 8:
+                raise InputError(f"the input takes {len(prompt)} of {shape.max_positions} positions; shorten it")
+            limit = min(limit, room)
         outputs = self.limits.of(request.plan)
         try:
             automaton = Automaton(self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True)
