@@ -27,7 +27,7 @@ from unitok_tokenizers.grammar.frames import ABSENT
 from unitok_tokenizers.grammar.streams import StreamInfo
 
 WINDOW, FRAMES = 3000, 50_000
-IDS, BOOKS, CODES = 256, 4, 256
+IDS, BOOKS, CODES = 256, 2, 256
 FRAME_SECONDS = 0.080
 SHARPER = 6.0
 """Random matrices are scaled up: else what is said hangs on nothing that was heard."""
@@ -52,6 +52,8 @@ class Talk:
 
     seconds: np.ndarray
     """(T,) of each step."""
+    busy_seconds: np.ndarray
+    """(T,) of each step, the processor's for this thread: what other work takes meanwhile is not in them."""
     core_seconds: float
     """Of all steps, the large decoder's part."""
     cache_bytes: tuple[int, int]
@@ -91,6 +93,8 @@ def _arms(found: list[Talk], shape: dict[str, object]) -> dict[str, Measured]:
     each = {
         "step.median": ([1e3 * float(np.median(one.seconds)) for one in found], "ms"),
         "step.p99": ([1e3 * float(np.quantile(one.seconds, 0.99)) for one in found], "ms"),
+        "step.processor.median": ([1e3 * float(np.median(one.busy_seconds)) for one in found], "ms"),
+        "step.processor.p99": ([1e3 * float(np.quantile(one.busy_seconds, 0.99)) for one in found], "ms"),
         "core.share": ([one.core_seconds / float(one.seconds.sum()) for one in found], "of a step"),
         "cache": ([float(one.cache_bytes[1]) for one in found], "bytes"),
         "offline.difference": ([one.difference for one in found], "nats"),
@@ -119,14 +123,14 @@ def _talk(engine: Engine, frames: int, seed: int) -> Talk:
     assert isinstance(decoder, TimedDecoder) and layout is not None
     heard = np.random.default_rng(seed).integers(0, CODES, (frames, BOOKS))
     session = DuplexSession(engine, prompt, said=((0, IDS - 1),), sampling=Sampling(temperature=1.0), seed=seed)
-    seconds, before = np.zeros(frames), 0
+    seconds, before = np.zeros((frames, 2)), 0
     ids, slots = np.full(frames + 1, IDS - 1), np.full((frames + 1, 2 * BOOKS), ABSENT)
     logprobs = np.zeros(frames)
     decoder.seconds = 0.0
     for frame, codes in enumerate(heard):
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.thread_time()
         said = session.step(codes)
-        seconds[frame] = time.perf_counter() - begin
+        seconds[frame] = time.perf_counter() - begin[0], time.thread_time() - begin[1]
         ids[frame + 1], slots[frame + 1, :BOOKS], logprobs[frame] = said.text, said.slots[:BOOKS], said.logprob
         assert session.cache is not None
         before = before or session.cache.bytes
@@ -135,7 +139,10 @@ def _talk(engine: Engine, frames: int, seed: int) -> Talk:
         slots[slot.delay : frames, BOOKS + column] = heard[: frames - slot.delay, column]
     offline = _at_once(engine, torch.from_numpy(ids), torch.from_numpy(slots))
     difference = float((offline - torch.from_numpy(logprobs)).abs().max())
-    return Talk(seconds=seconds, core_seconds=core, cache_bytes=(before, after), difference=difference)
+    return Talk(
+        seconds=seconds[:, 0], busy_seconds=seconds[:, 1], core_seconds=core, cache_bytes=(before, after),
+        difference=difference,
+    )  # fmt: skip
 
 
 @torch.inference_mode()
