@@ -209,14 +209,17 @@ class PieceAttend:
         assert len(self.order) == total + kept * len(rows)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        both = []
-        for held, fresh in ((self.cache.k[layer], k), (self.cache.v[layer], v)):
-            both.append(torch.cat([held[self.old_row, :, self.old_column].to(fresh.dtype), fresh])[self.order])
-            held[self.row, :, self.column] = fresh[self.late].to(held.dtype)
+        k, v = self._behind(self.cache.k[layer], k), self._behind(self.cache.v[layer], v)
         return varlen_attention(
-            q, *both, self.bounds, self.key_bounds, self.longest, self.longest + self.kept, causal=True,
+            q, k, v, self.bounds, self.key_bounds, self.longest, self.longest + self.kept, causal=True,
             lengths_q=self.lengths, lengths_k=self.key_lengths, window=self.window,
         )  # fmt: skip
+
+    def _behind(self, held: Tensor, fresh: Tensor) -> Tensor:
+        """What rows hold and their new (T, G, D), row by row; the last of the new take their columns of `held`."""
+        joint = torch.cat([held[self.old_row, :, self.old_column].to(fresh.dtype), fresh])[self.order]
+        held[self.row, :, self.column] = fresh[self.late].to(held.dtype)
+        return joint
 
 
 class StepAttend:
