@@ -73,6 +73,9 @@ GOALS: Mapping[str, Goal] = {
     "files_killed.vs_undisturbed": Goal(
         text="10,000 short files killed five times ÷ undisturbed, files/s", at_least=0.5
     ),
+    "streams.offline_difference": Goal(text="50,000 frames stepped − one pass over them (nats)", at_most=1e-4),
+    "streams.cache_growth": Goal(text="bytes of the cache behind them ÷ behind the first", at_most=1),
+    "streams.p99_vs_frame": Goal(text="99th percentile of a step ÷ a frame's 80 ms", at_most=1),
     "demo.seconds_vs_before": Goal(text="`make demo` ÷ time before: 450 s of 746, its targets met", at_most=450 / 746),
 }
 """Key of `ratios` → goal."""

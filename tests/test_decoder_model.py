@@ -31,6 +31,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3-untied": ("Qwen3", {"head_dim": 24, "tie_word_embeddings": False}),
+    "mistral-window": ("Mistral", {"head_dim": 20, "sliding_window": 5, "tie_word_embeddings": False}),
+    "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+    "qwen3-window": ("Qwen3", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 0}),
 }
 
 
@@ -78,8 +81,11 @@ def test_logits_and_gradients_equal_transformers(name: str, tmp_path: Path) -> N
         DecoderConfig(vocab_size=50, width=32, layers=2, heads=4, kv_heads=2),
         DecoderConfig(vocab_size=50, width=32, layers=2, heads=4, kv_heads=1, attention_bias=True, tied=False),
         DecoderConfig(vocab_size=50, width=32, layers=2, heads=2, kv_heads=2, qk_norm=True, head_size=20),
+        DecoderConfig(vocab_size=50, width=32, layers=2, heads=4, kv_heads=2, window=4),
+        DecoderConfig(vocab_size=50, width=32, layers=2, heads=4, kv_heads=1, attention_bias=True, window=4),
+        DecoderConfig(vocab_size=50, width=32, layers=2, heads=2, kv_heads=2, qk_norm=True, window=4),
     ],
-    ids=["llama", "qwen2", "qwen3"],
+    ids=["llama", "qwen2", "qwen3", "mistral-window", "qwen2-window", "qwen3-window"],
 )
 def test_core_opens_in_stock_transformers_with_equal_logits(config: DecoderConfig, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM

@@ -25,6 +25,8 @@ from unitok.decoder.dense_attention import LONGEST, padded_attention
 VarlenAttention = Callable[..., Tensor]
 LARGEST_HEAD = 256
 """Largest head size of the variable-length kernels, which take multiples of 8."""
+LEAST_PIECE = 256
+"""Queries that windowed attention takes together, at least: of a short window, pieces of it would be many calls."""
 
 
 def varlen_attention(
@@ -41,6 +43,7 @@ def varlen_attention(
     prefix: Prefix | None = None,
     lengths_q: HostLengths | None = None,
     lengths_k: HostLengths | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """Attention within documents.
 
@@ -55,18 +58,22 @@ def varlen_attention(
             documents to themselves.
         lengths_q: what `cu_seqlens_q` says, for kernels that ask on the host; whoever calls for every layer gives it,
             so that a device is waited for once. `lengths_k` likewise.
+        window: positions that one sees, itself the last of them, for `causal` attention; all before it where None.
 
     Returns:
         (T, H, D) in q's dtype.
     """
+    if window is not None and window >= max_seqlen_k:
+        window = None  # it ends before every document does
+    assert window is None or (causal and prefix is None)
     if prefix is not None:
         assert causal and cu_seqlens_q is cu_seqlens_k and dropout_p == 0.0
         return prefix_attention(q, k, v, cu_seqlens_q, max_seqlen_q, prefix, softmax_scale, lengths_q)
     kernel = resolve(q.device.type, q.dtype, q.shape[-1])
     given = (q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal)
     if kernel is split_attention:
-        return split_attention(*given, lengths_q=lengths_q, lengths_k=lengths_k)
-    return kernel(*given)
+        return split_attention(*given, lengths_q=lengths_q, lengths_k=lengths_k, window=window)
+    return kernel(*given) if window is None else kernel(*given, window_size=(window - 1, 0))
 
 
 class HostLengths:
@@ -181,6 +188,7 @@ def torch_varlen_attention(
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
 ) -> Tensor:
     """torch's own variable-length kernel (CUDA, half precision), with the options that this torch gives it.
 
@@ -189,7 +197,7 @@ def torch_varlen_attention(
     assert dropout_p == 0.0, "torch's varlen kernel has no dropout"
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, Any] = {"window_size": (-1, 0) if causal else (-1, -1)}
+    options: dict[str, Any] = {"window_size": (window_size[0], 0) if causal else window_size}
     if softmax_scale is not None:
         options["scale"] = softmax_scale
     if q.shape[1] != k.shape[1]:
@@ -222,12 +230,14 @@ def split_attention(
     *,
     lengths_q: HostLengths | None = None,
     lengths_k: HostLengths | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """A causal SDPA per document. `split` and not slices: a slice's backward fills the whole tensor with zeros.
 
-    Training on short documents in bfloat16 goes through `dense_attention`, which is twice as fast there.
+    Training on short documents in bfloat16 goes through `dense_attention`, which is twice as fast there. A document
+    that is longer than the window goes through `windowed_attention`, piece by piece.
     """
-    itself = causal and dropout_p == 0.0 and cu_seqlens_q is cu_seqlens_k
+    itself = causal and dropout_p == 0.0 and cu_seqlens_q is cu_seqlens_k and window is None
     if itself and _dense_pays(q, max_seqlen_q):
         return padded_attention(
             q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal
@@ -238,6 +248,9 @@ def split_attention(
     outputs = []
     for one_q, one_k, one_v in zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths)):
         if not len(one_q):
+            continue
+        if window is not None and window < len(one_k):
+            outputs.append(windowed_attention(one_q, one_k, one_v, window, dropout_p, softmax_scale))
             continue
         square = len(one_q) == len(one_k)
         mask = None if square or not causal else _bottom_right(len(one_q), len(one_k), q.device)
@@ -260,6 +273,35 @@ def _bottom_right(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def windowed_attention(
+    q: Tensor, k: Tensor, v: Tensor, window: int, dropout_p: float = 0.0, softmax_scale: float | None = None
+) -> Tensor:
+    """Causal attention of the last T of T' positions of one document, of which each sees `window`, itself the last.
+
+    q (T, H, D), k and v (T', G, D) → (T, H, D). Piece by piece of about the window, each against the keys that one of
+    its queries sees: time and memory are those of a band, not of a square.
+    """
+    queries, behind = len(q), len(k) - len(q)
+    piece = max(window, LEAST_PIECE)
+    outputs = []
+    for start in range(0, queries, piece):
+        stop = min(start + piece, queries)
+        first = max(0, behind + start - window + 1)
+        seen = torch.arange(first, behind + stop, device=q.device)
+        own = torch.arange(behind + start, behind + stop, device=q.device)[:, None]
+        out = functional.scaled_dot_product_attention(
+            q[start:stop].transpose(0, 1)[None],  # (1, H, T, D)
+            k[first : behind + stop].transpose(0, 1)[None],
+            v[first : behind + stop].transpose(0, 1)[None],
+            attn_mask=(seen <= own) & (seen > own - window),
+            dropout_p=dropout_p,
+            scale=softmax_scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
 def reference_varlen_attention(
     q: Tensor,
     k: Tensor,
@@ -272,6 +314,7 @@ def reference_varlen_attention(
     softmax_scale: float | None = None,
     causal: bool = False,
     prefix: Prefix | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """The oracle: asserts the contract and computes one dense masked softmax. Slow; for tests only."""
     assert q.ndim == k.ndim == v.ndim == 3 and k.shape == v.shape, (q.shape, k.shape, v.shape)
@@ -288,6 +331,8 @@ def reference_varlen_attention(
         if prefix is not None:  # written anew from the lengths: nothing that `Prefix` derives is trusted here
             last = (cu_seqlens_k.diff() - prefix.lengths)[documents_k]  # remaining positions where the beginning ends
             before |= (ends_k > last)[None, :]
+        if window is not None:
+            before &= ends_k[None, :] < ends_q[:, None] + window
         allowed &= before
     repeat = q.shape[1] // k.shape[1]
     scores = torch.einsum("qhd,khd->hqk", q.float(), k.float().repeat_interleave(repeat, 1))

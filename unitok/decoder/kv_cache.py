@@ -1,7 +1,7 @@
-"""The key/value cache: preallocated, for sequences of different lengths.
+"""The key/value cache: preallocated, for sequences of different lengths; a ring where the decoder has a window.
 
 B sequences, S cache positions, T packed positions, P positions of a shared prefix, L layers, H query heads,
-G key/value heads, D head size.
+G key/value heads, D head size, W the window.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +21,10 @@ from unitok.decoder.model import DecoderConfig
 class KVCache:
     """Keys and values of B sequences; `lengths` (B,) says how much of a row is filled.
 
-    They lie in one tensor (L, B, 2G, S, D), keys before values, so that a step writes both at once.
+    They lie in one tensor (L, B, 2G, S, D), keys before values, so that a step writes both at once. With a window,
+    position p lies in column p mod W: a row has W columns at most, however far its positions grow, and the newest takes
+    the place of the one that none sees any more. Positions are in the keys already, so that their order is of no
+    account.
     """
 
     def __init__(
@@ -32,7 +36,8 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.kv_heads, self.capacity = config.kv_heads, capacity
+        self.kv_heads, self.window = config.kv_heads, config.window
+        self.capacity = capacity = capacity if self.window is None else min(capacity, self.window)
         self._all = torch.zeros(config.layers, batch, 2 * config.kv_heads, capacity, config.head_dim, dtype=dtype,
                                 device=device)  # fmt: skip
         self.columns = torch.arange(capacity, device=device)
@@ -51,8 +56,22 @@ class KVCache:
         narrow._all = narrow.kv  # the other rows are not its own
         return narrow
 
+    def places(self) -> Tensor:
+        """(B,) columns that the next position of each sequence takes."""
+        return self.lengths if self.window is None else self.lengths % self.window
+
+    def wraps(self, longest: int) -> bool:
+        """Whether a sequence of this length has gone round: its columns are no longer its positions."""
+        return self.window is not None and longest > self.window
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of memory, rows without a sequence among them."""
+        return self._all.nbytes
+
     def mask(self, longest: int, dtype: torch.dtype) -> Tensor:
-        """(B, 1, 1, `longest`) added to scores of one new position each: -inf behind a sequence's end."""
+        """(B, 1, 1, `longest`) added to scores of one new position each: -inf behind a sequence's end. Of a ring, no
+        more than its columns."""
         behind = self.columns[:longest] > self.lengths[:, None]
         return torch.zeros(behind.shape, dtype=dtype, device=behind.device).masked_fill_(behind, -torch.inf)[
             :, None, None
@@ -79,6 +98,7 @@ class KVCache:
             self.capacity = max(self.capacity, other.capacity)
             shape = (self.kv.shape[0], spare, self.kv.shape[2], self.capacity, self.kv.shape[4])
             grown = torch.zeros(shape, dtype=self.kv.dtype, device=self.kv.device)
+            filled = min(filled, self.kv.shape[3])
             grown[:, :own, :, :filled] = self.kv[:, :, :, :filled]
             self._all, self.columns = grown, torch.arange(self.capacity, device=self.kv.device)
         self._all[:, own:rows, :, : other.capacity] = other.kv
@@ -148,6 +168,60 @@ class PrefillAttend:
         )  # fmt: skip
 
 
+class PieceAttend:
+    """Pieces of prompts that are longer than the window, behind what of them a ring cache holds already.
+
+    Args:
+        cache: holds the last positions of those before; takes in the last of these.
+        done: positions of each prompt that were read before.
+        sizes: positions of each row's piece, 0 where a prompt has ended; rows with any have `done` positions before.
+    """
+
+    def __init__(self, cache: KVCache, done: int, sizes: Sequence[int]) -> None:
+        assert cache.window is not None
+        self.cache, self.window = cache, cache.window
+        device, kept = cache.lengths.device, min(done, cache.window - 1)
+        rows = [(row, size) for row, size in enumerate(sizes) if size]
+        sized, total = [size for _, size in rows], sum(sizes)
+        old = np.arange(done - kept, done)  # the positions before that the piece's first ones see
+        starts = np.cumsum([0, *sized])
+        late = [np.arange(max(start, stop - self.window), stop) for start, stop in zip(starts, starts[1:])]
+        new = [done + size - len(one) + np.arange(len(one)) for size, one in zip(sized, late)]
+        order = [
+            np.concatenate([number * kept + np.arange(kept), kept * len(rows) + np.arange(start, start + size)])
+            for number, (start, size) in enumerate(zip(starts, sized))
+        ]
+
+        def there(parts: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
+
+        self.late = there(late)
+        self.row = there([np.full(len(one), row) for (row, _), one in zip(rows, late)])
+        self.column = there(new) % self.window
+        self.old_row = there([np.full(kept, row) for row, _ in rows])
+        self.old_column = there([old] * len(rows)) % self.window
+        self.order = there(order)  # of a row's old keys and its new ones, among all old and then all new ones
+        self.bounds = torch.from_numpy(starts.astype(np.int32)).to(device)
+        self.key_bounds = torch.from_numpy((starts + kept * np.arange(len(starts))).astype(np.int32)).to(device)
+        self.lengths = HostLengths(self.bounds, sized)
+        self.key_lengths = HostLengths(self.key_bounds, [size + kept for size in sized])
+        self.longest, self.kept = max(sized), kept
+        assert len(self.order) == total + kept * len(rows)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = self._behind(self.cache.k[layer], k), self._behind(self.cache.v[layer], v)
+        return varlen_attention(
+            q, k, v, self.bounds, self.key_bounds, self.longest, self.longest + self.kept, causal=True,
+            lengths_q=self.lengths, lengths_k=self.key_lengths, window=self.window,
+        )  # fmt: skip
+
+    def _behind(self, held: Tensor, fresh: Tensor) -> Tensor:
+        """What rows hold and their new (T, G, D), row by row; the last of the new take their columns of `held`."""
+        joint = torch.cat([held[self.old_row, :, self.old_column].to(fresh.dtype), fresh])[self.order]
+        held[self.row, :, self.column] = fresh[self.late].to(held.dtype)
+        return joint
+
+
 class StepAttend:
     """One new position per sequence against the cache, which grows by it. `longest` bounds what is read.
 
@@ -157,11 +231,12 @@ class StepAttend:
     def __init__(self, cache: KVCache, longest: int) -> None:
         self.cache, self.longest = cache, longest
         self.mask = cache.columns[:longest] <= cache.lengths[:, None]  # (B, S)
+        self.places = cache.places()
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        keys[self.cache.rows, :, self.cache.lengths] = k.to(keys.dtype)
-        values[self.cache.rows, :, self.cache.lengths] = v.to(values.dtype)
+        keys[self.cache.rows, :, self.places] = k.to(keys.dtype)
+        values[self.cache.rows, :, self.places] = v.to(values.dtype)
         repeat = q.shape[1] // k.shape[1]
         # Query heads of one key/value head become query positions: no key is copied for grouped heads.
         grouped = q.unflatten(1, (k.shape[1], repeat))  # (B, G, R, D)

@@ -26,6 +26,7 @@ from unitok.decoder.activation_checkpointing import keep_products
 from unitok.decoder.attention import HostLengths, Prefix, varlen_attention
 from unitok.decoder.lora import updated
 from unitok.decoder.products import Matrix, gated_linear, linear, normed_linear, product_type, rms_norm
+from unitok.decoder.rotary import rotary_frequencies
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 
@@ -66,6 +67,8 @@ class DecoderConfig:
     """Longest document."""
     prefix_lm: bool = False
     """What is given (header and conditions) sees each other in both directions."""
+    window: int | None = None
+    """Positions that one sees, itself the last of them (Mistral, Moshi); all before it where None."""
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -74,6 +77,8 @@ class DecoderConfig:
             raise InputError(f"width is {self.width}: it must be a multiple of heads ({self.heads}), or give head_size")
         if self.head_dim % 2:
             raise InputError(f"head_size is {self.head_dim}: rotary positions need an even one")
+        if self.window is not None and (self.window < 1 or self.prefix_lm):
+            raise InputError(f"window is {self.window}: it must be 1 or more, and goes with no prefix_lm")
 
     @property
     def head_dim(self) -> int:
@@ -95,11 +100,12 @@ class Attend(Protocol):
 
 @dataclass(frozen=True)
 class PackedAttend:
-    """Causal attention within packed documents, both ways in their `prefix`."""
+    """Causal attention within packed documents, both ways in their `prefix`, or no farther back than `window`."""
 
     cu_seqlens: Tensor
     max_seqlen: int
     prefix: Prefix | None = None
+    window: int | None = None
 
     @cached_property
     def lengths(self) -> HostLengths:
@@ -110,7 +116,7 @@ class PackedAttend:
         bounds, longest = self.cu_seqlens, self.max_seqlen
         return varlen_attention(
             q, k, v, bounds, bounds, longest, longest, causal=True, prefix=self.prefix,
-            lengths_q=self.lengths, lengths_k=self.lengths,
+            lengths_q=self.lengths, lengths_k=self.lengths, window=self.window,
         )  # fmt: skip
 
 
@@ -267,7 +273,8 @@ class Decoder(Float32Buffers):
         self.blocks = nn.ModuleList(Block(config, index, feed_forward) for index in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width))
         self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
-        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
+        frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+        self.register_buffer("frequencies", frequencies, persistent=False)
         self.frequencies: Tensor
         self.pieces = CompiledBlocks()
         self._initialize(generator)
@@ -333,7 +340,7 @@ class Decoder(Float32Buffers):
         `prefix_lengths` (N,) count where the configuration says `prefix_lm`.
         """
         prefix = self.prefix(cu_seqlens, prefix_lengths, len(ids))
-        attend = PackedAttend(cu_seqlens, max_seqlen, prefix)
+        attend = PackedAttend(cu_seqlens, max_seqlen, prefix, self.config.window)
         return self.run(self.embed(ids, vectors, vector_index), positions, attend)
 
     def prefix(self, cu_seqlens: Tensor, lengths: Tensor | None, positions: int) -> Prefix | None:
@@ -352,26 +359,6 @@ def initial_scale(name: str, config: DecoderConfig) -> float:
     """Standard deviation of a matrix's initial weights: what writes into the residual is scaled down by depth (Radford
     et al. 2019)."""
     return INITIAL_SCALE / math.sqrt(2 * config.layers) if name.endswith((".out", ".down")) else INITIAL_SCALE
-
-
-def rotary_frequencies(config: DecoderConfig) -> Tensor:
-    """Angles per position (D / 2,), scaled as `rope_scaling` says."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**exponents)
-    scaling = dict(config.rope_scaling or {})
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return frequencies
-    factor = float(scaling["factor"])
-    if kind == "linear":
-        return frequencies / factor
-    if kind != "llama3":
-        raise InputError(f"rope_scaling type {kind!r} is not supported; linear and llama3 are")
-    # Llama 3.1: keep short wavelengths, divide long ones, blend between.
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
-    blend = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-    return blend * frequencies + (1 - blend) * frequencies / factor
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Batch:
             wrong = int(prompt.max()) if int(prompt.min()) >= 0 else int(prompt.min())
             raise InputError(f"the prompt holds id {wrong}, the model has {config.vocab_size}; give ids of this model")
         size, most = len(prompt) + request.limit, config.max_positions
-        if size > most:
+        if config.window is None and size > most:  # else what is kept does not grow
             raise InputError(
                 f"prompt and output take up to {size} positions, the model has {most}; "
                 "shorten the input or max_new_tokens"

@@ -129,15 +129,22 @@ class Stepper:
         """Whether the decoder is still what this computes: no hook was set since, and the weights are the same."""
         return steppable(decoder) and (self.made_from is None or self.made_from == fingerprint(decoder))
 
-    def _rotations(self, capacity: int) -> None:
-        """Tables of cosines and sines, (S, 1, D); the first half of the sines is negated, as `rotate` pairs halves."""
-        if len(self.cosine) >= capacity:
-            return
-        angles = torch.arange(capacity, device=self.frequencies.device).float()[:, None] * self.frequencies
+    def _rotations(self, cache: KVCache, longest: int, alone: bool) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the next positions, (B, 1, D): rows of tables, made anew where a ring has gone round."""
+        if cache.wraps(longest):
+            return self._turned(cache.lengths)
+        if len(self.cosine) < cache.capacity:
+            steps = torch.arange(cache.capacity, device=self.frequencies.device)
+            self.cosine, self.sine = self._turned(steps)
+        positions = slice(longest - 1, longest) if alone else cache.lengths
+        return self.cosine[positions], self.sine[positions]
+
+    def _turned(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Of positions (B,): (B, 1, D); the first half of the sines is negated, as `rotate` pairs halves."""
+        angles = positions.float()[:, None] * self.frequencies
         cosine, sine = angles.cos(), angles.sin()
         dtype = self.embedding.dtype
-        self.cosine = torch.cat([cosine, cosine], -1)[:, None].to(dtype)
-        self.sine = torch.cat([-sine, sine], -1)[:, None].to(dtype)
+        return torch.cat([cosine, cosine], -1)[:, None].to(dtype), torch.cat([-sine, sine], -1)[:, None].to(dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, C) → (B, V)."""
@@ -148,20 +155,20 @@ class Stepper:
 
         `longest` is the largest length after this step, or any larger one. The cache's lengths grow by one. `fixed`
         takes every position from the cache, so that the same operations on the same memory are the next step too.
+        Where a ring has gone round, no step is compiled.
         """
-        alone = len(ids) == 1 and not fixed
-        if alone and self.alone is not None:
+        alone, wraps = len(ids) == 1 and not fixed, cache.wraps(longest)
+        if alone and self.alone is not None and not wraps:
             cache.lengths += 1
             return self.alone(int(ids), cache, longest - 1)
-        if self.alone is not None and not fixed:
+        if self.alone is not None and not fixed and not wraps:
             return self._batch(self.alone, ids, cache)
         config, size = self.config, self.config.head_dim
-        self._rotations(cache.capacity)
         heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
-        last = longest - 1
-        positions = slice(last, longest) if alone else cache.lengths
-        cosine, sine = self.cosine[positions], self.sine[positions]  # (B, 1, D)
+        cosine, sine = self._rotations(cache, longest, alone)  # (B, 1, D)
+        last = (longest - 1) % cache.capacity
         rows, mask = (None, None) if alone else (cache.rows, cache.mask(longest, self.embedding.dtype))
+        places = cache.places()
         x = functional.embedding(ids, self.embedding)
         for layer, own in zip(self.layers, cache.layers):
             joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(ids), -1, size)
@@ -173,7 +180,7 @@ class Stepper:
             if rows is None:
                 own[0, :, last] = joint[0, heads:]
             else:
-                own[rows, :, cache.lengths] = joint[:, heads:]
+                own[rows, :, places] = joint[:, heads:]
             mixed = functional.scaled_dot_product_attention(
                 joint[:, :heads].view(len(ids), config.kv_heads, -1, size),  # query heads of one key head: positions
                 own[:, : config.kv_heads, :longest],

@@ -78,10 +78,11 @@ def check_slots(given: Frames, layout: CodebookLayout | None, length: int) -> No
     if index[0] < 0 or index[-1] >= length or (np.diff(index) <= 0).any():
         raise InputError(f"codes stand beside positions {index.tolist()} of {length} ids: give rising ones inside")
     for number, one in enumerate(pattern.slots):
-        _check_codes(slots[:, number], number, one.size)
+        check_codes(slots[:, number], number, one.size)
 
 
-def _check_codes(codes: np.ndarray, slot: int, size: int) -> None:
+def check_codes(codes: np.ndarray, slot: int, size: int) -> None:
+    """InputError where any of the codes (N,) is none of a slot of so many."""
     wrong = codes[(codes < ABSENT) | (codes >= size)]
     if len(wrong):
         raise InputError(f"code {wrong[0]} in slot {slot}, which holds 0…{size - 1}, or -1 for none")
@@ -157,7 +158,7 @@ class FrameTrack:
         if codes.shape != (len(self.pattern.slots),):
             raise InputError(f"codes of shape {codes.shape} are given for a position, not ({len(self.pattern.slots)},)")
         for number, one in enumerate(self.pattern.slots):
-            _check_codes(codes[number : number + 1], number, one.size)
+            check_codes(codes[number : number + 1], number, one.size)
         self.told = codes.tolist()
 
     def holds(self, token: int) -> bool:

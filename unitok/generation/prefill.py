@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok.decoder.kv_cache import KVCache, PrefillAttend, StepAttend
+from unitok.decoder.kv_cache import KVCache, PieceAttend, PrefillAttend, StepAttend
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors, first_place, joined
 from unitok.generation.fast_step import Stepper, steppable
 from unitok_tokenizers.grammar.automaton import Automaton
 
+LEAST_PIECE = 512
+"""Positions that are read of a prompt at a time, at least, where it is longer than the decoder's window."""
 LEAST_SHARED = 16
 """Positions that prompts must have in common before they are computed once for all of them."""
 
@@ -57,11 +59,14 @@ def prefill(
     """Run prompts once; returns the filled cache and the last hidden state (B, C) of each.
 
     `given` are their leading positions that see each other where the decoder has `prefix_lm`, all where None; `vectors`
-    stand in for embedding rows. `cache` is an empty one to fill, for these prompts.
+    stand in for embedding rows. `cache` is an empty one to fill, for these prompts. Where any is longer than the
+    decoder's window, they are read in pieces: attention needs no more memory than for one of them.
     """
     device, dtype = decoder.embedding.device, decoder.embedding.dtype
     if cache is None:
         cache = KVCache(decoder.config, len(prompts), capacity, dtype=dtype, device=device)
+    if decoder.config.window is not None and max(map(len, prompts)) > decoder.config.window:
+        return cache, _read_in_pieces(decoder, prompts, vectors, cache, max(LEAST_PIECE, decoder.config.window))
     shared = 0 if decoder.config.prefix_lm else shared_prefix(prompts)  # else it would see what follows it
     before = first_place(vectors)
     if before is not None and shared > before:
@@ -78,6 +83,26 @@ def prefill(
     x = decoder.embed(packed.ids, *joined(vectors, starts, device))
     hidden = decoder.run(x, packed.positions + shared, attend)
     return cache, hidden[packed.cu_seqlens[1:].long() - 1]
+
+
+def _read_in_pieces(
+    decoder: Decoder, prompts: Sequence[np.ndarray], vectors: Sequence[PromptVectors | None] | None, cache: KVCache,
+    piece: int,
+) -> Tensor:  # fmt: skip
+    """`prefill` into a ring cache, so many positions of each prompt at a time; returns its hidden states (B, C)."""
+    packed = pack_documents(list(prompts), cache.lengths.device)
+    starts = np.cumsum([0, *packed.lengths[:-1]])
+    x = decoder.embed(packed.ids, *joined(vectors, starts.tolist(), packed.ids.device))
+    found: dict[int, Tensor] = {}
+    for done in range(0, packed.max_seqlen, piece):
+        sizes = [min(max(length - done, 0), piece) for length in packed.lengths]
+        index = np.concatenate([start + done + np.arange(size) for start, size in zip(starts, sizes)])
+        there = torch.from_numpy(index).to(packed.ids.device)
+        hidden = decoder.run(x[there], packed.positions[there], PieceAttend(cache, done, sizes))
+        ends = np.cumsum(sizes)
+        found |= {row: hidden[ends[row] - 1] for row, size in enumerate(sizes) if size}
+    cache.lengths.copy_(torch.tensor(packed.lengths))
+    return torch.stack([found[row] for row in range(len(prompts))])
 
 
 def decode_step(

@@ -44,7 +44,7 @@ def mixtral_config(decoder: Decoder, *, bos: int, eos: int, pad: int) -> dict[st
         )
     value = to_hf_config(config, bos=bos, eos=eos, pad=pad)
     value.pop("attention_bias", None)
-    own = {"num_local_experts": mixture.experts, "num_experts_per_tok": mixture.chosen, "sliding_window": None}
+    own = {"num_local_experts": mixture.experts, "num_experts_per_tok": mixture.chosen, "sliding_window": config.window}
     return {**value, "model_type": MIXTRAL, "architectures": ["MixtralForCausalLM"], **own}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unitok.decoder.model import Decoder, DecoderConfig, FeedForward
 from unitok.decoder.moe import mixture_factory, mixtures
+from unitok.huggingface.attention_keys import rope_of, window_of
 from unitok.huggingface.new_rows import NewRows
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, write_json
@@ -47,10 +48,6 @@ SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Types of weights that are what they say: integers and float8 need scales, which the stock names have no place for."""
 INV_FREQ = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
-ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
 
 
 def stock_class(config: DecoderConfig, *, output_bias: bool = False) -> str:
@@ -59,8 +56,11 @@ def stock_class(config: DecoderConfig, *, output_bias: bool = False) -> str:
         return "qwen3"
     if config.attention_bias and not output_bias:
         return "qwen2"
+    if config.window is not None and config.attention_bias:
+        raise InputError("a decoder with a window and a bias of the attention's output fits no stock class")
     # Stock Llama refuses a width that is no multiple of the heads; Mistral is the same function without that check.
-    return "mistral" if config.width % config.heads and not config.attention_bias else "llama"
+    plain = config.attention_bias or (config.width % config.heads == 0 and config.window is None)
+    return "llama" if plain else "mistral"
 
 
 def to_hf_config(
@@ -99,7 +99,9 @@ def to_hf_config(
     if kind in ("llama", "qwen3"):
         value["attention_bias"] = config.attention_bias
     if kind == "mistral":
-        value["sliding_window"] = None
+        value["sliding_window"] = config.window
+    elif config.window is not None:  # in every layer
+        value |= {"use_sliding_window": True, "sliding_window": config.window, "max_window_layers": 0}
     if config.prefix_lm:
         value["prefix_lm"] = True  # no stock class knows it: `export_hf` refuses such a model
     return value
@@ -117,8 +119,8 @@ def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
     full = {**COMMON_DEFAULTS, **FAMILY_DEFAULTS[kind], **value}
     _check_options(full, where)
     heads = int(full["num_attention_heads"])
-    theta, scaling = _rope(full, where)
-    window = full.get("sliding_window") if kind == "mistral" or full.get("use_sliding_window") else None
+    theta, scaling = rope_of(full, where)
+    window, everywhere = window_of(full)
     positions = int(full["max_position_embeddings"])
     return DecoderConfig(
         vocab_size=int(full["vocab_size"]),
@@ -134,9 +136,10 @@ def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
         qk_norm=kind == "qwen3",
         attention_bias=kind == "qwen2" or (kind != "mistral" and bool(full["attention_bias"])),
         tied=bool(full["tie_word_embeddings"]),
-        # within one window, windowed attention is plain causal attention
-        max_positions=positions if window is None else min(positions, int(window)),
+        # Where some layers alone have a window, it ends what is read: within it, their attention is that of the others.
+        max_positions=positions if window is None or everywhere else min(positions, window),
         prefix_lm=bool(value.get("prefix_lm")),
+        window=window if everywhere else None,
     )
 
 
@@ -151,28 +154,6 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
             f"{where}: hidden_act {full['hidden_act']!r} or mlp_bias is not supported (silu, no bias); "
             "give a model without them"
         )
-
-
-def _rope(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any] | None]:
-    """Base and scaling of the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old files."""
-    rope = dict(full.get("rope_scaling") or full.get("rope_parameters") or {})
-    theta = float(rope.pop("rope_theta", full["rope_theta"]))
-    legacy = rope.pop("type", "default")
-    kind = rope.pop("rope_type", legacy)
-    partial = rope.pop("partial_rotary_factor", full.get("partial_rotary_factor")) or 1.0
-    if partial != 1.0:
-        raise InputError(f"{where}: partial_rotary_factor {partial} is not supported; give a model that rotates all")
-    if kind == "default":
-        return theta, None
-    if kind not in ROPE_KEYS:
-        raise InputError(
-            f"{where}: rope scaling {kind!r} is not supported; default, {' and '.join(ROPE_KEYS)} are: "
-            "give a model that uses one of them"
-        )
-    missing = [key for key in ROPE_KEYS[kind] if rope.get(key) is None]
-    if missing:
-        raise InputError(f"{where}: rope scaling {kind!r} lacks {', '.join(missing)}; take config.json again")
-    return theta, {"rope_type": kind, **{key: rope[key] for key in ROPE_KEYS[kind]}}
 
 
 def _blocks(decoder: Decoder) -> list[Any]:

@@ -100,6 +100,8 @@ class DepthLayout(ConfiguredLayout):
         self, options: DepthConfig, pattern: FramePattern, *, width: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(options, pattern, width=width, generator=generator)
+        if options.decoder.window is not None:
+            raise InputError(f"layout 'depth': its decoder has a window of {options.decoder.window}; leave it out")
         self.read, self.predicted = read_columns(pattern), predicted_columns(pattern)
         sizes = [slot.size for slot in pattern.slots]
         absent = options.absent_rows
@@ -146,6 +148,12 @@ class DepthLayout(ConfiguredLayout):
                 raise InputError(f"layout 'depth': its decoder has no such option ({error})") from error
         options: DepthConfig = super().read_options({**value, "decoder": shape})
         return options
+
+    def config(self) -> dict[str, Any]:
+        """What builds it again, with its pattern; JSON."""
+        found = super().config()
+        del found["options"]["decoder"]["window"]  # it has none, see `__init__`
+        return found
 
     def vectors(self, slots: Tensor) -> Tensor:
         """What the codes of positions add to the embedding rows of their ids: (P, S) int64, -1 absent → (P, C)."""

@@ -90,6 +90,8 @@ class StepBlock(nn.Module):
 
 def by_step(x: Tensor, matrices: Tensor, done: int) -> Tensor:
     """x (P, N, D) of the steps behind `done`, each by its own of the matrices (K, O, D) → (P, N, O)."""
+    if x.shape[1] == 1:  # generation: one operation instead of the many that a joint one is made of
+        return functional.linear(x, matrices[done].to(x.dtype))
     return torch.einsum("pnd,nod->pno", x, matrices[done : done + x.shape[1]].to(x.dtype))
 
 

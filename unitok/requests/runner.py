@@ -315,10 +315,12 @@ class RequestRunner:
     def token_request(self, request: PromptRequest, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
         rendered = rendered_prompt(request.plan, self.vocabulary)
-        prompt, most = rendered.ids, self.decoder.config.max_positions
-        if most - len(prompt) < 8:
-            raise InputError(f"the input takes {len(prompt)} of {most} positions; shorten it")
-        limit = min(request.limit or self.token_limit(request.plan), most - len(prompt))
+        prompt, shape = rendered.ids, self.decoder.config
+        limit = request.limit or self.token_limit(request.plan)
+        if shape.window is None:  # else positions grow without end
+            if (room := shape.max_positions - len(prompt)) < 8:
+                raise InputError(f"the input takes {len(prompt)} of {shape.max_positions} positions; shorten it")
+            limit = min(limit, room)
         outputs, chosen = self.limits.of(request.plan), request.sampling or sampling
         try:
             automaton = Automaton(

@@ -160,6 +160,8 @@ class SecondPass(nn.Module, ABC):
         self, options: Any, pattern: FramePattern, *, ids: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        if options.decoder.window is not None:
+            raise InputError(f"second pass {self.name!r}: its decoder has a window; leave it out")
         self.options, self.pattern, self.ids = options, pattern, ids
         self.refined = refined_codebooks(pattern)
         self.known = self.refined[0]
@@ -186,10 +188,12 @@ class SecondPass(nn.Module, ABC):
 
     def config(self) -> dict[str, Any]:
         """What builds it again, with its pattern; JSON."""
+        options = asdict(self.options)
+        del options["decoder"]["window"]  # it has none, see `__init__`
         return {
             "second_pass": self.name,
             "ids": self.ids,
-            "options": asdict(self.options),
+            "options": options,
             "pattern": self.pattern.to_json(),
         }
 

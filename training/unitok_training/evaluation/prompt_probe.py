@@ -92,7 +92,8 @@ def read_along(
     x = model.decoder.embed(packed.ids, *joined([placed(prompt, hole, vectors)], [0], device))
     lengths = torch.tensor([len(prompt)], device=device)
     prefix = model.decoder.prefix(packed.cu_seqlens, lengths, len(packed.ids))
-    watched = WatchedAttend(PackedAttend(packed.cu_seqlens, packed.max_seqlen, prefix), len(answer))
+    window = model.decoder.config.window
+    watched = WatchedAttend(PackedAttend(packed.cu_seqlens, packed.max_seqlen, prefix, window), len(answer))
     hidden = model.decoder.run(x, packed.positions, watched)
     logits = model.decoder.logits(hidden[len(prompt) - 1 : -1])
     assert watched.mass is not None

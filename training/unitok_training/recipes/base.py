@@ -54,9 +54,11 @@ class Shape:
     """Longest document, in tokens."""
     prefix_lm: bool = False
     """Header and conditions see each other in both directions; answers stay causal."""
+    window: int | None = None
+    """Positions that one sees, itself the last of them; all before it where None."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "kv_heads", "max_positions", "head_size", "ffn"):
+        for name in ("width", "layers", "heads", "kv_heads", "max_positions", "head_size", "ffn", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"decoder.{name} is {value}: it must be 1 or more")

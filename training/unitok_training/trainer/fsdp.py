@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from unitok.decoder.lora import plain_name
-from unitok.decoder.model import Decoder, rotary_frequencies
+from unitok.decoder.model import Decoder
+from unitok.decoder.rotary import rotary_frequencies
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.stored_tensors import StoredTensor, shape_of
 from unitok_tokenizers.stored_tensors import rows_of as tensor_rows
@@ -53,7 +54,8 @@ def shard_decoder(decoder: Decoder, compute: Compute, world: World, initial: Ini
     if bare:
         assert initial is not None, "a decoder without weights is given some"
         sharded.to_empty(device=world.device)
-        sharded.frequencies.copy_(rotary_frequencies(sharded.config))
+        shape = sharded.config
+        sharded.frequencies.copy_(rotary_frequencies(shape.head_dim, shape.rope_theta, shape.rope_scaling))
         _fill(sharded, chain(drawn.items(), initial), world)
     return sharded
 

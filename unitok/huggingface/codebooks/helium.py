@@ -24,7 +24,7 @@ FUSED, DOWN = re.compile(r"(.*\.mlp\.)fc1\.weight"), re.compile(r"(.*\.mlp\.)fc2
 
 
 def helium_config(config: Mapping[str, Any], rows: int, where: Path) -> DecoderConfig:
-    """The shape that a `config.json` describes, with so many rows. Within its window, attention is plain.
+    """The shape that a `config.json` describes, with so many rows.
 
     Raises:
         InputError: an option that is not computed here.
@@ -33,14 +33,14 @@ def helium_config(config: Mapping[str, Any], rows: int, where: Path) -> DecoderC
     if not isinstance(inner, int) or inner < 2 or inner % 2:
         raise InputError(f"{where}: ffn_dim is {inner!r} in config.json; give the whole file of the model")
     full = {**DEFAULTS, **config}
-    window, positions = full["sliding_window"], full.get("max_position_embeddings", 2048)
     return from_hf_config(
         {
-            **{key: value for key, value in full.items() if key != "sliding_window"},
-            "model_type": "llama",
+            **full,
+            "model_type": "mistral",
             "vocab_size": rows,
             "intermediate_size": inner // 2,
-            "max_position_embeddings": min(positions, window or positions),
+            "num_key_value_heads": full.get("num_key_value_heads"),
+            "max_position_embeddings": full.get("max_position_embeddings", 2048),
             "tie_word_embeddings": False,
         },
         where,

@@ -1,0 +1,49 @@
+"""What a stock `config.json` says of attention beside its sizes: rotary positions and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitok_tokenizers.errors import InputError
+
+ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any] | None]:
+    """Base and scaling of the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old files."""
+    rope = dict(full.get("rope_scaling") or full.get("rope_parameters") or {})
+    theta = float(rope.pop("rope_theta", full["rope_theta"]))
+    legacy = rope.pop("type", "default")
+    kind = rope.pop("rope_type", legacy)
+    partial = rope.pop("partial_rotary_factor", full.get("partial_rotary_factor")) or 1.0
+    if partial != 1.0:
+        raise InputError(f"{where}: partial_rotary_factor {partial} is not supported; give a model that rotates all")
+    if kind == "default":
+        return theta, None
+    if kind not in ROPE_KEYS:
+        raise InputError(
+            f"{where}: rope scaling {kind!r} is not supported; default, {' and '.join(ROPE_KEYS)} are: "
+            "give a model that uses one of them"
+        )
+    missing = [key for key in ROPE_KEYS[kind] if rope.get(key) is None]
+    if missing:
+        raise InputError(f"{where}: rope scaling {kind!r} lacks {', '.join(missing)}; take config.json again")
+    return theta, {"rope_type": kind, **{key: rope[key] for key in ROPE_KEYS[kind]}}
+
+
+def window_of(full: Mapping[str, Any]) -> tuple[int | None, bool]:
+    """(positions that one sees, where a layer has a window; whether all layers have it)."""
+    kind, window = full["model_type"], full.get("sliding_window")
+    if window is None or (kind != "mistral" and not full.get("use_sliding_window")):
+        return None, False
+    kinds = full.get("layer_types")
+    if kind == "mistral":
+        return int(window), True
+    if isinstance(kinds, list):
+        return int(window), all(one == "sliding_attention" for one in kinds)
+    return int(window), full.get("max_window_layers") == 0
