@@ -19,6 +19,8 @@ class Context:
     """Sizes so small that only the plumbing is tried; figures mean nothing."""
     seed: int = 0
     """Seed of weights, prompts and lengths."""
+    seeds: int = 1
+    """Trainings of each arm, from `seed` on, where a subject compares what is learned."""
     bf16: bool = True
     """Whether bfloat16 arms run: not where the processor has no units for it."""
     report: Callable[[str], None] = print

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, files_killed, lora, loss, sharded, train, units
+from benchmarks import checkpoint, data, decode, demo, files, files_killed, layouts, lora, loss, sharded, train, units
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -18,6 +18,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "files_killed": files_killed.run,
     "lora": lora.run,
     "units": units.run,
+    "layouts": layouts.run,
     "decode": decode.run,
     "train": train.run,
 }
