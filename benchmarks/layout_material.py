@@ -72,9 +72,9 @@ USUAL = Sizes(
     pairs=200, held=24, fit_steps=40, codebooks=8, codes=256,
     trained={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384},
     trained_depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
-    timed={"width": 384, "layers": 8, "heads": 6, "kv_heads": 3, "ffn": 1024},
+    timed={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
     timed_depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
-    steps=100, batch=4, frames=25,
+    steps=60, batch=4, frames=25,
 )  # fmt: skip
 QUICK = Sizes(
     pairs=6, held=3, fit_steps=2, codebooks=3, codes=16,

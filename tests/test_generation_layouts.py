@@ -66,7 +66,8 @@ def test_together_as_alone(name: str) -> None:
         assert wanted.slot_logprobs is not None
         np.testing.assert_allclose(found.slot_logprobs, wanted.slot_logprobs, atol=1e-4)
         there += int((found.slots != ABSENT).sum())
-    assert there > 5
+    left = all(slot.role == "refined" for slot in layout(name).pattern.slots)
+    assert there == 0 if left else there > 5, "what a second pass finds is not there yet"
 
 
 @torch.inference_mode()
