@@ -70,7 +70,7 @@ class Sizes:
 
 USUAL = Sizes(
     pairs=200, held=24, fit_steps=40, codebooks=8, codes=256,
-    trained={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384},
+    trained={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 768},
     trained_depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
     timed={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
     timed_depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
