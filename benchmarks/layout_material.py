@@ -74,7 +74,7 @@ USUAL = Sizes(
     trained_depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
     timed={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
     timed_depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
-    steps=60, batch=4, frames=25,
+    steps=240, batch=4, frames=25,
 )  # fmt: skip
 QUICK = Sizes(
     pairs=6, held=3, fit_steps=2, codebooks=3, codes=16,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ BATCHES = (1, 8)
 def run(context: Context) -> Outcome:
     """Ratios `layouts.*`."""
     sizes = QUICK if context.quick else USUAL
+    sizes = replace(sizes, steps=context.updates or sizes.steps)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
