@@ -1,4 +1,5 @@
-"""`python -m benchmarks [SUBJECT …] [--rounds N] [--seed N] [--force] [--quick] [-o runs/bench]`.
+"""`python -m benchmarks [SUBJECT …] [--rounds N] [--seed N] [--seeds N]
+[--updates N] [--force] [--quick] [-o runs/bench]`.
 
 `python -m benchmarks gpu …` is a command of its own (`benchmarks.gpu`).
 """
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="times that every arm runs, in turn (default: 3)")
     parser.add_argument("--seed", type=seed_option, default=0, help="seed of weights, prompts and lengths (default: 0)")
     parser.add_argument(
+        "--seeds", type=int, default=1, help="trainings of each arm of `layouts`, from --seed on (default: 1)"
+    )
+    parser.add_argument("--updates", type=int, default=0, help="updates of such a training (default: as many as usual)")
+    parser.add_argument(
         "--force", action="store_true", help="measure on a busy machine or what is not committed; the rows say so"
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the plumbing; nothing is published")
@@ -58,12 +63,15 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"no subject {unknown[0]!r}; choose from {', '.join(SUBJECTS)}")
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}: give 1 or more")
+    if options.seeds < 1 or options.updates < 0:
+        raise InputError(f"--seeds is {options.seeds}, --updates {options.updates}: give 1 or more of both")
     if options.seed < 0:
         raise InputError(f"--seed is {options.seed}: give 0 or more")
     out = Path(options.out)
     context = Context(
-        folder=out / "work", rounds=options.rounds, quick=options.quick, seed=options.seed, bf16=machine.bfloat16()
-    )
+        folder=out / "work", rounds=options.rounds, quick=options.quick, seed=options.seed, seeds=options.seeds,
+        updates=options.updates, bf16=machine.bfloat16(),
+    )  # fmt: skip
     context.folder.mkdir(parents=True, exist_ok=True)
     path = out / "results.json" if options.quick else ROOT / "benchmarks" / "results.json"
     for name in names:

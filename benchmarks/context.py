@@ -19,6 +19,10 @@ class Context:
     """Sizes so small that only the plumbing is tried; figures mean nothing."""
     seed: int = 0
     """Seed of weights, prompts and lengths."""
+    seeds: int = 1
+    """Trainings of each arm, from `seed` on, where a subject compares what is learned."""
+    updates: int = 0
+    """Updates of such a training; 0 for the subject's own number."""
     bf16: bool = True
     """Whether bfloat16 arms run: not where the processor has no units for it."""
     report: Callable[[str], None] = print

@@ -17,8 +17,8 @@ from benchmarks.arms import Arm, Measured, fastest, interleave, ratio
 from benchmarks.context import Context
 from benchmarks.decode_arms import Subject, alone, requests
 from benchmarks.results import Outcome
+from unitok.decoder import cpu_kernel as native
 from unitok.decoder.model import Decoder
-from unitok.generation import cpu_kernel as native
 from unitok_tokenizers.compute import find_compiler
 
 TINY = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1}

@@ -13,9 +13,9 @@ import torch
 from benchmarks import llamacpp, material
 from benchmarks.arms import Arm
 from benchmarks.context import Context
+from unitok.decoder import cpu_kernel as native
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.model import Decoder
-from unitok.generation import cpu_kernel as native
-from unitok.generation.fast_step import Stepper
 from unitok.generation.generate import generate
 from unitok.huggingface.weights import save_core
 

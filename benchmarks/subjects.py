@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import checkpoint, data, decode, demo, files, files_killed, lora, loss, sharded, streams, train, units
+from benchmarks import (
+    checkpoint,
+    data,
+    decode,
+    demo,
+    files,
+    files_killed,
+    layouts,
+    lora,
+    loss,
+    sharded,
+    streams,
+    train,
+    units,
+)
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 
@@ -19,6 +33,7 @@ SUBJECTS: Mapping[str, Callable[[Context], Outcome]] = {
     "lora": lora.run,
     "units": units.run,
     "streams": streams.run,
+    "layouts": layouts.run,
     "decode": decode.run,
     "train": train.run,
 }

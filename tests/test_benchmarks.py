@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decode, demo, gpu_decode, machine, results, sharded
+from benchmarks import decode, demo, gpu_decode, layout_report, machine, results, sharded
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, measured, ratio
 from benchmarks.context import Context
@@ -176,6 +176,34 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--seed", "-1", "-o", str(tmp_path)])
     assert stop.value.code == 2
+
+
+@pytest.mark.slow
+def test_layouts_are_measured_at_equal_codes_and_weights(tmp_path: Path) -> None:
+    found = quick(tmp_path, "layouts")
+    names, arms = layout_report.NAMES, found["arms"]
+    assert set(arms) == {f"{name}.{one}" for name in names for one in layout_report.COLUMNS}
+    assert all(value is not None and value > 0 for value in found["ratios"].values())
+    settings = [arms[f"{name}.bits"]["settings"] for name in names]
+    assert len({one["codes trained on"] for one in settings}) == 1
+    weights = [one["weights"] for one in settings]
+    assert max(weights) / min(weights) < 1.05, weights
+    positions = [arms[f"{name}.b1.greedy"]["settings"]["positions"] for name in names]
+    assert positions == [12, 4, 4, 6, 2], "of 4 frames of 3 codebooks, delays of up to 2, groups of 2"
+    assert arms["depth.cache"]["median"] < arms["flat.cache"]["median"] < arms["flat.peak"]["median"]
+    assert all(150 < arms[f"{name}.bits"]["median"] < 330 for name in names), "an even choice of 16 costs 300"
+    whole = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    text = layout_report.replaced(f"a {layout_report.BEGIN} old {layout_report.END} b", whole)
+    assert text.startswith("a ") and text.endswith(" b") and " old " not in text
+    assert all(f"| `{name}` | " in text for name in names)
+    assert layout_report.plot(whole).count("<circle") == len(names)
+
+
+def test_the_page_of_layouts_shows_the_published_results() -> None:
+    page = layout_report.DOCUMENT.read_text(encoding="utf-8")
+    found = results.read(Path(decode.__file__).parent / "results.json")
+    assert layout_report.replaced(page, found) == page
+    assert layout_report.PLOT.read_text(encoding="utf-8") == layout_report.plot(found)
 
 
 @pytest.mark.slow

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.tiny_model import RATE, speech
+from unitok.decoder.cpu_kernel import find_compiler
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.kv_cache import KVCache, StepAttend
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig, FeedForward, PackedAttend
@@ -27,8 +29,6 @@ from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import ADAPTERS, make_adapter
 from unitok.frontends.base import LatentFrontEnd
-from unitok.generation.cpu_kernel import find_compiler
-from unitok.generation.fast_step import Stepper
 from unitok.nbest.audio_context import places
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.features import MelConfig

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unitok.decoder.fast_step import Stepper, fingerprint
 from unitok.decoder.lora import (
     LoraConfig,
     add_lora,
@@ -23,7 +24,6 @@ from unitok.decoder.lora import (
     without_lora,
 )
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
-from unitok.generation.fast_step import Stepper, fingerprint
 from unitok.huggingface.weights import save_core
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
 from unitok_tokenizers.errors import InputError

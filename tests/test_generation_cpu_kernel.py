@@ -17,9 +17,9 @@ import unitok
 from tests.support.command import unitok as unitok_command
 from tests.support.tiny_model import model_folder
 from tests.test_generation_fast_step import PLAIN, made, ragged
+from unitok.decoder import cpu_kernel as native
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.model import DecoderConfig
-from unitok.generation import cpu_kernel as native
-from unitok.generation.fast_step import Stepper
 from unitok.generation.generate import generate
 from unitok.generation.prefill import prefill
 from unitok_tokenizers.compute import find_compiler

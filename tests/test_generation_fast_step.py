@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from unitok.decoder.fast_step import Stepper, quantize_rows, steppable
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.generation.beam_search import beam_search
 from unitok.generation.engine import Engine
-from unitok.generation.fast_step import Stepper, quantize_rows, steppable
 from unitok.generation.generate import generate
 from unitok.generation.prefill import decode_step, prefill, shared_prefix
 from unitok.generation.sampling import Sampling

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from unitok.generation.fast_step import Stepper
 
 from tests.test_generation_fast_step import COMPILED, PLAIN, made, ragged
 from unitok.decoder.kv_cache import KVCache
@@ -15,7 +16,6 @@ from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation import prefill as reading
 from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import Engine
-from unitok.generation.fast_step import Stepper
 from unitok.generation.prefill import decode_step, prefill, stepper_of
 from unitok.generation.sampling import Sampling
 from unitok_tokenizers.errors import InputError

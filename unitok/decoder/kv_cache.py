@@ -225,7 +225,7 @@ class PieceAttend:
 class StepAttend:
     """One new position per sequence against the cache, which grows by it. `longest` bounds what is read.
 
-    The general way, through `Decoder.run`; decoders without hooks go through `unitok.generation.fast_step`.
+    The general way, through `Decoder.run`; decoders without hooks go through `unitok.decoder.fast_step`.
     """
 
     def __init__(self, cache: KVCache, longest: int) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
 from unitok.generation.allowed_ids import MaskTable
 from unitok.generation.cuda_graphs import CudaGraphs
-from unitok.generation.fast_step import Stepper
 from unitok.generation.framed import (
     FramedSteps,
     FrameTrack,
@@ -99,7 +99,7 @@ class Batch:
         stepper: takes the steps; None for decoders with parts that only `Decoder.run` knows.
         graphs: take the steps of sequences that were all added before the first, where they fit.
         rows: most sequences that run; others wait until some have ended. 0 for any number.
-        layout: gives the codes beside ids. A step that reads codes is one of `Decoder.run`: steppers take ids alone.
+        layout: gives the codes beside ids.
     """
 
     def __init__(
@@ -107,7 +107,8 @@ class Batch:
         layout: CodebookLayout | None = None,
     ) -> None:  # fmt: skip
         self.decoder, self.stepper, self.graphs, self.rows = decoder, stepper, graphs, rows
-        self.framed = None if layout is None else FramedSteps(decoder, layout)
+        compiled = stepper is not None and stepper.compiled
+        self.framed = None if layout is None else FramedSteps(decoder, layout, compiled=compiled)
         self.masks = MaskTable(decoder.config.vocab_size, decoder.embedding.device)
         self.sequences: dict[int, _Sequence] = {}
         self.waiting: list[int] = []

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
 from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import MaskTable
-from unitok.generation.fast_step import Stepper
 from unitok.generation.framed import check_slots, prompt_inputs
 from unitok.generation.prefill import decode_step, prefill, stepper_of
 from unitok.generation.sampling import masked_log_softmax

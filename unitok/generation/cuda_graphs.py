@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitok.decoder.fast_step import Stepper, fingerprint
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
-from unitok.generation.fast_step import Stepper, fingerprint
 from unitok.generation.sampling import GREEDY, Sampling, choose
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from unitok.decoder.fast_step import Stepper, steppable
 from unitok.decoder.model import Decoder
 from unitok.generation.batch import Batch
 from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, search_together
 from unitok.generation.cuda_graphs import SIZES, CudaGraphs
-from unitok.generation.fast_step import Stepper, steppable
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.generation.token_request import Generated, TokenRequest
 from unitok.layouts.base import CodebookLayout

@@ -272,10 +272,12 @@ class FramedSteps:
     Args:
         decoder: the model.
         layout: its layout.
+        compiled: the layout may take its steps through compiled functions.
     """
 
-    def __init__(self, decoder: Decoder, layout: CodebookLayout) -> None:
+    def __init__(self, decoder: Decoder, layout: CodebookLayout, *, compiled: bool = False) -> None:
         self.decoder, self.layout = decoder, layout
+        self.step = layout.quick_step(compiled=compiled)
         self.steps = any(slot.role != "refined" for slot in layout.pattern.slots)
         """Whether codes beside ids come, and are read, step by step; else a second pass finds all of them."""
 
@@ -314,7 +316,7 @@ class FramedSteps:
         if self.layout.pattern.flush:
             behind = torch.tensor([track.behind(tokens[row]) for row, track in zip(held, own)], device=device)
         choice = SlotChoice(own, uniform)
-        slots, logprobs = self.layout.step(hidden[index].to(rows.dtype), rows, before, choice, behind)
+        slots, logprobs = self.step(hidden[index].to(rows.dtype), rows, before, choice, behind)
         # One copy of both: codes are exact in float64.
         found = torch.stack([slots.double(), logprobs.double()]).tolist()
         for row, track, codes, values in zip(held, own, *found, strict=True):

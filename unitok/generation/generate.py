@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors
 from unitok.generation.allowed_ids import rows_of
 from unitok.generation.batch import Batch
 from unitok.generation.cuda_graphs import CudaGraphs
-from unitok.generation.fast_step import Stepper
 from unitok.generation.prefill import given_lengths, stepper_of
 from unitok.generation.sampling import GREEDY, Sampling, masked_log_softmax
 from unitok.generation.token_request import Generated, TokenRequest

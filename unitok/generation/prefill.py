@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unitok.decoder.fast_step import Stepper, steppable
 from unitok.decoder.kv_cache import KVCache, PieceAttend, PrefillAttend, StepAttend
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors, first_place, joined
-from unitok.generation.fast_step import Stepper, steppable
 from unitok_tokenizers.grammar.automaton import Automaton
 
 LEAST_PIECE = 512
@@ -111,10 +111,10 @@ def decode_step(
 ) -> Tensor:  # fmt: skip
     """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
 
-    `x` (B, C) is what the decoder reads where that is not the embedding rows of the ids: no stepper takes it.
+    `x` (B, C) is what the decoder reads where that is not the embedding rows of the ids.
     """
-    if stepper is not None and x is None:
-        return stepper(ids, cache, longest)
+    if stepper is not None:
+        return stepper(ids, cache, longest, x=x)
     hidden = decoder.run(decoder.embed(ids) if x is None else x, cache.lengths, StepAttend(cache, longest))
     cache.lengths += 1
     return hidden

@@ -26,6 +26,15 @@ class Choose(Protocol):
         """Logits (B, V) → codes (B,) int64 and their log-probabilities (B,) float32."""
 
 
+class Step(Protocol):
+    """What `CodebookLayout.step` does, with its arguments and results."""
+
+    def __call__(
+        self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The codes of one position of each sequence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlotLosses:
     """What the slots of some positions cost; nothing is divided yet."""
@@ -88,6 +97,13 @@ class CodebookLayout(nn.Module, ABC):
             log-probabilities (B, S) float32, 0 where nothing was predicted. That a slot holds nothing is predicted
             too where the layout has a class for it.
         """
+
+    def quick_step(self, *, compiled: bool = False) -> Step:
+        """What does `step` many times in a row, without gradients, and may keep what it works with.
+
+        It follows weights that change meanwhile. `compiled` as in `unitok.decoder.fast_step.Stepper`.
+        """
+        return self.step
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

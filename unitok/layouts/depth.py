@@ -13,7 +13,7 @@ decoder, D width of the small one, H query heads, G key/value heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok.decoder import cpu_kernel as native
+from unitok.decoder.fast_step import Stepper, fingerprint, steppable
+from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok.layouts.base import Choose, SlotLosses
+from unitok.layouts.base import Choose, SlotLosses, Step
 from unitok.layouts.configured import ConfiguredLayout, books_beside, delays_of
 from unitok.layouts.slots import (
     SlotHeads,
@@ -89,6 +92,10 @@ class FrameAttend:
         return out.transpose(1, 2).flatten(0, 1)
 
 
+RunSteps = Callable[[Tensor, int], Tensor]
+"""Inputs (B, N, D) of the steps behind so many → the state (B, D) of the last; earlier steps of the frame are known."""
+
+
 class DepthLayout(ConfiguredLayout):
     """The first codebook inline, the others by a depth decoder; see the module."""
 
@@ -118,7 +125,8 @@ class DepthLayout(ConfiguredLayout):
         self.projection = drawn(each, inner, width, generator=generator)
         self.state_projection = drawn(each, inner, width, generator=generator) if options.state_added else None
         self.decoder = Decoder(replace(options.decoder, vocab_size=0, tied=True), generator=generator)
-        del self.decoder.embedding  # slots have tables, and heads of their own
+        del self.decoder.embedding  # slots have tables, and heads of their own; not a weight, nor stored:
+        self.decoder.register_buffer("embedding", torch.empty(0, inner), persistent=False)
         classes = [sizes[i] for i in self.predicted]
         self.heads = SlotHeads(classes, inner, shared=options.shared_head, generator=generator)
 
@@ -178,20 +186,39 @@ class DepthLayout(ConfiguredLayout):
         self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The codes of one position of each sequence; see `CodebookLayout.step`."""
-        held = expected(self.pattern, before, behind)
-        slots = torch.full_like(held, ABSENT, dtype=torch.int64)
-        scores = torch.zeros(held.shape, dtype=torch.float32, device=held.device)
         attend = FrameAttend(self.steps - len(self.predicted) + 1, keep=True)
+
+        def run(x: Tensor, done: int) -> Tensor:
+            attend.steps = x.shape[1]
+            return self._run(x, done, attend)[:, -1]
+
+        return self.chain(run, hidden, rows, before, choose, behind)
+
+    def quick_step(self, *, compiled: bool = False) -> Step:
+        """`step` without what a frame's steps do not need; see `FrameSteps`."""
+        return FrameSteps(self, compiled=compiled)
+
+    def chain(
+        self, run: RunSteps, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`step`, the small decoder's steps taken by `run`: code after code, each by what those before it left."""
+        held = expected(self.pattern, before, behind)
+        found, scores = [], []
         done, entered = 0, rows[:, None].to(hidden.dtype)
         for place, column in enumerate(self.predicted):
-            state = self._run(self._enter(hidden, entered, done), done, attend)[:, -1]
-            codes, score = choose(column, self.heads.slot(place, state))
-            slots[:, column] = torch.where(held[:, column], codes, ABSENT)
-            scores[:, column] = torch.where(held[:, column], score, 0.0)
-            done, attend.steps = done + attend.steps, 1
+            x = self._enter(hidden, entered, done)
+            codes, score = choose(column, self.heads.slot(place, run(x, done)))
+            if self.pattern.flush:  # else every slot holds a code
+                codes, score = torch.where(held[:, column], codes, ABSENT), torch.where(held[:, column], score, 0.0)
+            found.append(codes)
+            scores.append(score)
+            done += x.shape[1]
             if column != self.predicted[-1]:
-                entered = self._rows(slots[:, column : column + 1], place)
-        return slots, scores
+                entered = self._rows(codes[:, None], place)
+        slots, logprobs = torch.full_like(held, ABSENT, dtype=torch.int64), torch.zeros_like(held, dtype=torch.float32)
+        slots[:, span(self.predicted)] = torch.stack(found, 1)
+        logprobs[:, span(self.predicted)] = torch.stack(scores, 1)
+        return slots, logprobs
 
     def _rows(self, codes: Tensor, first: int) -> Tensor:
         """Rows (P, N, C) of the codes (P, N) of N predicted slots from the `first` one on."""
@@ -220,3 +247,60 @@ def _project(x: Tensor, matrices: Tensor, done: int) -> Tensor:
     own = own.to(x.dtype)
     found = functional.linear(x, own[0]) if len(own) == 1 else torch.einsum("pnc,ndc->pnd", x, own)
     return found.to(x.dtype)
+
+
+class FrameSteps:
+    """`DepthLayout.step` as generation repeats it: no gradients, keys and values in memory that stays, and each step of
+    the small decoder by a `Stepper`, which on a processor may be one compiled function.
+
+    The state and the position's id, of which the plain way makes one call, come one after the other.
+
+    Args:
+        layout: whose steps these are; its weights may change.
+        compiled: step single sequences through the compiled function, where this machine has one.
+    """
+
+    def __init__(self, layout: DepthLayout, *, compiled: bool = False) -> None:
+        self.layout, self.compiled = layout, compiled
+        self.made: tuple[object, Stepper] | None = None
+        """What the weights were, and the steps of these."""
+        self.cache: KVCache | None = None
+
+    @torch.inference_mode()
+    def __call__(
+        self, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The codes of one position of each sequence; see `CodebookLayout.step`."""
+        layout = self.layout
+        stepper = self._stepper()
+        if stepper is None or hidden.dtype != stepper.dtype:
+            return layout.step(hidden, rows, before, choose, behind)
+        cache = self._cache(hidden)
+
+        def run(x: Tensor, done: int) -> Tensor:
+            for place in range(x.shape[1]):
+                state = stepper.frame(x[:, place], cache, done + place)
+            return state.to(x.dtype)
+
+        return layout.chain(run, hidden, rows, before, choose, behind)
+
+    def _stepper(self) -> Stepper | None:
+        """Made again where the weights are others; None for parts that only `Decoder.run` knows."""
+        decoder = self.layout.decoder
+        now = fingerprint(decoder)
+        if self.made is None or self.made[0] != now:
+            if not steppable(decoder):
+                return None
+            compiled = self.compiled and native.usable(decoder) and native.library() is not None
+            self.made = (now, Stepper(decoder, compiled=compiled))
+        return self.made[1]
+
+    def _cache(self, hidden: Tensor) -> KVCache:
+        """Keys and values of a frame of so many sequences; what the frame before left in them is written over."""
+        kept, count = self.cache, len(hidden)
+        if kept is None or (len(kept.lengths), kept.kv.dtype, kept.kv.device) != (count, hidden.dtype, hidden.device):
+            layout = self.layout
+            self.cache = kept = KVCache(
+                layout.decoder.config, count, layout.steps, dtype=hidden.dtype, device=hidden.device
+            )
+        return kept

@@ -1,4 +1,4 @@
-// One decoding step of one sequence in one parallel region: what `unitok.generation.fast_step` computes in torch's operations. Of a
+// One decoding step of one sequence in one parallel region: what `fast_step.py` computes in torch's operations. Of a
 // batch's step only the attention is here, which reads of every sequence what is filled and not the longest's positions.
 //
 // B sequences, C width, H query heads, G key/value heads, D head size, I feed-forward size, S cache positions. Matrices are

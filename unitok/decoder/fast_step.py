@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unitok.decoder import cpu_kernel as native
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.lora import updates
 from unitok.decoder.model import Block, Decoder, FeedForward
-from unitok.generation import cpu_kernel as native
 from unitok_tokenizers.errors import InputError
 
 Linear = Callable[[Tensor], Tensor]
@@ -96,16 +96,17 @@ class Stepper:
         assert steppable(decoder)
         self.packed, self.int8, self.compiled = packed, int8, compiled
         self.made_from = fingerprint(decoder) if packed or int8 or compiled or updates(decoder) else None
-        if int8 and decoder.embedding.device.type != "cpu":
+        if int8 and decoder.norm.device.type != "cpu":
             raise InputError("int8 weights speed up decoding on processors only; leave them out on this device")
         self.decoder, self.config = decoder, decoder.config
         self.embedding, self.norm = decoder.embedding.detach(), decoder.norm.detach()
+        self.dtype = decoder.norm.dtype
         self.matrices: list[native.Weight] = [
             quantize_rows(value) if int8 else (value, None) for value in _matrices(decoder)
         ]
         self.alone = _native_step(decoder, self.matrices) if compiled else None
         self.frequencies = decoder.frequencies
-        self.cosine = self.sine = self.embedding.new_zeros(0, 1, decoder.config.head_dim)
+        self.cosine = self.sine = self.norm.new_zeros(0, 1, decoder.config.head_dim)
         self.turns = torch.zeros(0, decoder.config.head_dim, device="cpu")
 
     @cached_property
@@ -129,84 +130,99 @@ class Stepper:
         """Whether the decoder is still what this computes: no hook was set since, and the weights are the same."""
         return steppable(decoder) and (self.made_from is None or self.made_from == fingerprint(decoder))
 
-    def _rotations(self, cache: KVCache, longest: int, alone: bool) -> tuple[Tensor, Tensor]:
+    def _rotations(self, cache: KVCache, longest: int, even: bool) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the next positions, (B, 1, D): rows of tables, made anew where a ring has gone round."""
         if cache.wraps(longest):
             return self._turned(cache.lengths)
         if len(self.cosine) < cache.capacity:
             steps = torch.arange(cache.capacity, device=self.frequencies.device)
             self.cosine, self.sine = self._turned(steps)
-        positions = slice(longest - 1, longest) if alone else cache.lengths
+        positions = slice(longest - 1, longest) if even else cache.lengths
         return self.cosine[positions], self.sine[positions]
 
     def _turned(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Of positions (B,): (B, 1, D); the first half of the sines is negated, as `rotate` pairs halves."""
         angles = positions.float()[:, None] * self.frequencies
         cosine, sine = angles.cos(), angles.sin()
-        dtype = self.embedding.dtype
-        return torch.cat([cosine, cosine], -1)[:, None].to(dtype), torch.cat([-sine, sine], -1)[:, None].to(dtype)
+        return (
+            torch.cat([cosine, cosine], -1)[:, None].to(self.dtype),
+            torch.cat([-sine, sine], -1)[:, None].to(self.dtype),
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, C) → (B, V)."""
         return self.alone.logits(hidden) if self.alone is not None and len(hidden) == 1 else self.head(hidden)
 
-    def __call__(self, ids: Tensor, cache: KVCache, longest: int, *, fixed: bool = False) -> Tensor:
+    def __call__(
+        self, ids: Tensor, cache: KVCache, longest: int, *, fixed: bool = False, x: Tensor | None = None
+    ) -> Tensor:
         """Append ids (B,) to the sequences in the cache; returns their hidden states (B, C).
 
         `longest` is the largest length after this step, or any larger one. The cache's lengths grow by one. `fixed`
-        takes every position from the cache, so that the same operations on the same memory are the next step too.
-        Where a ring has gone round, no step is compiled.
+        takes every position from the cache, so that the same operations on the same memory are the next step too. `x`
+        (B, C) is read where what enters is not the embedding rows of the ids. Where a ring has gone round, no step is
+        compiled.
         """
         alone, wraps = len(ids) == 1 and not fixed, cache.wraps(longest)
         if alone and self.alone is not None and not wraps:
             cache.lengths += 1
-            return self.alone(int(ids), cache, longest - 1)
+            return self.alone(int(ids) if x is None else x, cache, longest - 1)
+        x = functional.embedding(ids, self.embedding) if x is None else x
         if self.alone is not None and not fixed and not wraps:
-            return self._batch(self.alone, ids, cache)
-        config, size = self.config, self.config.head_dim
+            x = self._batch(self.alone, x, cache)
+        else:
+            x = self._mixed(x, cache, longest, even=alone)
+        cache.lengths += 1
+        return x
+
+    def frame(self, x: Tensor, cache: KVCache, place: int) -> Tensor:
+        """Append x (B, C) at the same place of all sequences, which the cache's lengths need not say: (B, C)."""
+        if self.alone is not None and len(x) == 1:
+            return self.alone(x, cache, place)
+        return self._mixed(x, cache, place + 1, even=True)
+
+    def _mixed(self, x: Tensor, cache: KVCache, longest: int, *, even: bool) -> Tensor:
+        """The step in torch's operations: `even` where all sequences stand at the same position."""
+        config, size, count = self.config, self.config.head_dim, len(x)
         heads, turned, width, eps = config.heads, config.heads + config.kv_heads, config.width, config.norm_eps
-        cosine, sine = self._rotations(cache, longest, alone)  # (B, 1, D)
+        cosine, sine = self._rotations(cache, longest, even)  # (B, 1, D)
         last = (longest - 1) % cache.capacity
-        rows, mask = (None, None) if alone else (cache.rows, cache.mask(longest, self.embedding.dtype))
+        rows, mask = (None, None) if even else (cache.rows, cache.mask(longest, self.dtype))
         places = cache.places()
-        x = functional.embedding(ids, self.embedding)
         for layer, own in zip(self.layers, cache.layers):
-            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(ids), -1, size)
+            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(count, -1, size)
             qk = joint[:, :turned]
             if layer.qk_norms is not None:
                 _norm_heads(joint, layer.qk_norms, heads, turned, eps)
             halves = qk.roll(size // 2, -1)
             qk.mul_(cosine).addcmul_(halves, sine)
             if rows is None:
-                own[0, :, last] = joint[0, heads:]
+                own[:, :, last] = joint[:, heads:]
             else:
                 own[rows, :, places] = joint[:, heads:]
             mixed = functional.scaled_dot_product_attention(
-                joint[:, :heads].view(len(ids), config.kv_heads, -1, size),  # query heads of one key head: positions
+                joint[:, :heads].view(count, config.kv_heads, -1, size),  # query heads of one key head: positions
                 own[:, : config.kv_heads, :longest],
                 own[:, config.kv_heads :, :longest],
                 attn_mask=mask,
             )
-            x = x + layer.out(mixed.reshape(len(ids), -1))
+            x = x + layer.out(mixed.reshape(count, -1))
             gate, up = layer.gate_up(functional.rms_norm(x, (width,), layer.feed_norm, eps)).chunk(2, -1)
             x = x + layer.down(functional.silu(gate).mul_(up))
-        cache.lengths += 1
         return functional.rms_norm(x, (width,), self.norm, eps)
 
-    def _batch(self, compiled: native.NativeStep, ids: Tensor, cache: KVCache) -> Tensor:
+    def _batch(self, compiled: native.NativeStep, x: Tensor, cache: KVCache) -> Tensor:
         """The step of a batch with compiled attention."""
         config, width, eps = self.config, self.config.width, self.config.norm_eps
         if len(self.turns) < cache.capacity:
             angles = torch.arange(cache.capacity, device="cpu").float()[:, None] * self.frequencies.float()
             self.turns = torch.cat([angles.cos(), angles.sin()], -1)
         lengths = cache.lengths.contiguous()
-        x = functional.embedding(ids, self.embedding)
         for index, (layer, own) in enumerate(zip(self.layers, cache.layers)):
-            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(ids), -1, config.head_dim)
+            joint = layer.qkv(functional.rms_norm(x, (width,), layer.norm, eps)).view(len(x), -1, config.head_dim)
             x = x + layer.out(compiled.attend(index, joint, own, lengths, self.turns))
             gate, up = layer.gate_up(functional.rms_norm(x, (width,), layer.feed_norm, eps)).chunk(2, -1)
             x = x + layer.down(functional.silu(gate).mul_(up))
-        cache.lengths += 1
         return functional.rms_norm(x, (width,), self.norm, eps)
 
 

@@ -146,7 +146,7 @@ class NativeStep:
     def __init__(self, decoder: Decoder, functions: ctypes.CDLL, matrices: Sequence[Weight]) -> None:
         self.keep: list[object] = [decoder]
         """What the structures point into."""
-        config, dtype = decoder.config, NAMES[decoder.embedding.dtype]
+        config, dtype = decoder.config, NAMES[decoder.norm.dtype]
         rest = iter(matrices)
         layers = [self._layer(block, rest) for block in decoder.blocks if isinstance(block, Block)]
         (weight, scales) = head = next(rest)
@@ -158,7 +158,7 @@ class NativeStep:
             self._floats(decoder.frequencies), config.layers, config.heads, config.kv_heads, config.head_dim,
             config.norm_eps,
         )  # fmt: skip
-        self.width, self.rows = config.width, len(weight)
+        self.width, self.rows, self.dtype = config.width, len(weight), decoder.norm.dtype
         self.attention = getattr(functions, f"attention_{dtype}")
         self.heads = [
             _Heads(layer.q_norm, layer.k_norm, config.heads, config.kv_heads, config.head_dim, config.norm_eps)
@@ -187,13 +187,21 @@ class NativeStep:
         self.keep.append(weight)
         return _Matrix(weight.data_ptr(), self._floats(scales), self._floats(bias), *weight.shape)
 
-    def __call__(self, token: int, cache: KVCache, position: int) -> Tensor:
-        """Append an id to the only sequence in a cache, at `position`; returns its hidden state (1, C), float32."""
+    def __call__(self, token: int | Tensor, cache: KVCache, position: int) -> Tensor:
+        """Append an id to the only sequence in a cache, at `position`; returns its hidden state (1, C), float32.
+
+        A vector (1, C) in the place of the id is read instead of an embedding row.
+        """
         hidden = torch.empty(1, self.width, device="cpu")
         kv = cache.kv
         there = _Cache(kv.data_ptr(), kv.stride(0), kv.stride(2))
+        decoder, row = self.decoder, token
+        if isinstance(token, Tensor):
+            entering = token.to(self.dtype).contiguous()
+            decoder, row = _Decoder.from_buffer_copy(self.decoder), 0  # row 0 of a table of one row
+            decoder.embedding = entering.data_ptr()
         self.step(
-            ctypes.byref(self.decoder), ctypes.byref(there), ctypes.c_int64(token), ctypes.c_int64(position),
+            ctypes.byref(decoder), ctypes.byref(there), ctypes.c_int64(row), ctypes.c_int64(position),
             torch.get_num_threads(), ctypes.c_void_p(hidden.data_ptr()),
         )  # fmt: skip
         return hidden
