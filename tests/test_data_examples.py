@@ -21,10 +21,10 @@ from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.data.eligibility import segment_maximum
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.interleave import ChosenRows, interleave, text_cuts, unit_cuts, word_pieces
+from unitok_training.data.longest import segment_maximum
 from unitok_training.data.mixture import Mixture
 
 PIECES = ["▁x"] * TEXT_PIECES
