@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from unitok.generation.framed import Given
 from unitok.generation.sampling import Sampling
-from unitok.inputs import Audio, check_tokens
+from unitok.inputs import Audio, check_tokens, is_tokens, read_samples, without_tokenizer
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.tasks.registry import task_spec
 from unitok_tokenizers.seeds import check_seed, spread
 
 Voice = Audio | None
@@ -65,11 +69,48 @@ def behind_prompt(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, 
     return (Span(first.kind, first.content[plan.forced :], first.stream), *outputs[1:])
 
 
+def with_surroundings(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
+    """Outputs of a plan; of a stretch that is said anew, the whole: what stands before it, it, what stands behind."""
+    if not task_spec(plan.task).infills or not outputs:
+        return outputs
+    before, behind = (span.content for span in plan.conditions if span.kind == "codes")
+    (stretch,) = outputs
+    return (Span("codes", np.concatenate([before, stretch.content, behind]), stretch.stream),)
+
+
+def around_cut(codes: Span, cut: tuple[float, float], frame_rate: Fraction) -> tuple[Span, Span]:
+    """Codes (F, Q) before a cut in seconds, and behind it: of each a frame at least.
+
+    Raises:
+        InputError: it ends behind the recording, or there are fewer than two frames.
+    """
+    frames, rate = len(codes), float(frame_rate)
+    if cut[1] > (frames + 1) / rate or frames < 2:
+        raise InputError(f"cut is {cut[0]:g} to {cut[1]:g} s: the recording lasts {frames / rate:.2f} s; give less")
+    begin = min(max(round(cut[0] * rate), 1), frames - 1)
+    end = min(max(round(cut[1] * rate), begin), frames - 1)
+    parts = (codes.content[:begin], codes.content[end:])
+    before, behind = (Span("codes", part, codes.stream) for part in parts)
+    return before, behind
+
+
 def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
     """(F, Q) int64 codes of a stream; InputError for another shape, or ids that it does not have."""
     if len(stream.cardinalities) == 1 and codes.ndim == 2 and codes.shape[1] == 1:
         codes = codes[:, 0]
     return check_tokens(codes, stream.cardinalities, stream.name).reshape(len(codes), -1)
+
+
+def codes_heard(audio: Audio | SpokenChunk, codec: AcousticTokenizer | None, stream: StreamInfo | None) -> Span:
+    """All of a recording as codes, or codes (F, Q) that were made elsewhere; InputError without a codec for it."""
+    if stream is None:
+        raise InputError("this model has no codes, in which the task hears and answers")
+    if isinstance(audio, np.ndarray) and is_tokens(audio):
+        return Span("codes", check_codes(audio, stream))
+    if codec is None:
+        raise InputError(without_tokenizer(stream))
+    found = audio.samples if isinstance(audio, SpokenChunk) else read_samples(audio, codec.sample_rate)
+    return Span("codes", codec.encode(found))
 
 
 def seeded(requests: Sequence[PromptRequest], seed: int) -> list[PromptRequest]:

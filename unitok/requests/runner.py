@@ -24,11 +24,18 @@ from unitok.generation.length_limits import Limits
 from unitok.generation.listening import Listener
 from unitok.generation.long_audio import Cutting
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
+from unitok.inputs import Audio, check_utf8, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
 from unitok.layouts.base import CodebookLayout
 from unitok.requests.framed_answers import check_whole, most_ids, parsed_answer, slot_options
 from unitok.requests.merged_units import stream_ids
-from unitok.requests.prompt_request import PromptRequest, SpokenChunk, Voice, behind_prompt, check_codes
+from unitok.requests.prompt_request import (
+    PromptRequest,
+    SpokenChunk,
+    Voice,
+    behind_prompt,
+    check_codes,
+    with_surroundings,
+)
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import SpeechDetector, Trimming
@@ -212,13 +219,15 @@ class RequestRunner:
     ) -> list[tuple[Span, torch.Tensor | None]]:
         """(condition, its vectors (N, C) where it is `lat`) of recordings, or of tokens that were made elsewhere.
 
-        `front_end` is "tokens" or "latent"; None takes tokens where the model can make them, or is given them.
-        InputError for another one.
+        `front_end` is "tokens", "latent", or "codes" for all that is heard; None takes tokens where the model can make
+        them, or is given them. InputError for another one.
         """
         vectors = self.unit_tokenizer is None and self.latent is not None and not all(map(is_tokens, audio))
         chosen = front_end or ("latent" if vectors else "tokens")
         if chosen == "tokens":
             return [(span, None) for span in self.speech_of(audio)]
+        if chosen == "codes":
+            return [(codes_heard(one, self.codec, self.vocabulary.main("codes")), None) for one in audio]
         if chosen != "latent":
             raise InputError(f"front_end is {front_end!r}; choose tokens or latent")
         if self.latent is None:
@@ -230,13 +239,7 @@ class RequestRunner:
 
     def text_span(self, text: str) -> Span:
         """A text condition; InputError where there is nothing in it."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            shown = text.encode("utf-8", "backslashreplace").decode()
-            raise InputError(
-                f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding"
-            ) from error
+        check_utf8(text)
         ids = self.tokenizers.text.encode(text)
         if not ids:
             raise InputError("the text is empty; give at least one character")
@@ -369,7 +372,7 @@ class RequestRunner:
         """
         assert asked.automaton is not None
         parsed = parsed_answer(self.vocabulary, asked, made.ids, made.frames)
-        outputs = behind_prompt(parsed.outputs, request.plan)
+        outputs = with_surroundings(behind_prompt(parsed.outputs, request.plan), request.plan)
         texts, audio = self._texts(outputs), self.speak(outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
         return Result(

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from unitok_tokenizers.data.manifest import MIXED
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
@@ -98,9 +99,12 @@ class Selection:
         self.skipped += [Skipped(key=key, reason=reason, rows=rows) for reason, rows in reasons]
         if not len(items.source):
             why = ", ".join(f"{rows} {reason}" for reason, rows in reasons) or "none of the language asked for"
+            split, remedy = self.split, "prepare shards that have what it needs"
+            if parsed.of.task.answer_named:
+                split, remedy = self.split + MIXED, "make mixtures of a manifest with `unitok mix`, and prepare them"
             raise InputError(
-                f"mixture.{key}: none of the {total} rows of split {self.split!r} can be used ({why}); "
-                f"remove it with mixture.{key}=0, or prepare shards that have what it needs"
+                f"mixture.{key}: none of the {total} rows of split {split!r} can be used ({why}); "
+                f"remove it with mixture.{key}=0, or {remedy}"
             )
         return items
 

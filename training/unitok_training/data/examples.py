@@ -254,8 +254,8 @@ class ExampleSource:
         """Codes before a stretch of each example, the stretch, and those behind it: a frame of each, and more."""
         options, books, keys = self.options, self.folders[drawn.folder].columns.codebooks, self._keys(drawn)
         codes = self._row(drawn.folder, "codes", drawn.source)
-        frames = codes.length // books
-        length = np.clip(np.rint(frames * options.cut_share(uniform(*keys, CUT_LENGTH))).astype(np.int64), 1, frames - 2)
+        frames, share = codes.length // books, options.cut_share(uniform(*keys, CUT_LENGTH))
+        length = np.clip(np.rint(frames * share).astype(np.int64), 1, frames - 2)
         first = 1 + below(frames - 1 - length, *keys, CUT_START)
         return codes.parted(first * books, (first + length) * books)
 
