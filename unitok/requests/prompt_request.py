@@ -62,7 +62,10 @@ class PromptRequest:
 
 
 def behind_prompt(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
-    """Outputs without what was forced of the first: a voice prompt is no part of the answer."""
+    """Outputs without what was forced of the first, as a voice prompt is no part of the answer; a stretch that is said
+    anew with what stands around it."""
+    if task_spec(plan.task).infills:
+        return with_surroundings(outputs, plan)
     if not plan.forced or not outputs:
         return outputs
     first = outputs[0]
@@ -70,8 +73,8 @@ def behind_prompt(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, 
 
 
 def with_surroundings(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
-    """Outputs of a plan; of a stretch that is said anew, the whole: what stands before it, it, what stands behind."""
-    if not task_spec(plan.task).infills or not outputs:
+    """The whole of a recording of which a stretch was said anew: what stands before it, it, what stands behind it."""
+    if not outputs:
         return outputs
     before, behind = (span.content for span in plan.conditions if span.kind == "codes")
     (stretch,) = outputs

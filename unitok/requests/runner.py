@@ -34,7 +34,7 @@ from unitok.requests.prompt_request import (
     Voice,
     behind_prompt,
     check_codes,
-    with_surroundings,
+    codes_heard,
 )
 from unitok.results import Result
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
@@ -372,7 +372,7 @@ class RequestRunner:
         """
         assert asked.automaton is not None
         parsed = parsed_answer(self.vocabulary, asked, made.ids, made.frames)
-        outputs = with_surroundings(behind_prompt(parsed.outputs, request.plan), request.plan)
+        outputs = behind_prompt(parsed.outputs, request.plan)
         texts, audio = self._texts(outputs), self.speak(outputs, request.voice) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
         return Result(
