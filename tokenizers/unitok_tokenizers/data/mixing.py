@@ -140,7 +140,7 @@ class _Maker:
 
     def _noisy(self, made: Row, row: Row, clean: np.ndarray, name: str) -> Iterator[Row]:
         random = self._random(made)
-        noise = self._backgrounds_of(row.split).draw(len(clean), random)
+        noise = unit_power(self._backgrounds_of(row.split).draw(len(clean), random))
         level = round(float(random.uniform(*self.config.snr_db)), 2)
         mixture, noise = mixed(clean, noise, level)
         extras: dict[str, Any] = {CLEAN: row.id, "snr_db": level}
