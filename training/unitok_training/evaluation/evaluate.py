@@ -235,7 +235,7 @@ def evaluate_remaking(run: Evaluation) -> None:
             continue
         items = run.limited(range(source.usable()[key]))
         named = {str(name): row for row, name in enumerate(run.shards.table["id"].to_pylist())}
-        rows = [named[source.document(item).name.rpartition(" ")[2]] for item in items]
+        rows = [named[source.document(item).name.partition(" example from row ")[2]] for item in items]
         _put_remade(run, key, rows, [source.plan(item) for item in items])
 
 
