@@ -26,7 +26,7 @@ OTHERS: dict[str, object] = {
     "target": "de", "voice": "anna", "output": "units", "chain": True, "front_end": "tokens", "beams": 2, "seed": 3,
     "temperature": 0.9, "top_k": 5, "top_p": 0.5, "recognizer": "pocketsphinx", "synthesizer": "espeak",
     "max_tokens": 9, "max_seconds": 2.5, "flags": ("<itn>",), "repetition_window": 4, "repetition_share": 0.2,
-    "voice_text": "we buy",
+    "voice_text": "we buy", "cut": (0.1, 0.3),
     "speech_temperature": 0.7, "guidance": 2.0, "guidance_drop": ("text",), "ban": ("text",), "loop_guard": False,
 }  # fmt: skip
 """A value of each optional field that is not its default."""
@@ -38,7 +38,8 @@ MUST_WORK = {
     ("s2st", "chain"), ("s2st", "voice"), ("s2st", "output"), ("mt", "beams"), ("mt", "temperature"),
     ("lm", "temperature"), ("slm", "voice"), ("ilm", "temperature"), ("chat", "beams"), ("ask", "front_end"),
     ("sid", "max_tokens"), ("asr", "max_seconds"), ("s2st", "max_seconds"), ("chat", "max_seconds"),
-    ("vtts", "voice"), ("vtts", "temperature"),
+    ("vtts", "voice"), ("vtts", "temperature"), ("se", "max_tokens"), ("se", "max_seconds"), ("sr", "temperature"),
+    ("tse", "voice"), ("edit", "cut"), ("vc", "voice"), ("vc", "max_seconds"),
     ("tts", "speech_temperature"), ("tts", "guidance"), ("tts", "guidance_drop"), ("tts", "loop_guard"),
     ("ilm", "ban"), ("s2st", "guidance"), ("asr", "guidance"), ("slm", "loop_guard"), ("tts", "repetition_window"),
 }  # fmt: skip
@@ -56,6 +57,10 @@ def request_for(task: str, **given: object) -> Request:
     rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
     if spec.languages == 2:
         rest = {"target": "de", **rest}
+    if spec.voiced:
+        rest = {"voice": "bob", **rest}
+    if spec.infills:
+        rest = {"text": TEXT, "cut": (0.2, 0.4), **rest}
     if spec.hears:
         rest = {"audio": "a.wav", **rest}
     elif spec.reads:
@@ -127,7 +132,10 @@ def asked(task: str, *words: str) -> Request:
     """The request of a command line."""
     given = "a.wav" if TASKS[task].hears and not TASKS[task].interleaved else TEXT
     target = ("--target", "de") if TASKS[task].languages == 2 else ()
-    line = ["m", given, "--task", task, "--lang", "en", *target, *words]
+    needed = ("--voice", "bob") if TASKS[task].voiced else ()
+    if TASKS[task].infills:
+        needed = ("--text", TEXT, "--cut", "0.2", "0.4")
+    line = ["m", given, "--task", task, "--lang", "en", *target, *needed, *words]
     return requests_of(generate_parser().parse_args(line))[0]
 
 
@@ -149,8 +157,8 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
         if action.dest in (*FILES, "out", "target"):
             continue  # files, which are tried below; a target is given where one is needed
         value = {"direct": True, "question": "who speaks", "prosody": "pitch"}.get(action.dest, OTHERS.get(action.dest))
-        value = value[0] if isinstance(value, tuple) else value
-        words = [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
+        values = [] if action.nargs == 0 else [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
+        words = [action.option_strings[0], *values]
         of_draws = ("top_k", "top_p", "seed", "repetition_window", "repetition_share")
         more = ["--temperature", "0.5"] if action.dest in of_draws else []
         more += ["--guidance", "2"] if action.dest == "guidance_drop" else []

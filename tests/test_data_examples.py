@@ -23,10 +23,10 @@ from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.data.eligibility import segment_maximum
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.interleave import ChosenRows, interleave, text_cuts, unit_cuts, word_pieces
+from unitok_training.data.longest import segment_maximum
 from unitok_training.data.mixture import Mixture
 
 PIECES = ["▁x"] * TEXT_PIECES
@@ -71,7 +71,22 @@ def by_text(plan: SequenceSpec, place: int = 0) -> list[int]:
     return plan.outputs[place].content.tolist()
 
 
-ROWS = toy_shards.corpus() + toy_shards.dialogues()
+ROWS = toy_shards.corpus() + toy_shards.dialogues() + toy_shards.mixtures(toy_shards.corpus(2))
+
+
+UNPREPARED = (
+    "chat",
+    "chat.direct",
+    "tts.prosody",
+    "tts.style",
+    "slm.prosody",
+    "se",
+    "se.text",
+    "sr",
+    "tse",
+    "tse.text",
+)
+"""Keys for which the corpus alone has no rows."""
 
 
 @pytest.mark.parametrize("key", TOKEN_VARIANTS)
@@ -320,8 +335,7 @@ def test_shards_that_were_written_and_read_train_too(tmp_path: Path) -> None:
     shards = prepare_shards(rows, tokenizers, tmp_path / "shards", external=described)
     text, *speech = shards.streams.values()
     vocabulary = Vocabulary.build(text=text, streams=speech, languages=["en", "de"], roles=tokenizer.roles)
-    missing = ("chat", "chat.direct", "tts.prosody", "tts.style", "slm.prosody")
-    weights = {key: 1.0 for key in TOKEN_VARIANTS if key not in missing}
+    weights = {key: 1.0 for key in TOKEN_VARIANTS if key not in UNPREPARED}
     plans = ExampleSource(shards, vocabulary, Mixture(tasks=weights), seed=0, pieces=tokenizer.pieces())
     cut_at_words = 0
     for index in range(300):

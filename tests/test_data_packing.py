@@ -15,7 +15,7 @@ from unitok_training.data.batch import NO_LABEL, Pack, collate
 from unitok_training.data.documents import Document, listed
 from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, block_counts, parse_key
 from unitok_training.data.packing import DataState, PackStream, pack_lengths
-from unitok_training.data.prefetch import Prefetcher
+from unitok_training.runs.prefetch import Prefetcher
 
 
 def document(index: int, *, longest: int = 60) -> Document:

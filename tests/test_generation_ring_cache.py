@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unitok.generation.fast_step import Stepper
 
 from tests.test_generation_fast_step import COMPILED, PLAIN, made, ragged
+from unitok.decoder.fast_step import Stepper
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder, pack_documents
 from unitok.frontends.prompt_vectors import PromptVectors

@@ -88,6 +88,30 @@ WORKED = {
         "<bos> <vtts> <lang:en> <text> 19 20 </text> <gen:codes> <a0:0> <a1:1> <a2:2> | "
         "<a0:7> <a1:7> <a2:4> </codes> <eos>",
     ),
+    "se with its text": (
+        SequenceSpec("se", EN, conditions=(text(20), codes((0, 1, 2))), outputs=(codes((7, 7, 4)),)),
+        "<bos> <se> <lang:en> <text> 20 </text> <codes> <a0:0> <a1:1> <a2:2> </codes> "
+        "<gen:codes> | <a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
+    "tse": (
+        SequenceSpec(
+            "tse", EN, conditions=(codes((3, 3, 3), kind="voice"), codes((0, 1, 2))), outputs=(codes((7, 7, 4)),)
+        ),
+        "<bos> <tse> <lang:en> <voice> <a0:3> <a1:3> <a2:3> </voice> <codes> <a0:0> <a1:1> <a2:2> </codes> "
+        "<gen:codes> | <a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
+    "edit between what stays": (
+        SequenceSpec(
+            "edit", EN, conditions=(text(20), codes((0, 1, 2)), codes((3, 3, 3))), outputs=(codes((7, 7, 4)),)
+        ),
+        "<bos> <edit> <lang:en> <text> 20 </text> <codes> <a0:0> <a1:1> <a2:2> </codes> "
+        "<codes> <a0:3> <a1:3> <a2:3> </codes> <gen:codes> | <a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
+    "vc": (
+        SequenceSpec("vc", EN, conditions=(codes((3, 3, 3), kind="voice"), units(3)), outputs=(codes((7, 7, 4)),)),
+        "<bos> <vc> <lang:en> <voice> <a0:3> <a1:3> <a2:3> </voice> <units> <u:3> </units> "
+        "<gen:codes> | <a0:7> <a1:7> <a2:4> </codes> <eos>",
+    ),
     "s2tt": (
         SequenceSpec("s2tt", DE, EN, conditions=(units(3),), outputs=(text(20),)),
         "<bos> <s2tt> <lang:de> <lang:en> <units> <u:3> </units> <gen:text> | 20 </text> <eos>",

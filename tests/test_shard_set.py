@@ -55,7 +55,7 @@ def folders_of(found: ExampleSource, count: int, start: int = 0) -> Counter[tupl
 @pytest.mark.parametrize("parts", [2, 5, 60])
 def test_one_folder_is_drawn_from_as_it_always_was(parts: int) -> None:
     """In files as in one, alone in a set as without one, with a weight as without."""
-    rows = [*corpus(), *toy_shards.dialogues()]
+    rows = [*corpus(), *toy_shards.dialogues(), *toy_shards.mixtures(corpus(2))]
     weights = dict.fromkeys(TOKEN_VARIANTS, 1.0)
     chosen = np.arange(300)
     plain = ExampleSource(ToyShards(rows), vocabulary(), Mixture(tasks=weights), seed=3, pieces=PIECES)
@@ -90,7 +90,9 @@ def test_an_epoch_of_a_folder_is_a_permutation_of_its_rows() -> None:
 
 
 def test_an_example_is_a_function_of_its_index_and_not_of_the_order_of_folders() -> None:
-    weights = dict.fromkeys((key for key in TOKEN_VARIANTS if key != "chat"), 1.0)
+    weights = dict.fromkeys(
+        (key for key, one in TOKEN_VARIANTS.items() if not (one.task.replies or one.task.answer_named)), 1.0
+    )
     one = source([ShardFolder(shards=A, weight=3.0), ShardFolder(shards=B)], weights, condition_noise=0.2)
     other = source([ShardFolder(shards=B), ShardFolder(shards=A, weight=3.0)], weights, condition_noise=0.2)
     together = one.documents(np.arange(200))

@@ -34,6 +34,11 @@ CONTINUED = {"lm": 2, "slm": 3, "ilm": 1 + 3}
 def rows_for(key: str) -> list[dict[str, Any]]:
     if key == "chat":
         return toy_shards.dialogues(EXAMPLES)
+    if key.startswith(("se", "sr", "tse")):
+        spoken = [toy_shards.row(group, "en", speaker) for group in range(EXAMPLES // 2) for speaker in "ab"]
+        return spoken + toy_shards.mixtures(spoken)
+    if key == "vc":
+        return [toy_shards.row(group, "en", speaker) for group in range(EXAMPLES // 2) for speaker in "ab"]
     two = key.startswith(("mt", "s2"))
     return [
         toy_shards.row(group, lang, "a")

@@ -179,3 +179,12 @@ def without_tokenizer(stream: StreamInfo) -> str:
         f"this model's {stream.name} were made elsewhere ({stream.fingerprint}), and it has no tokenizer for "
         f"recordings: give the ids, --{stream.kind} FILE or an integer array {shape}"
     )
+
+
+def check_utf8(text: str) -> None:
+    """InputError for a text that has no UTF-8 form."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding") from error

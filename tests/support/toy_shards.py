@@ -119,3 +119,20 @@ def dialogues(count: int = 8) -> list[dict[str, Any]]:
         reply["extras"] = {"reply_to": question["id"]}
         rows += [question, reply]
     return rows
+
+
+def mixtures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each row one with noise, the noise alone, and one with another talker, whose codes are of both."""
+    found = []
+    for number, clean in enumerate(rows):
+        rng = np.random.default_rng([17, number])
+        noise = rng.integers(CODES, size=clean["codes"].shape)
+        other = rows[(number + len(rows) // 2) % len(rows)]["codes"]
+        both = (clean["codes"] + other[np.arange(len(noise)) % len(other)]) % CODES
+        made = {**clean, "split": f"{clean['split']}_mixed", "words": []}
+        names = {name: f"{clean['id']}+{name}" for name in ("noise", "alone", "talker")}
+        alone = {**made, "id": names["alone"], "text_ids": (), "speaker": "", "codes": noise}
+        noisy = {"codes": (clean["codes"] + noise) % CODES, "extras": {"clean": clean["id"], "noise": names["alone"]}}
+        found += [alone, {**made, "id": names["noise"], **noisy}]
+        found.append({**made, "id": names["talker"], "codes": both, "extras": {"talker": clean["id"]}})
+    return found

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unitok.decoder.model import DecoderConfig
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec
-from unitok_tokenizers.grammar.tasks.registry import output_kinds
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
+
+LEAST_ROOM = 8
+"""Positions that an answer must find behind its prompt."""
+
+
+def within_positions(limit: int, taken: int, config: DecoderConfig) -> int:
+    """The limit of an answer behind a prompt that takes so many positions; InputError where too few are left."""
+    if config.window is not None:  # positions grow without end
+        return limit
+    if (room := config.max_positions - taken) < LEAST_ROOM:
+        raise InputError(f"the input takes {taken} of {config.max_positions} positions; shorten it")
+    return min(limit, room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +51,18 @@ class Limits:
 
     def of(self, plan: SequenceSpec) -> list[int]:
         """Most content items of each output of a plan; a given beginning comes on top."""
-        units = text = vectors = paired = 0
+        units = text = vectors = paired = frames = 0
         for span in plan.conditions:
             if span.kind in ("units", "codes"):
                 units = len(span)
+                frames += len(span) if span.kind == "codes" else 0
             elif span.kind == "lat":
                 vectors += len(span)
             elif span.kind in ("text", "hyp"):
                 text += len(span)
         if any(span.kind == "hyp" for span in plan.conditions):
             vectors = 0  # they say how noisy the list is, not how long the answer
-        limits = []
+        limits, spec = [], task_spec(plan.task)
         for kind in output_kinds(plan.task, plan.flags):
             if kind == "text":
                 size = units * self.text_per_unit or vectors * self.text_per_vector or text * self.text_per_text or 48
@@ -61,6 +76,10 @@ class Limits:
                 size = paired
             elif kind in ("style", "pitch"):  # slower than units, whatever these are
                 size = units * self.units_per_unit or text * self.units_per_text or 120
+            elif spec.infills:  # what a text of the whole may last, without what is there of it
+                size = max(text * self.units_per_text / 2 * self.frames_per_unit - frames, 0) or self.floor
+            elif spec.reads_codes:
+                size = frames
             else:
                 spoken = units or text * self.units_per_text / 2  # as where units stand between text and codes
                 size = spoken * self.frames_per_unit or 200

@@ -7,7 +7,7 @@ S samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import islice
@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.inputs import is_tokens, recording_seconds, refuse_longer, sample_blocks
+from unitok.inputs import is_tokens, read_samples, recording_seconds, refuse_longer, sample_blocks
 from unitok.listening.long_audio import JoinedTranscript, join_texts
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import text_pieces, text_steps
-from unitok.requests.prompt_request import PromptRequest, SpokenChunk
+from unitok.requests.prompt_request import PromptRequest, SpokenChunk, around_cut
 from unitok.requests.request import Request, check_request
 from unitok.requests.runner import RequestRunner
 from unitok.requests.steps import AnswerSteps, Steps, encode_speech, run_prompts
@@ -100,6 +100,8 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
         known = RequestVoice(
             before=model.voice_prompt(voice) if coded else (), vocoder=None if coded else model.voice_vector(voice)
         )
+    if request.spec.voiced and not known.before:
+        raise InputError(f"there are no codes of voice {voice!r}, and task {request.task} needs them; give a recording")
     if voices is not None and key is not None:
         voices[key] = known
     plan = partial(SequenceSpec, request.task, request.source, request.target, flags)
@@ -171,9 +173,11 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
     """The steps to a request in local ids, what is given read at once; InputError as `answer_steps`."""
     asked, spec = piece_request(model, request, voices), request.spec
     text = [] if request.text is None else [model.text_span(request.text)]
-    heard = yield from encode_speech(_given(model, request), request.front_end)
+    heard = yield from encode_speech(_given(model, request), "codes" if spec.reads_codes else request.front_end)
     said, vectors = [span for span, _ in heard], next((one for _, one in heard), None)
     before = asked.voice.before
+    if spec.reads_codes:
+        return replace(_remade(model, request, said, (*before, *text)), limit=asked.limit)
     if not spec.continues:
         begins = asked.voice.begins
         plan = asked.plan(  # a question stands behind what it is about
@@ -193,6 +197,22 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
     )  # fmt: skip
 
 
+def _remade(model: RequestRunner, request: Request, said: Sequence[Span], others: Sequence[Span]) -> PromptRequest:
+    """The request to say codes again: what is given, in the order of the task's row."""
+    spec, stream = request.spec, model.vocabulary.main("codes")
+    if request.cut is not None:
+        rate = None if stream is None else stream.frame_rate
+        if rate is None:
+            raise InputError("the model's codes have no frame rate, by which a cut is measured")
+        (whole,) = said
+        said = around_cut(whole, request.cut, rate)
+    given = sorted((*others, *said), key=lambda span: spec.conditions.index(span.kind))
+    flags = request.all_flags(has_codes=True)
+    return PromptRequest(
+        plan=SequenceSpec(request.task, request.source, None, flags, conditions=tuple(given)), speak=True
+    )
+
+
 def _given(model: RequestRunner, request: Request) -> list[SpokenChunk | np.ndarray]:
     """What is given as speech: a recording read whole, tokens as they are, or nothing."""
     audio = request.audio
@@ -200,6 +220,10 @@ def _given(model: RequestRunner, request: Request) -> list[SpokenChunk | np.ndar
         return []
     if isinstance(audio, np.ndarray) and is_tokens(audio):
         return [audio]
+    if request.spec.reads_codes:
+        rate = model.codec.sample_rate if model.codec is not None else model.sample_rate
+        refuse_longer(audio, rate, request.config.max_seconds)
+        return [SpokenChunk(read_samples(audio, rate))]  # silence and noise too: as long as it was
     rate = model.listening_rate(request.front_end)
     refuse_longer(audio, rate, request.config.max_seconds)
     return [SpokenChunk(model.worth_reading(audio, rate))]

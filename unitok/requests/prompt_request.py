@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from unitok.frontends.prompt_vectors import placed
 from unitok.generation.framed import Given
 from unitok.generation.sampling import Sampling
 from unitok.generation.token_request import UnguidedPrompt
-from unitok.inputs import Audio, check_tokens
+from unitok.inputs import Audio, check_tokens, check_utf8, is_tokens, read_samples, without_tokenizer
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import rendered_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.grammar.tasks.registry import task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed, spread
 from unitok_tokenizers.text.base import TextTokenizer
@@ -64,11 +67,39 @@ class PromptRequest:
 
 
 def behind_prompt(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
-    """Outputs without what was forced of the first: a voice prompt is no part of the answer."""
+    """Outputs without what was forced of the first, as a voice prompt is no part of the answer; a stretch that is said
+    anew with what stands around it."""
+    if task_spec(plan.task).infills:
+        return with_surroundings(outputs, plan)
     if not plan.forced or not outputs:
         return outputs
     first = outputs[0]
     return (Span(first.kind, first.content[plan.forced :], first.stream), *outputs[1:])
+
+
+def with_surroundings(outputs: tuple[Span, ...], plan: SequenceSpec) -> tuple[Span, ...]:
+    """The whole of a recording of which a stretch was said anew: what stands before it, it, what stands behind it."""
+    if not outputs:
+        return outputs
+    before, behind = (span.content for span in plan.conditions if span.kind == "codes")
+    (stretch,) = outputs
+    return (Span("codes", np.concatenate([before, stretch.content, behind]), stretch.stream),)
+
+
+def around_cut(codes: Span, cut: tuple[float, float], frame_rate: Fraction) -> tuple[Span, Span]:
+    """Codes (F, Q) before a cut in seconds, and behind it: of each a frame at least.
+
+    Raises:
+        InputError: it ends behind the recording, or there are fewer than two frames.
+    """
+    frames, rate = len(codes), float(frame_rate)
+    if cut[1] > (frames + 1) / rate or frames < 2:
+        raise InputError(f"cut is {cut[0]:g} to {cut[1]:g} s: the recording lasts {frames / rate:.2f} s; give less")
+    begin = min(max(round(cut[0] * rate), 1), frames - 1)
+    end = min(max(round(cut[1] * rate), begin), frames - 1)
+    parts = (codes.content[:begin], codes.content[end:])
+    before, behind = (Span("codes", part, codes.stream) for part in parts)
+    return before, behind
 
 
 def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
@@ -80,11 +111,7 @@ def check_codes(codes: np.ndarray, stream: StreamInfo) -> np.ndarray:
 
 def text_span(text: str, tokenizer: TextTokenizer) -> Span:
     """A text condition; InputError where there is nothing in it."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        shown = text.encode("utf-8", "backslashreplace").decode()
-        raise InputError(f"the text {shown[:60]!r} is not UTF-8 ({error.reason}); give it in that encoding") from error
+    check_utf8(text)
     ids = tokenizer.encode(text)
     if not ids:
         raise InputError("the text is empty; give at least one character")
@@ -111,6 +138,18 @@ def unguided_prompt(request: PromptRequest, kinds: Sequence[str], vocabulary: Vo
     if not heard or request.vectors is None:
         return UnguidedPrompt(ids=ids)
     return UnguidedPrompt(ids=ids, vectors=placed(ids, vocabulary.control("<lat>"), request.vectors))
+
+
+def codes_heard(audio: Audio | SpokenChunk, codec: AcousticTokenizer | None, stream: StreamInfo | None) -> Span:
+    """All of a recording as codes, or codes (F, Q) that were made elsewhere; InputError without a codec for it."""
+    if stream is None:
+        raise InputError("this model has no codes, in which the task hears and answers")
+    if isinstance(audio, np.ndarray) and is_tokens(audio):
+        return Span("codes", check_codes(audio, stream))
+    if codec is None:
+        raise InputError(without_tokenizer(stream))
+    found = audio.samples if isinstance(audio, SpokenChunk) else read_samples(audio, codec.sample_rate)
+    return Span("codes", codec.encode(found))
 
 
 def seeded(requests: Sequence[PromptRequest], seed: int) -> list[PromptRequest]:

@@ -57,6 +57,9 @@ class Request:
     voice_text: str | None = None
     """What is said in the recording `voice`: the answer then goes on where it ends, as VALL-E does; None shows the
     voice apart from the answer."""
+    cut: tuple[float, float] | None = None
+    """Where the stretch of a recording that is said anew begins and ends, in seconds; equal ones put words in between.
+    `text` then says the whole, as it will be."""
     output: str | None = None
     """What speech goes through: "codes", or units where the model has none, or "units"; None as the flags say."""
     chain: bool | None = None
@@ -121,7 +124,8 @@ def heeded(request: Request) -> frozenset[str]:
         (spec.languages == 2, "target"),
         (spec.interleaved or "text" in (*spec.conditions, *(spec.outputs if spec.continues else ())), "text"),
         (hears, "audio"),
-        (spec.speaks, "voice"),
+        (spec.takes_voice, "voice"),
+        (spec.infills, "cut"),
         (spec.prompted and request.voice is not None, "voice_text"),
         (OUT_CODES in spec.flags, "output"),
         (CHAIN in spec.flags, "chain"),
@@ -220,6 +224,9 @@ def _check_types(request: Request) -> None:
         raise InputError(f"beams is {config.beams!r}, max_tokens {config.max_tokens!r}: give whole numbers")
     if isinstance(config.max_seconds, bool) or not isinstance(config.max_seconds, int | float | None):
         raise InputError(f"max_seconds is {config.max_seconds!r}: give a number of seconds")
+    cut = request.cut
+    if cut is not None and not (isinstance(cut, tuple) and len(cut) == 2 and 0 <= cut[0] <= cut[1] < math.inf):
+        raise InputError(f"cut is {cut!r}: give where a stretch begins and ends, in seconds that rise")
     if not isinstance(config.sampling, Sampling):
         raise InputError(f"sampling is {config.sampling!r}: give a Sampling")
 
@@ -229,12 +236,21 @@ def _check_input(request: Request, spell: Callable[[str], str]) -> None:
     spec = request.spec
     if request.audio is None and request.text is None and not spec.continues:
         raise InputError(f"task {request.task} needs text or audio to answer")
+    if spec.remakes and request.audio is None:
+        raise InputError(f"task {request.task} says a recording again; give audio")
+    if spec.voiced and request.voice is None:
+        raise InputError(f"task {request.task} needs {spell('voice')}, a known speaker or a recording")
+    if spec.infills and (request.text is None or request.cut is None):
+        lacks = f"{spell('cut')}, where the stretch that is said anew begins and ends"
+        if request.cut is not None:
+            lacks = f"{spell('text')}, all that will be said in the recording"
+        raise InputError(f"task {request.task} needs {lacks}")
     if request.audio is not None and is_tokens(request.audio):
         if spec.reads:
             raise InputError(f"task {request.task} reads text; tokens are for tasks that hear speech")
         if request.front_end in ("latent", "cascade"):
             raise InputError(f"{spell('front_end')} {request.front_end} reads recordings, no tokens; leave one out")
-    if request.front_end == "cascade" and spec.long_audio != "apart":
+    if request.front_end == "cascade" and (spec.long_audio != "apart" or spec.languages != 2):
         raise InputError(f"{spell('front_end')} cascade translates speech (s2tt, s2st); the task is {request.task}")
     if request.front_end == "latent" and "lat" not in spec.conditions:
         raise InputError(f"{spell('front_end')} latent: task {request.task} takes no vectors; leave it out")

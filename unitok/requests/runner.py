@@ -19,7 +19,7 @@ from unitok.frontends.base import LatentFrontEnd
 from unitok.frontends.prompt_vectors import PromptVectors, placed
 from unitok.generation.beam_search import Hypothesis
 from unitok.generation.engine import Engine
-from unitok.generation.length_limits import Limits
+from unitok.generation.length_limits import Limits, within_positions
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.generation.token_request import Generated, TokenRequest
 from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_blocks, without_tokenizer
@@ -35,6 +35,7 @@ from unitok.requests.prompt_request import (
     Voice,
     behind_prompt,
     check_codes,
+    codes_heard,
     text_span,
     unguided_prompt,
 )
@@ -221,13 +222,15 @@ class RequestRunner:
     ) -> list[tuple[Span, torch.Tensor | None]]:
         """(condition, its vectors (N, C) where it is `lat`) of recordings, or of tokens that were made elsewhere.
 
-        `front_end` is "tokens" or "latent"; None takes tokens where the model can make them, or is given them.
-        InputError for another one.
+        `front_end` is "tokens", "latent", or "codes" for all that is heard; None takes tokens where the model can make
+        them, or is given them. InputError for another one.
         """
         vectors = self.unit_tokenizer is None and self.latent is not None and not all(map(is_tokens, audio))
         chosen = front_end or ("latent" if vectors else "tokens")
         if chosen == "tokens":
             return [(span, None) for span in self.speech_of(audio)]
+        if chosen == "codes":
+            return [(codes_heard(one, self.codec, self.vocabulary.main("codes")), None) for one in audio]
         if chosen != "latent":
             raise InputError(f"front_end is {front_end!r}; choose tokens or latent")
         if self.latent is None:
@@ -314,13 +317,8 @@ class RequestRunner:
 
     def token_request(self, request: PromptRequest, *, sampling: Sampling = GREEDY, seed: int = 0) -> TokenRequest:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
-        rendered = rendered_prompt(request.plan, self.vocabulary)
-        prompt, shape = rendered.ids, self.decoder.config
-        limit = request.limit or self.token_limit(request.plan)
-        if shape.window is None:  # else positions grow without end
-            if (room := shape.max_positions - len(prompt)) < 8:
-                raise InputError(f"the input takes {len(prompt)} of {shape.max_positions} positions; shorten it")
-            limit = min(limit, room)
+        prompt = (rendered := rendered_prompt(request.plan, self.vocabulary)).ids
+        limit = within_positions(request.limit or self.token_limit(request.plan), len(prompt), self.decoder.config)
         outputs, chosen = self.limits.of(request.plan), request.sampling or sampling
         try:
             automaton = Automaton(

@@ -71,6 +71,13 @@ def levels(samples: np.ndarray, rate: int) -> np.ndarray:
     return 10.0 * np.log10(np.mean(frames.astype(np.float64) ** 2, axis=1) + 1e-12)
 
 
+def noise_db(samples: np.ndarray, rate: int) -> float:
+    """Level of the quietest tenth of a recording's (S,) frames against its loudest twentieth, in dB: an estimate of the
+    noise under what is said. The lower, the cleaner, and -80 at least."""
+    found = levels(samples, rate)
+    return max(-80.0, float(np.percentile(found, 10) - np.percentile(found, 95))) if len(found) else 0.0
+
+
 def loudness(samples: np.ndarray, rate: int) -> float:
     """Level in dB that the loudest `LOUD_SECONDS` of (S,) samples reach; silence added to them does not change it."""
     found = np.sort(levels(samples, rate))[::-1]

@@ -18,6 +18,9 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 
 KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
+MIXED = "_mixed"
+"""Behind the name of a split: rows that were made of its rows, to be given to tasks whose answers those are, and
+nothing else (`mixing`)."""
 STREAM_COLUMNS = ("units", "codes")
 LARGEST_ID = 2**31 - 1
 """Ids are stored in 32 bits."""
@@ -150,7 +153,7 @@ def unknown_splits(rows: Sequence[Row]) -> dict[str, int]:
     """Split names that no stage looks for, with their row counts: usually a slip of the pen."""
     counts: dict[str, int] = {}
     for row in rows:
-        if row.split not in KNOWN_SPLITS:
+        if row.split.removesuffix(MIXED) not in KNOWN_SPLITS:
             counts[row.split] = counts.get(row.split, 0) + 1
     return counts
 

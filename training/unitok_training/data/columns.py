@@ -14,23 +14,12 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
+from unitok_tokenizers.data.manifest import MIXED
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.positions import Laid, ids_of_frames, lay_codes
 from unitok_tokenizers.grammar.streams import StreamInfo, ids_column
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Rows that a task cannot use."""
-
-    key: str
-    """Key of the mixture."""
-    reason: str
-    """Why."""
-    rows: int
-    """How many."""
 
 
 @cache
@@ -235,13 +224,16 @@ class Columns:
 
     @cached_property
     def _part(self) -> np.ndarray:
-        """(R,) int8: 1 where a row is of the split, 2 where it is one of several utterances, else 0."""
+        """(R,) int8: 1 where a row is of the split, 2 where it is one of several utterances, 3 where it is a mixture of
+        rows of the split, else 0."""
         number, names = self.shards.factors("split")
         known, part = names.to_pylist(), np.zeros(len(names), np.int8)
         if self._split in known:
             part[known.index(self._split)] = 1
         if self._split == "train" and JOINED in known:
             part[known.index(JOINED)] = 2
+        if self._split + MIXED in known:
+            part[known.index(self._split + MIXED)] = 3
         return looked_up(part, number)
 
     @property
@@ -253,6 +245,11 @@ class Columns:
     def joined(self) -> np.ndarray:
         """(R,) bool: rows of several utterances, for tasks that listen."""
         return self._part == 2
+
+    @property
+    def mixed(self) -> np.ndarray:
+        """(R,) bool: rows that were made of the split's, to be given and nothing else."""
+        return self._part == 3
 
     def release(self) -> None:
         """Forget what is needed no more once rows are chosen; what is asked for all the same is read again."""
@@ -340,14 +337,14 @@ class Columns:
         self.shards.release()  # all but this column
         return found
 
-    def replies(self) -> dict[int, str]:
-        """Row → the id that its extras say it replies to."""
+    def naming(self, key: str) -> dict[int, str]:
+        """Row → the id of another that its extras have under a key."""
         import pyarrow.compute
 
         extras = self.shards.table["extras"]
-        rows = np.flatnonzero(pyarrow.compute.match_substring(extras, '"reply_to"').to_numpy())
+        rows = np.flatnonzero(pyarrow.compute.match_substring(extras, f'"{key}"').to_numpy())
         found = ((row, json.loads(extras[row].as_py())) for row in rows.tolist())
-        return {row: str(values["reply_to"]) for row, values in found if "reply_to" in values}
+        return {row: str(values[key]) for row, values in found if key in values}
 
     def rows_named(self, names: Collection[str]) -> list[tuple[str, int]]:
         """(id, row) of the rows with these ids, in order."""

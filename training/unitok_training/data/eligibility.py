@@ -5,12 +5,13 @@ R rows, I items of a task.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from unitok_tokenizers.data.manifest import MIXED
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS
@@ -18,7 +19,6 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.columns import (
     Columns,
     Items,
-    Skipped,
     counting,
     row_type,
     rows_in,
@@ -34,6 +34,23 @@ from unitok_training.shard_set import ShardFolder, ShardSet
 STREAMS = ("text", "units", "codes", *PROSODY_KINDS)
 """Streams that examples are made of, in the order of a batch's columns from 1 on, those of each folder of shards behind
 those of the one before; noisy units come behind all."""
+
+
+LEAST_FRAMES = 3
+"""Of a row inside which a stretch is said anew: one there, and one on either side."""
+NO_VOICE = "no other utterance of its speaker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Rows that a task cannot use."""
+
+    key: str
+    """Key of the mixture."""
+    reason: str
+    """Why."""
+    rows: int
+    """How many."""
 
 
 class Selection:
@@ -63,30 +80,41 @@ class Selection:
             usable &= self._is(parsed.source)  # asked for, so not reported as skipped
         for stream in needs.source:
             keep(columns.present(ids_column(stream)), f"no {stream}")
+        if parsed.of.task.infills:
+            keep(self._frames(LEAST_FRAMES), f"fewer than {LEAST_FRAMES} frames")
         if needs.target is None:
+            if parsed.of.task.voiced:
+                keep(self._voiced(), NO_VOICE)
             items = Items(rows_where(self._distinct(usable) if needs.text_only else usable))
         else:
-            replies = parsed.of.task.replies
-            items = (self._replies if replies else self._pairs)(parsed, usable, needs)
+            task = parsed.of.task
+            find = self._replies if task.replies else self._originals if task.answer_named else self._pairs
+            items = find(parsed, usable, needs)
             partnered = np.zeros_like(usable)
             for part in stretches(len(items.source)):
                 partnered[items.source[part]] = True
             if needs.text_only:
                 partnered |= usable & ~self._distinct(usable)  # the same text again, not a loss
-            keep(partnered, "no reply to it" if replies else "no partner in another language")
+            keep(partnered, self._alone(parsed))
         self.skipped += [Skipped(key=key, reason=reason, rows=rows) for reason, rows in reasons]
         if not len(items.source):
             why = ", ".join(f"{rows} {reason}" for reason, rows in reasons) or "none of the language asked for"
+            split, remedy = self.split, "prepare shards that have what it needs"
+            if parsed.of.task.answer_named:
+                split, remedy = self.split + MIXED, "make mixtures of a manifest with `unitok mix`, and prepare them"
             raise InputError(
-                f"mixture.{key}: none of the {total} rows of split {self.split!r} can be used ({why}); "
-                f"remove it with mixture.{key}=0, or prepare shards that have what it needs"
+                f"mixture.{key}: none of the {total} rows of split {split!r} can be used ({why}); "
+                f"remove it with mixture.{key}=0, or {remedy}"
             )
         return items
 
     def _rows(self, parsed: TaskKey) -> np.ndarray:
         """(R,) rows that a task may be made of, a copy."""
         one = parsed.of
-        listens = not one.task.replies and any(kind in SPEECH_KINDS for kind in one.variant.given or ())
+        if one.task.answer_named:
+            return self.columns.mixed
+        answers = one.task.replies or one.task.remakes  # what is said again is learned too
+        listens = not answers and any(kind in SPEECH_KINDS for kind in one.variant.given or ())
         return self.columns.split | self.columns.joined if listens else self.columns.split.copy()
 
     def _is(self, language: str) -> np.ndarray:
@@ -98,7 +126,8 @@ class Selection:
     def by_group(parsed: TaskKey) -> bool:
         """Whether a task's items depend on which rows say the same."""
         needs = Needs.of(parsed.of)
-        return needs.text_only or (needs.target is not None and not parsed.of.task.replies)
+        task = parsed.of.task
+        return needs.text_only or (needs.target is not None and not task.replies and not task.answer_named)
 
     @cached_property
     def group(self) -> np.ndarray:
@@ -125,7 +154,10 @@ class Selection:
 
     def _targets(self, parsed: TaskKey, needs: Needs) -> np.ndarray:
         """(R,) whether a row can be an answer."""
-        target = self._rows(parsed) & self.columns.known_language
+        rows = self._rows(parsed)
+        if parsed.of.task.answer_named:
+            rows = rows | self.columns.split
+        target = rows & self.columns.known_language
         for stream in needs.target or ():
             target &= self.columns.present(ids_column(stream))
         return target
@@ -160,11 +192,52 @@ class Selection:
     def _replies(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
         """Questions with the rows whose extras say `"reply_to": id of the question`."""
         target = self._targets(parsed, needs)
-        asked = {row: name for row, name in self.columns.replies().items() if target[row]}
+        asked = {row: name for row, name in self.columns.naming("reply_to").items() if target[row]}
         row_of = {name: row for name, row in self.columns.rows_named(set(asked.values())) if usable[row]}
-        pairs = sorted((row_of[name], row) for row, name in asked.items() if name in row_of)
-        source, pool = np.array(pairs, np.int32).reshape(-1, 2).T
-        return Items(source, counting(len(pool), pool.dtype), np.ones(len(pool), np.uint8), pool)
+        return _paired((row_of[name], row) for row, name in asked.items() if name in row_of)
+
+    def _originals(self, parsed: TaskKey, usable: np.ndarray, needs: Needs) -> Items:
+        """Rows with those that their extras name as what they were made of."""
+        made = {row: name for row, name in self.columns.naming(parsed.of.task.answer_named).items() if usable[row]}
+        target = self._targets(parsed, needs)
+        if parsed.of.task.voiced:
+            target &= self._voiced()
+        row_of = {name: row for name, row in self.columns.rows_named(set(made.values())) if target[row]}
+        return _paired((row, row_of[name]) for row, name in made.items() if name in row_of)
+
+    @staticmethod
+    def _alone(parsed: TaskKey) -> str:
+        """Why a row has no other that answers."""
+        task = parsed.of.task
+        if task.answer_named:
+            return f"extras name no usable row as {task.answer_named!r}" + (f", or {NO_VOICE}" if task.voiced else "")
+        return "no reply to it" if task.replies else "no partner in another language"
+
+    def _frames(self, least: int) -> np.ndarray:
+        """(R,) rows with so many frames of codes."""
+        found = np.zeros(len(self.columns), np.bool_)
+        for part in stretches(len(found)):
+            rows = np.arange(part.start, part.stop)
+            found[part] = self.columns.places(ids_column("codes"), rows)[1] >= least * self.columns.codebooks
+        return found
+
+    @cached_property
+    def voices(self) -> Voices:
+        """Where voice prompts come from."""
+        return Voices(self.columns)
+
+    def _voiced(self) -> np.ndarray:
+        """(R,) rows whose speaker is heard in another row too."""
+        found = np.zeros(len(self.columns), np.bool_)
+        for part in stretches(len(found)):
+            found[part] = self.voices.count(np.arange(part.start, part.stop)) > 1
+        return found
+
+
+def _paired(found: Iterable[tuple[int, int]]) -> Items:
+    """Items of (row that is given, row of the answer), one answer each."""
+    source, pool = np.array(sorted(found), np.int32).reshape(-1, 2).T
+    return Items(source, counting(len(pool), pool.dtype), np.ones(len(pool), np.uint8), pool)
 
 
 class Voices:
@@ -261,8 +334,8 @@ class FolderItems:
                     self.without[key] = str(error)
             self.items.append(found)
         self.skipped = selection.skipped
-        if spoken:
-            _ = self.voices  # now, while free memory is still to be given back
+        self.voices = selection.voices if spoken else None  # now, while free memory is still to be given back
+        """Where voice prompts come from; None where no task has any."""
         self.columns.release()
         self._of_language: dict[tuple[int, int], ChosenRows] = {}
 
@@ -283,11 +356,6 @@ class FolderItems:
         found = self.items[task]
         assert found is not None, f"{self.name} has nothing for task {task}"
         return found
-
-    @cached_property
-    def voices(self) -> Voices:
-        """Where voice prompts come from."""
-        return Voices(self.columns)
 
     def of_language(self, task: int, language: int) -> ChosenRows:
         """Rows of a task in one language."""
@@ -318,70 +386,3 @@ def items_of(
             )
     give_back()
     return found
-
-
-def segment_maximum(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """(I,) maximum of values[start:stop] for each segment; segments are not empty."""
-    bounds = np.stack([start, stop], axis=1).reshape(-1)
-    last = bounds == len(values)  # of stops; reduceat knows no end but that of all values
-    bounds[last] = len(values) - 1
-    found = np.maximum.reduceat(values, bounds)[::2]
-    return np.where(last[1::2], np.maximum(found, values[-1]), found)
-
-
-def most_ids(
-    columns: Columns, parsed: TaskKey, items: Items, *, sentences: int, aligned: bool, voice_frames: int
-) -> Iterator[np.ndarray]:
-    """Most ids that an example of an item can render to, whatever is drawn around it: int64 of all items, a stretch
-    at a time."""
-    needs = Needs.of(parsed.of)
-    marks = 24  # header, flags, at most seven spans with two marks each, eos
-
-    def sizes(streams: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        return sum((columns.ids(stream, rows) for stream in streams), np.zeros(len(rows), np.int64))
-
-    parts = list(stretches(len(items.source)))
-    if parsed.of.task.interleaved:
-        if aligned:
-            yield from (sizes(("text", "units"), items.source[part]) * 2 + marks for part in parts)
-            return
-        most = max(int(sizes((one,), items.source[part]).max()) for part in parts for one in ("text", "units"))
-        yield from (np.full(part.stop - part.start, most * max(sentences, 2) + marks) for part in parts)
-        return
-    if "voice" in (parsed.of.variant.given or ()):
-        marks += int(columns.code_ids(voice_frames))
-    if items.pool is None:
-        yield from (sizes(needs.source, items.source[part]) + marks for part in parts)
-        return
-    assert needs.target is not None
-    answers = np.empty(len(items.pool), np.int32)
-    for part in stretches(len(answers)):
-        answers[part] = sizes(needs.target, items.pool[part])
-    for part in parts:
-        some = items.part(part)
-        assert some.start is not None
-        yield sizes(needs.source, some.source) + segment_maximum(answers, some.start, some.stop) + marks
-
-
-@dataclass(frozen=True)
-class Longest:
-    """The item of a task whose examples can be longest."""
-
-    item: int
-    """Its number, the first of several."""
-    ids: int
-    """How many ids they can have."""
-    above: int
-    """Items of the task whose examples can have more than were asked about."""
-
-    @staticmethod
-    def of(bounds: Iterable[np.ndarray], capacity: int) -> Longest:
-        """Of what `most_ids` gives."""
-        item, ids, above, before = 0, -1, 0, 0
-        for part in bounds:
-            worst = int(np.argmax(part))
-            if part[worst] > ids:
-                item, ids = before + worst, int(part[worst])
-            above += int(np.count_nonzero(part > capacity))
-            before += len(part)
-        return Longest(item, ids, above)

@@ -23,17 +23,17 @@ import numpy as np
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
-from unitok_tokenizers.grammar.positions import FLUSH, FRAME
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.registry import TaskVariant
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
-from unitok_training.data.columns import Column, Columns, Items, Skipped, spread
+from unitok_training.data.columns import Column, Columns, Items, spread
 from unitok_training.data.documents import Document
-from unitok_training.data.eligibility import STREAMS, FolderItems, Longest, items_of, most_ids
+from unitok_training.data.eligibility import STREAMS, FolderItems, Skipped, items_of
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.hash_rng import EpochOrder, below, uniform
 from unitok_training.data.interleave import interleave, word_pieces
+from unitok_training.data.longest import Longest, most_ids
 from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, Shares, parse_key
 from unitok_training.data.segments import (
     ColumnSpans,
@@ -49,7 +49,7 @@ from unitok_training.shard_set import ShardSet
 
 FOLDERS = 0xF01D
 """Separates the random stream that draws folders from those that draw what is in them."""
-TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE, DROPOUT = range(7)
+TARGET, HAS_VOICE, VOICE_ROW, VOICE_SECONDS, VOICE_START, NOISE, DROPOUT, CUT_LENGTH, CUT_START = range(9)
 """Names of what is drawn for an example."""
 
 
@@ -100,7 +100,7 @@ class ExampleSource:
         self.shares = [self._shares(task) for task in range(len(self.keys))]
         self.marks = SpecialTokens(vocabulary)
         self.word_start = None if pieces is None else word_pieces(pieces)
-        self.id_weights = self._id_weights()
+        self.id_weights = self.options.id_weights(vocabulary)
         self._banks = [bank for folder in self.folders for bank in folder.banks]
         self._orders: dict[tuple[int, int], EpochOrder] = {}
 
@@ -114,17 +114,6 @@ class ExampleSource:
     def _salt(self) -> list[int]:
         """A number per task from its key alone: adding a task to a mixture changes no draw of the others."""
         return [zlib.crc32(key.encode()) for key in self.keys]
-
-    def _id_weights(self) -> np.ndarray | None:
-        """(V,) float32 loss weight of every id as a label; None where all weigh the same."""
-        by_block = {"text": self.options.text_weight, "codes": self.options.codes_weight}
-        if set(by_block.values()) == {1.0}:
-            return None
-        weights = np.ones(self.vocabulary.size, dtype=np.float32)
-        for extent in self.vocabulary.extents:
-            weights[extent.start : extent.start + extent.size] = by_block.get(extent.block, 1.0)
-        weights[[self.vocabulary.control(mark) for mark in (FRAME, FLUSH)]] = self.options.codes_weight
-        return weights
 
     def documents(self, indices: np.ndarray) -> DrawnDocuments:
         """The examples of indices (D,), as segments that become ids when packs are laid out."""
@@ -251,8 +240,9 @@ class ExampleSource:
         """A second or two of another utterance of each target's speaker, or nothing."""
         options, folder, keys = self.options, self.folders[drawn.folder], self._keys(drawn)
         voices, books = folder.voices, folder.columns.codebooks
+        assert voices is not None
         count = voices.count(drawn.target)
-        there = (uniform(*keys, HAS_VOICE) < options.voice_share) & (count > 1)
+        there = (uniform(*keys, HAS_VOICE) < (drawn.of.task.voiced or options.voice_share)) & (count > 1)
         row = voices.other(drawn.target, 1 + below(np.maximum(count - 1, 1), *keys, VOICE_ROW))
         codes = self._row(drawn.folder, "codes", row)
         span = options.voice_max_seconds - options.voice_min_seconds
@@ -261,19 +251,29 @@ class ExampleSource:
         start = below(codes.length // books - frames + 1, *keys, VOICE_START)
         return ColumnSpans(codes.column, codes.start + start * books, np.where(there, frames * books, 0))
 
+    def _cut_out(self, drawn: DrawnExamples) -> tuple[ColumnSpans, ColumnSpans, ColumnSpans]:
+        """Codes before a stretch of each example, the stretch, and those behind it: a frame of each, and more."""
+        options, books, keys = self.options, self.folders[drawn.folder].columns.codebooks, self._keys(drawn)
+        codes = self._row(drawn.folder, "codes", drawn.source)
+        frames, share = codes.length // books, options.cut_share(uniform(*keys, CUT_LENGTH))
+        length = np.clip(np.rint(frames * share).astype(np.int64), 1, frames - 2)
+        first = 1 + below(frames - 1 - length, *keys, CUT_START)
+        return codes.parted(first * books, (first + length) * books)
+
     def _frames(self, folder: FolderItems, seconds: np.ndarray | float) -> np.ndarray:
-        codes = folder.columns.stream("codes")
-        rate = None if codes is None else codes.frame_rate
-        if rate is None:
+        if (rate := getattr(folder.columns.stream("codes"), "frame_rate", None)) is None:
             raise InputError("the shards' codes have no frame rate, by which voice prompts are measured; describe it")
         return np.maximum(np.rint(np.asarray(seconds) * float(rate)).astype(np.int64), 1)
 
     def _segments(self, drawn: DrawnExamples, columns: list[Column]) -> Segments:
         """Examples as their row of the task table has them: what is given, and the outputs."""
-        one = drawn.of
-        if one.task.interleaved:
+        if (one := drawn.of).task.interleaved:
             return self._interleave(drawn)
         given = [(kind, self._given(kind, drawn, columns)) for kind in one.variant.given or ()]
+        if one.task.infills:
+            before, *outputs, behind = (("codes", part) for part in self._cut_out(drawn))
+            given = [*(each for each in given if each[0] != "codes"), before, behind]
+            return compose(one.task.name, self._header(drawn), given, outputs, self.marks)
         if share := self.options.condition_dropout:
             given = left_out(given, uniform(*self._keys(drawn), DROPOUT) < share, self.options.dropped_conditions)
         rows = [drawn.source if one.opens_with_transcript else drawn.target, *[drawn.target] * len(one.outputs)]

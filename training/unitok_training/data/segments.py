@@ -32,6 +32,12 @@ class ColumnSpans:
     length: np.ndarray
     """(D,) values; 0 where a document has none."""
 
+    def parted(self, first: np.ndarray, stop: np.ndarray) -> tuple[ColumnSpans, ColumnSpans, ColumnSpans]:
+        """What stands before the values from `first` (D,) to `stop` (D,), these, and what stands behind them."""
+        before = ColumnSpans(self.column, self.start, first)
+        inside = ColumnSpans(self.column, self.start + first, stop - first)
+        return before, inside, ColumnSpans(self.column, self.start + stop, self.length - stop)
+
 
 @dataclass(frozen=True)
 class Segments:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
 from unitok.results import Result
+from unitok_tokenizers.audio.speech_activity import noise_db
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS, SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, TaskVariant
 from unitok_tokenizers.progress import advance, part_of_work
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.data.examples import ExampleSource
+from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.by_ears import about_ears, put_ears
 from unitok_training.evaluation.language import evaluate_interleaved, evaluate_speech_lm, evaluate_text_lm
-from unitok_training.evaluation.metrics import bleu, bleu_label
+from unitok_training.evaluation.metrics import bleu, bleu_label, error_unit, wer
 from unitok_training.evaluation.resynthesis import evaluate_resynthesis
 from unitok_training.evaluation.run import (
     Evaluation,
@@ -211,6 +215,94 @@ def _audio(result: Result) -> np.ndarray:
     return result.audio
 
 
+# -- saying again --------------------------------------------------------------------------------------------------
+
+REMADE = ("se", "tse", "edit", "vc")
+"""Tasks whose answer is the speech that is given, changed."""
+
+
+def evaluate_remaking(run: Evaluation) -> None:
+    """Speech that is said again, beside what was given and the right answer, both through the codec alone."""
+    model = run.model
+    if (run.judge is None and run.ears is None) or model.vocoder is None or not model.can_speak("codes"):
+        return
+    for key in filter(lambda key: run.knows(TOKEN_VARIANTS[key]), REMADE):
+        options, pieces = ExampleOptions(split=run.split), model.tokenizers.text.pieces()
+        mixture = Mixture(tasks={key: 1.0})
+        try:
+            source = ExampleSource(run.shards, model.vocabulary, mixture, seed=run.seed, options=options, pieces=pieces)
+        except InputError:  # the shards have no rows for it
+            continue
+        items = run.limited(range(source.usable()[key]))
+        named = {str(name): row for row, name in enumerate(run.shards.table["id"].to_pylist())}
+        rows = [named[source.document(item).name.partition(" example from row ")[2]] for item in items]
+        _put_remade(run, key, rows, [source.plan(item) for item in items])
+
+
+def _put_remade(run: Evaluation, key: str, rows: Sequence[int], plans: Sequence[SequenceSpec]) -> None:
+    """Put what was made of rows by plans, whose outputs are the right answers."""
+    speakers: list[str | None] = [str(run.shards.speaker[row]) or None for row in rows]
+    if key == "vc":
+        plans, speakers = _swapped_voices(plans, speakers)
+    requests = [PromptRequest(plan=replace(plan, outputs=()), speak=True) for plan in plans]
+    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("codes"))
+    run.put(f"{key}.count", len(rows))
+    _put_heard(run, key, rows, [_audio(result) for result in results], speakers)
+    if key in ("se", "tse"):
+        for name, spans in (
+            ("given", [plan.conditions for plan in plans]),
+            ("copied", [plan.outputs for plan in plans]),
+        ):
+            found = [run.model.speak(one) for one in spans]
+            _put_heard(run, f"{key}.{name}", rows, [one for one in found if one is not None], speakers)
+    if key == "edit":
+        kept = [_kept_share(result.outputs[0], plan) for result, plan in zip(results, plans)]
+        run.put(f"{key}.kept_share", float(np.mean(kept)))
+    for index in range(min(5, len(rows))):
+        run.show(
+            key, run.text(rows[index]), "", audio=results[index].audio, reference_audio=run.sound(rows[index]),
+            note="" if speakers[index] is None else f"voice {speakers[index]}",
+        )  # fmt: skip
+
+
+def _put_heard(
+    run: Evaluation, key: str, rows: Sequence[int], heard: Sequence[np.ndarray], speakers: Sequence[str | None]
+) -> None:
+    """Put noise, words and voices of recordings of rows' texts."""
+    texts = [run.text(row) for row in rows]
+    run.put(f"{key}.noise_db", float(np.mean([noise_db(one, run.model.sample_rate) for one in heard])))
+    if run.judge is not None:
+        run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(heard)))
+        run.put(f"{key}.unit", error_unit(texts))
+        if run.judge.speakers is not None:
+            pairs = zip(run.judge.speakers.predict(heard), speakers)
+            right = [name == speaker for name, speaker in pairs if speaker is not None]
+            if right:
+                run.put(f"{key}.voice_match", float(np.mean(right)))
+    put_ears(run, f"{key}.ears", rows, heard, speakers)
+
+
+def _swapped_voices(
+    plans: Sequence[SequenceSpec], speakers: Sequence[str | None]
+) -> tuple[list[SequenceSpec], list[str | None]]:
+    """Plans with the voice of the next one by another speaker, and whose that is; their own where there is none."""
+    found, wanted, count = list[SequenceSpec](), list[str | None](), len(plans)
+    for place, plan in enumerate(plans):
+        following = ((place + step) % count for step in range(1, count))
+        other = next((one for one in following if speakers[one] != speakers[place]), place)
+        voice = tuple(span for span in plans[other].conditions if span.kind == "voice")
+        found.append(replace(plan, conditions=(*voice, *(span for span in plan.conditions if span.kind != "voice"))))
+        wanted.append(speakers[other])
+    return found, wanted
+
+
+def _kept_share(made: Span, plan: SequenceSpec) -> float:
+    """Share of the frames around a cut that are as they were."""
+    before, behind = (span.content for span in plan.conditions if span.kind == "codes")
+    same = [(made.content[: len(before)] == before).all(1), (made.content[-len(behind) :] == behind).all(1)]
+    return float(np.concatenate(same).mean())
+
+
 # -- language models --------------------------------------------------------------------------------------------
 
 
@@ -219,6 +311,7 @@ TASKS: tuple[Callable[[Evaluation], None], ...] = (
     evaluate_resynthesis,
     evaluate_speech,
     evaluate_speech_translation,
+    evaluate_remaking,
     evaluate_text_lm,
     evaluate_speech_lm,
     evaluate_interleaved,

@@ -1,1 +1,1 @@
-"""Graphs of stages, each in a process of its own: started, watched, continued."""
+"""Graphs of stages, each in a process of its own: started, watched, continued; threads and memory of one."""

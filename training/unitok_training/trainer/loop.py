@@ -30,8 +30,8 @@ from unitok_training.checkpoint.state import (
     set_random_states,
 )
 from unitok_training.data.packing import check_shared
-from unitok_training.data.prefetch import Prefetcher
 from unitok_training.runs.garbage_collection import controlled_collection
+from unitok_training.runs.prefetch import Prefetcher
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.figures import BITS, Figures

@@ -1,1 +1,4 @@
-"""What several commands share: options, and the device and precision that are meant."""
+"""What many commands share.
+
+Options, and the device and precision that are meant.
+"""

@@ -36,6 +36,8 @@ def add_commands(commands: Any) -> None:
     add_columns(manifest)
     manifest.set_defaults(run=run_manifest)
 
+    _add_mix(commands.add_parser("mix", help="add noisy recordings and two talkers at once to a manifest"))
+
     fit = commands.add_parser("fit-tokenizers", help="text pieces, units and codes from your recordings")
     add_table(fit)
     fit.add_argument("out", help="folder to write")
@@ -83,6 +85,50 @@ def add_commands(commands: Any) -> None:
     add_device(fit, precision=False)
     add_precision(fit)
     fit.set_defaults(run=fit_tokenizers)
+
+
+def _add_mix(mix: argparse.ArgumentParser) -> None:
+    add_table(mix)
+    mix.add_argument("out", help="folder to write: manifest.jsonl, with the rows that are there, and audio/")
+    mix.add_argument(
+        "--snr", nargs=2, type=float, default=(0.0, 15.0), metavar="DB",
+        help="least and greatest level above the noise (default: 0 15)",
+    )  # fmt: skip
+    mix.add_argument("--noise", metavar="DIR", help="recordings of noise (default: colored noise, and murmur)")
+    mix.add_argument("--noise-rows", action="store_true", help="keep each noise alone too, for the task sr")
+    mix.add_argument("--talkers", action="store_true", help="mix two speakers of a split too, for the task tse")
+    mix.add_argument("--no-noise", action="store_true", help="only two talkers")
+    mix.add_argument(
+        "--talker-snr", nargs=2, type=float, default=(-5.0, 5.0), metavar="DB",
+        help="least and greatest level of the one above the other (default: -5 5)",
+    )  # fmt: skip
+    mix.add_argument("--copies", type=int, default=1, help="mixtures of a kind for a recording (default: %(default)s)")
+    mix.add_argument("--rate", type=int, default=16000, metavar="HZ", help="of what is written (default: %(default)s)")
+    mix.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
+    mix.set_defaults(run=run_mix)
+
+
+def run_mix(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from unitok_tokenizers.data.manifest import read_manifest
+    from unitok_tokenizers.data.mixing import MixConfig, write_mixed
+
+    if options.no_noise:
+        refuse_idle(options, ["snr", "noise", "noise_rows"], "with --no-noise")
+    if not options.talkers:
+        refuse_idle(options, ["talker_snr"], "without --talkers")
+    config = MixConfig(
+        noise=not options.no_noise, snr_db=tuple(options.snr), noise_rows=options.noise_rows,
+        noises=None if options.noise is None else Path(options.noise), talkers=options.talkers,
+        talker_db=tuple(options.talker_snr), copies=options.copies, sample_rate=options.rate, seed=options.seed,
+    )  # fmt: skip
+    rows = read_manifest(options.manifest, default_lang=options.lang, columns=chosen_columns(options))
+    report = write_mixed(rows, options.out, config)
+    if report.alone:
+        print(f"{report.alone} recordings have no other speaker in their split to be mixed with", file=sys.stderr)
+    print(json.dumps({"mixtures": dict(report.mixtures)}))
+    print(report.path)
 
 
 def run_manifest(options: argparse.Namespace) -> None:

@@ -67,7 +67,13 @@ def add_commands(commands: Any) -> None:
         choices=tuple(name for name, task in TASKS.items() if task.askable),
         help="what to do with it",
     )
-    generate.add_argument("--question", metavar="TEXT", help="what is asked about a recording, in words")
+    generate.add_argument(
+        "--question", "--text", metavar="TEXT",
+        help="what is asked about a recording, in words; of edit what it will say, of se and tse what it says",
+    )  # fmt: skip
+    generate.add_argument(
+        "--cut", nargs=2, type=float, metavar="SECONDS", help="of edit: where what is said anew begins and ends"
+    )
     generate.add_argument("--lang", "--source", dest="source", help="language of the input, or the only one")
     generate.add_argument("--target", help="target language of translation")
     generate.add_argument("--voice", help="a known speaker or a recording")

@@ -196,6 +196,7 @@ def _about(options: argparse.Namespace, *, text: str | None = None, audio: Any =
         task=options.task, source=options.source, target=options.target,
         text=options.question if text is None else text, audio=audio, voice=options.voice,
         voice_text=options.voice_text, output=output, chain=chain,
+        cut=None if options.cut is None else (options.cut[0], options.cut[1]),
         front_end=options.front_end, recognizer=options.recognizer, synthesizer=options.synthesizer, config=config,
         flags=tuple(f"<out:{kind}>" for kind in dict.fromkeys(options.prosody)),
     )  # fmt: skip

@@ -102,6 +102,13 @@ class TaskSpec:
     """Text and units alternate behind switch marks, as many spans as it likes, instead of fixed outputs."""
     replies: bool = False
     """The answer is another row, whose `extras` name the one that it replies to."""
+    answer_named: str = ""
+    """Key in the `extras` of the row that is given, by which it names the row of the answer that it was made of; such
+    rows are given and nothing else (`data.mixing`)."""
+    voiced: bool = False
+    """A voice is always given: without one there is no telling whose speech is wanted."""
+    infills: bool = False
+    """The answer is a stretch inside codes: what stands before it and behind it is given, as two spans of codes."""
     continues: bool = False
     """What is given is the beginning of the output, and may be nothing."""
     long_audio: str = ""
@@ -149,7 +156,22 @@ class TaskSpec:
     @property
     def prompted(self) -> bool:
         """Whether codes of a voice may be the beginning of its answer, what they say standing before its text."""
-        return self.outputs[:1] == ("codes",) and "text" in self.conditions and not self.continues
+        return self.outputs[:1] == ("codes",) and self.reads and not self.continues
+
+    @property
+    def remakes(self) -> bool:
+        """Whether speech is given to be said again, in codes alone."""
+        return self.outputs == ("codes",) and self.hears and not self.continues
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether a recording is given to it as codes, all of it, and not as units of what is spoken."""
+        return self.remakes and "units" not in self.conditions
+
+    @property
+    def takes_voice(self) -> bool:
+        """Whether it can be told whose voice answers: by a prompt, or by the vocoder of its units."""
+        return self.speaks and ("voice" in self.conditions or not self.remakes)
 
     @property
     def speaks(self) -> bool:
@@ -165,7 +187,7 @@ class TaskSpec:
     @property
     def pairs(self) -> bool:
         """Whether the answer is of another row than what is given."""
-        return self.languages == 2 or self.replies
+        return self.languages == 2 or self.replies or bool(self.answer_named)
 
 
 SPOKEN = (((OUT_CODES,), ("units", "codes")), ((OUT_UNITS,), ("units",)))

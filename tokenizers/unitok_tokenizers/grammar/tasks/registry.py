@@ -34,6 +34,11 @@ TASKS: Mapping[str, TaskSpec] = dict(
             "turn": "unitok_tokenizers.grammar.tasks.dialogue:TURN",
             "ilm": "unitok_tokenizers.grammar.tasks.continuation:ILM",
             "vtts": "unitok_tokenizers.grammar.tasks.synthesis:VTTS",
+            "se": "unitok_tokenizers.grammar.tasks.remaking:SE",
+            "sr": "unitok_tokenizers.grammar.tasks.remaking:SR",
+            "tse": "unitok_tokenizers.grammar.tasks.remaking:TSE",
+            "edit": "unitok_tokenizers.grammar.tasks.remaking:EDIT",
+            "vc": "unitok_tokenizers.grammar.tasks.remaking:VC",
         },
     )
 )

@@ -1,0 +1,78 @@
+"""Scores of speech that is said again, beside what was given and what the codec alone makes of the right answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_model import RATE, speech, tiny_model
+from tests.test_evaluation import tiny_judge
+from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.data.mixing import MixConfig, write_mixed
+from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_training.evaluation.evaluate import REMADE, _kept_share, _swapped_voices, evaluate_remaking
+from unitok_training.evaluation.run import Evaluation
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    folder = tmp_path_factory.mktemp("remade")
+    rows = []
+    for number in range(8):
+        audio, name = folder / f"{number}.wav", f"r{number}"
+        sound = speech(0.8, seed=number)
+        sound[: RATE // 4] = 0.0  # a quiet tenth, from which noise is told
+        write_audio(audio, sound, RATE)
+        speaker = ("anna", "bob")[number % 2]
+        split = "train" if number < 4 else "test"
+        rows.append(
+            Row(id=name, group=name, lang="en", speaker=speaker, split=split, text="the green house", audio=audio)
+        )
+    mixed = write_mixed(rows, folder / "mixed", MixConfig(talkers=True, snr_db=(0.0, 0.0)))
+    model = tiny_model(info={"tasks": [*REMADE, "se.text"]})
+    shards = prepare_shards(read_manifest(mixed.path), model.tokenizers, folder / "shards")
+    made = Evaluation(model=model, shards=shards, judge=tiny_judge())
+    evaluate_remaking(made)
+    return made
+
+
+def test_every_task_is_scored(run: Evaluation) -> None:
+    assert set(run.metrics) == set(REMADE)
+    for key in REMADE:
+        found: dict[str, Any] = run.metrics[key]
+        assert found["count"] == 4 and {"noise_db", "judge_wer", "voice_match", "unit"} <= set(found)
+        assert all(np.isfinite(value) for value in found.values() if isinstance(value, float))
+        assert [one.task for one in run.examples].count(key) == 4
+    assert {key for key in REMADE if "given" in run.metrics[key]} == {"se", "tse"}
+
+
+def test_noise_that_was_mixed_in_is_heard_and_what_stays_stays(run: Evaluation) -> None:
+    se = run.metrics["se"]
+    assert se["given"]["noise_db"] > se["copied"]["noise_db"] + 3, "the codec keeps the noise that it is given"
+    assert run.metrics["edit"]["kept_share"] == 1.0
+    whole = SequenceSpec("edit", "en", conditions=(Span("codes", np.zeros((2, 3))), Span("codes", np.ones((3, 3)))))
+    assert _kept_share(Span("codes", np.zeros((8, 3))), whole) == pytest.approx(2 / 5)
+
+
+def test_voices_are_swapped_with_another_speaker() -> None:
+    plans = [
+        SequenceSpec("vc", "en", conditions=(Span("voice", np.full((2, 3), place)), Span("units", np.array([place]))))
+        for place in range(4)
+    ]
+    found, wanted = _swapped_voices(plans, ["a", "a", "b", "b"])
+    assert wanted == ["b", "b", "a", "a"]
+    assert [int(plan.conditions[0].content[0, 0]) for plan in found] == [2, 2, 0, 0]
+    assert [plan.conditions[1].content.tolist() for plan in found] == [[0], [1], [2], [3]]
+    alone, own = _swapped_voices(plans[:2], ["a", "a"])
+    assert own == ["a", "a"] and alone == plans[:2]
+
+
+def test_what_a_model_never_learned_is_not_scored(run: Evaluation, tmp_path: Path) -> None:
+    plain = Evaluation(model=tiny_model(info={"tasks": ["asr"]}), shards=run.shards, judge=run.judge)
+    evaluate_remaking(plain)
+    assert not plain.metrics
