@@ -37,6 +37,8 @@ class ModelChoice:
     """Its key and value heads."""
     state_added: bool | None = None
     """Of "depth": the large decoder's state is added to every step, instead of being the first one."""
+    step_projections: bool | None = None
+    """Of "depth": what enters each step goes through a matrix of its own, instead of one for all."""
     delays: tuple[int, ...] | None = None
     """Of "delay" and "depth": positions by which each codebook behind the first follows its frame."""
     frames: int | None = None
@@ -59,7 +61,7 @@ class ModelChoice:
     def options(self) -> dict[str, Any]:
         """What the layout's own configuration is given."""
         found: dict[str, Any] = {}
-        for name in ("state_added", "delays", "frames", "refined", "reads_id"):
+        for name in ("state_added", "step_projections", "delays", "frames", "refined", "reads_id"):
             if (value := getattr(self, name)) is not None:
                 found[name] = value
         shape = {name: getattr(self, f"depth_{name}") for name in ("layers", "width", "heads", "kv_heads")}
@@ -98,7 +100,8 @@ class ModelChoice:
 PARALLEL = ("parallel", "delay", "group", "channels")
 OF: Mapping[str, tuple[str, ...]] = {
     "coarse": (TWO_PASSES,),
-    **dict.fromkeys(("depth_layers", "depth_width", "depth_heads", "depth_kv_heads", "state_added"), ("depth",)),
+    **dict.fromkeys(("depth_layers", "depth_width", "depth_heads", "depth_kv_heads"), ("depth",)),
+    **dict.fromkeys(("state_added", "step_projections"), ("depth",)),
     "delays": ("delay", "depth"),
     "frames": ("group",),
     "refined": ("group",),

@@ -54,6 +54,7 @@ SYSTEMS = Registry(
         "audio_palm": "unitok_training.systems.tokens.audio_palm:SYSTEM",
         "viola": "unitok_training.systems.tokens.viola:SYSTEM",
         "speech_gpt": "unitok_training.systems.tokens.speech_gpt:SYSTEM",
+        "uniaudio": "unitok_training.systems.codes.uniaudio:SYSTEM",
         "coordinator": "unitok_training.systems.text.coordinator:SYSTEM",
         "routing": "unitok_training.systems.text.tool_routing:SYSTEM",
     },
