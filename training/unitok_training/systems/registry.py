@@ -55,6 +55,8 @@ SYSTEMS = Registry(
         "viola": "unitok_training.systems.tokens.viola:SYSTEM",
         "speech_gpt": "unitok_training.systems.tokens.speech_gpt:SYSTEM",
         "uniaudio": "unitok_training.systems.codes.uniaudio:SYSTEM",
+        "moshi": "unitok_training.systems.codes.moshi:SYSTEM",
+        "valle2": "unitok_training.systems.codes.valle2:SYSTEM",
         "coordinator": "unitok_training.systems.text.coordinator:SYSTEM",
         "routing": "unitok_training.systems.text.tool_routing:SYSTEM",
     },

@@ -83,7 +83,9 @@ def cost(run: Evaluation, rows: Sequence[int], sampling: Sampling, rounds: int) 
         quickest = min(quickest, time.process_time() - begin)
         frames = sum(len(span) for one in found for span in one.outputs)
     seconds = max(frames, 1) / float(stream.frame_rate)  # of a model that says nothing, one frame
-    return Cost(seconds=quickest / seconds, kept=float(stream.frame_rate) * positions(run.model) * kept_bytes(run.model))
+    return Cost(
+        seconds=quickest / seconds, kept=float(stream.frame_rate) * positions(run.model) * kept_bytes(run.model)
+    )
 
 
 def positions(model: Model) -> float:
