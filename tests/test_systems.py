@@ -26,6 +26,7 @@ from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, save_e
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.run_models.latent import make_encoder, make_front_end
 from unitok_training.systems.base.bench import SystemConfig
+from unitok_training.systems.base.code_bench import QUICK_CODES
 from unitok_training.systems.base.rare_names import biased, names_alone
 from unitok_training.systems.base.token_bench import QUICK
 from unitok_training.systems.listing import as_json, as_lines, as_page, verdicts
@@ -52,7 +53,11 @@ TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.la
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
 FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt")
 """Systems of flat tokens, on one bench."""
-OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK)}
+CODES = {
+    "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
+}  # fmt: skip
+"""Systems of codes, on a bench with a codec."""
+OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES}
 """Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 

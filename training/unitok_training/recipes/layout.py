@@ -40,6 +40,8 @@ class ModelChoice:
     """Its key and value heads."""
     state_added: bool | None = None
     """Of "depth": the large decoder's state is added to every step, instead of being the first one."""
+    step_projections: bool | None = None
+    """Of "depth": what enters each step goes through a matrix of its own, instead of one for all."""
     delays: tuple[int, ...] | None = None
     """Of "delay" and "depth": positions by which each codebook behind the first follows its frame."""
     frames: int | None = None
@@ -72,7 +74,7 @@ class ModelChoice:
     def options(self) -> dict[str, Any]:
         """What the layout's own configuration is given."""
         found: dict[str, Any] = {}
-        for name in ("state_added", "delays", "frames", "refined", "reads_id", "sums"):
+        for name in ("state_added", "step_projections", "delays", "frames", "refined", "reads_id", "sums"):
             if (value := getattr(self, name)) is not None:
                 found[name] = value
         if shape := self._shape("depth"):
@@ -129,7 +131,8 @@ FIRST = ("first_nar", "first_regress")
 PARALLEL = ("parallel", "delay", "group", "channels")
 OF: Mapping[str, tuple[str, ...]] = {
     "coarse": (TWO_PASSES,),
-    **dict.fromkeys(("depth_layers", "depth_width", "depth_heads", "depth_kv_heads", "state_added"), ("depth",)),
+    **dict.fromkeys(("depth_layers", "depth_width", "depth_heads", "depth_kv_heads"), ("depth",)),
+    **dict.fromkeys(("state_added", "step_projections"), ("depth",)),
     "delays": ("delay", "depth"),
     "frames": ("group",),
     "refined": ("group",),

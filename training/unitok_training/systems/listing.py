@@ -45,6 +45,13 @@ is trained with three seeds; `KEY.interval` is half of the 95 % interval of its 
 ends of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs
 share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of commit a85bb34
 and a core of an Intel Xeon that multiplies bfloat16.
+
+Systems of codes (C24, C28, C32) share it too, with a codec whose first codebook is the units
+(`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Their arms learn from equally many
+utterances, however many positions a frame takes. Systems that write codes in a layout of others are that layout, and
+have no check of their own: VALL-E, SpeechX, USLM, VioLA's codes and AnyGPT's speech are `model.layout=first_nar` with a
+refiner behind it, LauraGPT is `first_regress` with a regression, dMel `channels`, Hibiki Moshi's depth decoder with the
+other side's codes in forced slots (`step_depth`).
 """
 
 

@@ -62,6 +62,12 @@ S2ST = TaskSpec(
             given=("voice", "units"),
             flags=(OUT_CODES,),
         ),
+        Variant(
+            name="chain_codes",
+            description="[voice] units → text, text, units and codes in another language",
+            given=("voice", "units"),
+            flags=(CHAIN, OUT_CODES),
+        ),
     ),
     description="speech to translated speech, direct or as a chain through both texts",
 )

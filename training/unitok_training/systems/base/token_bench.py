@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from unitok.model import Model
 from unitok_tokenizers.data.manifest import Row
@@ -25,6 +25,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import overridden
 from unitok_training.recipes.decoder import DecoderRecipe
+from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, compared
 from unitok_training.systems.base.system import Target
@@ -90,6 +91,18 @@ class TokenBenchConfig:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What an arm is built of, where it is not the settings' decoder over a flat stream."""
+
+    decoder: Shape | None = None
+    """The decoder; the settings' where None."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    """How codes meet it."""
+    pack_size: int = 0
+    """Most positions of a pack, in tokens; the settings' where 0."""
+
+
 Config = TypeVar("Config", bound=TokenBenchConfig)
 Scored = TypeVar("Scored")
 
@@ -105,12 +118,16 @@ def settings_of(bench: Bench, make: Callable[[], Config]) -> Config:
 class TokenBench:
     """A run folder in which flat-token systems are trained and scored."""
 
+    Parts: ClassVar[type[TokenParts]] = TokenParts
+    """What makes corpus and tokenizers."""
+    parts: TokenParts
+
     def __init__(self, bench: Bench, config: TokenBenchConfig) -> None:
         self.run, self.config, self.report = bench.run, config, bench.report
         self.further: Sequence[Row] = ()
         """Rows beside the corpus, set before there are shards."""
         root = Path(config.parts_folder) if config.parts_folder else bench.run / "parts"
-        self.parts = TokenParts(root, config.parts, precision=bench.config.precision, report=bench.report)
+        self.parts = self.Parts(root, config.parts, precision=bench.config.precision, report=bench.report)
 
     @cached_property
     def shards(self) -> Shards:
@@ -147,15 +164,19 @@ class TokenBench:
         start: Path | None = None,
         options: ExampleOptions | None = None,
         shards: Shards | None = None,
+        build: Build | None = None,
     ) -> Model:
         """The model of one training, which is made unless it is there; `name` is its folder, 0 steps the settings'."""
-        out, data = self.run / name, shards or self.shards
+        out, data, built = self.run / name, shards or self.shards, build or Build()
         if not (out / "model" / "unitok.json").exists():
-            train = replace(self.config.train, seed=seed, steps=steps or self.config.train.steps)
+            train = replace(
+                self.config.train, seed=seed, steps=steps or self.config.train.steps,
+                pack_size=built.pack_size or self.config.train.pack_size,
+            )  # fmt: skip
             self.report(f"{name}: {train.steps} steps")
             recipe = DecoderRecipe(
-                name=name.replace("/", "_"), decoder=self.config.decoder, mixture=Mixture(tasks=tasks),
-                plans=options or ExampleOptions(), train=train,
+                name=name.replace("/", "_"), decoder=built.decoder or self.config.decoder, model=built.model,
+                mixture=Mixture(tasks=tasks), plans=options or ExampleOptions(), train=train,
             )  # fmt: skip
             tokenizers = None if start is not None else self.parts.folder / "tokenizers"
             train_model(recipe, shards=data.folder, tokenizers=tokenizers, out=out, start=start)
@@ -172,11 +193,14 @@ class TokenBench:
         start: Path | None = None,
         options: ExampleOptions | None = None,
         shards: Shards | None = None,
+        build: Build | None = None,
     ) -> list[Scored]:
         """An arm trained with every seed, and what a function finds of each; one model is held at a time."""
         found = []
         for seed in self.seeds:
-            model = self.train(f"{arm}-{seed}", tasks, seed=seed, start=start, options=options, shards=shards)
+            model = self.train(
+                f"{arm}-{seed}", tasks, seed=seed, start=start, options=options, shards=shards, build=build
+            )
             found.append(scored(self.evaluation(model)))
         return found
 

@@ -136,14 +136,18 @@ class TokenParts:
         if not folder.exists():
             rows = self.rows
             self.report(f"tokenizers: {self.config.clusters} units over an encoder of {encoder.steps} steps")
-            fit = FitConfig(
-                text_pieces=1, encoder="ctc" if encoder.steps > 1 else "mfcc", ctc=encoder, layer=encoder.blocks - 1,
-                clusters=self.config.clusters, cluster_recordings=300, codec=None, precision=self.precision,
-                seed=self.config.seed,
-            )  # fmt: skip
             with atomic_directory(folder) as draft:
-                fit_tokenizers(rows, draft, fit)
+                fit_tokenizers(rows, draft, self.fit_config())
         return TokenizerSet.load(folder)
+
+    def fit_config(self) -> FitConfig:
+        """How tokenizers are fitted."""
+        encoder = self.config.encoder
+        return FitConfig(
+            text_pieces=1, encoder="ctc" if encoder.steps > 1 else "mfcc", ctc=encoder, layer=encoder.blocks - 1,
+            clusters=self.config.clusters, cluster_recordings=300, codec=None, precision=self.precision,
+            seed=self.config.seed,
+        )  # fmt: skip
 
     @property
     def units(self) -> UnitTokenizer:
@@ -176,17 +180,19 @@ class TokenParts:
         return OracleEar(self.config.languages)
 
     def oracle_accuracy(self, most: int) -> float:
-        """Share of words that the oracle reads in held-out recordings that went through units and back.
+        """Share of words that the oracle reads in held-out recordings that went through tokens and back.
 
         What it misses here no system can be blamed for; below .95 it may not judge.
         """
         chosen = [row for row in self.rows if row.split == "test"][:most]
-        made = []
-        for row in chosen:
-            units, durations = deduplicate(self.units.encode(row.load(self.units.sample_rate)))
-            made.append(self.vocoder.from_units(units, voice=VOICE, durations=durations))
+        made = [self.resynthesized(row) for row in chosen]
         texts = [row.text or "" for row in chosen]
         return 1.0 - self.oracle.errors(made, texts, [row.lang for row in chosen]).rate
+
+    def resynthesized(self, row: Row) -> np.ndarray:
+        """A recording (S,) that went through units and back."""
+        units, durations = deduplicate(self.units.encode(row.load(self.units.sample_rate)))
+        return self.vocoder.from_units(units, voice=VOICE, durations=durations)
 
 
 def write_spoken(sentences: Sequence[Sentence], folder: Path, languages: Sequence[str], *, seed: int) -> None:
