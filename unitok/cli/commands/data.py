@@ -119,9 +119,9 @@ def run_mix(options: argparse.Namespace) -> None:
     if not options.talkers:
         refuse_idle(options, ["talker_snr"], "without --talkers")
     config = MixConfig(
-        noise=not options.no_noise, snr_db=tuple(options.snr), noise_rows=options.noise_rows,
+        noise=not options.no_noise, snr_db=(options.snr[0], options.snr[1]), noise_rows=options.noise_rows,
         noises=None if options.noise is None else Path(options.noise), talkers=options.talkers,
-        talker_db=tuple(options.talker_snr), copies=options.copies, sample_rate=options.rate, seed=options.seed,
+        talker_db=(options.talker_snr[0], options.talker_snr[1]), copies=options.copies, sample_rate=options.rate, seed=options.seed,
     )  # fmt: skip
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=chosen_columns(options))
     report = write_mixed(rows, options.out, config)
