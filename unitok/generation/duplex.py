@@ -19,7 +19,6 @@ from torch import Tensor
 
 from unitok.decoder.kv_cache import KVCache
 from unitok.generation.allowed_ids import rows_of
-from unitok.generation.batch import draws_of
 from unitok.generation.engine import Engine
 from unitok.generation.framed import (
     FramedSteps,
@@ -32,6 +31,7 @@ from unitok.generation.framed import (
 )
 from unitok.generation.prefill import decode_step, prefill
 from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok.generation.token_request import draws_of
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern
 from unitok_tokenizers.grammar.output_slots import Ranges

@@ -72,13 +72,13 @@ def finish_answers(
     made = second.finish(SpanBatch.of(spans, device=device), greedy).cpu().numpy()
     bounds = np.cumsum([len(one.codes) for one in spans])[:-1]
     for place, part in zip(places, np.split(made, bounds)):
-        one = found[place]
+        answer = found[place]
         if second.says_latents:
-            found[place] = replace(one, latents=part)
+            found[place] = replace(answer, latents=part)
             continue
-        last = one.outputs[-1]
-        codes = np.concatenate([last.content[: one.given], part])
-        found[place] = replace(one, outputs=(*one.outputs[:-1], Span(last.kind, codes, last.stream)))
+        last = answer.outputs[-1]
+        codes = np.concatenate([last.content[: answer.given], part])
+        found[place] = replace(answer, outputs=(*answer.outputs[:-1], Span(last.kind, codes, last.stream)))
     return found
 
 
