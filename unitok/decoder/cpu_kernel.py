@@ -195,11 +195,12 @@ class NativeStep:
         hidden = torch.empty(1, self.width, device="cpu")
         kv = cache.kv
         there = _Cache(kv.data_ptr(), kv.stride(0), kv.stride(2))
-        decoder, row = self.decoder, token
         if isinstance(token, Tensor):
             entering = token.to(self.dtype).contiguous()
             decoder, row = _Decoder.from_buffer_copy(self.decoder), 0  # row 0 of a table of one row
             decoder.embedding = entering.data_ptr()
+        else:
+            decoder, row = self.decoder, token
         self.step(
             ctypes.byref(decoder), ctypes.byref(there), ctypes.c_int64(row), ctypes.c_int64(position),
             torch.get_num_threads(), ctypes.c_void_p(hidden.data_ptr()),
