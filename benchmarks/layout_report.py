@@ -43,7 +43,7 @@ def section(found: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in NAMES:
-        cells = [number(arms[key]["median"]) if (key := f"{name}.{one}") in arms else "—" for one in COLUMNS]
+        cells = [_cell(arms[key]["median"]) if (key := f"{name}.{one}") in arms else "—" for one in COLUMNS]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     forced = f", forced: {', '.join(run['forced'])}" if run["forced"] else ""
     seeds = len(arms["depth.bits"]["rounds"])
@@ -59,6 +59,10 @@ def section(found: Mapping[str, Any]) -> str:
         verdict = "not measured" if value is None else "met" if goal.met(value) else "**missed**"
         lines.append(f"- `{key}` ({goal.text}, {goal.sign}): {'—' if value is None else number(value)}, {verdict}")
     return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= value < 1e4 else number(value)
 
 
 def plot(found: Mapping[str, Any]) -> str:

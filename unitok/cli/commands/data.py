@@ -121,7 +121,8 @@ def run_mix(options: argparse.Namespace) -> None:
     config = MixConfig(
         noise=not options.no_noise, snr_db=(options.snr[0], options.snr[1]), noise_rows=options.noise_rows,
         noises=None if options.noise is None else Path(options.noise), talkers=options.talkers,
-        talker_db=(options.talker_snr[0], options.talker_snr[1]), copies=options.copies, sample_rate=options.rate, seed=options.seed,
+        talker_db=(options.talker_snr[0], options.talker_snr[1]), copies=options.copies, sample_rate=options.rate,
+        seed=options.seed,
     )  # fmt: skip
     rows = read_manifest(options.manifest, default_lang=options.lang, columns=chosen_columns(options))
     report = write_mixed(rows, options.out, config)
