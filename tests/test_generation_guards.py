@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,25 @@ def test_frames_are_compared_whole() -> None:
     assert goes_round(ids, 3, 60) and not goes_round(ids, 3, 61)
     ids[-2] = 19  # one codebook of the last frame
     assert not goes_round(ids, 3, 48)
+
+
+def test_codes_beside_ids_are_heard(model: Model) -> None:
+    """One id at every position goes round, unless the codes beside it do not."""
+    prompt = render_prompt(SequenceSpec("tts", "en", conditions=(Span("text", np.arange(4)),)), model.vocabulary)
+    still = int(model.vocabulary.to_ids("units", 3))
+    other = int(model.vocabulary.to_ids("units", 4))
+
+    def heard(beside: Callable[[int], list[int] | None]) -> bool:
+        guard, automaton = LoopGuard(model.vocabulary), Automaton(model.vocabulary, prompt, max_new_tokens=900)
+        found = False
+        for step in range(400):
+            token = still if step % 2 else other
+            automaton.advance(token)
+            found = found or guard.push(token, automaton, beside(step))
+        return found
+
+    assert heard(lambda step: None) and heard(lambda step: [step % 4, 7])
+    assert not heard(lambda step: [step, 7])
 
 
 def asked(task: str, **flags: tuple[str, ...]) -> PromptRequest:

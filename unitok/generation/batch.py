@@ -76,7 +76,8 @@ class _Sequence:
             done = request.automaton.finished
             if self.track is not None and self.track.last:
                 request.automaton.end_span()
-            if self.guard is not None and self.guard.push(token, request.automaton):
+            beside = self.track.slots[-1] if self.track is not None and self.track.framed else None
+            if self.guard is not None and self.guard.push(token, request.automaton, beside):
                 request.automaton.close()
                 self.looped = True
         else:
@@ -225,7 +226,7 @@ class Batch:
         if not self.busy:
             return []
         if self.framed is not None:
-            ask_all(self.sequences[number].track for number in (*self.alive, *self._next_to_read()))
+            ask_all(self.sequences[number].track for number in (*self.alive, *self._next_to_read()) if number >= 0)
         if self._captured and self._next is not None and not self.waiting:
             assert self.graphs is not None
             self._longest += 1

@@ -56,13 +56,18 @@ class LoopGuard:
         """Kind → items that a cycle takes at least."""
         self.ids: list[int] = []
         """Of the span that is being written."""
+        self.numbers: dict[tuple[int, ...], int] = {}
+        """An id with the codes beside it → a number that is no id."""
 
-    def push(self, token: int, automaton: Automaton) -> bool:
-        """Take an id that the automaton has followed; returns whether its span goes round in a cycle."""
+    def push(self, token: int, automaton: Automaton, beside: Sequence[int] | None = None) -> bool:
+        """Take an id that the automaton has followed, and the codes beside it where there are any; returns whether its
+        span goes round in a cycle. What is forced behind the last item is not listened to."""
         kind = automaton.kind
-        if kind not in self.least or not automaton.written:
+        if kind not in self.least or not automaton.written or automaton.behind:
             self.ids.clear()
             return False
+        if beside is not None:
+            token = self.numbers.setdefault((token, *beside), -1 - len(self.numbers))
         self.ids.append(token)
         return not len(self.ids) % (EVERY * automaton.width) and goes_round(self.ids, automaton.width, self.least[kind])
 
@@ -72,4 +77,5 @@ def _least_items(vocabulary: Vocabulary, kind: str) -> int:
     if stream is not None and stream.deduplicated:
         return LEAST_RUNS
     rate = USUAL_RATE if stream is None or stream.frame_rate is None else float(stream.frame_rate)
-    return max(round(LEAST_SECONDS * rate), 1)
+    pattern = None if stream is None else vocabulary.patterns.get(stream.name)
+    return max(round(LEAST_SECONDS * rate / (1 if pattern is None else pattern.frames)), 1)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from threading import Event
 
 import numpy as np
@@ -244,8 +244,7 @@ class _Answering:
                 long.append(later.popleft())
                 long[-1].advance(None)
                 yield from self._go_on(long[-1])
-            self._begin()
-            for prompt, result in self._step():
+            for prompt, result in chain(self._begin(), self._step()):
                 job = prompt.job
                 if job.answer is not None:
                     continue  # another of its prompts has failed
@@ -277,17 +276,17 @@ class _Answering:
         if job.answer is not None:
             yield job.place, job.answer
 
-    def _begin(self) -> None:
-        """Begin with prompts that wait, as many as rows and memory allow."""
-        used = sum(prompt.rows for prompt in self.running.values())
+    def _begin(self) -> list[tuple[_Prompt, InputError]]:
+        """Begin with prompts that wait, as many as rows and memory allow; returns those that cannot be."""
+        used, refused = sum(prompt.rows for prompt in self.running.values()), list[tuple[_Prompt, InputError]]()
         if used and self.rows - used < max(self.rows // REFILL, 1):
-            return
+            return refused
         longest = max((prompt.size for prompt in self.running.values()), default=0)
         while self.waiting:
             prompt = self.waiting[-1]
             longest = max(longest, prompt.size)
             if used and (used + prompt.rows > self.rows or (used + prompt.rows) * longest > self.positions):
-                return
+                return refused
             self.waiting.pop()
             if prompt.job.answer is not None:
                 continue
@@ -299,10 +298,11 @@ class _Answering:
                     else self.batch.add(prompt.asked)
                 )
             except InputError as error:
-                prompt.job.fail(error)
+                refused.append((prompt, error))
                 continue
             self.running[search, number] = prompt
             used += prompt.rows
+        return refused
 
     def _finished(self, numbers: Sequence[int]) -> dict[int, Finished]:
         """What a second pass finds of answers that have ended together; {} where each is to be looked at alone."""

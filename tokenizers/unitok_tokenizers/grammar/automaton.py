@@ -210,6 +210,11 @@ class Automaton:
         return 1 if self._open is None else len(self._open.codebooks)
 
     @property
+    def behind(self) -> int:
+        """Ids that were forced behind its last item: marks, or a second pass."""
+        return 0 if self._interleaved else self._behind
+
+    @property
     def written(self) -> int:
         """Ids that it holds already, those of a prompt among them."""
         return self._items * self.width + self._codebook
