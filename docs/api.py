@@ -25,6 +25,8 @@ def main(folder: Path) -> int:
         warnings.simplefilter("error")
         # swig types of sentencepiece and protobuf warn on import
         warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
+        # a dataclass whose base stands in another module: pdoc looks there for what the base's annotations name
+        warnings.filterwarnings("ignore", r"Error parsing type annotation .*\.__init__", UserWarning)
         # `unitok.__all__` names no modules, so that pdoc would leave them out; the command line has `--help`
         own = [f"unitok.{module.name}" for module in pkgutil.iter_modules(unitok.__path__)]
         own = [name for name in own if name not in ("unitok.cli", "unitok.__main__")]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.decoder.model import DecoderConfig  # noqa: F401  the reference resolves what the base names
 from unitok.layouts.base import Choose, SlotLosses
 from unitok.layouts.slots import drawn
 from unitok.second_passes.base import CodeSpan, SecondPass, SecondPassConfig, SpanBatch

@@ -24,7 +24,6 @@ from unitok_tokenizers.audio.speech_activity import leveled
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.base import Inputs
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.positions import Frames  # noqa: F401  the reference resolves what the base names
 from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
