@@ -128,7 +128,7 @@ def test_the_longest_stretch_of_one_unit() -> None:
 
 @pytest.mark.slow
 def test_aware_sampling_ends_loops_and_leaves_other_models_alone(bench: CodeBench) -> None:
-    config = Valle2Config(parts=replace(bench.config.parts, sentences=400), limit=8)
+    config = Valle2Config(parts=replace(Valle2Config().parts, sentences=400), limit=8)
     found = sampling_figures(bench, config)
     assert found["c24.looping.nucleus.looping"] == 1 and found["c24.looping.aware.looping"] == 0
     assert found["c24.looping.nucleus.longest_run"] > 60 and found["c24.looping.changed"] == 1

@@ -67,7 +67,9 @@ class Valle2Config(CodeBenchConfig):
     chain_steps: int = 150
     """Updates of these."""
     likeliest: float = 0.25
-    """Share of the likeliest next unit in these; any other is as likely as another."""
+    """Share of the likeliest next unit in what `looping` learns; any other is as likely as another."""
+    walks: float = 0.9
+    """The same of `walking`."""
     top_p: float = 0.15
     """Of the nucleus: less than that share, so that nothing else is ever drawn."""
     window: int = 10
@@ -77,10 +79,10 @@ class Valle2Config(CodeBenchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.top_p < self.likeliest < 1:
+        if not 0 < self.top_p < self.likeliest < 1 or not self.top_p < self.walks < 1:
             raise InputError(
-                f"top_p is {self.top_p}, likeliest {self.likeliest}: a nucleus holds the likeliest unit alone where "
-                "it is smaller than that unit's share"
+                f"top_p is {self.top_p}, likeliest {self.likeliest}, walks {self.walks}: a nucleus holds the likeliest "
+                "unit alone where it is smaller than that unit's share"
             )
         if self.chain_steps < 1 or self.window < 1:
             raise InputError(f"chain_steps is {self.chain_steps}, window {self.window}: both must be 1 or more")
@@ -102,11 +104,11 @@ def chain_model(bench: CodeBench, name: str, config: Valle2Config) -> Model:
     run = bench.run / name
     if not (run / "model" / "unitok.json").exists():
         random = np.random.default_rng([config.seed, CHAINS[name]])
-        lang = config.parts.languages[0]
+        lang, share = config.parts.languages[0], config.walks if CHAINS[name] else config.likeliest
         rows = [
             Row(
                 id=f"{name}-{number}", group=str(number), lang=lang,
-                tokens={"units": chain(CHAINS[name], config.likeliest, int(random.integers(40, 80)), random)},
+                tokens={"units": chain(CHAINS[name], share, int(random.integers(40, 80)), random)},
             )
             for number in range(config.parts.sentences)
         ]  # fmt: skip
