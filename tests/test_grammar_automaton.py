@@ -316,7 +316,7 @@ def test_an_id_that_is_not_allowed_is_a_defect_of_the_caller() -> None:
 def test_a_stream_the_model_lacks_is_named() -> None:
     vocabulary = Vocabulary.build(text=TEXT, languages=["en"])
     prompt = render_prompt(SequenceSpec("tts", "en", conditions=(Span("text", [5]),)), vocabulary)
-    with pytest.raises(InputError, match="this model has no units; its streams are text"):
+    with pytest.raises(InputError, match="this model has no units, which the task writes; its streams are text"):
         Automaton(vocabulary, prompt, max_new_tokens=9)
 
 

@@ -65,3 +65,18 @@ def test_codes_outside_are_refused(codes: list[list[int]]) -> None:
 def test_a_pattern_holds_every_codebook() -> None:
     with pytest.raises(InputError, match="must hold all 3"):
         FramePattern(layout="depth", stream="codes", cardinalities=SIZES, inline=(0,), slots=slots(0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frame": 3}, {"delay": 0.5}, {"delay": -1}, {"size": 6}, {"codebook": 0, "size": 7}]
+)
+def test_a_slot_that_has_no_place_is_refused(wrong: dict[str, float]) -> None:
+    """As where a file of a model was changed by hand."""
+    value = PATTERNS["depth"].to_json()
+    value["slots"] = (
+        [*value["slots"], {**value["slots"][0], **wrong}]
+        if "codebook" in wrong
+        else [{**value["slots"][0], **wrong}, value["slots"][1]]
+    )
+    with pytest.raises(InputError, match="slot|place|twice"):
+        FramePattern.from_json(value)

@@ -160,7 +160,7 @@ def test_frames_of_orpheus_are_codes_of_snac() -> None:
 
 
 def test_orpheus_fine_tunes_from_the_command_line(tmp_path: Path) -> None:
-    """Text to units, which join its rows, to codes, whose rows it has."""
+    """Text to codes, whose rows it has."""
     write_flat(tmp_path / "host", "orpheus")
     works("import", tmp_path / "host", tmp_path / "model")
     random = np.random.default_rng(0)
@@ -169,13 +169,11 @@ def test_orpheus_fine_tunes_from_the_command_line(tmp_path: Path) -> None:
         letters = random.integers(0, 6, random.integers(2, 4))
         row = {"id": f"r{index}", "text": "".join("abcdef"[one] for one in letters), "lang": "en", "split": "train"}
         codes = [[int(one * 7 + slot) for slot in range(len(LEVELS))] for one in letters]
-        rows.append({**row, "speaker": "eva", "units": letters.tolist(), "snac": codes})
-    fine_tune(tmp_path, rows, {
-        "snac": {"kind": "codes", "fingerprint": "snac-24khz", "frame_rate": "375/32", "cardinalities": [SIZE] * 7},
-        "units": {"kind": "units", "fingerprint": "letters", "frame_rate": "375/32", "cardinalities": [6]},
-    })  # fmt: skip
+        rows.append({**row, "speaker": "eva", "snac": codes})
+    snac = {"kind": "codes", "fingerprint": "snac-24khz", "frame_rate": "375/32", "cardinalities": [SIZE] * 7}
+    fine_tune(tmp_path, rows, {"snac": snac}, task="vtts")
     said = tmp_path / "said.npy"
-    works("generate", tmp_path / "run/model", "abc", "--task", "tts", "--lang", "en", "--output", "codes", "-o", said)
+    works("generate", tmp_path / "run/model", "abc", "--task", "vtts", "--lang", "en", "-o", said)
     assert np.load(said).shape[1] == len(LEVELS)
     works("export", "--native", tmp_path / "run/model", tmp_path / "out")
     before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "host", tmp_path / "out"))

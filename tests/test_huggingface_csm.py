@@ -157,7 +157,7 @@ def test_it_fine_tunes_from_the_command_line(host: Path, tmp_path: Path) -> None
     fine_tune(tmp_path, rows, {
         "mimi": {"kind": "codes", "fingerprint": "csm-mimi-19", "frame_rate": "25/2", "cardinalities": [19] * 4},
         "units": {"kind": "units", "fingerprint": "letters", "frame_rate": "25/2", "cardinalities": [6]},
-    }, steps=16)  # fmt: skip
+    }, task="tts.codes", steps=16)  # fmt: skip
     said = tmp_path / "said.npy"
     works("generate", tmp_path / "run/model", "abc", "--task", "tts", "--lang", "en", "--output", "codes", "-o", said)
     assert np.load(said).shape[1] == 4

@@ -128,8 +128,10 @@ def write_kyutai_stt(folder: Path, **changes: Any) -> None:
     model.save_pretrained(folder)
 
 
-def fine_tune(root: Path, rows: list[dict[str, Any]], streams: dict[str, dict[str, Any]], *, steps: int = 12) -> None:
-    """Fine-tune ROOT/model on rows of text and of streams made elsewhere, by commands, into ROOT/run."""
+def fine_tune(
+    root: Path, rows: list[dict[str, Any]], streams: dict[str, dict[str, Any]], *, task: str, steps: int = 12
+) -> None:
+    """Fine-tune ROOT/model on rows of text and of streams made elsewhere, by commands, into ROOT/run, for one task."""
     manifest, described = write_rows(root / "m.jsonl", rows), list[object]()
     for name, value in streams.items():
         (root / f"{name}.json").write_text(json.dumps(value))
@@ -137,7 +139,7 @@ def fine_tune(root: Path, rows: list[dict[str, Any]], streams: dict[str, dict[st
     works("prepare", manifest, root / "shards", "--tokenizers", root / "model/tokenizers", *described)
     small = ("pack_size=256", "window=32", "checkpoint_every=1000", "log_every=1", "packs_per_step=1")
     changes = [*(f"train.{one}" for one in small), f"train.steps={steps}", "train.optim.warmup_steps=1"]
-    changes += [f"mixture={json.dumps({'only': {'tts.codes': 1.0}})}"]
+    changes += [f"mixture={json.dumps({'only': {task: 1.0}})}"]
     for part in ("decoder", "embeddings"):
         changes += [f"tuning.{part}.start_step=2", f"tuning.{part}.learning_rate=0.003"]
     sets = [part for one in changes for part in ("--set", one)]

@@ -71,6 +71,9 @@ class DecoderConfig:
     """Positions that one sees, itself the last of them (Mistral, Moshi); all before it where None."""
 
     def __post_init__(self) -> None:
+        for name in ("width", "heads", "kv_heads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: a decoder has 1 or more")
         if self.heads % self.kv_heads:
             raise InputError(f"heads is {self.heads}: it must be a multiple of kv_heads, which is {self.kv_heads}")
         if self.head_size is None and self.width % self.heads:

@@ -201,6 +201,10 @@ def _check_sampling(config: GenerationConfig, given: Mapping[str, object], spell
         raise InputError(
             f"{spell('guidance_drop')} is of guidance, and {spell('guidance')} 1 is none; give another, or leave it out"
         )
+    if "repetition_share" in given and not config.sampling.repetition_window:
+        raise InputError(
+            f"{spell('repetition_share')} is of {spell('repetition_window')}, which is 0; give one, or leave it out"
+        )
     drawn = [name for name in ("top_k", "top_p", "seed", "repetition_window") if name in given]
     if drawn and not config.sampling.draws:
         raise InputError(

@@ -126,8 +126,10 @@ class Automaton:
             return Content((states,), self.vocabulary.control(closer(kind)), 1, single=True, kind=kind)
         stream = self.vocabulary.main(STREAM_OF_KIND[kind])
         if stream is None:
-            known = ", ".join(self.vocabulary.streams)
-            raise InputError(f"this model has no {STREAM_OF_KIND[kind]}; its streams are {known}")
+            wanted, known = STREAM_OF_KIND[kind], ", ".join(self.vocabulary.streams)
+            direct = wanted == "units" and self.vocabulary.main("codes") is not None
+            remedy = "; a task that writes codes at once, such as vtts, needs none" if direct else ""
+            raise InputError(f"this model has no {wanted}, which the task writes; its streams are {known}{remedy}")
         close, pattern = self.vocabulary.control(closer(kind)), self.vocabulary.patterns.get(stream.name)
         books = range(len(stream.cardinalities)) if pattern is None else pattern.inline
         ranges = tuple(self._ids_of(stream.name, book) for book in books)

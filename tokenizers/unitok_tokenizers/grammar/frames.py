@@ -46,7 +46,9 @@ class SlotSpec:
     """Weight of its loss within the group."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.delay < 0 or self.codebook < 0 or self.frame < 0 or not self.weight >= 0:
+        counts = (self.size, self.delay, self.codebook, self.frame)
+        whole = all(isinstance(one, int) and not isinstance(one, bool) for one in counts)
+        if not whole or self.size < 1 or min(counts) < 0 or not self.weight >= 0:
             raise InputError(f"slot {self!r} is none: sizes are positive, delays and weights 0 or more")
 
 
@@ -74,6 +76,14 @@ class FramePattern:
         held = {*self.inline, *(slot.codebook for slot in self.slots)}
         if held != set(range(books)):
             raise InputError(f"layout {self.layout!r} holds codebooks {sorted(held)}: it must hold all {books}")
+        for slot in self.slots:
+            own = slot.stream == self.stream
+            if slot.frame >= self.frames or (own and slot.size != self.cardinalities[slot.codebook]):
+                raise InputError(f"layout {self.layout!r} of stream {self.stream!r} has no place for {slot!r}")
+        places = [(slot.stream, slot.codebook, slot.frame) for slot in self.slots]
+        places += [(self.stream, book, 0) for book in self.inline]
+        if len(set(places)) < len(places):
+            raise InputError(f"layout {self.layout!r} of stream {self.stream!r} holds a codebook of a frame twice")
         if self.frames < 1 or not 0 <= self.coarse < books or (self.coarse and self.slots):
             raise InputError(f"layout {self.layout!r}: {self.frames} frames a position, {self.coarse} coarse codebooks")
         if self.frames > 1 and (len(self.inline) > 1 or self.flush):

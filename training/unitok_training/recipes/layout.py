@@ -70,6 +70,9 @@ class ModelChoice:
         for name in given:
             if self.layout not in OF[name]:
                 raise InputError(f"model.{name} is of the layout {' or '.join(OF[name])}, not of {self.layout!r}")
+            value = getattr(self, name)
+            if name in COUNTS and not 1 <= value <= COUNTS[name]:
+                raise InputError(f"model.{name} is {value}: it must be from 1 to {COUNTS[name]}")
 
     def options(self) -> dict[str, Any]:
         """What the layout's own configuration is given."""
@@ -113,6 +116,19 @@ class ModelChoice:
         generator = torch.Generator().manual_seed(seed)
         return make_layout(pattern, width=width, options=self.options(), generator=generator)
 
+    def check_kept(self, own: ConfiguredLayout, start: str) -> None:
+        """InputError where a start's layout, which is kept, was made with other options than are given here."""
+        for name, value in self.options().items():
+            kept, said = getattr(own.options, name), value if name == "decoder" else {name: value}
+            for one, given in said.items():
+                there = getattr(kept, one) if name == "decoder" else kept
+                if there != given:
+                    option = f"depth_{one}" if name == "decoder" else one
+                    raise InputError(
+                        f"model.{option} is {given}, and {start} was made with {there}: a start keeps its own; leave "
+                        "it out"
+                    )
+
     def second_pass(self, pattern: FramePattern, ids: int, seed: int, latent: int | None) -> SecondPass | None:
         """What finds the codes that a pattern leaves open, new, for a vocabulary of so many ids; None where it leaves
         none. `latent` is the width of the codec's latents, where these are found in place of codes."""
@@ -141,3 +157,8 @@ OF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys((f"second_{one}" for one in SHAPE), (*FIRST, "group")),
 }
 """Option → the layouts that have it."""
+COUNTS: Mapping[str, int] = {
+    **{f"{part}_{one}": most for part in ("depth", "second") for one, most in zip(SHAPE, (256, 65536, 1024, 1024))},
+    "frames": 64,
+}
+"""Option that counts something → the most that it may be: beyond, it is a slip of the pen."""

@@ -15,6 +15,7 @@ from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.huggingface.codebooks.carried import CARRIED
 from unitok.huggingface.new_rows import LETTERS, MEAN_SPREAD, NewRows, chosen_rows
 from unitok.layouts.base import CodebookLayout
+from unitok.layouts.configured import ConfiguredLayout
 from unitok.model import Model
 from unitok.model_parts import LAYOUT, SECOND_PASS
 from unitok.second_passes.base import SecondPass
@@ -163,7 +164,9 @@ def _first_layout(given: Materials) -> CodebookLayout | None:
         return None
     own = None if given.base is None else given.base.parts.get(LAYOUT)
     if own is not None:
-        assert isinstance(own, CodebookLayout)
+        assert isinstance(own, CodebookLayout) and given.start is not None
+        if isinstance(own, ConfiguredLayout):
+            given.recipe.model.check_kept(own, str(given.start.path))
         return own.float()
     made = given.recipe.model.made(pattern, given.decoder_config().width, given.recipe.train.seed)
     if given.start is not None and given.base is None:

@@ -36,6 +36,7 @@ def run_cost(options: argparse.Namespace) -> None:
     from unitok_training.cost.step import parameters, setup_of, tuned_otherwise
     from unitok_training.objectives.teacher import config_at
     from unitok_training.recipes.decoder import load_recipe
+    from unitok_training.recipes.layout import FLAT
 
     for name in ("vocabulary", "document", "processes"):
         if getattr(options, name) < 1:
@@ -48,6 +49,9 @@ def run_cost(options: argparse.Namespace) -> None:
     device = named_device(options.device)
     on_gpu = options.device.lower() != "here" or _has_gpu()
     recipe.distill.check()
+    recipe.model.check()
+    if recipe.model.layout != FLAT:
+        print(f"note: networks of the layout {recipe.model.layout} beside the decoder are not counted", file=sys.stderr)
     teacher = config_at(recipe.distill.teacher) if recipe.distill.teacher else None
     setup = setup_of(recipe, options.vocabulary, flash=on_gpu, processes=options.processes, teacher=teacher)
     setup = replace(setup, document=min(options.document, setup.pack_size))
