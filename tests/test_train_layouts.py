@@ -172,6 +172,12 @@ def test_a_start_keeps_its_layout(run: tuple[Path, list[dict[str, Any]]], root: 
     assert more.vocabulary == Model.load(start).vocabulary and apart(more, Model.load(start)) > 1e-6
     with pytest.raises(InputError, match="lays its codes otherwise"):
         trained(root, tmp_path / "other", recipe(model=("layout=delay",)), start=start)
+    for change, said in {
+        "depth_layers=3": "model.depth_layers is 3",
+        "state_added=true": "model.state_added is True",
+    }.items():
+        with pytest.raises(InputError, match=f"{said}.*a start keeps its own"):
+            trained(root, tmp_path / "other", recipe(model=("layout=depth", change)), start=start)
     slow = recipe("steps=1", "optim.learning_rate=1e-12")
     fresh = trained(root, tmp_path / "fresh", slow)
     begun = trained(root, tmp_path / "begun", slow, start=run[0] / "checkpoints", tokenizers=root / "tokenizers")
@@ -208,6 +214,9 @@ def test_options_are_of_their_layout(run: tuple[Path, list[dict[str, Any]]], roo
         ("depth_layers=2",): r"model\.depth_layers is of the layout depth, not of 'flat'",
         ("layout=coarse_fine", "coarse=3"): "not all",
         ("layout=group", "frames=1"): "2 or more",
+        ("layout=group", "frames=2147483647"): "from 1 to 64",
+        ("layout=depth", "depth_heads=0"): r"model\.depth_heads is 0",
+        ("layout=depth", "depth_width=0"): r"model\.depth_width is 0",
     }.items():
         with pytest.raises(InputError, match=said):
             trained(root, root / "never", recipe(model=changes))
