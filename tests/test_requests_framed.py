@@ -258,6 +258,20 @@ def test_beams_search_texts_and_refuse_codes() -> None:
     assert model.run([PromptRequest(plan=moved)], beams=2)[0].score != found.score
 
 
+def test_what_is_refused_among_many_is_an_answer_too() -> None:
+    """Guidance and beams are about ids alone; what stands beside such requests is answered as it is alone."""
+    model, said = trained()
+    guided, text = Sampling(temperature=0.0, guidance=2.0), next(iter(said))
+    searched = replace(spoken(text), config=GenerationConfig(beams=2))
+    units = replace(spoken(text, guided), output="units")
+    found = dict(model.answer_many([spoken(text, guided), spoken(text), searched, units]))
+    assert isinstance(found[0], InputError) and "guidance" in str(found[0])
+    assert isinstance(found[2], InputError) and "beams" in str(found[2])
+    plain, alone = found[1], model.answer(units)
+    assert not isinstance(plain, InputError) and np.array_equal(plain.outputs[-1].content, said[text])
+    assert not isinstance(found[3], InputError) and found[3].outputs == alone.outputs
+
+
 def test_a_model_without_its_layout_says_so() -> None:
     model, said = trained()
     bare = tiny_model(decoder=model.decoder, vocabulary=model.vocabulary, prompts={})
