@@ -221,6 +221,10 @@ def test_options_are_of_their_layout(run: tuple[Path, list[dict[str, Any]]], roo
         with pytest.raises(InputError, match=said):
             trained(root, root / "never", recipe(model=changes))
     assert ModelChoice() == load_recipe("tiny").model
+    flat = recipe("steps=1", model=())
+    idle = replace(flat, tuning=replace(flat.tuning, layout=PartTuning(learning_rate=1e-3)))
+    with pytest.raises(InputError, match=r"tuning\.layout: this model has no codes beside its ids"):
+        trained(root, root / "never", idle)
     taught = recipe("steps=1")
     taught = replace(taught, distill=DistillConfig(teacher=str(root / "run/model")))
     with pytest.raises(InputError, match=r"distill\.teacher: codes beside ids"):
