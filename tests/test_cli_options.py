@@ -53,6 +53,8 @@ def request_for(task: str, **given: object) -> Request:
         sampling = {"temperature": 0.5, **sampling}
     if "guidance_drop" in given:
         sampling = {"guidance": 2.0, **sampling}
+    if "repetition_share" in given:
+        sampling = {"repetition_window": 4, **sampling}
     config = {key: given[key] for key in given if hasattr(GenerationConfig(), key)}
     rest = {key: value for key, value in given.items() if key not in sampling and key not in config}
     if spec.languages == 2:
@@ -162,6 +164,7 @@ def test_an_option_changes_the_request_or_is_refused(task: str) -> None:
         of_draws = ("top_k", "top_p", "seed", "repetition_window", "repetition_share")
         more = ["--temperature", "0.5"] if action.dest in of_draws else []
         more += ["--guidance", "2"] if action.dest == "guidance_drop" else []
+        more += ["--repetition-window", "4"] if action.dest == "repetition_share" else []
         try:
             found = given_options(asked(task, *words, *more))
         except InputError as error:

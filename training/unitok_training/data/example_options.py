@@ -23,7 +23,7 @@ TARGET_CHOICES = ("any", "same-speaker", "fixed")
 class ExampleOptions:
     """What is drawn around a row."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("condition_dropout", "dropped_conditions")
+    LATER: ClassVar[tuple[str, ...]] = ("condition_dropout", "dropped_conditions", "cut_least", "cut_most")
     """Fields that came with a later version; see `recipes.config.lasting`."""
     split: str = "train"
     """Split of the shards that examples come from."""

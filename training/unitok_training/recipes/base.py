@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import yaml
 
@@ -27,6 +27,8 @@ MOST_LAYERS = 1000
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Shape of the decoder; the vocabulary's size is known only when its shards are opened."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("window",)
 
     width: int = 256
     """Size of a position's vector."""
