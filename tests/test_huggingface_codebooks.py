@@ -16,6 +16,7 @@ from tests.support.command import refused, works
 from tests.support.hf_hosts import write_host
 from tests.test_huggingface_export import own_logits
 from unitok.export import export_native, import_hf
+from unitok.generation.sampling import Sampling
 from unitok.generation.token_request import TokenRequest
 from unitok.huggingface.codebooks.orpheus import LEVELS, SIZE, from_snac, to_snac
 from unitok.model import Model
@@ -84,11 +85,19 @@ def test_logits_of_every_slot_are_those_of_its_makers(host: Path, model: Path, f
     assert (ours[:, : theirs.shape[1]] - theirs).abs().max() <= 1e-4
 
 
+UNGUARDED = Sampling(temperature=0.0, loop_guard=False)
+"""Greedy; what follows an automaton without a vocabulary cannot be guarded."""
+
+
 class Frames(Automaton):
     """Codes, frame after frame, behind any prompt: what a model writes of itself, without this project's grammar."""
 
     def __init__(self, ranges: list[tuple[int, int]], prompt: np.ndarray) -> None:
         self.ranges, self.place, self.given, self.finished = ranges, 0, len(prompt), False
+
+    @property
+    def kind(self) -> str:
+        return "codes"
 
     @property
     def state_key(self) -> Ranges:
@@ -103,7 +112,7 @@ def test_greedy_frames_are_those_of_its_makers(host: Path, model: Path, family: 
     stream = found.vocabulary.streams[STREAMS[family]]
     ranges = [found.vocabulary.block_ranges(stream.name, book)[0] for book in range(len(stream.cardinalities))]
     count = FRAMES * len(ranges)
-    request = TokenRequest(prompt=PROMPT, limit=count, automaton=Frames(ranges, PROMPT))
+    request = TokenRequest(prompt=PROMPT, limit=count, automaton=Frames(ranges, PROMPT), sampling=UNGUARDED)
     ours = found.engine.run([request])[0].ids
     stock = transformers.AutoModelForCausalLM.from_pretrained(host).eval()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.support.codebook_hosts import fine_tune, write_csm
 from tests.support.command import works
-from tests.test_huggingface_codebooks import Frames
+from tests.test_huggingface_codebooks import UNGUARDED, Frames
 from unitok.decoder.model import Decoder, PackedAttend
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
@@ -101,7 +101,7 @@ def test_greedy_frames_are_those_of_its_makers(host: Path) -> None:
     # And so does the engine, with keys and values kept.
     span = (rows, rows + config.vocab_size)
     request = TokenRequest(
-        prompt=TEXT.numpy(), limit=FRAMES, automaton=Frames([span], TEXT.numpy()),
+        prompt=TEXT.numpy(), limit=FRAMES, automaton=Frames([span], TEXT.numpy()), sampling=UNGUARDED,
         slots=SlotOptions(ids=FrameIds(held=(span,))),
     )  # fmt: skip
     (answer,) = Engine(decoder, layout=layout).run([request])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.support.codebook_hosts import write_kyutai_stt, write_moshi
 from tests.support.command import refused, works
-from tests.test_huggingface_codebooks import Frames
+from tests.test_huggingface_codebooks import UNGUARDED, Frames
 from tests.test_huggingface_csm import states
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
@@ -125,7 +125,7 @@ def test_greedy_frames_of_moshi(hosts: dict[str, Path]) -> None:
     nothing = [ABSENT] * BOOKS
     prompt, first = np.array([rows]), np.array([[*nothing, *heard[0].tolist()]])
     request = TokenRequest(
-        prompt=prompt, limit=FRAMES - 1, automaton=Frames([(0, rows)], prompt),
+        prompt=prompt, limit=FRAMES - 1, automaton=Frames([(0, rows)], prompt), sampling=UNGUARDED,
         frames=Beside(index=np.array([0]), slots=first),
         slots=SlotOptions(
             ids=FrameIds(held=((0, rows + 1),)), given=lambda place: [*nothing, *heard[place + 1].tolist()]
