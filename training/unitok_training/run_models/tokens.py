@@ -145,7 +145,10 @@ class Beside:
 
 
 def first_beside(given: Materials) -> Beside:
-    """What is trained beside a decoder, before training: the start's, or drawn. InputError as `first_second_pass`."""
+    """What is trained beside a decoder, before training: the start's, or drawn. InputError as `first_second_pass`, and
+    for a rate of what is not there."""
+    if given.recipe.tuning.layout is not None and given.vocabulary.framed is None:
+        raise InputError("tuning.layout: this model has no codes beside its ids; leave it out, or choose model.layout")
     own = None if given.base is None else given.base.parts.get(SECOND_PASS)
     assert own is None or isinstance(own, SecondPass)
     trained = first_second_pass(

@@ -79,8 +79,6 @@ def token_setup(
     distill.check()
     assert bool(distill.teacher) == (teacher is not None), "a teacher comes with what is learned from it"
     tuning = tuning or DecoderTuning()
-    if tuning.layout is not None and layout is None:
-        raise InputError("tuning.layout: this model has no codes beside its ids; leave it out, or choose model.layout")
     compute = resolve(world.device, config.precision)
     torch.manual_seed(config.seed)
     part = decoder_part("", decoder, config, tuning, first_new, compute, world, initial)
