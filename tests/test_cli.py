@@ -25,6 +25,7 @@ COMMANDS = (
     "attach-vocoder",
     "add-voice",
     "score-voice",
+    "mix",
     "prepare",
     "inspect",
     "validate",

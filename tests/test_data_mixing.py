@@ -134,7 +134,7 @@ def test_the_command_makes_what_prepare_and_training_take(rows: list[Row], tmp_p
         for row in rows
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    told = works("mix", tmp_path / "m.jsonl", tmp_path / "out", "--talkers", "--noise-rows", "--snr", "0", "5")
+    told = works("mix", tmp_path / "m.jsonl", tmp_path / "out", "--talkers", "--noise-rows", "--noise-snr", "0", "5")
     assert str(tmp_path / "out/manifest.jsonl") in told and '"train_mixed": 12' in told
     refused(
         "mix", tmp_path / "m.jsonl", tmp_path / "out", "--no-noise", "--talkers", "--noise-rows", saying="--noise-rows"

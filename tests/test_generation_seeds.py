@@ -114,7 +114,7 @@ BAD = ("-1", str(2**64), str(2**63), "1.5", "1e3", "abc", "", " 1", "1_0", "\u06
 COMMANDS = (
     ["generate", "M", "x", "--task", "mt"], ["import", "HF", "OUT"], ["demo"], ["fit-tokenizers", "M", "OUT"],
     ["prepare", "M", "OUT", "--tokenizers", "T"], ["nbest", "M", "S"], ["rescore", "M", "L"], ["correct", "M", "L"],
-    ["systems", "run", "rich"], ["tokbench", "M", "--tokenizers", "A"], ["score-lm", "M", "S"],
+    ["systems", "run", "rich"], ["tokbench", "M", "--tokenizers", "A"], ["score-lm", "M", "S"], ["mix", "M", "OUT"],
 )  # fmt: skip
 
 

@@ -410,7 +410,7 @@ def test_what_is_no_second_pass_is_refused() -> None:
             make_second_pass("first_regress", REGRESS, ids=9, options=options)
     with pytest.raises(InputError, match="no second pass"):
         second_pass_from_config({"second_pass": "first_nar", "pattern": NAR.to_json()})
-    slots = tuple(SlotSpec(stream="codes", codebook=book, size=5, role="refined") for book in (0, 2))
+    slots = tuple(SlotSpec(stream="codes", codebook=book, size=SIZES[book], role="refined") for book in (0, 2))
     with pytest.raises(InputError, match="takes the last ones"):
         refined_codebooks(FramePattern(layout="x", stream="codes", cardinalities=SIZES, inline=(1,), slots=slots))
     with pytest.raises(InputError, match="are none, not 4 wide"):

@@ -130,6 +130,6 @@ def test_the_longest_stretch_of_one_unit() -> None:
 def test_aware_sampling_ends_loops_and_leaves_other_models_alone(bench: CodeBench) -> None:
     config = Valle2Config(parts=replace(Valle2Config().parts, sentences=400), limit=8)
     found = sampling_figures(bench, config)
-    assert found["c24.looping.nucleus.looping"] == 1 and found["c24.looping.aware.looping"] == 0
-    assert found["c24.looping.nucleus.longest_run"] > 60 and found["c24.looping.changed"] == 1
+    assert found["c24.looping.nucleus.looping"] > 0.8 and found["c24.looping.aware.looping"] == 0
+    assert found["c24.looping.nucleus.longest_run"] > 60 and found["c24.looping.changed"] > 0.8
     assert found["c24.walking.changed"] == 0 and found["c24.walking.nucleus.longest_run"] == 1

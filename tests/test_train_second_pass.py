@@ -130,7 +130,7 @@ def codes_in(result: Result) -> np.ndarray:
 @pytest.fixture(scope="module")
 def refined(corpus: Corpus) -> tuple[Model, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    return trained(corpus, "nar", recipe("first_nar", "train.steps=200"), on_row=rows.append), rows
+    return trained(corpus, "nar", recipe("first_nar", "train.steps=400"), on_row=rows.append), rows
 
 
 def test_it_learns_and_is_measured(refined: tuple[Model, list[dict[str, Any]]], corpus: Corpus) -> None:

@@ -32,7 +32,7 @@ CONTINUED = {"lm": 2, "slm": 3, "ilm": 1 + 3}
 
 
 def rows_for(key: str) -> list[dict[str, Any]]:
-    if key == "chat":
+    if key in ("chat", "chat.direct"):
         return toy_shards.dialogues(EXAMPLES)
     if key.startswith(("se", "sr", "tse")):
         spoken = [toy_shards.row(group, "en", speaker) for group in range(EXAMPLES // 2) for speaker in "ab"]

@@ -91,7 +91,7 @@ def _add_mix(mix: argparse.ArgumentParser) -> None:
     add_table(mix)
     mix.add_argument("out", help="folder to write: manifest.jsonl, with the rows that are there, and audio/")
     mix.add_argument(
-        "--snr", nargs=2, type=float, default=(0.0, 15.0), metavar="DB",
+        "--noise-snr", nargs=2, type=float, default=(0.0, 15.0), metavar="DB",
         help="least and greatest level above the noise (default: 0 15)",
     )  # fmt: skip
     mix.add_argument("--noise", metavar="DIR", help="recordings of noise (default: colored noise, and murmur)")
@@ -119,7 +119,7 @@ def run_mix(options: argparse.Namespace) -> None:
     if not options.talkers:
         refuse_idle(options, ["talker_snr"], "without --talkers")
     config = MixConfig(
-        noise=not options.no_noise, snr_db=(options.snr[0], options.snr[1]), noise_rows=options.noise_rows,
+        noise=not options.no_noise, snr_db=(options.noise_snr[0], options.noise_snr[1]), noise_rows=options.noise_rows,
         noises=None if options.noise is None else Path(options.noise), talkers=options.talkers,
         talker_db=(options.talker_snr[0], options.talker_snr[1]), copies=options.copies, sample_rate=options.rate,
         seed=options.seed,
