@@ -308,9 +308,6 @@ class Vocabulary:
                 return Token(
                     extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
                 )
-                return Token(
-                    extent.block, extent.tokenizer, extent.codebook, local, name_of(extent, local, self.languages)
-                )
         raise InputError(f"id {token_id} is outside the vocabulary of {self.size} ids")
 
     def names(self) -> list[str]:
