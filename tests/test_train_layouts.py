@@ -221,6 +221,9 @@ def test_options_are_of_their_layout(run: tuple[Path, list[dict[str, Any]]], roo
         with pytest.raises(InputError, match=said):
             trained(root, root / "never", recipe(model=changes))
     assert ModelChoice() == load_recipe("tiny").model
+    for mixture in ("mixture.tts.codes=0", "mixture={only: {asr: 1}}"):
+        with pytest.raises(InputError, match=r"no task of the mixture has codes to learn it from \(.*asr.*\); add one"):
+            trained(root, root / "never", load_recipe("tiny", [f"model.{DEPTH[0]}", mixture]))
     flat = recipe("steps=1", model=())
     idle = replace(flat, tuning=replace(flat.tuning, layout=PartTuning(learning_rate=1e-3)))
     with pytest.raises(InputError, match=r"tuning\.layout: this model has no codes beside its ids"):

@@ -24,7 +24,7 @@ from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint, load_module, open_checkpoint
-from unitok_training.data.mixture import Curriculum
+from unitok_training.data.mixture import Curriculum, parse_key
 from unitok_training.first_weights import Start, first_decoder, open_start
 from unitok_training.fitting.unit_letters import spelled_units
 from unitok_training.model_defaults import learned, wider_characters, wider_limits
@@ -83,6 +83,7 @@ def materials(
     base = None if begins is None else begins.model
     bundle = _tokenizers(tokenizers, base)
     recipe.model.check()
+    _check_learned(recipe)
     vocabulary = _vocabulary(
         bundle, data, base, streams or {}, recipe.model, start=str(start), tokenizers=str(tokenizers or start)
     )
@@ -91,6 +92,16 @@ def materials(
     if base is not None:
         recipe = replace(recipe, decoder=_shape(base.decoder.config))
     return Materials(recipe=recipe, data=data, start=begins, bundle=bundle, vocabulary=vocabulary)
+
+
+def _check_learned(recipe: DecoderRecipe) -> None:
+    """InputError where a layout of codes is asked for, and no task of the mixture has codes to learn it from."""
+    tasks = [parse_key(key).of for key, weight in recipe.mixture.tasks.items() if weight]
+    if recipe.model.layout != FLAT and not any("codes" in (*one.outputs, *(one.variant.given or ())) for one in tasks):
+        raise InputError(
+            f"model.layout is {recipe.model.layout!r}, and no task of the mixture has codes to learn it from "
+            f"({', '.join(recipe.mixture.tasks)}); add one that has, as `--set mixture.tts.codes=1`, or leave it out"
+        )
 
 
 def token_model(run: Path, origin: TokenOrigin, found: Checkpoint) -> Model:
