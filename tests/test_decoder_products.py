@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from unitok.decoder.lora import (
     TARGETS,
     LoraConfig,
@@ -302,5 +302,5 @@ with world_from_environment("cpu") as world:
 def test_two_processes_with_split_weights_learn_what_one_learns(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    done = torchrun([str(script)], 2)
+    done = ranks([str(script)], 2)
     assert done.returncode == 0, done.stdout + done.stderr

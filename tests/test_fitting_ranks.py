@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.launching import torchrun
+from tests.support.launching import ranks, torchrun
 from tests.support.recordings import write_pairs
 from tests.support.tiny_model import speech, tiny_model, tokenizers
 from unitok.cli.main import main
@@ -153,7 +153,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     work(str(root))
     for size in (2, 4):
-        done = torchrun([str(root / "script.py"), str(root)], size)
+        done = ranks([str(root / "script.py"), str(root)], size)
         assert done.returncode == 0, done.stdout + done.stderr
     return root
 

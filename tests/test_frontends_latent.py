@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from tests.support.recordings import SENTENCES, write_pairs
 from tests.support.tiny_model import speech, tiny_model
 from unitok.cli.main import main
@@ -224,7 +224,7 @@ def test_two_processes_learn_what_one_does(manifest: Path, tmp_path: Path) -> No
     train_latent(load_latent_recipe("tiny", given), manifest, tmp_path / "one", limit=1)
     words = [word for value in given for word in ("--set", value)]
     command = ["train-latent", "tiny", str(manifest), "-o", str(tmp_path / "two"), "--limit", "1", *words]
-    done = torchrun(["-m", "unitok", *command], 2)
+    done = ranks(["-m", "unitok", *command], 2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(str(tmp_path / "two/model")) == 1
     one, two = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "two"))

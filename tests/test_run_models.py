@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tests.support.command import check_refusal, refused, unitok, works, write_rows
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from tests.support.recordings import write_pairs
 from tests.support.tiny_model import model_folder, tokenizers
 from tests.test_formats import compare, json_keys
@@ -227,7 +227,7 @@ def test_what_is_not_scored_is_refused(root: Path, tmp_path: Path) -> None:
 def test_two_processes_score_what_one_does(root: Path, tmp_path: Path) -> None:
     changes = (*VALIDATE, "eval_examples=2", "packs_per_step=2", "best_by=tokens.tts.codes.token_accuracy")
     works(*train(root, tmp_path / "one", *changes))
-    done = torchrun(["-m", "unitok", *map(str, train(root, tmp_path / "two", *changes))], 2)
+    done = ranks(["-m", "unitok", *map(str, train(root, tmp_path / "two", *changes))], 2)
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (read_metrics(tmp_path / name / VALIDATION_FILE) for name in ("one", "two"))
     assert len(one) == len(two) == 2 and [row["best_step"] for row in one] == [row["best_step"] for row in two]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.support.command import Workshop, works
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from unitok.decoder.lora import lora_tensors, plain_name
 from unitok.decoder.model import Decoder
 from unitok.model import Model
@@ -72,8 +72,8 @@ def split(shop: Workshop, out: Path, processes: int, steps: int, *more: str) -> 
     script.write_text(SCRIPT, encoding="utf-8")
     told = out.parent / f"read_{processes}_{steps}"
     arguments = given(shop, out, steps, "--set", "train.shard=true", *more)
-    Path(f"{told}.json").write_text(json.dumps(arguments))  # torchrun would take `--start` for one of its own
-    done = torchrun([str(script), str(told)], processes)
+    Path(f"{told}.json").write_text(json.dumps(arguments))
+    done = ranks([str(script), str(told)], processes)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(Path(f"{told}.{rank}").read_text()) for rank in range(processes)]
 

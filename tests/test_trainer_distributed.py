@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.launching import torchrun
+from tests.support.launching import ranks, torchrun
 from unitok_training.checkpoint.state import latest_checkpoint, list_checkpoints, read_checkpoint
 from unitok_training.trainer.distributed import WORKER, World, buckets, wait_for_gloo_threads, world_from_environment
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
@@ -47,7 +47,7 @@ with world_from_environment("cpu") as world:
 
 
 def launch(script: Path, out: Path, processes: int, stop: int = 6) -> None:
-    done = torchrun([str(script), str(out), str(stop)], processes)
+    done = ranks([str(script), str(out), str(stop)], processes)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

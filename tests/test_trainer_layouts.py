@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.support import toy_shards
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from tests.support.toy_shards import ToyShards
 from tests.test_trainer_loop import CONFIG, MIXTURE, equal
 from unitok.decoder.model import Decoder, DecoderConfig
@@ -305,7 +305,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     for name, processes in (("one", 1), ("two", 2)):
-        done = torchrun([str(script), str(tmp_path / name)], processes)
+        done = ranks([str(script), str(tmp_path / name)], processes)
         assert done.returncode == 0, done.stdout + done.stderr
     one, two = (read_metrics(tmp_path / name / METRICS_FILE) for name in ("one", "two"))
     for alone, shared in zip(one, two, strict=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from tests.test_trainer_distributed import SCRIPT, launch
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.trainer.metrics import METRICS_FILE, read_metrics
@@ -122,7 +122,7 @@ def test_sums_begin_before_the_pass_ends_in_one_order_and_give_what_sums_afterwa
     """Where some processes do not reach a part, and one begins later."""
     script = tmp_path / "script.py"
     script.write_text(PARTS, encoding="utf-8")
-    done = torchrun([str(script), str(tmp_path), precision], processes)
+    done = ranks([str(script), str(tmp_path), precision], processes)
     assert done.returncode == 0, done.stdout + done.stderr
     told = [json.loads((tmp_path / f"told_{rank}.json").read_text()) for rank in range(processes)]
     for step in range(2):

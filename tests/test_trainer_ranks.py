@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from tests.support import toy_shards
-from tests.support.launching import torchrun
+from tests.support.launching import ranks
 from tests.support.recordings import write_pairs
 from tests.support.tiny_model import tiny_model
 from unitok.decoder.model import Decoder, DecoderConfig
@@ -158,7 +158,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     work(str(root))
     for size in (2, 4):
-        done = torchrun([str(root / "script.py"), str(root)], size)
+        done = ranks([str(root / "script.py"), str(root)], size)
         assert done.returncode == 0, done.stdout + done.stderr
     return root
 
