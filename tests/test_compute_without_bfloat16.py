@@ -18,7 +18,7 @@ from unitok_training.experiments.compare.recipes import load_compare_recipe
 from unitok_training.experiments.compare.run import CompareConfig, settings_of, stages
 from unitok_training.experiments.demo.run import demo_stages
 from unitok_training.runs.stage_graph import run_stage
-from unitok_training.systems.registry import checked_systems, run_system
+from unitok_training.systems.registry import run_system
 
 HALF = torch.bfloat16
 
@@ -121,10 +121,14 @@ def test_lists_are_rescored_and_corrected(shop: Workshop, tmp_path: Path) -> Non
         works("correct", shop.model, lists, "--steps", "1", *ways, "--precision", "auto")
 
 
+BENCHES = ("hubert", "seed_asr", "blsp", "coordinator", "routing", "twist", "moshi")
+"""A system of each kind of training: masked prediction, minimum word errors, vectors in two stages, scripted turns,
+tools, flat tokens, codes. What others of a bench do differently has no precision of its own."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in checked_systems() if not name.startswith(("prosody", "real"))])
+@pytest.mark.parametrize("name", BENCHES)
 def test_systems_are_checked(name: str, tmp_path: Path) -> None:
-    """HuBERT's pre-training, minimum word errors and the text systems among them."""
     from dataclasses import replace
 
     config = replace(TINY, overrides=OWN.get(name, TINY.overrides), precision="auto")
