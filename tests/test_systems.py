@@ -59,7 +59,7 @@ UNITS = (
 )  # fmt: skip
 CODECS = (
     "parts.clusters=8", "parts.encoder.steps=2", "parts.encoder.width=16", "codec.steps=2", "codec.batch=2",
-    "codec.codebooks=2", "codec.cardinality=8", "seeds=1", "resamples=20", "limit=4", "parts.test_sentences=8",
+    "codec.codebooks=2", "codec.cardinality=8", "seeds=1", "resamples=20", "limit=2", "parts.test_sentences=8",
 )  # fmt: skip
 TOKENIZERS = {
     "unit_tokens": UNITS, "codec_codes": (*CODECS, "bins=[4,8]"), "first_codebook": (*CODECS, "reader.steps=2"),

@@ -42,7 +42,7 @@ class CodecArmsConfig:
     parts_folder: str = ""
     """Where corpus, units and codecs are kept, for several runs to share; in the run's own folder where empty."""
     codec: CodecConfig = field(
-        default_factory=lambda: CodecConfig(steps=300, batch=16, codebooks=3, cardinality=256, dropped=0.5)
+        default_factory=lambda: CodecConfig(steps=240, batch=12, codebooks=3, cardinality=256, dropped=0.5)
     )
     """Training of a codec; the seed is that of the arm. Behind the first codebook stand `codebooks`."""
     taught: float = 2.0
@@ -53,7 +53,7 @@ class CodecArmsConfig:
     """Trainings of each codec."""
     resamples: int = 1000
     """Draws of a paired bootstrap."""
-    limit: int = 40
+    limit: int = 24
     """Most held-out sentences that are heard."""
     seed: int = 0
     """First seed of the trainings, and seed of every draw of the scores."""

@@ -110,14 +110,15 @@ def converted(arms: CodecArms, codec: MelCodec, rows: Sequence[Row]) -> dict[str
 
 def alignment(arms: CodecArms, codec: MelCodec, reader: ReaderConfig) -> dict[str, float]:
     """SLMTokBench's text alignment of the first codebook: `mi`, `wer` and `cer` of a reader of it."""
-    texts = [
+    train, held_out = (
         Texts(
             tokens=[table[:, :1] for table in codec.encode_batch(load_recordings(rows, codec.sample_rate))],
             texts=texts_of(rows),
         )
         for rows in (training_rows(arms.parts.rows), arms.held_out("test"))
-    ]
-    return text_figures(*texts, codec.cardinalities[:1], float(codec.frame_rate), reader, arms.compute)
+    )
+    sizes, rate = codec.cardinalities[:1], float(codec.frame_rate)
+    return text_figures(train, held_out, sizes, rate, reader, arms.compute)
 
 
 def preserved(arms: CodecArms, codec: MelCodec, rows: Sequence[Row]) -> Heard:

@@ -34,7 +34,7 @@ def kept_of(prefix: str, found: Mapping[str, Any]) -> Figures:
 def sizes_figures(bench: UnitBench) -> Figures:
     """C1: phones and speakers from units of several sizes, from the frames under them, and from units of letters."""
     figures: Figures = {}
-    for count in bench.config.parts.counts:
+    for count in bench.parts.config.counts:
         found = bench.measured(bench.parts.of_hubert(count))
         figures |= kept_of(f"c1.k{count}", found)
     figures |= {
@@ -50,7 +50,7 @@ def sizes_figures(bench: UnitBench) -> Figures:
 
 def steady_figures(bench: UnitBench) -> Figures:
     """C13: edits of units where the sound changes, and phones, before and after the training that makes them steady."""
-    plain = bench.measured(bench.parts.of_hubert(bench.config.parts.clusters))
+    plain = bench.measured(bench.parts.of_hubert(bench.parts.config.clusters))
     steady = bench.measured(bench.parts.invariant)
     figures: Figures = {}
     for arm, found in (("plain", plain), ("steady", steady)):
