@@ -53,11 +53,23 @@ TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.la
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
 FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt")
 """Systems of flat tokens, on one bench."""
+UNITS = (
+    *QUICK, "parts.hubert.steps=2", "parts.hubert.clusters=8", "parts.hubert.batch=2", "parts.counts=[8,12]",
+    "parts.merged=20", "parts.invariance.steps=2",
+)  # fmt: skip
+CODECS = (
+    "parts.clusters=8", "parts.encoder.steps=2", "parts.encoder.width=16", "codec.steps=2", "codec.batch=2",
+    "codec.codebooks=2", "codec.cardinality=8", "seeds=1", "resamples=20", "limit=2", "parts.test_sentences=8",
+)  # fmt: skip
+TOKENIZERS = {
+    "unit_tokens": UNITS, "codec_codes": (*CODECS, "bins=[4,8]"), "first_codebook": (*CODECS, "reader.steps=2"),
+}  # fmt: skip
+"""Tokenizers and codecs, measured alone."""
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
-OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES}
+OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES, **TOKENIZERS}
 """Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 

@@ -49,7 +49,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "fitting.waveforms", "recipes",
         "reports", "cost", "evaluation.ears", "evaluation", "speech_lm",
         "tokbench", "finetune", "first_weights", "run_models", "train", "train_latent",
-        "systems.base", "systems.latent", "systems.text", "systems.tokens", "systems.codes",
+        "systems.base", "systems.tokenizers", "systems.latent", "systems.text", "systems.tokens", "systems.codes",
         "systems.real", "systems",
         "experiments.demo", "experiments.compare", "experiments",
     ),

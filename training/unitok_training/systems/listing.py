@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from unitok_training.systems.base.system import System
@@ -54,6 +55,54 @@ have no check of their own: VALL-E, SpeechX, USLM, VioLA's codes and AnyGPT's sp
 refiner behind it, LauraGPT is `first_regress` with a regression, dMel `channels`, Hibiki Moshi's depth decoder with the
 other side's codes in forced slots (`step_depth`).
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covered:
+    """A row of the surveys that has no check of its own to run."""
+
+    row: str
+    """Its place, as `System.row`."""
+    what: str
+    """What is here of it."""
+    tests: tuple[str, ...] = ()
+    """Tests that hold it to that: FILE::FUNCTION."""
+    command: str = ""
+    """Command that measures it; empty for none."""
+
+
+COVERED = (
+    Covered(
+        row="C3",
+        what="SoundStream: the built-in codec trained with quantizer dropout, and looking back only; its SEANet is "
+        "that of EnCodec (C4). A waveform codec with judges is not trained here",
+        tests=(
+            "tests/test_acoustic_rvq.py::test_dropout_quantizes_by_the_first_codebooks",
+            "tests/test_acoustic_rvq.py::test_a_causal_network_speaks_codes_as_they_come",
+            "tests/test_acoustic_pieces.py::test_pieces_give_what_the_whole_gives",
+        ),
+    ),
+    Covered(
+        row="C4",
+        what="EnCodec: codes and waveforms of the package and of transformers, codebooks of a bandwidth, pieces as the "
+        "whole",
+        tests=(
+            "tests/test_acoustic_parity.py::test_codes_and_waveforms_are_those_of_the_package",
+            "tests/test_acoustic_parity.py::test_encodec_of_transformers_and_of_the_package_are_one",
+            "tests/test_acoustic_parity.py::test_bandwidths_use_as_many_codebooks_as_the_models_say",
+            "tests/test_acoustic_pieces.py::test_pieces_give_what_the_whole_gives",
+        ),
+    ),
+    Covered(
+        row="C6",
+        what="Opus: bit rates and resynthesis beside those of tokenizers; MP3 is not measured",
+        tests=("tests/test_tokbench.py::test_opus_has_the_rates_and_lengths_that_it_says",),
+        command="unitok tokbench",
+    ),
+    Covered(row="C34", what="SpeechT5: an encoder-decoder, named in comparisons and no decoder; nothing to run"),
+    Covered(row="C35", what="CLIP, DALL-E: named as precedents in vision; nothing to run"),
+)
+"""Rows beside those of the registry."""
 
 
 def systems() -> list[System]:
@@ -110,6 +159,17 @@ def as_lines() -> Iterator[str]:
     yield counts()
 
 
+def covered_lines() -> Iterator[str]:
+    """Section of the page on rows that tests and commands cover."""
+    yield "## Rows whose check is a test or a command"
+    yield ""
+    yield "| row | what | test or command |"
+    yield "|---|---|---|"
+    for one in COVERED:
+        places = [f"`{name}`" for name in (*one.tests, *([one.command] if one.command else []))]
+        yield f"| {one.row} | {one.what} | {', '.join(places) or '–'} |"
+
+
 def as_page() -> str:
     """`docs/systems.md`."""
     lines = [
@@ -121,8 +181,8 @@ def as_page() -> str:
         recipes = ", then ".join(f"`{make.__name__}`" for make in one.recipes) or "–"
         check = f"`unitok systems run {one.name}`: {one.measures}" if one.check else "–"
         lines.append(f"| {one.row} | {one.title} | {recipes} | {check} | {one.differs} |")
+    lines += [NOTES, *covered_lines(), ""]
     lines += [
-        NOTES,
         "## Measured",
         "",
         "With seed 0, and with 0, 1 and 2 where there are intervals:",

@@ -1,0 +1,121 @@
+"""Residual quantization, factorized codes, and channels without training: RVQ, DAC's codes, dMel.
+
+unitok systems run codec_codes -o runs/codec_codes
+
+S samples, F mel frames (100 Hz), M mel bins, T latent frames (25 Hz), Q codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
+from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.audio.features import log_mel
+from unitok_tokenizers.errors import InputError
+from unitok_training.fitting.tokenizers import load_recordings
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.intervals import over_seeds
+from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.tokenizers.codec_arms import CodecArmsConfig, arms_of
+from unitok_training.tokbench.distance import Distance, distances
+
+USED = 0.8
+"""Share of a codebook's codes that recordings must use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecCodesConfig(CodecArmsConfig):
+    """What the check depends on."""
+
+    bins: tuple[int, ...] = (4, 8, 16, 32, 64)
+    """Steps of dMel's scale, the fewest first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.bins) < 2 or list(self.bins) != sorted(set(self.bins)) or self.bins[0] < 2:
+            raise InputError(f"bins is {list(self.bins)}: give two or more numbers of steps from 2 on, the least first")
+
+
+def repeats(codec: MelCodec, recordings: Sequence[np.ndarray]) -> float:
+    """Share of recordings (S,) whose log-mels come out the same when they are coded and decoded a second time."""
+    first, second = ([codec.decode_features(codec.encode(samples)) for samples in recordings] for _ in range(2))
+    return float(np.mean([np.array_equal(one, other) for one, other in zip(first, second)]))
+
+
+def series(figures: Figures, key: str) -> list[float]:
+    """Figures `key`1, `key`2 and so on, by their numbers. KeyError where there are none."""
+    numbers = sorted(int(name[len(key) :]) for name in figures if name.startswith(key) and name[len(key) :].isdigit())
+    return [figures[f"{key}{number}"] for number in numbers] or [figures[key]]
+
+
+def falls(values: Sequence[float]) -> bool:
+    """Whether each value is smaller than the one before."""
+    return all(one > other for one, other in zip(values, values[1:]))
+
+
+def arm_figures(key: str, found: Sequence[list[Distance]]) -> Figures:
+    """Of an arm's seeds: distance in dB by codebooks; share of codes used and their perplexity, the residual ones'
+    mean, and the share of the codebook that uses the fewest."""
+    figures: Figures = {}
+    for place, several in enumerate(zip(*found), 1):
+        figures |= over_seeds(f"{key}.distance.q{place}", [one.spectral for one in several])
+    behind = [one[1:] for one in found]
+    figures |= over_seeds(f"{key}.usage", [fmean(one.usage for one in books) for books in behind])
+    figures |= over_seeds(f"{key}.perplexity", [fmean(one.perplexity for one in books) for books in behind])
+    return figures | {f"{key}.usage.least": min(one.usage for books in found for one in books)}
+
+
+def signal_to_noise(codec: DmelCodec, recordings: Sequence[np.ndarray]) -> float:
+    """Variance of log-mels over the mean square of what the scale's steps leave out of them, in dB."""
+    mels, made = [], []
+    for samples in recordings:
+        mels.append(log_mel(torch.from_numpy(samples), codec.config.mel).numpy())
+        made.append(codec.decode_features(codec.encode(samples)))
+    wanted, found = np.concatenate(mels), np.concatenate(made)
+    return float(10 * np.log10(wanted.var() / np.square(found - wanted).mean()))
+
+
+def check_codes(given: Bench) -> Figures:
+    """Distance and use of plain and factorized codes by the codebook, and what the steps of dMel leave out."""
+    arms, config = arms_of(given, CodecCodesConfig)
+    recordings = load_recordings(arms.held_out("test"))
+    figures: Figures = {"c10.recordings": float(len(recordings))}
+    for row, arm in (("c2", "plain"), ("c5", "factorized")):
+        codecs = [arms.codec(arm, seed) for seed in arms.seeds]
+        figures |= arm_figures(f"{row}.{arm}", [distances(codec, recordings) for codec in codecs])
+        figures |= {f"{row}.{arm}.repeats": min(repeats(codec, recordings[:8]) for codec in codecs)}
+    snr = {bins: signal_to_noise(DmelCodec(DmelConfig(bins=bins)), recordings) for bins in config.bins}
+    figures |= {f"c10.snr.bins{bins}": value for bins, value in snr.items()}
+    return figures
+
+
+SYSTEM = System(
+    name="codec_codes",
+    title="residual quantization, DAC's codes, dMel",
+    row="C2, C5, C10",
+    sentences=600,
+    test_sentences=100,
+    settings=CodecCodesConfig,
+    check=check_codes,
+    differs="the built-in codec of log-mels at 25 frames a second; of DAC the codes, not the network",
+    measures="log-spectral distance by codebooks, the share of codes that held-out recordings use, plain and "
+    "factorized at equal sizes; what the steps of dMel's scale leave out of log-mels, by their number",
+    targets=(
+        Target("every codebook brings the recordings nearer", lambda f: falls(series(f, "c2.plain.distance.q"))),
+        Target("four codes of five are used, of every codebook", lambda f: f["c2.plain.usage.least"] > USED),
+        Target("a recording is coded and decoded the same again", lambda f: f["c2.plain.repeats"] == 1),
+        Target(
+            "more codes are used where they are factorized", lambda f: f["c5.factorized.usage"] > f["c2.plain.usage"]
+        ),
+        Target("… and used more evenly", lambda f: f["c5.factorized.perplexity"] > f["c2.plain.perplexity"]),
+        Target(
+            "the more steps, the less dMel leaves out", lambda f: falls([-one for one in series(f, "c10.snr.bins")])
+        ),
+    ),
+)
