@@ -55,6 +55,7 @@ FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_g
 """Systems of flat tokens, on one bench."""
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
+    "speechx": QUICK_CODES,
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES}
