@@ -32,7 +32,8 @@ def contextual_alignment(logprobs: np.ndarray) -> np.ndarray:
     table = np.asarray(logprobs, np.float64)
     if table.ndim != 2 or len(table) < 2:
         raise InputError(f"log-probabilities of shape {table.shape}: give a row for no source word, and one for each")
-    return np.diff(table, axis=0).argmax(axis=0)
+    found: np.ndarray = np.diff(table, axis=0).argmax(axis=0)
+    return found
 
 
 def waits_for_source(alignment: Sequence[int] | np.ndarray, source: Sequence[TimedWord]) -> np.ndarray:
