@@ -16,7 +16,7 @@ from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.mixing import CLEAN, MixConfig, write_mixed
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
-from unitok_training.evaluation.evaluate import REMADE, _kept_share, _swapped_voices, evaluate_remaking
+from unitok_training.evaluation.evaluate import REMADE, _swapped_voices, evaluate_remaking, kept_share
 from unitok_training.evaluation.run import Evaluation
 
 
@@ -69,7 +69,7 @@ def test_what_was_given_and_what_is_right_are_scored_apart_and_what_stays_stays(
     assert se["given"]["noise_db"] != se["copied"]["noise_db"]
     assert run.metrics["edit"]["kept_share"] == 1.0
     whole = SequenceSpec("edit", "en", conditions=(Span("codes", np.zeros((2, 3))), Span("codes", np.ones((3, 3)))))
-    assert _kept_share(Span("codes", np.zeros((8, 3))), whole) == pytest.approx(2 / 5)
+    assert kept_share(Span("codes", np.zeros((8, 3))), whole) == pytest.approx(2 / 5)
 
 
 def test_voices_are_swapped_with_another_speaker() -> None:

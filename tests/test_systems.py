@@ -67,6 +67,8 @@ TOKENIZERS = {
 """Tokenizers and codecs, measured alone."""
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
+    "speechx": QUICK_CODES,
+    "hibiki": (*QUICK_CODES, "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES, **TOKENIZERS}

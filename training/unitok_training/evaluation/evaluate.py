@@ -227,16 +227,28 @@ def evaluate_remaking(run: Evaluation) -> None:
     if (run.judge is None and run.ears is None) or model.vocoder is None or not model.can_speak("codes"):
         return
     for key in filter(lambda key: run.knows(TOKEN_VARIANTS[key]), REMADE):
-        options, pieces = ExampleOptions(split=run.split), model.tokenizers.text.pieces()
-        mixture = Mixture(tasks={key: 1.0})
         try:
-            source = ExampleSource(run.shards, model.vocabulary, mixture, seed=run.seed, options=options, pieces=pieces)
+            rows, plans = remade_items(run, key)
         except InputError:  # the shards have no rows for it
             continue
-        items = run.limited(range(source.usable()[key]))
-        named = {str(name): row for row, name in enumerate(run.shards.table["id"].to_pylist())}
-        rows = [named[source.document(item).name.partition(" example from row ")[2]] for item in items]
-        _put_remade(run, key, rows, [source.plan(item) for item in items])
+        _put_remade(run, key, rows, plans)
+
+
+def remade_items(
+    run: Evaluation, key: str, options: ExampleOptions | None = None
+) -> tuple[list[int], list[SequenceSpec]]:
+    """Rows of which a variant gives something, at most as many as are scored, and plans with the right answers.
+
+    Raises:
+        InputError: the shards have no rows for it.
+    """
+    options, pieces = replace(options or ExampleOptions(), split=run.split), run.model.tokenizers.text.pieces()
+    mixture = Mixture(tasks={key: 1.0})
+    source = ExampleSource(run.shards, run.model.vocabulary, mixture, seed=run.seed, options=options, pieces=pieces)
+    items = run.limited(range(source.usable()[key]))
+    named = {str(name): row for row, name in enumerate(run.shards.table["id"].to_pylist())}
+    rows = [named[source.document(item).name.partition(" example from row ")[2]] for item in items]
+    return rows, [source.plan(item) for item in items]
 
 
 def _put_remade(run: Evaluation, key: str, rows: Sequence[int], plans: Sequence[SequenceSpec]) -> None:
@@ -256,7 +268,7 @@ def _put_remade(run: Evaluation, key: str, rows: Sequence[int], plans: Sequence[
             found = [run.model.speak(one) for one in spans]
             _put_heard(run, f"{key}.{name}", rows, [one for one in found if one is not None], speakers)
     if key == "edit":
-        kept = [_kept_share(result.outputs[0], plan) for result, plan in zip(results, plans)]
+        kept = [kept_share(result.outputs[0], plan) for result, plan in zip(results, plans)]
         run.put(f"{key}.kept_share", float(np.mean(kept)))
     for index in range(min(5, len(rows))):
         run.show(
@@ -296,7 +308,7 @@ def _swapped_voices(
     return found, wanted
 
 
-def _kept_share(made: Span, plan: SequenceSpec) -> float:
+def kept_share(made: Span, plan: SequenceSpec) -> float:
     """Share of the frames around a cut that are as they were."""
     before, behind = (span.content for span in plan.conditions if span.kind == "codes")
     same = [(made.content[: len(before)] == before).all(1), (made.content[-len(behind) :] == behind).all(1)]

@@ -60,6 +60,8 @@ SYSTEMS = Registry(
         "uniaudio": "unitok_training.systems.codes.uniaudio:SYSTEM",
         "moshi": "unitok_training.systems.codes.moshi:SYSTEM",
         "valle2": "unitok_training.systems.codes.valle2:SYSTEM",
+        "hibiki": "unitok_training.systems.codes.hibiki:SYSTEM",
+        "speechx": "unitok_training.systems.codes.speechx:SYSTEM",
         "coordinator": "unitok_training.systems.text.coordinator:SYSTEM",
         "routing": "unitok_training.systems.text.tool_routing:SYSTEM",
     },
