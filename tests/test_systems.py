@@ -29,6 +29,7 @@ from unitok_training.systems.base.bench import SystemConfig
 from unitok_training.systems.base.code_bench import QUICK_CODES
 from unitok_training.systems.base.rare_names import biased, names_alone
 from unitok_training.systems.base.token_bench import QUICK
+from unitok_training.systems.base.voice_bench import QUICK_VOICES
 from unitok_training.systems.listing import as_json, as_lines, as_page, verdicts
 from unitok_training.systems.registry import SYSTEMS, checked_systems, latent_presets, run_system
 from unitok_training.systems.text.tool_routing import (
@@ -69,6 +70,7 @@ CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
     "speechx": QUICK_CODES,
     "hibiki": (*QUICK_CODES, "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
+    **dict.fromkeys(("vall_e", "uslm", "any_gpt"), QUICK_VOICES),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES, **TOKENIZERS}

@@ -22,6 +22,7 @@ from unitok_tokenizers.corpora.toy import (
     SAMPLE_RATE,
     TRAIN_VOICES,
     Sentence,
+    Speaker,
     build_sentences,
     make_toy_corpus,
     synthesize,
@@ -218,8 +219,8 @@ def write_spoken(sentences: Sequence[Sentence], folder: Path, languages: Sequenc
 class OracleEar:
     """Reads what was synthesized."""
 
-    def __init__(self, languages: Sequence[str]) -> None:
-        self.oracle = Oracle(speakers=TRAIN_VOICES, languages=languages)
+    def __init__(self, languages: Sequence[str], *, speakers: Sequence[Speaker] = TRAIN_VOICES) -> None:
+        self.oracle = Oracle(speakers=speakers, languages=languages)
 
     def hear(self, recordings: Sequence[np.ndarray], langs: Sequence[str]) -> list[Recognized | None]:
         """What is said in each (S,), by whom and how; None where there is no sound."""
