@@ -55,6 +55,8 @@ FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_g
 """Systems of flat tokens, on one bench."""
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
+    "audio_lm": QUICK_CODES, "dmel": QUICK,
+    "laura_gpt": (*QUICK_CODES, "second_layers=1", "second_width=32", "reading=2", "reading_pack=256"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES}

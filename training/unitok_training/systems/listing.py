@@ -47,12 +47,12 @@ share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of
 and a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates GSLM takes, and which voice says
 its units, was chosen after a look at held-out figures: what it meets, it meets with that reserve.
 
-Systems of codes (C24, C28, C32) share it too, with a codec whose first codebook is the units
+Systems of codes (C19, C24, C28, C31, C32) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Their arms learn from equally many
-utterances, however many positions a frame takes. Systems that write codes in a layout of others are that layout, and
-have no check of their own: VALL-E, SpeechX, USLM, VioLA's codes and AnyGPT's speech are `model.layout=first_nar` with a
-refiner behind it, LauraGPT is `first_regress` with a regression, dMel `channels`, Hibiki Moshi's depth decoder with the
-other side's codes in forced slots (`step_depth`).
+utterances, however many positions a frame takes; those of C19 from equally many positions. C10 has its own codes, and
+needs no codec. Systems that write codes in a layout of others are that layout, and have no check of their own: VALL-E,
+SpeechX, USLM, VioLA's codes and AnyGPT's speech are `model.layout=first_nar` with a refiner behind it, Hibiki is
+Moshi's depth decoder with the other side's codes in forced slots (`step_depth`).
 """
 
 
