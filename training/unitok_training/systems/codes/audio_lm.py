@@ -53,7 +53,7 @@ class AudioLmConfig(CodeBenchConfig):
 
     spoken: int = 1200
     """Training sentences beside the corpus, spoken: the corpus alone is learned by heart."""
-    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=400, pack_size=2048))
+    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=300, pack_size=2048))
     """Training of an arm; the seed is that of the arm."""
     coarse: int = 2
     """Codebooks of the coarse stage."""

@@ -2,10 +2,10 @@
 
 unitok systems run laura_gpt -o runs/laura_gpt
 
-Both speakers have a decoder that reads units and writes the first codebook of what a text says. Behind it `regress`
-finds the codec's latents in one step, `refine` a codebook after another (VALL-E). They are compared on the first
-codebook of held-out recordings, which is the same for both. The first one then goes on learning to read, from units or
-from the frames that the units were made of.
+Both speakers have a decoder that writes the first codebook of what a text says. Behind it `regress` finds the codec's
+latents in one step, `refine` a codebook after another (VALL-E). They are compared on the first codebook of held-out
+recordings, which is the same for both. Both readers begin with one model of text: `tokens` learns to read units,
+`vectors` the frames that the units were made of.
 
 F frames, Q codebooks, D latent width, M mel bins.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,8 +43,12 @@ from unitok_training.systems.base.token_scores import recognized
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, TrainConfig, Tuning
 
-TASKS: Mapping[str, float] = {"vtts": 1.0, "asr": 1.0}
+SPEAKING: Mapping[str, float] = {"vtts": 1.0}
 """What both speakers learn."""
+TEXT: Mapping[str, float] = {"lm": 1.0}
+"""What both readers know before they read."""
+READING: Mapping[str, float] = {"asr": 1.0}
+"""What both readers learn."""
 LAYOUTS: Mapping[str, str] = {"regress": "first_regress", "refine": "first_nar"}
 """Speaker → how codebooks behind the first are found."""
 PLAIN = ExampleOptions(voice_share=0.0)
@@ -53,14 +58,14 @@ PLAIN = ExampleOptions(voice_share=0.0)
 class LauraConfig(CodeBenchConfig):
     """What the check depends on."""
 
-    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=400, pack_size=2048))
+    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=300, pack_size=2048))
     """Training of a speaker, were its codes in a flat stream; the seed is that of the arm."""
     second_layers: int = 2
     """Blocks of a second pass."""
     second_width: int = 128
     """Its width; the heads are the decoder's."""
-    reading: int = 200
-    """Further updates of a reader, from units or from frames."""
+    reading: int = 400
+    """Updates of a reader, from units or from frames."""
     reading_pack: int = 1024
     """Positions of a pack of these."""
     rounds: int = 3
@@ -164,7 +169,7 @@ def vector_recipe(bench: CodeBench, name: str, seed: int) -> LatentRecipe:
         encoder=EncoderChoice(kind="pretrained", folder=f"unitok:{bench.parts.folder / 'tokenizers' / 'units'}"),
         adapter=AdapterChoice(kind="stacking", stride=1, match_scale=True),
         tuning=Tuning(encoder=FROZEN, adapter=moving, decoder=moving),
-        mixture=Mixture(tasks={"asr": 1.0}),
+        mixture=Mixture(tasks=READING),
         train=LatentTrainConfig(
             steps=config.reading, pack_size=config.reading_pack, window=config.train.window, seed=seed,
             optim=config.train.optim, precision=config.train.precision, ctc_weight=0.0, augment=False,
@@ -173,12 +178,12 @@ def vector_recipe(bench: CodeBench, name: str, seed: int) -> LatentRecipe:
     )  # fmt: skip
 
 
-def vector_reader(bench: CodeBench, seed: int) -> Model:
-    """The speaker of a seed after it learned to read frames."""
+def vector_reader(bench: CodeBench, seed: int, start: Path) -> Model:
+    """A model of text after it learned to read frames."""
     name, rows = f"vectors-{seed}", [row for row in bench.parts.rows if row.split == "train"]
     recipe = vector_recipe(bench, name.replace("-", "_"), seed)
     bench.report(f"{name}: {recipe.train.steps} steps")
-    return train_latent(recipe, rows, bench.run / name, start=bench.run / f"regress-{seed}" / "model", split="").model
+    return train_latent(recipe, rows, bench.run / name, start=start, split="").model
 
 
 def read_from_vectors(bench: CodeBench, run: Evaluation, rows: Sequence[int]) -> Counted:
@@ -192,19 +197,16 @@ def read_from_vectors(bench: CodeBench, run: Evaluation, rows: Sequence[int]) ->
 
 
 def readers(bench: CodeBench) -> dict[str, list[Counted]]:
-    """Word errors of what the speaker of every seed reads after as many further updates, from units and from frames."""
+    """Word errors of what a reader of every seed reads after as many updates, from units and from frames."""
     config, found = bench.config, {"tokens": list[Counted](), "vectors": list[Counted]()}
     assert isinstance(config, LauraConfig)
+    start, build = bench.start(TEXT), Build(pack_size=config.reading_pack)
     for seed in bench.seeds:
-        start = bench.run / f"regress-{seed}" / "model"
-        model = bench.train(
-            f"tokens-{seed}", {"asr": 1.0}, seed=seed, steps=config.reading, start=start,
-            build=Build(pack_size=config.reading_pack),
-        )  # fmt: skip
+        model = bench.train(f"tokens-{seed}", READING, seed=seed, steps=config.reading, start=start, build=build)
         run = bench.evaluation(model)
         rows = bench.some(run, "codes", "text_ids")
         found["tokens"].append(recognized(run, rows))
-        found["vectors"].append(read_from_vectors(bench, bench.evaluation(vector_reader(bench, seed)), rows))
+        found["vectors"].append(read_from_vectors(bench, bench.evaluation(vector_reader(bench, seed, start)), rows))
     return found
 
 
@@ -219,7 +221,7 @@ def check_laura_gpt(given: Bench) -> Figures:
         return vocoded(bench, run, some, config.rounds), said_errors(bench, run, some, config.temperature)
 
     for arm, build in builds(bench).items():
-        found = bench.over_seeds(arm, TASKS, scored, options=PLAIN, build=build)
+        found = bench.over_seeds(arm, SPEAKING, scored, options=PLAIN, build=build)
         speakers[arm] = [one for one, _ in found]
         figures |= over_seeds(f"c31.{arm}.ms_per_second", [1000 * one.seconds for one, _ in found])
         figures |= over_seeds(f"c31.{arm}.said_wer", [one.rate for _, one in found])
@@ -242,14 +244,14 @@ SYSTEM = System(
     test_sentences=100,
     settings=LauraConfig,
     check=check_laura_gpt,
-    differs="recognition and synthesis of seven tasks; a speaker learns to read units first and vectors in a stage of "
-    "its own, since no recipe takes shards of tokens and recordings at once; vectors of the small recognizer under the "
-    "units, which does not move, instead of a Conformer that is trained along; the regression has the text as its only "
-    "condition",
+    differs="recognition and synthesis of seven tasks; a reader is not the speaker but an equal decoder, since a model "
+    "that lays codes beside its ids cannot yet read vectors; its vectors are frames of the small recognizer under the "
+    "units, which does not move, instead of a Conformer's that is trained along; the text is all that a second pass is "
+    "told beside the first codebook",
     measures="word errors heard by the oracle, distance from the log-mels of the recordings' own codes and time by "
     "second of audio, of one step to the codec's latents and of a refiner that takes a step for each codebook, behind "
-    "the first codebook of the same recordings; word errors that one model reads from units and from vectors, after "
-    "as many further updates",
+    "the first codebook of the same recordings; word errors that equal decoders read in units and in vectors, after as "
+    "many updates",
     targets=(
         oracle_target("c31"),
         Target("one step takes less time than the refiner", lambda f: f["c31.time_ratio"] < 1),
