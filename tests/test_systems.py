@@ -71,6 +71,8 @@ CODES = {
     "speechx": QUICK_CODES,
     "hibiki": (*QUICK_CODES, "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
     **dict.fromkeys(("vall_e", "uslm", "any_gpt"), QUICK_VOICES),
+    "audio_lm": QUICK_CODES, "dmel": QUICK,
+    "laura_gpt": (*QUICK_CODES, "second_layers=1", "second_width=32", "reading=2", "reading_pack=256"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES, **TOKENIZERS}

@@ -48,12 +48,12 @@ share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of
 and a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates GSLM takes, and which voice says
 its units, was chosen after a look at held-out figures: what it meets, it meets with that reserve.
 
-Systems of codes (C24, C28 to C30, C32) share it too, with a codec whose first codebook is the units
+Systems of codes (C19, C21, C23, C24, C28 to C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Arms that are compared learn from equally
-many utterances, however many positions a frame takes. SpeechX's tasks are learned in `model.layout=depth`, Hibiki is
-Moshi's depth decoder with the other side's codes in forced slots (`step_depth`). Other systems that write codes in a
-layout of others are that layout, and have no check of their own: VALL-E, USLM, VioLA's codes and AnyGPT's speech are
-`model.layout=first_nar` with a refiner behind it, LauraGPT is `first_regress` with a regression, dMel `channels`.
+many utterances, however many positions a frame takes; those of C19 from equally many positions. C10 has its own codes,
+and needs no codec. Where voices matter (C21, C23, C33: `systems/base/voice_bench.py`), an ear that names eight of them
+must first name those of recordings that went through codes and back. SpeechX's tasks are learned in
+`model.layout=depth`, Hibiki is Moshi's depth decoder with the other side's codes in forced slots (`step_depth`).
 """
 
 

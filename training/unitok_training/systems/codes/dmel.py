@@ -1,0 +1,232 @@
+"""dMel (Bai et al. 2024): channels of a spectrogram as codes without training, read and written by one architecture.
+
+unitok systems run dmel -o runs/dmel
+
+A recognizer and a synthesizer of the same shape, each with all channels of a frame predicted at once; beside them the
+same two with units of a trained encoder.
+
+F frames, M channels, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from unitok.generation.sampling import Sampling
+from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
+from unitok_tokenizers.audio.features import MelConfig, log_mel
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_directory
+from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.data.example_options import ExampleOptions
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.fitting.tokenizers import fit_tokenizers
+from unitok_training.recipes.layout import ModelChoice
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.code_bench import HEADER, sounds, text_prompts, written
+from unitok_training.systems.base.intervals import Counted, seeds_and_rates
+from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.token_bench import (
+    READS,
+    Build,
+    TokenBench,
+    TokenBenchConfig,
+    oracle_target,
+    settings_of,
+)
+from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, word_errors
+from unitok_training.systems.base.token_scores import answers, recognized, spoken
+from unitok_training.trainer.config import TrainConfig
+
+PLAIN = ExampleOptions(voice_share=0.0)
+ARMS: Mapping[str, tuple[str, str]] = {
+    "read": ("asr.codes", "codes"),
+    "said": ("vtts", "codes"),
+    "units_read": ("asr", "units"),
+    "units_said": ("tts.units", "units"),
+}
+"""Arm → its task, and what it reads or writes beside text."""
+RANGED = 200
+"""Training recordings whose log-mels the scale spans."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DmelPartsConfig(PartsConfig):
+    """What the parts depend on."""
+
+    bins: int = 16
+    """Steps of the scale."""
+
+
+class DmelParts(TokenParts):
+    """The parts with log-mels as codes, on a scale from the lowest to the highest of the training recordings."""
+
+    config: DmelPartsConfig
+
+    def mels(self, row: Row) -> np.ndarray:
+        """Log-mels (F, M) of a recording."""
+        mel = MelConfig()
+        return log_mel(torch.from_numpy(row.load(mel.sample_rate)), mel).numpy()
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest log-mel of the training recordings."""
+        some = [self.mels(row) for row in self.rows if row.split == "train"][:RANGED]
+        return min(float(one.min()) for one in some), max(float(one.max()) for one in some)
+
+    def scaled(self, bins: int) -> DmelCodec:
+        """Log-mels as codes of so many bins."""
+        low, high = self.span
+        return DmelCodec(DmelConfig(bins=bins, low=low, high=high))
+
+    @cached_property
+    def tokenizers(self) -> TokenizerSet:
+        """Letters and units, fitted to the training rows, and log-mels as codes."""
+        folder, fitted = self.folder / "tokenizers", self.folder / "fitted"
+        if not fitted.exists():
+            self.report(f"tokenizers: {self.config.clusters} units, {self.config.bins} bins")
+            with atomic_directory(fitted) as draft:
+                fit_tokenizers(self.rows, draft, self.fit_config())
+        if not folder.exists():
+            known = TokenizerSet.load(fitted)
+            TokenizerSet.of(known.text, known.units, self.scaled(self.config.bins)).save(folder)
+        return TokenizerSet.load(folder)
+
+    @property
+    def codec(self) -> DmelCodec:
+        """Log-mels as codes."""
+        found = self.tokenizers.codec
+        assert isinstance(found, DmelCodec), "it is made with the units"
+        return found
+
+    def resynthesized(self, row: Row) -> np.ndarray:
+        """A recording (S,) that went through codes and back."""
+        return self.vocoder.from_codes(self.codec.encode(row.load(self.codec.sample_rate)), self.codec)
+
+    def resynthesized_by_units(self, row: Row) -> np.ndarray:
+        """A recording (S,) that went through units and back."""
+        return super().resynthesized(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DmelBenchConfig(TokenBenchConfig):
+    """What the check depends on."""
+
+    parts: DmelPartsConfig = field(default_factory=DmelPartsConfig)
+    """Corpus, tokenizers, scale."""
+    bins: tuple[int, ...] = (8, 16, 32, 64)
+    """Scales that recordings are resynthesized from, each twice as fine as the one before."""
+    train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=400, pack_size=2048))
+    """Training of an arm of log-mels; arms of units learn from equally many utterances."""
+    temperature: float = 0.7
+    """At which log-mels are drawn that are listened to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.bins) < 2 or any(other != 2 * one for one, other in zip(self.bins, self.bins[1:])):
+            raise InputError(f"bins is {self.bins}: give two scales or more, each twice as fine as the one before")
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}: it must be above 0")
+
+
+class DmelBench(TokenBench):
+    """A run folder in which systems of log-mels are trained and scored."""
+
+    Parts = DmelParts
+    parts: DmelParts
+
+    def build(self, kind: str) -> Build:
+        """What an arm is built of that reads or writes `codes` or `units`: packs hold equally many utterances."""
+        if kind == "codes":
+            return Build(model=ModelChoice(layout="channels"))
+        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
+        text, units, frames = (
+            float(np.mean([size(row) for row in rows]))
+            for size in (
+                lambda row: len(self.shards.cell("text_ids", row)),
+                lambda row: len(self.shards.cell("units", row)),
+                lambda row: len(self.shards.codes(row, "codes")),
+            )
+        )
+        return Build(
+            pack_size=max(1, round((HEADER + text + units) / (HEADER + text + frames) * self.config.train.pack_size))
+        )
+
+
+def reconstruction(parts: DmelParts, rows: Sequence[Row], bins: int) -> float:
+    """Signal-to-noise ratio in dB of log-mels that went through a scale and back; the signal is about its mean."""
+    codec, mels = parts.scaled(bins), [parts.mels(row) for row in rows]
+    again = [codec.decode_features(codec.encode(row.load(codec.sample_rate))) for row in rows]
+    signal, noise = np.concatenate(mels), np.concatenate(mels) - np.concatenate(again)
+    return float(10 * np.log10(signal.var() / np.mean(noise**2)))
+
+
+def scored(bench: DmelBench, run: Evaluation, arm: str, temperature: float) -> Counted:
+    """Word errors of what a model reads, or of what the oracle hears it say."""
+    rows = bench.some(run, "units", "codes", "text_ids")
+    texts, langs = [run.text(row) for row in rows], [run.lang(row) for row in rows]
+    if arm == "units_read":
+        return recognized(run, rows)
+    if arm == "units_said":
+        return spoken(run, rows, bench.parts.oracle)
+    if arm == "said":
+        audio = sounds(written(run, text_prompts(run, rows), Sampling(temperature=temperature)))
+        return bench.parts.oracle.errors(audio, texts, langs)
+    specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span("codes", row),)) for row in rows]
+    return word_errors(texts, answers(run, specs))
+
+
+def check_dmel(given: Bench) -> Figures:
+    """How much of a spectrogram is kept by bins, and word errors of reading and speaking, beside units."""
+    config = settings_of(given, DmelBenchConfig)
+    bench = DmelBench(given, config)
+    figures, errors = bench.oracle_figures("c10"), dict[str, list[Counted]]()
+    held_out = [row for row in bench.parts.rows if row.split == "test"][: config.limit]
+    figures |= {f"c10.snr.{bins}": reconstruction(bench.parts, held_out, bins) for bins in config.bins}
+    made = [bench.parts.resynthesized_by_units(row) for row in held_out]
+    heard = bench.parts.oracle.errors(made, [row.text or "" for row in held_out], [row.lang for row in held_out])
+    figures["c10.oracle.units_accuracy"] = 1.0 - heard.rate
+    for arm, (task, kind) in ARMS.items():
+
+        def score(run: Evaluation, arm: str = arm) -> Counted:
+            return scored(bench, run, arm, config.temperature)
+
+        errors[arm] = bench.over_seeds(arm, {task: 1.0}, score, options=PLAIN, build=bench.build(kind))
+    figures |= {f"c10.{key}": value for key, value in seeds_and_rates(errors, "wer").items()}
+    for arm in ("read", "said"):
+        figures |= bench.compared(f"c10.{arm}_wer_over_units", errors[arm], errors[f"units_{arm}"])
+    steps = [figures[f"c10.snr.{bins}"] for bins in config.bins]
+    figures["c10.snr.least_by_doubling"] = float(np.diff(steps).min())
+    return figures
+
+
+SYSTEM = System(
+    name="dmel",
+    title="dMel",
+    row="C10",
+    sentences=600,
+    test_sentences=100,
+    settings=DmelBenchConfig,
+    check=check_dmel,
+    differs="100 frames a second instead of 40, since toy letters last 60 ms; Griffin-Lim instead of a trained "
+    "vocoder; no voice is told; a toy corpus of one language, on which units of a small recognizer of letters, which "
+    "know its texts, stand for the specialized methods",
+    measures="signal-to-noise ratio of log-mels by the bins of their scale; word errors of a recognizer and of a "
+    "synthesizer (heard by the oracle) of one shape, from and to log-mels, beside the same from and to units",
+    targets=(
+        oracle_target("c10"),
+        Target("… and what was resynthesized from units", lambda f: f["c10.oracle.units_accuracy"] >= READS),
+        Target("twice the bins, 5 dB more at least", lambda f: f["c10.snr.least_by_doubling"] >= 5),
+        Target("no more words are read wrong than from units", lambda f: f["c10.read_wer_over_units"] <= 0),
+        Target("… but for chance", lambda f: f["c10.read_wer_over_units.low"] <= 0),
+        Target("no more words are said wrong than in units", lambda f: f["c10.said_wer_over_units"] <= 0),
+        Target("… but for chance", lambda f: f["c10.said_wer_over_units.low"] <= 0),
+    ),
+)
