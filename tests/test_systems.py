@@ -51,7 +51,7 @@ SIZES = (
 HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
 TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.layers=1", "script.turns=1")
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
-FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt")
+FLAT = ("gslm", "pgslm", "twist", "voxtlm", "spirit_lm", "expressive", "audio_palm", "viola", "speech_gpt")
 """Systems of flat tokens, on one bench."""
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
