@@ -60,6 +60,7 @@ from unitok_training.systems.tokens.expressive import STYLE, ExpressiveConfig, M
 from unitok_training.systems.tokens.pgslm import DURATIONS, PgslmConfig, Triples
 from unitok_training.train import train_model
 from unitok_training.trainer.config import TrainConfig
+from unitok_training.trainer.optimizer import OptimConfig
 
 TINY = SystemConfig(sentences=12, test_sentences=8, limit=2, overrides=QUICK)
 UNITS_INFO = StreamInfo("units", "units", "u", Fraction(50), (20,), deduplicated=True)
@@ -236,10 +237,11 @@ def test_a_model_that_knows_the_classes_goes_on_in_them_and_prefers_them(tmp_pat
             )
         )  # fmt: skip
     shards = prepare_shards(rows, text, tmp_path / "shards", external={UNITS: ALPHABET.info()})
-    train = TrainConfig(steps=80, pack_size=512, packs_per_step=1, window=512)
+    optim = OptimConfig(name="muon", learning_rate=5e-3, warmup_steps=5)
+    train = TrainConfig(steps=120, pack_size=512, packs_per_step=1, window=512, optim=optim)
     recipe = DecoderRecipe(
         name="known", decoder=Shape(width=48, layers=2, heads=2, kv_heads=1), mixture=Mixture(tasks={"slm": 1.0}),
-        train=replace(train, optim=replace(train.optim, learning_rate=3e-3, warmup_steps=5)),
+        train=train,
     )  # fmt: skip
     train_model(recipe, shards=shards.folder, tokenizers=tmp_path / "tokenizers", out=tmp_path / "run")
     run, asked = Evaluation(model=Model.load(tmp_path / "run/model"), shards=shards), trials(shards)
