@@ -52,7 +52,7 @@ SIZES = (
 HUBERT = ("steps=2", "clusters=5", "batch=2", "trunk.width=16", "trunk.layers=2", "trunk.heads=2", "trunk.inner=16")
 TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.layers=1", "script.turns=1")
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
-FLAT = ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt")
+FLAT = ("gslm", "pgslm", "twist", "voxtlm", "spirit_lm", "expressive", "audio_palm", "viola", "speech_gpt")
 """Systems of flat tokens, on one bench."""
 UNITS = (
     *QUICK, "parts.hubert.steps=2", "parts.hubert.clusters=8", "parts.hubert.batch=2", "parts.counts=[8,12]",
