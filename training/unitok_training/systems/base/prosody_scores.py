@@ -129,7 +129,8 @@ class Judge:
         if found is None:
             return None
         apart = movement(found) - self.means  # (C, D)
-        return self.classes[int(np.einsum("cd,de,ce->c", apart, self.precision, apart).argmin())]
+        nearest: str = self.classes[int(np.einsum("cd,de,ce->c", apart, self.precision, apart).argmin())]
+        return nearest
 
 
 def matched(judge: Judge, asked: Sequence[Trial], continuations: Sequence[np.ndarray]) -> Counted:

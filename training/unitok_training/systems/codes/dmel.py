@@ -147,14 +147,10 @@ class DmelBench(TokenBench):
         if kind == "codes":
             return Build(model=ModelChoice(layout="channels"))
         rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
-        text, units, frames = (
-            float(np.mean([size(row) for row in rows]))
-            for size in (
-                lambda row: len(self.shards.cell("text_ids", row)),
-                lambda row: len(self.shards.cell("units", row)),
-                lambda row: len(self.shards.codes(row, "codes")),
-            )
+        text, units = (
+            float(np.mean([len(self.shards.cell(column, row)) for row in rows])) for column in ("text_ids", "units")
         )
+        frames = float(np.mean([len(self.shards.codes(row, "codes")) for row in rows]))
         return Build(
             pack_size=max(1, round((HEADER + text + units) / (HEADER + text + frames) * self.config.train.pack_size))
         )
