@@ -293,8 +293,8 @@ SYSTEM = System(
     "synthesized anew; no labels of how like the voices are, so that nothing is guided; no start from a text model",
     measures="words of the training's targets that come no earlier than the source word they are aligned to, by a text "
     "model and by the corpus's rule; how far targets lag, by LAAL, with words that wait, behind a constant delay, and "
-    "by wait-k; BLEU, word errors and LAAL of what two stream translators write of held-out recordings, and what the "
-    "oracle hears in what they say",
+    "by wait-k; BLEU, word errors and LAAL of what two stream translators write of held-out sentences by voices of the "
+    "training, and what the oracle hears in what they say",
     targets=(
         oracle_target("c29"),
         Target("nineteen words of twenty are aligned by the rule", lambda f: f["c29.alignment.accuracy"] >= 0.95),
