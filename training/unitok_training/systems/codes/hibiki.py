@@ -21,7 +21,12 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.data.simultaneous import (
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.recipes.base import Shape
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, CodePartsConfig
+from unitok_training.systems.base.intervals import over_seeds, seeds_and_rates
+from unitok_training.systems.base.simultaneous import (
     Schedule,
     causal,
     laid_words,
@@ -30,11 +35,6 @@ from unitok_training.data.simultaneous import (
     waits_for_source,
     waits_for_words,
 )
-from unitok_training.evaluation.run import Evaluation
-from unitok_training.recipes.base import Shape
-from unitok_training.systems.base.bench import Bench, Figures
-from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, CodePartsConfig
-from unitok_training.systems.base.intervals import over_seeds, seeds_and_rates
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import oracle_target, settings_of
 from unitok_training.systems.base.token_scores import Translated, answers
