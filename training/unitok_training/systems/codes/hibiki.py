@@ -21,7 +21,12 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.data.simultaneous import (
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.recipes.base import Shape
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, CodePartsConfig
+from unitok_training.systems.base.intervals import over_seeds, seeds_and_rates
+from unitok_training.systems.base.simultaneous import (
     Schedule,
     causal,
     laid_words,
@@ -30,11 +35,6 @@ from unitok_training.data.simultaneous import (
     waits_for_source,
     waits_for_words,
 )
-from unitok_training.evaluation.run import Evaluation
-from unitok_training.recipes.base import Shape
-from unitok_training.systems.base.bench import Bench, Figures
-from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, CodePartsConfig
-from unitok_training.systems.base.intervals import over_seeds, seeds_and_rates
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import oracle_target, settings_of
 from unitok_training.systems.base.token_scores import Translated, answers
@@ -293,8 +293,8 @@ SYSTEM = System(
     "synthesized anew; no labels of how like the voices are, so that nothing is guided; no start from a text model",
     measures="words of the training's targets that come no earlier than the source word they are aligned to, by a text "
     "model and by the corpus's rule; how far targets lag, by LAAL, with words that wait, behind a constant delay, and "
-    "by wait-k; BLEU, word errors and LAAL of what two stream translators write of held-out recordings, and what the "
-    "oracle hears in what they say",
+    "by wait-k; BLEU, word errors and LAAL of what two stream translators write of held-out sentences by voices of the "
+    "training, and what the oracle hears in what they say",
     targets=(
         oracle_target("c29"),
         Target("nineteen words of twenty are aligned by the rule", lambda f: f["c29.alignment.accuracy"] >= 0.95),

@@ -49,7 +49,7 @@ class SpeechXConfig(CodeBenchConfig):
 
     decoder: Shape = field(default_factory=lambda: Shape(width=128, layers=6, heads=4, kv_heads=2))
     """The decoder, which gives `depth_layers` of its blocks to codebooks."""
-    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=400, pack_size=2048))
+    train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=400, pack_size=1024))
     """Training; the seed is that of the arm."""
     snr_db: tuple[float, float] = (0.0, 10.0)
     """Least and greatest level of speech above the noise, in dB."""

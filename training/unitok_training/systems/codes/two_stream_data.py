@@ -19,7 +19,10 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.interleave import text_cuts, word_pieces
-from unitok_training.data.simultaneous import (
+from unitok_training.evaluation.metrics import laal
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.systems.base.code_bench import CodeBench
+from unitok_training.systems.base.simultaneous import (
     Schedule,
     contextual_alignment,
     laid_speech,
@@ -27,9 +30,6 @@ from unitok_training.data.simultaneous import (
     read_words,
     schedule,
 )
-from unitok_training.evaluation.latency import laal
-from unitok_training.evaluation.run import Evaluation
-from unitok_training.systems.base.code_bench import CodeBench
 from unitok_training.systems.base.token_scores import log_probabilities
 from unitok_training.systems.codes.stream_translator import TwoStreams
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.evaluation.latency import laal
+from unitok_training.evaluation.metrics import laal
 
 
 def test_lagging_is_behind_an_even_translator() -> None:

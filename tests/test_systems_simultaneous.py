@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitok_tokenizers.errors import InputError
-from unitok_training.data.simultaneous import (
+from unitok_training.systems.base.simultaneous import (
     Schedule,
     causal,
     contextual_alignment,
