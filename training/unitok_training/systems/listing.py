@@ -47,12 +47,14 @@ share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of
 and a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates GSLM takes, and which voice says
 its units, was chosen after a look at held-out figures: what it meets, it meets with that reserve.
 
-Systems of codes (C24, C28, C32) share it too, with a codec whose first codebook is the units
+Systems of codes (C21, C23, C24, C28, C32, C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Their arms learn from equally many
-utterances, however many positions a frame takes. Systems that write codes in a layout of others are that layout, and
-have no check of their own: VALL-E, SpeechX, USLM, VioLA's codes and AnyGPT's speech are `model.layout=first_nar` with a
-refiner behind it, LauraGPT is `first_regress` with a regression, dMel `channels`, Hibiki Moshi's depth decoder with the
-other side's codes in forced slots (`step_depth`).
+utterances, however many positions a frame takes. Those that speak with the voice of a prompt (C21, C23, C33) hear 48
+further voices in training (`systems/base/voice_bench.py`), none of them near a held-out one, and the oracle names one
+of eight; it judges voices only where it names nineteen of twenty in recordings that went through codes and back.
+Systems that write codes in a layout of others are that layout, and have no check of their own: SpeechX and VioLA's
+codes are `model.layout=first_nar` with a refiner behind it, LauraGPT is `first_regress` with a regression, dMel
+`channels`, Hibiki Moshi's depth decoder with the other side's codes in forced slots (`step_depth`).
 """
 
 
