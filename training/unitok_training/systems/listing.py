@@ -51,8 +51,9 @@ its units, was chosen after a look at held-out figures: what it meets, it meets 
 Systems of codes (C19, C21, C23, C24, C28 to C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Arms that are compared learn from equally
 many utterances, however many positions a frame takes; those of C19 from equally many positions. C10 has its own codes,
-and needs no codec. Where voices matter (C21, C23, C33: `systems/base/voice_bench.py`), an ear that names eight of them
-must first name those of recordings that went through codes and back. SpeechX's tasks are learned in
+and needs no codec. Those that speak with the voice of a prompt (C21, C23, C33) hear 48 further voices in training
+(`systems/base/voice_bench.py`), none of them near a held-out one, and the oracle names one of eight; it judges voices
+only where it names nineteen of twenty in recordings that went through codes and back. SpeechX's tasks are learned in
 `model.layout=depth`, Hibiki is Moshi's depth decoder with the other side's codes in forced slots (`step_depth`).
 """
 
