@@ -146,14 +146,13 @@ class DmelBench(TokenBench):
         """What an arm is built of that reads or writes `codes` or `units`: packs hold equally many utterances."""
         if kind == "codes":
             return Build(model=ModelChoice(layout="channels"))
-        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
-        text, units = (
-            float(np.mean([len(self.shards.cell(column, row)) for row in rows])) for column in ("text_ids", "units")
-        )
-        frames = float(np.mean([len(self.shards.codes(row, "codes")) for row in rows]))
-        return Build(
-            pack_size=max(1, round((HEADER + text + units) / (HEADER + text + frames) * self.config.train.pack_size))
-        )
+        shards = self.shards
+        rows = [row for row in range(len(shards)) if shards.split[row] == "train"]
+        text = float(np.mean([len(shards.cell("text_ids", row)) for row in rows]))
+        units = float(np.mean([len(shards.cell("units", row)) for row in rows]))
+        frames = float(np.mean([len(shards.codes(row, "codes")) for row in rows]))
+        share = (HEADER + text + units) / (HEADER + text + frames)
+        return Build(pack_size=max(1, round(share * self.config.train.pack_size)))
 
 
 def reconstruction(parts: DmelParts, rows: Sequence[Row], bins: int) -> float:
