@@ -99,7 +99,7 @@ class Judge:
         self.alphabet = alphabet
         known = [(one.label, voiced) for one in taught if (voiced := self._pitches(one.then)) is not None]
         labels = np.array([label for label, _ in known])
-        self.classes = sorted(set(labels.tolist()))
+        self.classes: list[str] = sorted(set(labels.tolist()))
         if len(self.classes) < 2:
             raise InputError(
                 f"training recordings of one class of prosody ({', '.join(self.classes) or 'none'}) teach no judge; "
