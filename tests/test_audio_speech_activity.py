@@ -98,7 +98,7 @@ def test_a_detector_at_another_rate_is_given_what_it_takes() -> None:
     assert kept[0][0] == pytest.approx(1.0 - Trimming().margin, abs=0.05)
 
 
-@given(st.floats(1e-4, 1.0), st.integers(0, 50))
+@given(st.floats(2e-4, 1.0), st.integers(0, 50))  # at 1e-4 the softest of these is below `SILENCE_DB`: nothing
 @settings(max_examples=30, deadline=None)
 def test_levels_do_not_depend_on_silence_or_offset(gain: float, seed: int) -> None:
     said = speech(0.8, seed)
