@@ -1,7 +1,8 @@
 """Low-rank updates beside full training of a 135M decoder, float32, one thread: steps a second and memory.
 
-The steps run in turn in one process. The memory is what the system gives a process of its own, weights and optimizer
-state included; the same is measured with blocks that are computed again, where activations weigh little.
+The steps run in turn in one process, as `unitok train` runs them where memory is not short. The memory is what the
+system gives a process of its own, weights and optimizer state included, with large blocks mapped, as it is where memory
+is short; the same is measured with blocks that are computed again, where activations weigh little.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from benchmarks.arms import Arm, Measured, interleave, measured, ratio
 from benchmarks.context import Context
 from benchmarks.results import Outcome
 from unitok.decoder.model import DecoderConfig
-from unitok_tokenizers.compute import map_large_blocks
 from unitok_training.cost.measure import measure, prepared
 from unitok_training.cost.step import Setup, parameters, trained_parameters
 
@@ -37,7 +37,6 @@ def run(context: Context) -> Outcome:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        map_large_blocks()  # as `unitok train` does where memory is short
         found, failed = interleave([_timed(name, one) for name, one in setups.items()], context.rounds, context.report)
     finally:
         torch.set_num_threads(before)
