@@ -40,13 +40,14 @@ voices, which say the same without noise, have formants 1.6 and 0.68 times the c
 1.18.
 
 Systems of flat tokens (C15 to C27) share a bench, `systems/base/token_bench.py`: the toy corpus with topics, letters
-and units that are fitted once, a unit synthesizer, a text model to begin with, and the oracle recognizer, which
-judges only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm
-is trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the
-ends of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs
-share what is fitted, `--set seeds=N` trains more or fewer. Their figures are of commit a85bb34
-and a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates GSLM takes, and which voice says
-its units, was chosen after a look at held-out figures: what it meets, it meets with that reserve.
+and units that are fitted once, a unit synthesizer, a text model to begin with, and the oracle recognizer, which judges
+only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm is
+trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the ends
+of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs share what
+is fitted, `--set seeds=N` trains more or fewer. GSLM's figures are of commit a85bb34, Spirit-LM's of fbadfe9 and again,
+digit for digit, of 2f3a826, all of a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates
+GSLM takes, and which voice says its units, was chosen after a look at held-out figures: what it meets, it meets with
+that reserve.
 
 Systems of codes (C19, C21, C23, C24, C28 to C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Arms that are compared learn from equally

@@ -18,7 +18,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import continued, halves, nats, topic_cloze
 from unitok_training.trainer.config import TrainConfig
@@ -107,5 +107,49 @@ SYSTEM = System(
         Target("… and from speech to text", lambda f: f["c27.over_pairs.units_to_text.low"] > 0),
         Target("turns at words above both kinds apart", lambda f: f["c27.over_apart.text_to_units.low"] > 0),
         Target("… from speech to text too", lambda f: f["c27.over_apart.units_to_text.low"] > 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run spirit_lm",
+            {
+                "c27.apart.text.ppl": 1.9,
+                "c27.apart.text.ppl.interval": 0.01,
+                "c27.apart.text_to_units.accuracy": 0.509,
+                "c27.apart.text_to_units.accuracy.interval": 0.0596,
+                "c27.apart.units_to_text.accuracy": 0.493,
+                "c27.apart.units_to_text.accuracy.interval": 0.0534,
+                "c27.before.text.ppl": 1.91,
+                "c27.chance": 0.5,
+                "c27.cloze.sentences": 94.0,
+                "c27.oracle.accuracy": 0.994,
+                "c27.over_apart.text_to_units": 0.24,
+                "c27.over_apart.text_to_units.high": 0.293,
+                "c27.over_apart.text_to_units.low": 0.185,
+                "c27.over_apart.units_to_text": 0.186,
+                "c27.over_apart.units_to_text.high": 0.244,
+                "c27.over_apart.units_to_text.low": 0.127,
+                "c27.over_pairs.text_to_units": 0.223,
+                "c27.over_pairs.text_to_units.high": 0.274,
+                "c27.over_pairs.text_to_units.low": 0.17,
+                "c27.over_pairs.units_to_text": 0.192,
+                "c27.over_pairs.units_to_text.high": 0.255,
+                "c27.over_pairs.units_to_text.low": 0.125,
+                "c27.pairs.text.ppl": 1.91,
+                "c27.pairs.text.ppl.interval": 0.0131,
+                "c27.pairs.text_to_units.accuracy": 0.526,
+                "c27.pairs.text_to_units.accuracy.interval": 0.0628,
+                "c27.pairs.units_to_text.accuracy": 0.487,
+                "c27.pairs.units_to_text.accuracy.interval": 0.0288,
+                "c27.text_nats_over_before": -0.000765,
+                "c27.text_nats_over_before.high": 0.00464,
+                "c27.text_nats_over_before.low": -0.00625,
+                "c27.words.text.ppl": 1.91,
+                "c27.words.text.ppl.interval": 0.00719,
+                "c27.words.text_to_units.accuracy": 0.749,
+                "c27.words.text_to_units.accuracy.interval": 0.0387,
+                "c27.words.units_to_text.accuracy": 0.679,
+                "c27.words.units_to_text.accuracy.interval": 0.134,
+            },
+        ),
     ),
 )
