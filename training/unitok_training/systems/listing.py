@@ -44,10 +44,10 @@ and units that are fitted once, a unit synthesizer, a text model to begin with, 
 only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm is
 trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the ends
 of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs share what
-is fitted, `--set seeds=N` trains more or fewer. GSLM's figures are of commit a85bb34, Spirit-LM's of fbadfe9 and again,
-digit for digit, of 2f3a826, all of a core of an Intel Xeon that multiplies bfloat16. How many sentences and updates
-GSLM takes, and which voice says its units, was chosen after a look at held-out figures: what it meets, it meets with
-that reserve.
+is fitted, `--set seeds=N` trains more or fewer. GSLM's figures are of commit a85bb34, pGSLM's of f0f5290, Spirit-LM's
+of fbadfe9 and again, digit for digit, of 2f3a826, all of a core of an Intel Xeon that multiplies bfloat16. How many
+sentences and updates GSLM takes, and which voice says its units, was chosen after a look at held-out figures: what it
+meets, it meets with that reserve.
 
 Systems of codes (C19, C21, C23, C24, C28 to C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Arms that are compared learn from equally

@@ -34,7 +34,7 @@ from unitok_training.systems.base.prosody_scores import (
     trials,
 )
 from unitok_training.systems.base.prosody_streams import MARK, PITCH, UNITS, Alphabet, Flat, FlatStream, Heard, nearest
-from unitok_training.systems.base.system import System
+from unitok_training.systems.base.system import Measured, System
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.trainer.config import TrainConfig
 
@@ -120,4 +120,27 @@ SYSTEM = System(
     measures="the class of prosody (flat, rise, fall) of continuations, given units with durations and pitch or units "
     "alone, by a judge of pitch ids; and of the same words in all classes the likeliest",
     targets=kept_targets("c16", "triples", "units"),
+    measured=(
+        Measured(
+            "unitok systems run pgslm",
+            {
+                "c16.chance": 0.333,
+                "c16.judge.accuracy": 0.967,
+                "c16.match_over_untold": 0.667,
+                "c16.match_over_untold.high": 0.725,
+                "c16.match_over_untold.low": 0.614,
+                "c16.sentences": 40.0,
+                "c16.triples.choice": 0.936,
+                "c16.triples.choice.interval": 0.012,
+                "c16.triples.judged": 0.992,
+                "c16.triples.match": 0.967,
+                "c16.triples.match.interval": 0.0207,
+                "c16.units.choice": 0.333,
+                "c16.units.choice.interval": 0.0,
+                "c16.units.judged": 1.0,
+                "c16.units.match": 0.3,
+                "c16.units.match.interval": 0.0746,
+            },
+        ),
+    ),
 )
