@@ -18,11 +18,12 @@ from unitok_tokenizers.corpora.toy import LANGUAGES, build_sentences, lexicon
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_training.evaluation.run import Evaluation
+from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.systems.base.bench import Bench, SystemConfig
 from unitok_training.systems.base.code_bench import QUICK_CODES, CodeBench
 from unitok_training.systems.base.token_bench import QUICK, settings_of
 from unitok_training.systems.codes.audio_lm import AudioLmConfig, Judge, beginning, pattern_errors, sentence_errors
-from unitok_training.systems.codes.dmel import DmelBench, DmelBenchConfig, DmelParts, reconstruction
+from unitok_training.systems.codes.dmel import DmelBench, DmelBenchConfig, DmelParts
 from unitok_training.systems.codes.laura_gpt import (
     LAYOUTS,
     PLAIN,
@@ -34,6 +35,7 @@ from unitok_training.systems.codes.laura_gpt import (
     log_mels,
     vocoded,
 )
+from unitok_training.tokbench.distance import signal_to_noise
 
 TINY = SystemConfig(sentences=12, test_sentences=4, limit=2, overrides=QUICK_CODES)
 QAA = LANGUAGES[0]
@@ -164,7 +166,7 @@ def test_a_scale_spans_the_training_and_twice_the_bins_are_six_decibels(tmp_path
     training = np.concatenate([parts.mels(row) for row in parts.rows if row.split == "train"])
     assert (low, high) == (training.min(), training.max())
     rows = [row for row in parts.rows if row.split == "test"]
-    found = [reconstruction(parts, rows, bins) for bins in (16, 32, 64)]
+    found = [signal_to_noise(parts.scaled(bins), load_recordings(rows)) for bins in (16, 32, 64)]
     assert all(5 < other - one < 7 for one, other in pairwise(found))
     step = (high - low) / 64
     signal = np.concatenate([parts.mels(row) for row in rows]).var()

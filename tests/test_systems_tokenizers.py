@@ -19,14 +19,16 @@ from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.semantic.unit_bpe import StoredUnits, UnitMerges
+from unitok_training.fitting.codec import UNTAUGHT
 from unitok_training.systems.listing import COVERED, as_page
 from unitok_training.systems.registry import SYSTEMS
-from unitok_training.systems.tokenizers.codec_arms import UNTAUGHT, CodecArmsConfig
-from unitok_training.systems.tokenizers.codecs import CodecCodesConfig, falls, series, signal_to_noise
+from unitok_training.systems.tokenizers.codec_arms import CodecArmsConfig
+from unitok_training.systems.tokenizers.codecs import CodecCodesConfig, falls, series
 from unitok_training.systems.tokenizers.first_codebook import in_the_voice_of, ordered, partners
 from unitok_training.systems.tokenizers.merging import inverts
 from unitok_training.systems.tokenizers.unit_parts import UnitPartsConfig
 from unitok_training.systems.tokenizers.units import by_size, rises
+from unitok_training.tokbench.distance import signal_to_noise
 
 FRAMES = np.array([3, 3, 1, 2, 2, 2, 1, 2, 3, 1, 2])
 

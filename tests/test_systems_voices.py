@@ -17,6 +17,7 @@ from unitok_tokenizers.corpora.toy import SPEAKERS, TEST_VOICES, TRAIN_VOICES, S
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Span
 from unitok_training.evaluation.run import Evaluation
+from unitok_training.fitting.codec import UNTAUGHT
 from unitok_training.systems.base.bench import Bench, SystemConfig
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import settings_of
@@ -37,7 +38,7 @@ from unitok_training.systems.base.voice_bench import (
 from unitok_training.systems.base.voice_parts import LearnedParts, VoicePartsConfig, drawn_voices, near, takes
 from unitok_training.systems.codes.any_gpt import SYSTEM as ANY_GPT
 from unitok_training.systems.codes.any_gpt import voiced
-from unitok_training.systems.codes.uslm import NO_WEIGHT, UslmConfig, benches
+from unitok_training.systems.codes.uslm import UslmConfig, benches
 from unitok_training.systems.codes.vall_e import SYSTEM, VallEConfig, without_prompt
 
 TINY = SystemConfig(sentences=12, test_sentences=12, limit=2, overrides=QUICK_VOICES)
@@ -178,7 +179,7 @@ def test_a_codec_that_learns_its_first_codebook_keeps_the_units(bench: VoiceBenc
     taught, plain = arms["distilled"], arms["plain"]
     assert arms["units"] is bench and taught.run != plain.run
     assert isinstance(plain.parts, LearnedParts) and plain.parts.folder != taught.parts.folder
-    assert plain.parts.config.codec.distilled == NO_WEIGHT and taught.parts.config.codec.distilled == 1.0
+    assert plain.parts.config.codec.distilled == UNTAUGHT and taught.parts.config.codec.distilled == 1.0
     assert plain.parts.units.fingerprint == bench.parts.units.fingerprint
     codec = plain.parts.codec
     assert codec.units is None and codec.cardinalities == bench.parts.codec.cardinalities

@@ -39,6 +39,10 @@ MOST_CODEBOOKS = 8
 """Residual codebooks: what later ones would hold is below what a mel spectrogram tells apart."""
 
 
+UNTAUGHT = 1e-9
+"""`CodecConfig.distilled` of a codec that learns its first codebook and is taught nothing: by the distance alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     """How the codec is trained."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unitok_tokenizers.acoustic.dmel import DmelCodec
 from unitok_tokenizers.acoustic.mel_network import STRIDE
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.acoustic.open import open_codec
@@ -50,6 +51,16 @@ def spectral_distance(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     squares = (DECIBEL * (found - wanted)) ** 2
     result: np.ndarray = np.sqrt(squares.mean(1))
     return result
+
+
+def signal_to_noise(codec: DmelCodec, recordings: Sequence[np.ndarray]) -> float:
+    """Variance of log-mels over the mean square of what the scale's steps leave out of them, in dB."""
+    mels, made = [], []
+    for samples in recordings:
+        mels.append(log_mel(torch.from_numpy(samples), codec.config.mel).numpy())
+        made.append(codec.decode_features(codec.encode(samples)))
+    wanted, found = np.concatenate(mels), np.concatenate(made)
+    return float(10 * np.log10(wanted.var() / np.square(found - wanted).mean()))
 
 
 def distances(codec: MelCodec, recordings: Sequence[np.ndarray]) -> list[Distance]:

@@ -22,12 +22,11 @@ from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE as CONTOUR_RATE
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.prosody.contour import Contour
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.fitting.tokenizers import fit_tokenizers, load_recordings
+from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.systems.base.bench import Bench
 from unitok_training.systems.base.prosody_streams import (
     PLACES,
@@ -89,14 +88,8 @@ class ProsodyParts(TokenParts):
 
     @cached_property
     def listening(self) -> TokenizerSet:
-        """Letters and units, fitted to the training rows."""
-        folder, encoder = self.folder / "listening", self.config.encoder
-        if not folder.exists():
-            rows = self.rows
-            self.report(f"tokenizers: {self.config.clusters} units over an encoder of {encoder.steps} steps")
-            with atomic_directory(folder) as draft:
-                fit_tokenizers(rows, draft, self.fit_config())
-        return TokenizerSet.load(folder)
+        """Letters and units."""
+        return self.fitted("listening")
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:
@@ -169,7 +162,7 @@ class ProsodyBench(TokenBench):
 
     def _kept(self, name: str, made: Callable[[Heard, Row], Flat]) -> Shards:
         """Shards of a name, which are made unless they are there."""
-        _ = self.parts.tokenizers
+        _ = self.parts.tokenizers  # trainings open their folder
         if (self.run / name / "manifest.json").exists():
             return Shards.open(self.run / name)
         rows = [placed(row, made(heard, row)) for row, heard in self.heard]

@@ -132,8 +132,12 @@ class TokenParts:
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:
-        """Letters and units, fitted to the training rows."""
-        folder, encoder = self.folder / "tokenizers", self.config.encoder
+        """Letters and units."""
+        return self.fitted("tokenizers")
+
+    def fitted(self, name: str) -> TokenizerSet:
+        """Letters and units, fitted to the training rows and kept in a folder of a name."""
+        folder, encoder = self.folder / name, self.config.encoder
         if not folder.exists():
             rows = self.rows
             self.report(f"tokenizers: {self.config.clusters} units over an encoder of {encoder.steps} steps")

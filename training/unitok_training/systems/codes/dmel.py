@@ -10,7 +10,7 @@ F frames, M channels, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,12 +22,11 @@ from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.fitting.tokenizers import fit_tokenizers
+from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import HEADER, sounds, text_prompts, written
@@ -43,6 +42,7 @@ from unitok_training.systems.base.token_bench import (
 )
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, word_errors
 from unitok_training.systems.base.token_scores import answers, recognized, spoken
+from unitok_training.tokbench.distance import signal_to_noise
 from unitok_training.trainer.config import TrainConfig
 
 PLAIN = ExampleOptions(voice_share=0.0)
@@ -89,13 +89,9 @@ class DmelParts(TokenParts):
     @cached_property
     def tokenizers(self) -> TokenizerSet:
         """Letters and units, fitted to the training rows, and log-mels as codes."""
-        folder, fitted = self.folder / "tokenizers", self.folder / "fitted"
-        if not fitted.exists():
-            self.report(f"tokenizers: {self.config.clusters} units, {self.config.bins} bins")
-            with atomic_directory(fitted) as draft:
-                fit_tokenizers(self.rows, draft, self.fit_config())
+        folder = self.folder / "tokenizers"
         if not folder.exists():
-            known = TokenizerSet.load(fitted)
+            known = self.fitted("fitted")
             TokenizerSet.of(known.text, known.units, self.scaled(self.config.bins)).save(folder)
         return TokenizerSet.load(folder)
 
@@ -155,14 +151,6 @@ class DmelBench(TokenBench):
         return Build(pack_size=max(1, round(share * self.config.train.pack_size)))
 
 
-def reconstruction(parts: DmelParts, rows: Sequence[Row], bins: int) -> float:
-    """Signal-to-noise ratio in dB of log-mels that went through a scale and back; the signal is about its mean."""
-    codec, mels = parts.scaled(bins), [parts.mels(row) for row in rows]
-    again = [codec.decode_features(codec.encode(row.load(codec.sample_rate))) for row in rows]
-    signal, noise = np.concatenate(mels), np.concatenate(mels) - np.concatenate(again)
-    return float(10 * np.log10(signal.var() / np.mean(noise**2)))
-
-
 def scored(bench: DmelBench, run: Evaluation, arm: str, temperature: float) -> Counted:
     """Word errors of what a model reads, or of what the oracle hears it say."""
     rows = bench.some(run, "units", "codes", "text_ids")
@@ -184,7 +172,8 @@ def check_dmel(given: Bench) -> Figures:
     bench = DmelBench(given, config)
     figures, errors = bench.oracle_figures("c10"), dict[str, list[Counted]]()
     held_out = [row for row in bench.parts.rows if row.split == "test"][: config.limit]
-    figures |= {f"c10.snr.{bins}": reconstruction(bench.parts, held_out, bins) for bins in config.bins}
+    recordings = load_recordings(held_out)
+    figures |= {f"c10.snr.{bins}": signal_to_noise(bench.parts.scaled(bins), recordings) for bins in config.bins}
     made = [bench.parts.resynthesized_by_units(row) for row in held_out]
     heard = bench.parts.oracle.errors(made, [row.text or "" for row in held_out], [row.lang for row in held_out])
     figures["c10.oracle.units_accuracy"] = 1.0 - heard.rate

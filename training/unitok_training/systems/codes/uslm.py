@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from unitok_tokenizers.errors import InputError
+from unitok_training.fitting.codec import UNTAUGHT
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.system import System, Target
@@ -21,8 +22,6 @@ from unitok_training.systems.base.voice_bench import TASKS, Heard, VoiceBench, V
 
 WAY = "continued"
 """How prompts are given: VALL-E's way."""
-NO_WEIGHT = 1e-6
-"""Of distillation, where a first codebook is to be learned and taught nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,8 @@ class UslmConfig(VoiceBenchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.distilled > NO_WEIGHT:
-            raise InputError(
-                f"distilled is {self.distilled}: the codec that is taught needs a weight above {NO_WEIGHT}"
-            )
+        if not self.distilled > UNTAUGHT:
+            raise InputError(f"distilled is {self.distilled}: the codec that is taught needs a weight above {UNTAUGHT}")
 
 
 def benches(bench: VoiceBench, config: UslmConfig) -> Mapping[str, VoiceBench]:
@@ -46,7 +43,7 @@ def benches(bench: VoiceBench, config: UslmConfig) -> Mapping[str, VoiceBench]:
     return {
         "units": bench,
         "distilled": bench.behind("distilled", replace(codec, distilled=config.distilled)),
-        "plain": bench.behind("plain", replace(codec, distilled=NO_WEIGHT)),
+        "plain": bench.behind("plain", replace(codec, distilled=UNTAUGHT)),
     }
 
 
@@ -55,8 +52,7 @@ def check_uslm(given: Bench) -> Figures:
     config = settings_of(given, UslmConfig)
     figures, errors = Figures(), dict[str, list[Counted]]()
     for arm, bench in benches(VoiceBench(given, config), config).items():
-        copied = bench.copied("c21")
-        figures |= {key.replace("c21.", f"c21.{arm}.", 1): value for key, value in copied.items()}
+        figures |= bench.copied(f"c21.{arm}")
         found = bench.arm("prompted", TASKS, (WAY,))[WAY]
         figures |= voice_figures(f"c21.{arm}", found)
         errors[arm] = [Heard.joined(list(one.values())).errors for one in found]

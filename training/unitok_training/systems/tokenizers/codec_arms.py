@@ -20,7 +20,7 @@ from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, fingerprint
 from unitok_tokenizers.seeds import check_seed
-from unitok_training.fitting.codec import CodecConfig
+from unitok_training.fitting.codec import UNTAUGHT, CodecConfig
 from unitok_training.fitting.tokenizers import fit_codec, some_recorded
 from unitok_training.recipes.config import overridden
 from unitok_training.systems.base.bench import Bench, Figures
@@ -28,9 +28,6 @@ from unitok_training.systems.base.intervals import Counted, compared
 from unitok_training.systems.base.token_bench import MOST_SEEDS
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, word_errors
 from unitok_vocoder.vocoder import Vocoder
-
-UNTAUGHT = 1e-9
-"""Weight of a distillation that teaches nothing: the first codebook is learned by what it is worth to the distance."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-import torch
 
 from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
-from unitok_tokenizers.audio.features import log_mel
 from unitok_tokenizers.errors import InputError
 from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.tokenizers.codec_arms import CodecArmsConfig, arms_of
-from unitok_training.tokbench.distance import Distance, distances
+from unitok_training.tokbench.distance import Distance, distances, signal_to_noise
 
 USED = 0.8
 """Share of a codebook's codes that recordings must use."""
@@ -69,16 +67,6 @@ def arm_figures(key: str, found: Sequence[list[Distance]]) -> Figures:
     figures |= over_seeds(f"{key}.usage", [fmean(one.usage for one in books) for books in behind])
     figures |= over_seeds(f"{key}.perplexity", [fmean(one.perplexity for one in books) for books in behind])
     return figures | {f"{key}.usage.least": min(one.usage for books in found for one in books)}
-
-
-def signal_to_noise(codec: DmelCodec, recordings: Sequence[np.ndarray]) -> float:
-    """Variance of log-mels over the mean square of what the scale's steps leave out of them, in dB."""
-    mels, made = [], []
-    for samples in recordings:
-        mels.append(log_mel(torch.from_numpy(samples), codec.config.mel).numpy())
-        made.append(codec.decode_features(codec.encode(samples)))
-    wanted, found = np.concatenate(mels), np.concatenate(made)
-    return float(10 * np.log10(wanted.var() / np.square(found - wanted).mean()))
 
 
 def check_codes(given: Bench) -> Figures:
