@@ -232,11 +232,22 @@ class OracleEar:
 
     def read(self, recordings: Sequence[np.ndarray], langs: Sequence[str]) -> list[str]:
         """The words of each (S,)."""
-        return ["" if one is None else one.text for one in self.hear(recordings, langs)]
+        return words_heard(self.hear(recordings, langs))
 
     def errors(self, recordings: Sequence[np.ndarray], texts: Sequence[str], langs: Sequence[str]) -> Counted:
         """Word errors of each against the text that was to be said."""
         return word_errors(texts, self.read(recordings, langs))
+
+
+def words_heard(found: Sequence[Recognized | None]) -> list[str]:
+    """The words of each recording; none where there is no sound."""
+    return ["" if one is None else one.text for one in found]
+
+
+def voices_heard(found: Sequence[Recognized | None], wanted: Sequence[str]) -> Counted:
+    """Whether each recording is in the voice that is wanted; none is where there is no sound."""
+    right = [one is not None and one.speaker == name for one, name in zip(found, wanted, strict=True)]
+    return Counted(counts=np.array(right, np.float64), sizes=np.ones(len(right)))
 
 
 def word_errors(references: Sequence[str], outputs: Sequence[str]) -> Counted:

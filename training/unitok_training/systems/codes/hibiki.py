@@ -37,6 +37,7 @@ from unitok_training.systems.base.simultaneous import (
 )
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import oracle_target, settings_of
+from unitok_training.systems.base.token_parts import words_heard
 from unitok_training.systems.base.token_scores import Translated, answers
 from unitok_training.systems.codes.remade_speech import Heard, heard
 from unitok_training.systems.codes.stream_translator import StreamTraining, StreamTranslator
@@ -218,7 +219,7 @@ def said(
         text=Translated.of(texts, [streams.text(one.text) for one in found]),
         lagging=float(np.mean(lags)),
         heard=listened,
-        speech=Translated.of(texts, ["" if one is None else one.text for one in listened.recognized]),
+        speech=Translated.of(texts, words_heard(listened.recognized)),
     )
 
 

@@ -18,7 +18,7 @@ from unitok_tokenizers.corpora.toy_oracle import Recognized
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.intervals import Counted
-from unitok_training.systems.base.token_parts import OracleEar, word_errors
+from unitok_training.systems.base.token_parts import OracleEar, voices_heard, word_errors, words_heard
 
 Wanted = Sequence[tuple[str, str, str]]
 """(text that is to be said, language, speaker) of each recording."""
@@ -41,13 +41,11 @@ class Heard:
 def heard(ear: OracleEar, recordings: Sequence[np.ndarray], wanted: Wanted) -> Heard:
     """Hear recordings (S,) of the corpus's rate."""
     found = ear.hear(recordings, [lang for _, lang, _ in wanted])
-    ones = np.ones(len(wanted))
-    named = [one is not None and one.speaker == speaker for one, (_, _, speaker) in zip(found, wanted)]
     levels = [noise_db(one, SAMPLE_RATE) for one in recordings]
     return Heard(
-        errors=word_errors([text for text, _, _ in wanted], ["" if one is None else one.text for one in found]),
-        noise=Counted(counts=np.array(levels), sizes=ones),
-        voices=Counted(counts=np.array(named, np.float64), sizes=ones),
+        errors=word_errors([text for text, _, _ in wanted], words_heard(found)),
+        noise=Counted(counts=np.array(levels), sizes=np.ones(len(levels))),
+        voices=voices_heard(found, [speaker for _, _, speaker in wanted]),
         recognized=found,
     )
 

@@ -26,7 +26,7 @@ from unitok_training.recipes.config import overridden
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, compared
 from unitok_training.systems.base.token_bench import MOST_SEEDS
-from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, word_errors
+from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, voices_heard, word_errors, words_heard
 from unitok_vocoder.vocoder import Vocoder
 
 
@@ -140,10 +140,9 @@ class CodecArms:
         vocoder = Vocoder(None, mel_config=codec.mel)
         audio = [vocoder.from_features(torch.from_numpy(codec.decode_features(table))) for table in tables]
         found = self.parts.oracle.hear(audio, [row.lang for row in rows])
-        right = [one is not None and one.speaker == voice for one, voice in zip(found, voices, strict=True)]
         return Heard(
-            errors=word_errors([row.text or "" for row in rows], ["" if one is None else one.text for one in found]),
-            voice=Counted(counts=np.array(right, np.float64), sizes=np.ones(len(right))),
+            errors=word_errors([row.text or "" for row in rows], words_heard(found)),
+            voice=voices_heard(found, voices),
         )
 
     def compared(self, key: str, one: Sequence[Counted], other: Sequence[Counted]) -> Figures:
