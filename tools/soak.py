@@ -338,8 +338,11 @@ def soak(job: Job, folder: Path, *, rounds: int, seed: int = 0, how: int = signa
         found = {name: value for name, value in found.items() if name.split("/")[1] not in UNSTABLE}
         if how != signal.SIGKILL:
             found, expected = ends(found), ends(expected)
-        assert found == expected, f"{context}: differs in {sorted(set(found.items()) ^ set(expected.items()))}"
-        assert metrics(out) == wanted_metrics, f"{context}: the metrics differ"
+        names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        told = metrics(out)
+        apart = next((pair for pair in zip(told, wanted_metrics) if pair[0] != pair[1]), None)
+        assert not names, f"{context}: differs in {names}; metrics differ first in {apart}"
+        assert told == wanted_metrics, f"{context}: the metrics differ first in {apart}"
         shutil.rmtree(place)
     return report
 
