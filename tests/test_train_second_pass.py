@@ -31,6 +31,8 @@ from unitok_training.checkpoint.files import list_checkpoints
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.data.packing import DataState
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.evaluation.tokens import put_token_scores, slot_means, slot_sums, token_documents
 from unitok_training.objectives.second_pass import PassBatch, TrainedPass
 from unitok_training.objectives.tokens import TokenBatch, TokenObjective
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
@@ -175,6 +177,27 @@ def test_a_voice_that_is_continued_is_the_prompt(refined: tuple[Model, list[dict
         assert (codes >= 0).all()
         right.append(codes[:, 1:] == spoken(codes[:, 0], voice)[:, 1:])
     assert np.concatenate(right).mean() > 0.9
+
+
+def test_held_out_codes_of_a_second_pass_are_scored(
+    refined: tuple[Model, list[dict[str, Any]]], corpus: Corpus
+) -> None:
+    """What a voice tells costs little behind one; without it a codebook that no text tells is a guess among voices."""
+    model = refined[0]
+    shards = open_shards(corpus.root / "shards").folders[0].shards
+    run = Evaluation(model=model, shards=shards, split="train")
+    told, guessed = (token_documents(run, key, shards, 24) for key in ("vtts.voice", "vtts"))
+    sums = slot_sums(model, told)
+    apart = [slot_sums(model, [one]) for one in told]
+    for name in ("codes.1", "codes.2"):
+        assert sums[name] == pytest.approx(np.sum([one[name] for one in apart], axis=0), rel=1e-4)
+    said = sum(np.count_nonzero(one.loss_weight[one.frames.index]) for one in told if one.frames is not None)
+    assert sums["codes.1"][1] == sums["codes.2"][1] == said
+    means, without = slot_means(model, told), slot_means(model, guessed)
+    assert max(means.values()) < 0.4 and without["codes.1"] > 0.7 and without["codes.2"] < 0.4
+    put_token_scores(run, "vtts.voice", told)
+    found = run.metrics["tokens"]["vtts"]["voice"]["by_stream"]["codes"]
+    assert found.keys() == {"0", "1", "2"} and found["1"]["ppl"] == pytest.approx(np.exp(means["codes.1"]))
 
 
 def first_batches(model: Model, corpus: Corpus, *, rank: int = 0, world_size: int = 1) -> list[TokenBatch]:

@@ -14,7 +14,8 @@ import torch
 from unitok.generation.sampling import masked_log_softmax
 from unitok.layouts.base import CodebookLayout
 from unitok.model import Model
-from unitok.model_parts import LAYOUT
+from unitok.model_parts import LAYOUT, SECOND_PASS
+from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
@@ -27,6 +28,7 @@ from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture, parse_key
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.objectives.pack_losses import hidden_states, stream_table
+from unitok_training.objectives.second_pass import refined_losses
 from unitok_training.objectives.slot_losses import FramedStates, framed_states, slot_losses, slot_names
 from unitok_training.shard_set import ShardSet
 
@@ -79,13 +81,16 @@ def put_token_scores(run: Evaluation, key: str, documents: Sequence[Document]) -
     run.put(f"tokens.{key}.token_accuracy", float(right.mean()))
     run.put(f"tokens.{key}.count", len(documents))
     names, table = stream_table(run.model.vocabulary)
+    sums = slot_sums(run.model, documents)
     for number, name in enumerate(names):
         of = table.numpy()[ids] == number
         if name != "control" and of.any():
-            run.put(f"tokens.{key}.by_stream.{name}.ppl", float(np.exp(-logprobs[of].mean())))
             run.put(f"tokens.{key}.by_stream.{name}.token_accuracy", float(right[of].mean()))
-    for name, nats in slot_means(run.model, documents).items():
-        run.put(f"tokens.{key}.by_stream.{name}.ppl", math.exp(nats))
+            beside = sums.get(name, (0.0, 0.0))  # the same codebook of a group's other frames
+            sums[name] = (beside[0] - float(logprobs[of].sum()), beside[1] + int(of.sum()))
+    for name, (nats, count) in sums.items():
+        if count:
+            run.put(f"tokens.{key}.by_stream.{name}.ppl", math.exp(nats / count))
 
 
 def unspoken(model: Model, key: str) -> str:
@@ -134,18 +139,31 @@ def _pack(model: Model, documents: Sequence[Document]) -> Pack:
 
 
 @torch.inference_mode()
-def slot_means(model: Model, documents: Sequence[Document]) -> dict[str, float]:
-    """Codebook beside the ids → mean negative log-likelihood of its codes (nats); {} without a layout."""
-    layout, sums = model.parts.get(LAYOUT), dict[str, np.ndarray]()
+def slot_sums(model: Model, documents: Sequence[Document]) -> dict[str, tuple[float, float]]:
+    """Codebook beside the ids → (negative log-likelihood of its codes in nats, how many they are); {} without a layout.
+
+    Of those that a second pass finds it is what this gives them, each knowing the codebooks before it.
+    """
+    layout, second, sums = model.parts.get(LAYOUT), model.parts.get(SECOND_PASS), dict[str, tuple[float, float]]()
     if not isinstance(layout, CodebookLayout):
         return {}
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]
-        found = slot_losses(layout, states_of(model, part), _pack(model, part))
-        pairs = torch.stack([found.total, found.weight], 1).double().cpu().numpy()
-        for name, pair in zip(slot_names(layout.pattern), pairs):
-            sums[name] = sums.get(name, np.zeros(2)) + pair
-    return {name: float(total / weight) for name, (total, weight) in sums.items() if weight}
+        pack = _pack(model, part)
+        found = [slot_losses(layout, states_of(model, part), pack)]
+        if isinstance(second, SecondPass) and (of_spans := refined_losses(second, pack.to("cpu"), model.vocabulary)):
+            found.append(of_spans)
+        for one in found:
+            pairs = torch.stack([one.total, one.weight], 1).double().tolist()
+            for name, (total, weight) in zip(slot_names(layout.pattern), pairs):
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + total, before[1] + weight)
+    return sums
+
+
+def slot_means(model: Model, documents: Sequence[Document]) -> dict[str, float]:
+    """Codebook beside the ids → mean negative log-likelihood of its codes (nats); {} without a layout."""
+    return {name: total / weight for name, (total, weight) in slot_sums(model, documents).items() if weight}
 
 
 def allowed_ids(model: Model, ids: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, code_span
 from unitok_tokenizers.acoustic.base import LatentCodec
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.positions import Frames
+from unitok_tokenizers.grammar.sequence import Parsed
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import Pack
 from unitok_training.data.mixture import parse_key
@@ -94,11 +95,7 @@ class PassBatches:
         return PassBatch(spans=SpanBatch.of(spans, stages=stages), counts=self.second.counts(spans, stages))
 
     def _span(self, pack: Pack, start: int, stop: int, example: int) -> CodeSpan | None:
-        assert pack.frame_index is not None and pack.slots is not None, "a layout's packs have slots"
-        index = pack.frame_index.numpy()
-        begin, end = np.searchsorted(index, [start, stop])
-        frames = Frames(index[begin:end] - start, pack.slots[begin:end].numpy())
-        said = parse(pack.ids[start:stop].numpy(), self.vocabulary, frames)
+        said = said_in(pack, start, stop, self.vocabulary)
         span = code_span(said, self.vocabulary, self.pattern)
         if span is None or not len(span.codes):
             return None
@@ -112,6 +109,39 @@ class PassBatches:
         most = min(self.most, len(span.codes) // 2)
         given = drawn_beginning(self.seed, np.array([example]), size, least=-most, most=most)
         return span.begun(int(given[0]))
+
+
+def said_in(pack: Pack, start: int, stop: int, vocabulary: Vocabulary) -> Parsed:
+    """What a document says that stands from position `start` of a pack to `stop`, on the host."""
+    assert pack.frame_index is not None and pack.slots is not None, "a layout's packs have slots"
+    index = pack.frame_index.numpy()
+    begin, end = np.searchsorted(index, [start, stop])
+    frames = Frames(index[begin:end] - start, pack.slots[begin:end].numpy())
+    return parse(pack.ids[start:stop].numpy(), vocabulary, frames)
+
+
+def refined_losses(second: SecondPass, pack: Pack, vocabulary: Vocabulary) -> SlotLosses | None:
+    """Losses by slot of the refined codes (S,) that a pack's documents end with, all stages of whole spans, nothing of
+    them given as prompt. None where no document ends in codes, or where latents are found in their place.
+
+    Args:
+        second: on any device.
+        pack: on the host.
+        vocabulary: of the ids.
+    """
+    if second.says_latents:
+        return None
+    bounds = pack.cu_seqlens[: pack.num_documents + 1].tolist()
+    said = [said_in(pack, start, stop, vocabulary) for start, stop in zip(bounds, bounds[1:])]
+    found = [code_span(one, vocabulary, second.pattern) for one in said]
+    spans = [one for one in found if one is not None and len(one.codes)]
+    if not spans:
+        return None
+    device = next(second.parameters()).device
+    nothing = torch.zeros(len(second.pattern.slots), device=device)
+    return with_refined(
+        SlotLosses(total=nothing, weight=nothing), second, second.losses(SpanBatch.of(spans, device=device))
+    )
 
 
 def pass_terms(second: SecondPass, batch: PassBatch | None) -> tuple[dict[str, Tensor], SlotLosses | None]:

@@ -24,16 +24,13 @@ from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec
-from unitok_training.data.batch import collate
-from unitok_training.data.documents import Document
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.evaluation.tokens import choices_of, states_of
+from unitok_training.evaluation.tokens import choices_of, slot_sums
 from unitok_training.fitting.codec import CodecConfig
 from unitok_training.fitting.tokenizers import FitConfig
-from unitok_training.objectives.slot_losses import slot_losses
 from unitok_training.recipes.base import Shape
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import QUICK, TokenBench, TokenBenchConfig
@@ -154,18 +151,10 @@ def code_nats(run: Evaluation, key: str = CODES_ALONE, options: ExampleOptions |
     for index in range(source.usable()[key]):
         document = source.document(index)
         _, logprobs, _ = next(choices_of(run.model, [document]))
-        counts.append(slot_nats(run.model, document) - float(logprobs.sum()))
+        beside = sum(nats for nats, _ in slot_sums(run.model, [document]).values())
+        counts.append(beside - float(logprobs.sum()))
         sizes.append(len(source.plan(index).outputs[-1]) / float(stream.frame_rate))
     return Counted(counts=np.array(counts), sizes=np.array(sizes))
-
-
-def slot_nats(model: Model, document: Document) -> float:
-    """Negative log-likelihood of the codes beside a document's ids, in nats; 0 without a layout."""
-    layout = model.parts.get(LAYOUT)
-    if not isinstance(layout, CodebookLayout):
-        return 0.0
-    pack = collate([document], capacity=len(document.ids), pad=model.vocabulary.pad)
-    return float(slot_losses(layout, states_of(model, [document]), pack.to(model.decoder.embedding.device)).total.sum())
 
 
 def text_prompts(run: Evaluation, rows: Sequence[int]) -> list[SequenceSpec]:
