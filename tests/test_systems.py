@@ -75,7 +75,16 @@ CODES = {
     "laura_gpt": (*QUICK_CODES, "second_layers=1", "second_width=32", "reading=2", "reading_pack=256"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
-OWN = {"hubert": HUBERT, "coordinator": TURNS, "routing": ROUTES, **dict.fromkeys(FLAT, QUICK), **CODES, **TOKENIZERS}
+OWN = {
+    "made_speech": (*QUICK, "saying_steps=2"),
+    "languages": (*QUICK, "amounts=[4,8]"),
+    "hubert": HUBERT,
+    "coordinator": TURNS,
+    "routing": ROUTES,
+    **dict.fromkeys(FLAT, QUICK),
+    **CODES,
+    **TOKENIZERS,
+}
 """Overrides of checks that train no latent recipe."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 

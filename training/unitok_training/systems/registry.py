@@ -59,6 +59,8 @@ SYSTEMS = Registry(
         "audio_palm": "unitok_training.systems.tokens.audio_palm:SYSTEM",
         "viola": "unitok_training.systems.tokens.viola:SYSTEM",
         "speech_gpt": "unitok_training.systems.tokens.speech_gpt:SYSTEM",
+        "made_speech": "unitok_training.systems.tokens.made_speech:SYSTEM",
+        "languages": "unitok_training.systems.tokens.languages:SYSTEM",
         "uniaudio": "unitok_training.systems.codes.uniaudio:SYSTEM",
         "moshi": "unitok_training.systems.codes.moshi:SYSTEM",
         "valle2": "unitok_training.systems.codes.valle2:SYSTEM",

@@ -27,6 +27,8 @@ class Measured:
     """The command."""
     figures: Figures
     """What it wrote, rounded."""
+    commit: str = ""
+    """Of this repository, that the command was run on; empty of figures that were taken before it was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,7 @@ SYSTEM = System(
                 "c15.t1.3.self_bleu": 0.374,
                 "c15.t1.3.vert": 0.0,
             },
+            "a85bb34",
         ),
     ),
     targets=(

@@ -141,6 +141,7 @@ SYSTEM = System(
                 "c16.units.match": 0.3,
                 "c16.units.match.interval": 0.0746,
             },
+            "f0f5290",
         ),
     ),
 )

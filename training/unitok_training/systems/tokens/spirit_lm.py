@@ -150,6 +150,7 @@ SYSTEM = System(
                 "c27.words.units_to_text.accuracy": 0.679,
                 "c27.words.units_to_text.accuracy.interval": 0.134,
             },
+            "fbadfe9",
         ),
     ),
 )

@@ -14,7 +14,7 @@ import numpy as np
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import continued, in_order, nats
 from unitok_training.trainer.config import TrainConfig
@@ -99,5 +99,34 @@ SYSTEM = System(
             lambda f: f["c17.seeds"] >= 3 and f["c17.steps_share.most"] <= 0.5 and f["c17.reached"] == 1,
         ),
         Target("units are less perplexing in the end", lambda f: f["c17.nats_over_cold.high"] < 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run twist",
+            {
+                "c17.cold.best_loss": 1.26,
+                "c17.cold.best_loss.interval": 0.105,
+                "c17.cold.order.accuracy": 1.0,
+                "c17.cold.order.accuracy.interval": 0.0,
+                "c17.cold.ppl": 3.81,
+                "c17.cold.ppl.interval": 0.0437,
+                "c17.nats_over_cold": -0.0439,
+                "c17.nats_over_cold.high": -0.0268,
+                "c17.nats_over_cold.low": -0.0595,
+                "c17.oracle.accuracy": 0.994,
+                "c17.reached": 0.667,
+                "c17.seeds": 3.0,
+                "c17.steps_share": 1.57,
+                "c17.steps_share.interval": 2.78,
+                "c17.steps_share.most": 2.86,
+                "c17.warm.best_loss": 1.24,
+                "c17.warm.best_loss.interval": 0.0793,
+                "c17.warm.order.accuracy": 1.0,
+                "c17.warm.order.accuracy.interval": 0.0,
+                "c17.warm.ppl": 3.64,
+                "c17.warm.ppl.interval": 0.0757,
+            },
+            "193ca92",
+        ),
     ),
 )

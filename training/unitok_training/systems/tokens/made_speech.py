@@ -1,0 +1,156 @@
+"""Speech that a model made beside little that people transcribed: recognition from a tenth of the transcripts (D15).
+
+unitok systems run made_speech -o runs/made_speech
+
+A synthesizer that learned from the transcribed tenth says the texts whose recordings nobody transcribed. What it says
+becomes sound, by voices of the training in turn, and goes the way of all recordings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from unitok.requests.prompt_request import PromptRequest, seeded
+from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.corpora.toy import TRAIN_VOICES
+from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.grammar.tasks.base import OUT_UNITS
+from unitok_training.evaluation.run import Evaluation
+from unitok_training.systems.base.bench import Bench, Figures
+from unitok_training.systems.base.intervals import Counted, over_seeds
+from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
+from unitok_training.systems.base.token_parts import OracleEar, transcribed
+from unitok_training.systems.base.token_scores import recognized
+from unitok_training.trainer.config import TrainConfig
+
+READING: Mapping[str, float] = {"asr": 1.0}
+SAYING: Mapping[str, float] = {"tts.units": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeSpeechConfig(TokenBenchConfig):
+    """What the check depends on."""
+
+    share: float = 0.1
+    """Share of the spoken training sentences whose text is shown."""
+    saying_steps: int = 300
+    """Updates of the synthesizer."""
+    train: TrainConfig = field(
+        default_factory=lambda: replace(
+            TokenBenchConfig().train, steps=400, eval_every=40, eval_batches=4, take_best=True
+        )
+    )
+    """Training of an arm; the seed is that of the arm. The best of its validations is taken: a tenth is soon known by
+    heart."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise InputError(f"share is {self.share}: some sentences have their text, not all")
+        if self.saying_steps < 1:
+            raise InputError(f"saying_steps is {self.saying_steps}: it must be 1 or more")
+
+
+def made_speech(run: Evaluation, rows: Sequence[Row], folder: Path) -> list[Row]:
+    """What a model says of each row's text, as a recording with this text; made once. An empty answer is no recording.
+
+    Args:
+        run: the model, whose vocoder knows the voices of the training.
+        rows: of the training.
+        folder: where recordings and their manifest are kept.
+    """
+    manifest = folder / "manifest.jsonl"
+    if not manifest.exists():
+        voices = [TRAIN_VOICES[number % len(TRAIN_VOICES)].name for number in range(len(rows))]
+        asked = [
+            PromptRequest(
+                plan=SequenceSpec("tts", row.lang, None, (OUT_UNITS,), (run.model.text_span(row.text or ""),)),
+                voice=voice, speak=True,
+            )
+            for row, voice in zip(rows, voices)
+        ]  # fmt: skip
+        lines = []
+        for row, voice, one in zip(rows, voices, run.model.run(seeded(asked, run.seed))):
+            if one.audio is None or not len(one.audio):
+                continue
+            name = f"{row.id}-made"
+            write_audio(folder / "audio" / f"{name}.flac", one.audio, run.model.sample_rate)
+            entry = {
+                "id": name, "group": name, "lang": row.lang, "speaker": voice, "split": "train", "text": row.text,
+                "audio": f"audio/{name}.flac",
+            }  # fmt: skip
+            lines.append(json.dumps(entry) + "\n")
+        atomic_write_bytes(manifest, "".join(lines).encode("utf-8"))
+    return read_manifest(manifest)
+
+
+def untranscribed(rows: Sequence[Row], shown: Sequence[Row]) -> list[Row]:
+    """Training recordings that keep no text where it is shown of some only, with their text."""
+    silent = {row.id for row in shown if row.split == "train" and row.text is None}
+    return [row for row in rows if row.id in silent]
+
+
+def heard_errors(ear: OracleEar, rows: Sequence[Row], rate: int, most: int) -> Counted:
+    """Word errors that the oracle hears in recordings, against what they are said to say."""
+    drawn = np.random.default_rng(len(rows)).permutation(len(rows))[:most]
+    chosen = [rows[place] for place in sorted(drawn.tolist())]
+    return ear.errors(
+        [one.load(rate) for one in chosen], [one.text or "" for one in chosen], [one.lang for one in chosen]
+    )
+
+
+def check_made_speech(given: Bench) -> Figures:
+    """Word errors of recognition from a tenth, from it and made speech, and from all transcripts."""
+    config = settings_of(given, MadeSpeechConfig)
+    count = max(1, round(config.share * config.parts.sentences))
+    bench, whole = (TokenBench(given, replace(config, transcribed=one)) for one in (count, 0))
+    figures = bench.oracle_figures("d15")
+    tenth = bench.shards
+    speaker = bench.train("speaker", SAYING, seed=config.seed, steps=config.saying_steps)
+    asked = untranscribed(bench.parts.rows, transcribed(bench.parts.rows, count))
+    bench.further = made = made_speech(bench.evaluation(speaker), asked, bench.run / "made")
+    if not made:
+        raise InputError("the synthesizer says nothing at all: raise saying_steps")
+    errors = heard_errors(bench.parts.oracle, made, bench.parts.units.sample_rate, config.limit)
+    figures |= {"d15.made.wer": errors.rate, "d15.made.share": len(made) / len(asked)}
+
+    def scored(run: Evaluation) -> Counted:
+        return recognized(run, bench.some(run, "units", "text_ids"))
+
+    found = {
+        "tenth": bench.over_seeds("tenth", READING, scored, shards=tenth),
+        "supplemented": bench.over_seeds("supplemented", READING, scored, shards=bench.shards_of("supplemented")),
+        "all": bench.over_seeds("all", READING, scored, shards=whole.shards_of("all")),
+    }
+    for arm, parts in found.items():
+        figures |= over_seeds(f"d15.{arm}.wer", [one.rate for one in parts])
+    return figures | bench.compared("d15.supplemented_over_tenth.wer", found["supplemented"], found["tenth"])
+
+
+SYSTEM = System(
+    name="made_speech",
+    title="Made speech beside transcribed speech",
+    row="D15",
+    sentences=600,
+    test_sentences=100,
+    settings=MadeSpeechConfig,
+    check=check_made_speech,
+    differs="a toy corpus of one language; the synthesizer learns from the same tenth, and its sound comes from units "
+    "and a network that knows all recordings, without their texts",
+    measures="word errors of recognition from a tenth of the transcripts, from it with the other texts as said by a "
+    "synthesizer of the same tenth says them, and from all transcripts; how the oracle reads what was made",
+    targets=(
+        oracle_target("d15"),
+        Target("made speech lowers errors", lambda f: f["d15.supplemented.wer"] < f["d15.tenth.wer"]),
+        Target("… on these sentences, not by chance", lambda f: f["d15.supplemented_over_tenth.wer.high"] < 0),
+    ),
+)
