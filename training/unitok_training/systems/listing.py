@@ -133,6 +133,7 @@ def as_json() -> list[dict[str, Any]]:
             "measures": one.measures,
             "targets": dict(verdicts(one)),
             "measured": [vars(each) for each in one.measured],
+            "sampled": [vars(each) for each in one.sampled],
         }
         for one in systems()
     ]
@@ -158,6 +159,27 @@ def as_lines() -> Iterator[str]:
         state = ", ".join(f"{count} {verdict}" for verdict, count in tally.items()) or "a recipe"
         yield f"{one.name:<{width}}  {one.row:<8}  {one.title} ({state})"
     yield counts()
+
+
+def sampled_lines() -> Iterator[str]:
+    """Section of the page on how answers end."""
+    rows = [(one, each) for one in systems() for each in one.sampled]
+    healthy = sum(each.healthy for _, each in rows)
+    yield "## A thousand sampled answers"
+    yield ""
+    yield (
+        "Of the bare distribution (temperature 1), with the loop guard that is always on, by the first seed's model of "
+        f"an arm: `unitok evaluate RUN/ARM-0/model RUN/shards --safety 1000`. Of {len(rows)} rows {healthy} have no "
+        "endless loop, no runaway and at most one empty answer in a hundred."
+    )
+    yield ""
+    yield "| system | arm | task | endless loops | loops cut | runaways | empty | ended by themselves | commit |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|---|"
+    for one, each in rows:
+        yield (
+            f"| {one.title} | {each.arm} | `{each.task}` | {each.endless_loops} | {each.loops_cut} | {each.runaway} | "
+            f"{each.empty_share:.1%} | {each.eos_share:.1%} | {each.commit} |"
+        )
 
 
 def covered_lines() -> Iterator[str]:
@@ -197,6 +219,7 @@ def as_page() -> str:
             said = "; ".join(f"{claim}: {verdict}" for claim, verdict in verdicts(one))
             where = f" at {each.commit}" if each.commit else ""
             lines.append(f"| {one.title} | `{each.command}`{where} | {figures} | {said} |")
+    lines += ["", *sampled_lines()]
     return "\n".join(lines) + "\n"
 
 

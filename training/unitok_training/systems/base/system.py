@@ -32,6 +32,34 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """How a thousand answers end that the first seed's model of an arm draws from its bare distribution, by
+    `unitok evaluate RUN/ARM-0/model RUN/shards --safety 1000`."""
+
+    arm: str
+    """Which of the check."""
+    task: str
+    """Key of what is answered."""
+    endless_loops: int
+    """Answers that went round in a cycle until a limit closed them."""
+    loops_cut: int
+    """Those whose cycle the loop guard closed."""
+    runaway: int
+    """Those that exceed their limit, or are not closed."""
+    empty_share: float
+    """Share that holds nothing."""
+    eos_share: float
+    """Share that ended by itself."""
+    commit: str
+    """Of this repository, that the command was run on."""
+
+    @property
+    def healthy(self) -> bool:
+        """No endless loop, no runaway, and at most one in a hundred empty."""
+        return not self.endless_loops and not self.runaway and self.empty_share <= 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
 class System:
     """A published system as recipes over our parts: one file, one line of the registry."""
 
@@ -59,6 +87,8 @@ class System:
     """What its figures must show."""
     measured: tuple[Measured, ...] = ()
     """What they showed."""
+    sampled: tuple[Sampled, ...] = ()
+    """How answers of its models end."""
 
     @property
     def limited(self) -> bool:

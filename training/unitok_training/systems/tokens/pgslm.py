@@ -144,4 +144,16 @@ SYSTEM = System(
             "f0f5290",
         ),
     ),
+    sampled=(
+        Sampled(
+            arm="triples",
+            task="slm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.0,
+            eos_share=0.734,
+            commit="4c63b0b",
+        ),
+    ),  # fmt: skip
 )

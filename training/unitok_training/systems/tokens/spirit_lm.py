@@ -18,7 +18,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import Measured, System, Target
+from unitok_training.systems.base.system import Measured, Sampled, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import continued, halves, nats, topic_cloze
 from unitok_training.trainer.config import TrainConfig
@@ -153,4 +153,36 @@ SYSTEM = System(
             "fbadfe9",
         ),
     ),
+    sampled=(
+        Sampled(
+            arm="words",
+            task="lm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.0,
+            eos_share=1.0,
+            commit="4c63b0b",
+        ),
+        Sampled(
+            arm="words",
+            task="slm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.0,
+            eos_share=1.0,
+            commit="4c63b0b",
+        ),
+        Sampled(
+            arm="words",
+            task="ilm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.001,
+            eos_share=1.0,
+            commit="4c63b0b",
+        ),
+    ),  # fmt: skip
 )

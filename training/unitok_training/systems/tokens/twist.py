@@ -14,7 +14,7 @@ import numpy as np
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import Measured, System, Target
+from unitok_training.systems.base.system import Measured, Sampled, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import continued, in_order, nats
 from unitok_training.trainer.config import TrainConfig
@@ -129,4 +129,26 @@ SYSTEM = System(
             "193ca92",
         ),
     ),
+    sampled=(
+        Sampled(
+            arm="warm",
+            task="lm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.0,
+            eos_share=0.582,
+            commit="4c63b0b",
+        ),
+        Sampled(
+            arm="warm",
+            task="slm",
+            endless_loops=0,
+            loops_cut=0,
+            runaway=0,
+            empty_share=0.0,
+            eos_share=1.0,
+            commit="4c63b0b",
+        ),
+    ),  # fmt: skip
 )
