@@ -34,7 +34,7 @@ from unitok_training.systems.base.prosody_scores import (
     trials,
 )
 from unitok_training.systems.base.prosody_streams import MARK, PITCH, UNITS, Alphabet, Flat, FlatStream, Heard, nearest
-from unitok_training.systems.base.system import Measured, System
+from unitok_training.systems.base.system import Measured, Sampled, System
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.trainer.config import TrainConfig
 
