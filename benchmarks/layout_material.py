@@ -2,8 +2,8 @@
 
 The codec is the built-in one, fitted briefly to the phrase corpus, and kept with its shards in the folder of scratch
 files: a second run begins with the trainings. What layouts differ in is the place of parameters, not their number: the
-feed-forward of the large decoder is widened until all of them, depth's small decoder, tables and heads included, are
-those of the flat one.
+feed-forward of the large decoder is widened until all of them, depth's small decoder, a second pass, tables and heads
+included, are those of the flat one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from benchmarks.material import parameters
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok.layouts.base import CodebookLayout
 from unitok.layouts.registry import layout_pattern, make_layout
+from unitok.second_passes.base import SecondPass
+from unitok.second_passes.registry import make_second_pass, second_pass_name
 from unitok_tokenizers.corpora.phrases import make_phrase_corpus
 from unitok_tokenizers.corpora.toy import make_toy_corpus
 from unitok_tokenizers.data.manifest import read_manifest
@@ -54,10 +56,14 @@ class Sizes:
     """Shape of the flat decoder that is trained."""
     trained_depth: Mapping[str, int]
     """Shape of the depth decoder beside it."""
+    trained_second: Mapping[str, int]
+    """Shape of the second pass behind it."""
     timed: Mapping[str, int]
     """Shape of the flat decoder that is timed, with random weights."""
     timed_depth: Mapping[str, int]
     """Shape of the depth decoder beside it."""
+    timed_second: Mapping[str, int]
+    """Shape of the second pass behind it."""
     steps: int
     """Updates."""
     batch: int
@@ -72,16 +78,20 @@ USUAL = Sizes(
     pairs=200, held=24, fit_steps=40, codebooks=8, codes=256,
     trained={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 768},
     trained_depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
+    trained_second={"width": 96, "layers": 2, "heads": 4, "kv_heads": 2},
     timed={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
     timed_depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
+    timed_second={"width": 192, "layers": 3, "heads": 4, "kv_heads": 2},
     steps=240, batch=4, frames=25,
 )  # fmt: skip
 QUICK = Sizes(
     pairs=6, held=3, fit_steps=2, codebooks=3, codes=16,
     trained={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
     trained_depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    trained_second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
     timed={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
     timed_depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    timed_second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
     steps=2, batch=3, frames=4, toy=True,
 )  # fmt: skip
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {
@@ -90,8 +100,22 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "parallel": {},
     "delay": {},
     "group": {"frames": 2, "refined": False},
+    "first_nar": {},
 }
-"""Arm → options of its layout; depth's decoder is of `Sizes`. A group's codebooks all stand at its one position."""
+"""Arm → options of its layout; depth's decoder and the second pass of `first_nar` are of `Sizes`. A group's codebooks
+all stand at its one position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Networks of one size."""
+
+    flat: Mapping[str, int]
+    """The flat decoder; the others are widened to as many weights."""
+    depth: Mapping[str, int]
+    """Depth's small decoder."""
+    second: Mapping[str, int]
+    """A second pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +158,13 @@ class System:
     decoder: Decoder
     layout: CodebookLayout | None
     """None where every code is an id."""
+    second: SecondPass | None = None
+    """Finds what the layout leaves open; None where it leaves nothing."""
 
     @property
     def parts(self) -> list[torch.nn.Module]:
         """All that has weights."""
-        return [self.decoder, *([] if self.layout is None else [self.layout])]
+        return [self.decoder, *(part for part in (self.layout, self.second) if part is not None)]
 
     @property
     def weights(self) -> int:
@@ -146,37 +172,38 @@ class System:
         return sum(map(parameters, self.parts))
 
 
-def systems(text: StreamInfo, codes: StreamInfo, shapes: tuple[Mapping[str, int], Mapping[str, int]], lang: str,
-            seed: int) -> dict[str, System]:  # fmt: skip
-    """A system of each layout; `shapes` are those of the flat decoder and of depth's small one."""
-    shape, small = shapes
-    flat = system(FLAT, text, codes, shape, {}, lang, seed)
+def systems(text: StreamInfo, codes: StreamInfo, shapes: Shapes, lang: str, seed: int) -> dict[str, System]:
+    """A system of each layout."""
+    shape = shapes.flat
+    flat = system(FLAT, text, codes, shape, shapes, lang, seed)
     found = {FLAT: flat}
-    for name, options in LAYOUTS.items():
+    for name in LAYOUTS:
         if name == FLAT:
             continue
-        own = {**options, **({"decoder": dict(small)} if name == "depth" else {})}
-        narrow = system(name, text, codes, {**shape, "ffn": STEP}, own, lang, seed)
+        narrow = system(name, text, codes, {**shape, "ffn": STEP}, shapes, lang, seed)
         each = 3 * shape["width"] * shape["layers"]  # weights of one column of all feed-forwards
         ffn = STEP + round((flat.weights - narrow.weights) / each / STEP) * STEP
         assert ffn > 0, f"{name}: its tables and heads alone are more than the flat decoder"
-        found[name] = system(name, text, codes, {**shape, "ffn": ffn}, own, lang, seed)
+        found[name] = system(name, text, codes, {**shape, "ffn": ffn}, shapes, lang, seed)
     return found
 
 
 def system(
-    name: str, text: StreamInfo, codes: StreamInfo, shape: Mapping[str, int], options: Mapping[str, Any], lang: str,
-    seed: int,
-) -> System:  # fmt: skip
-    """One system with weights drawn by the seed."""
+    name: str, text: StreamInfo, codes: StreamInfo, shape: Mapping[str, int], shapes: Shapes, lang: str, seed: int
+) -> System:
+    """One system with a decoder of `shape` and weights drawn by the seed."""
+    options: dict[str, Any] = {**LAYOUTS[name], **({"decoder": dict(shapes.depth)} if name == "depth" else {})}
     pattern = None if name == FLAT else layout_pattern(name, codes, options)
     vocabulary = Vocabulary.build(
         text=text, streams=[codes], languages=[lang], layouts={} if pattern is None else {codes.name: pattern}
     )
     generator = torch.Generator().manual_seed(seed)
     sizes: dict[str, Any] = {"vocab_size": vocabulary.size, **shape}
-    decoder = Decoder(DecoderConfig(**sizes), generator=generator)
-    layout = None
+    decoder, layout, second = Decoder(DecoderConfig(**sizes), generator=generator), None, None
     if pattern is not None:
         layout = make_layout(pattern, width=shape["width"], options=options, generator=generator)
-    return System(name=name, vocabulary=vocabulary, decoder=decoder, layout=layout)
+        if finishes := second_pass_name(pattern):
+            second = make_second_pass(
+                finishes, pattern, ids=vocabulary.size, options={"decoder": dict(shapes.second)}, generator=generator
+            )
+    return System(name=name, vocabulary=vocabulary, decoder=decoder, layout=layout, second=second)

@@ -20,7 +20,7 @@ from unitok_tokenizers.files import atomic_write_bytes
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, PLOT = ROOT / "docs/layouts.md", ROOT / "docs/layouts.svg"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
-NAMES = ("flat", "depth", "parallel", "delay", "group")
+NAMES = ("flat", "depth", "parallel", "delay", "group", "first_nar")
 COLUMNS = ("bits", "b1.greedy", "b1.sampled", "b8.greedy", "b8.sampled", "cache", "peak")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 70, 90, 36, 52
 STYLE = "text{font:13px system-ui,sans-serif;fill:#1d2430}line{stroke:#c8ccd4}circle{fill:#3457b2}"

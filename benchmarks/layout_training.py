@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from benchmarks.layout_material import Sizes, System
+from unitok.second_passes.base import SecondPass, SpanBatch, code_span
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.grammar.frames import ABSENT
 from unitok_training.data.batch import Pack, collate
@@ -20,7 +22,9 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.objectives.pack_losses import hidden_states, supervised_positions
+from unitok_training.objectives.second_pass import PassBatch, refined_losses, said_in
 from unitok_training.objectives.slot_losses import framed_states, slot_losses
+from unitok_training.objectives.span_draws import drawn_stages
 from unitok_training.objectives.tokens import TokenBatch, TokenObjective
 
 TASK, CODES = "vtts", "codes"
@@ -45,7 +49,7 @@ def packed(one: System, documents: list[Document]) -> Pack:
 def trained(one: System, shards: Shards, sizes: Sizes, seed: int) -> int:
     """Train in place; returns the codes that were learned from."""
     examples = source(one, shards, "train", seed)
-    objective = TokenObjective(decoder=one.decoder, layout=one.layout)
+    objective = TokenObjective(decoder=one.decoder, layout=one.layout, second=one.second)
     weights = [weight for part in one.parts for weight in part.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     seen = 0
@@ -55,14 +59,30 @@ def trained(one: System, shards: Shards, sizes: Sizes, seed: int) -> int:
         documents = [examples.document(step * sizes.batch + number) for number in range(sizes.batch)]
         pack = packed(one, documents)
         count = codes_of(one, pack)
-        losses = objective.losses(TokenBatch(pack=pack, supervised=supervised_positions(pack)))
-        loss = torch.stack(list(losses.terms.values())).sum() / count
+        finished = None if one.second is None else spans_of(one, one.second, pack, step * sizes.batch, seed)
+        losses = objective.losses(TokenBatch(pack=pack, supervised=supervised_positions(pack), finished=finished))
+        loss = torch.stack([weight_of(one, name) * value for name, value in losses.terms.items()]).sum() / count
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, NORM)
         optimizer.step()
         seen += count
     return seen
+
+
+def spans_of(one: System, second: SecondPass, pack: Pack, first: int, seed: int) -> PassBatch:
+    """The utterances of a pack, whole, each at one stage of the second pass that its number draws."""
+    bounds = pack.cu_seqlens[: pack.num_documents + 1].tolist()
+    said = [said_in(pack, start, stop, one.vocabulary) for start, stop in zip(bounds, bounds[1:])]
+    spans = [span for each in said if (span := code_span(each, one.vocabulary, second.pattern)) is not None]
+    assert len(spans) == len(said), "every document ends in codes"
+    stages = drawn_stages(seed, np.arange(first, first + len(spans)), len(second.refined))
+    return PassBatch(spans=SpanBatch.of(spans, stages=stages), counts=second.counts(spans, stages))
+
+
+def weight_of(one: System, term: str) -> float:
+    """Of a term of the loss: a stage of several is drawn for each utterance, and stands for all of them."""
+    return float(len(one.second.refined)) if one.second is not None and term in one.second.loss_terms else 1.0
 
 
 def ranges(one: System) -> list[tuple[int, int]]:
@@ -96,6 +116,8 @@ def held_out_bits(one: System, shards: Shards, rate: float, books: int) -> float
         else:
             states = framed_states(one.decoder, one.layout, pack)
             hidden, nats = states.hidden, nats + float(slot_losses(one.layout, states, pack).total.sum())
+        if one.second is not None and (found := refined_losses(one.second, pack, one.vocabulary)) is not None:
+            nats += float(found.total.sum())
         for first, stop in ranges(one):
             own = ((pack.labels >= first) & (pack.labels < stop) & (pack.loss_weight > 0)).nonzero()[:, 0]
             logits = functional.linear(hidden[own], one.decoder.head_weight[first:stop]).float()

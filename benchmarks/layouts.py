@@ -1,15 +1,15 @@
 """Layouts of codebooks at one codec, equal parameters and equal training: what a second of audio costs, and its bits.
 
 Milliseconds are those that the processor spends on this process, of one thread: on a quiet machine those of the clock,
-and on a busy one what they would be there, but for what others leave of the caches. `first_nar` is left out until its
-second pass is trained by recipes.
+and on a busy one what they would be there, but for what others leave of the caches. Those of `first_nar` have
+the second pass in them, over the whole of what was said.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.arms import Arm, Measured, interleave, measured, ratio
 from benchmarks.context import Context
-from benchmarks.layout_material import FLAT, LAYOUTS, QUICK, USUAL, Corpus, Sizes, System, corpus, systems
+from benchmarks.layout_material import FLAT, LAYOUTS, QUICK, USUAL, Corpus, Shapes, Sizes, System, corpus, systems
 from benchmarks.layout_training import held_out_bits, trained
 from benchmarks.results import Outcome
 from unitok.decoder import cpu_kernel as native
@@ -26,6 +26,7 @@ from unitok.generation.batch import TokenRequest
 from unitok.generation.engine import Engine
 from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
+from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, greedy, unfinished
 
 PROMPT = 24
 """Ids before the audio."""
@@ -43,7 +44,8 @@ def run(context: Context) -> Outcome:
         given = corpus(context.folder / f"layouts-{sizes.codebooks}x{sizes.codes}", sizes)
         found, notes = likelihoods(given, sizes, context)
         rate = float(given.codes.frame_rate or 1)
-        timed = systems(given.text, given.codes, (sizes.timed, sizes.timed_depth), given.lang, context.seed)
+        timed_shapes = Shapes(flat=sizes.timed, depth=sizes.timed_depth, second=sizes.timed_second)
+        timed = systems(given.text, given.codes, timed_shapes, given.lang, context.seed)
         arms = [
             generation(one, batch, way, sizes.frames, rate)
             for batch in BATCHES
@@ -64,7 +66,6 @@ def run(context: Context) -> Outcome:
     notes |= {key: f"{shared}; the slower of greedy and sampled" for key in ratios}
     notes["layouts.parallel_bits_vs_depth"] = f"{shared}; {notes['layouts.bits']}"
     notes["layouts.timed"] = ", ".join(f"{name} {one.weights:,} weights" for name, one in timed.items())
-    notes["layouts.first_nar"] = "not measured: recipes do not train its second pass yet"
     return Outcome(arms=found, ratios=ratios, notes=notes | {f"layouts.{name}": why for name, why in failed.items()})
 
 
@@ -80,7 +81,7 @@ def likelihoods(given: Corpus, sizes: Sizes, context: Context) -> tuple[dict[str
     bits: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     settings: dict[str, dict[str, object]] = {}
     for seed in range(context.seed, context.seed + context.seeds):
-        shapes = (sizes.trained, sizes.trained_depth)
+        shapes = Shapes(flat=sizes.trained, depth=sizes.trained_depth, second=sizes.trained_second)
         for name, one in systems(given.text, given.codes, shapes, given.lang, seed).items():
             seen = trained(one, given.shards, sizes, seed)
             bits[name].append(held_out_bits(one, given.shards, float(given.codes.frame_rate or 1), sizes.codebooks))
@@ -120,13 +121,29 @@ def generation(one: System, batch: int, way: str, frames: int, rate: float) -> A
         for row in range(batch)
     ]  # fmt: skip
 
+    spans = None if one.second is None else said_by(one.second, [request.prompt for request in requests], frames)
+
     def run() -> float:
         begin = time.process_time()
         engine.run(requests)
+        if one.second is not None and spans is not None:
+            with torch.inference_mode():
+                one.second.finish(spans, greedy)
         return 1000 * (time.process_time() - begin) / (batch * frames / rate)
 
     settings = {"step": "compiled" if engine.compiled else "torch's operations", "positions": positions(one, frames)}
     return Arm(name=f"{one.name}.b{batch}.{way}", run=run, unit="ms/s", settings=settings)
+
+
+def said_by(second: SecondPass, prompts: Sequence[np.ndarray], frames: int) -> SpanBatch:
+    """So many frames behind each prompt, of which a decoder has said the first codebooks."""
+    random, sizes = np.random.default_rng(1), second.pattern.cardinalities
+    none = np.zeros((0, len(sizes)), np.int64)
+    spans = []
+    for prompt in prompts:
+        known = np.stack([random.integers(0, size, frames) for size in sizes[: second.known]], 1)
+        spans.append(CodeSpan(conditions=prompt, prompt=none, codes=unfinished(known, second.pattern)))
+    return SpanBatch.of(spans)
 
 
 def memory(one: System, frames: int, rate: float) -> dict[str, Measured]:

@@ -189,7 +189,7 @@ def test_layouts_are_measured_at_equal_codes_and_weights(tmp_path: Path) -> None
     weights = [one["weights"] for one in settings]
     assert max(weights) / min(weights) < 1.05, weights
     positions = [arms[f"{name}.b1.greedy"]["settings"]["positions"] for name in names]
-    assert positions == [12, 4, 4, 6, 2], "of 4 frames of 3 codebooks, delays of up to 2, groups of 2"
+    assert positions == [12, 4, 4, 6, 2, 4], "of 4 frames of 3 codebooks, delays of up to 2, groups of 2"
     assert arms["depth.cache"]["median"] < arms["flat.cache"]["median"] < arms["flat.peak"]["median"]
     assert all(150 < arms[f"{name}.bits"]["median"] < 330 for name in names), "an even choice of 16 costs 300"
     whole = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
