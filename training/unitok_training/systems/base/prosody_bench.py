@@ -67,15 +67,11 @@ class ProsodyBenchConfig(TokenBenchConfig):
     """Levels of pitch, one of them none."""
     temperature: float = 0.7
     """At which continuations are drawn."""
-    split: str = "test"
-    """Whose sentences and voices trials have; `dev` is for trying settings."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pitches < 3:
             raise InputError(f"pitches is {self.pitches}: give 3 or more, one of which is no voice")
-        if self.split not in ("test", "dev"):
-            raise InputError(f"split is {self.split!r}: choose test or dev")
 
 
 class ProsodyParts(TokenParts):

@@ -36,6 +36,8 @@ from unitok_training.trainer.metrics import VALIDATION_FILE, read_metrics
 from unitok_training.trainer.optimizer import OptimConfig
 
 MOST_SEEDS = 10
+SPLITS = ("test", "dev")
+"""Of held-out sentences that may be scored."""
 READS = 0.95
 """Share of words that the oracle must read in resynthesized speech before it judges."""
 QUICK = (
@@ -81,11 +83,15 @@ class TokenBenchConfig:
     """Most held-out sentences that are spoken and read."""
     seed: int = 0
     """First seed of the trainings, and seed of every draw of the scores."""
+    split: str = "test"
+    """Which held-out sentences are scored, by their voices; `dev` is for trying settings."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise InputError(f"seeds is {self.seeds}: train each arm 1 to {MOST_SEEDS} times")
+        if self.split not in SPLITS:
+            raise InputError(f"split is {self.split!r}: choose {' or '.join(SPLITS)}")
         for name in ("start_steps", "resamples", "limit"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
@@ -206,7 +212,7 @@ class TokenBench:
 
     def evaluation(self, model: Model) -> Evaluation:
         """A model before the held-out rows."""
-        return Evaluation(model=model, shards=self.shards, seed=self.config.seed)
+        return Evaluation(model=model, shards=self.shards, split=self.config.split, seed=self.config.seed)
 
     def some(self, run: Evaluation, *columns: str) -> list[int]:
         """Held-out rows, at most as many as are spoken and read."""
