@@ -151,6 +151,9 @@ def test_a_system_keeps_what_a_system_promises(name: str) -> None:
     assert (system.check is None) == (not system.measures) and (system.check is not None or not system.targets)
     for one in system.measured:
         assert one.command.startswith(f"unitok systems run {name}") and one.figures
+    for row in system.sampled:
+        assert row.healthy == (not row.endless_loops and not row.runaway and row.empty_share <= 0.01) and row.commit
+        assert 0 <= row.empty_share <= 1 and 0 <= row.eos_share <= 1
     told = dict(verdicts(system))
     assert len(told) == len(system.targets) and set(told.values()) <= {"met", "missed", "not measured"}
     assert set(system.verdicts({}).values()) <= {"not measured"}

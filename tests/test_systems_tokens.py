@@ -28,6 +28,9 @@ from unitok_training.systems.base.token_scores import continued, halves, in_orde
 from unitok_training.systems.registry import SYSTEMS, run_system
 from unitok_training.systems.tokens.audio_palm import AudioPalmConfig, others_of, tasks_of
 from unitok_training.systems.tokens.gslm import GslmConfig, auto_bleu, self_bleu, texts_perplexity
+from unitok_training.systems.tokens.languages import LanguagesConfig, gains, limited
+from unitok_training.systems.tokens.languages import tasks_of as languages_tasks
+from unitok_training.systems.tokens.made_speech import MadeSpeechConfig, made_speech, untranscribed
 from unitok_training.systems.tokens.speech_gpt import answer_to
 from unitok_training.systems.tokens.twist import reached
 from unitok_training.systems.tokens.viola import in_language, without
@@ -264,8 +267,54 @@ def test_answers_turn_the_sentence_round(tmp_path: Path) -> None:
         assert told == {"noun1": asked["noun2"], "verb": asked["verb"], "noun2": asked["noun1"]}
 
 
+def test_of_a_language_with_little_speech_only_some_sentences_are_learned_from(bench: TokenBench) -> None:
+    rows = [replace(one, lang=lang) for one in bench.parts.rows for lang in ("qaa", "qab")]
+    found = limited(rows, ("qab",), 3)
+    train = [(one.lang, one.group) for one in found if one.split == "train"]
+    assert len({group for lang, group in train if lang == "qab"}) == 3
+    assert sorted(one for one in found if one.split != "train" or one.lang == "qaa") == sorted(
+        one for one in rows if one.split != "train" or one.lang == "qaa"
+    )
+    assert languages_tasks("qaa", ("qab",), beside=False) == {"asr@qab": 1.0, "s2tt@qab-qaa": 1.0}
+    assert languages_tasks("qaa", ("qab", "qac"), beside=True)["asr@qaa"] == 2.0
+    key = "e9.6.qab.beside_over_alone.wer"
+    figures = {"e9.60.qab.beside_over_alone.wer": 0.1, key: -0.2, f"{key}.high": 0.1}
+    assert gains(figures, 6.0) and not gains(figures, 60.0) and not gains(figures, 6.0, ".high")
+    for wrong, said in (((), "amounts is"), ((5, 2), "amounts is")):
+        with pytest.raises(InputError, match=said):
+            LanguagesConfig(amounts=wrong)
+
+
+def test_what_a_synthesizer_says_has_the_text_that_it_was_given(
+    run: Evaluation, bench: TokenBench, tmp_path: Path
+) -> None:
+    shown = transcribed(bench.parts.rows, 3)
+    asked = untranscribed(bench.parts.rows, shown)
+    train = [one for one in bench.parts.rows if one.split == "train"]
+    assert len(asked) == len(train) - 3 and all(one.text for one in asked)
+    assert not {one.id for one in asked} & {one.id for one in shown if one.text}
+    run.model.vocoder = bench.parts.vocoder
+    made = made_speech(run, asked[:4], tmp_path / "made")
+    texts = {f"{one.id}-made": one.text for one in asked[:4]}
+    assert all(texts[one.id] == one.text and one.recorded and one.split == "train" for one in made)
+    assert made_speech(run, asked[:4], tmp_path / "made") == made, "made once"
+    for wrong in (0.0, 1.0):
+        with pytest.raises(InputError, match=f"share is {wrong}"):
+            MadeSpeechConfig(share=wrong)
+
+
 def test_every_system_says_when_the_oracle_may_not_judge() -> None:
-    for name in ("gslm", "twist", "voxtlm", "spirit_lm", "audio_palm", "viola", "speech_gpt"):
+    for name in (
+        "gslm",
+        "twist",
+        "voxtlm",
+        "spirit_lm",
+        "audio_palm",
+        "viola",
+        "speech_gpt",
+        "made_speech",
+        "languages",
+    ):
         system = SYSTEMS[name]
         row = system.row.partition(",")[0].lower()
         told = system.verdicts({f"{row}.oracle.accuracy": 0.94})
@@ -274,7 +323,12 @@ def test_every_system_says_when_the_oracle_may_not_judge() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    for wrong, said in (({"seeds": 11}, "seeds is 11"), ({"limit": 0}, "limit is 0"), ({"resamples": 0}, "resamples")):
+    for wrong, said in (
+        ({"seeds": 11}, "seeds is 11"),
+        ({"split": "train"}, "split is"),
+        ({"limit": 0}, "limit is 0"),
+        ({"resamples": 0}, "resamples"),
+    ):
         with pytest.raises(InputError, match=said):
             TokenBenchConfig(**wrong)
     assert Row(id="1", group="1", lang="qaa").recorded is False
