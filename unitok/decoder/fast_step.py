@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok.decoder import cpu_kernel as native
@@ -232,9 +232,9 @@ def _norm_heads(joint: Tensor, norms: tuple[Tensor, Tensor], heads: int, turned:
         part.copy_(functional.rms_norm(part, size, weight, eps))
 
 
-def fingerprint(decoder: Decoder) -> tuple[tuple[int, int], ...]:
+def fingerprint(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """Where every weight lies and how often it was written."""
-    values = list(decoder.parameters())
+    values = list(network.parameters())
     return tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in values)
 
 

@@ -244,26 +244,39 @@ class SlotChoice:
 
     def __call__(self, slot: int, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (R, V) → codes (R,) and their log-probabilities (R,); given codes are taken as they are."""
-        codes = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        logprobs = torch.zeros(len(logits), device=logits.device)
-        ways: dict[Sampling, list[int]] = {}
-        for row, track in enumerate(self.tracks):
-            ways.setdefault(track.ways[slot], []).append(row)
-        for way, rows in ways.items():
-            past = [self.tracks[row].past(slot, way.repetition_window) for row in rows]
-            if len(ways) == 1:
-                drawn = None if self.uniform is None or not way.temperature else self.uniform[:, slot]
-                codes, logprobs = choose(logits, None, way, drawn, past)
-                break
-            own = torch.tensor(rows, device=logits.device)
-            drawn = None if self.uniform is None or not way.temperature else self.uniform[own, slot]
-            codes[own], logprobs[own] = choose(logits[own], None, way, drawn, past)
+        codes, logprobs = self._chosen(slot, logits)
+        if all(track.told is None for track in self.tracks):
+            return codes, logprobs
         told = [ABSENT if track.told is None else track.told[slot] for track in self.tracks]
         if max(told) == ABSENT:
             return codes, logprobs
         given = torch.tensor(told, device=logits.device)
         codes = torch.where(given == ABSENT, codes, given)
         return codes, logits.float().log_softmax(-1).gather(1, codes[:, None])[:, 0]
+
+    def _chosen(self, slot: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The same where nothing is given: sequences that choose alike together."""
+        ways: dict[Sampling, list[int]] = {}
+        for row, track in enumerate(self.tracks):
+            ways.setdefault(track.ways[slot], []).append(row)
+        if len(ways) == 1:
+            (way,) = ways
+            return choose(logits, None, way, self._drawn(way, slot), self._past(way, slot, range(len(self.tracks))))
+        codes = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        logprobs = torch.zeros(len(logits), device=logits.device)
+        for way, rows in ways.items():
+            own, drawn = torch.tensor(rows, device=logits.device), self._drawn(way, slot)
+            drawn = None if drawn is None else drawn[own]
+            codes[own], logprobs[own] = choose(logits[own], None, way, drawn, self._past(way, slot, rows))
+        return codes, logprobs
+
+    def _drawn(self, way: Sampling, slot: int) -> Tensor | None:
+        """(R, 2) numbers for a slot; None where nothing is drawn."""
+        return None if self.uniform is None or not way.temperature else self.uniform[:, slot]
+
+    def _past(self, way: Sampling, slot: int, rows: Iterable[int]) -> list[list[int]]:
+        """Codes of a slot that were chosen before, as far as they matter."""
+        return [self.tracks[row].past(slot, way.repetition_window) if way.repetition_window else [] for row in rows]
 
 
 class FramedSteps:

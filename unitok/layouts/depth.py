@@ -94,6 +94,10 @@ class FrameAttend:
 
 RunSteps = Callable[[Tensor, int], Tensor]
 """Inputs (B, N, D) of the steps behind so many → the state (B, D) of the last; earlier steps of the frame are known."""
+Enter = Callable[[Tensor, int, int], Tensor]
+"""Codes (B,) of the predicted slot of this number → the input (B, 1, D) of the step behind so many."""
+ENTERED_BYTES = 1 << 26
+"""Most memory that projected rows of all codes are kept in."""
 
 
 class DepthLayout(ConfiguredLayout):
@@ -199,26 +203,43 @@ class DepthLayout(ConfiguredLayout):
         return FrameSteps(self, compiled=compiled)
 
     def chain(
-        self, run: RunSteps, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, run: RunSteps, hidden: Tensor, rows: Tensor, before: Tensor, choose: Choose, behind: Tensor | None,
+        enter: Enter | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """`step`, the small decoder's steps taken by `run`: code after code, each by what those before it left."""
         held = expected(self.pattern, before, behind)
-        found, scores = [], []
-        done, entered = 0, rows[:, None].to(hidden.dtype)
+        found, scores, done = [], [], 0
+        x = self._enter(hidden, rows[:, None].to(hidden.dtype), 0)
         for place, column in enumerate(self.predicted):
-            x = self._enter(hidden, entered, done)
             codes, score = choose(column, self.heads.slot(place, run(x, done)))
             if self.pattern.flush:  # else every slot holds a code
                 codes, score = torch.where(held[:, column], codes, ABSENT), torch.where(held[:, column], score, 0.0)
             found.append(codes)
             scores.append(score)
             done += x.shape[1]
-            if column != self.predicted[-1]:
-                entered = self._rows(codes[:, None], place)
+            if column == self.predicted[-1]:
+                break
+            x = enter(codes, place, done) if enter else self._enter(hidden, self._rows(codes[:, None], place), done)
         slots, logprobs = torch.full_like(held, ABSENT, dtype=torch.int64), torch.zeros_like(held, dtype=torch.float32)
         slots[:, span(self.predicted)] = torch.stack(found, 1)
         logprobs[:, span(self.predicted)] = torch.stack(scores, 1)
         return slots, logprobs
+
+    def entered_rows(self) -> list[Tensor] | None:
+        """What each code of each predicted slot but the last adds to the input of the step behind it, (V, D) a slot.
+
+        None where a slot may hold no code, and where that would be more than `ENTERED_BYTES`.
+        """
+        sizes = self.heads.classes[:-1]
+        if self.pattern.flush or sum(sizes) * self.projection.shape[1] * self.projection.element_size() > ENTERED_BYTES:
+            return None
+        first = self.steps - len(self.predicted) + 1
+        device = self.projection.device
+        every = [torch.arange(size, device=device)[:, None] for size in sizes]
+        return [
+            _project(self._rows(codes, place), self.projection, first + place)[:, 0]
+            for place, codes in enumerate(every)
+        ]
 
     def _rows(self, codes: Tensor, first: int) -> Tensor:
         """Rows (P, N, C) of the codes (P, N) of N predicted slots from the `first` one on."""
@@ -262,8 +283,8 @@ class FrameSteps:
 
     def __init__(self, layout: DepthLayout, *, compiled: bool = False) -> None:
         self.layout, self.compiled = layout, compiled
-        self.made: tuple[object, Stepper] | None = None
-        """What the weights were, and the steps of these."""
+        self.made: tuple[object, Stepper, list[Tensor] | None] | None = None
+        """What the weights were, the steps of these, and their `entered_rows`."""
         self.cache: KVCache | None = None
 
     @torch.inference_mode()
@@ -272,28 +293,33 @@ class FrameSteps:
     ) -> tuple[Tensor, Tensor]:
         """The codes of one position of each sequence; see `CodebookLayout.step`."""
         layout = self.layout
-        stepper = self._stepper()
+        stepper, entered = self._parts()
         if stepper is None or hidden.dtype != stepper.dtype:
             return layout.step(hidden, rows, before, choose, behind)
-        cache = self._cache(hidden)
+        cache, states = self._cache(hidden), layout.state_projection
 
         def run(x: Tensor, done: int) -> Tensor:
             for place in range(x.shape[1]):
                 state = stepper.frame(x[:, place], cache, done + place)
             return state.to(x.dtype)
 
-        return layout.chain(run, hidden, rows, before, choose, behind)
+        def enter(codes: Tensor, place: int, done: int) -> Tensor:
+            assert entered is not None
+            x = functional.embedding(codes[:, None], entered[place])
+            return x if states is None else _project(hidden[:, None], states, done) + x
 
-    def _stepper(self) -> Stepper | None:
-        """Made again where the weights are others; None for parts that only `Decoder.run` knows."""
+        return layout.chain(run, hidden, rows, before, choose, behind, None if entered is None else enter)
+
+    def _parts(self) -> tuple[Stepper | None, list[Tensor] | None]:
+        """Made again where the weights are others; none for parts that only `Decoder.run` knows."""
         decoder = self.layout.decoder
-        now = fingerprint(decoder)
+        now = fingerprint(self.layout)
         if self.made is None or self.made[0] != now:
             if not steppable(decoder):
-                return None
+                return None, None
             compiled = self.compiled and native.usable(decoder) and native.library() is not None
-            self.made = (now, Stepper(decoder, compiled=compiled))
-        return self.made[1]
+            self.made = (now, Stepper(decoder, compiled=compiled), self.layout.entered_rows())
+        return self.made[1:]
 
     def _cache(self, hidden: Tensor) -> KVCache:
         """Keys and values of a frame of so many sequences; what the frame before left in them is written over."""
