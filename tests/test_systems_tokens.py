@@ -279,9 +279,12 @@ def test_of_a_language_with_little_speech_only_some_sentences_are_learned_from(b
     key = "e9.6.qab.beside_over_alone.wer"
     figures = {"e9.60.qab.beside_over_alone.wer": 0.1, key: -0.2, f"{key}.high": 0.1}
     assert gains(figures, 6.0) and not gains(figures, 60.0) and not gains(figures, 6.0, ".high")
-    for wrong, said in (((), "amounts is"), ((5, 2), "amounts is")):
-        with pytest.raises(InputError, match=said):
+    assert set(SYSTEMS["languages"].verdicts({"e9.least": 6.0, "e9.most": 60.0}).values()) == {"not measured"}
+    for wrong in ((), (5, 2), (0, 4)):
+        with pytest.raises(InputError, match="amounts is"):
             LanguagesConfig(amounts=wrong)
+    with pytest.raises(InputError, match="texts is 5"):
+        LanguagesConfig(texts=5)
 
 
 def test_what_a_synthesizer_says_has_the_text_that_it_was_given(

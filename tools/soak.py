@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -340,7 +341,7 @@ def soak(job: Job, folder: Path, *, rounds: int, seed: int = 0, how: int = signa
             found, expected = ends(found), ends(expected)
         names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         told = metrics(out)
-        apart = next((pair for pair in zip(told, wanted_metrics) if pair[0] != pair[1]), None)
+        apart = next((pair for pair in zip_longest(told, wanted_metrics) if pair[0] != pair[1]), None)
         assert not names, f"{context}: differs in {names}; metrics differ first in {apart}"
         assert told == wanted_metrics, f"{context}: the metrics differ first in {apart}"
         shutil.rmtree(place)

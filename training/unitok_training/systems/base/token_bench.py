@@ -36,8 +36,6 @@ from unitok_training.trainer.metrics import VALIDATION_FILE, read_metrics
 from unitok_training.trainer.optimizer import OptimConfig
 
 MOST_SEEDS = 10
-SPLITS = ("test", "dev")
-"""Of held-out sentences that may be scored."""
 READS = 0.95
 """Share of words that the oracle must read in resynthesized speech before it judges."""
 QUICK = (
@@ -53,6 +51,9 @@ QUICK = (
 @dataclass(frozen=True, kw_only=True)
 class TokenBenchConfig:
     """What a check on flat tokens depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test", "dev")
+    """Held-out sentences that the check can score."""
 
     parts: PartsConfig = field(default_factory=PartsConfig)
     """Corpus, tokenizers, synthesizer."""
@@ -90,8 +91,8 @@ class TokenBenchConfig:
         check_seed(self.seed)
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise InputError(f"seeds is {self.seeds}: train each arm 1 to {MOST_SEEDS} times")
-        if self.split not in SPLITS:
-            raise InputError(f"split is {self.split!r}: choose {' or '.join(SPLITS)}")
+        if self.split not in self.splits:
+            raise InputError(f"split is {self.split!r}: this check scores {' or '.join(self.splits)}")
         for name in ("start_steps", "resamples", "limit"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -53,6 +54,9 @@ PROMPTED = ExampleOptions(voice_share=0.8)
 @dataclass(frozen=True, kw_only=True)
 class VoiceBenchConfig(CodeBenchConfig):
     """What a check on voices depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """It scores fixed ones, which `dev` is none of."""
 
     parts: VoicePartsConfig = field(default_factory=VoicePartsConfig)
     """Corpus, tokenizers, codec."""

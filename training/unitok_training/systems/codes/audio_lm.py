@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,9 @@ FEWEST_WORDS = 3
 @dataclass(frozen=True, kw_only=True)
 class AudioLmConfig(CodeBenchConfig):
     """What the check depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """It scores fixed ones, which `dev` is none of."""
 
     spoken: int = 1200
     """Training sentences beside the corpus, spoken: the corpus alone is learned by heart."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -114,6 +115,9 @@ class DmelParts(TokenParts):
 @dataclass(frozen=True, kw_only=True)
 class DmelBenchConfig(TokenBenchConfig):
     """What the check depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """It scores fixed ones, which `dev` is none of."""
 
     parts: DmelPartsConfig = field(default_factory=DmelPartsConfig)
     """Corpus, tokenizers, scale."""

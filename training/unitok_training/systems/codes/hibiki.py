@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -70,6 +71,9 @@ def causal_parts() -> CodePartsConfig:
 @dataclass(frozen=True, kw_only=True)
 class HibikiConfig(CodeBenchConfig):
     """What the check depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """It scores fixed ones, which `dev` is none of."""
 
     parts: CodePartsConfig = field(default_factory=causal_parts)
     """Corpus, tokenizers, codec."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unitok_tokenizers.compute import resolve
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig
@@ -23,6 +23,9 @@ from unitok_training.trainer.config import TrainConfig
 @dataclass(frozen=True, kw_only=True)
 class UnitTokensConfig(TokenBenchConfig):
     """What the check depends on."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """It scores fixed ones, which `dev` is none of."""
 
     parts: UnitPartsConfig = field(default_factory=UnitPartsConfig)
     """Corpus, encoder, units."""

@@ -124,7 +124,7 @@ def check_gslm(given: Bench) -> Figures:
     figures |= bench.compared("c15.nats_over_five_gram", [one for one, _ in found], ngrams)
     rows = [*bench.parts.rows, *bench.parts.spoken(config.spoken)]
     training = [row.text or "" for row in rows if row.split == "train"]
-    held_out = [row.text or "" for row in bench.parts.rows if row.split == "test"]
+    held_out = [row.text or "" for row in bench.parts.rows if row.split == config.split]
     for temperature, made in texts.items():
         figures |= made_up_figures(f"c15.t{temperature:g}", made, training)
     return figures | made_up_figures("c15.held_out", held_out[: config.limit], training)

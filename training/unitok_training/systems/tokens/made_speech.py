@@ -3,8 +3,8 @@
 unitok systems run made_speech -o runs/made_speech
 
 A synthesizer that learned from the transcribed tenth says the texts whose recordings nobody transcribed. What it says
-becomes sound, by voices of the training in turn, and goes the way of all recordings. All models begin with one that
-knows the texts, which are there in any case.
+becomes sound, by one voice, and goes the way of all recordings. All models begin with one that knows the texts, which
+are there in any case.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.corpora.toy import TRAIN_VOICES
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
@@ -29,8 +27,8 @@ from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
-from unitok_training.systems.base.token_parts import OracleEar, transcribed
-from unitok_training.systems.base.token_scores import recognized
+from unitok_training.systems.base.token_parts import VOICE, transcribed
+from unitok_training.systems.base.token_scores import recognized, said
 from unitok_training.trainer.config import TrainConfig
 
 READING: Mapping[str, float] = {"asr": 1.0}
@@ -68,31 +66,31 @@ def made_speech(run: Evaluation, rows: Sequence[Row], folder: Path) -> list[Row]
     """What a model says of each row's text, as a recording with this text; made once. An empty answer is no recording.
 
     Args:
-        run: the model, whose vocoder knows the voices of the training.
+        run: the model, which speaks by the voice that the oracle reads best.
         rows: of the training.
         folder: where recordings and their manifest are kept.
+
+    Raises:
+        InputError: all answers are empty.
     """
     manifest = folder / "manifest.jsonl"
     if not manifest.exists():
-        voices = [TRAIN_VOICES[number % len(TRAIN_VOICES)].name for number in range(len(rows))]
         asked = [
-            PromptRequest(
-                plan=SequenceSpec("tts", row.lang, None, (OUT_UNITS,), (run.model.text_span(row.text or ""),)),
-                voice=voice, speak=True,
-            )
-            for row, voice in zip(rows, voices)
-        ]  # fmt: skip
+            SequenceSpec("tts", row.lang, None, (OUT_UNITS,), (run.model.text_span(row.text or ""),)) for row in rows
+        ]
         lines = []
-        for row, voice, one in zip(rows, voices, run.model.run(seeded(asked, run.seed))):
-            if one.audio is None or not len(one.audio):
+        for row, samples in zip(rows, said(run, asked)):
+            if not len(samples):
                 continue
             name = f"{row.id}-made"
-            write_audio(folder / "audio" / f"{name}.flac", one.audio, run.model.sample_rate)
+            write_audio(folder / "audio" / f"{name}.flac", samples, run.model.sample_rate)
             entry = {
-                "id": name, "group": name, "lang": row.lang, "speaker": voice, "split": "train", "text": row.text,
+                "id": name, "group": name, "lang": row.lang, "speaker": VOICE, "split": "train", "text": row.text,
                 "audio": f"audio/{name}.flac",
             }  # fmt: skip
             lines.append(json.dumps(entry) + "\n")
+        if not lines:
+            raise InputError("the synthesizer says nothing at all: raise saying_steps")
         atomic_write_bytes(manifest, "".join(lines).encode("utf-8"))
     return read_manifest(manifest)
 
@@ -103,9 +101,10 @@ def untranscribed(rows: Sequence[Row], shown: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.id in silent]
 
 
-def heard_errors(ear: OracleEar, rows: Sequence[Row], rate: int, most: int) -> Counted:
-    """Word errors that the oracle hears in recordings, against what they are said to say."""
-    drawn = np.random.default_rng(len(rows)).permutation(len(rows))[:most]
+def heard_errors(bench: TokenBench, rows: Sequence[Row]) -> Counted:
+    """Word errors that the oracle hears in some recordings, against what they are said to say."""
+    ear, rate = bench.parts.oracle, bench.parts.units.sample_rate
+    drawn = np.random.default_rng([bench.config.seed, len(rows)]).permutation(len(rows))[: bench.config.limit]
     chosen = [rows[place] for place in sorted(drawn.tolist())]
     return ear.errors(
         [one.load(rate) for one in chosen], [one.text or "" for one in chosen], [one.lang for one in chosen]
@@ -124,10 +123,7 @@ def check_made_speech(given: Bench) -> Figures:
     spoken = [*bench.parts.rows, *bench.parts.spoken(config.spoken)]
     asked = untranscribed(spoken, transcribed(spoken, count))
     bench.further = made = made_speech(bench.evaluation(speaker), asked, bench.run / "made")
-    if not made:
-        raise InputError("the synthesizer says nothing at all: raise saying_steps")
-    errors = heard_errors(bench.parts.oracle, made, bench.parts.units.sample_rate, config.limit)
-    figures |= {"d15.made.wer": errors.rate, "d15.made.share": len(made) / len(asked)}
+    figures |= {"d15.made.wer": heard_errors(bench, made).rate, "d15.made.share": len(made) / len(asked)}
 
     def scored(run: Evaluation) -> Counted:
         return recognized(run, bench.some(run, "units", "text_ids"))
@@ -148,7 +144,8 @@ SYSTEM = System(
     settings=MadeSpeechConfig,
     check=check_made_speech,
     differs="a toy corpus of one language; all begin with a model of the texts; the synthesizer learns from the same "
-    "tenth, and its sound comes from units and a network that knows all recordings, without their texts",
+    "tenth, and speaks by one voice, through units and a network that knows all recordings; the recognizer under the "
+    "units has read a quarter of the texts",
     measures="word errors of recognition from a tenth of the transcripts, from it with the other texts as a "
     "synthesizer of the same tenth says them, and from all transcripts; how the oracle reads what was made",
     targets=(
