@@ -15,7 +15,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import continued, in_order, nats, recognized, spoken
 from unitok_training.trainer.config import TrainConfig
@@ -109,5 +109,29 @@ SYSTEM = System(
         Target("four scores of one checkpoint", lambda f: all(f[f"c18.together.{key}"] >= 0 for key in FOUR)),
         Target("synthesis errs less than alone", lambda f: f["c18.together.tts.wer"] < f["c18.alone.tts.wer"]),
         Target("… on these sentences, not by chance", lambda f: f["c18.over_alone.tts.wer.high"] < 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run voxtlm",
+            {
+                "c18.alone.tts.wer": 0.805,
+                "c18.alone.tts.wer.interval": 0.115,
+                "c18.oracle.accuracy": 0.994,
+                "c18.over_alone.tts.wer": -0.0965,
+                "c18.over_alone.tts.wer.high": -0.0282,
+                "c18.over_alone.tts.wer.low": -0.165,
+                "c18.together.asr.wer": 0.364,
+                "c18.together.asr.wer.interval": 0.067,
+                "c18.together.lm.ppl": 2.25,
+                "c18.together.lm.ppl.interval": 0.0255,
+                "c18.together.slm.order.accuracy": 1.0,
+                "c18.together.slm.order.accuracy.interval": 0.0,
+                "c18.together.slm.ppl": 3.66,
+                "c18.together.slm.ppl.interval": 0.0269,
+                "c18.together.tts.wer": 0.709,
+                "c18.together.tts.wer.interval": 0.145,
+            },
+            "f0e0442",
+        ),
     ),
 )
