@@ -39,6 +39,18 @@ STEP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Networks of one size."""
+
+    flat: Mapping[str, int]
+    """The flat decoder; the others are widened to as many weights."""
+    depth: Mapping[str, int]
+    """Depth's small decoder."""
+    second: Mapping[str, int]
+    """A second pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sizes:
     """How large everything is."""
 
@@ -52,18 +64,10 @@ class Sizes:
     """Q."""
     codes: int
     """Codes of each."""
-    trained: Mapping[str, int]
-    """Shape of the flat decoder that is trained."""
-    trained_depth: Mapping[str, int]
-    """Shape of the depth decoder beside it."""
-    trained_second: Mapping[str, int]
-    """Shape of the second pass behind it."""
-    timed: Mapping[str, int]
-    """Shape of the flat decoder that is timed, with random weights."""
-    timed_depth: Mapping[str, int]
-    """Shape of the depth decoder beside it."""
-    timed_second: Mapping[str, int]
-    """Shape of the second pass behind it."""
+    trained: Shapes
+    """What is trained."""
+    timed: Shapes
+    """What is timed, with random weights."""
     steps: int
     """Updates."""
     batch: int
@@ -76,22 +80,30 @@ class Sizes:
 
 USUAL = Sizes(
     pairs=200, held=24, fit_steps=40, codebooks=8, codes=256,
-    trained={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 768},
-    trained_depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
-    trained_second={"width": 96, "layers": 2, "heads": 4, "kv_heads": 2},
-    timed={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
-    timed_depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
-    timed_second={"width": 192, "layers": 3, "heads": 4, "kv_heads": 2},
+    trained=Shapes(
+        flat={"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 768},
+        depth={"width": 64, "layers": 2, "heads": 2, "kv_heads": 2},
+        second={"width": 96, "layers": 2, "heads": 4, "kv_heads": 2},
+    ),
+    timed=Shapes(
+        flat={"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "ffn": 768},
+        depth={"width": 128, "layers": 2, "heads": 2, "kv_heads": 2},
+        second={"width": 192, "layers": 3, "heads": 4, "kv_heads": 2},
+    ),
     steps=240, batch=4, frames=25,
 )  # fmt: skip
 QUICK = Sizes(
     pairs=6, held=3, fit_steps=2, codebooks=3, codes=16,
-    trained={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
-    trained_depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-    trained_second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-    timed={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
-    timed_depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-    timed_second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    trained=Shapes(
+        flat={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
+        depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+        second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    ),
+    timed=Shapes(
+        flat={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
+        depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+        second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    ),
     steps=2, batch=3, frames=4, toy=True,
 )  # fmt: skip
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {
@@ -104,18 +116,6 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Arm → options of its layout; depth's decoder and the second pass of `first_nar` are of `Sizes`. A group's codebooks
 all stand at its one position."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """Networks of one size."""
-
-    flat: Mapping[str, int]
-    """The flat decoder; the others are widened to as many weights."""
-    depth: Mapping[str, int]
-    """Depth's small decoder."""
-    second: Mapping[str, int]
-    """A second pass."""
 
 
 @dataclass(frozen=True, kw_only=True)

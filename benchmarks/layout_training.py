@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.layout_material import Sizes, System
-from unitok.second_passes.base import SecondPass, SpanBatch, code_span
+from unitok.second_passes.base import SecondPass, SpanBatch
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.grammar.frames import ABSENT
 from unitok_training.data.batch import Pack, collate
@@ -22,7 +22,7 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.objectives.pack_losses import hidden_states, supervised_positions
-from unitok_training.objectives.second_pass import PassBatch, refined_losses, said_in
+from unitok_training.objectives.second_pass import PassBatch, refined_losses, spans_in
 from unitok_training.objectives.slot_losses import framed_states, slot_losses
 from unitok_training.objectives.span_draws import drawn_stages
 from unitok_training.objectives.tokens import TokenBatch, TokenObjective
@@ -72,10 +72,8 @@ def trained(one: System, shards: Shards, sizes: Sizes, seed: int) -> int:
 
 def spans_of(one: System, second: SecondPass, pack: Pack, first: int, seed: int) -> PassBatch:
     """The utterances of a pack, whole, each at one stage of the second pass that its number draws."""
-    bounds = pack.cu_seqlens[: pack.num_documents + 1].tolist()
-    said = [said_in(pack, start, stop, one.vocabulary) for start, stop in zip(bounds, bounds[1:])]
-    spans = [span for each in said if (span := code_span(each, one.vocabulary, second.pattern)) is not None]
-    assert len(spans) == len(said), "every document ends in codes"
+    spans = spans_in(pack, one.vocabulary, second.pattern)
+    assert len(spans) == pack.num_documents, "every document ends in codes"
     stages = drawn_stages(seed, np.arange(first, first + len(spans)), len(second.refined))
     return PassBatch(spans=SpanBatch.of(spans, stages=stages), counts=second.counts(spans, stages))
 

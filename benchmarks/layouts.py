@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.arms import Arm, Measured, interleave, measured, ratio
 from benchmarks.context import Context
-from benchmarks.layout_material import FLAT, LAYOUTS, QUICK, USUAL, Corpus, Shapes, Sizes, System, corpus, systems
+from benchmarks.layout_material import FLAT, LAYOUTS, QUICK, USUAL, Corpus, Sizes, System, corpus, systems
 from benchmarks.layout_training import held_out_bits, trained
 from benchmarks.results import Outcome
 from unitok.decoder import cpu_kernel as native
@@ -44,8 +44,7 @@ def run(context: Context) -> Outcome:
         given = corpus(context.folder / f"layouts-{sizes.codebooks}x{sizes.codes}", sizes)
         found, notes = likelihoods(given, sizes, context)
         rate = float(given.codes.frame_rate or 1)
-        timed_shapes = Shapes(flat=sizes.timed, depth=sizes.timed_depth, second=sizes.timed_second)
-        timed = systems(given.text, given.codes, timed_shapes, given.lang, context.seed)
+        timed = systems(given.text, given.codes, sizes.timed, given.lang, context.seed)
         arms = [
             generation(one, batch, way, sizes.frames, rate)
             for batch in BATCHES
@@ -81,8 +80,7 @@ def likelihoods(given: Corpus, sizes: Sizes, context: Context) -> tuple[dict[str
     bits: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     settings: dict[str, dict[str, object]] = {}
     for seed in range(context.seed, context.seed + context.seeds):
-        shapes = Shapes(flat=sizes.trained, depth=sizes.trained_depth, second=sizes.trained_second)
-        for name, one in systems(given.text, given.codes, shapes, given.lang, seed).items():
+        for name, one in systems(given.text, given.codes, sizes.trained, given.lang, seed).items():
             seen = trained(one, given.shards, sizes, seed)
             bits[name].append(held_out_bits(one, given.shards, float(given.codes.frame_rate or 1), sizes.codebooks))
             settings[name] = {"weights": one.weights, "codes trained on": seen}
