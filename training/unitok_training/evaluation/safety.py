@@ -60,6 +60,11 @@ class TaskSafety:
     """Ids of the longest output."""
 
 
+def is_healthy(*, loops: int, runaways: int, empty_share: float) -> bool:
+    """Whether answers have no endless loop, no runaway, and at most one in a hundred is empty."""
+    return not loops and not runaways and empty_share <= 0.01
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationHealth:
     """How answers ended, whoever asked for them."""
@@ -79,8 +84,8 @@ class GenerationHealth:
 
     @property
     def healthy(self) -> bool:
-        """No endless loop, no runaway, and at most one in a hundred empty."""
-        return not self.loops and not self.runaways and self.empties <= self.count / 100
+        """See `is_healthy`."""
+        return is_healthy(loops=self.loops, runaways=self.runaways, empty_share=self.empties / self.count)
 
 
 def span_items(span: Span) -> np.ndarray:

@@ -110,7 +110,7 @@ def choices_of(model: Model, documents: Sequence[Document]) -> Iterator[tuple[np
     """(id (N,), log-probability (N,) float32, whether it is the most probable (N,)) of each choice of each example."""
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]
-        hidden, begin = states_of(model, part).hidden, 0
+        hidden, begin = states_of(model, _pack(model, part)).hidden, 0
         for one in part:
             first = int(np.flatnonzero(one.loss_weight)[0])
             logits = model.decoder.logits(hidden[begin + first - 1 : begin + len(one.ids) - 1])
@@ -122,10 +122,9 @@ def choices_of(model: Model, documents: Sequence[Document]) -> Iterator[tuple[np
             begin += len(one.ids)
 
 
-def states_of(model: Model, documents: Sequence[Document]) -> FramedStates:
-    """What a model's decoder makes of documents, and of the codes beside their ids."""
-    pack = _pack(model, documents)
-    layout = model.parts.get(LAYOUT)
+def states_of(model: Model, given: Pack) -> FramedStates:
+    """What a model's decoder makes of a pack, and of the codes beside its ids."""
+    pack, layout = given.to(model.decoder.embedding.device), model.parts.get(LAYOUT)
     if isinstance(layout, CodebookLayout):
         return framed_states(model.decoder, layout, pack)
     hidden = hidden_states(model.decoder, pack)
@@ -133,9 +132,8 @@ def states_of(model: Model, documents: Sequence[Document]) -> FramedStates:
 
 
 def _pack(model: Model, documents: Sequence[Document]) -> Pack:
-    """Documents one after another, without padding, on the model's device."""
-    used = sum(len(one.ids) for one in documents)
-    return collate(documents, capacity=used, pad=model.vocabulary.pad).to(model.decoder.embedding.device)
+    """Documents one after another, without padding, on the host."""
+    return collate(documents, capacity=sum(len(one.ids) for one in documents), pad=model.vocabulary.pad)
 
 
 @torch.inference_mode()
@@ -150,8 +148,8 @@ def slot_sums(model: Model, documents: Sequence[Document]) -> dict[str, tuple[fl
     for start in range(0, len(documents), AT_ONCE):
         part = documents[start : start + AT_ONCE]
         pack = _pack(model, part)
-        found = [slot_losses(layout, states_of(model, part), pack)]
-        if isinstance(second, SecondPass) and (of_spans := refined_losses(second, pack.to("cpu"), model.vocabulary)):
+        found = [slot_losses(layout, states_of(model, pack), pack.to(model.decoder.embedding.device))]
+        if isinstance(second, SecondPass) and (of_spans := refined_losses(second, pack, model.vocabulary)):
             found.append(of_spans)
         for one in found:
             pairs = torch.stack([one.total, one.weight], 1).double().tolist()

@@ -19,6 +19,7 @@ from torch import Tensor
 from unitok.layouts.base import SlotLosses
 from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, code_span, refined_slots
 from unitok_tokenizers.acoustic.base import LatentCodec
+from unitok_tokenizers.grammar.frames import FramePattern
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.positions import Frames
 from unitok_tokenizers.grammar.sequence import Parsed
@@ -120,6 +121,14 @@ def said_in(pack: Pack, start: int, stop: int, vocabulary: Vocabulary) -> Parsed
     return parse(pack.ids[start:stop].numpy(), vocabulary, frames)
 
 
+def spans_in(pack: Pack, vocabulary: Vocabulary, pattern: FramePattern) -> list[CodeSpan]:
+    """The spans of codes that documents of a pack on the host end with, nothing of them given as prompt."""
+    bounds = pack.cu_seqlens[: pack.num_documents + 1].tolist()
+    said = [said_in(pack, start, stop, vocabulary) for start, stop in zip(bounds, bounds[1:])]
+    found = [code_span(one, vocabulary, pattern) for one in said]
+    return [one for one in found if one is not None and len(one.codes)]
+
+
 def refined_losses(second: SecondPass, pack: Pack, vocabulary: Vocabulary) -> SlotLosses | None:
     """Losses by slot of the refined codes (S,) that a pack's documents end with, all stages of whole spans, nothing of
     them given as prompt. None where no document ends in codes, or where latents are found in their place.
@@ -131,10 +140,7 @@ def refined_losses(second: SecondPass, pack: Pack, vocabulary: Vocabulary) -> Sl
     """
     if second.says_latents:
         return None
-    bounds = pack.cu_seqlens[: pack.num_documents + 1].tolist()
-    said = [said_in(pack, start, stop, vocabulary) for start, stop in zip(bounds, bounds[1:])]
-    found = [code_span(one, vocabulary, second.pattern) for one in said]
-    spans = [one for one in found if one is not None and len(one.codes)]
+    spans = spans_in(pack, vocabulary, second.pattern)
     if not spans:
         return None
     device = next(second.parameters()).device

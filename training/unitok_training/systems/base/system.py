@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from unitok_training.evaluation.safety import is_healthy
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.systems.base.bench import Bench, Figures
 
@@ -55,8 +56,8 @@ class Sampled:
 
     @property
     def healthy(self) -> bool:
-        """No endless loop, no runaway, and at most one in a hundred empty."""
-        return not self.endless_loops and not self.runaway and self.empty_share <= 0.01
+        """See `is_healthy`."""
+        return is_healthy(loops=self.endless_loops, runaways=self.runaway, empty_share=self.empty_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,8 +148,11 @@ class TokenBench:
         rows += [*self.parts.texts(self.config.spoken, self.config.texts), *self.further]
         if not aligned:
             rows = [replace(row, words=()) if row.split == "train" else row for row in rows]
-        tokenizers = self.parts.tokenizers
-        return prepare_shards(rows, tokenizers, self.run / name, keep_unreadable=False, trim=False)
+        return self.prepared(rows, name)
+
+    def prepared(self, rows: Sequence[Row], name: str) -> Shards:
+        """Rows as tokens, in a folder of a name."""
+        return prepare_shards(rows, self.parts.tokenizers, self.run / name, keep_unreadable=False, trim=False)
 
     @cached_property
     def seeds(self) -> range:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from unitok_tokenizers.corpora.toy import LANGUAGES
 from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.data.prepare import prepare_shards
-from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
@@ -86,7 +84,7 @@ def check_languages(given: Bench) -> Figures:
         return found
 
     for amount in config.amounts:
-        shards = prepared(bench, limited(bench.parts.rows, poor, amount), f"shards-{amount}")
+        shards = bench.prepared(limited(bench.parts.rows, poor, amount), f"shards-{amount}")
         arms = {
             arm: bench.over_seeds(
                 f"{arm}-{amount}", tasks_of(rich, poor, beside=arm == "beside"), scored, shards=shards
@@ -95,11 +93,6 @@ def check_languages(given: Bench) -> Figures:
         }
         figures |= _figures(f"e9.{amount}", arms, poor, bench)
     return figures | {"e9.least": float(config.amounts[0]), "e9.most": float(config.amounts[-1])}
-
-
-def prepared(bench: TokenBench, rows: Sequence[Row], name: str) -> Shards:
-    """Rows as tokens, in a folder of a name."""
-    return prepare_shards(rows, bench.parts.tokenizers, bench.run / name, keep_unreadable=False, trim=False)
 
 
 Scores = Mapping[str, tuple[Counted, Translated]]
