@@ -15,7 +15,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
-from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
+from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, best_kept, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import PartsConfig
 from unitok_training.systems.base.token_scores import Translated, recognized, translated
 from unitok_training.trainer.config import TrainConfig
@@ -29,13 +29,8 @@ class LanguagesConfig(TokenBenchConfig):
     """Corpus, tokenizers, synthesizer; the first language is the one with much."""
     amounts: tuple[int, ...] = (60, 400)
     """Training sentences that each of the other languages has."""
-    train: TrainConfig = field(
-        default_factory=lambda: replace(
-            TokenBenchConfig().train, steps=400, eval_every=40, eval_batches=4, take_best=True
-        )
-    )
-    """Training of an arm; the seed is that of the arm. The best of its validations is taken: a little is soon known by
-    heart."""
+    train: TrainConfig = field(default_factory=best_kept)
+    """Training of an arm; the seed is that of the arm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
-from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
+from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, best_kept, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import VOICE, transcribed
 from unitok_training.systems.base.token_scores import recognized, said
 from unitok_training.trainer.config import TrainConfig
@@ -46,13 +46,8 @@ class MadeSpeechConfig(TokenBenchConfig):
     """Training sentences beside the corpus, spoken: a tenth of a few hundred teaches nobody to read."""
     saying_steps: int = 400
     """Updates of the synthesizer."""
-    train: TrainConfig = field(
-        default_factory=lambda: replace(
-            TokenBenchConfig().train, steps=400, eval_every=40, eval_batches=4, take_best=True
-        )
-    )
-    """Training of an arm; the seed is that of the arm. The best of its validations is taken: a tenth is soon known by
-    heart."""
+    train: TrainConfig = field(default_factory=best_kept)
+    """Training of an arm; the seed is that of the arm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
