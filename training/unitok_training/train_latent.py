@@ -26,7 +26,7 @@ from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_row
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import LatentScores
-from unitok_training.run_models.latent import LatentStart, encoder_folders, letters_of
+from unitok_training.run_models.latent import LatentStart, encoder_folders, spelled_as
 from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, write_origin
 from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
@@ -86,7 +86,7 @@ def train_latent(
     model, config = opened.model, recipe.train
     _spare_memory(model)
     if model.latent is not None and model.latent.adapter.alphabet:
-        recipe = replace(recipe, adapter=replace(recipe.adapter, alphabet=model.latent.adapter.alphabet))
+        recipe = replace(recipe, adapter=spelled_as(recipe.adapter, model.latent.adapter))
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
     if recipe.curriculum.tasks and start is None:
         source.follow(recipe.curriculum, config.steps * config.packs_per_step * config.pack_size)
@@ -140,7 +140,7 @@ def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compu
     if not source.front_end.adapter.alphabet or not recipe.tuning.encoder.frozen:
         raise InputError(
             "train.spelling_steps is for an adapter that spells behind an encoder that does not move: set "
-            "adapter.kind=spelling and tuning.encoder.full=false, or leave it out"
+            "adapter.kind=subwords (or spelling) and tuning.encoder.full=false, or leave it out"
         )
     fit_spelling(source.front_end, source, steps=steps, seed=recipe.train.seed, compute=compute)
 
@@ -154,7 +154,7 @@ def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) 
         given: Model | TokenizerSet = TokenizerSet.of(fit_text(rows, config))
     else:
         given = model_of(start)
-    return LatentStart.of(recipe, given, _languages(rows), letters_of(row.text or "" for row in training_rows(rows)))
+    return LatentStart.of(recipe, given, _languages(rows), [row.text or "" for row in training_rows(rows)])
 
 
 def _languages(rows: Sequence[Row]) -> list[str]:

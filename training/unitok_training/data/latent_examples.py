@@ -154,12 +154,17 @@ class LatentSource:
     def text_per_vector(self) -> float:
         """The largest share of answer pieces to vectors of one recording among the rows that are heard."""
         shares = [
-            len(self.table.pieces(item.answer)) / self.most_vectors(item.given)
+            len(self.table.pieces(item.answer)) / self.usual_vectors(item.given)
             for line, items in zip(self.lines, self.items)
             if "audio" in line.needs
             for item in items[:2000]
         ]
         return max(shares, default=1.0)
+
+    def usual_vectors(self, row: int) -> int:
+        """Vectors of a row's recording: the most there may be, or one per label where what is said decides."""
+        most = self.most_vectors(row)
+        return max(1, min(most, len(self._said(row)) or most)) if self.front_end.adapter.by_content else most
 
     def most_vectors(self, row: int) -> int:
         """Vectors of a row's recording, slowed down as far as augmentation goes."""
@@ -247,6 +252,6 @@ class LatentSource:
     def _said(self, row: int) -> np.ndarray:
         if not self.rows[row].text:
             return np.zeros(0, dtype=np.int64)
-        if alphabet := self.front_end.adapter.alphabet:
-            return self.table.letters(row, alphabet)
+        if self.front_end.adapter.alphabet:
+            return np.asarray(self.front_end.adapter.spelled(self.rows[row].text or ""), dtype=np.int64)
         return self.table.phones(row) if self.phones else self.table.pieces(self.rows[row].text or "")

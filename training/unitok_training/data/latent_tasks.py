@@ -18,7 +18,6 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.tasks.registry import ROW_VARIANTS, TaskVariant
 from unitok_tokenizers.text.base import TextTokenizer
-from unitok_tokenizers.text.score_normalizer import basic
 
 Questions = Sequence[tuple[str, str]]
 """(question in words, or nothing; answer) of a row; empty where it has no answer."""
@@ -69,12 +68,6 @@ class RowTexts:
         if lost := set(letters) - self._places.keys():
             raise InputError(f"row {self.rows[row].id}: phone {min(lost)!r} is no text piece of this model")
         return np.asarray([self._places[letter] for letter in letters], dtype=np.int64)
-
-    def letters(self, row: int, alphabet: str) -> np.ndarray:
-        """(N,) places in an alphabet of what a row says, without case and punctuation; others are passed over."""
-        places = {letter: index for index, letter in enumerate(alphabet)}
-        said = (places.get(letter) for letter in basic(self.rows[row].text or ""))
-        return np.asarray([place for place in said if place is not None], dtype=np.int64)
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.fitting.tokenizers import training_rows
 from unitok_training.recipes.latent import AdapterChoice, LatentRecipe
-from unitok_training.run_models.latent import letters_of, make_front_end, spelled
+from unitok_training.run_models.latent import make_front_end, spelled
 from unitok_training.trainer.config import FROZEN, PartTuning, Tuning
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.latent import latent_setup
@@ -64,7 +64,7 @@ def train_adapter(
         raise InputError("this model has no latent front end whose encoder hears; train one with `unitok train-latent`")
     moving = PartTuning(learning_rate=recipe.tuning.adapter.learning_rate)
     rows = training_rows(list(rows))
-    choice = spelled(choice, letters_of(row.text or "" for row in rows))
+    choice = spelled(choice, [row.text or "" for row in rows], model.tokenizers.text)
     recipe = replace(recipe, adapter=choice, tuning=Tuning(encoder=FROZEN, adapter=moving, decoder=FROZEN))
     pieces = model.vocabulary.streams["text"].cardinalities[0]
     front = make_front_end(recipe, model.decoder, pieces, model.latent.encoder, text=model.tokenizers.text)

@@ -55,8 +55,8 @@ def fit_spelling(
     Raises:
         InputError: no recording with text.
     """
-    adapter, alphabet = front_end.adapter, front_end.adapter.alphabet
-    assert alphabet, "only an adapter that spells has letters to learn"
+    adapter = front_end.adapter
+    assert adapter.alphabet, "only an adapter that spells has letters to learn"
     frames, labels = _heard(front_end, source, compute)
     batches, random = batches_by_length(frames.lengths(), BATCH_FRAMES), np.random.default_rng([seed, 0x5E11])
     order: list[int] = []
@@ -93,7 +93,7 @@ def _heard(front_end: LatentFrontEnd, source: LatentSource, compute: Compute) ->
     frames, labels = FrameSpool(), list[Tensor]()
     rows = [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
     for done, row in enumerate(rows, 1):
-        said = torch.from_numpy(source.table.letters(row, front_end.adapter.alphabet)) + 1
+        said = torch.tensor(front_end.adapter.spelled(source.rows[row].text or ""), dtype=torch.int64, device="cpu") + 1
         if len(said):
             inputs = tuple(part.to(compute.device) for part in source.read(row))
             frames.append(encoded_alone(encoder, inputs).hidden.float().cpu().clone())

@@ -55,7 +55,7 @@ class EncoderChoice:
 class AdapterChoice:
     """Which adapter stands between; an option that is None is the adapter's default."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("alphabet",)
+    LATER: ClassVar[tuple[str, ...]] = ("alphabet", "count", "subwords")
 
     kind: str = "stacking"
     """Name in `unitok.frontends.adapters.registry.ADAPTERS`."""
@@ -87,6 +87,10 @@ class AdapterChoice:
     """Expected rows instead of the best."""
     alphabet: str | None = None
     """Letters of a head of its own; those of the training's texts where None."""
+    count: int | None = None
+    """Most subwords of several letters that are made of the training's texts."""
+    subwords: tuple[str, ...] | None = None
+    """Subwords of a head of its own; made of the training's texts where None."""
 
     def options(self) -> dict[str, Any]:
         """Options of the adapter that were given."""

@@ -27,10 +27,10 @@ from unitok_tokenizers.encoders.pretrained import KINDS, EncoderSource
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.base import TextTokenizer
-from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint
 from unitok_training.data.latent_tasks import LATENT_TASKS
+from unitok_training.fitting.alphabets import letters_of, subwords_of
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe, read_latent_recipe
 from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place
 from unitok_training.run_models.tokens import first_new_row
@@ -58,10 +58,10 @@ class LatentStart:
 
     @staticmethod
     def of(
-        recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str], letters: str = ""
+        recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str], texts: Iterable[str] = ()
     ) -> LatentStart:
-        """Of a model, whose vocabulary the languages join, or of tokenizers alone; `letters` are those that a new
-        adapter spells in, where the recipe does not say.
+        """Of a model, whose vocabulary the languages join, or of tokenizers alone; `texts` are those whose letters or
+        subwords a new adapter spells in, where the recipe does not say.
 
         Raises:
             InputError: an encoder or adapter that there is not, or that does not fit.
@@ -81,8 +81,8 @@ class LatentStart:
         new, known = model.latent is None, None if model.latent is None else model.latent.encoder
         new_adapter = model.latent is None or not _chosen(recipe.adapter, model.latent.adapter)
         if new_adapter:
-            choice = spelled(recipe.adapter, letters)
             text = model.tokenizers.text
+            choice = spelled(recipe.adapter, texts, text)
             model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
@@ -214,15 +214,21 @@ def _second_encoder(name: str) -> FrameEncoder:
     return ready_encoder(name) if name in ready_encoders() else encoder_of(name)
 
 
-def spelled(choice: AdapterChoice, letters: str) -> AdapterChoice:
-    """A choice whose adapter, if it spells, has an alphabet: its own, or these letters."""
-    spells = choice.kind in ADAPTERS and adapter_class(choice.kind).spells
-    return replace(choice, alphabet=letters) if spells and choice.alphabet is None else choice
+def spelled(choice: AdapterChoice, texts: Iterable[str], text: TextTokenizer) -> AdapterChoice:
+    """A choice whose adapter, if it spells, has an alphabet: its own, or that of texts."""
+    options = adapter_class(choice.kind).Config.__dataclass_fields__ if choice.kind in ADAPTERS else {}
+    if "alphabet" in options and choice.alphabet is None:
+        return replace(choice, alphabet=letters_of(texts))
+    if "subwords" in options and choice.subwords is None:
+        count = options["count"].default if choice.count is None else choice.count
+        return replace(choice, subwords=subwords_of(texts, text, count))
+    return choice
 
 
-def letters_of(texts: Iterable[str]) -> str:
-    """The letters of texts, without case and punctuation, sorted."""
-    return "".join(sorted({letter for text in texts for letter in basic(text)}))
+def spelled_as(choice: AdapterChoice, adapter: Adapter) -> AdapterChoice:
+    """A choice with the alphabet that an adapter has, if it spells."""
+    options = adapter.to_json()["config"]
+    return replace(choice, **{name: options[name] for name in ("alphabet", "subwords") if name in options})
 
 
 def make_front_end(

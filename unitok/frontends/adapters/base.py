@@ -7,6 +7,7 @@ A new adapter is one file and one line in `registry.ADAPTERS`; `tests/test_front
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ class Adapter(Float32Buffers):
     needs_labels: ClassVar[bool] = False
     """It reads the encoder's CTC head."""
     spells: ClassVar[bool] = False
-    """It has a CTC head of its own, over the letters of `Config.alphabet`."""
+    """It has a CTC head of its own, over an `alphabet` of letters or of subwords."""
     reading: ClassVar[tuple[str, ...]] = ()
     """The modules that `read` is made of, where it spells."""
 
@@ -68,9 +69,13 @@ class Adapter(Float32Buffers):
         raise NotImplementedError
 
     @property
-    def alphabet(self) -> str:
-        """Letters of its own head, in the order of the labels behind the blank; empty without one."""
-        return str(self.config.alphabet) if self.spells else ""
+    def alphabet(self) -> Sequence[str]:
+        """What its own head tells apart, in the order of the labels behind the blank; empty without one."""
+        return ()
+
+    def spelled(self, text: str) -> list[int]:
+        """Places in the alphabet of what a text says, where it spells."""
+        raise NotImplementedError
 
     def read(self, frames: Frames) -> Frames:
         """What it makes vectors of: the encoder's frames, or others, with log-probabilities of its own head."""
@@ -84,7 +89,7 @@ class Adapter(Float32Buffers):
         """Called once with the decoder's embedding (V', C) before training; most adapters have no use for it."""
 
     def initialize_letters(self, rows: Tensor) -> None:
-        """Called once with the embedding rows (V, C) of the letters of `alphabet`, where it spells."""
+        """Called once with the embedding rows (V, C) of what stands in `alphabet`, where it spells."""
 
     def match_scale(self, embedding: Tensor) -> None:
         """Scale every vector to the root mean square of the rows of an embedding (V', C) from now on."""

@@ -26,6 +26,7 @@ ADAPTERS = Registry(
         "random_downsampling": "unitok.frontends.adapters.random_downsampling:RandomDownsamplingAdapter",
         "token_mapping": "unitok.frontends.adapters.token_mapping:TokenMappingAdapter",
         "spelling": "unitok.frontends.adapters.spelling:SpellingAdapter",
+        "subwords": "unitok.frontends.adapters.subwords:SubwordsAdapter",
         "pooling": "unitok.frontends.adapters.pooling:PoolingAdapter",
     },
 )

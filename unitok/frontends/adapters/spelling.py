@@ -10,7 +10,9 @@ B batch, T frames, D width of the frames, H inner width, N vectors, C width of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from unitok.frontends.adapters.base import BLANK, Adapter, AdapterSizes, check_p
 from unitok_tokenizers.encoders.base import Frames
 from unitok_tokenizers.encoders.networks.attention import inside
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.score_normalizer import basic
 
 HALF = 2
 """Frames of the encoder per frame of the head: letters need less than fifty a second, and more than a vector each."""
@@ -51,24 +54,45 @@ class SpellingConfig:
             raise InputError(f"adapter.alphabet is {self.alphabet!r}: give every letter once")
 
 
+def places_in(text: str, alphabet: Sequence[str]) -> list[int]:
+    """Places of what a text is made of, the longest first from its beginning; what begins none is passed over."""
+    places = {one: place for place, one in enumerate(alphabet)}
+    longest, found, at = max(map(len, alphabet), default=0), list[int](), 0
+    while at < len(text):
+        size = next((size for size in range(longest, 0, -1) if text[at : at + size] in places), 0)
+        if size:
+            found.append(places[text[at : at + size]])
+        at += max(size, 1)
+    return found
+
+
 class SpellingAdapter(Adapter):
     """⌈⌈T / 2⌉ / (stride / 2)⌉ vectors."""
 
     name, Config, spells = "spelling", SpellingConfig, True
     reading = ("norm", "down", "look", "head")
 
-    def __init__(self, config: SpellingConfig, sizes: AdapterSizes) -> None:
+    def __init__(self, config: Any, sizes: AdapterSizes) -> None:
         super().__init__(config, sizes)
         hidden, pad = config.hidden, config.kernel // 2
         self.norm = nn.LayerNorm(sizes.frames)
         self.down = nn.Conv1d(sizes.frames, hidden, config.kernel, stride=HALF, padding=pad)
         self.look = nn.Conv1d(hidden, hidden, config.kernel, padding=pad)
-        self.head = nn.Linear(hidden, len(config.alphabet) + 1)
-        self.rows = nn.Embedding(len(config.alphabet) + 1, sizes.vectors)
+        self.head = nn.Linear(hidden, len(self.alphabet) + 1)
+        self.rows = nn.Embedding(len(self.alphabet) + 1, sizes.vectors)
         nn.init.normal_(self.rows.weight, std=0.02)
         self.heard = nn.Linear(hidden * self.group, sizes.vectors)
         nn.init.zeros_(self.heard.weight)  # the vectors begin as letters, and nothing else
         nn.init.zeros_(self.heard.bias)
+
+    @property
+    def alphabet(self) -> Sequence[str]:
+        """The letters."""
+        return str(self.config.alphabet)
+
+    def spelled(self, text: str) -> list[int]:
+        """Places of its letters, without case and punctuation; others are passed over."""
+        return places_in(basic(text), self.alphabet)
 
     @property
     def group(self) -> int:

@@ -28,7 +28,7 @@ from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
-from unitok_training.run_models.latent import make_front_end
+from unitok_training.run_models.latent import make_front_end, spelled
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.metrics import read_metrics
@@ -157,6 +157,8 @@ def latent_steps(recipe: CompareRecipe, chosen: LatentRecipe, model: Model, rows
     Packs are laid out for the most vectors that augmented recordings may give; what counts is what they usually give:
     those of the recording as it is, or where content decides, one for each text piece that is said.
     """
+    said = [row.text or "" for row in training_rows(rows)]
+    chosen = replace(chosen, adapter=spelled(chosen.adapter, said, model.tokenizers.text))
     front_end = make_front_end(chosen, model.decoder, model.tokenizers.text.size)
     laid_out, plain = (
         LatentSource(
@@ -170,7 +172,7 @@ def latent_steps(recipe: CompareRecipe, chosen: LatentRecipe, model: Model, rows
         most, usual = (sum(map(source.most_vectors, document.heard)) for source in (laid_out, plain))
         rest = len(document.ids) - usual
         room += rest + most
-        positions += rest + (sum(map(len, plain.labels(document))) if front_end.adapter.by_content else usual)
+        positions += rest + sum(map(plain.usual_vectors, document.heard))
     packs = room / (chosen.train.pack_size * chosen.train.packs_per_step)
     return max(1, round(recipe.budget * packs / positions))
 
