@@ -41,7 +41,7 @@ from unitok_training.systems.base.code_bench import (
     written,
 )
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
 from unitok_training.train import train_model
 from unitok_training.trainer.config import TrainConfig
@@ -232,5 +232,36 @@ SYSTEM = System(
         Target("what does not repeat itself stays as it is", lambda f: f["c24.walking.changed"] == 0),
         Target("two frames a step halve the steps", lambda f: f["c24.steps_ratio"] <= 0.55),
         Target("how word errors change is known", lambda f: isfinite(f["c24.wer_over_single"])),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run valle2",
+            {
+                "c24.grouped.steps_per_frame": 0.563,
+                "c24.grouped.steps_per_frame.interval": 0.0048,
+                "c24.grouped.wer": 1.23,
+                "c24.grouped.wer.interval": 0.161,
+                "c24.looping.aware.longest_run": 5.0,
+                "c24.looping.aware.looping": 0.0,
+                "c24.looping.changed": 0.925,
+                "c24.looping.nucleus.longest_run": 45.0,
+                "c24.looping.nucleus.looping": 0.7,
+                "c24.oracle.accuracy": 0.906,
+                "c24.single.steps_per_frame": 1.05,
+                "c24.single.steps_per_frame.interval": 0.00152,
+                "c24.single.wer": 0.889,
+                "c24.single.wer.interval": 0.0477,
+                "c24.steps_ratio": 0.536,
+                "c24.walking.aware.longest_run": 1.0,
+                "c24.walking.aware.looping": 0.0,
+                "c24.walking.changed": 0.0,
+                "c24.walking.nucleus.longest_run": 1.0,
+                "c24.walking.nucleus.looping": 0.0,
+                "c24.wer_over_single": 0.337,
+                "c24.wer_over_single.high": 0.456,
+                "c24.wer_over_single.low": 0.225,
+            },
+            "b623bd8",
+        ),
     ),
 )

@@ -38,7 +38,7 @@ from unitok_training.systems.base.prosody_scores import (
     trials,
 )
 from unitok_training.systems.base.prosody_streams import MARK, PITCH, UNITS, Alphabet, Flat, FlatStream, Heard
-from unitok_training.systems.base.system import System
+from unitok_training.systems.base.system import Measured, System
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.systems.base.token_scores import continued, nats
 from unitok_training.trainer.config import TrainConfig
@@ -148,4 +148,39 @@ SYSTEM = System(
     "alone, by a judge of pitch ids; of the same words in all classes the likeliest; perplexity of text before and "
     "after",
     targets=kept_targets("c27", "expressive", "base"),
+    measured=(
+        Measured(
+            "unitok systems run expressive",
+            {
+                "c27.base.choice": 0.333,
+                "c27.base.choice.interval": 0.0,
+                "c27.base.judged": 0.994,
+                "c27.base.match": 0.333,
+                "c27.base.match.interval": 0.164,
+                "c27.base.text.ppl": 1.9,
+                "c27.base.text.ppl.interval": 0.00272,
+                "c27.base.text_nats_over_before": -0.00479,
+                "c27.base.text_nats_over_before.high": 0.000657,
+                "c27.base.text_nats_over_before.low": -0.0104,
+                "c27.before.text.ppl": 1.9,
+                "c27.chance": 0.333,
+                "c27.expressive.choice": 0.933,
+                "c27.expressive.choice.interval": 0.0207,
+                "c27.expressive.judged": 0.992,
+                "c27.expressive.match": 0.939,
+                "c27.expressive.match.interval": 0.0521,
+                "c27.expressive.text.ppl": 1.9,
+                "c27.expressive.text.ppl.interval": 0.0187,
+                "c27.expressive.text_nats_over_before": -0.000119,
+                "c27.expressive.text_nats_over_before.high": 0.0052,
+                "c27.expressive.text_nats_over_before.low": -0.00523,
+                "c27.judge.accuracy": 0.967,
+                "c27.match_over_untold": 0.606,
+                "c27.match_over_untold.high": 0.667,
+                "c27.match_over_untold.low": 0.547,
+                "c27.sentences": 40.0,
+            },
+            "f0e0442",
+        ),
+    ),
 )

@@ -14,7 +14,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, best_kept, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import PartsConfig
 from unitok_training.systems.base.token_scores import Translated, recognized, translated
@@ -132,5 +132,60 @@ SYSTEM = System(
         Target("of little speech errors fall beside the first language", lambda f: gains(f, f["e9.least"])),
         Target("… on these sentences, not by chance", lambda f: gains(f, f["e9.least"], ".high")),
         Target("and of more speech, too", lambda f: gains(f, f["e9.most"])),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run languages",
+            {
+                "e9.400.qab.alone.bleu": 2.6,
+                "e9.400.qab.alone.bleu.interval": 1.95,
+                "e9.400.qab.alone.wer": 0.286,
+                "e9.400.qab.alone.wer.interval": 0.418,
+                "e9.400.qab.beside.bleu": 1.33,
+                "e9.400.qab.beside.bleu.interval": 0.236,
+                "e9.400.qab.beside.wer": 0.282,
+                "e9.400.qab.beside.wer.interval": 0.226,
+                "e9.400.qab.beside_over_alone.wer": -0.00366,
+                "e9.400.qab.beside_over_alone.wer.high": 0.0482,
+                "e9.400.qab.beside_over_alone.wer.low": -0.0611,
+                "e9.400.qac.alone.bleu": 2.04,
+                "e9.400.qac.alone.bleu.interval": 1.09,
+                "e9.400.qac.alone.wer": 0.311,
+                "e9.400.qac.alone.wer.interval": 0.351,
+                "e9.400.qac.beside.bleu": 1.58,
+                "e9.400.qac.beside.bleu.interval": 1.12,
+                "e9.400.qac.beside.wer": 0.337,
+                "e9.400.qac.beside.wer.interval": 0.255,
+                "e9.400.qac.beside_over_alone.wer": 0.0256,
+                "e9.400.qac.beside_over_alone.wer.high": 0.0815,
+                "e9.400.qac.beside_over_alone.wer.low": -0.0305,
+                "e9.60.qab.alone.bleu": 0.543,
+                "e9.60.qab.alone.bleu.interval": 0.113,
+                "e9.60.qab.alone.wer": 0.974,
+                "e9.60.qab.alone.wer.interval": 0.124,
+                "e9.60.qab.beside.bleu": 1.4,
+                "e9.60.qab.beside.bleu.interval": 1.7,
+                "e9.60.qab.beside.wer": 0.833,
+                "e9.60.qab.beside.wer.interval": 0.00788,
+                "e9.60.qab.beside_over_alone.wer": -0.141,
+                "e9.60.qab.beside_over_alone.wer.high": -0.109,
+                "e9.60.qab.beside_over_alone.wer.low": -0.179,
+                "e9.60.qac.alone.bleu": 0.895,
+                "e9.60.qac.alone.bleu.interval": 0.727,
+                "e9.60.qac.alone.wer": 0.984,
+                "e9.60.qac.alone.wer.interval": 0.184,
+                "e9.60.qac.beside.bleu": 1.43,
+                "e9.60.qac.beside.bleu.interval": 0.723,
+                "e9.60.qac.beside.wer": 0.78,
+                "e9.60.qac.beside.wer.interval": 0.0137,
+                "e9.60.qac.beside_over_alone.wer": -0.203,
+                "e9.60.qac.beside_over_alone.wer.high": -0.153,
+                "e9.60.qac.beside_over_alone.wer.low": -0.258,
+                "e9.least": 60.0,
+                "e9.most": 400.0,
+                "e9.oracle.accuracy": 0.878,
+            },
+            "b623bd8",
+        ),
     ),
 )
