@@ -27,13 +27,13 @@ OPTIM = OptimConfig(warmup_steps=30, schedule="wsd", decay_share=0.4, betas=(0.9
 
 
 def latent_recipe(settings: Settings, *, encoder: str, frames: str, steps: int) -> LatentRecipe:
-    """Frozen Whisper, an adapter of 12.5 vectors a second that spells, and low-rank updates of a language model."""
+    """Frozen Whisper, an adapter that hears subwords, a vector each, and low-rank updates of a language model."""
     updates = PartTuning(full=False, lora_rank=RANK, lora_targets=TARGETS, learning_rate=settings["latent_rate"])
     return LatentRecipe(
         name="real_latent",
         encoder=EncoderChoice(kind="pretrained", folder=encoder),
-        adapter=AdapterChoice(kind="spelling", stride=4, match_scale=True),
-        tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=2e-3), decoder=updates),
+        adapter=AdapterChoice(kind="subwords", count=settings["subwords"], match_scale=True),
+        tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-3), decoder=updates),
         mixture=Mixture(tasks={"asr": 1.0}),
         train=LatentTrainConfig(
             steps=steps, pack_size=settings["pack_size"], window=256, ctc_weight=0.3, augment=False,

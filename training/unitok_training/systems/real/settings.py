@@ -53,10 +53,12 @@ class RealSettings:
     synthesizer_steps: int = 900
     """Updates of a unit synthesizer."""
     spelling_steps: int = 700
-    """Updates of the adapter's letters, before the language model listens."""
+    """Updates of the adapter's subwords, before the language model listens."""
+    subwords: int = 400
+    """Most subwords of several letters that the adapter tells apart."""
     latent_steps: int = 400
     """Updates of the latent model."""
-    latent_rate: float = 3e-4
+    latent_rate: float = 1e-3
     """Learning rate of its low-rank updates."""
     tokens_steps: int = 300
     """Updates of each token model."""
@@ -86,7 +88,7 @@ class RealSettings:
             raise InputError("manifests is empty: name one or more, such as --set 'manifests=[my/metadata.jsonl]'")
         for name in (
             *("pairs_of_a_set", "clusters", "own_steps", "vocoder_steps", "synthesizer_steps", "latent_steps"),
-            "spelling_steps",
+            *("spelling_steps", "subwords"),
             *("tokens_steps", "pack_size", "control_steps", "limit", "threads"),
         ):
             if getattr(self, name) < 1:

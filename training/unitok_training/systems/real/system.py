@@ -28,13 +28,14 @@ def graph(settings: RealSettings) -> list[Stage]:
     """The stages, in the order in which they start. What is trained takes all threads; the rest goes side by side."""
     all_threads = settings.threads
     units = ("whisper", "clusters", "layer", "own_steps")
+    latent = ("whisper", "spelling_steps", "subwords", "latent_steps", "latent_rate", *TRAINED)
     found = [
         Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
         Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set")),
         Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
         Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=all_threads, settings=("whisper", "spelling_steps", "latent_steps", "latent_rate", *TRAINED)),
+              threads=all_threads, settings=latent),
         *(
             Stage(name=f"units-{kind}", function=f"{STAGES}:units", arguments=(kind,), needs=("corpus", "host"),
                   settings=units)
