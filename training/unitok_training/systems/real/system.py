@@ -25,7 +25,7 @@ CONTROLS = ("random_host", "random_encoder")
 
 
 def graph(settings: RealSettings) -> list[Stage]:
-    """The stages, in the order in which they start. What is trained takes all threads; the rest goes side by side."""
+    """The stages, in the order in which they start: what takes all threads behind what goes side by side."""
     all_threads = settings.threads
     units = ("whisper", "clusters", "layer", "own_steps")
     latent = ("whisper", "spelling_steps", "subwords", "latent_steps", "latent_rate", *TRAINED)
@@ -33,20 +33,20 @@ def graph(settings: RealSettings) -> list[Stage]:
         Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
         Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set")),
-        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
-        Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=all_threads, settings=latent),
         *(
             Stage(name=f"units-{kind}", function=f"{STAGES}:units", arguments=(kind,), needs=("corpus", "host"),
                   settings=units)
             for kind in settings.units
         ),
         Stage(name="vocoder", function=f"{STAGES}:vocoder", needs=("corpus",), settings=("vocoder_steps",)),
+        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
         *(
             Stage(name=f"speech-{kind}", function=f"{STAGES}:speech", arguments=(kind,),
                   needs=("vocoder", f"units-{kind}"), settings=("synthesizer_steps",))
             for kind in settings.units
         ),
+        Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
+              threads=all_threads, settings=latent),
         *(
             Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=all_threads,
                   needs=("host", "texts", f"speech-{kind}"), settings=("tokens_steps", "tokens_rate", *TRAINED))
