@@ -154,6 +154,24 @@ def test_letters_are_learned_alone_and_the_vectors_do_not_move(kind: str, tmp_pa
     assert moved == set(front.adapter.reading)
 
 
+@pytest.mark.parametrize("kind", ["spelling", "subwords"])
+def test_how_long_answers_may_be_is_learned_from_the_vectors_that_there_usually_are(kind: str, tmp_path: Path) -> None:
+    encoder, text = FilterbankEncoder(), SentencePieceText.train(TEXTS, 400)
+    choice = spelled(AdapterChoice(kind=kind), SENTENCES["en"], text)
+    front = LatentFrontEnd(
+        encoder, make_adapter(kind, AdapterSizes(frames=encoder.width, vectors=16), choice.options())
+    )
+    given, rows = source(tmp_path, front)
+    usual = [given.usual_vectors(row) for row in range(len(rows))]
+    most = [given.most_vectors(row) for row in range(len(rows))]
+    said = [len(front.adapter.spelled(row.text or "")) for row in rows]
+    assert usual == (most if kind == "spelling" else said), (
+        "a vector for each subword, far fewer than there is room for"
+    )
+    pieces = [len(given.table.text.encode(row.text or "")) for row in rows]
+    assert given.text_per_vector() == max(count / size for count, size in zip(pieces, usual))
+
+
 def recipe(kind: str = "spelling", **train: int) -> LatentRecipe:
     one = tiny()
     return replace(
