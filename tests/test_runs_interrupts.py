@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import toy_shards
+from tests.support.toy_shards import ToyShards
+from tests.test_trainer_loop import CONFIG, MIXTURE, decoder
+from unitok_tokenizers import files
+from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import sole_writer
 from unitok_training.runs.interrupts import Terminated, termination_raises
+from unitok_training.runs.stage_graph import Pipeline
+from unitok_training.trainer.decoder import train
 
 STAGES = """
 import time
@@ -30,6 +38,7 @@ import sys
 from pathlib import Path
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
+from unitok_training.trainer.decoder import train
 
 stage = Stage(name="train", function="slow_stages:train")
 try:
@@ -65,3 +74,33 @@ def test_a_second_signal_is_not_caught() -> None:
         finally:
             assert signal.getsignal(signal.SIGTERM) is before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from unitok_tokenizers.files import sole_writer
+
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+def test_two_processes_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        monkeypatch.setattr(files, "PATIENCE", 0.1)
+        before = sorted(run.rglob("*"))
+        with pytest.raises(InputError, match="another process writes .*run: wait for it, stop it, or name another"):
+            Pipeline(run, [], {}, threads=1).run()
+        with pytest.raises(InputError, match="another process writes"):
+            train(CONFIG, decoder(), ToyShards(toy_shards.corpus()), toy_shards.vocabulary(), run, mixture=MIXTURE)
+        assert sorted(run.rglob("*")) == before, "who is refused has written something"
+        holder.kill()
+    monkeypatch.setattr(files, "PATIENCE", 5.0)
+    with sole_writer(run):
+        pass
+    Pipeline(run, [], {}, threads=1).run()

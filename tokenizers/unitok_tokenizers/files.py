@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 HASH_BLOCK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a disk, a quota or a file is full."""
+PATIENCE = 5.0
+"""Seconds that a run waits for another process to leave its folder: one that was stopped may still be saving."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says where somebody may not write."""
 
@@ -140,6 +143,38 @@ def _lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except (ImportError, OSError):
         pass
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run's folder while the body runs; without effect where there are no such
+    locks. A killed process leaves nothing behind: the lock, on the folder itself, is gone with it.
+
+    Raises:
+        InputError: another process writes it, and goes on to for `PATIENCE` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
+    try:
+        while not _locked(handle):
+            if time.monotonic() > until:
+                raise InputError(f"another process writes {folder}: wait for it, stop it, or name another folder")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def _claim(draft: Path, *, folder: bool) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_use, fingerprint, read_json, write_json
+from unitok_tokenizers.files import cannot_use, fingerprint, read_json, sole_writer, write_json
 from unitok_tokenizers.progress import listening
 from unitok_training.runs.interrupts import termination_raises
 from unitok_training.runs.process_memory import tree_bytes
@@ -121,11 +121,16 @@ class Pipeline:
         self._looked = -float("inf")
 
     def run(self) -> dict[str, StageRecord]:
-        """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input.
+        """Run what is not done; returns a record per stage. Raises InputError where a stage refused its input, or where
+        another process runs stages in the same folder.
 
         SIGTERM and Ctrl-C reach the stages, which save what they train before this raises KeyboardInterrupt. A run
         that did it all leaves `wall.json`: seconds, and the most memory that was held at once.
         """
+        with sole_writer(self.run_folder):
+            return self._run()
+
+    def _run(self) -> dict[str, StageRecord]:
         begin, fresh = time.monotonic(), not any((self.run_folder / "stages").glob("*.json"))
         (self.run_folder / "stages").mkdir(parents=True, exist_ok=True)
         (self.run_folder / "logs").mkdir(exist_ok=True)
