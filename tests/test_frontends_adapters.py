@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "random_downsampling": {"rate": 3, "hidden": 8},
     "token_mapping": {"expected": True},
     "spelling": {"stride": 4, "hidden": 8, "kernel": 3, "alphabet": "abc"},
-    "subwords": {"hidden": 8, "kernel": 3, "subwords": ("a", "b", " ab"), "masked": 0.0},
+    "subwords": {"hidden": 8, "kernel": 3, "subwords": ("a", "b", " ab")},
     "pooling": {"stride": 2},
 }
 FORMULAS = {

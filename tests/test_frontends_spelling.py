@@ -15,7 +15,6 @@ from tests.support.recordings import SENTENCES, write_pairs
 from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.adapters.spelling import SpellingAdapter, places_in
-from unitok.frontends.adapters.subwords import hide
 from unitok.frontends.base import LatentFrontEnd
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
@@ -77,22 +76,6 @@ def test_subwords_that_are_heard_become_their_rows_one_after_another() -> None:
     assert not vectors[1].any()
 
 
-def test_about_a_share_of_frames_and_of_dimensions_is_hidden_in_training_alone() -> None:
-    torch.manual_seed(0)
-    left = hide(torch.ones(50, 400, 60), 0.3)
-    seen = left.any(-1)  # (B, T)
-    assert 0.2 < 1 - seen.float().mean().item() < 0.35
-    runs = torch.unique_consecutive(seen[0], return_counts=True)[1]
-    assert len(runs) < 100, "in stretches"
-    assert abs(1 - left.any(1).float().mean().item() - 0.3) < 0.03
-    one = make_adapter("subwords", AdapterSizes(frames=12, vectors=16), {"subwords": ("a",), "hidden": 16}).eval()
-    frames = Frames(torch.randn(1, 40, 12), torch.tensor([40]))
-    first, again = one.read(frames).ctc, one.read(frames).ctc
-    assert first is not None and again is not None and torch.equal(first, again)
-    with pytest.raises(InputError, match="masked is 1.5: a share lies between 0 and 1"):
-        make_adapter("subwords", AdapterSizes(frames=4, vectors=4), {"masked": 1.5})
-
-
 def test_texts_are_taken_apart_by_the_longest_subword_first() -> None:
     one = make_adapter("subwords", AdapterSizes(frames=4, vectors=4), {"subwords": (" ", "a", "b", " ab", "ba")})
     assert one.spelled("Ab, bab! c") == [3, 0, 4, 2, 0], "the comma is none, and no c is known"
@@ -134,8 +117,7 @@ def test_letters_are_learned_alone_and_the_vectors_do_not_move(kind: str, tmp_pa
     encoder = FilterbankEncoder()
     sizes = AdapterSizes(frames=encoder.width, vectors=16)
     text = SentencePieceText.train(TEXTS, 400)
-    choice = AdapterChoice(kind=kind, hidden=64, masked=0.0 if kind == "subwords" else None)
-    choice = spelled(choice, SENTENCES["en"], text)
+    choice = spelled(AdapterChoice(kind=kind, hidden=64), SENTENCES["en"], text)
     torch.manual_seed(0)
     front = LatentFrontEnd(encoder, make_adapter(kind, sizes, choice.options()))
     alphabet = front.adapter.alphabet

@@ -55,7 +55,7 @@ class EncoderChoice:
 class AdapterChoice:
     """Which adapter stands between; an option that is None is the adapter's default."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("alphabet", "count", "masked", "subwords")
+    LATER: ClassVar[tuple[str, ...]] = ("alphabet", "count", "subwords")
 
     kind: str = "stacking"
     """Name in `unitok.frontends.adapters.registry.ADAPTERS`."""
@@ -87,8 +87,6 @@ class AdapterChoice:
     """Expected rows instead of the best."""
     alphabet: str | None = None
     """Letters of a head of its own; those of the training's texts where None."""
-    masked: float | None = None
-    """Share of the frames, and of their dimensions, that are zeroed in training."""
     count: int | None = None
     """Most subwords of several letters that are made of the training's texts."""
     subwords: tuple[str, ...] | None = None

@@ -11,7 +11,7 @@ B batch, T frames, H inner width, N vectors, C width of the decoder, V subwords 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,12 +19,8 @@ from torch import Tensor
 from unitok.frontends.adapters.base import BLANK, at_least_one, check_positive, compact
 from unitok.frontends.adapters.frame_averaging import average_runs
 from unitok.frontends.adapters.spelling import HALF, SpellingAdapter, places_in
-from unitok_tokenizers.encoders.base import Frames
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic
-
-LONGEST = 20
-"""Frames of the longest stretch that is zeroed in training: .4 s of fifty a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +31,8 @@ class SubwordsConfig:
     """H, width of the network with the head."""
     kernel: int = 5
     """Frames that each of its two convolutions looks at; odd."""
-    dropout: float = 0.3
+    dropout: float = 0.1
     """Share of its activations dropped in training."""
-    masked: float = 0.2
-    """Share of the frames, in stretches, and of their dimensions that are zeroed in training, so that what the decoder
-    learns to read has errors as new recordings have them."""
     count: int = 400
     """Most subwords of several letters that are made of the training's texts."""
     subwords: tuple[str, ...] = ()
@@ -49,26 +42,11 @@ class SubwordsConfig:
     def __post_init__(self) -> None:
         for name in ("hidden", "kernel", "count"):
             check_positive(name, getattr(self, name))
-        if not 0 <= self.masked < 1:
-            raise InputError(f"adapter.masked is {self.masked}: a share lies between 0 and 1")
         if self.kernel % 2 == 0:
             raise InputError(f"adapter.kernel is {self.kernel}: give an odd number, it looks equally far to both sides")
         object.__setattr__(self, "subwords", tuple(self.subwords))  # a list where it comes from a file
         if "" in self.subwords or len(set(self.subwords)) < len(self.subwords):
             raise InputError(f"adapter.subwords holds {len(self.subwords)}: give every subword once, and none empty")
-
-
-def hide(frames: Tensor, share: float) -> Tensor:
-    """Frames (B, T, D) with about a share of them, in stretches, and of each row's dimensions zeroed (Park et al.
-    2019). Drawn from torch's own generator, as dropout is."""
-    (batch, time, width), device = frames.shape, frames.device
-    begins = torch.rand(batch, time, device=device) < 2 * share / LONGEST
-    ends = torch.arange(time, device=device) + torch.randint(1, LONGEST + 1, (batch, time), device=device)
-    change = begins.new_zeros(batch, time + LONGEST + 1, dtype=torch.int64)
-    change[:, :time] = begins.long()
-    change = change.scatter_add(1, ends, -begins.long())
-    kept = change.cumsum(1)[:, :time, None] == 0
-    return frames * kept * (torch.rand(batch, 1, width, device=device) >= share)
 
 
 class SubwordsAdapter(SpellingAdapter):
@@ -94,12 +72,6 @@ class SubwordsAdapter(SpellingAdapter):
     def length(self, frames: int) -> int:
         """At most every second frame."""
         return -(-frames // HALF)
-
-    def read(self, frames: Frames) -> Frames:
-        """See `SpellingAdapter.read`."""
-        if self.training and self.config.masked:
-            frames = replace(frames, hidden=hide(frames.hidden, self.config.masked))
-        return super().read(frames)
 
     def adapt(self, frames: Tensor, lengths: Tensor, ctc: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Adapter.forward`; frames are those of `read`."""

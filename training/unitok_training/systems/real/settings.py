@@ -52,7 +52,7 @@ class RealSettings:
     """Updates of the mel vocoder."""
     synthesizer_steps: int = 900
     """Updates of a unit synthesizer."""
-    spelling_steps: int = 1500
+    spelling_steps: int = 700
     """Updates of the adapter's subwords, before the language model listens."""
     subwords: int = 400
     """Most subwords of several letters that the adapter tells apart."""
