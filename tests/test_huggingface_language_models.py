@@ -189,6 +189,21 @@ def test_centroids_keep_their_distances_on_the_scale_of_the_table(
     assert torch.equal(again.decoder.embedding, model.decoder.embedding)
 
 
+def test_marks_begin_as_line_breaks_with_little_of_their_own(
+    host: tuple[Path, int], bundle: Path, tmp_path: Path
+) -> None:
+    folder, length = host
+    model = Model.load(import_hf(folder, tmp_path / "model", tokenizers=bundle, new_rows="line-breaks"))
+    table, vocabulary = model.decoder.embedding.detach(), model.vocabulary
+    line_break = table[model.tokenizers.text.encode("\n")].mean(0)
+    spread = table[:length].std(0)
+    for mark in ("<asr>", "<gen:text>", "<lat>"):
+        own = (table[vocabulary.id_of(mark)] - line_break) / spread
+        assert 0 < float(own.abs().max()) < 0.6
+    units = table[torch.arange(8) + int(vocabulary.to_ids("units", 0))]
+    assert float(((units - line_break) / spread).abs().max()) > 1, "units are no marks"
+
+
 @pytest.mark.parametrize("kind", NEW_ROWS)
 def test_a_start_that_is_split_grows_as_one_that_is_whole(
     kind: str, host: tuple[Path, int], bundle: Path, tmp_path: Path

@@ -19,6 +19,9 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 MEAN_SPREAD = "mean-spread"
 CENTROIDS = "centroids"
 LETTERS = "letters"
+LINE_BREAKS = "line-breaks"
+MARKS = ("control", "language")
+"""Blocks of the vocabulary that stand between what is given and what is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,16 @@ class Spelled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Marks:
+    """Rows of control tokens and languages, which stand between what is given and what is said."""
+
+    ids: tuple[int, ...]
+    """Theirs."""
+    line_break: tuple[int, ...]
+    """Text ids of what stands there in texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Joining:
     """The rows that join, and what they may be made of."""
 
@@ -57,6 +70,8 @@ class Joining:
     """Rows with vectors; the others have none."""
     spelled: Sequence[Spelled] = ()
     """Rows that stand for letters."""
+    marks: Marks | None = None
+    """Rows of control tokens and languages."""
 
 
 Rows = Callable[[Tensor], Tensor]
@@ -111,6 +126,26 @@ def _letters(joining: Joining, generator: torch.Generator) -> Rows:
     return rows
 
 
+def _line_breaks(joining: Joining, generator: torch.Generator) -> Rows:
+    """Of control tokens and languages the line break, with a little of their own; others as mean and spread.
+
+    A model that knows text goes on behind a line break with what stood before it, and ends a sentence by one: marks
+    that mean nothing to it cost it some hundred updates to find that out again.
+    """
+
+    def rows(old: Tensor) -> Tensor:
+        found = _on_scale(_normal(joining.count, old.shape[1], generator), old)
+        assert joining.marks is not None
+        places = torch.tensor(joining.marks.ids, dtype=torch.int64, device=old.device) - joining.old
+        line_break = old[list(joining.marks.line_break)].float().mean(0)
+        found[places] = line_break + MARK_OWN * (found[places] - old[: joining.text].float().mean(0))
+        return found
+
+    return rows
+
+
+MARK_OWN = 0.1
+"""Spread of what is a mark's own, in that of the table."""
 OWN = 0.3
 """Spread of what is a row's own, where it stands for letters, in that of the table."""
 NEW_ROWS: Mapping[str, Callable[[Joining, torch.Generator], Rows]] = {
@@ -118,6 +153,7 @@ NEW_ROWS: Mapping[str, Callable[[Joining, torch.Generator], Rows]] = {
     "text-copies": _text_copies,
     CENTROIDS: _centroids,
     LETTERS: _letters,
+    LINE_BREAKS: _line_breaks,
 }
 """What rows that join may begin with. Deterministic by the generator's state."""
 
@@ -134,12 +170,15 @@ class NewRows:
     """Rows with vectors, for "centroids"."""
     spelled: tuple[Spelled, ...] = ()
     """Rows that stand for letters, for "letters"."""
+    marks: Marks | None = None
+    """Rows of control tokens and languages, for "line-breaks"."""
 
     def of(self, old: int, count: int, generator: torch.Generator) -> Rows:
         """What makes the `count` rows that join `old` ones."""
         text = old if self.text is None else self.text
         return NEW_ROWS[self.kind](
-            Joining(old=old, count=count, text=text, known=self.known, spelled=self.spelled), generator
+            Joining(old=old, count=count, text=text, known=self.known, spelled=self.spelled, marks=self.marks),
+            generator,
         )
 
 
@@ -155,7 +194,7 @@ def chosen_rows(
     """A choice for the ids of `vocabulary` from `old` on, with the centroids of the tokenizers whose units they are.
 
     Raises:
-        InputError: no such kind, or centroids where no unit with one joins.
+        InputError: no such kind, centroids where no unit with one joins, or line breaks where text has none.
     """
     check_new_rows(kind, where)
     known = []
@@ -169,7 +208,17 @@ def chosen_rows(
             f"{where} is {CENTROIDS!r}, and no units that a tokenizer here makes join the vocabulary; "
             f"give tokenizers with units, or choose {MEAN_SPREAD!r}"
         )
-    return NewRows(kind=kind, text=text, known=tuple(known))
+    marks = _marks(tokenizers, vocabulary, old, where) if kind == LINE_BREAKS else None
+    return NewRows(kind=kind, text=text, known=tuple(known), marks=marks)
+
+
+def _marks(tokenizers: TokenizerSet, vocabulary: Vocabulary, old: int, where: str) -> Marks:
+    """Control tokens and languages that join. InputError where there is no line break in the tokenizer's texts."""
+    line_break = tuple(tokenizers.text.encode("\n"))
+    if not line_break:
+        raise InputError(f"{where} is {LINE_BREAKS!r}, and the text tokenizer has none; choose {MEAN_SPREAD!r}")
+    ids = [one.start + place for one in vocabulary.extents if one.block in MARKS for place in range(one.size)]
+    return Marks(ids=tuple(one for one in ids if one >= old), line_break=line_break)
 
 
 def _normal(rows: int, width: int, generator: torch.Generator) -> Tensor:

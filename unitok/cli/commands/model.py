@@ -64,9 +64,10 @@ def add_commands(commands: Any) -> None:
     bring.add_argument("--languages", nargs="+", default=["en"], help="language codes (default: en)")
     bring.add_argument("--seed", type=seed_option, default=0, help="of the new rows (default: %(default)s)")
     bring.add_argument(
-        "--new-rows", choices=("mean-spread", "text-copies", "centroids"), default="mean-spread",
-        help="what the new rows begin with: the mean and spread of the old ones, copies of rows of text, or, of units, "
-        "centroids (default: %(default)s)",
+        "--new-rows", choices=("mean-spread", "text-copies", "centroids", "line-breaks"),
+        default="mean-spread",
+        help="what the new rows begin with: the mean and spread of the old ones, copies of rows of text, of units "
+        "centroids, or of marks the line break (default: %(default)s)",
     )  # fmt: skip
     bring.set_defaults(run=run_import)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,8 @@ def places_in(text: str, alphabet: Sequence[str]) -> list[int]:
 class SpellingAdapter(Adapter):
     """⌈⌈T / 2⌉ / (stride / 2)⌉ vectors."""
 
-    name, Config, spells = "spelling", SpellingConfig, True
+    name, spells = "spelling", True
+    Config: ClassVar[type[Any]] = SpellingConfig
     reading = ("norm", "down", "look", "head")
 
     def __init__(self, config: Any, sizes: AdapterSizes) -> None:

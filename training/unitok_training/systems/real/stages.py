@@ -15,6 +15,7 @@ import torch
 
 from unitok.decoder.model import Decoder
 from unitok.export import import_hf
+from unitok.huggingface.new_rows import LINE_BREAKS
 from unitok.model import Model
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import Compute, resolve
@@ -96,7 +97,7 @@ def write_lines(lines: Iterable[str], path: Path) -> None:
 
 def host(run: Path, settings: Settings) -> None:
     """The language model as a model directory, and one of its shape with random weights."""
-    import_hf(host_file(settings), run / "host", languages=("en",), seed=settings["seed"])
+    import_hf(host_file(settings), run / "host", languages=("en",), seed=settings["seed"], new_rows=LINE_BREAKS)
     if settings["controls"]:
         model = Model.load(run / "host")
         seeded = torch.Generator().manual_seed(settings["seed"])
