@@ -14,9 +14,6 @@ from typing import ClassVar
 import numpy as np
 
 from unitok.generation.sampling import Sampling
-from unitok_tokenizers.data.joined_rows import PARTED_SHARE, JoinedRow, joined_rows
-from unitok_tokenizers.data.manifest import Row
-from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.example_options import ExampleOptions
@@ -69,9 +66,6 @@ class VoiceBenchConfig(CodeBenchConfig):
     """The second pass, which finds the others."""
     train: TrainConfig = field(default_factory=lambda: replace(CodeBenchConfig().train, steps=400, pack_size=1536))
     """Training of an arm; the seed is that of the arm."""
-    joined: float = 1.0
-    """Training rows of two utterances of a voice, one after another, ÷ sentences: what goes on behind a prompt with its
-    text is such a row, of which single sentences teach nothing."""
     limit: int = 24
     """Most utterances of held-out voices that are made and heard, and as many of known ones."""
 
@@ -152,12 +146,6 @@ class VoiceBench(CodeBench):
     def __init__(self, bench: Bench, config: VoiceBenchConfig) -> None:
         super().__init__(bench, config)
         self.given = bench
-
-    def prepared(self, rows: Sequence[Row], name: str) -> Shards:
-        """Rows as tokens, and beside them utterances of a voice one after another."""
-        joined = joined_rows(rows, self.config.joined / (1 - PARTED_SHARE), seed=self.config.seed)
-        two = [replace(one, split="train") for one in joined if isinstance(one, JoinedRow) and len(one.parts) > 1]
-        return super().prepared([*rows, *two], name)
 
     def behind(self, name: str, codec: CodecConfig) -> VoiceBench:
         """The same bench behind another codec, whose first codebook is learned; its runs lie in a folder of a name."""
