@@ -79,6 +79,7 @@ def test_subwords_that_are_heard_become_their_rows_one_after_another() -> None:
 def test_texts_are_taken_apart_by_the_longest_subword_first() -> None:
     one = make_adapter("subwords", AdapterSizes(frames=4, vectors=4), {"subwords": (" ", "a", "b", " ab", "ba")})
     assert one.spelled("Ab, bab! c") == [3, 0, 4, 2, 0], "the comma is none, and no c is known"
+    assert one.spelled("!") == one.spelled("") == [], "who says nothing says no space"
     assert places_in("abab", "ab") == [0, 1, 0, 1] and places_in("ab", ()) == []
 
 
@@ -199,6 +200,7 @@ def test_what_cannot_spell_is_said(tmp_path: Path) -> None:
         (replace(recipe(), tuning=tiny().tuning), "tuning.encoder.full=false"),
         (replace(recipe(), adapter=AdapterChoice(kind="spelling", stride=3)), "stride is 3: give an even number"),
         (replace(recipe(), adapter=AdapterChoice(kind="spelling", alphabet="aa")), "every letter once"),
+        (replace(recipe(), adapter=AdapterChoice(kind="subwords", count=0)), "count is 0: it must be 1 or more"),
     ):
         with pytest.raises(InputError, match=match):
             train_latent(wrong, manifest, tmp_path / "out", split="")

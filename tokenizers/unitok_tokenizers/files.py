@@ -153,28 +153,33 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes it, and goes on to for `PATIENCE` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
+    until = time.monotonic() + PATIENCE
+    while (handle := _locked(folder)) is None:
+        if time.monotonic() > until:
+            raise InputError(f"another process writes {folder}: wait for it, stop it, or name another folder")
+        time.sleep(0.05)
     try:
-        while not _locked(handle):
-            if time.monotonic() > until:
-                raise InputError(f"another process writes {folder}: wait for it, stop it, or name another folder")
-            time.sleep(0.05)
         yield
     finally:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def _locked(folder: Path) -> int | None:
+    """The folder, made where it is missing, open and held; None where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
+        if os.path.samestat(os.fstat(handle), os.stat(folder)):
+            return handle
+    except (BlockingIOError, FileNotFoundError):  # or it was removed, and made again, meanwhile
         pass
-    return True
+    except (ImportError, OSError):
+        return handle
+    os.close(handle)
+    return None
 
 
 def _claim(draft: Path, *, folder: bool) -> int:

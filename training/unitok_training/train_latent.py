@@ -33,6 +33,7 @@ from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.latent import latent_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.parts import all_moving
+from unitok_training.trainer.run_state import written_alone
 
 MOST_OFTEN = 32
 """Memory that holds the decoder's weights so often is not saved at the price of time."""
@@ -96,7 +97,8 @@ def train_latent(
         languages=tuple(_languages(rows)), text_per_vector=source.text_per_vector(), encoder=encoder, beside=beside,
     )  # fmt: skip
     opened.widen(origin.text_per_vector)
-    with world_from_environment(None if device is None else torch.device(device).type) as world:
+    kind = None if device is None else torch.device(device).type
+    with world_from_environment(kind) as world, written_alone(run, world):
         if opened.new_adapter:
             _spell(recipe, source, run, resolve(world.device, config.precision))
         setup = latent_setup(

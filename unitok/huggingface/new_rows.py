@@ -14,6 +14,7 @@ from torch import Tensor
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.text.surfaces import Surfaces
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 MEAN_SPREAD = "mean-spread"
@@ -194,7 +195,7 @@ def chosen_rows(
     """A choice for the ids of `vocabulary` from `old` on, with the centroids of the tokenizers whose units they are.
 
     Raises:
-        InputError: no such kind, centroids where no unit with one joins, or line breaks where text has none.
+        InputError: no such kind, centroids where no unit with one joins, or line breaks where no mark does.
     """
     check_new_rows(kind, where)
     known = []
@@ -213,12 +214,14 @@ def chosen_rows(
 
 
 def _marks(tokenizers: TokenizerSet, vocabulary: Vocabulary, old: int, where: str) -> Marks:
-    """Control tokens and languages that join. InputError where there is no line break in the tokenizer's texts."""
-    line_break = tuple(tokenizers.text.encode("\n"))
-    if not line_break:
-        raise InputError(f"{where} is {LINE_BREAKS!r}, and the text tokenizer has none; choose {MEAN_SPREAD!r}")
+    """Control tokens and languages that join. InputError where none does."""
     ids = [one.start + place for one in vocabulary.extents if one.block in MARKS for place in range(one.size)]
-    return Marks(ids=tuple(one for one in ids if one >= old), line_break=line_break)
+    ids = [one for one in ids if one >= old]
+    if not ids:
+        raise InputError(
+            f"{where} is {LINE_BREAKS!r}, and no control token or language joins the vocabulary; choose {MEAN_SPREAD!r}"
+        )
+    return Marks(ids=tuple(ids), line_break=tuple(Surfaces(tokenizers.text).line_break()))
 
 
 def _normal(rows: int, width: int, generator: torch.Generator) -> Tensor:

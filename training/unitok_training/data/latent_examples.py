@@ -93,7 +93,7 @@ class LatentSource:
         seed: of every draw.
         augmented: whether log-mels are augmented.
         phones: CTC labels of the encoder are phones (see `RowTexts.phones`) instead of text pieces; those of an adapter
-            with a head of its own are letters.
+            with a head of its own are its letters or subwords.
 
     Raises:
         InputError: a task without rows.
@@ -158,13 +158,20 @@ class LatentSource:
             for line, items in zip(self.lines, self.items)
             if "audio" in line.needs
             for item in items[:2000]
+            if self._counted(item.given)
         ]
         return max(shares, default=1.0)
 
     def usual_vectors(self, row: int) -> int:
-        """Vectors of a row's recording: the most there may be, or one per label where what is said decides."""
+        """Vectors of a row's recording: the most there may be, or one per label where what is said decides, and is
+        known."""
         most = self.most_vectors(row)
-        return max(1, min(most, len(self._said(row)) or most)) if self.front_end.adapter.by_content else most
+        known = self.front_end.adapter.by_content and self._counted(row)
+        return max(1, min(most, len(self._said(row)))) if known else most
+
+    def _counted(self, row: int) -> bool:
+        """Whether it is known how many vectors a row usually gives."""
+        return not self.front_end.adapter.by_content or len(self._said(row)) > 0
 
     def most_vectors(self, row: int) -> int:
         """Vectors of a row's recording, slowed down as far as augmentation goes."""

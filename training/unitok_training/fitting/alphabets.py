@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
+from unitok_tokenizers.text.surfaces import Surfaces
 
-BYTES = 256
-"""Pieces of a text tokenizer that stand for bytes."""
+OTHER = 1 + 256
+"""First pieces of a new text tokenizer, which stand for the unknown and for bytes."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """How such a tokenizer writes a space."""
 
@@ -34,7 +35,7 @@ def subwords_of(texts: Iterable[str], text: TextTokenizer, count: int) -> tuple[
     if not said:
         return ()
     letters = sorted({letter for one in said for letter in one})
-    pieces = SentencePieceText.train(said, BYTES + len(letters) + 2 * count, kind="bpe").pieces()[BYTES:]
-    joined = [piece.replace(SPACE, " ") for piece in pieces]
-    several = [one for one in joined if len(one) > 1 and len(text.encode(one)) == 1]
+    pieces = SentencePieceText.train(said, OTHER + len(letters) + 2 * count, kind="bpe").pieces()[OTHER:]
+    joined, known = [piece.replace(SPACE, " ") for piece in pieces], Surfaces(text)
+    several = [one for one in joined if len(one) > 1 and len(known.ids(one)) == 1]
     return (*letters, *several[:count])

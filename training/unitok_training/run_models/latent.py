@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unitok.decoder.model import Decoder
-from unitok.frontends.adapters.base import Adapter, AdapterSizes
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
 from unitok.frontends.adapters.registry import ADAPTERS, adapter_class, make_adapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
@@ -27,6 +27,7 @@ from unitok_tokenizers.encoders.pretrained import KINDS, EncoderSource
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.base import TextTokenizer
+from unitok_tokenizers.text.surfaces import Surfaces
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.state import Checkpoint
 from unitok_training.data.latent_tasks import LATENT_TASKS
@@ -217,10 +218,11 @@ def _second_encoder(name: str) -> FrameEncoder:
 def spelled(choice: AdapterChoice, texts: Iterable[str], text: TextTokenizer) -> AdapterChoice:
     """A choice whose adapter, if it spells, has an alphabet: its own, or that of texts."""
     options = adapter_class(choice.kind).Config.__dataclass_fields__ if choice.kind in ADAPTERS else {}
-    if "alphabet" in options and choice.alphabet is None:
+    if "alphabet" in options and not choice.alphabet:
         return replace(choice, alphabet=letters_of(texts))
-    if "subwords" in options and choice.subwords is None:
+    if "subwords" in options and not choice.subwords:
         count = options["count"].default if choice.count is None else choice.count
+        check_positive("count", count)
         return replace(choice, subwords=subwords_of(texts, text, count))
     return choice
 
@@ -250,7 +252,8 @@ def make_front_end(
     rows = decoder.embedding.detach()[:pieces]
     adapter.initialize(rows)
     if text is not None and adapter.alphabet:
-        ids = [text.encode(letter) for letter in adapter.alphabet]
+        known = Surfaces(text)
+        ids = [known.ids(one) for one in adapter.alphabet]
         adapter.initialize_letters(torch.stack([rows[one].float().mean(0) for one in ids]))
     if recipe.adapter.match_scale:
         adapter.match_scale(rows)
@@ -260,4 +263,4 @@ def make_front_end(
 def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:
     """Whether an adapter is what a recipe asks for."""
     given = adapter.to_json()
-    return given["class"] == choice.kind and all(given["config"][k] == v for k, v in choice.options().items())
+    return given["class"] == choice.kind and all(given["config"].get(k) == v for k, v in choice.options().items())

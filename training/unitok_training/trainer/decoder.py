@@ -31,6 +31,7 @@ from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.parts import Part
+from unitok_training.trainer.run_state import written_alone
 from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 HELD_OUT = "dev"
@@ -220,12 +221,13 @@ def train(
         config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
         initial=initial, distill=distill, teacher=teacher, layout=layout, finished=finished,
     )  # fmt: skip
-    trainer = Trainer(config, setup, out, world=world)
-    if resume:
-        trainer.resume(allow_change=allow_change)
-    if on_begin is not None:
-        on_begin()
-    return trainer.run(stop_after=stop_after, on_row=on_row)
+    with written_alone(out, world):
+        trainer = Trainer(config, setup, out, world=world)
+        if resume:
+            trainer.resume(allow_change=allow_change)
+        if on_begin is not None:
+            on_begin()
+        return trainer.run(stop_after=stop_after, on_row=on_row)
 
 
 def held_out_source(source: ExampleSource, shards: Shards | ShardSet, pieces: Sequence[str] | None) -> ExampleSource:

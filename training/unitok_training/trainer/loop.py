@@ -20,7 +20,6 @@ from torch import Tensor
 
 from unitok_tokenizers.compute import changes
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import sole_writer
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.files import prune_checkpoints
 from unitok_training.checkpoint.state import (
@@ -144,12 +143,7 @@ class Trainer:
         Raises:
             NonFiniteLoss: before an update that would ruin the weights.
             Stopped: SIGTERM or SIGINT came; a checkpoint of the step that was under way is written.
-            InputError: another process trains into the same folder.
         """
-        with sole_writer(self.out) if self.world.is_main else nullcontext():
-            return self._run(stop_after, on_row)
-
-    def _run(self, stop_after: int | None, on_row: Callable[[dict[str, Any]], None] | None) -> Path:
         config = self.config
         last = config.steps if stop_after is None else min(stop_after, config.steps)
         reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)

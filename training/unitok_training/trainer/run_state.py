@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import sole_writer
 from unitok_training.checkpoint.background import BackgroundSaver
 from unitok_training.checkpoint.shard_files import SHARDS, Share
 from unitok_training.checkpoint.state import Checkpoint, latest_checkpoint, random_states, read_checkpoint
@@ -27,6 +29,12 @@ from unitok_training.trainer.setup import LOSS, Score
 
 NONE_FOUND, NONE_WHOLE = -1, -2
 """What the first process tells the others where there is no checkpoint, or none that can be read."""
+
+
+def written_alone(folder: Path, world: World) -> AbstractContextManager[None]:
+    """Keep other runs out of a run's folder, from before its checkpoints are looked at; see `sole_writer`. The first
+    process does so for all, which wait for what it finds there."""
+    return sole_writer(folder) if world.is_main else nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class SubwordsConfig:
 
 
 class SubwordsAdapter(SpellingAdapter):
-    """One vector per subword of the head's best path; of an all-blank recording one, the likeliest frame's."""
+    """One vector per subword of the head's best path; of an all-blank recording one, the mean of all."""
 
     name, Config, by_content = "subwords", SubwordsConfig, True
 
@@ -62,7 +62,8 @@ class SubwordsAdapter(SpellingAdapter):
 
     def spelled(self, text: str) -> list[int]:
         """Places of its subwords, without case and punctuation; every word has a space before it."""
-        return places_in(f" {basic(text)}", self.alphabet)
+        said = basic(text)
+        return places_in(f" {said}", self.alphabet) if said else []
 
     @property
     def group(self) -> int:
@@ -77,8 +78,7 @@ class SubwordsAdapter(SpellingAdapter):
         """See `Adapter.forward`; frames are those of `read`."""
         assert ctc is not None
         rows = ctc.exp().to(frames.dtype) @ self.rows.weight.to(frames.dtype)  # (B, T, C)
-        joined = torch.cat([rows, frames, -ctc[..., BLANK, None].to(frames.dtype)], -1)
-        means, labels, runs = average_runs(joined, ctc.argmax(-1), lengths)
-        chosen, sizes = compact(means, at_least_one(labels != BLANK, means[..., -1], runs))
-        said, heard = chosen[..., : rows.shape[-1]], chosen[..., rows.shape[-1] : -1]
+        means, labels, runs = average_runs(torch.cat([rows, frames], -1), ctc.argmax(-1), lengths)
+        chosen, sizes = compact(means, at_least_one(labels != BLANK, torch.zeros_like(means[..., 0]), runs))
+        said, heard = chosen.split([rows.shape[-1], frames.shape[-1]], -1)
         return said + self.heard(heard), sizes

@@ -155,7 +155,7 @@ def latent_steps(recipe: CompareRecipe, chosen: LatentRecipe, model: Model, rows
     """Updates of the latent approach within the budget, by the examples of its first window.
 
     Packs are laid out for the most vectors that augmented recordings may give; what counts is what they usually give:
-    those of the recording as it is, or where content decides, one for each text piece that is said.
+    those of the recording as it is, or where content decides, one for each label of what is said.
     """
     said = [row.text or "" for row in training_rows(rows)]
     chosen = replace(chosen, adapter=spelled(chosen.adapter, said, model.tokenizers.text))
