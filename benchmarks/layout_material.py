@@ -92,18 +92,14 @@ USUAL = Sizes(
     ),
     steps=240, batch=4, frames=25,
 )  # fmt: skip
+SMALL = Shapes(
+    flat={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
+    depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+    second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
+)
 QUICK = Sizes(
     pairs=6, held=3, fit_steps=2, codebooks=3, codes=16,
-    trained=Shapes(
-        flat={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
-        depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-        second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-    ),
-    timed=Shapes(
-        flat={"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 128},
-        depth={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-        second={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1},
-    ),
+    trained=SMALL, timed=SMALL,
     steps=2, batch=3, frames=4, toy=True,
 )  # fmt: skip
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {

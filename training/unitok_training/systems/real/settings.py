@@ -88,8 +88,7 @@ class RealSettings:
             raise InputError("manifests is empty: name one or more, such as --set 'manifests=[my/metadata.jsonl]'")
         for name in (
             *("pairs_of_a_set", "clusters", "own_steps", "vocoder_steps", "synthesizer_steps", "latent_steps"),
-            *("spelling_steps", "subwords"),
-            *("tokens_steps", "pack_size", "control_steps", "limit", "threads"),
+            *("spelling_steps", "subwords", "tokens_steps", "pack_size", "control_steps", "limit", "threads"),
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
