@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from unitok_tokenizers.text.base import TextTokenizer
 
-SPACES = ("\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}", "\N{LOWER ONE EIGHTH BLOCK}")
-"""How byte-level and SentencePiece tokenizers write a space."""
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""How SentencePiece writes a space."""
+SPACES = ("\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}", SPACE)
+"""How byte-level tokenizers do, and SentencePiece."""
 LINE_BREAKS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 """How a line break is written: as it is, by a byte-level tokenizer, and as a byte."""
 

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
-from unitok_tokenizers.text.surfaces import Surfaces
+from unitok_tokenizers.text.surfaces import SPACE, Surfaces
 
 OTHER = 1 + 256
 """First pieces of a new text tokenizer, which stand for the unknown and for bytes."""
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""How such a tokenizer writes a space."""
 
 
 def letters_of(texts: Iterable[str]) -> str:
