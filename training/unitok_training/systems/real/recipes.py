@@ -23,6 +23,9 @@ from unitok_training.trainer.optimizer import OptimConfig
 
 RANK = 16
 """Of the low-rank updates."""
+ROOM = 3
+"""Packs of the latent model are larger by this: room is kept for the most vectors that a recording may give, of which
+it usually gives a quarter."""
 OPTIM = OptimConfig(warmup_steps=30, schedule="wsd", decay_share=0.4, betas=(0.9, 0.95), weight_decay=0.01)
 
 
@@ -36,7 +39,7 @@ def latent_recipe(settings: Settings, *, encoder: str, frames: str, steps: int) 
         tuning=Tuning(encoder=FROZEN, adapter=PartTuning(learning_rate=1e-3), decoder=updates),
         mixture=Mixture(tasks={"asr": 1.0}),
         train=LatentTrainConfig(
-            steps=steps, pack_size=settings["pack_size"], window=256, ctc_weight=0.3, augment=False,
+            steps=steps, pack_size=ROOM * settings["pack_size"], window=256, ctc_weight=0.3, augment=False,
             spelling_steps=settings["spelling_steps"],
             precision=settings["precision"], seed=settings["seed"], log_every=10, checkpoint_every=100,
             optim=OPTIM,

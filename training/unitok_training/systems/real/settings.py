@@ -56,7 +56,7 @@ class RealSettings:
     """Updates of the adapter's subwords, before the language model listens."""
     subwords: int = 400
     """Most subwords of several letters that the adapter tells apart."""
-    latent_steps: int = 400
+    latent_steps: int = 240
     """Updates of the latent model."""
     latent_rate: float = 1e-3
     """Learning rate of its low-rank updates."""
@@ -68,7 +68,7 @@ class RealSettings:
     """Positions of a pack."""
     controls: bool = True
     """Train the latent model behind random weights of the language model and of the encoder too."""
-    control_steps: int = 60
+    control_steps: int = 40
     """Updates of each such control."""
     limit: int = 100
     """Held-out recordings that are scored."""

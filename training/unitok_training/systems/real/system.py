@@ -21,12 +21,14 @@ from unitok_training.systems.real.settings import RealSettings, check_parts
 STAGES = "unitok_training.systems.real.stages"
 PARTS = ("manifests", "seed")
 TRAINED = ("pack_size", "precision", "limit")
+SIDE_BY_SIDE = 2
+"""Models that are trained at once: two steps of one thread each take three quarters of two steps of two threads."""
 CONTROLS = ("random_host", "random_encoder")
 
 
 def graph(settings: RealSettings) -> list[Stage]:
-    """The stages, in the order in which they start: what takes all threads behind what goes side by side."""
-    all_threads = settings.threads
+    """The stages, in the order in which they start; two side by side, which takes less than one after another."""
+    share = max(1, settings.threads // SIDE_BY_SIDE)
     units = ("whisper", "clusters", "layer", "own_steps")
     latent = ("whisper", "spelling_steps", "subwords", "latent_steps", "latent_rate", *TRAINED)
     found = [
@@ -39,24 +41,24 @@ def graph(settings: RealSettings) -> list[Stage]:
             for kind in settings.units
         ),
         Stage(name="vocoder", function=f"{STAGES}:vocoder", needs=("corpus",), settings=("vocoder_steps",)),
-        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
         *(
             Stage(name=f"speech-{kind}", function=f"{STAGES}:speech", arguments=(kind,),
                   needs=("vocoder", f"units-{kind}"), settings=("synthesizer_steps",))
             for kind in settings.units
         ),
         Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=all_threads, settings=latent),
+              threads=share, settings=latent),
         *(
-            Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=all_threads,
+            Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=share,
                   needs=("host", "texts", f"speech-{kind}"), settings=("tokens_steps", "tokens_rate", *TRAINED))
             for kind in settings.units
         ),
+        Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
     ]  # fmt: skip
     if settings.controls:
         found.append(Stage(name="encoders", function=f"{STAGES}:encoders", settings=("whisper", "seed")))
         found += [
-            Stage(name=f"latent-{name}", function=f"{STAGES}:latent", arguments=(name,), threads=all_threads,
+            Stage(name=f"latent-{name}", function=f"{STAGES}:latent", arguments=(name,), threads=share,
                   needs=("latent", "encoders"), settings=("control_steps",))
             for name in CONTROLS
         ]  # fmt: skip
