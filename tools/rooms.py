@@ -50,7 +50,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "reports", "cost", "evaluation.ears", "evaluation", "speech_lm",
         "tokbench", "finetune", "first_weights", "run_models", "train", "train_latent",
         "systems.base", "systems.tokenizers", "systems.latent", "systems.text", "systems.tokens", "systems.codes",
-        "systems.real", "systems",
+        "systems.real", "systems.real_full", "systems",
         "experiments.demo", "experiments.compare", "experiments",
     ),
 }  # fmt: skip

@@ -46,6 +46,7 @@ SYSTEMS = Registry(
         "hubert": "unitok_training.systems.latent.hubert:SYSTEM",
         "prosody": "unitok_training.systems.latent.prosody:SYSTEM",
         "real": "unitok_training.systems.real.system:SYSTEM",
+        "real_full": "unitok_training.systems.real_full.system:SYSTEM",
         "unit_tokens": "unitok_training.systems.tokenizers.units:SYSTEM",
         "codec_codes": "unitok_training.systems.tokenizers.codecs:SYSTEM",
         "first_codebook": "unitok_training.systems.tokenizers.first_codebook:SYSTEM",

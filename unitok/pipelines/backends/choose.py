@@ -1,4 +1,5 @@
-"""Backends by the name that a user gives: unitok, pocketsphinx, espeak, or a folder of a model, CTC or transformers."""
+"""Backends by the name that a user gives: unitok, pocketsphinx, espeak, a voice of Piper, or a folder of a model, CTC
+or transformers."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok.pipelines.backends.hugging_face import PipelineRecognizer, PipelineSynthesizer, local_pipeline
 from unitok.pipelines.backends.interfaces import Recognizer, Synthesizer
 from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer
+from unitok.pipelines.backends.piper import PiperSynthesizer, piper_file
 from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok.task_model import TaskModel
 from unitok_tokenizers.encoders.folders.whisper import is_ct2_folder
@@ -54,11 +56,16 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
 
 
 def synthesizer_of(name: str, model: TaskModel) -> Synthesizer:
-    """The synthesizer of a name: unitok (of `model`), espeak, or a local transformers folder."""
+    """The synthesizer of a name: unitok (of `model`), espeak, a voice of Piper, or a local transformers folder."""
     if name in SYNTHESISERS:
         return SYNTHESISERS[name](model)
+    if voice := piper_file(name):
+        return PiperSynthesizer.load(voice)
     if not Path(name).is_dir():
-        raise InputError(f"unknown synthesizer {name!r}: choose {', '.join(SYNTHESISERS)}, or a local folder")
+        raise InputError(
+            f"unknown synthesizer {name!r}: choose {', '.join(SYNTHESISERS)}, a voice of Piper (VOICE.onnx with "
+            "VOICE.onnx.json), or a local folder"
+        )
     if (Path(name) / "unitok.json").exists():
         return UnitokSynthesizer(TaskModel.load(name, device=model.device))
     return PipelineSynthesizer(local_pipeline("text-to-speech", name, model.device))

@@ -5,6 +5,7 @@ unitok systems run real --set 'manifests=[my/metadata.jsonl]' --set pairs=
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,23 @@ def gathered(run: Path) -> Figures:
     return flat(found)
 
 
-def check_real(bench: Bench) -> Figures:
-    """Make what is not there yet of the graph, and gather its figures."""
-    given = bench.config
-    settings = overridden(given.precisely(RealSettings(seed=given.seed)), given.overrides)
-    check_parts(asdict(settings))
+def finished(bench: Bench, settings: RealSettings, stages: Sequence[Stage]) -> Figures:
+    """Make what is not there yet of stages; their figures, and the seconds that each took."""
     pipeline = Pipeline(
-        bench.run, graph(settings), lasting(settings), threads=settings.threads, report=bench.report,
+        bench.run, stages, lasting(settings), threads=settings.threads, report=bench.report,
         compute=resolve("cpu", settings.precision, threads=settings.threads),
     )  # fmt: skip
     records = pipeline.run()
     seconds = {f"seconds.{name}": round(record.seconds, 1) for name, record in records.items()}
     return {**gathered(bench.run), **seconds}
+
+
+def check_real(bench: Bench) -> Figures:
+    """Make what is not there yet of the graph, and gather its figures."""
+    given = bench.config
+    settings = overridden(given.precisely(RealSettings(seed=given.seed)), given.overrides)
+    check_parts(asdict(settings))
+    return finished(bench, settings, graph(settings))
 
 
 def _lost(f: Figures, name: str) -> float:

@@ -33,6 +33,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "units": ("units",),
     **{name: (name,) for name in PROSODY_TOKENIZERS},
     "prosody": tuple(PROSODY_TOKENIZERS),
+    "units_prosody": ("units", *PROSODY_TOKENIZERS),
 }
 """Arm → streams that the probe sees. Units are deduplicated: how long they last is in `durations` alone."""
 RIDGE = 0.1
@@ -95,15 +96,19 @@ def probed(features: np.ndarray, labels: np.ndarray, learned: np.ndarray) -> np.
     return found
 
 
-def right_answers(
-    rows: Sequence[Row], held_out: Sequence[bool], label: str, folder: Path, config: ProsodyTokensConfig
-) -> dict[str, np.ndarray]:
-    """Arm → whether each held-out row's class was named, by tokenizers and probes that know the other rows alone."""
+def mfcc_fit(rows: Sequence[Row], config: ProsodyTokensConfig) -> FitConfig:
+    """Units of MFCC, and every stream of prosody."""
     chosen = tuple(ChosenProsody(name=name) for name in PROSODY_TOKENIZERS)
-    fit = FitConfig(
+    return FitConfig(
         encoder="mfcc", clusters=config.clusters, codec=None, prosody=chosen, seed=config.seed,
         cluster_recordings=len(rows),
     )  # fmt: skip
+
+
+def right_answers(
+    rows: Sequence[Row], held_out: Sequence[bool], label: str, folder: Path, fit: FitConfig
+) -> dict[str, np.ndarray]:
+    """Arm → whether each held-out row's class was named, by tokenizers and probes that know the other rows alone."""
     others = [row for row, held in zip(rows, held_out) if not held]
     tokenizers = fit_tokenizers(others, folder / "tokenizers", fit)
     shards = prepare_shards(rows, tokenizers, folder / "shards", keep_unreadable=False, trim=False)
@@ -116,17 +121,26 @@ def right_answers(
     return {arm: (named == labels)[asked] for arm, named in found.items()}
 
 
-def real_figures(rows: Sequence[Row], folder: Path, config: ProsodyTokensConfig) -> Figures:
-    """Shares of right answers on recordings, each speaker left out in turn. InputError for rows without a class."""
-    if unlabelled := [row.id for row in rows if config.label not in row.extras]:
-        raise InputError(f"row {unlabelled[0]} has no {config.label!r}; set label= to the entry of extras that it has")
+def each_left_out(rows: Sequence[Row], label: str) -> list[tuple[str, list[bool]]]:
+    """(speaker, which rows are held out) for every speaker in turn.
+
+    Raises:
+        InputError: a row without a class, or one speaker.
+    """
+    if unlabelled := [row.id for row in rows if label not in row.extras]:
+        raise InputError(f"row {unlabelled[0]} has no {label!r}; set label= to the entry of extras that it has")
     speakers = sorted({row.speaker for row in rows})
     if len(speakers) < 2:
-        raise InputError(f"{config.recordings} has one speaker, and none can be left out; give several")
+        raise InputError(f"{len(rows)} recordings have one speaker, and none can be left out; give several")
+    return [(speaker, [row.speaker == speaker for row in rows]) for speaker in speakers]
+
+
+def real_figures(rows: Sequence[Row], folder: Path, config: ProsodyTokensConfig) -> Figures:
+    """Shares of right answers on recordings, each speaker left out in turn. InputError for rows without a class."""
     right: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
-    for speaker in speakers:
-        held_out = [row.speaker == speaker for row in rows]
-        for arm, one in right_answers(rows, held_out, config.label, folder / speaker, config).items():
+    speakers = each_left_out(rows, config.label)
+    for speaker, held_out in speakers:
+        for arm, one in right_answers(rows, held_out, config.label, folder / speaker, mfcc_fit(rows, config)).items():
             right[arm].append(one)
     classes = [str(row.extras[config.label]) for row in rows]
     figures = {f"c11.real.{arm}.accuracy": float(np.concatenate(found).mean()) for arm, found in right.items()}
@@ -149,7 +163,8 @@ def check_prosody_tokens(bench: Bench) -> Figures:
             bench.run / "corpus", sentences=config.sentences, test_sentences=config.test_sentences, seed=config.seed
         )
     )
-    right = right_answers(rows, [row.split == "test" for row in rows], "prosody", bench.run / "made", config)
+    held_out = [row.split == "test" for row in rows]
+    right = right_answers(rows, held_out, "prosody", bench.run / "made", mfcc_fit(rows, config))
     figures = {f"c11.{arm}.accuracy": float(found.mean()) for arm, found in right.items()}
     figures |= {"c11.chance": 1 / len(CLASSES), "c11.rows": float(len(right["text"]))}
     if config.recordings:
