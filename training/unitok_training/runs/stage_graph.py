@@ -98,11 +98,12 @@ class Pipeline:
         compute: Compute | None = None,
         expected: Mapping[str, float] | None = None,
         known_as: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`report` takes lines, `display` shows what runs (as such lines where None), `compute` says in which precision
         stages that leave it open compute, and `expected` seconds of the stages give the time that is left in all.
         `known_as` are modules of stages and the names that keys on disk have for them: where a module moves, stages
-        that were finished before stay so."""
+        that were finished before stay so. `environment` are variables of the stages' processes beside this one's."""
         self.run_folder = run
         self.stages = list(stages)
         self.config = dict(config)
@@ -111,6 +112,7 @@ class Pipeline:
         self.display = display or LineDisplay(report)
         self.compute = compute or resolve("cpu", threads=threads)
         self.expected = dict(expected or {})
+        self.environment = dict(environment or {})
         self.keys: dict[str, str] = {}
         for stage in self.stages:  # listed in an order in which every need comes first
             assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
@@ -201,7 +203,7 @@ class Pipeline:
     def _start(self, stage: Stage, threads: int) -> None:
         self.report(f"{stage.name}: started")
         (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.environment}
         environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         environment[PRECISION_VARIABLE] = self.compute.precision
         progress_file(self.run_folder, stage.name).unlink(missing_ok=True)
