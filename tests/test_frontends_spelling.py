@@ -16,6 +16,7 @@ from unitok.frontends.adapters.base import AdapterSizes
 from unitok.frontends.adapters.registry import make_adapter
 from unitok.frontends.adapters.spelling import SpellingAdapter, places_in
 from unitok.frontends.base import LatentFrontEnd
+from unitok.frontends.frame_cache import FrameCache
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.base import Frames
@@ -126,6 +127,12 @@ def test_letters_are_learned_alone_and_the_vectors_do_not_move(kind: str, tmp_pa
     given, rows = source(tmp_path, front)
     losses = fit_spelling(front, given, steps=150, seed=0, compute=resolve("cpu", "fp32"))
     assert losses[-1] < 0.2 * losses[0]
+    front.adapter.load_state_dict(before)
+    for known in (0, len(rows)):  # frames that are kept are computed once, and change nothing
+        kept = FrameCache(tmp_path / "frames", encoder, precision="fp32", most_bytes=1 << 30)
+        assert len(kept) == known
+        front.adapter.load_state_dict(before)
+        assert fit_spelling(front, given, steps=150, seed=0, compute=resolve("cpu", "fp32"), kept=kept) == losses
     for index, row in enumerate(rows):
         frames = encoder([given.read(index)])
         ctc = front.adapter.read(frames).ctc

@@ -30,7 +30,7 @@ from unitok_training.run_models.latent import LatentStart, encoder_folders, spel
 from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, write_origin
 from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
-from unitok_training.trainer.latent import latent_setup
+from unitok_training.trainer.latent import frame_cache, latent_setup
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.parts import all_moving
 from unitok_training.trainer.run_state import written_alone
@@ -144,7 +144,9 @@ def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compu
             "train.spelling_steps is for an adapter that spells behind an encoder that does not move: set "
             "adapter.kind=subwords (or spelling) and tuning.encoder.full=false, or leave it out"
         )
-    fit_spelling(source.front_end, source, steps=steps, seed=recipe.train.seed, compute=compute)
+    front_end = source.front_end.to(compute.device)
+    kept = frame_cache(recipe.frames, recipe.tuning, front_end, compute.precision)
+    fit_spelling(front_end, source, steps=steps, seed=recipe.train.seed, compute=compute, kept=kept)
 
 
 def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> LatentStart:

@@ -37,6 +37,12 @@ class Encoded:
     ctc: Tensor | None = None
     """(T, V) log-probabilities of a CTC head, where the encoder has one."""
 
+    def to(self, device: torch.device) -> Encoded:
+        """The same on a device; copies to the host are waited for."""
+        waits = device.type == "cpu"
+        ctc = None if self.ctc is None else self.ctc.to(device, non_blocking=not waits)
+        return Encoded(self.size, self.hidden.to(device, non_blocking=not waits), ctc)
+
 
 @dataclass(frozen=True)
 class Group:

@@ -208,6 +208,10 @@ class LatentSource:
         changed = [self.seed, document.epoch % views if self._warps else 0, asdict(self._augmentation(document))]
         return [self._name(row, row, asdict(SURROUNDINGS), *changed) for row in document.heard]
 
+    def plain_name(self, row: int) -> str | None:
+        """What `names` calls a row's recording that is heard as it is; None where all are augmented."""
+        return None if self.augmented else self._name(row)
+
     def _name(self, row: int, *changed: Any) -> str | None:
         found = self.rows[row]
         assert found.audio is not None

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from unitok.frontends.base import LatentFrontEnd
-from unitok.frontends.frame_cache import encoded_alone
+from unitok.frontends.frame_cache import FrameCache, encoded_alone
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.encoders.base import Frames
 from unitok_tokenizers.encoders.batches import batches_by_length
@@ -40,6 +40,7 @@ def fit_spelling(
     steps: int,
     seed: int,
     compute: Compute,
+    kept: FrameCache | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Train the head of an adapter that spells, in place; returns the loss of every step, per recording.
@@ -50,6 +51,7 @@ def fit_spelling(
         steps: updates.
         seed: of the order, and of what is dropped.
         compute: where it is computed.
+        kept: where frames are kept that were computed before, and those that are computed here.
         progress: called with (steps done, loss).
 
     Raises:
@@ -57,7 +59,7 @@ def fit_spelling(
     """
     adapter = front_end.adapter
     assert adapter.alphabet, "only an adapter that spells has letters to learn"
-    frames, labels = _heard(front_end, source, compute)
+    frames, labels = _heard(front_end, source, compute, kept)
     batches, random = batches_by_length(frames.lengths(), BATCH_FRAMES), np.random.default_rng([seed, 0x5E11])
     order: list[int] = []
 
@@ -86,19 +88,34 @@ def fit_spelling(
     return losses
 
 
-@torch.inference_mode()
-def _heard(front_end: LatentFrontEnd, source: LatentSource, compute: Compute) -> tuple[FrameSpool, list[Tensor]]:
+@torch.no_grad()
+def _heard(
+    front_end: LatentFrontEnd, source: LatentSource, compute: Compute, kept: FrameCache | None
+) -> tuple[FrameSpool, list[Tensor]]:
     """Frames (T, D) of every recording with text, and its labels behind the blank."""
     encoder = front_end.encoder.to(compute.device).eval()
     frames, labels = FrameSpool(), list[Tensor]()
+
+    def hidden(row: int) -> Tensor:
+        name = None if kept is None else source.plain_name(row)
+        found = kept.get(name) if kept is not None and name is not None else None
+        if found is None:
+            inputs = tuple(part.to(compute.device) for part in source.read(row))
+            with compute.mixed():  # as training hears it
+                found = encoded_alone(encoder, inputs).to(torch.device("cpu"))
+            if kept is not None and name is not None:
+                kept.put(name, found)
+        return found.hidden.float()
+
     rows = [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
     for done, row in enumerate(rows, 1):
         said = torch.tensor(front_end.adapter.spelled(source.rows[row].text or ""), dtype=torch.int64, device="cpu") + 1
         if len(said):
-            inputs = tuple(part.to(compute.device) for part in source.read(row))
-            frames.append(encoded_alone(encoder, inputs).hidden.float().cpu().clone())
+            frames.append(hidden(row).clone())
             labels.append(said)
         advance("recording heard", done, len(rows))
+    if kept is not None:
+        kept.flush()
     if not labels:
         raise InputError("no recording has a text to spell; leave train.spelling_steps out")
     return frames, labels

@@ -98,10 +98,10 @@ class LatentObjective:
                 inputs = tuple(part.to(device, non_blocking=True) for part in one.inputs)
                 found = encoded_alone(self.front_end.encoder, inputs)
                 if one.name is not None:
-                    self.kept.put(one.name, _moved(found, torch.device("cpu")))
+                    self.kept.put(one.name, found.to(torch.device("cpu")))
                 return found
             one = known
-        return _moved(one, device)
+        return one.to(device)
 
     def losses(self, batch: LatentBatch) -> BatchLosses:
         """Encode the recordings, lay the documents around their vectors, forward the pack."""
@@ -134,11 +134,6 @@ class LatentObjective:
             terms={TOKENS: losses.total, CTC: ctc_loss(latents, batch.labels, device)},
             tokens=losses, used=used, positions=pack.size, supervised=pack.supervised,
         )  # fmt: skip
-
-
-def _moved(one: Encoded, device: torch.device) -> Encoded:
-    ctc = None if one.ctc is None else one.ctc.to(device, non_blocking=device.type != "cpu")
-    return Encoded(one.size, one.hidden.to(device, non_blocking=device.type != "cpu"), ctc)
 
 
 def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device) -> Tensor:
