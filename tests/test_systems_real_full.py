@@ -174,5 +174,6 @@ def test_what_is_missing_is_said_before_anything_is_made(tmp_path: Path) -> None
         with pytest.raises(InputError, match=match):
             run_system("real_full", tmp_path / "out" / match, SystemConfig(overrides=(*given, override)))
     assert not list((tmp_path / "out").glob("*/corpus"))
-    with pytest.raises(InputError, match="no such file"):
-        check_full(asdict(FullSettings(manifests=("nowhere.jsonl",))))
+    parts = {"host": str(tmp_path), "whisper": str(tmp_path / "whisper"), "manifests": ("nowhere.jsonl",)}
+    with pytest.raises(InputError, match="nowhere.jsonl: no such file"):
+        check_full(asdict(FullSettings(**parts)))
