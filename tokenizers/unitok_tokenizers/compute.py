@@ -34,10 +34,6 @@ MAPPED_BYTES = 1 << 20
 """Smallest block of memory that a training process asks the system for by itself."""
 TUNABLES = "GLIBC_TUNABLES"
 """Environment variable by which glibc is tuned."""
-KEPT_BYTES = 1 << 34
-"""No block is so large that it is mapped by itself, and no heap that its end is given back."""
-GROWN_BYTES = 1 << 28
-"""What a heap grows by."""
 AMPERE = 8
 """Major compute capability of the first GPUs that multiply bfloat16."""
 
@@ -206,16 +202,15 @@ def map_large_blocks() -> bool:
     return bool(allocator(mmap_threshold, MAPPED_BYTES)) and bool(allocator(trim_threshold, 8 * MAPPED_BYTES))
 
 
-def kept_heap(environment: Mapping[str, str]) -> dict[str, str]:
+def huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables for processes that train language models on a processor, beside those of an environment: glibc then
-    keeps what was freed, and holds it in huge pages.
+    asks for huge pages.
 
-    Torch asks for aligned blocks, whose remainders glibc leaves in lists that it searches for every other block: behind
-    SmolLM2-135M with packs of 1,000 vectors and ids that search takes a third of the time after some twenty steps, and
-    pages that are given back and cleared anew take as much again. Read when a process starts, so nothing for one that
-    runs. None where another C library allocates, or where the environment says it already.
+    Torch asks for aligned blocks, whose remainders glibc leaves in lists that it searches for every other block, and
+    that are scattered over memory: behind SmolLM2-135M the search takes a third of the time after some twenty steps. In
+    huge pages it is short. Read when a process starts, so nothing for one that runs. None where another C library
+    allocates, or where the environment says how it does.
     """
     if platform.libc_ver()[0] != "glibc" or TUNABLES in environment:
         return {}
-    parts = {"hugetlb": 1, "trim_threshold": KEPT_BYTES, "mmap_threshold": KEPT_BYTES, "top_pad": GROWN_BYTES}
-    return {TUNABLES: ":".join(f"glibc.malloc.{name}={value}" for name, value in parts.items())}
+    return {TUNABLES: "glibc.malloc.hugetlb=1"}
