@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.documents import ROOT
-from tests.support.prosody import gliding, voice
-from unitok_tokenizers.audio.io import write_audio
+from tests.support.prosody import write_manners
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_training.systems.base.bench import SystemConfig
@@ -34,18 +33,7 @@ def test_the_probe_learns_what_can_be_learned_and_no_more() -> None:
 
 def test_leaving_speakers_out_tells_manners_from_prosody_and_not_from_text(tmp_path: Path) -> None:
     """Voices that swing much or little, the same words in both manners: 3 speakers, and the figures' names."""
-    lines = []
-    for speaker, middle in (("a", 110.0), ("b", 150.0), ("c", 210.0)):
-        for take in range(8):
-            manner = ("flat", "lively")[take % 2]
-            hertz = gliding(middle, 0.03 if manner == "flat" else 0.35, 1.2, turns=1 + 0.1 * take)
-            name = f"{speaker}{take}.wav"
-            write_audio(tmp_path / name, voice(hertz, 1.2), 16000)
-            lines.append(
-                {"id": name, "audio": name, "text": "two books", "lang": "en", "speaker": speaker, "manner": manner}
-            )
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    rows = read_manifest(tmp_path / "m.jsonl")
+    rows = read_manifest(write_manners(tmp_path, takes=8, label="manner"))
     config = ProsodyTokensConfig(clusters=8, label="manner", recordings="m.jsonl")
     figures = real_figures(rows, tmp_path / "run", config)
     assert {f"c11.real.{arm}.accuracy" for arm in ARMS} < set(figures)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import gzip
 import importlib
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.prosody import gliding, voice
+from tests.support.prosody import gliding, voice, write_manners
 from tests.test_systems_real import settings as real_settings
 from tests.test_systems_real import settings_without
 from unitok_tokenizers.audio.io import read_audio, write_audio
@@ -46,27 +45,11 @@ def texts(folder: Path) -> list[str]:
     return [f"texts={folder / 'read.tsv'}", f"translations={folder}", "reader=espeak", "hours=0.002", "spoken="]
 
 
-def emotional(folder: Path) -> Path:
-    """Three speakers in two manners."""
-    lines = []
-    for speaker, middle in (("a", 110.0), ("b", 150.0), ("c", 210.0)):
-        for take in range(6):
-            manner = ("flat", "lively")[take % 2]
-            hertz = gliding(middle, 0.03 if manner == "flat" else 0.35, 1.2, turns=1 + 0.1 * take)
-            name = f"{speaker}{take}.wav"
-            write_audio(folder / name, voice(hertz, 1.2), 16000)
-            lines.append(
-                {"id": name, "audio": name, "text": "two books", "lang": "en", "speaker": speaker, "emotion": manner}
-            )
-    (folder / "emotions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return folder / "emotions.jsonl"
-
-
 @pytest.mark.slow
 def test_every_added_stage_runs_and_every_figure_has_its_control(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the extra `demo` brings espeak-ng")
     own = ["curve_steps=1", "curve_spelling_steps=1", "translation_steps=1", "emotion_clusters=8"]
-    own += [f"emotions={emotional(tmp_path)}", "controls=false", "precision=fp32"]
+    own += [f"emotions={write_manners(tmp_path, takes=6, label='emotion')}", "controls=false", "precision=fp32"]
     given = [*real_settings(tmp_path), *texts(tmp_path), *own]
     chosen, run = lasting(overridden(FullSettings(), given)), tmp_path / "run"
     check_full(chosen)
@@ -119,13 +102,13 @@ def test_nothing_held_out_is_read_and_hours_are_kept_to(tmp_path: Path) -> None:
     assert len(some) == len(every) - 1 and f"{READ[0]} today" not in {one.text for one in some}
     few = passages_to_read(asdict(replace(settings, hours=60 / 15 / 3600)), ())
     assert 1 < len(few) < len(every)
-    rows = translated_rows(asdict(settings), "train")
+    rows = translated_rows(asdict(settings))
     assert [(row.lang, row.text) for row in rows[:2]] == [("en", f"{READ[0]} tr"), ("de", f"{GERMAN[0]} tr")]
     assert rows[0].group == rows[1].group != rows[2].group
     with gzip.open(tmp_path / "train.de.gz", "wt", encoding="utf-8") as file:
         file.write("eins\n")
     with pytest.raises(InputError, match="line to line"):
-        translated_rows(asdict(settings), "train")
+        translated_rows(asdict(settings))
 
 
 def test_points_of_the_curve_stand_in_each_other(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
+from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.prosody.base import ProsodySource, ProsodyTokenizer
 from unitok_tokenizers.prosody.contour import contour
@@ -53,3 +56,20 @@ MAKERS: dict[str, Callable[[], ProsodyTokenizer]] = {
     "style": lambda: fitted("style", 3),
     "durations": lambda: fitted("durations"),
 }
+
+
+def write_manners(folder: Path, *, takes: int, label: str) -> Path:
+    """A manifest of three voices that swing much or little, take by take, with the same words in both manners."""
+    lines = []
+    for speaker, middle in (("a", 110.0), ("b", 150.0), ("c", 210.0)):
+        for take in range(takes):
+            manner = ("flat", "lively")[take % 2]
+            hertz = gliding(middle, 0.03 if manner == "flat" else 0.35, 1.2, turns=1 + 0.1 * take)
+            name = f"{speaker}{take}.wav"
+            write_audio(folder / name, voice(hertz, 1.2), RATE)
+            lines.append(
+                {"id": name, "audio": name, "text": "two books", "lang": "en", "speaker": speaker, label: manner}
+            )
+    path = folder / "manners.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path

@@ -99,7 +99,10 @@ def add_commands(commands: Any) -> None:
         "--recognizer", "--recogniser", default="unitok", help="of a cascade: unitok, pocketsphinx or a local folder"
     )
     generate.add_argument(
-        "--synthesizer", "--synthesiser", default="unitok", help="of a cascade: unitok, espeak or a local folder"
+        "--synthesizer",
+        "--synthesiser",
+        default="unitok",
+        help="of a cascade: unitok, espeak, a voice of Piper or a local folder",
     )
     generate.add_argument("--beams", type=int, default=1, help="beam search with this many beams")
     _add_sampling(generate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from unitok_training.systems.real.recipes import latent_recipe, tokens_recipe
 from unitok_training.systems.real.scores import latent_scores
 from unitok_training.systems.real.settings import Settings, host_file, whisper_folder
 from unitok_training.systems.real_full.reading import LANG, Passage, read_aloud
-from unitok_training.systems.real_full.settings import TRAIN, voice_file
-from unitok_training.systems.real_full.texts import held_out_pairs, passages_to_read, translated_rows
+from unitok_training.systems.real_full.settings import HELD_OUT, voice_file
+from unitok_training.systems.real_full.texts import CAPTION, READ, pairs_of, passages_to_read, translated_rows
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 
@@ -55,7 +56,7 @@ def corpus(run: Path, settings: Settings) -> None:
     parts.corpus(run, settings)
     recordings = (run / "corpus" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     held_out = {basic(row.text or "") for row in parts.manifest_of(run) if row.split != "train"}
-    held_out |= {basic(text) for text, _ in held_out_pairs(settings)}
+    held_out |= {basic(text) for text, _ in pairs_of(settings, HELD_OUT)}
     made = _aloud(run, settings, passages_to_read(settings, held_out))
     lines = [*recordings, *(json.dumps(line, ensure_ascii=False) for line in made)]
     parts.write_lines(lines, run / "corpus" / "manifest.jsonl")
@@ -72,7 +73,7 @@ def translator(run: Path, settings: Settings) -> None:
     )
     text = TokenizerSet.of(TokenizerSet.load(folder / "host" / "tokenizers").text)
     text.save(folder / "tokenizers")
-    prepare_shards(translated_rows(settings, TRAIN), text, folder / "shards")
+    prepare_shards(translated_rows(settings), text, folder / "shards")
     recipe = tokens_recipe({**settings, "tokens_steps": settings["translation_steps"]})
     tasks = Mixture(tasks={f"mt@{LANG}-{target}": 1.0})
     recipe = replace(recipe, mixture=tasks, tuning=replace(recipe.tuning, new_rows=MEAN_SPREAD))
@@ -81,16 +82,21 @@ def translator(run: Path, settings: Settings) -> None:
         out=run / "models" / "translator",
     )  # fmt: skip
     assert trained is not None, "a stage is one process"
-    asked = spread(held_out_pairs(settings), settings["limit"])
+    asked = spread(pairs_of(settings, HELD_OUT), settings["limit"])
     found = translated(Model.load(trained), [text for text, _ in asked], target)
     wanted = [text for _, text in asked]
     put(run, "translation", {"translation": {"text": {"bleu": bleu(wanted, found), "chrf": chrf(wanted, found)}}})
 
 
-def translated(model: Model, texts: list[str], target: str) -> list[str]:
+def translated(model: Model, texts: Sequence[str], target: str) -> list[str]:
     """Translations of English texts; "" of an empty one."""
     asked = [Request(task="mt", source=LANG, target=target, text=text) if text.strip() else None for text in texts]
-    found = [""] * len(texts)
+    return answered(model, asked)
+
+
+def answered(model: Model, asked: Sequence[Request | None]) -> list[str]:
+    """What a model says to each request; "" to none. InputError where one cannot be answered."""
+    found = [""] * len(asked)
     for place, answer in model.answer_many(asked):
         if isinstance(answer, InputError):
             raise answer
@@ -101,7 +107,7 @@ def translated(model: Model, texts: list[str], target: str) -> list[str]:
 def chained(run: Path, settings: Settings) -> None:
     """Speech to text in the other language: the latent model's transcripts, translated; beside the texts themselves."""
     listener, translator = (Model.load(run / "models" / name / "model") for name in ("latent", "translator"))
-    asked = spread(held_out_pairs(settings), settings["limit"])
+    asked = spread(pairs_of(settings, HELD_OUT), settings["limit"])
     passages = [Passage(id=f"held-out-{number}", text=text) for number, (text, _) in enumerate(asked)]
     lines = _aloud(run, settings, passages)
     found = {MADE: ([(Path(line["audio"]), line["text"]) for line in lines], [text for _, text in asked])}
@@ -116,7 +122,7 @@ def chained(run: Path, settings: Settings) -> None:
     figures = {}
     for name, (spoken, wanted) in found.items():
         said = [text for _, text in spoken]
-        heard = [listener.transcribe(path, lang=LANG).text or "" for path, _ in spoken]
+        heard = answered(listener, [Request(task="asr", source=LANG, audio=path) for path, _ in spoken])
         ours, theirs = (translated(translator, texts, settings["target"]) for texts in (heard, said))
         figures[name] = {
             "wer": wer(said, heard), "bleu": bleu(wanted, ours), "chrf": chrf(wanted, ours),
@@ -145,7 +151,7 @@ def point(run: Path, settings: Settings, minutes: str, which: str) -> None:
     rows = parts.manifest_of(run)
     learned = some_minutes(rows, int(minutes), settings["seed"])
     if which == MADE:
-        learned += [row for row in rows if row.id.startswith(("read-", "caption-"))]
+        learned += [row for row in rows if row.id.startswith((READ, CAPTION))]
     chosen = {**settings, "spelling_steps": settings["curve_spelling_steps"]}
     encoder = f"whisper_unpadded:{whisper_folder(settings).absolute()}"
     recipe = latent_recipe(chosen, encoder=encoder, frames=str(run / "frames"), steps=settings["curve_steps"])

@@ -15,7 +15,7 @@ from unitok_training.runs.schedule import Stage
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.real.system import SYSTEM as REAL
-from unitok_training.systems.real.system import finished, flat
+from unitok_training.systems.real.system import TRAINED, finished, flat
 from unitok_training.systems.real.system import graph as real_graph
 from unitok_training.systems.real_full.settings import FullSettings, check_full
 from unitok_training.systems.real_full.stages import ALONE, MADE
@@ -37,14 +37,13 @@ def graph(settings: FullSettings) -> list[Stage]:
     ]
     found += [
         Stage(name="translator", function=f"{STAGES}:translator", needs=("host",),
-              settings=("translations", "target", "translation_steps", "tokens_rate", "pack_size", "limit")),
+              settings=("translations", "target", "translation_steps", "tokens_rate", *TRAINED)),
         Stage(name="chained", function=f"{STAGES}:chained", needs=("latent", "translator"),
               settings=("spoken", "reader", "made")),
         *(
             Stage(name=f"curve-{minutes}-{which}", function=f"{STAGES}:point", arguments=(str(minutes), which),
                   needs=("corpus", "host"),
-                  settings=("whisper", "curve_steps", "curve_spelling_steps", "subwords", "latent_rate", "pack_size",
-                            "limit"))
+                  settings=("whisper", "curve_steps", "curve_spelling_steps", "subwords", "latent_rate", *TRAINED))
             for minutes in settings.curve for which in (ALONE, MADE)
         ),
     ]  # fmt: skip

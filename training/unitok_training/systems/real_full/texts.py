@@ -13,8 +13,10 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_training.systems.real.settings import Settings
 from unitok_training.systems.real_full.reading import LANG, Passage
-from unitok_training.systems.real_full.settings import HELD_OUT, TRAIN, pair_files
+from unitok_training.systems.real_full.settings import TRAIN, pair_files
 
+READ, CAPTION = "read-", "caption-"
+"""How ids of what is read begin, by where its text is from."""
 LETTERS_A_SECOND = 15.0
 """Of read English, spaces counted."""
 SHORTEST, LONGEST = 12, 180
@@ -31,9 +33,9 @@ def lines_of(path: Path) -> list[str]:
 def passages_to_read(settings: Settings, held_out: Collection[str]) -> list[Passage]:
     """As many as fill `hours`, from both sources in turn; none that is held out, without case and punctuation."""
     titled = (line.split("\t") for line in lines_of(Path(settings["texts"])))
-    read = [Passage(id=f"read-{fields[0]}", text=fields[1]) for fields in titled if len(fields) > 1]
+    read = [Passage(id=f"{READ}{fields[0]}", text=fields[1]) for fields in titled if len(fields) > 1]
     captions = [
-        Passage(id=f"caption-{number}", text=text)
+        Passage(id=f"{CAPTION}{number}", text=text)
         for number, text in enumerate(lines_of(pair_files(settings, TRAIN)[0]))
     ]
     random, found, letters = np.random.default_rng([settings["seed"], 0x4EAD]), list[Passage](), 0
@@ -58,8 +60,8 @@ def _in_turn(sources: Sequence[Sequence[Passage]]) -> Iterator[Passage]:
         yield from (one[place] for one in sources if place < len(one))
 
 
-def translated_rows(settings: Settings, part: str) -> list[Row]:
-    """Rows of text: a line and its translation make a group.
+def pairs_of(settings: Settings, part: str) -> list[tuple[str, str]]:
+    """(English, translation) of a part.
 
     Raises:
         InputError: two files that do not have as many lines.
@@ -68,15 +70,13 @@ def translated_rows(settings: Settings, part: str) -> list[Row]:
     english, translations = lines_of(one), lines_of(other)
     if len(english) != len(translations):
         raise InputError(f"{one} has {len(english)} lines, {other} has {len(translations)}: they belong line to line")
-    split = "train" if part == TRAIN else "test"
+    return list(zip(english, translations))
+
+
+def translated_rows(settings: Settings) -> list[Row]:
+    """Training rows of text: a line and its translation make a group."""
     return [
-        Row(id=f"{part}-{number}-{lang}", group=f"{part}-{number}", lang=lang, split=split, text=text)
-        for number, pair in enumerate(zip(english, translations))
+        Row(id=f"{TRAIN}-{number}-{lang}", group=f"{TRAIN}-{number}", lang=lang, text=text)
+        for number, pair in enumerate(pairs_of(settings, TRAIN))
         for lang, text in zip((LANG, settings["target"]), pair)
     ]
-
-
-def held_out_pairs(settings: Settings) -> list[tuple[str, str]]:
-    """(English, translation) of what is held out."""
-    one, other = pair_files(settings, HELD_OUT)
-    return list(zip(lines_of(one), lines_of(other)))
