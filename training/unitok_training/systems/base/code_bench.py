@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ class CodeParts(TokenParts):
     """The parts with a codec; codes sound through its log-mels, by Griffin-Lim."""
 
     config: CodePartsConfig
+    judged: ClassVar[str] = "test_seen"
+    """Codes have a voice, and what speaks without a prompt has one of the training."""
 
     def fit_config(self) -> FitConfig:
         """How tokenizers are fitted."""
