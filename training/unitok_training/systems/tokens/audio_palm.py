@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitok_tokenizers.corpora.toy import LANGUAGES
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS
 from unitok_training.evaluation.run import Evaluation
@@ -21,7 +20,7 @@ from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
-from unitok_training.systems.base.token_parts import PartsConfig
+from unitok_training.systems.base.token_parts import PartsConfig, every_language
 from unitok_training.systems.base.token_scores import (
     Translated,
     answers,
@@ -38,7 +37,7 @@ from unitok_training.trainer.config import TrainConfig
 class AudioPalmConfig(TokenBenchConfig):
     """What the check depends on."""
 
-    parts: PartsConfig = field(default_factory=lambda: PartsConfig(languages=LANGUAGES, sentences=400))
+    parts: PartsConfig = field(default_factory=every_language)
     """Corpus, tokenizers, synthesizer."""
     texts: int = 1500
     """Training sentences beside all spoken ones, as text alone, in every language: what text translation learns of."""

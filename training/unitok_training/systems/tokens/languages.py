@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from unitok_tokenizers.corpora.toy import LANGUAGES
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
@@ -16,7 +15,7 @@ from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, best_kept, oracle_target, settings_of
-from unitok_training.systems.base.token_parts import PartsConfig
+from unitok_training.systems.base.token_parts import PartsConfig, every_language
 from unitok_training.systems.base.token_scores import Translated, recognized, translated
 from unitok_training.trainer.config import TrainConfig
 
@@ -25,7 +24,7 @@ from unitok_training.trainer.config import TrainConfig
 class LanguagesConfig(TokenBenchConfig):
     """What the check depends on."""
 
-    parts: PartsConfig = field(default_factory=lambda: PartsConfig(languages=LANGUAGES, sentences=400))
+    parts: PartsConfig = field(default_factory=every_language)
     """Corpus, tokenizers, synthesizer; the first language is the one with much."""
     amounts: tuple[int, ...] = (60, 400)
     """Training sentences that each of the other languages has."""

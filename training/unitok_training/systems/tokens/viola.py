@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from unitok_tokenizers.corpora.toy import LANGUAGES, lexicon
+from unitok_tokenizers.corpora.toy import lexicon
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
-from unitok_training.systems.base.token_parts import PartsConfig
+from unitok_training.systems.base.token_parts import PartsConfig, every_language
 from unitok_training.systems.base.token_scores import answers, recognized, spoken, translated, translating
 from unitok_training.trainer.config import TrainConfig
 
@@ -33,7 +33,7 @@ SCORES = ("asr.wer", "mt.wer", "s2tt.wer", "tts.wer")
 class ViolaConfig(TokenBenchConfig):
     """What the check depends on."""
 
-    parts: PartsConfig = field(default_factory=lambda: PartsConfig(languages=LANGUAGES, sentences=400))
+    parts: PartsConfig = field(default_factory=every_language)
     """Corpus, tokenizers, synthesizer."""
     train: TrainConfig = field(default_factory=lambda: replace(TokenBenchConfig().train, steps=600))
     """Training of an arm; the seed is that of the arm."""
