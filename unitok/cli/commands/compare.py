@@ -16,6 +16,10 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("-o", "--out", default="runs/compare", help="run folder (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="also equal optimizer steps and equal trainable parameters")
+    parser.add_argument(
+        "--layouts", nargs="+", default=[], metavar="LAYOUT",
+        help="also codes of a codec, read and written, once for each layout of their codebooks: flat, depth, delay, …",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each approach (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="languages of the phrase corpus")
     parser.add_argument("--threads", type=int, help="CPU threads (default: the processors there are)")
@@ -40,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         languages=tuple(options.languages),
         seeds=options.seeds,
         full=options.full,
+        layouts=tuple(options.layouts),
         threads=options.threads or available_threads(),
         precision=chosen_precision(options.precision) or AUTO,
         preset=options.preset,

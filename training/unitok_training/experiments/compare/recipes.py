@@ -15,10 +15,13 @@ from unitok_training.recipes import latent as latent_recipes
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import nearest, overridden
 from unitok_training.recipes.latent import LatentRecipe
+from unitok_training.recipes.layout import OF, ModelChoice
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.optimizer import OptimConfig
 
 APPROACHES = ("tokens", "latent", "cascade")
+CODES_IN = "codes-"
+"""What the name of an approach begins with that reads and writes codes; the layout of their codebooks follows."""
 BUDGETS = ("tokens", "steps", "parameters")
 """What the approaches have in common in each of the three tables."""
 MOST_SEEDS = 10
@@ -40,6 +43,10 @@ class Preparation:
     """Optimizer steps of the judge."""
     unit_mel_steps: int = 290
     """Optimizer steps of the unit synthesizer."""
+    codec_steps: int = 600
+    """Optimizer steps of the codec, where layouts are compared."""
+    mel_vocoder_steps: int = 250
+    """Optimizer steps of the vocoder that speaks codes, where layouts are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,12 @@ class CompareRecipe:
     """Training on text alone, the common start; `start.train.steps` counts for nobody's budget."""
     tokens: StreamArm
     """Discrete units in the expanded vocabulary."""
+    codes: StreamArm
+    """Codes of a codec, read and written, once for each layout that is compared."""
+    codebooks: int = 3
+    """Codebooks of the codec behind the units, which are its first."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    """Options of the layouts, of which each takes those that it has; which are compared is `--layouts`."""
     cascade: StreamArm
     """Recognition, text translation and synthesis, which hand text to each other."""
     latent: LatentRecipe
@@ -88,7 +101,16 @@ class CompareRecipe:
 
     def stream(self, approach: str) -> StreamArm:
         """The arm of an approach that has no front end."""
+        if approach.startswith(CODES_IN):
+            return self.codes
         return {"start": self.start, "tokens": self.tokens, "cascade": self.cascade}[approach]
+
+    def laid(self, layout: str) -> ModelChoice:
+        """A layout with those of the options that it has. InputError for an unknown one."""
+        foreign = {name: None for name, layouts in OF.items() if layout not in layouts}
+        choice = replace(self.model, layout=layout, **foreign)
+        choice.check()
+        return choice
 
     def steps(self, approach: str) -> int:
         """Updates of an approach without front end within the budget, to the nearest."""
@@ -99,6 +121,8 @@ TOKENS: Mapping[str, float] = {
     "asr": 4.0, "s2tt": 4.0, "mt": 4.0, "tts.units": 3.0, "s2st.chain": 2.0, "s2st": 1.0,
 }  # fmt: skip
 """Every pair of speech and text, read and written."""
+CODES: Mapping[str, float] = {"asr.codes": 4.0, "s2tt.codes": 4.0, "mt": 4.0, "vtts": 3.0}
+"""The same of codes, without translation to speech."""
 CASCADE: Mapping[str, float] = {"asr": 4.0, "mt": 4.0, "tts.units": 3.0}
 """No line crosses language and modality at once: that is left to the cascade."""
 TEXT: Mapping[str, float] = {"lm": 1.0, "mt": 1.0}
@@ -115,6 +139,7 @@ def compare() -> CompareRecipe:
         decoder=Shape(width=256, layers=4, heads=4, kv_heads=2),
         start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
         tokens=StreamArm(mixture=Mixture(tasks=TOKENS), plans=plans, train=train),
+        codes=StreamArm(mixture=Mixture(tasks=CODES), plans=replace(plans, voice_share=0.0), train=train),
         cascade=StreamArm(mixture=Mixture(tasks=CASCADE), plans=plans, train=train),
         latent=latent_recipes.latent(),
     )
@@ -131,10 +156,22 @@ def tiny() -> CompareRecipe:
         name="tiny",
         budget=4096,
         evaluate_limit=2,
-        preparation=Preparation(pairs=24, test_pairs=4, clusters=8, encoder_steps=2, judge_steps=2, unit_mel_steps=2),
+        preparation=Preparation(
+            pairs=24,
+            test_pairs=4,
+            clusters=8,
+            encoder_steps=2,
+            judge_steps=2,
+            unit_mel_steps=2,
+            codec_steps=2,
+            mel_vocoder_steps=2,
+        ),  # fmt: skip
+        codebooks=2,
+        model=ModelChoice(depth_layers=1, depth_width=16, depth_heads=2, depth_kv_heads=1),
         decoder=Shape(width=64, layers=2, heads=2, kv_heads=1),
         start=StreamArm(mixture=Mixture(tasks=TEXT), train=train),
         tokens=StreamArm(mixture=Mixture(tasks=TOKENS), train=train),
+        codes=StreamArm(mixture=Mixture(tasks=CODES), plans=ExampleOptions(voice_share=0.0), train=train),
         cascade=StreamArm(mixture=Mixture(tasks=CASCADE), train=train),
         latent=replace(latent, mixture=latent_recipes.latent().mixture, train=replace(latent.train, window=256)),
     )

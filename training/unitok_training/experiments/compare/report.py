@@ -9,17 +9,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
-from unitok_training.experiments.compare.recipes import APPROACHES
+from unitok_training.experiments.compare.recipes import CODES_IN
 from unitok_training.reports.demo import costs, lookup, write_number
 from unitok_training.reports.html import page, whiskers
 from unitok_training.runs.stage_graph import WALL, StageRecord
-from unitok_training.systems.base.intervals import interval
+from unitok_training.systems.base.intervals import Counted, compared, interval
 from unitok_training.trainer.metrics import flatten
 
 ADDED = "added.json"
 """File of a run folder with figures of other commands."""
+ROWS = "rows.json"
+"""File of an approach's folder: errors and words of each sentence that it spoke, by who read them."""
+FLAT = f"{CODES_IN}flat"
+"""What other layouts are compared with, sentence by sentence."""
+RESAMPLES = 1000
+"""Draws of a paired bootstrap."""
 TITLES = {
     "tokens": "Equal decoder tokens",
     "steps": "Equal optimizer steps",
@@ -49,6 +57,15 @@ MEASURES: tuple[Measure, ...] = (
     Measure(title="… cascade, errors of recognition (WER)", key="s2st.stages.recognise.wer", unit="%", scale=100),
     Measure(title="… cascade, translation of reference texts: BLEU", key="s2st.stages.translate.bleu"),
     Measure(title="… cascade, errors of speaking, read by the judge", key="s2st.stages.speak.wer", unit="%", scale=100),
+    Measure(title="Text to speech, read by the judge (WER)", key="tts.wer", unit="%", scale=100),
+    Measure(title="… above that of `codes-flat`", key="tts.over_flat.wer", unit="%", scale=100),
+    Measure(title="… at most (95 %, same sentences)", key="tts.over_flat.high", unit="%", scale=100),
+    Measure(
+        title="Text to speech, read by an ear that knows no recording (WER)", key="tts.ears.wer", unit="%", scale=100
+    ),  # fmt: skip
+    Measure(title="… above that of `codes-flat`, to the ear", key="tts.ears.over_flat.wer", unit="%", scale=100),
+    Measure(title="… at most (95 %, same sentences), to the ear", key="tts.ears.over_flat.high", unit="%", scale=100),
+    Measure(title="Text to speech, of the processor for a second", key="tts.ms_per_second", unit="ms"),
     Measure(title="Text perplexity before", key="text.ppl.before"),
     Measure(title="Text perplexity after", key="text.ppl.after"),
     Measure(title="Trainable parameters", key="trainable_parameters", unit="M", scale=1e-6),
@@ -109,11 +126,13 @@ def write_results(
         budget: {approach: gather(load_runs(out, names, records)) for approach, names in arms.items()}
         for budget, arms in tables.items()
     }
+    for budget, arms in tables.items():
+        over_flat(out, results["tables"][budget], arms)
     first = results["tables"][next(iter(tables))]
-    for approach in APPROACHES:
+    for approach in first:
         results[approach] = first[approach]["mean"]
     for kind in ("interval", "seeds"):
-        results[kind] = {approach: first[approach][kind] for approach in APPROACHES}
+        results[kind] = {approach: first[approach][kind] for approach in first}
     results["seconds"] = seconds_of(out, records)
     added = added_figures(out)
     results = merged(results, added)
@@ -153,6 +172,34 @@ def added_figures(out: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.exists() else {}
 
 
+def over_flat(out: Path, table: dict[str, Any], arms: Mapping[str, Sequence[str]]) -> None:
+    """Put how many more words are read wrong in what a layout says than in what the flat one does, with the ends of the
+    interval of a paired bootstrap over the same sentences of all seeds."""
+    if FLAT not in arms:
+        return
+    spoken = {name: [read_json(out / "arms" / run / ROWS) for run in runs] for name, runs in arms.items()}
+    for name, runs in spoken.items():
+        if not name.startswith(CODES_IN) or name == FLAT:
+            continue
+        for key in runs[0].keys() & spoken[FLAT][0].keys():
+            one, other = ([counted(run[key]) for run in some] for some in (runs, spoken[FLAT]))
+            found = compared("wer", one, other, resamples=RESAMPLES, seed=0)
+            put(table[name]["mean"], f"{key}.over_flat", {each.removeprefix("wer."): found[each] for each in found})
+
+
+def counted(row: Mapping[str, Sequence[float]]) -> Counted:
+    """Errors and words of sentences, as they lie in a file."""
+    return Counted(counts=np.array(row["counts"]), sizes=np.array(row["sizes"]))
+
+
+def put(place: dict[str, Any], key: str, value: Any) -> None:
+    """Store under a dotted key."""
+    *path, last = key.split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+
+
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Nested objects as one; where both have a figure, the other's."""
     found = dict(one)
@@ -174,7 +221,7 @@ def written(measure: Measure, table: Mapping[str, Any], approach: str) -> str:
 
 def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
     """The lines of a table: title, then one cell an approach; lines that no approach has are left out."""
-    found = [[one.title, *(written(one, table, approach) for approach in APPROACHES)] for one in MEASURES]
+    found = [[one.title, *(written(one, table, approach) for approach in table)] for one in MEASURES]
     return [row for row in found if any(cell != "–" for cell in row[1:])]
 
 
@@ -182,7 +229,7 @@ def as_text(results: Mapping[str, Any]) -> str:
     """All tables in Markdown, as the documentation shows them."""
     parts = []
     for budget, table in results["tables"].items():
-        lines = [["", *APPROACHES], ["---", *(["---:"] * len(APPROACHES))], *rows_of(table)]
+        lines = [["", *table], ["---", *(["---:"] * len(table))], *rows_of(table)]
         parts.append(f"{TITLES[budget]}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts)
 
@@ -192,7 +239,7 @@ def as_text(results: Mapping[str, Any]) -> str:
 
 def table_html(table: Mapping[str, Any]) -> str:
     """A table of means and intervals."""
-    heads = "".join(f'<th class="number">{name}</th>' for name in APPROACHES)
+    heads = "".join(f'<th class="number">{name}</th>' for name in table)
     lines = [
         f"<tr><td>{html.escape(row[0])}</td>"
         + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row[1:])
@@ -203,19 +250,24 @@ def table_html(table: Mapping[str, Any]) -> str:
     return f'<div class="wide"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
+def seeds_of(approach: Mapping[str, Any], key: str) -> list[float]:
+    """A figure of every seed; none where it is of all seeds together."""
+    found: Any = approach["seeds"]
+    for part in key.split("."):
+        found = found.get(part, {})
+    return list(found)
+
+
 def plots(table: Mapping[str, Any]) -> str:
     """One small chart a measure: a bar an approach, its interval, and a point a seed."""
     charts = []
     for measure in MEASURES:
         bars = {}
-        for approach in APPROACHES:
-            mean = lookup(table[approach]["mean"], measure.key)
-            if mean is None:
+        for approach in table:
+            mean, values = lookup(table[approach]["mean"], measure.key), seeds_of(table[approach], measure.key)
+            if mean is None or not values:
                 continue
             half = lookup(table[approach]["interval"], measure.key) or 0.0
-            values: Any = table[approach]["seeds"]
-            for part in measure.key.split("."):
-                values = values[part]
             scaled = [value * measure.scale for value in values]
             bars[approach] = (mean * measure.scale, half * measure.scale, scaled)
         if len(bars) > 1:

@@ -19,6 +19,7 @@ from unitok_tokenizers.files import ensure_folder
 from unitok_training.experiments.compare.recipes import (
     APPROACHES,
     BUDGETS,
+    CODES_IN,
     MOST_SEEDS,
     CompareRecipe,
     load_compare_recipe,
@@ -48,6 +49,8 @@ class CompareConfig:
     """Languages of the phrase corpus."""
     seeds: int = 3
     """Trainings of each approach."""
+    layouts: tuple[str, ...] = ()
+    """Layouts of codebooks, each of which becomes an approach that reads and writes codes."""
     full: bool = False
     """All three budgets, not equal decoder tokens alone."""
     threads: int = 2
@@ -64,12 +67,14 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise InputError(f"--seeds is {self.seeds}: give 1 to {MOST_SEEDS}")
+        if len(set(self.layouts)) < len(self.layouts):
+            raise InputError(f"--layouts names one twice: {' '.join(self.layouts)}; give each once")
         check_precision(self.precision)
 
     @property
     def recipe_overrides(self) -> tuple[str, ...]:
         """The overrides, and a precision that was asked for in every training."""
-        chosen = () if self.precision == AUTO else ("start", "tokens", "cascade", "latent")
+        chosen = () if self.precision == AUTO else ("start", "tokens", "codes", "cascade", "latent")
         return (*self.overrides, *(f"{one}.train.precision={self.precision}" for one in chosen))
 
     @property
@@ -77,13 +82,22 @@ class CompareConfig:
         """The tables."""
         return BUDGETS if self.full else BUDGETS[:1]
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The approaches that read and write codes."""
+        return tuple(f"{CODES_IN}{layout}" for layout in self.layouts)
+
+    def approaches(self, budget: str) -> tuple[str, ...]:
+        """Those of a table. A layout has parameters of its own, whatever the decoder's width: none is widened."""
+        return (*APPROACHES, *(self.codes if budget != "parameters" else ()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One training of one approach."""
 
     approach: str
-    """One of APPROACHES."""
+    """One of APPROACHES, or `codes-LAYOUT`."""
     seed: int
     """Of weights, order and augmentation."""
     steps: int = 0
@@ -117,7 +131,7 @@ def trainings(recipe: CompareRecipe, config: CompareConfig) -> list[Training]:
     every = [
         training_of(recipe, budget, approach, seed)
         for budget in config.budgets
-        for approach in LATENT_FIRST
+        for approach in (*LATENT_FIRST, *config.approaches(budget)[len(LATENT_FIRST) :])
         for seed in range(config.seeds)
     ]
     return list(dict.fromkeys(every))
@@ -134,10 +148,20 @@ def shared_stages() -> list[Stage]:
     ]
 
 
+def codec_stages() -> list[Stage]:
+    """What approaches share that read and write codes."""
+    sizes = ("codec_steps", "codebooks")
+    return [
+        Stage(name="codec", function=f"{OWN}:codec", needs=("units",), settings=sizes),
+        Stage(name="mel_vocoder", function=f"{SHARED}:mel_vocoder", needs=("codec",), settings=("mel_vocoder_steps",)),
+        Stage(name="prepare-codes", function=f"{OWN}:prepare_codes", needs=("codec",)),
+    ]
+
+
 def stages(recipe: CompareRecipe, config: CompareConfig) -> list[Stage]:
     """The graph, in the order in which stages start."""
     planned = trainings(recipe, config)
-    found = shared_stages()
+    found = shared_stages() + (codec_stages() if config.layouts else [])
     sizes = ("decoder", "start", "evaluate_limit")
     for name in dict.fromkeys(one.start for one in planned):
         wide = name.endswith("-wide")
@@ -147,9 +171,11 @@ def stages(recipe: CompareRecipe, config: CompareConfig) -> list[Stage]:
                            needs=("prepare", "unit_mel"), settings=settings))  # fmt: skip
     for one in planned:
         arguments = (one.name, one.start, one.approach, str(one.seed), str(one.steps))
+        coded = one.approach in config.codes
+        needs = (one.start, "judge", *(("mel_vocoder", "prepare-codes") if coded else ()))
+        settings = ("codes", "model", "budget") if coded else (one.approach, "budget")
         found.append(
-            Stage(name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=(one.start, "judge"),
-                  settings=(one.approach, "budget"))
+            Stage(name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=needs, settings=settings)
         )  # fmt: skip
     return found
 
@@ -176,6 +202,8 @@ def run_compare(
     from unitok_training.experiments.compare.report import add_figures, write_results
 
     recipe = load_compare_recipe(config.preset, config.recipe_overrides)
+    for layout in config.layouts:
+        recipe.laid(layout)
     if config.manifest is not None:
         check_manifest(config.manifest)
     ensure_folder(out)
@@ -189,7 +217,7 @@ def run_compare(
     tables = {
         budget: {
             approach: [training_of(recipe, budget, approach, seed).name for seed in range(config.seeds)]
-            for approach in APPROACHES
+            for approach in config.approaches(budget)
         }
         for budget in config.budgets
     }

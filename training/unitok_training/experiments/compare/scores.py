@@ -12,15 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from unitok.nbest.correction import edits
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok_tokenizers.grammar.render import render_prompt
-from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.text.score_normalizer import words
+from unitok_training.evaluation.by_ears import put_ears
 from unitok_training.evaluation.evaluate import evaluate_speech_translation
 from unitok_training.evaluation.language import evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
+from unitok_training.experiments.compare.recipes import CODES_IN
 
+LATENT = "latent"
+CODES_ALONE = "vtts"
+"""Task of text to codes alone."""
 AT_ONCE = 16
 """Recordings that a front end encodes together."""
 
@@ -43,26 +50,28 @@ def put_mt(run: Evaluation) -> None:
 
 
 def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
-    """Everything that is compared of a trained approach; keys as in the results, without the approach's name."""
+    """Everything that is compared of a trained approach; keys as in the results, without the approach's name. Beside
+    them `rows`: errors and words of each sentence that was spoken, by who read them."""
     begin = time.monotonic()
+    kind = "codes" if approach.startswith(CODES_IN) else LATENT if approach == LATENT else "units"
     text = text_ability(run)
     rows = run.rows(run.split, "units", "text_ids")
     pairs = run.pairs(run.split, "units", "text_ids")
     seconds = sum(float(run.shards.seconds[a]) for a, _ in pairs)
-    asr = [SequenceSpec("asr", run.lang(row)) for row in rows]
-    heard, _ = answers(run, asr, rows, latent=approach == "latent")
+    heard, _ = answers(run, [SequenceSpec("asr", run.lang(row)) for row in rows], rows, kind)
     put_error_rates(run, "asr", [(run.lang(row), run.text(row), one) for row, one in zip(rows, heard)])
     if approach == "cascade":
         used = put_cascade(run, pairs)
     else:
         plans = [SequenceSpec("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
-        outputs, used = answers(run, plans, [a for a, _ in pairs], latent=approach == "latent")
+        outputs, used = answers(run, plans, [a for a, _ in pairs], kind)
         put_translation_scores(run, "s2tt", labeled(run, pairs, outputs))
         if approach == "tokens":
             evaluate_speech_translation(run)
+    spoken = {} if kind == LATENT else put_spoken(run, rows, kind)
     run.put("decoder_tokens_per_second", used / max(seconds, 1e-9))
     run.put("scoring.seconds", time.monotonic() - begin)
-    return {**{name: value for name, value in run.metrics.items() if name != "lm"}, "text": text}
+    return {**{name: value for name, value in run.metrics.items() if name != "lm"}, "text": text, "rows": spoken}
 
 
 def labeled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -71,18 +80,21 @@ def labeled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence
 
 
 def answers(
-    run: Evaluation, plans: Sequence[SequenceSpec], rows: Sequence[int], *, latent: bool
+    run: Evaluation, plans: Sequence[SequenceSpec], rows: Sequence[int], kind: str = "units"
 ) -> tuple[list[str], int]:
-    """(text that answers each plan about the speech of a row, decoder tokens read and written)."""
+    """(text that answers each plan about the speech of a row, decoder tokens read and written).
+
+    `kind` is how the speech is given: as units, as codes, or as vectors of a front end (`LATENT`).
+    """
     texts: list[str] = []
     used = 0
     for begin in range(0, len(rows), AT_ONCE):
         part = rows[begin : begin + AT_ONCE]
-        if latent:
+        if kind == LATENT:
             rate = run.model.sample_rate
-            heard = run.model.heard([(run.audio(row), rate) for row in part], "latent")
+            heard = run.model.heard([(run.audio(row), rate) for row in part], LATENT)
         else:
-            heard = [(Span("units", run.cell("units", row)), None) for row in part]
+            heard = [(run.span(kind, row), None) for row in part]
         requests = [
             PromptRequest(plan=SequenceSpec(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
             for plan, (span, vectors) in zip(plans[begin : begin + AT_ONCE], heard)
@@ -125,7 +137,7 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
     """
     clock = [time.monotonic()]
     plans = [SequenceSpec("asr", run.lang(a)) for a, _ in pairs]
-    heard, used = answers(run, plans, [a for a, _ in pairs], latent=False)
+    heard, used = answers(run, plans, [a for a, _ in pairs])
     clock.append(time.monotonic())
     texts, more = translated(run, heard, pairs)
     clock.append(time.monotonic())
@@ -148,22 +160,69 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
 
 
 def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str]) -> list[str]:
-    """What the judge reads in texts that were spoken through units, in turn by every known voice; empty ones stay."""
-    assert run.judge is not None
-    voices: list[str | None] = list(run.model.voices) or [None]
+    """What the judge reads in texts that were spoken through units; empty ones stay empty."""
     kept = [index for index, text in enumerate(texts) if text.strip()]
-    requests = [
-        run.model.prompt_request(
-            Request(
-                task="tts", source=langs[index], text=texts[index], voice=voices[index % len(voices)], output="units"
-            )
-        )
-        for index in kept
-    ]
-    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
+    sounds = spoken(run, [texts[index] for index in kept], [langs[index] for index in kept], "units")
     found = [""] * len(texts)
-    sounds = [np.zeros(0, np.float32) if one.audio is None else one.audio for one in results]
-    loud = [number for number, sound in enumerate(sounds) if len(sound)]
-    for number, text in zip(loud, run.judge.transcribe([sounds[number] for number in loud])):
-        found[kept[number]] = text
+    for index, text in zip(kept, read_by_judge(run, sounds)):
+        found[index] = text
     return found
+
+
+# -- speaking -----------------------------------------------------------------------------------------------------
+
+
+def spoken(run: Evaluation, texts: Sequence[str], langs: Sequence[str], kind: str) -> list[np.ndarray]:
+    """(S,) of each text, said in codes by the voice that comes, or in units, in turn by every known voice; nothing of
+    an empty answer."""
+    voices: list[str | None] = list(run.model.voices) or [None]
+    if kind == "codes":
+        plans = [SequenceSpec(CODES_ALONE, lang, conditions=(run.model.text_span(one),)) for one, lang in
+                 zip(texts, langs)]  # fmt: skip
+        requests = [PromptRequest(plan=plan, speak=True) for plan in plans]
+    else:
+        requests = [
+            run.model.prompt_request(
+                Request(task="tts", source=lang, text=text, voice=voices[index % len(voices)], output=kind)
+            )
+            for index, (text, lang) in enumerate(zip(texts, langs))
+        ]
+    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(kind))
+    return [np.zeros(0, np.float32) if one.audio is None else one.audio for one in results]
+
+
+def read_by_judge(run: Evaluation, sounds: Sequence[np.ndarray]) -> list[str]:
+    """What the judge reads in recordings (S,); nothing where there is no sound."""
+    assert run.judge is not None
+    loud = [number for number, sound in enumerate(sounds) if len(sound)]
+    found = [""] * len(sounds)
+    for number, text in zip(loud, run.judge.transcribe([sounds[number] for number in loud])):
+        found[number] = text
+    return found
+
+
+def put_spoken(run: Evaluation, rows: Sequence[int], kind: str) -> dict[str, dict[str, list[float]]]:
+    """Say reference texts, and put what the judge and ears read, and what a second of sound took of the processor.
+
+    Returns:
+        `tts` and, where there are ears, `tts.ears` → {"counts", "sizes"}: errors and words of each sentence.
+    """
+    if run.judge is None or run.model.vocoder is None:
+        return {}
+    begin = time.process_time()
+    sounds = spoken(run, [run.text(row) for row in rows], [run.lang(row) for row in rows], kind)
+    milliseconds = 1000 * (time.process_time() - begin)
+    length = sum(len(one) for one in sounds) / run.model.sample_rate
+    run.put("tts.ms_per_second", milliseconds / max(length, 1e-9))
+    read = read_by_judge(run, sounds)
+    put_error_rates(run, "tts", [(run.lang(row), run.text(row), one) for row, one in zip(rows, read)])
+    found = {"tts": errors_of([run.text(row) for row in rows], read)}
+    if by_ear := put_ears(run, "tts.ears", rows, sounds, [None] * len(rows)):
+        found["tts.ears"] = errors_of([run.text(row) for row in by_ear], list(by_ear.values()))
+    return found
+
+
+def errors_of(references: Sequence[str], outputs: Sequence[str]) -> dict[str, list[float]]:
+    """Word errors and words of each sentence, as word error rates count them."""
+    pairs = [(words(one), words(other)) for one, other in zip(references, outputs, strict=True)]
+    return {"counts": [float(edits(*pair)) for pair in pairs], "sizes": [float(len(one)) for one, _ in pairs]}

@@ -8,30 +8,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unitok.decoder.model import Decoder
 from unitok.model import Model
+from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
-from unitok_tokenizers.files import fingerprint, read_json, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, fingerprint, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.evaluation.asr_scorer import AsrScorer
+from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.experiments.compare.recipes import CompareRecipe, load_compare_recipe
+from unitok_training.experiments.compare.recipes import CODES_IN, CompareRecipe, load_compare_recipe
+from unitok_training.experiments.compare.report import ROWS
 from unitok_training.experiments.compare.scores import score_arm, text_ability
-from unitok_training.experiments.demo.stages import Settings, demo_rows, usable_mixture
-from unitok_training.fitting.tokenizers import training_rows
+from unitok_training.experiments.demo.stages import (
+    HEARD_AT_MOST,
+    Settings,
+    demo_rows,
+    fit_config,
+    recorded_rows,
+    usable_mixture,
+)
+from unitok_training.fitting.codec import CodecConfig
+from unitok_training.fitting.tokenizers import fit_codec, training_rows
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
+from unitok_training.recipes.layout import ModelChoice
 from unitok_training.run_models.latent import make_front_end, spelled
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.metrics import read_metrics
+from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.vocoder import Vocoder
 
 
@@ -45,6 +60,27 @@ def prepare(run: Path, settings: Settings) -> None:
     bundle = TokenizerSet.of(load_text_tokenizer(run / "fit" / "text"), UnitTokenizer.load(run / "fit" / "units"))
     bundle.save(run / "tokenizers")
     prepare_shards(demo_rows(run, settings), bundle, run / "shards", keep_unreadable=True)
+
+
+CODES = "codes"
+"""Folder of a run with the tokenizers and shards of approaches that read and write codes."""
+
+
+def codec(run: Path, settings: Settings) -> None:
+    """The codec of all layouts, whose first codebook is the units."""
+    config, recipe = fit_config(settings), compare_recipe(settings)
+    config = replace(config, codec=replace(config.codec or CodecConfig(), codebooks=recipe.codebooks))
+    made = fit_codec(recorded_rows(run, settings), UnitTokenizer.load(run / "fit" / "units"), config)
+    with atomic_directory(run / "fit" / "codes") as draft:
+        made.save(draft)
+
+
+def prepare_codes(run: Path, settings: Settings) -> None:
+    """Tokenizers with the codec, and token shards of them."""
+    text, units = load_text_tokenizer(run / "fit" / "text"), UnitTokenizer.load(run / "fit" / "units")
+    bundle = TokenizerSet.of(text, units, load_codec(run / "fit" / "codes"))
+    bundle.save(run / CODES / "tokenizers")
+    prepare_shards(demo_rows(run, settings), bundle, run / CODES / "shards", keep_unreadable=True)
 
 
 def own_folder(folder: Path, made_from: Mapping[str, Any]) -> Path:
@@ -113,33 +149,47 @@ class Job:
 
 def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, seed: str, steps: str) -> None:
     """Train one approach and score it; `steps` is 0 where the budget of decoder tokens decides."""
-    recipe, shards = compare_recipe(settings), Shards.open(run / "shards")
+    recipe = compare_recipe(settings)
+    shards = Shards.open(run / CODES / "shards" if approach.startswith(CODES_IN) else run / "shards")
     folder, first = run / "arms" / name, run / "arms" / begin
     job = Job(
         run=run, folder=folder, first=first / "model", recipe=recipe, approach=approach, seed=int(seed),
         steps=int(steps),
     )  # fmt: skip
     model, trainable = latent_arm(job, demo_rows(run, settings)) if approach == "latent" else stream_arm(job, shards)
-    bench = Evaluation(model=model, shards=shards, judge=AsrScorer.load(run / "judge"), limit=recipe.evaluate_limit)
+    bench = Evaluation(
+        model=model, shards=shards, judge=AsrScorer.load(run / "judge"), ears=find_ears(), heard_at_most=HEARD_AT_MOST,
+        limit=recipe.evaluate_limit,
+    )  # fmt: skip
     result: dict[str, Any] = score_arm(bench, approach)
+    write_json(folder / ROWS, result.pop("rows"))
     result["text"]["ppl"]["before"] = read_json(first / "result.json")["text"]["ppl"]["after"]
     write_json(folder / "result.json", {**result, **training_cost(folder), "trainable_parameters": trainable})
 
 
 def stream_arm(job: Job, shards: Shards) -> tuple[Model, int]:
     """(model, parameters that were trained) of an approach that trains the decoder alone."""
-    part = job.recipe.stream(job.approach)
+    part, coded = job.recipe.stream(job.approach), job.approach.startswith(CODES_IN)
     chosen = DecoderRecipe(
         name=job.approach,
         decoder=job.recipe.decoder,
+        model=job.recipe.laid(job.approach.removeprefix(CODES_IN)) if coded else ModelChoice(),
         mixture=usable_mixture(part.mixture, shards),
         plans=part.plans,
         train=replace(part.train, seed=job.seed, steps=job.steps or job.recipe.steps(job.approach)),
     )
-    trained = train_model(chosen, shards=shards.folder, out=job.begin(chosen), start=job.first)
+    tokenizers = job.run / CODES / "tokenizers" if coded else None
+    trained = train_model(
+        chosen, shards=shards.folder, tokenizers=tokenizers, out=job.begin(chosen), start=job.first
+    )  # fmt: skip
     assert trained is not None, "a stage is one process"
     model = Model.load(trained)
-    return model, sum(value.numel() for value in model.decoder.parameters())
+    if coded and model.vocoder is not None:
+        mels = MelVocoder.load(job.run / "fit" / "mel_vocoder")
+        model.vocoder = Vocoder(mels, model.vocoder.units, model.vocoder.voices)
+        model.save(trained)
+    parts = [model.decoder, *(part for part in model.parts.values() if isinstance(part, nn.Module))]
+    return model, sum(value.numel() for part in parts for value in part.parameters())
 
 
 def latent_arm(job: Job, rows: Sequence[Row]) -> tuple[Model, int]:
