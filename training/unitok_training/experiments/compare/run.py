@@ -172,10 +172,10 @@ def stages(recipe: CompareRecipe, config: CompareConfig) -> list[Stage]:
     for one in planned:
         arguments = (one.name, one.start, one.approach, str(one.seed), str(one.steps))
         coded = one.approach in config.codes
-        needs = (one.start, "judge", *(("mel_vocoder", "prepare-codes") if coded else ()))
-        settings = ("codes", "model", "budget") if coded else (one.approach, "budget")
+        needs: tuple[str, ...] = (one.start, "judge", *(("mel_vocoder", "prepare-codes") if coded else ()))
+        read = ("codes", "model") if coded else (one.approach,)
         found.append(
-            Stage(name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=needs, settings=settings)
+            Stage(name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=needs, settings=(*read, "budget"))
         )  # fmt: skip
     return found
 
