@@ -66,6 +66,7 @@ TOKENIZERS = {
     "unit_tokens": UNITS, "codec_codes": (*CODECS, "bins=[4,8]"), "first_codebook": (*CODECS, "reader.steps=2"),
 }  # fmt: skip
 """Tokenizers and codecs, measured alone."""
+SMALL_CODEC = ("codec.steps=2", "codec.codebooks=2", "codec.cardinality=4")
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
     "speechx": QUICK_CODES,
@@ -77,6 +78,7 @@ CODES = {
 """Systems of codes, on a bench with a codec."""
 OWN = {
     "made_speech": (*QUICK, "saying_steps=2"),
+    "bit_rates": (*QUICK, "parts.encoder.steps=2", "counts=[8,12]", "early=0", *SMALL_CODEC),
     "languages": (*(one for one in QUICK if not one.startswith(("spoken", "texts"))), "amounts=[4,8]"),
     "hubert": HUBERT,
     "coordinator": TURNS,

@@ -39,7 +39,7 @@ B44 it does too, and the sentences of a speaker share their name: an example tel
 voices, which say the same without noise, have formants 1.6 and 0.68 times the common ones, where training has 0.88 to
 1.18.
 
-Systems of flat tokens (C15 to C27, D15, E9) share a bench, `systems/base/token_bench.py`: the toy corpus with topics,
+Systems of flat tokens (C15 to C27, D15, E9, E11) share a bench, `systems/base/token_bench.py`: the toy corpus with topics,
 letters and units that are fitted once, a unit synthesizer, a text model to begin with, and the oracle recognizer, which
 judges only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm is
 trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the ends

@@ -15,40 +15,31 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from unitok.model import Model
 from unitok.model_parts import SECOND_PASS
 from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, code_span, greedy, unfinished
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.data.example_options import ExampleOptions
-from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
-from unitok_training.data.mixture import Mixture
-from unitok_training.evaluation.latent import answers, question
 from unitok_training.evaluation.run import Evaluation
-from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe
 from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, said_errors
 from unitok_training.systems.base.intervals import Counted, over_seeds, seeds_and_rates
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
-from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.systems.base.token_scores import recognized
-from unitok_training.train_latent import train_latent
-from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, TrainConfig, Tuning
+from unitok_training.systems.tokens.vector_reading import READING, Reading, read_from_vectors, vector_reader
+from unitok_training.trainer.config import TrainConfig
 
 SPEAKING: Mapping[str, float] = {"vtts": 1.0}
 """What both speakers learn."""
 TEXT: Mapping[str, float] = {"lm": 1.0}
 """What both readers know before they read."""
-READING: Mapping[str, float] = {"asr": 1.0}
-"""What both readers learn."""
 LAYOUTS: Mapping[str, str] = {"regress": "first_regress", "refine": "first_nar"}
 """Speaker → how codebooks behind the first are found."""
 PLAIN = ExampleOptions(voice_share=0.0)
@@ -159,54 +150,19 @@ def vocoded(bench: CodeBench, run: Evaluation, rows: Sequence[int], rounds: int)
 # -- reading ------------------------------------------------------------------------------------------------------
 
 
-def vector_recipe(bench: CodeBench, name: str, seed: int) -> LatentRecipe:
-    """A reader of the frames that the units were made of, each of them a vector: the encoder does not move."""
-    config = bench.config
-    assert isinstance(config, LauraConfig)
-    moving = PartTuning(learning_rate=None)
-    return LatentRecipe(
-        name=name,
-        encoder=EncoderChoice(kind="pretrained", folder=f"unitok:{bench.parts.folder / 'tokenizers' / 'units'}"),
-        adapter=AdapterChoice(kind="stacking", stride=1, match_scale=True),
-        tuning=Tuning(encoder=FROZEN, adapter=moving, decoder=moving),
-        mixture=Mixture(tasks=READING),
-        train=LatentTrainConfig(
-            steps=config.reading, pack_size=config.reading_pack, window=config.train.window, seed=seed,
-            optim=config.train.optim, precision=config.train.precision, ctc_weight=0.0, augment=False,
-            log_every=config.train.log_every, checkpoint_every=config.train.checkpoint_every,
-        ),
-    )  # fmt: skip
-
-
-def vector_reader(bench: CodeBench, seed: int, start: Path) -> Model:
-    """A model of text after it learned to read frames."""
-    name, rows = f"vectors-{seed}", [row for row in bench.parts.rows if row.split == "train"]
-    recipe = vector_recipe(bench, name.replace("-", "_"), seed)
-    bench.report(f"{name}: {recipe.train.steps} steps")
-    return train_latent(recipe, rows, bench.run / name, start=start, split="").model
-
-
-def read_from_vectors(bench: CodeBench, run: Evaluation, rows: Sequence[int]) -> Counted:
-    """Word errors of the text that a model reads in the recordings of rows."""
-    by_id = {row.id: row for row in bench.parts.rows}
-    heard = [by_id[str(run.shards.row(row)["id"])] for row in rows]
-    line, table, random = LATENT_TASKS["asr"], RowTexts(heard, run.model.tokenizers.text), np.random.default_rng(0)
-    asked = [question(line, table, item, random) for item in asked_items(line, heard)]
-    assert len(asked) == len(rows), "each has a recording and a text"
-    return word_errors([one.answer for one in asked], answers(run.model, asked))
-
-
 def readers(bench: CodeBench) -> dict[str, list[Counted]]:
     """Word errors of what a reader of every seed reads after as many updates, from units and from frames."""
     config, found = bench.config, {"tokens": list[Counted](), "vectors": list[Counted]()}
     assert isinstance(config, LauraConfig)
     start, build = bench.start(TEXT), Build(pack_size=config.reading_pack)
+    reading = Reading(steps=config.reading, pack_size=config.reading_pack)
     for seed in bench.seeds:
         model = bench.train(f"tokens-{seed}", READING, seed=seed, steps=config.reading, start=start, build=build)
         run = bench.evaluation(model)
         rows = bench.some(run, "codes", "text_ids")
         found["tokens"].append(recognized(run, rows))
-        found["vectors"].append(read_from_vectors(bench, bench.evaluation(vector_reader(bench, seed, start)), rows))
+        run = bench.evaluation(vector_reader(bench, seed, start, reading))
+        found["vectors"].append(read_from_vectors(bench, run, rows))
     return found
 
 

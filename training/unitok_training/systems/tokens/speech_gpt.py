@@ -29,7 +29,7 @@ from unitok_tokenizers.grammar.tasks.base import OUT_UNITS
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.systems.base.token_scores import recognized, said
@@ -172,5 +172,38 @@ SYSTEM = System(
             "through both texts more answers are right", lambda f: f["c26.chained.accuracy"] > f["c26.direct.accuracy"]
         ),
         Target("… on these questions, not by chance", lambda f: f["c26.over_direct.accuracy.low"] > 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run speech_gpt",
+            {
+                "c26.chained.accuracy": 0.742,
+                "c26.chained.accuracy.interval": 0.251,
+                "c26.chained.asr.wer": 0.0546,
+                "c26.chained.asr.wer.interval": 0.0592,
+                "c26.chained.well_formed": 1.0,
+                "c26.chained.well_formed.interval": 0.0,
+                "c26.chained.wer": 0.125,
+                "c26.chained.wer.interval": 0.169,
+                "c26.direct.accuracy": 0.65,
+                "c26.direct.accuracy.interval": 0.164,
+                "c26.direct.asr.wer": 0.204,
+                "c26.direct.asr.wer.interval": 0.0342,
+                "c26.direct.well_formed": 1.0,
+                "c26.direct.well_formed.interval": 0.0,
+                "c26.direct.wer": 0.133,
+                "c26.direct.wer.interval": 0.0621,
+                "c26.oracle.accuracy": 0.994,
+                "c26.over_direct.accuracy": 0.0917,
+                "c26.over_direct.accuracy.high": 0.192,
+                "c26.over_direct.accuracy.low": -0.0167,
+                "c26.over_direct.wer": -0.00833,
+                "c26.over_direct.wer.high": 0.0417,
+                "c26.over_direct.wer.low": -0.0556,
+                "c26.pairs.asr.wer": 0.281,
+                "c26.pairs.asr.wer.interval": 0.0748,
+            },
+            "d5d777e",
+        ),
     ),
 )
