@@ -78,6 +78,7 @@ CODES = {
 """Systems of codes, on a bench with a codec."""
 OWN = {
     "made_speech": (*QUICK, "saying_steps=2"),
+    "scaling_sheet": (*QUICK_CODES, "amounts=[6,14]", "merged=16", "train.steps=1"),
     "bit_rates": (*QUICK, "parts.encoder.steps=2", "counts=[8,12]", "early=0", *SMALL_CODEC),
     "languages": (*(one for one in QUICK if not one.startswith(("spoken", "texts"))), "amounts=[4,8]"),
     "hubert": HUBERT,

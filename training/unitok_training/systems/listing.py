@@ -39,14 +39,15 @@ B44 it does too, and the sentences of a speaker share their name: an example tel
 voices, which say the same without noise, have formants 1.6 and 0.68 times the common ones, where training has 0.88 to
 1.18.
 
-Systems of flat tokens (C15 to C27, D15, E9, E11) share a bench, `systems/base/token_bench.py`: the toy corpus with topics,
-letters and units that are fitted once, a unit synthesizer, a text model to begin with, and the oracle recognizer, which
-judges only where it reads nineteen words of twenty in held-out recordings that went through units and back. Each arm is
-trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and `KEY.high` are the ends
-of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets several runs share what
-is fitted, `--set seeds=N` trains more or fewer. Figures whose commit stands below are of one core of an Intel Xeon that
-multiplies bfloat16; Spirit-LM's came out again, digit for digit, at 2f3a826. How many sentences and updates GSLM takes,
-and which voice says its units, was chosen after a look at held-out figures: what it meets, it meets with that reserve.
+Systems of flat tokens (C15 to C27, D15, E9 to E11) share a bench, `systems/base/token_bench.py`: the toy corpus with
+topics, letters and units that are fitted once, a unit synthesizer, a text model to begin with, and the oracle
+recognizer, which judges only where it reads nineteen words of twenty in held-out recordings that went through units and
+back. Each arm is trained with three seeds; `KEY.interval` is half of the 95 % interval of its mean, `KEY.low` and
+`KEY.high` are the ends of a paired bootstrap over the held-out sentences of all seeds. `--set parts_folder=FOLDER` lets
+several runs share what is fitted, `--set seeds=N` trains more or fewer. Figures whose commit stands below are of one
+core of an Intel Xeon that multiplies bfloat16; Spirit-LM's came out again, digit for digit, at 2f3a826. How many
+sentences and updates GSLM takes, and which voice says its units, was chosen after a look at held-out figures: what it
+meets, it meets with that reserve.
 
 Systems of codes (C19, C21, C23, C24, C28 to C33) share it too, with a codec whose first codebook is the units
 (`systems/base/code_bench.py`); what their codes say is heard by Griffin-Lim. Arms that are compared learn from equally

@@ -62,6 +62,7 @@ SYSTEMS = Registry(
         "speech_gpt": "unitok_training.systems.tokens.speech_gpt:SYSTEM",
         "made_speech": "unitok_training.systems.tokens.made_speech:SYSTEM",
         "languages": "unitok_training.systems.tokens.languages:SYSTEM",
+        "scaling_sheet": "unitok_training.systems.tokens.scaling_sheet:SYSTEM",
         "bit_rates": "unitok_training.systems.tokens.bit_rates:SYSTEM",
         "uniaudio": "unitok_training.systems.codes.uniaudio:SYSTEM",
         "moshi": "unitok_training.systems.codes.moshi:SYSTEM",

@@ -30,7 +30,7 @@ from unitok_training.systems.base.code_bench import (
     written,
 )
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
 from unitok_training.trainer.config import TrainConfig
 
@@ -146,5 +146,36 @@ SYSTEM = System(
         Target("… on these sentences, not by chance", lambda f: f["c32.nats_over_flat.high"] <= 0),
         Target("a second of audio takes less time", lambda f: f["c32.ms_per_second_ratio"] < 1),
         Target("… and less memory", lambda f: f["c32.kept_bytes_per_second_ratio"] < 1),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run uniaudio",
+            {
+                "c32.depth.bits_per_second": 466.0,
+                "c32.depth.bits_per_second.interval": 11.1,
+                "c32.depth.kept_bytes_per_second": 51200.0,
+                "c32.depth.ms_per_second": 16.7,
+                "c32.depth.ms_per_second.interval": 5.07,
+                "c32.depth.parameters": 1280000.0,
+                "c32.depth.wer": 0.86,
+                "c32.depth.wer.interval": 0.123,
+                "c32.flat.bits_per_second": 486.0,
+                "c32.flat.bits_per_second.interval": 12.6,
+                "c32.flat.kept_bytes_per_second": 307000.0,
+                "c32.flat.ms_per_second": 38.9,
+                "c32.flat.ms_per_second.interval": 8.78,
+                "c32.flat.parameters": 1330000.0,
+                "c32.flat.wer": 1.21,
+                "c32.flat.wer.interval": 0.386,
+                "c32.kept_bytes_per_second_ratio": 0.167,
+                "c32.ms_per_second_ratio": 0.429,
+                "c32.nats_over_flat": -13.8,
+                "c32.nats_over_flat.high": -12.2,
+                "c32.nats_over_flat.low": -15.4,
+                "c32.oracle.accuracy": 0.967,
+                "c32.parameters_ratio": 0.96,
+            },
+            "7fa1f90",
+        ),
     ),
 )
