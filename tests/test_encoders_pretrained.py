@@ -29,7 +29,7 @@ from unitok_tokenizers.encoders.whisper import WhisperEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.centroids import read_centroids
 from unitok_tokenizers.semantic.kmeans import StreamedKmeans, assign, fit_kmeans
-from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, pooled_frames
+from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, pooled_frames, spread_of
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
 CLASSES = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
@@ -260,3 +260,35 @@ def test_centroids_make_units_without_a_fit(manifest: Path, tmp_path: Path, caps
     ):
         assert main([*fit, *more]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_loud_dimension_decides_alone_unless_each_counts_in_its_own_spread() -> None:
+    random = torch.Generator().manual_seed(3)
+    told = torch.randint(4, (400,), generator=random)  # what frames tell, in two quiet dimensions
+    quiet = torch.stack([told % 2, told // 2], 1) + 0.05 * torch.randn(400, 2, generator=random)
+    loud = 100 * torch.randn(400, 1, generator=random)
+    frames = torch.cat([quiet, loud, torch.full((400, 1), 7.0)], 1)
+    spread = spread_of(frames)
+    assert (spread > 0).all(), "a dimension that stands still is not divided by nothing"
+
+    def purity(units: torch.Tensor) -> float:
+        return sum(int(torch.bincount(told[units == one]).max()) for one in units.unique()) / len(told)
+
+    plain = UnitTokenizer(MfccEncoder(), fit_kmeans(frames, 16, seed=0))
+    by_spread = UnitTokenizer(MfccEncoder(), fit_kmeans(frames / spread, 16, seed=0) * spread, spread=spread)
+    assert purity(plain.nearest(frames)) < 0.5 and purity(by_spread.nearest(frames)) > 0.9
+
+
+def test_units_by_spread_are_kept_and_come_by_pieces(tmp_path: Path) -> None:
+    given = recordings(2)
+    units = UnitTokenizer.fit_stream(MfccEncoder(), given, 6, seed=0, pool=2, scaled=True)
+    plain = UnitTokenizer.fit_stream(MfccEncoder(), given, 6, seed=0, pool=2)
+    assert units.fingerprint != plain.fingerprint and units.spread is not None and plain.spread is None
+    units.save(tmp_path)
+    again = UnitTokenizer.load(tmp_path)
+    assert again.fingerprint == units.fingerprint
+    frames = units.frames_of(given)
+    for one, other, rows in zip(again.encode_batch(given), units.encode_batch(given), frames):
+        np.testing.assert_array_equal(one, other)
+        scaled = torch.from_numpy(rows) / units.spread
+        np.testing.assert_array_equal(one, torch.cdist(scaled, units.centroids / units.spread).argmin(1).numpy())

@@ -25,13 +25,17 @@ def kmeans() -> UnitTokenizer:
     return UnitTokenizer.fit(MfccEncoder(), [prosody.voice(prosody.gliding(150, 0.5))], 6, seed=0)
 
 
+def scaled() -> UnitTokenizer:
+    given = [prosody.voice(prosody.gliding(150, 0.5))]
+    return UnitTokenizer.fit_stream(MfccEncoder(), given, 6, seed=0, scaled=True)
+
+
 def merged(units: UnitTokenizer) -> UnitTokenizer:
     runs = [np.array([0, 1, 2, 0, 1, 3, 0, 1, 2]), np.array([4, 0, 1, 2, 5])]
     return units.merged(UnitMerges.learn(runs, units.cardinality, 9))
 
 
-def invariant() -> UnitTokenizer:
-    units = kmeans()
+def invariant(units: UnitTokenizer) -> UnitTokenizer:
     correction = FrameCorrection(CorrectionConfig(width=units.encoder.width, hidden=8))
     torch.nn.init.normal_(correction.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     return units.corrected(correction)
@@ -39,9 +43,13 @@ def invariant() -> UnitTokenizer:
 
 UNITS = {
     "kmeans": kmeans,
-    "kmeans_invariant": invariant,
+    "kmeans_invariant": lambda: invariant(kmeans()),
     "kmeans_bpe": lambda: merged(kmeans()),
-    "kmeans_invariant_bpe": lambda: merged(invariant()),
+    "kmeans_invariant_bpe": lambda: merged(invariant(kmeans())),
+    "kmeans_scaled": scaled,
+    "kmeans_scaled_invariant": lambda: invariant(scaled()),
+    "kmeans_scaled_bpe": lambda: merged(scaled()),
+    "kmeans_scaled_invariant_bpe": lambda: merged(invariant(scaled())),
 }
 MAKERS = {**UNITS, **codecs.MAKERS, **prosody.MAKERS}
 QUICK = [name for name in (*UNIT_TOKENIZERS, *PROSODY_TOKENIZERS, "mel_rvq", "dmel")]

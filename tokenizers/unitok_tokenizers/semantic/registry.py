@@ -7,6 +7,11 @@ from unitok_tokenizers.registry import Registry
 KMEANS = "unitok_tokenizers.semantic.kmeans_units:UnitTokenizer"
 UNIT_TOKENIZERS = Registry(
     "unit tokenizer",
-    {name: KMEANS for name in ("kmeans", "kmeans_invariant", "kmeans_bpe", "kmeans_invariant_bpe")},
+    {
+        f"kmeans{scaled}{invariant}{bpe}": KMEANS
+        for scaled in ("", "_scaled")
+        for invariant in ("", "_invariant")
+        for bpe in ("", "_bpe")
+    },
 )
 """`class` in `config.json` → class."""

@@ -50,6 +50,9 @@ class ChosenUnits:
     """Frames whose mean becomes one unit."""
     centroids: Path | None = None
     """File of centroids; they are fitted where None."""
+    scaled: bool = True
+    """Count each dimension of frames in its own spread, where centroids are fitted: see `UnitTokenizer`. Centroids of a
+    file go by plain distances."""
 
     def __post_init__(self) -> None:
         if self.pool < 1:
@@ -86,7 +89,9 @@ def fit_chosen_units(
     layer, pool = chosen.encoder.layer, chosen.pool
     if chosen.centroids is None:
         given = recordings(encoder.sample_rate)
-        return UnitTokenizer.fit_stream(encoder, given, clusters, seed=seed, layer=layer, pool=pool)
+        return UnitTokenizer.fit_stream(
+            encoder, given, clusters, seed=seed, layer=layer, pool=pool, scaled=chosen.scaled
+        )
     centroids = read_centroids(chosen.centroids, width=encoder.width).to(compute.device)
     return UnitTokenizer(encoder, centroids, layer=layer, pool=pool)
 
@@ -147,7 +152,7 @@ def fit_invariance(
     torch.manual_seed(config.seed)  # initial weights; the caller's process is a stage of its own
     correction = FrameCorrection(CorrectionConfig(width=units.encoder.width, hidden=config.hidden))
     _set_scale(correction, spool)
-    reader = UnitReader(correction, units.centroids.detach().clone(), _temperature(spool, units.centroids))
+    reader = UnitReader(correction, units.centroids.detach().clone(), _temperature(spool, units), units.spread)
     _optimize(reader.train(), spool, labels, config, compute, progress, Share(world))
     return units.corrected(correction.to(units.centroids.device).eval())
 
@@ -184,19 +189,25 @@ class UnitReader(nn.Module):
         correction: what learns.
         centroids: (K, D).
         temperature: distances that are one nat apart; it learns too.
+        spread: (D,) that these are counted in; None counts all dimensions alike.
     """
 
     centroids: Tensor
+    spread: Tensor
 
-    def __init__(self, correction: FrameCorrection, centroids: Tensor, temperature: float) -> None:
+    def __init__(
+        self, correction: FrameCorrection, centroids: Tensor, temperature: float, spread: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.correction = correction
-        self.register_buffer("centroids", centroids)
+        spread = torch.ones_like(centroids[0]) if spread is None else spread.detach().clone()
+        self.register_buffer("spread", spread)
+        self.register_buffer("centroids", centroids / spread)
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(B, F, D) of rows of `lengths` (B,) → (B, F, K + 1) for CTC, the blank first and impossible."""
-        corrected = self.correction(frames, lengths).float()
+        corrected = self.correction(frames, lengths).float() / self.spread
         closeness = corrected @ self.centroids.T - 0.5 * (self.centroids * self.centroids).sum(1)
         logits = functional.pad(closeness / self.log_temperature.exp(), (1, 0), value=NEVER)
         return logits.log_softmax(-1)
@@ -209,10 +220,11 @@ def _set_scale(correction: FrameCorrection, spool: FrameSpool) -> None:
     correction.spread.copy_(some.std(0, correction=0).clamp_min(1e-6))
 
 
-def _temperature(spool: FrameSpool, centroids: Tensor) -> float:
+def _temperature(spool: FrameSpool, units: UnitTokenizer) -> float:
     """A third of how much nearer the nearest centroid of a frame is than the second, in the middle."""
-    centroids = centroids.cpu()
-    frames = torch.cat([spool[place] for place in range(0, len(spool), max(1, len(spool) // 50))])
+    spread = 1.0 if units.spread is None else units.spread.cpu()
+    centroids = units.centroids.cpu() / spread
+    frames = torch.cat([spool[place] for place in range(0, len(spool), max(1, len(spool) // 50))]) / spread
     if len(centroids) < 2:
         return 1.0
     best = (frames @ centroids.T - 0.5 * (centroids * centroids).sum(1)).topk(2, dim=1).values

@@ -51,6 +51,10 @@ def add_commands(commands: Any) -> None:
         help="an encoder from elsewhere behind the units: hubert, wav2vec2, wavlm, whisper, whisper_unpadded, unitok",
     )  # fmt: skip
     fit.add_argument("--centroids", metavar="FILE", help="of --units: .npy, .npz or .safetensors (default: fitted)")
+    fit.add_argument(
+        "--unscaled", action="store_true",
+        help="cluster frames of --units by plain distances (default: each dimension in its own spread)",
+    )  # fmt: skip
     fit.add_argument("--pool", type=int, default=1, help="frames of a unit of --units (default: %(default)s)")
     fit.add_argument(
         "--invariant", type=int, default=0, metavar="STEPS",
@@ -166,9 +170,9 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         refuse_idle(options, ["codec_steps"], "with --units, which the built-in codec does not build on")
         if options.centroids is not None:
             idle = ["clusters"] if options.unit_bpe or options.invariant else ["clusters", "cluster_recordings"]
-            refuse_idle(options, idle, "with --centroids, which are not fitted")
+            refuse_idle(options, [*idle, "unscaled"], "with --centroids, which are not fitted")
     else:
-        refuse_idle(options, ["centroids", "pool"], "without --units")
+        refuse_idle(options, ["centroids", "pool", "unscaled"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
     if options.codec.startswith(f"{BUILT_IN}:"):
@@ -214,7 +218,7 @@ def _notice(line: str) -> None:
 
 
 def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:
-    """What --units, --centroids and --pool say."""
+    """What --units, --centroids, --unscaled and --pool say."""
     from pathlib import Path
 
     from unitok_tokenizers.encoders.pretrained import EncoderSource
@@ -223,4 +227,5 @@ def _chosen_units(options: argparse.Namespace) -> ChosenUnits | None:
     if options.units is None:
         return None
     centroids = None if options.centroids is None else Path(options.centroids)
-    return ChosenUnits(encoder=EncoderSource.read(options.units), pool=options.pool, centroids=centroids)
+    source = EncoderSource.read(options.units)
+    return ChosenUnits(encoder=source, pool=options.pool, centroids=centroids, scaled=not options.unscaled)

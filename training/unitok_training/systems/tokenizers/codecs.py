@@ -19,7 +19,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.tokenizers.codec_arms import CodecArmsConfig, arms_of
 from unitok_training.tokbench.distance import Distance, distances, signal_to_noise
 
@@ -105,6 +105,48 @@ SYSTEM = System(
         Target("… and used more evenly", lambda f: f["c5.factorized.perplexity"] > f["c2.plain.perplexity"]),
         Target(
             "the more steps, the less dMel leaves out", lambda f: falls([-one for one in series(f, "c10.snr.bins")])
+        ),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run codec_codes",
+            {
+                "c10.recordings": 100.0,
+                "c10.snr.bins16": 17.0,
+                "c10.snr.bins32": 23.0,
+                "c10.snr.bins4": 3.06,
+                "c10.snr.bins64": 29.0,
+                "c10.snr.bins8": 10.4,
+                "c2.plain.distance.q1": 5.96,
+                "c2.plain.distance.q1.interval": 0.0875,
+                "c2.plain.distance.q2": 5.16,
+                "c2.plain.distance.q2.interval": 0.0359,
+                "c2.plain.distance.q3": 4.83,
+                "c2.plain.distance.q3.interval": 0.0601,
+                "c2.plain.distance.q4": 4.65,
+                "c2.plain.distance.q4.interval": 0.0794,
+                "c2.plain.perplexity": 162.0,
+                "c2.plain.perplexity.interval": 6.65,
+                "c2.plain.repeats": 1.0,
+                "c2.plain.usage": 0.925,
+                "c2.plain.usage.interval": 0.00814,
+                "c2.plain.usage.least": 0.688,
+                "c5.factorized.distance.q1": 5.88,
+                "c5.factorized.distance.q1.interval": 0.122,
+                "c5.factorized.distance.q2": 5.45,
+                "c5.factorized.distance.q2.interval": 0.0589,
+                "c5.factorized.distance.q3": 5.2,
+                "c5.factorized.distance.q3.interval": 0.067,
+                "c5.factorized.distance.q4": 5.04,
+                "c5.factorized.distance.q4.interval": 0.0431,
+                "c5.factorized.perplexity": 176.0,
+                "c5.factorized.perplexity.interval": 9.03,
+                "c5.factorized.repeats": 1.0,
+                "c5.factorized.usage": 0.974,
+                "c5.factorized.usage.interval": 0.0135,
+                "c5.factorized.usage.least": 0.738,
+            },
+            "d5d777e",
         ),
     ),
 )

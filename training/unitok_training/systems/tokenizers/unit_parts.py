@@ -75,7 +75,9 @@ class UnitParts(TokenParts):
             source = EncoderSource(kind=OWN, folder=self.hubert, layer=self.config.hubert.layer)
             self.report(f"{clusters} units")
             fit_tokenizers(
-                self.rows, folder, replace(self.fit_config(), units=ChosenUnits(encoder=source), clusters=clusters)
+                self.rows,
+                folder,
+                replace(self.fit_config(), units=ChosenUnits(encoder=source, scaled=False), clusters=clusters),
             )
         return folder
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unitok_training.systems.base.bench import Bench, Figures
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.systems.tokenizers.merging import merging_figures, share_inverted
 from unitok_training.systems.tokenizers.unit_bench import UnitBench, UnitTokensConfig
@@ -110,5 +110,60 @@ SYSTEM = System(
         ),
         Target("steady units save three edits of ten", lambda f: f["c13.saved"] >= FEWER_EDITS),
         Target("and are as pure in phones", lambda f: f["c13.steady.purity"] >= f["c13.plain.purity"]),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run unit_tokens",
+            {
+                "c1.chance": 0.165,
+                "c1.frames.speaker": 0.879,
+                "c1.inverted": 1.0,
+                "c1.k100.nmi": 0.531,
+                "c1.k100.pnmi": 0.666,
+                "c1.k100.purity": 0.626,
+                "c1.k100.speaker": 0.532,
+                "c1.k200.nmi": 0.548,
+                "c1.k200.pnmi": 0.749,
+                "c1.k200.purity": 0.71,
+                "c1.k200.speaker": 0.537,
+                "c1.k50.nmi": 0.488,
+                "c1.k50.pnmi": 0.556,
+                "c1.k50.purity": 0.514,
+                "c1.k50.speaker": 0.506,
+                "c1.letters.frames.speaker": 0.671,
+                "c1.letters.nmi": 0.577,
+                "c1.letters.pnmi": 0.718,
+                "c1.letters.purity": 0.686,
+                "c1.letters.speaker": 0.234,
+                "c12.bits_over_units": 5.32,
+                "c12.bits_over_units.high": 6.32,
+                "c12.bits_over_units.low": 4.23,
+                "c12.inverted": 1.0,
+                "c12.merged.bits_per_second": 65.1,
+                "c12.merged.bits_per_second.interval": 1.13,
+                "c12.merged.per_second": 12.9,
+                "c12.merged.ppl": 25.6,
+                "c12.merged.ppl.interval": 1.44,
+                "c12.units.bits_per_second": 59.8,
+                "c12.units.bits_per_second.interval": 0.437,
+                "c12.units.per_second": 22.7,
+                "c12.units.ppl": 5.83,
+                "c12.units.ppl.interval": 0.0752,
+                "c13.plain.mean": 0.457,
+                "c13.plain.noise": 0.394,
+                "c13.plain.pitch": 0.543,
+                "c13.plain.purity": 0.626,
+                "c13.plain.room": 0.576,
+                "c13.plain.stretch": 0.316,
+                "c13.saved": 0.215,
+                "c13.steady.mean": 0.359,
+                "c13.steady.noise": 0.278,
+                "c13.steady.pitch": 0.443,
+                "c13.steady.purity": 0.648,
+                "c13.steady.room": 0.388,
+                "c13.steady.stretch": 0.327,
+            },
+            "d5d777e",
+        ),
     ),
 )

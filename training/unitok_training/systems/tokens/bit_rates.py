@@ -108,7 +108,7 @@ class ArmParts(TokenParts):
         folder = self.folder / "tokenizers"
         if not folder.exists():
             source = EncoderSource(kind=OWN, folder=self.plain.folder / "tokenizers" / "units", layer=self.layer)
-            config = replace(self.fit_config(), units=ChosenUnits(encoder=source), clusters=self.clusters)
+            config = replace(self.fit_config(), units=ChosenUnits(encoder=source, scaled=False), clusters=self.clusters)
             self.report(f"{self.clusters} units of layer {self.layer}")
             units = fit_units(self.rows, config)
             codec = None
