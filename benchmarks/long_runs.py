@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.data.shards import FORMAT, Shards
 from unitok_tokenizers.files import sha256_file, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_tokenizers.heap import map_large_blocks
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 

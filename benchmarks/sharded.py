@@ -25,8 +25,8 @@ from benchmarks.context import Context
 from benchmarks.results import Outcome
 from unitok.decoder.initial_values import initial_values
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.heap import map_large_blocks
 from unitok_training.cost.step import parameters
 from unitok_training.runs.process_memory import give_back
 from unitok_training.trainer.config import TrainConfig

@@ -27,7 +27,7 @@ PACKAGES = {
 """Floors, the lowest first. The command line is the roof above all of them."""
 ORDER: Mapping[str, tuple[str, ...]] = {
     "unitok_tokenizers": (
-        "errors", "progress", "float32_buffers", "compute", "files", "stored_tensors", "registry", "seeds",
+        "errors", "progress", "heap", "float32_buffers", "compute", "files", "stored_tensors", "registry", "seeds",
         "text.normalization",
         "audio.containers", "audio", "grammar.tasks", "grammar", "encoders.networks", "encoders.folders",
         "encoders", "text", "corpora",

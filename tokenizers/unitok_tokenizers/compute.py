@@ -8,7 +8,6 @@ may be a default of the other.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
@@ -30,10 +29,6 @@ PRECISION_VARIABLE = "UNITOK_PRECISION"
 """Environment variable that decides wherever nothing but "auto" was asked for."""
 BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 """What Linux calls a processor's bfloat16 units: Intel's tiles, AVX-512, Arm."""
-MAPPED_BYTES = 1 << 20
-"""Smallest block of memory that a training process asks the system for by itself."""
-TUNABLES = "GLIBC_TUNABLES"
-"""Environment variable by which glibc is tuned."""
 AMPERE = 8
 """Major compute capability of the first GPUs that multiply bfloat16."""
 
@@ -184,33 +179,3 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What two records of `Compute.to_json` differ in, for people; keys that one of them lacks do not count."""
     shared = sorted(before.keys() & after.keys())
     return [f"{key} was {before[key]} and is {after[key]}" for key in shared if before[key] != after[key]]
-
-
-def map_large_blocks() -> bool:
-    """Let glibc ask the system for every large block by itself, and give it back when it is free.
-
-    For training on a processor: torch's blocks are aligned, and glibc does not put an aligned block into a hole of its
-    own size. The holes of each step's passing tensors add up to a tenth to two thirds of what the tensors themselves
-    take. Blocks that are mapped leave none; but the system clears their pages anew, which takes some hundredths of a
-    step's time on one machine and a third of it on a virtual one: for where memory is short.
-    False where another C library allocates.
-    """
-    allocator = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
-    if allocator is None:
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    return bool(allocator(mmap_threshold, MAPPED_BYTES)) and bool(allocator(trim_threshold, 8 * MAPPED_BYTES))
-
-
-def huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables for processes that train language models on a processor, beside those of an environment: glibc then
-    asks for huge pages.
-
-    Torch asks for aligned blocks, whose remainders glibc leaves in lists that it searches for every other block, and
-    that are scattered over memory: behind SmolLM2-135M the search takes a third of the time after some twenty steps. In
-    huge pages it is short. Read when a process starts, so nothing for one that runs. None where another C library
-    allocates, or where the environment says how it does.
-    """
-    if platform.libc_ver()[0] != "glibc" or TUNABLES in environment:
-        return {}
-    return {TUNABLES: "glibc.malloc.hugetlb=1"}

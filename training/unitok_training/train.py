@@ -18,8 +18,8 @@ from unitok.decoder.model import Decoder
 from unitok.huggingface.stored_core import bare_decoder
 from unitok.model import Model
 from unitok.model_directory import read_decoder, write_model
-from unitok_tokenizers.compute import map_large_blocks
 from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.heap import map_large_blocks
 from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.cost.advice import check_fits

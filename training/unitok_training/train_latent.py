@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from unitok.model import Model
-from unitok_tokenizers.compute import Compute, map_large_blocks, resolve
+from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.heap import map_large_blocks
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint, list_checkpoints
 from unitok_training.data.latent_examples import LatentSource

@@ -23,7 +23,8 @@ import torch
 
 from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_tokenizers.compute import Compute, map_large_blocks, resolve
+from unitok_tokenizers.compute import Compute, resolve
+from unitok_tokenizers.heap import map_large_blocks
 from unitok_training.cost.step import Setup
 from unitok_training.data.batch import Pack, collate
 from unitok_training.data.documents import Document

@@ -23,6 +23,7 @@ from typing import Any
 from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use, fingerprint, read_json, sole_writer, write_json
+from unitok_tokenizers.heap import huge_pages
 from unitok_tokenizers.progress import listening
 from unitok_training.runs.interrupts import termination_raises
 from unitok_training.runs.process_memory import tree_bytes
@@ -98,12 +99,11 @@ class Pipeline:
         compute: Compute | None = None,
         expected: Mapping[str, float] | None = None,
         known_as: Mapping[str, str] | None = None,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`report` takes lines, `display` shows what runs (as such lines where None), `compute` says in which precision
         stages that leave it open compute, and `expected` seconds of the stages give the time that is left in all.
         `known_as` are modules of stages and the names that keys on disk have for them: where a module moves, stages
-        that were finished before stay so. `environment` are variables of the stages' processes beside this one's."""
+        that were finished before stay so."""
         self.run_folder = run
         self.stages = list(stages)
         self.config = dict(config)
@@ -112,7 +112,6 @@ class Pipeline:
         self.display = display or LineDisplay(report)
         self.compute = compute or resolve("cpu", threads=threads)
         self.expected = dict(expected or {})
-        self.environment = dict(environment or {})
         self.keys: dict[str, str] = {}
         for stage in self.stages:  # listed in an order in which every need comes first
             assert all(name in self.keys for name in stage.needs), f"{stage.name} stands before what it needs"
@@ -203,7 +202,7 @@ class Pipeline:
     def _start(self, stage: Stage, threads: int) -> None:
         self.report(f"{stage.name}: started")
         (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
-        environment = {**os.environ, **self.environment}
+        environment = {**os.environ, **huge_pages(os.environ)}
         environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         environment[PRECISION_VARIABLE] = self.compute.precision
         progress_file(self.run_folder, stage.name).unlink(missing_ok=True)

@@ -5,13 +5,12 @@ unitok systems run real --set 'manifests=[my/metadata.jsonl]' --set pairs=
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.compute import huge_pages, resolve
+from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.files import read_json
 from unitok_training.recipes.config import lasting, overridden
 from unitok_training.runs.schedule import Stage
@@ -90,7 +89,7 @@ def finished(bench: Bench, settings: RealSettings, stages: Sequence[Stage]) -> F
     """Make what is not there yet of stages; their figures, and the seconds that each took."""
     pipeline = Pipeline(
         bench.run, stages, lasting(settings), threads=settings.threads, report=bench.report,
-        compute=resolve("cpu", settings.precision, threads=settings.threads), environment=huge_pages(os.environ),
+        compute=resolve("cpu", settings.precision, threads=settings.threads),
     )  # fmt: skip
     records = pipeline.run()
     seconds = {f"seconds.{name}": round(record.seconds, 1) for name, record in records.items()}
