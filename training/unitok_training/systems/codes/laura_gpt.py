@@ -30,7 +30,7 @@ from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, said_errors
 from unitok_training.systems.base.intervals import Counted, over_seeds, seeds_and_rates
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
 from unitok_training.systems.base.token_scores import recognized
 from unitok_training.systems.tokens.vector_reading import READING, Reading, read_from_vectors, vector_reader
@@ -215,5 +215,44 @@ SYSTEM = System(
         Target("no more words are wrong, but for chance", lambda f: f["c31.wer_over_refine.low"] <= 0),
         Target("from vectors no more words are read wrong", lambda f: f["c31.read_wer_over_tokens"] <= 0),
         Target("… on these sentences, not by chance", lambda f: f["c31.read_wer_over_tokens.high"] <= 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run laura_gpt",
+            {
+                "c31.distance_over_refine": -0.0805,
+                "c31.distance_over_refine.high": -0.0501,
+                "c31.distance_over_refine.low": -0.114,
+                "c31.oracle.accuracy": 0.967,
+                "c31.read_wer_over_tokens": 0.173,
+                "c31.read_wer_over_tokens.high": 0.218,
+                "c31.read_wer_over_tokens.low": 0.13,
+                "c31.refine.distance": 0.555,
+                "c31.refine.distance.interval": 0.127,
+                "c31.refine.ms_per_second": 2.39,
+                "c31.refine.ms_per_second.interval": 0.323,
+                "c31.refine.said_wer": 0.417,
+                "c31.refine.said_wer.interval": 0.0477,
+                "c31.refine.wer": 0.113,
+                "c31.refine.wer.interval": 0.105,
+                "c31.regress.distance": 0.474,
+                "c31.regress.distance.interval": 0.0326,
+                "c31.regress.ms_per_second": 0.677,
+                "c31.regress.ms_per_second.interval": 0.0329,
+                "c31.regress.said_wer": 0.388,
+                "c31.regress.said_wer.interval": 0.0,
+                "c31.regress.wer": 0.0455,
+                "c31.regress.wer.interval": 0.0415,
+                "c31.time_ratio": 0.283,
+                "c31.tokens.read_wer": 0.0674,
+                "c31.tokens.read_wer.interval": 0.0207,
+                "c31.vectors.read_wer": 0.24,
+                "c31.vectors.read_wer.interval": 0.223,
+                "c31.wer_over_refine": -0.0674,
+                "c31.wer_over_refine.high": -0.0323,
+                "c31.wer_over_refine.low": -0.109,
+            },
+            "7fa1f90",
+        ),
     ),
 )
