@@ -17,7 +17,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import PartsConfig, every_language
 from unitok_training.systems.base.token_scores import answers, recognized, spoken, translated, translating
@@ -132,6 +132,67 @@ SYSTEM = System(
         Target(
             "another language is asked for and comes",
             lambda f: min(f[f"c25.wrong_language.{kind}.share"] for kind in ("text", "units")) >= 0.9,
+        ),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run viola",
+            {
+                "c25.ids.asr.wer": 0.738,
+                "c25.ids.asr.wer.interval": 0.273,
+                "c25.ids.mt.wer": 0.942,
+                "c25.ids.mt.wer.interval": 0.0825,
+                "c25.ids.s2tt.wer": 0.967,
+                "c25.ids.s2tt.wer.interval": 0.0821,
+                "c25.ids.tts.wer": 1.48,
+                "c25.ids.tts.wer.interval": 0.186,
+                "c25.no_language.asr.wer": 0.923,
+                "c25.no_language.asr.wer.interval": 0.148,
+                "c25.no_language.mt.wer": 0.993,
+                "c25.no_language.mt.wer.interval": 0.0814,
+                "c25.no_language.s2tt.wer": 1.03,
+                "c25.no_language.s2tt.wer.interval": 0.0405,
+                "c25.no_language.tts.wer": 1.54,
+                "c25.no_language.tts.wer.interval": 0.209,
+                "c25.no_language_over_ids.asr.wer": 0.185,
+                "c25.no_language_over_ids.asr.wer.high": 0.242,
+                "c25.no_language_over_ids.asr.wer.low": 0.134,
+                "c25.no_language_over_ids.mt.wer": 0.0507,
+                "c25.no_language_over_ids.mt.wer.high": 0.0765,
+                "c25.no_language_over_ids.mt.wer.low": 0.0208,
+                "c25.no_language_over_ids.s2tt.wer": 0.0598,
+                "c25.no_language_over_ids.s2tt.wer.high": 0.0852,
+                "c25.no_language_over_ids.s2tt.wer.low": 0.0347,
+                "c25.no_language_over_ids.tts.wer": 0.0568,
+                "c25.no_language_over_ids.tts.wer.high": 0.125,
+                "c25.no_language_over_ids.tts.wer.low": -0.0128,
+                "c25.no_task.asr.wer": 0.813,
+                "c25.no_task.asr.wer.interval": 0.123,
+                "c25.no_task.mt.wer": 0.969,
+                "c25.no_task.mt.wer.interval": 0.034,
+                "c25.no_task.s2tt.wer": 0.986,
+                "c25.no_task.s2tt.wer.interval": 0.0899,
+                "c25.no_task.tts.wer": 1.45,
+                "c25.no_task.tts.wer.interval": 0.395,
+                "c25.no_task_over_ids.asr.wer": 0.0751,
+                "c25.no_task_over_ids.asr.wer.high": 0.116,
+                "c25.no_task_over_ids.asr.wer.low": 0.0311,
+                "c25.no_task_over_ids.mt.wer": 0.0272,
+                "c25.no_task_over_ids.mt.wer.high": 0.0626,
+                "c25.no_task_over_ids.mt.wer.low": -0.0103,
+                "c25.no_task_over_ids.s2tt.wer": 0.0181,
+                "c25.no_task_over_ids.s2tt.wer.high": 0.0461,
+                "c25.no_task_over_ids.s2tt.wer.low": -0.0109,
+                "c25.no_task_over_ids.tts.wer": -0.0293,
+                "c25.no_task_over_ids.tts.wer.high": 0.0412,
+                "c25.no_task_over_ids.tts.wer.low": -0.0947,
+                "c25.oracle.accuracy": 0.961,
+                "c25.wrong_language.text.share": 0.998,
+                "c25.wrong_language.text.share.interval": 0.00788,
+                "c25.wrong_language.units.share": 1.0,
+                "c25.wrong_language.units.share.interval": 0.0,
+            },
+            "7d3a35b",
         ),
     ),
 )
