@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitok.cli.main import build_parser, each_command
 from unitok_tokenizers import compute
 from unitok_tokenizers.compute import changes, native_bfloat16, processor_name, resolve, resolve_device
 from unitok_tokenizers.errors import InputError
@@ -104,29 +103,3 @@ def test_huge_pages_are_asked_for_once_and_where_glibc_reads_it() -> None:
         [sys.executable, "-c", "print(1)"], env={**os.environ, **found}, capture_output=True, text=True, check=True
     )
     assert (told.stdout.strip(), told.stderr) == ("1", "")
-
-
-def test_a_program_begins_anew_once_where_its_heap_may_lie_in_huge_pages() -> None:
-    script = (
-        "import os, sys; from unitok.cli.main import begin_in_huge_pages; begin_in_huge_pages(); "
-        "print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])"
-    )
-    for own in ({}, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}):
-        plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-        told = subprocess.run(
-            [sys.executable, "-c", script, "a b", "-o"],
-            env={**plain, **own},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        expected = {**huge_pages(plain), **own}.get("GLIBC_TUNABLES")
-        assert told.stdout.splitlines() == [f"{expected} ['a b', '-o']"]
-
-
-def test_commands_that_train_say_so() -> None:
-    trains = {
-        command.prog for command in each_command(build_parser()) if command.get_default("trains")
-    }  # those with stages of their own processes ask for them there
-    assert {"unitok train", "unitok train-latent", "unitok train-codec", "unitok systems run"} <= trains
-    assert not trains & {"unitok generate", "unitok inspect", "unitok doctor", "unitok systems list"}

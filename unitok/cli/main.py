@@ -31,7 +31,6 @@ from unitok.cli.commands import (
 )
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_use
-from unitok_tokenizers.heap import huge_pages
 from unitok_tokenizers.progress import Watch
 
 EXTRAS = {
@@ -97,8 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unitok {given[0]}: this command is now `{now}`; see {now} --help", file=sys.stderr)
         return 2
     options = build_parser().parse_args(given)
-    if arguments is None and getattr(options, "trains", False):
-        begin_in_huge_pages()
     with interrupts() as interrupted:
         try:
             return _run(options)
@@ -108,15 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)
             return 128 + signal.SIGINT
-
-
-def begin_in_huge_pages() -> None:
-    """Begin this program anew, in the same process, where its heap may lie in huge pages and does not: the C library
-    reads that when a program begins. Training on a processor is up to twice as fast (`heap.huge_pages`)."""
-    if more := huge_pages(os.environ):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **more})
 
 
 @contextmanager

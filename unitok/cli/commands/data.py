@@ -88,7 +88,7 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
-    fit.set_defaults(run=fit_tokenizers, trains=True)
+    fit.set_defaults(run=fit_tokenizers)
 
 
 def _add_mix(mix: argparse.ArgumentParser) -> None:

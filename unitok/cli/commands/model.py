@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
     add_text_evals(train, "how well it knows text, before and after, in RUN/text_ability.json")
     add_allow_change(train, "shards (others, or with other weights), or ")
     train.add_argument("--force", action="store_true", help="try what is predicted to need more memory than there is")
-    train.set_defaults(run=run_train, trains=True)
+    train.set_defaults(run=run_train)
 
     export = commands.add_parser("export", help="write a folder that stock transformers loads")
     export.add_argument("model", help="model directory, or a checkpoint of a run")

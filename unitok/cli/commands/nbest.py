@@ -67,7 +67,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(correct, precision=False)
     add_precision(correct, "fp32")
-    correct.set_defaults(run=run_correct, trains=True)
+    correct.set_defaults(run=run_correct)
 
     trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")
     trial.add_argument("folder", metavar="RUN", help="run folder whose model, judge and shards are used (unitok demo)")
@@ -75,7 +75,7 @@ def add_commands(commands: Any) -> None:
     trial.add_argument("--snr", default="15", help="noise, in dB below the speech; several, with commas, in turn")
     trial.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of a setting")
     add_precision(trial, "fp32")
-    trial.set_defaults(run=run_experiment, watched=False, trains=True)
+    trial.set_defaults(run=run_experiment, watched=False)
 
 
 def _numbers(text: str, option: str, example: str) -> tuple[float, ...]:
@@ -158,7 +158,7 @@ def run_correct(options: argparse.Namespace) -> None:
     )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
-    model = load_model(options, trains=True)
+    model = load_model(options)
 
     if learnt:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))

@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     add_allow_change(train)
     train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
     train.add_argument("--limit", type=int, default=200, help="most rows per task (default: %(default)s)")
-    train.set_defaults(run=run_train, trains=True)
+    train.set_defaults(run=run_train)
 
     grid = commands.add_parser(
         "adapters", help="train every adapter alone, behind a latent model's encoder, until its loss has halved"
@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
     grid.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
     add_device(grid, precision=False)
     add_precision(grid, "what the recipe says")
-    grid.set_defaults(run=run_adapters, trains=True)
+    grid.set_defaults(run=run_adapters)
 
     probe = commands.add_parser("probe", help="does a latent model follow its prompt, or only the speech behind it?")
     probe.add_argument("model", help="model directory")
@@ -71,7 +71,7 @@ def _add_systems(commands: Any) -> None:
     run.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
     add_precision(run, "what the recipes say")
-    run.set_defaults(run=run_system, trains=True)
+    run.set_defaults(run=run_system)
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -104,7 +104,7 @@ def run_adapters(options: argparse.Namespace) -> None:
 
     out = Path(options.out)
     found = train_adapters(
-        load_model(options, trains=True),
+        load_model(options),
         read_manifest(options.manifest),
         load_latent_recipe("latent", [*GRID, *options.set, *precision_override(options.precision)]),
         out,

@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
     bench.add_argument("--vocoder", metavar="DIR", help="a model's, for its codes and log-mels (default: Griffin-Lim)")
     bench.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(bench, precision=False)
-    bench.set_defaults(run=run_tokbench, trains=True)
+    bench.set_defaults(run=run_tokbench)
 
 
 def run_tokbench(options: argparse.Namespace) -> None:

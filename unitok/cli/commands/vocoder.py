@@ -29,14 +29,14 @@ def add_commands(commands: Any) -> None:
     )
     vocoder.add_argument("--tokenizers", metavar="DIR", help="whose codes or units; of log-mels, whose codec's too")
     _add_shared(vocoder)
-    vocoder.set_defaults(run=run_train_vocoder, trains=True)
+    vocoder.set_defaults(run=run_train_vocoder)
 
     codec = commands.add_parser("train-codec", help="train the built-in codec")
     add_table(codec)
     codec.add_argument("-o", "--out", default="runs/codec", help="run folder (default: %(default)s)")
     codec.add_argument("--tokenizers", metavar="DIR", help="whose units are the first codebook (default: fitted)")
     _add_shared(codec)
-    codec.set_defaults(run=run_train_codec, trains=True)
+    codec.set_defaults(run=run_train_codec)
 
     attach = commands.add_parser("attach-vocoder", help="let a model speak with a vocoder that was trained")
     attach.add_argument("model", help="model directory")
