@@ -158,7 +158,7 @@ def run_correct(options: argparse.Namespace) -> None:
     )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
-    model = load_model(options)
+    model = load_model(options, trains=True)
 
     if learnt:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))

@@ -104,7 +104,7 @@ def run_adapters(options: argparse.Namespace) -> None:
 
     out = Path(options.out)
     found = train_adapters(
-        load_model(options),
+        load_model(options, trains=True),
         read_manifest(options.manifest),
         load_latent_recipe("latent", [*GRID, *options.set, *precision_override(options.precision)]),
         out,
