@@ -24,10 +24,9 @@ from unitok_training.evaluation.evaluate import evaluate_speech_translation
 from unitok_training.evaluation.language import evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 from unitok_training.experiments.compare.recipes import CODES_IN
+from unitok_training.systems.base.code_bench import CODES_ALONE
 
 LATENT = "latent"
-CODES_ALONE = "vtts"
-"""Task of text to codes alone."""
 AT_ONCE = 16
 """Recordings that a front end encodes together."""
 

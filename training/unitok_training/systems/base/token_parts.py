@@ -211,6 +211,21 @@ class TokenParts:
         return self.vocoder.from_units(units, voice=VOICE, durations=durations)
 
 
+class SameRecordings:
+    """Parts of other tokenizers over the recordings of some that are there: what comes before a kind of parts."""
+
+    plain: TokenParts
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The corpus."""
+        return self.plain.rows
+
+    def spoken(self, count: int) -> list[Row]:
+        """Further training sentences."""
+        return self.plain.spoken(count)
+
+
 def write_spoken(sentences: Sequence[Sentence], folder: Path, languages: Sequence[str], *, seed: int) -> None:
     """Speak training sentences by the voices of the training, as `make_toy_corpus` does, with its manifest."""
     lines = []

@@ -91,9 +91,9 @@ def answers(run: Evaluation, specs: Sequence[SequenceSpec]) -> list[str]:
     return [one.text or "" for one in run.model.run([PromptRequest(plan=spec) for spec in specs])]
 
 
-def recognized(run: Evaluation, rows: Sequence[int]) -> Counted:
-    """Word errors of the text that a model reads in each row's units."""
-    specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span("units", row),)) for row in rows]
+def recognized(run: Evaluation, rows: Sequence[int], kind: str = "units") -> Counted:
+    """Word errors of the text that a model reads in each row's units, or codes."""
+    specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span(kind, row),)) for row in rows]
     return word_errors([run.text(row) for row in rows], answers(run, specs))
 
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 from unitok_tokenizers.compute import resolve
-from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.pretrained import OWN, EncoderSource
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory
@@ -22,7 +21,7 @@ from unitok_training.fitting.tokenizers import (
     training_rows,
 )
 from unitok_training.fitting.units import ChosenUnits, InvarianceConfig, fit_invariance
-from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
+from unitok_training.systems.base.token_parts import PartsConfig, SameRecordings, TokenParts
 from unitok_vocoder.vocoder import Vocoder
 
 CLUSTERED = 300
@@ -115,21 +114,12 @@ class UnitParts(TokenParts):
         return Vocoder(None)
 
 
-class MergedParts(UnitParts):
+class MergedParts(SameRecordings, UnitParts):
     """The same rows and units, and ids that stand for several of these."""
 
     def __init__(self, plain: UnitParts) -> None:
         super().__init__(plain.folder / "merged", plain.config, precision=plain.precision, report=plain.report)
         self.plain = plain
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The corpus."""
-        return self.plain.rows
-
-    def spoken(self, count: int) -> list[Row]:
-        """Further training sentences."""
-        return self.plain.spoken(count)
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:

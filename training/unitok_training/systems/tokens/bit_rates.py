@@ -17,12 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from unitok.requests.prompt_request import PromptRequest
-from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.pretrained import OWN, EncoderSource
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint
-from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.fitting.codec import CodecConfig
@@ -33,7 +30,8 @@ from unitok_training.systems.base.code_bench import HEADER
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import Build, TokenBench, TokenBenchConfig, settings_of
-from unitok_training.systems.base.token_parts import TokenParts, word_errors
+from unitok_training.systems.base.token_parts import SameRecordings, TokenParts
+from unitok_training.systems.base.token_scores import recognized
 from unitok_training.systems.tokens.vector_reading import Reading, read_from_vectors, vector_reader
 from unitok_training.trainer.config import TrainConfig
 
@@ -76,7 +74,7 @@ class BitRatesConfig(TokenBenchConfig):
 # -- tokenizers ---------------------------------------------------------------------------------------------------
 
 
-class ArmParts(TokenParts):
+class ArmParts(SameRecordings, TokenParts):
     """Tokenizers of one arm, over the encoder and the recordings of other parts.
 
     Args:
@@ -92,15 +90,6 @@ class ArmParts(TokenParts):
     ) -> None:
         super().__init__(plain.folder / name, plain.config, precision=plain.precision, report=plain.report)
         self.plain, self.layer, self.clusters, self.codec = plain, layer, clusters, codec
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The corpus."""
-        return self.plain.rows
-
-    def spoken(self, count: int) -> list[Row]:
-        """Further training sentences."""
-        return self.plain.spoken(count)
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:
@@ -188,8 +177,11 @@ class RateBench(TokenBench):
         positions = self.text() + float(np.mean([one.size for one in cells]))
         build = Build(pack_size=round(self.config.train.pack_size * positions / (usual or positions)))
         task = "asr.codes" if kind == "codes" else "asr"
-        errors = self.over_seeds("reader", {task: 1.0}, lambda run: read(self, run, kind), start=self.start(TEXT),
-                                 build=build)  # fmt: skip
+
+        def read(run: Evaluation) -> Counted:
+            return recognized(run, self.some(run, "units", "text_ids"), kind)
+
+        errors = self.over_seeds("reader", {task: 1.0}, read, start=self.start(TEXT), build=build)
         count = float(sum(len(one) for one in cells))
         return Read(errors=errors, bits=bits(cells, count, self.seconds), positions=positions)
 
@@ -207,14 +199,6 @@ class RateBench(TokenBench):
             run = self.evaluation(vector_reader(self, seed, start, reading))
             errors.append(read_from_vectors(self, run, self.some(run, "units", "text_ids")))
         return Read(errors=errors, bits=float("nan"), positions=positions)
-
-
-def read(bench: TokenBench, run: Evaluation, kind: str) -> Counted:
-    """Word errors of the text that a model reads in units or codes of held-out rows."""
-    rows = bench.some(run, "units", "text_ids")
-    specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span(kind, row),)) for row in rows]
-    texts = [one.text or "" for one in run.model.run([PromptRequest(plan=spec) for spec in specs])]
-    return word_errors([run.text(row) for row in rows], texts)
 
 
 def check_bit_rates(given: Bench) -> Figures:

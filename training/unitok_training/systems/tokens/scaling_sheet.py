@@ -84,10 +84,6 @@ class SheetParts(CodeParts):
         """Held-out rows, and the first of the training."""
         return first_rows(self.plain, self.amount)
 
-    def texts(self, first: int, count: int) -> list[Row]:
-        """Sentences of text alone: the same, whatever is spoken."""
-        return self.plain.texts(first, count)
-
     @cached_property
     def tokenizers(self) -> TokenizerSet:
         """Letters and units, merged ones, or units with the codec: fitted to the corpus, whatever the amount."""
