@@ -33,6 +33,7 @@ from unitok_training.evaluation.tokens import choices_of, slot_sums
 from unitok_training.fitting.codec import CodecConfig
 from unitok_training.fitting.tokenizers import FitConfig
 from unitok_training.recipes.base import Shape
+from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import QUICK, TokenBench, TokenBenchConfig
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
@@ -114,6 +115,14 @@ class CodeBenchConfig(TokenBenchConfig):
         """The decoder over frames, where a small one over codebooks takes as many blocks from it as it has."""
         return replace(self.decoder, layers=self.decoder.layers - self.depth_layers)
 
+    @property
+    def depth(self) -> ModelChoice:
+        """The small decoder over codebooks, with the large one's state at every step."""
+        return ModelChoice(
+            layout="depth", depth_layers=self.depth_layers, depth_width=self.depth_width,
+            depth_heads=self.decoder.heads, depth_kv_heads=self.decoder.kv_heads, state_added=True,
+        )  # fmt: skip
+
 
 class CodeBench(TokenBench):
     """A run folder in which systems of codes are trained and scored."""
@@ -124,12 +133,15 @@ class CodeBench(TokenBench):
     def pack_of(self, positions: float) -> int:
         """Positions of a pack that holds as many utterances as one of the flat stream does, where a frame has
         `positions` of them: arms then learn from equally many examples."""
+        share = self.length(positions) / self.length(len(self.parts.codec.cardinalities))
+        return max(1, round(share * self.config.train.pack_size))
+
+    def length(self, positions: float) -> float:
+        """Positions of a training utterance with its text, in the mean, where a frame has `positions` of them."""
         rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
-        books = len(self.parts.codec.cardinalities)
         frames = float(np.mean([len(self.shards.codes(row, "codes")) for row in rows]))
         texts = float(np.mean([len(self.shards.cell("text_ids", row)) for row in rows]))
-        share = (HEADER + texts + positions * frames) / (HEADER + texts + books * frames)
-        return max(1, round(share * self.config.train.pack_size))
+        return HEADER + texts + positions * frames
 
 
 def parameters(model: Model) -> int:

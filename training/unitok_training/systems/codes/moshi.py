@@ -74,10 +74,7 @@ def builds(bench: CodeBench) -> dict[str, Build]:
     config, pack = bench.config, bench.pack_of(1)
     assert isinstance(config, CodeBenchConfig)
     late = (1,) * (len(bench.parts.codec.cardinalities) - 1)
-    depth = ModelChoice(
-        layout="depth", depth_layers=config.depth_layers, depth_width=config.depth_width,
-        depth_heads=config.decoder.heads, depth_kv_heads=config.decoder.kv_heads, state_added=True, delays=late,
-    )  # fmt: skip
+    depth = replace(config.depth, delays=late)
     return {
         "depth": Build(decoder=config.core, model=replace(depth, step_projections=True), pack_size=pack),
         "shared": Build(decoder=config.core, model=depth, pack_size=pack),

@@ -24,7 +24,6 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.evaluate import kept_share, remade_items
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.recipes.base import Shape
-from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, sounds, written
 from unitok_training.systems.base.intervals import over_seeds
@@ -82,11 +81,7 @@ def mixtures(bench: CodeBench, config: MixConfig) -> list[Row]:
 
 def build(config: CodeBenchConfig) -> Build:
     """A decoder over frames and a small one over the codebooks of each, as many blocks in all as the settings say."""
-    choice = ModelChoice(
-        layout="depth", depth_layers=config.depth_layers, depth_width=config.depth_width,
-        depth_heads=config.decoder.heads, depth_kv_heads=config.decoder.kv_heads, state_added=True,
-    )  # fmt: skip
-    return Build(decoder=config.core, model=choice)
+    return Build(decoder=config.core, model=config.depth)
 
 
 # -- what is heard ------------------------------------------------------------------------------------------------

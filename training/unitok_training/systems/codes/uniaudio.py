@@ -18,7 +18,6 @@ from unitok.model import Model
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.recipes.base import Shape
-from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import (
     CodeBench,
@@ -56,11 +55,7 @@ def builds(bench: CodeBench) -> dict[str, Build]:
     """Arm → what it is built of."""
     config = bench.config
     assert isinstance(config, CodeBenchConfig)
-    choice = ModelChoice(
-        layout="depth", depth_layers=config.depth_layers, depth_width=config.depth_width,
-        depth_heads=config.decoder.heads, depth_kv_heads=config.decoder.kv_heads, state_added=True,
-    )  # fmt: skip
-    return {"flat": Build(), "depth": Build(decoder=config.core, model=choice, pack_size=bench.pack_of(1))}
+    return {"flat": Build(), "depth": Build(decoder=config.core, model=config.depth, pack_size=bench.pack_of(1))}
 
 
 @dataclass(frozen=True, kw_only=True)

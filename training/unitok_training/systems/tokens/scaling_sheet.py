@@ -22,7 +22,6 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.fitting.tokenizers import merge_units
-from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import (
     CODES_ALONE,
@@ -138,21 +137,14 @@ class SheetBench(CodeBench):
         """What a cell is built of; `usual` are the ids of an utterance of units, header included, in a full pack."""
         config, pack = self.config, self.config.train.pack_size
         if self.stream == "depth":
-            choice = ModelChoice(
-                layout="depth", depth_layers=config.depth_layers, depth_width=config.depth_width,
-                depth_heads=config.decoder.heads, depth_kv_heads=config.decoder.kv_heads, state_added=True,
-            )  # fmt: skip
-            return Build(decoder=config.core, model=choice, pack_size=round(pack * self.length(1) / usual))
-        books = len(self.parts.codec.cardinalities) if self.stream == "flat" else 0
-        return Build(pack_size=round(pack * self.length(books) / usual))
+            return Build(decoder=config.core, model=config.depth, pack_size=round(pack * self.length(1) / usual))
+        if self.stream == "flat":
+            return Build(pack_size=round(pack * self.length(len(self.parts.codec.cardinalities)) / usual))
+        return Build(pack_size=round(pack * self.units_length() / usual))
 
-    def length(self, books: int) -> float:
-        """Positions of an utterance, in the mean: with so many a frame, or of its units where none."""
-        if not books:
-            return HEADER + mean_ids(self.shards)
-        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
-        text = float(np.mean([len(self.shards.cell("text_ids", row)) for row in rows]))
-        return HEADER + text + books * float(np.mean([len(self.shards.codes(row, "codes")) for row in rows]))
+    def units_length(self) -> float:
+        """Positions of a training utterance of units, in the mean."""
+        return HEADER + mean_ids(self.shards)
 
     def bits(self, run: Evaluation) -> Counted:
         """Bits of held-out seconds."""
@@ -200,7 +192,7 @@ def check_sheet(given: Bench) -> Figures:
         for stream in STREAMS
     }
     begin, cells = starts(benches, config), dict[tuple[str, str, int], Cell]()
-    usual, figures = benches["units", config.amounts[-1]].length(0), Figures()
+    usual, figures = benches["units", config.amounts[-1]].units_length(), Figures()
     for place, amount in enumerate(config.amounts):
         rows = [row for row in first_rows(plain, amount) if row.split == "train"]
         shards = benches["units", amount].shards
