@@ -144,7 +144,15 @@ class Job:
     def begin(self, recipe: DecoderRecipe | LatentRecipe) -> Path:
         """Its folder, for training with this recipe."""
         weights = sha256_file(self.first / "core" / "model.safetensors")
-        return own_folder(self.folder, {"recipe": lasting(recipe), "start": weights})
+        made_from = {"recipe": lasting(recipe), "start": weights}
+        if self.coded:  # the start knows nothing of the codec, which may be another one
+            made_from["shards"] = read_json(self.run / CODES / "shards" / "manifest.json")
+        return own_folder(self.folder, made_from)
+
+    @property
+    def coded(self) -> bool:
+        """Whether it reads and writes codes."""
+        return self.approach.startswith(CODES_IN)
 
 
 def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, seed: str, steps: str) -> None:
@@ -169,7 +177,7 @@ def arm(run: Path, settings: Settings, name: str, begin: str, approach: str, see
 
 def stream_arm(job: Job, shards: Shards) -> tuple[Model, int]:
     """(model, parameters that were trained) of an approach that trains the decoder alone."""
-    part, coded = job.recipe.stream(job.approach), job.approach.startswith(CODES_IN)
+    part, coded = job.recipe.stream(job.approach), job.coded
     chosen = DecoderRecipe(
         name=job.approach,
         decoder=job.recipe.decoder,

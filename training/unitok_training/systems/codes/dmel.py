@@ -23,7 +23,6 @@ from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
@@ -41,8 +40,8 @@ from unitok_training.systems.base.token_bench import (
     oracle_target,
     settings_of,
 )
-from unitok_training.systems.base.token_parts import PartsConfig, TokenParts, word_errors
-from unitok_training.systems.base.token_scores import answers, recognized, spoken
+from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
+from unitok_training.systems.base.token_scores import recognized, spoken
 from unitok_training.tokbench.distance import signal_to_noise
 from unitok_training.trainer.config import TrainConfig
 
@@ -166,8 +165,7 @@ def scored(bench: DmelBench, run: Evaluation, arm: str, temperature: float) -> C
     if arm == "said":
         audio = sounds(written(run, text_prompts(run, rows), Sampling(temperature=temperature)))
         return bench.parts.oracle.errors(audio, texts, langs)
-    specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span("codes", row),)) for row in rows]
-    return word_errors(texts, answers(run, specs))
+    return recognized(run, rows, "codes")
 
 
 def check_dmel(given: Bench) -> Figures:
