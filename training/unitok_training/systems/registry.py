@@ -47,6 +47,7 @@ SYSTEMS = Registry(
         "prosody": "unitok_training.systems.latent.prosody:SYSTEM",
         "real": "unitok_training.systems.real.system:SYSTEM",
         "real_full": "unitok_training.systems.real_full.system:SYSTEM",
+        "real_voices": "unitok_training.systems.real.voices:SYSTEM",
         "unit_tokens": "unitok_training.systems.tokenizers.units:SYSTEM",
         "codec_codes": "unitok_training.systems.tokenizers.codecs:SYSTEM",
         "first_codebook": "unitok_training.systems.tokenizers.first_codebook:SYSTEM",
