@@ -31,7 +31,7 @@ from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import HEADER, sounds, text_prompts, written
 from unitok_training.systems.base.intervals import Counted, seeds_and_rates
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import (
     READS,
     Build,
@@ -214,5 +214,34 @@ SYSTEM = System(
         Target("… or not more but for chance, read", lambda f: f["c10.read_wer_over_units.low"] <= 0),
         Target("no more words are said wrong than in units", lambda f: f["c10.said_wer_over_units"] <= 0),
         Target("… or not more but for chance, said", lambda f: f["c10.said_wer_over_units.low"] <= 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run dmel",
+            {
+                "c10.oracle.accuracy": 0.978,
+                "c10.oracle.units_accuracy": 0.994,
+                "c10.read.wer": 0.117,
+                "c10.read.wer.interval": 0.141,
+                "c10.read_wer_over_units": -0.0492,
+                "c10.read_wer_over_units.high": 0.00359,
+                "c10.read_wer_over_units.low": -0.101,
+                "c10.said.wer": 1.96,
+                "c10.said.wer.interval": 0.145,
+                "c10.said_wer_over_units": 1.79,
+                "c10.said_wer_over_units.high": 1.9,
+                "c10.said_wer_over_units.low": 1.67,
+                "c10.snr.16": 20.2,
+                "c10.snr.32": 26.0,
+                "c10.snr.64": 32.0,
+                "c10.snr.8": 13.8,
+                "c10.snr.least_by_doubling": 5.84,
+                "c10.units_read.wer": 0.166,
+                "c10.units_read.wer.interval": 0.0982,
+                "c10.units_said.wer": 0.173,
+                "c10.units_said.wer.interval": 0.0862,
+            },
+            "5c2c526",
+        ),
     ),
 )
