@@ -57,7 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sets(*changes: str) -> tuple[str, ...]:
     return tuple(
-        part for one in changes for part in ("--set", one if one.startswith(("mix", "tun")) else f"train.{one}")
+        part for one in changes for part in ("--set", one if one.startswith(("mix", "tun", "mod")) else f"train.{one}")
     )
 
 
@@ -208,6 +208,20 @@ def test_scores_of_a_latent_run_change_nothing_and_are_those_of_evaluate(root: P
     for row, path in zip(rows, list_checkpoints(tmp_path / "with/checkpoints"), strict=True):
         assert row["scores"] == json.loads(works("evaluate", path, *asked))
         assert row["scores"]["asr"]["rows"] == 3
+
+
+@pytest.mark.parametrize(("layout", "layers"), [("depth", "depth_layers"), ("first_nar", "second_layers")])
+def test_codes_beside_ids_are_scored_in_half_precision_and_change_nothing(
+    layout: str, layers: str, root: Path, tmp_path: Path
+) -> None:
+    """By the weights that are rounded; the layout of `first_nar` has none at all."""
+    given = ("precision=bf16-pure", f"model.layout={layout}", f"model.{layers}=1")
+    works(*train(root, tmp_path / "with", *given, *VALIDATE, "eval_examples=2"))
+    works(*train(root, tmp_path / "without", *given))
+    kept = [read_checkpoint(tmp_path / name / "checkpoints/step_00000004") for name in ("with", "without")]
+    assert same(kept[0].model, kept[1].model) and same(kept[0].optimizer, kept[1].optimizer)
+    for row in read_metrics(tmp_path / "with" / VALIDATION_FILE):
+        assert {"asr", "mt", "tokens"} <= row["scores"].keys() and "codes" in row["scores"]["tokens"]["tts"]
 
 
 def test_what_is_not_scored_is_refused(root: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class MasterWeights:
     @torch.no_grad()
     def publish(self) -> None:
         """After an update: write the masters, rounded, into the module."""
-        if self.separate:
+        if self.separate and self.named:  # a layout may have no weights, a part none that move
             torch._foreach_copy_(list(self.module.values()), list(self.named.values()))
 
     def part(self, name: str, tensors: Mapping[str, Tensor], key: str) -> Tensor:
