@@ -17,7 +17,7 @@ import torch
 pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
 
 from tests.support.hf_speech import SIZES, hf_model
-from tests.support.tiny_model import RATE, speech
+from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok.cli.main import main
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.encoders.base import FrameEncoder
@@ -277,6 +277,27 @@ def test_a_loud_dimension_decides_alone_unless_each_counts_in_its_own_spread() -
     plain = UnitTokenizer(MfccEncoder(), fit_kmeans(frames, 16, seed=0))
     by_spread = UnitTokenizer(MfccEncoder(), fit_kmeans(frames / spread, 16, seed=0) * spread, spread=spread)
     assert purity(plain.nearest(frames)) < 0.5 and purity(by_spread.nearest(frames)) > 0.9
+
+
+def test_dimensions_that_stand_still_hide_nothing_however_many_they_are() -> None:
+    random = torch.Generator().manual_seed(4)
+    moving = torch.randn(200, 3, generator=random)
+    frames = torch.cat([moving, torch.full((200, 5), 3.7)], 1)
+    spread = spread_of(frames)
+    assert torch.equal(spread[:3], spread_of(moving)) and (spread[3:] > 0.001).all()
+    assert (spread_of(torch.full((9, 4), 2.0)) == 1).all()
+
+
+def test_a_spread_that_does_not_fit_is_refused_where_it_is_opened(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    units = UnitTokenizer.fit_stream(MfccEncoder(), recordings(2), 6, seed=0, scaled=True)
+    path = tmp_path / "units" / "centroids.safetensors"
+    for wrong in (torch.ones(5), torch.zeros(units.centroids.shape[1])):
+        TokenizerSet.of(tokenizers().text, units).save(tmp_path)
+        save_file({**load_file(path), "spread": wrong}, path)
+        with pytest.raises(InputError, match="spread"):
+            TokenizerSet.load(tmp_path)
 
 
 def test_units_by_spread_are_kept_and_come_by_pieces(tmp_path: Path) -> None:

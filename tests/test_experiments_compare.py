@@ -26,7 +26,15 @@ from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
-from unitok_training.experiments.compare.report import MEASURES, as_text, gather, rows_of, written
+from unitok_training.experiments.compare.report import (
+    MEASURES,
+    as_text,
+    gather,
+    over_flat,
+    rows_of,
+    seconds_of,
+    written,
+)
 from unitok_training.experiments.compare.run import (
     KNOWN_AS,
     CompareConfig,
@@ -173,6 +181,30 @@ def test_figures_that_a_seed_lacks_are_left_out() -> None:
     assert found["seeds"]["asr"]["wer"] == [0.1, 0.3]
 
 
+def test_seconds_are_those_of_each_kind_of_training(tmp_path: Path) -> None:
+    taken = {"codes-flat-0": 100.0, "codes-flat-1": 120.0, "codes-depth-0": 10.0, "prepare": 5.0, "prepare-codes": 50.0,
+             "tokens-0": 7.0, "tokens-0-wide": 8.0, "tokens-1-12steps": 9.0}  # fmt: skip
+    records = {name: StageRecord(key="", seconds=seconds, peak_bytes=0) for name, seconds in taken.items()}
+    found = seconds_of(tmp_path, records)
+    assert found.pop("sum_of_stages") == sum(taken.values())
+    assert found == {"codes-flat": 110.0, "codes-depth": 10.0, "prepare": 5.0, "prepare-codes": 50.0, "tokens": 7.0,
+                     "tokens wide": 8.0, "tokens 12steps": 9.0}  # fmt: skip
+
+
+def test_layouts_are_compared_by_what_all_their_trainings_have(tmp_path: Path) -> None:
+    """Approaches of an earlier comparison have no sentences kept; ears may have come between two seeds."""
+    arms = {"tokens": ["tokens-0"], "codes-flat": ["codes-flat-0", "codes-flat-1"], "codes-depth": ["codes-depth-0",
+            "codes-depth-1"]}  # fmt: skip
+    one, more = {"counts": [1.0, 0.0], "sizes": [2.0, 2.0]}, {"counts": [1.0, 1.0], "sizes": [2.0, 2.0]}
+    for name in ("codes-flat-0", "codes-flat-1", "codes-depth-0", "codes-depth-1"):
+        heard = {} if name.endswith("1") else {"tts.ears": one}
+        write_json(tmp_path / "arms" / name / "rows.json", {"tts": more if "depth" in name else one, **heard})
+    table: dict[str, Any] = {name: {"mean": {}} for name in arms}
+    over_flat(tmp_path, table, arms)
+    assert table["codes-depth"]["mean"]["tts"]["over_flat"]["wer"] == 0.25
+    assert "ears" not in table["codes-depth"]["mean"]["tts"] and table["codes-flat"]["mean"] == {}
+
+
 # -- end to end ---------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +327,12 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     refused("compare", "-o", out, "--set", "budget=0", saying="budget is 0")
     refused("compare", "-o", out, "--layouts", "deep", saying="model.layout is 'deep'")
     refused("compare", "-o", out, "--layouts", "flat", "flat", saying="names one twice")
+    for layout, change, said in (
+        ("delay", "delays=[1,2]", "delays"),
+        ("depth", "depth_heads=3", "depth"),
+        ("coarse_fine", "coarse=9", "model.coarse is 9"),
+    ):
+        refused("compare", "-o", out, "--layouts", layout, "--set", f"model.{change}", saying=said)
     refused("compare", "-o", tmp_path / "other", "--add", tmp_path / "none.json", saying="none.json")
     write_audio(tmp_path / "a.wav", speech(0.5), RATE)
     alone = {"audio": "a.wav", "text": "the green house", "lang": "en"}

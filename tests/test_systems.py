@@ -25,7 +25,7 @@ from unitok_training.finetune.mwer import MwerConfig, hypotheses, log_probabilit
 from unitok_training.fitting.hubert import HubertConfig, mixed, pretrain, save_encoder, stretches
 from unitok_training.recipes.latent import EncoderChoice, tiny
 from unitok_training.run_models.latent import make_encoder, make_front_end
-from unitok_training.systems.base.bench import SystemConfig
+from unitok_training.systems.base.bench import SystemConfig, keep_settings
 from unitok_training.systems.base.code_bench import QUICK_CODES
 from unitok_training.systems.base.rare_names import biased, names_alone
 from unitok_training.systems.base.token_bench import QUICK
@@ -124,8 +124,32 @@ def test_a_router_knows_requests_in_other_words(tmp_path: Path) -> None:
     assert str(router("be so kind and clean up the song")) == "clean"
 
 
+def test_a_setting_that_was_refused_leaves_the_folder_to_another(tmp_path: Path) -> None:
+    keep_settings(tmp_path / "run", {"system": "rich", "seed": 1})
+    keep_settings(tmp_path / "run", {"system": "rich", "seed": 2})
+    (tmp_path / "run" / "corpus").mkdir()
+    with pytest.raises(InputError, match="other settings"):
+        keep_settings(tmp_path / "run", {"system": "rich", "seed": 1})
+    keep_settings(tmp_path / "run", {"system": "rich", "seed": 2})
+
+
+@pytest.mark.parametrize(
+    ("system", "change", "said"),
+    [
+        ("bit_rates", "counts=[0,100]", r"counts is \[0, 100\]"),
+        ("scaling_sheet", "merged=50", "merged is 50"),
+        ("real_voices", "seeds=11", "seeds is 11"),
+    ],
+)
+def test_sizes_that_cannot_be_are_told_first(system: str, change: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        run_system(system, tmp_path / "run", SystemConfig(overrides=(change,)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_and_names_that_do_not_fit_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "settings.json").write_text('{"key": "another"}', encoding="utf-8")
+    (tmp_path / "corpus").mkdir()
     with pytest.raises(InputError, match="other settings"):
         run_system("rich", tmp_path, TINY)
     assert main(["systems", "run", "cosmc", "-o", str(tmp_path / "x")]) == 2

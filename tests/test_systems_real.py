@@ -18,6 +18,7 @@ from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.systems.base.bench import SystemConfig
+from unitok_training.systems.real import stages
 from unitok_training.systems.real.scores import answer_figures
 from unitok_training.systems.real.settings import RealSettings
 from unitok_training.systems.real.system import SYSTEM, flat, graph
@@ -88,6 +89,16 @@ def test_stages_stand_in_an_order_and_depend_on_what_changes_them(tmp_path: Path
     assert changed == {"tokens-own", "tokens-whisper"}
     changed = {name for name, key in keys(replace(one, layer=2)).items() if key != before[name]}
     assert {"units-whisper", "tokens-whisper"} <= changed and "latent" not in changed
+
+
+def test_parts_of_recordings_stay_parts(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", speech(1.0), RATE)
+    parts = ({"offset": 0.0, "duration": 0.5}, {"offset": 0.5, "duration": 0.25}, {"offset": 0.75}, {})
+    rows = [{"id": str(n), "audio": "a.wav", "text": "two", "lang": "en", **part} for n, part in enumerate(parts)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    stages.corpus(tmp_path, {"manifests": (str(tmp_path / "m.jsonl"),)})
+    found = stages.manifest_of(tmp_path)
+    assert [(row.offset, round(row.length(), 3)) for row in found] == [(0, 0.5), (0.5, 0.25), (0.75, 0.25), (0, 1.0)]
 
 
 def test_answers_are_told_from_silence_from_loops_and_from_those_to_other_recordings() -> None:

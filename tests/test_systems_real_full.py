@@ -25,7 +25,7 @@ from unitok_training.systems.real_full import stages
 from unitok_training.systems.real_full.emotions import emotions
 from unitok_training.systems.real_full.reading import PORTION, Passage, read_aloud
 from unitok_training.systems.real_full.settings import FullSettings, check_full
-from unitok_training.systems.real_full.stages import some_minutes
+from unitok_training.systems.real_full.stages import check_curve, some_minutes
 from unitok_training.systems.real_full.system import SYSTEM, falls, graph, scores_of
 from unitok_training.systems.real_full.texts import passages_to_read, translated_rows
 from unitok_training.systems.registry import run_system
@@ -109,6 +109,11 @@ def test_nothing_held_out_is_read_and_hours_are_kept_to(tmp_path: Path) -> None:
         file.write("eins\n")
     with pytest.raises(InputError, match="line to line"):
         translated_rows(asdict(settings))
+    whole = (tmp_path / "train.en.gz").read_bytes()
+    for damaged in (whole[:-9], gzip.compress("Straße\n".encode("latin-1"))):
+        (tmp_path / "train.en.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match="train.en.gz is damaged or incomplete"):
+            translated_rows(asdict(settings))
 
 
 def test_points_of_the_curve_stand_in_each_other(tmp_path: Path) -> None:
@@ -120,6 +125,9 @@ def test_points_of_the_curve_stand_in_each_other(tmp_path: Path) -> None:
     few, more = ({row.id for row in some_minutes(rows, minutes, 0)} for minutes in (1, 2))
     assert len(few) == 3 and few < more and len(more) == 6
     assert len(some_minutes(rows, 60, 0)) == 12
+    check_curve(rows, (1, 2, 57))
+    with pytest.raises(InputError, match="4.0 minutes for training, so that 15 and 57 would be the same"):
+        check_curve(rows, (6, 15, 57))
     figures = {f"curve.{minutes}.alone.wer": error for minutes, error in ((6, 0.9), (15, 0.8), (57, 0.5))}
     assert falls(figures, "alone") and not falls({**figures, "curve.57.alone.wer": 0.85}, "alone")
     assert SYSTEM.verdicts(figures)["errors fall with every point of the curve, read speech beside"] == "not measured"

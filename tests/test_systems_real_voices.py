@@ -81,6 +81,22 @@ def test_voices_of_fewer_are_the_first_of_more_and_nobody_held_out_is_among_them
     assert not np.array_equal(voices[0].prompt, voices[0].reference)
 
 
+def test_nobody_is_held_out_who_was_heard_or_has_no_name(folder: Path) -> None:
+    some = dict(one.split("=", 1) for one in given(folder))
+    table = Path(some["texts"])
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    config = RealVoicesConfig(voices=some["voices"], texts=str(table), counts=(2, 3), limit=2)
+
+    def written(*more: dict[str, object]) -> Recordings:
+        table.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *more)), encoding="utf-8")
+        return Recordings(config)
+
+    nameless = written({**rows[-1], "id": "x", "speaker": ""})
+    assert all(one.said.speaker for one in nameless.held_out())
+    with pytest.raises(InputError, match="speaker 'reader' is held out, and heard in the training too"):
+        written({**rows[0], "id": "y", "split": "test"}).held_out()
+
+
 def test_what_is_missing_is_named(folder: Path) -> None:
     sizes = given(folder)
     for override, wanted in (

@@ -52,9 +52,11 @@ LEAST_SPREAD = 0.01
 
 
 def spread_of(frames: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of each dimension of frames (F, D) → (D,), none of them near 0."""
+    """Standard deviation of each dimension of frames (F, D) → (D,), none of them near 0; 1 where nothing moves."""
     found = frames.std(0, correction=0)
-    return found.clamp_min(max(float(LEAST_SPREAD * found.median()), 1e-9))
+    moving = found[found > 0]
+    least = float(LEAST_SPREAD * moving.median()) if len(moving) else 1.0
+    return found.clamp_min(least)
 
 
 class SamplesToUnits:
@@ -326,9 +328,12 @@ class UnitTokenizer:
         config = read_json(folder / "config.json")
         encoder = load_encoder(folder / "encoder")
         parts = config["class"].split("_")[1:]
+        spread = tensors["spread"] if "scaled" in parts else None
+        if spread is not None and (spread.shape != centroids.shape[1:] or not bool((spread > 0).all())):
+            raise ValueError(f"spread {tuple(spread.shape)} is not one number above 0 for each of {centroids.shape[1]}")
         return UnitTokenizer(
             encoder, centroids, config["name"], layer=config.get("layer"), pool=config.get("pool", 1),
-            spread=tensors["spread"] if "scaled" in parts else None,
+            spread=spread,
             correction=FrameCorrection.load(folder) if "invariant" in parts else None,
             merges=UnitMerges.load(folder, len(centroids)) if "bpe" in parts else None,
         )  # fmt: skip

@@ -246,7 +246,8 @@ def fit_units(
         )
     else:
         units = _fit_own_units(chosen, some, config, progress, world)
-    same_in_all([units.centroids], world)  # clusters that a GPU finds are never quite the same
+    spread = [] if units.spread is None else [units.spread]
+    same_in_all([units.centroids, *spread], world)  # clusters that a GPU finds are never quite the same
     if config.invariance is None:
         return units
     return fit_invariance(

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from unitok.second_passes.registry import SECOND_PASSES, second_pass_name
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Mixture
+from unitok_training.fitting.codec import CodecConfig
 from unitok_training.recipes import latent as latent_recipes
 from unitok_training.recipes.base import Shape
 from unitok_training.recipes.config import nearest, overridden
@@ -111,6 +114,18 @@ class CompareRecipe:
         choice = replace(self.model, layout=layout, **foreign)
         choice.check()
         return choice
+
+    def check_layout(self, layout: str) -> None:
+        """InputError for a layout that cannot be made of the codes here: told before anything is."""
+        choice, books = self.laid(layout), (self.preparation.clusters, *(CodecConfig().cardinality,) * self.codebooks)
+        stream = StreamInfo(name="codes", kind="codes", fingerprint="none yet", frame_rate=None, cardinalities=books)
+        pattern = choice.pattern(stream)
+        if pattern is None or not pattern.slots:
+            return
+        choice.made(pattern, self.decoder.width, 0)
+        second = second_pass_name(pattern)
+        latent = 1 if second is not None and SECOND_PASSES[second].says_latents else None
+        choice.second_pass(pattern, 1, 0, latent)
 
     def steps(self, approach: str) -> int:
         """Updates of an approach without front end within the budget, to the nearest."""

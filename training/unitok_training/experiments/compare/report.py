@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ ROWS = "rows.json"
 """File of an approach's folder: errors and words of each sentence that it spoke, by who read them."""
 FLAT = f"{CODES_IN}flat"
 """What other layouts are compared with, sentence by sentence."""
+SEEDED = re.compile(r"(.+?)-\d+(?:-(.+))?")
+"""Name of a training's stage: its approach, a seed, and what else it is told by."""
 RESAMPLES = 1000
 """Draws of a paired bootstrap."""
 TITLES = {
@@ -145,8 +148,9 @@ def seconds_of(out: Path, records: Mapping[str, StageRecord]) -> dict[str, float
     """Seconds of what is shared, of a training of each kind on average, and of all."""
     found: dict[str, list[float]] = {}
     for name, record in records.items():
-        kind, _, rest = name.partition("-")
-        found.setdefault(" ".join([kind, *rest.split("-")[1:]]), []).append(record.seconds)
+        training = SEEDED.fullmatch(name)
+        kind = name if training is None else " ".join(filter(None, training.groups()))
+        found.setdefault(kind, []).append(record.seconds)
     seconds = {name: round(fmean(values), 1) for name, values in found.items()}
     seconds["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
     if (out / WALL).exists():
@@ -177,11 +181,12 @@ def over_flat(out: Path, table: dict[str, Any], arms: Mapping[str, Sequence[str]
     interval of a paired bootstrap over the same sentences of all seeds."""
     if FLAT not in arms:
         return
-    spoken = {name: [read_json(out / "arms" / run / ROWS) for run in runs] for name, runs in arms.items()}
+    coded = {name: runs for name, runs in arms.items() if name.startswith(CODES_IN)}
+    spoken = {name: [read_json(out / "arms" / run / ROWS) for run in runs] for name, runs in coded.items()}
     for name, runs in spoken.items():
-        if not name.startswith(CODES_IN) or name == FLAT:
+        if name == FLAT:
             continue
-        for key in runs[0].keys() & spoken[FLAT][0].keys():
+        for key in sorted(set.intersection(*(set(run) for run in (*runs, *spoken[FLAT])))):
             one, other = ([counted(run[key]) for run in some] for some in (runs, spoken[FLAT]))
             found = compared("wer", one, other, resamples=RESAMPLES, seed=0)
             put(table[name]["mean"], f"{key}.over_flat", {each.removeprefix("wer."): found[each] for each in found})

@@ -203,7 +203,7 @@ def run_compare(
 
     recipe = load_compare_recipe(config.preset, config.recipe_overrides)
     for layout in config.layouts:
-        recipe.laid(layout)
+        recipe.check_layout(layout)
     if config.manifest is not None:
         check_manifest(config.manifest)
     ensure_folder(out)

@@ -112,10 +112,14 @@ def told(table: RowTexts, row: int, said: PromptSpans) -> Question:
 
 
 def keep_settings(run: Path, settings: Mapping[str, Any]) -> None:
-    """Write a run's settings; InputError where the folder holds a run with others, whose parts do not fit."""
+    """Write a run's settings; InputError where the folder holds a run with others, whose parts do not fit.
+
+    Settings that nothing was made with, as those of a run that was refused, are written over.
+    """
     ensure_folder(run)
     run.mkdir(parents=True, exist_ok=True)
     path, key = run / "settings.json", fingerprint(dict(settings))
-    if path.exists() and read_json(path)["key"] != key:
+    made = any(one != path for one in run.iterdir())
+    if made and path.exists() and read_json(path)["key"] != key:
         raise InputError(f"{run} holds a run with other settings; choose another output folder")
     write_json(path, {"key": key, **settings})

@@ -81,8 +81,9 @@ def corpus(run: Path, settings: Settings) -> None:
 def _line(row: Row, name: str, split: str) -> dict[str, Any]:
     said = row.text or ""
     said = said.capitalize() if said.isupper() else said
-    part = {"offset": row.offset} if row.offset else {}
-    part |= {"seconds": row.seconds} if row.seconds is not None else {}
+    part = {} if row.seconds is None else {"offset": row.offset, "duration": row.seconds}
+    if row.offset and row.seconds is None:
+        part = {"offset": row.offset}
     return {
         "id": name, "audio": str(Path(str(row.audio)).absolute()), "text": said,
         "lang": row.lang, "speaker": row.speaker, "split": split, "group": name, **part,

@@ -15,6 +15,7 @@ from unitok_tokenizers.compute import AUTO, check_precision
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.seeds import check_seed
+from unitok_training.systems.base.token_bench import MOST_SEEDS
 
 RATE = MelConfig().sample_rate
 """Hz of everything that is trained here."""
@@ -61,6 +62,8 @@ class RealVoicesConfig:
         for name in ("clusters", "steps", "vocoder_steps", "limit", "seeds", "resamples", "seconds"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give more than 0")
+        if self.seeds > MOST_SEEDS:
+            raise InputError(f"seeds is {self.seeds}: give at most {MOST_SEEDS}")
         if len(self.counts) < 2 or list(self.counts) != sorted(set(self.counts)) or self.counts[0] < 1:
             raise InputError(f"counts is {list(self.counts)}: give two or more numbers of speakers, the fewest first")
 
@@ -83,7 +86,7 @@ class Recordings:
     def __init__(self, config: RealVoicesConfig) -> None:
         self.config = config
         self.voices = [row for row in read_manifest(config.voices) if row.audio is not None and row.speaker]
-        self.texts = [row for row in read_manifest(config.texts) if row.audio is not None and row.text]
+        self.texts = [row for row in read_manifest(config.texts) if row.audio is not None and row.text and row.speaker]
         known = sorted({row.speaker for row in self.voices if row.split == "train"})
         order = np.random.default_rng([config.seed, len(known)]).permutation(len(known))
         self.known = [known[place] for place in order]
@@ -109,9 +112,14 @@ class Recordings:
         for row in (*self.voices, *self.texts):
             if row.split == "test":
                 by_voice.setdefault(row.speaker, []).append(row)
+        if known := sorted(by_voice.keys() & {row.speaker for row in self.heard}):
+            raise InputError(
+                f"speaker {known[0]!r} is held out, and heard in the training too; give every speaker one split, or "
+                "names of their own in each manifest"
+            )
         shown = {name: self._shown(rows) for name, rows in list(by_voice.items())[: self.config.limit]}
-        used = {row.id for rows in by_voice.values() for row in rows[:2]}
-        contents = [row for row in self.texts if row.split == "test" and row.id not in used]
+        used = {(row.audio, row.offset) for rows in by_voice.values() for row in rows[:2]}
+        contents = [row for row in self.texts if row.split == "test" and (row.audio, row.offset) not in used]
         found = list[HeldOut]()
         for index, (name, (prompt, reference)) in enumerate(shown.items()):
             others = [row for row in contents if row.speaker != name]

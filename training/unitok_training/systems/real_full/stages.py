@@ -12,8 +12,10 @@ import numpy as np
 
 from unitok.export import import_hf
 from unitok.huggingface.new_rows import LINE_BREAKS, MEAN_SPREAD
+from unitok.inputs import Audio
 from unitok.model import Model
 from unitok.requests.request import Request
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
@@ -57,6 +59,7 @@ def corpus(run: Path, settings: Settings) -> None:
     recordings = (run / "corpus" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     held_out = {basic(row.text or "") for row in parts.manifest_of(run) if row.split != "train"}
     held_out |= {basic(text) for text, _ in pairs_of(settings, HELD_OUT)}
+    check_curve(parts.manifest_of(run), settings["curve"])
     made = _aloud(run, settings, passages_to_read(settings, held_out))
     lines = [*recordings, *(json.dumps(line, ensure_ascii=False) for line in made)]
     parts.write_lines(lines, run / "corpus" / "manifest.jsonl")
@@ -110,19 +113,23 @@ def chained(run: Path, settings: Settings) -> None:
     asked = spread(pairs_of(settings, HELD_OUT), settings["limit"])
     passages = [Passage(id=f"held-out-{number}", text=text) for number, (text, _) in enumerate(asked)]
     lines = _aloud(run, settings, passages)
-    found = {MADE: ([(Path(line["audio"]), line["text"]) for line in lines], [text for _, text in asked])}
+    found: dict[str, tuple[list[tuple[Audio, str]], list[str]]] = {
+        MADE: ([(Path(line["audio"]), line["text"]) for line in lines], [text for _, text in asked])
+    }
     if settings["spoken"]:
         rows = [
             row for row in read_manifest(settings["spoken"])
-            if row.lang == LANG and row.text and settings["target"] in row.extras.get("translations", {})
+            if row.audio is not None and row.lang == LANG and row.text
+            and settings["target"] in row.extras.get("translations", {})
         ]  # fmt: skip
         if rows:
             wanted = [str(row.extras["translations"][settings["target"]]) for row in rows]
-            found["recorded"] = ([(Path(str(row.audio)), row.text or "") for row in rows], wanted)
+            rate = MelConfig().sample_rate
+            found["recorded"] = ([((row.load(rate), rate), row.text or "") for row in rows], wanted)
     figures = {}
     for name, (spoken, wanted) in found.items():
         said = [text for _, text in spoken]
-        heard = answered(listener, [Request(task="asr", source=LANG, audio=path) for path, _ in spoken])
+        heard = answered(listener, [Request(task="asr", source=LANG, audio=sound) for sound, _ in spoken])
         ours, theirs = (translated(translator, texts, settings["target"]) for texts in (heard, said))
         figures[name] = {
             "wer": wer(said, heard), "bleu": bleu(wanted, ours), "chrf": chrf(wanted, ours),
@@ -146,6 +153,21 @@ def some_minutes(rows: list[Row], minutes: int, seed: int) -> list[Row]:
     return found
 
 
+def minutes_of(rows: Sequence[Row]) -> float:
+    """How long rows last together."""
+    return sum(row.length() for row in rows) / 60
+
+
+def check_curve(rows: Sequence[Row], curve: Sequence[int]) -> None:
+    """InputError where two points would be of the same recordings: the first manifest has fewer minutes."""
+    there = minutes_of([row for row in rows if row.id.startswith(FIRST) and row.split == "train"])
+    if len(curve) > 1 and there <= curve[-2]:
+        raise InputError(
+            f"curve is {list(curve)}: the first manifest has {there:.1f} minutes for training, so that {curve[-2]} and "
+            f"{curve[-1]} would be the same; give fewer minutes"
+        )
+
+
 def point(run: Path, settings: Settings, minutes: str, which: str) -> None:
     """A latent model of some minutes of recordings, alone or with what was read aloud."""
     rows = parts.manifest_of(run)
@@ -158,4 +180,5 @@ def point(run: Path, settings: Settings, minutes: str, which: str) -> None:
     done = train_latent(recipe, learned, run / "curve" / f"{minutes}-{which}", start=run / "host", split="")
     held_out = [row for row in rows if row.split == "test"]
     scores = latent_scores(done.model, held_out, settings["limit"])
+    scores["minutes"] = minutes_of(learned)
     put(run, f"curve-{minutes}-{which}", {"curve": {minutes: {which: scores}}})

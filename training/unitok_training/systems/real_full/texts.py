@@ -10,6 +10,7 @@ import numpy as np
 
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import intact
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_training.systems.real.settings import Settings
 from unitok_training.systems.real_full.reading import LANG, Passage
@@ -24,9 +25,9 @@ SHORTEST, LONGEST = 12, 180
 
 
 def lines_of(path: Path) -> list[str]:
-    """Lines of a text file, compressed or not."""
+    """Lines of a text file, compressed or not. InputError where it is cut or not UTF-8."""
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
+    with intact(path, "write it again, in UTF-8"), opened(path, "rt", encoding="utf-8") as lines:
         return [line.rstrip("\n") for line in lines]
 
 

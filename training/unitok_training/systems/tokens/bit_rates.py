@@ -59,7 +59,7 @@ class BitRatesConfig(TokenBenchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.counts) < 2 or list(self.counts) != sorted(set(self.counts)):
+        if len(self.counts) < 2 or list(self.counts) != sorted(set(self.counts)) or self.counts[0] < 1:
             raise InputError(f"counts is {list(self.counts)}: give two or more numbers of units, the fewest first")
         if self.parts.clusters not in self.counts:
             raise InputError(

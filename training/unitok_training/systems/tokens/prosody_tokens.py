@@ -128,7 +128,7 @@ def each_left_out(rows: Sequence[Row], label: str) -> list[tuple[str, list[bool]
         InputError: a row without a class, or one speaker.
     """
     if unlabelled := [row.id for row in rows if label not in row.extras]:
-        raise InputError(f"row {unlabelled[0]} has no {label!r}; set label= to the entry of extras that it has")
+        raise InputError(f"row {unlabelled[0]} has no {label!r}; give every recording one, in a column of that name")
     speakers = sorted({row.speaker for row in rows})
     if len(speakers) < 2:
         raise InputError(f"{len(rows)} recordings have one speaker, and none can be left out; give several")

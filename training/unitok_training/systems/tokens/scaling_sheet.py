@@ -66,14 +66,19 @@ class SheetConfig(CodeBenchConfig):
             raise InputError(
                 f"amounts is {list(self.amounts)}: give two or more numbers of sentences, the fewest first"
             )
+        if self.merged <= self.parts.clusters:
+            raise InputError(
+                f"merged is {self.merged}: give more ids than there are units (parts.clusters, {self.parts.clusters})"
+            )
 
 
 class SheetParts(CodeParts):
-    """So many sentences of other parts, in one kind of tokens."""
+    """So many sentences of other parts, in one kind of tokens; `beyond` them and the corpus, texts are of none that is
+    spoken for any amount."""
 
-    def __init__(self, plain: CodeParts, stream: str, amount: int, merged: int) -> None:
+    def __init__(self, plain: CodeParts, stream: str, amount: int, *, merged: int, beyond: int) -> None:
         super().__init__(plain.folder, plain.config, precision=plain.precision, report=plain.report)
-        self.plain, self.stream, self.amount, self.merged = plain, stream, amount, merged
+        self.plain, self.stream, self.amount, self.merged, self.beyond = plain, stream, amount, merged, beyond
         self.folder = plain.folder / (
             f"merged-{merged}" if stream == "merged" else "units" if stream == "units" else ""
         )
@@ -82,6 +87,10 @@ class SheetParts(CodeParts):
     def rows(self) -> list[Row]:
         """Held-out rows, and the first of the training."""
         return first_rows(self.plain, self.amount)
+
+    def texts(self, first: int, count: int) -> list[Row]:
+        """Sentences of text alone, behind all that are spoken."""
+        return super().texts(first + self.beyond, count)
 
     @cached_property
     def tokenizers(self) -> TokenizerSet:
@@ -186,8 +195,11 @@ def check_sheet(given: Bench) -> Figures:
     """Bits of a second, decoder tokens and seconds of the training, of every cell."""
     config = settings_of(given, SheetConfig)
     plain = CodeBench(given, config).parts
+    beyond = max(0, config.amounts[-1] - sum(row.split == "train" for row in plain.rows))
     benches = {
-        (stream, amount): SheetBench(given, config, SheetParts(plain, stream, amount, config.merged))
+        (stream, amount): SheetBench(
+            given, config, SheetParts(plain, stream, amount, merged=config.merged, beyond=beyond)
+        )
         for amount in config.amounts
         for stream in STREAMS
     }
