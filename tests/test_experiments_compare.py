@@ -329,7 +329,7 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     refused("compare", "-o", out, "--layouts", "flat", "flat", saying="names one twice")
     for layout, change, said in (
         ("delay", "delays=[1,2]", "delays"),
-        ("depth", "depth_heads=3", "depth"),
+        ("depth", "depth_heads=3", "kv_heads"),
         ("coarse_fine", "coarse=9", "model.coarse is 9"),
     ):
         refused("compare", "-o", out, "--layouts", layout, "--set", f"model.{change}", saying=said)
