@@ -33,7 +33,7 @@ from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import CodeBench, CodeBenchConfig, CodeParts, written
 from unitok_training.systems.base.intervals import Counted, over_seeds, seeds_and_rates
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import READS, Build, oracle_target, settings_of
 from unitok_training.trainer.config import TrainConfig
 
@@ -273,5 +273,32 @@ SYSTEM = System(
         Target("units first, fewer words are wrong", lambda f: f["c19.wer_over_acoustic"] < 0),
         Target("… not by chance", lambda f: f["c19.wer_over_acoustic.high"] < 0),
         Target("nine of ten continuations keep the voice", lambda f: f["c19.semantic.voice_kept"] >= 0.9),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run audio_lm",
+            {
+                "c19.acoustic.seconds": 0.975,
+                "c19.acoustic.seconds.interval": 0.0621,
+                "c19.acoustic.voice_kept": 0.967,
+                "c19.acoustic.voice_kept.interval": 0.0359,
+                "c19.acoustic.wer": 0.502,
+                "c19.acoustic.wer.interval": 0.163,
+                "c19.oracle.accuracy": 0.967,
+                "c19.recordings.seconds": 0.859,
+                "c19.recordings.wer": 0.038,
+                "c19.semantic.seconds": 1.01,
+                "c19.semantic.seconds.interval": 0.124,
+                "c19.semantic.voice_kept": 0.933,
+                "c19.semantic.voice_kept.interval": 0.129,
+                "c19.semantic.wer": 0.319,
+                "c19.semantic.wer.interval": 0.0825,
+                "c19.voices.accuracy": 0.95,
+                "c19.wer_over_acoustic": -0.185,
+                "c19.wer_over_acoustic.high": -0.136,
+                "c19.wer_over_acoustic.low": -0.23,
+            },
+            "5c2c526",
+        ),
     ),
 )

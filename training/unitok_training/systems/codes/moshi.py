@@ -34,7 +34,7 @@ from unitok_training.systems.base.code_bench import (
     written,
 )
 from unitok_training.systems.base.intervals import Counted, over_seeds, seeds_and_rates
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
 from unitok_training.trainer.config import TrainConfig
 
@@ -141,5 +141,36 @@ SYSTEM = System(
         Target("… on these sentences, not by chance", lambda f: f["c28.nats_over_parallel.high"] < 0),
         Target("without a monologue more words are wrong", lambda f: f["c28.monologue.wer"] < f["c28.direct.wer"]),
         Target("… not by chance either", lambda f: f["c28.wer_over_direct.high"] < 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run moshi",
+            {
+                "c28.depth.bits_per_second": 469.0,
+                "c28.depth.bits_per_second.interval": 9.49,
+                "c28.depth.parameters": 1330000.0,
+                "c28.direct.wer": 1.74,
+                "c28.direct.wer.interval": 0.189,
+                "c28.monologue.wer": 1.93,
+                "c28.monologue.wer.interval": 0.0638,
+                "c28.nats_over_parallel": 5.85,
+                "c28.nats_over_parallel.high": 6.58,
+                "c28.nats_over_parallel.low": 5.12,
+                "c28.nats_over_shared": 4.68,
+                "c28.nats_over_shared.high": 5.44,
+                "c28.nats_over_shared.low": 4.0,
+                "c28.oracle.accuracy": 0.989,
+                "c28.parallel.bits_per_second": 461.0,
+                "c28.parallel.bits_per_second.interval": 4.99,
+                "c28.parallel.parameters": 1370000.0,
+                "c28.shared.bits_per_second": 463.0,
+                "c28.shared.bits_per_second.interval": 12.3,
+                "c28.shared.parameters": 1280000.0,
+                "c28.wer_over_direct": 0.188,
+                "c28.wer_over_direct.high": 0.303,
+                "c28.wer_over_direct.low": 0.066,
+            },
+            "5c2c526",
+        ),
     ),
 )
