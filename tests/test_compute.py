@@ -91,6 +91,23 @@ def _is_torch(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "torch"
 
 
+def test_what_is_free_is_given_back_wherever_it_lies() -> None:
+    """Blocks that are too small to be mapped by themselves, every other one of which is freed."""
+    code = """
+import re
+from unitok_tokenizers.heap import give_back
+def private():
+    return int(re.search(r"Anonymous:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]) / 1000
+blocks = [bytearray(100_000) for _ in range(800)]
+del blocks[::2]
+before = private()
+print(give_back(), before - private())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert told[0] == str(platform.libc_ver()[0] == "glibc")
+    assert told[0] == "False" or float(told[1]) > 20, "of 40 MB"
+
+
 def test_huge_pages_are_asked_for_once_and_where_glibc_reads_it() -> None:
     found = huge_pages({})
     if platform.libc_ver()[0] != "glibc":

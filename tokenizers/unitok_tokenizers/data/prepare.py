@@ -26,6 +26,7 @@ from unitok_tokenizers.data.tokenizing import MAX_SECONDS, MIN_SECONDS, Handling
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder, fingerprint, sha256_file, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
+from unitok_tokenizers.heap import give_back
 from unitok_tokenizers.progress import part_of_work
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 
@@ -290,6 +291,7 @@ class Preparation:
         write_part(file, columns, streams)
         record = {"name": part.name, "rows": len(columns["id"]), "sha256": sha256_file(file), "skipped": skipped}
         write_json(self.out / f"{part.name}.json", {**record, "key": part.key})
+        give_back()
         return record
 
     def _finished(self, made: Iterable[Mapping[str, Any]], streams: Sequence[StreamInfo]) -> Shards:

@@ -23,9 +23,10 @@ def write_part(path: Path, columns: Mapping[str, list[Any]], streams: Sequence[S
     made = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(made, schema) as writer:
         writer.write_table(table)
-    atomic_write_bytes(
-        path, made.getvalue().to_pybytes()
-    )  # its lock keeps two processes of one rank from writing one draft
+    said = made.getvalue().to_pybytes()
+    del table, made
+    pyarrow.default_memory_pool().release_unused()  # it would keep what each part has left, a little more every time
+    atomic_write_bytes(path, said)  # its lock keeps two processes of one rank from writing one draft
 
 
 def noted_part(note: Path) -> dict[str, Any]:
