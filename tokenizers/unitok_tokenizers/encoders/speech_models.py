@@ -41,26 +41,37 @@ def _class(kind: str, part: str) -> Any:
     return getattr(transformers, f"{SPEECH_MODELS[kind]}{part}")
 
 
-class RowNorm(nn.GroupNorm):
-    """Normalization over the time of each row alone, (B, C, F): padding behind a row's end does not count."""
+class RowFeatures(nn.Module):
+    """The convolutions of a model, of each recording alone: nothing behind its end counts, in norms over time either.
+
+    On a processor that is quicker than in batches, too: what one recording takes stays near, and nothing is padded.
+    Under the names of the model's own.
+    """
 
     sizes: list[int] | None = None
-    """F of each row of the next batch; None where all are as long."""
+    """S of each row of the next batch; None where all are as long."""
 
-    @staticmethod
-    def put_into(model: Any) -> None:
-        """Put one in the place of a model's own, with its weights under their names."""
-        first = model.feature_extractor.conv_layers[0]
-        own, new = first.layer_norm, RowNorm(first.layer_norm.num_groups, first.layer_norm.num_channels)
-        new.eps, new.weight, new.bias = own.eps, own.weight, own.bias
-        first.layer_norm = new
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        layers = own.conv_layers
+        assert isinstance(layers, nn.ModuleList)
+        self.conv_layers = layers
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, F) → the same; zeros behind a row's end."""
-        if self.sizes is None:
-            return super().forward(input)
-        rows = [super(RowNorm, self).forward(row[None, :, :size]) for row, size in zip(input, self.sizes)]
-        return torch.cat([functional.pad(row, (0, input.shape[2] - row.shape[2])) for row in rows])
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Samples (B, S) → (B, C, T); zeros behind a row's end."""
+        together = self.sizes is None and input_values.device.type != "cpu"
+        if together:
+            return self._features(input_values)
+        sizes = self.sizes or [input_values.shape[1]] * len(input_values)
+        rows = [self._features(row[None, :size]) for row, size in zip(input_values, sizes)]
+        longest = max(row.shape[2] for row in rows)
+        return torch.cat([functional.pad(row, (0, longest - row.shape[2])) for row in rows])
+
+    def _features(self, samples: Tensor) -> Tensor:
+        found = samples[:, None]  # (B, 1, S)
+        for layer in self.conv_layers:
+            found = layer(found)
+        return found
 
 
 class SpeechModelEncoder(FrameEncoder):
@@ -83,8 +94,7 @@ class SpeechModelEncoder(FrameEncoder):
         self.sample_rate = RATE
         self.frame_rate = Fraction(RATE, int(np.prod(config.conv_stride)))
         self.width, self.depth = config.hidden_size, config.num_hidden_layers + 1
-        if config.feat_extract_norm == "group":
-            RowNorm.put_into(model)
+        model.feature_extractor = RowFeatures(model.feature_extractor)
         self.shortest = 1
         for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1]):
             self.shortest = (self.shortest - 1) * stride + kernel
@@ -141,16 +151,9 @@ class SpeechModelEncoder(FrameEncoder):
         device = rows[0].device
         lengths = torch.tensor([self.frames_of(size) for size in sizes], device=device)
         even = min(sizes) == max(sizes)
-        norm = getattr(self.model.feature_extractor.conv_layers[0], "layer_norm", None)
-        if isinstance(norm, RowNorm):
-            norm.sizes = None if even else [self._first_positions(size) for size in sizes]
+        self.model.feature_extractor.sizes = None if even else sizes
         mask = None if even else torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
         return pad_sequence(rows, batch_first=True).to(self.model.dtype), mask, lengths
-
-    def _first_positions(self, samples: int) -> int:
-        """F of the first convolution."""
-        config = self.model.config
-        return int((samples - config.conv_kernel[0]) // config.conv_stride[0] + 1)
 
     def to_json(self) -> dict[str, Any]:
         """See `FrameEncoder.to_json`."""
