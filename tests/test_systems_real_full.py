@@ -48,7 +48,7 @@ def texts(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_every_added_stage_runs_and_every_figure_has_its_control(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the extra `demo` brings espeak-ng")
-    own = ["curve_steps=1", "curve_spelling_steps=1", "translation_steps=1", "emotion_clusters=8"]
+    own = ["curve=[1]", "curve_steps=1", "curve_spelling_steps=1", "translation_steps=1", "emotion_clusters=8"]
     own += [f"emotions={write_manners(tmp_path, takes=6, label='emotion')}", "controls=false", "precision=fp32"]
     given = [*real_settings(tmp_path), *texts(tmp_path), *own]
     chosen, run = lasting(overridden(FullSettings(), given)), tmp_path / "run"
