@@ -18,7 +18,7 @@ from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import TokenBench, TokenBenchConfig, oracle_target, settings_of
 from unitok_training.systems.base.token_parts import PartsConfig, every_language
 from unitok_training.systems.base.token_scores import (
@@ -160,5 +160,59 @@ SYSTEM = System(
         Target("… nor by chance", lambda f: f["c20.over_no_texts.s2tt.wer.high"] < 0),
         Target("a chain is no worse", lambda f: f["c20.warm.s2st_chained.bleu"] >= f["c20.warm.s2st.bleu"]),
         Target("no shot is above chance", lambda f: f["c20.zero_shot_over_shuffled.wer.high"] < 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run audio_palm",
+            {
+                "c20.chained_over_direct.wer": 0.0466,
+                "c20.chained_over_direct.wer.high": 0.12,
+                "c20.chained_over_direct.wer.low": -0.0203,
+                "c20.no_texts.asr.wer": 0.987,
+                "c20.no_texts.asr.wer.interval": 0.15,
+                "c20.no_texts.s2tt.bleu": 1.22,
+                "c20.no_texts.s2tt.bleu.interval": 1.01,
+                "c20.no_texts.zero_shot.bleu": 0.558,
+                "c20.no_texts.zero_shot.bleu.interval": 0.604,
+                "c20.no_texts.zero_shot.shuffled.bleu": 0.657,
+                "c20.no_texts.zero_shot.shuffled.bleu.interval": 0.772,
+                "c20.oracle.accuracy": 0.961,
+                "c20.over_no_texts.s2tt.wer": -0.0168,
+                "c20.over_no_texts.s2tt.wer.high": 0.0223,
+                "c20.over_no_texts.s2tt.wer.low": -0.0571,
+                "c20.over_scratch.s2tt.wer": 0.0279,
+                "c20.over_scratch.s2tt.wer.high": 0.0633,
+                "c20.over_scratch.s2tt.wer.low": -0.00896,
+                "c20.pairs": 40.0,
+                "c20.scratch.asr.wer": 0.784,
+                "c20.scratch.asr.wer.interval": 0.146,
+                "c20.scratch.s2tt.bleu": 0.839,
+                "c20.scratch.s2tt.bleu.interval": 0.536,
+                "c20.scratch.zero_shot.bleu": 0.107,
+                "c20.scratch.zero_shot.bleu.interval": 0.46,
+                "c20.scratch.zero_shot.shuffled.bleu": 0.213,
+                "c20.scratch.zero_shot.shuffled.bleu.interval": 0.459,
+                "c20.warm.asr.wer": 0.996,
+                "c20.warm.asr.wer.interval": 0.0517,
+                "c20.warm.mt.bleu": 1.43,
+                "c20.warm.mt.bleu.interval": 0.92,
+                "c20.warm.s2st.bleu": 0.365,
+                "c20.warm.s2st.bleu.interval": 0.349,
+                "c20.warm.s2st_chained.bleu": 0.307,
+                "c20.warm.s2st_chained.bleu.interval": 0.361,
+                "c20.warm.s2tt.bleu": 1.15,
+                "c20.warm.s2tt.bleu.interval": 1.66,
+                "c20.warm.tts.wer": 1.92,
+                "c20.warm.tts.wer.interval": 0.383,
+                "c20.warm.zero_shot.bleu": 0.362,
+                "c20.warm.zero_shot.bleu.interval": 0.172,
+                "c20.warm.zero_shot.shuffled.bleu": 0.351,
+                "c20.warm.zero_shot.shuffled.bleu.interval": 0.182,
+                "c20.zero_shot_over_shuffled.wer": -0.0201,
+                "c20.zero_shot_over_shuffled.wer.high": 0.0466,
+                "c20.zero_shot_over_shuffled.wer.low": -0.101,
+            },
+            "5c2c526",
+        ),
     ),
 )
