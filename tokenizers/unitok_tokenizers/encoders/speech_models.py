@@ -46,21 +46,25 @@ class RowFeatures(nn.Module):
 
     On a processor that is quicker than in batches, too: what one recording takes stays near, and nothing is padded.
     Under the names of the model's own.
+
+    Args:
+        own: the model's convolutions.
+        over_time: whether they normalize over time; elsewhere than on a processor only those run alone.
     """
 
     sizes: list[int] | None = None
     """S of each row of the next batch; None where all are as long."""
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, own: nn.Module, *, over_time: bool) -> None:
         super().__init__()
+        self.over_time = over_time
         layers = own.conv_layers
         assert isinstance(layers, nn.ModuleList)
         self.conv_layers = layers
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Samples (B, S) → (B, C, T); zeros behind a row's end."""
-        together = self.sizes is None and input_values.device.type != "cpu"
-        if together:
+        if input_values.device.type != "cpu" and (self.sizes is None or not self.over_time):
             return self._features(input_values)
         sizes = self.sizes or [input_values.shape[1]] * len(input_values)
         rows = [self._features(row[None, :size]) for row, size in zip(input_values, sizes)]
@@ -94,7 +98,7 @@ class SpeechModelEncoder(FrameEncoder):
         self.sample_rate = RATE
         self.frame_rate = Fraction(RATE, int(np.prod(config.conv_stride)))
         self.width, self.depth = config.hidden_size, config.num_hidden_layers + 1
-        model.feature_extractor = RowFeatures(model.feature_extractor)
+        model.feature_extractor = RowFeatures(model.feature_extractor, over_time=config.feat_extract_norm == "group")
         self.shortest = 1
         for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1]):
             self.shortest = (self.shortest - 1) * stride + kernel
