@@ -17,12 +17,10 @@ from unitok.decoder.model import Decoder
 from unitok.export import import_hf
 from unitok.huggingface.new_rows import LINE_BREAKS
 from unitok.model import Model
-from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
-from unitok_tokenizers.encoders.pretrained import EncoderSource
 from unitok_tokenizers.encoders.whisper import WhisperEncoder
 from unitok_tokenizers.files import atomic_directory, atomic_write_bytes, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
@@ -32,17 +30,11 @@ from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.ears.pocketsphinx import sphinx_ear
 from unitok_training.evaluation.text_ability import evaluate_text, read_text_evals
 from unitok_training.fitting.ctc import CtcConfig
-from unitok_training.fitting.tokenizers import FitConfig, fit_units, load_recordings, steps_of, training_rows
-from unitok_training.fitting.units import ChosenUnits
-from unitok_training.fitting.waveforms.vocoder import (
-    MelVocoderTraining,
-    UnitMelTraining,
-    train_mel_vocoder,
-    train_unit_mel,
-)
+from unitok_training.fitting.tokenizers import FitConfig, fit_units, training_rows
 from unitok_training.systems.real.recipes import latent_recipe, tokens_recipe
 from unitok_training.systems.real.scores import latent_scores, token_scores
 from unitok_training.systems.real.settings import Settings, host_file, whisper_folder
+from unitok_training.systems.real.speaking import trained_synthesizer, trained_vocoder, whisper_units
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 from unitok_vocoder.mel_vocoder import MelVocoder
@@ -81,9 +73,8 @@ def corpus(run: Path, settings: Settings) -> None:
 def _line(row: Row, name: str, split: str) -> dict[str, Any]:
     said = row.text or ""
     said = said.capitalize() if said.isupper() else said
-    part = {} if row.seconds is None else {"offset": row.offset, "duration": row.seconds}
-    if row.offset and row.seconds is None:
-        part = {"offset": row.offset}
+    part = {"offset": row.offset} if row.offset or row.seconds is not None else {}  # a length is that of a part
+    part |= {"duration": row.seconds} if row.seconds is not None else {}
     return {
         "id": name, "audio": str(Path(str(row.audio)).absolute()), "text": said,
         "lang": row.lang, "speaker": row.speaker, "split": split, "group": name, **part,
@@ -155,8 +146,7 @@ def units(run: Path, settings: Settings, kind: str) -> None:
     """Units of a kind, beside the language model's text."""
     chosen = None
     if kind == "whisper":
-        source = EncoderSource(kind="whisper_unpadded", folder=whisper_folder(settings), layer=settings["layer"])
-        chosen = ChosenUnits(encoder=source, pool=2)
+        chosen = whisper_units(whisper_folder(settings), settings["layer"])
     config = FitConfig(
         clusters=settings["clusters"], units=chosen, codec=None, precision=settings["precision"],
         ctc=CtcConfig(steps=settings["own_steps"], seed=settings["seed"]), seed=settings["seed"],
@@ -169,11 +159,10 @@ def units(run: Path, settings: Settings, kind: str) -> None:
 
 def vocoder(run: Path, settings: Settings) -> None:
     """Log-mels to samples, for the units of all kinds."""
-    recordings = load_recordings(_spoken(run, settings)[:1500])
-    config = MelVocoderTraining(steps=settings["vocoder_steps"], seed=settings["seed"])
-    made = train_mel_vocoder(
-        recordings, None, config, compute=compute_of(settings), progress=steps_of("vocoder", config.steps)
-    )
+    made = trained_vocoder(
+        _spoken(run, settings)[:1500], steps=settings["vocoder_steps"], seed=settings["seed"],
+        compute=compute_of(settings),
+    )  # fmt: skip
     with atomic_directory(run / "vocoder") as draft:
         made.save(draft)
 
@@ -187,19 +176,11 @@ def _spoken(run: Path, settings: Settings) -> list[Row]:
 def speech(run: Path, settings: Settings, kind: str) -> None:
     """A unit synthesizer of a kind."""
     tokenizer = UnitTokenizer.load(run / kind / "tokenizers" / "units")
-    rows, mel = _spoken(run, settings), MelConfig()
-    recordings = load_recordings(rows, mel.sample_rate)
-    stride = round(float(mel.frame_rate / tokenizer.frame_rate))
-    heard = [
-        one[: len(samples) // mel.hop_length // stride]
-        for one, samples in zip(tokenizer.encode_batch(recordings), recordings)
-    ]
-    config = UnitMelTraining(steps=settings["synthesizer_steps"], seed=settings["seed"])
-    model, voices = train_unit_mel(
-        recordings, heard, [row.speaker for row in rows], tokenizer.cardinality, config, stride=stride, mel=mel,
-        compute=compute_of(settings), progress=steps_of("unit synthesizer", config.steps),
+    made = trained_synthesizer(
+        _spoken(run, settings), tokenizer, MelVocoder.load(run / "vocoder"), steps=settings["synthesizer_steps"],
+        seed=settings["seed"], compute=compute_of(settings),
     )  # fmt: skip
-    Vocoder(MelVocoder.load(run / "vocoder"), model, voices).save(run / kind / "vocoder")
+    made.save(run / kind / "vocoder")
 
 
 # -- models -----------------------------------------------------------------------------------------------------------

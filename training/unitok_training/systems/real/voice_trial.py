@@ -12,27 +12,20 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from unitok_tokenizers.audio.features import MelConfig, log_mel
+from unitok_tokenizers.audio.features import log_mel
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.compute import Compute, resolve
-from unitok_tokenizers.encoders.pretrained import EncoderSource
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.ears.interfaces import Ear, SpeakerEncoder
-from unitok_training.fitting.tokenizers import FitConfig, fit_units, load_recordings, steps_of
-from unitok_training.fitting.units import ChosenUnits
-from unitok_training.fitting.waveforms.vocoder import (
-    MelVocoderTraining,
-    UnitMelTraining,
-    train_mel_vocoder,
-    train_unit_mel,
-)
+from unitok_training.fitting.tokenizers import FitConfig, fit_units
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.systems.real.settings import whisper_folder
+from unitok_training.systems.real.speaking import trained_synthesizer, trained_vocoder, whisper_units
 from unitok_training.systems.real.voice_recordings import RATE, HeldOut, RealVoicesConfig, Recordings
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.vocoder import Vocoder
@@ -55,11 +48,10 @@ class Speakers:
         folder, config = self.run / "units", self.config
         if not folder.exists():
             self.report(f"{config.clusters} units")
-            source = EncoderSource(kind="whisper_unpadded", folder=whisper_folder(asdict(config)), layer=config.layer)
+            chosen = whisper_units(whisper_folder(asdict(config)), config.layer)
             fit = FitConfig(
-                clusters=config.clusters, units=ChosenUnits(encoder=source, pool=2), codec=None,
-                precision=config.precision, seed=config.seed,
-            )  # fmt: skip
+                clusters=config.clusters, units=chosen, codec=None, precision=config.precision, seed=config.seed
+            )
             made = fit_units(self.recordings.heard, fit)
             with atomic_directory(folder) as draft:
                 made.save(draft)
@@ -71,32 +63,24 @@ class Speakers:
         folder, config = self.run / "vocoder", self.config
         if not folder.exists():
             self.report(f"mel vocoder: {config.vocoder_steps} steps")
-            made = train_mel_vocoder(
-                load_recordings(self.recordings.heard, RATE), None,
-                MelVocoderTraining(steps=config.vocoder_steps, seed=config.seed),
-                compute=self.compute, progress=steps_of("vocoder", config.vocoder_steps),
-            )  # fmt: skip
+            made = trained_vocoder(
+                self.recordings.heard, steps=config.vocoder_steps, seed=config.seed, compute=self.compute
+            )
             with atomic_directory(folder) as draft:
                 made.save(draft)
         return MelVocoder.load(folder)
 
     def synthesizer(self, count: int, seed: int) -> Vocoder:
         """What speaks units, learned from so many speakers."""
-        folder, config, mel = self.run / f"{count}-{seed}", self.config, MelConfig()
+        folder, config = self.run / f"{count}-{seed}", self.config
         if not folder.exists():
             self.report(f"synthesizer of {count} speakers, seed {seed}: {config.steps} steps")
-            rows = self.recordings.learned(count)
-            sounds = load_recordings(rows, RATE)
-            stride = round(float(mel.frame_rate / self.units.frame_rate))
-            frames = self.units.encode_batch(sounds)
-            heard = [one[: len(sound) // mel.hop_length // stride] for one, sound in zip(frames, sounds)]
-            model, voices = train_unit_mel(
-                sounds, heard, [row.speaker for row in rows], self.units.cardinality,
-                UnitMelTraining(steps=config.steps, seed=seed), stride=stride, mel=mel, compute=self.compute,
-                progress=steps_of("synthesizer", config.steps),
+            made = trained_synthesizer(
+                self.recordings.learned(count), self.units, self.vocoder, steps=config.steps, seed=seed,
+                compute=self.compute,
             )  # fmt: skip
             with atomic_directory(folder) as draft:
-                Vocoder(self.vocoder, model, voices).save(draft)
+                made.save(draft)
         return Vocoder.load(folder)
 
 
@@ -104,7 +88,7 @@ class Speakers:
 class Likeness:
     """How like the voices that were asked for N recordings sound."""
 
-    similar: Counted
+    similarity: Counted
     """Cosine with the reference of the voice."""
     first: Counted
     """Whether no other voice's reference is nearer."""
@@ -138,7 +122,7 @@ class Judges:
         own = cosines.diagonal()
         nearest = (cosines.argmax(1) == np.arange(len(sounds))) & (own > 0)
         return Likeness(
-            similar=Counted(counts=own.astype(np.float64), sizes=ones),
+            similarity=Counted(counts=own.astype(np.float64), sizes=ones),
             first=Counted(counts=nearest.astype(np.float64), sizes=ones),
         )
 
@@ -180,9 +164,8 @@ class Trial:
             ("mels", [remade(speak, one) for one in prompts], [remade(speak, one) for one in self.said]),
         ):
             voice, words = self.judges.likeness(shown), self.judges.errors(self.texts, said)
-            found |= {
-                f"{name}.first": voice.first.rate, f"{name}.similarity": voice.similar.rate, f"{name}.wer": words.rate
-            }  # fmt: skip
+            found |= {f"{name}.first": voice.first.rate, f"{name}.similarity": voice.similarity.rate}
+            found[f"{name}.wer"] = words.rate
         return found
 
     def heard(self, vocoder: Vocoder) -> dict[str, Heard]:

@@ -41,7 +41,7 @@ def check_real_voices(bench: Bench) -> Figures:
     for count, found in arms.items():
         figures |= arm_figures(str(count), found, config)
     fewest, most = ([one["prompted"] for one in arms[config.counts[end]]] for end in (0, -1))
-    for name in ("similar", "first"):
+    for name in ("similarity", "first"):
         pair = ([getattr(one.voice, name) for one in most], [getattr(one.voice, name) for one in fewest])
         figures |= _compared(f"more_speakers.{name}", config, *pair)
     return figures
@@ -57,7 +57,7 @@ def arm_figures(arm: str, found: Sequence[dict[str, Heard]], config: RealVoicesC
     for way in found[0]:
         key, every = f"{arm}.{way}", [one[way] for one in found]
         figures |= over_seeds(f"{key}.first", [one.voice.first.rate for one in every])
-        figures |= over_seeds(f"{key}.similarity", [one.voice.similar.rate for one in every])
+        figures |= over_seeds(f"{key}.similarity", [one.voice.similarity.rate for one in every])
         figures |= over_seeds(f"{key}.wer", [one.words.rate for one in every])
     prompted, copied, alone = ([one[way] for one in found] for way in ("prompted", "copied", "unprompted"))
     words, voice = [one.words for one in prompted], [one.voice.first for one in prompted]
@@ -81,7 +81,7 @@ SYSTEM = System(
         Target("the ear knows nine recordings of ten", lambda f: f["recordings.first"] >= 0.9),
         Target("a prompt's voice comes first oftener than without it", lambda f: f["150.voice_gain.low"] > 0),
         Target("… in nine of ten", lambda f: f["150.prompted.first"] >= 0.9),
-        Target("150 speakers come nearer than 25, not by chance", lambda f: f["more_speakers.similar.low"] > 0),
+        Target("150 speakers come nearer than 25, not by chance", lambda f: f["more_speakers.similarity.low"] > 0),
         Target("words within .10 of copies in their own voice", lambda f: f["150.wer_over_copied"] <= 0.10),
     ),
     measured=(
@@ -167,9 +167,9 @@ SYSTEM = System(
                 "more_speakers.first": 0.101,
                 "more_speakers.first.high": 0.222,
                 "more_speakers.first.low": -0.0101,
-                "more_speakers.similar": 0.00208,
-                "more_speakers.similar.high": 0.016,
-                "more_speakers.similar.low": -0.0103,
+                "more_speakers.similarity": 0.00208,
+                "more_speakers.similarity.high": 0.016,
+                "more_speakers.similarity.low": -0.0103,
                 "recordings.first": 1.0,
                 "recordings.similarity": 0.886,
                 "recordings.wer": 0.131,

@@ -19,9 +19,9 @@ from unitok_tokenizers.progress import advance
 from unitok_tokenizers.prosody.registry import PROSODY_TOKENIZERS
 from unitok_training.fitting.prosody import ChosenProsody
 from unitok_training.fitting.tokenizers import FitConfig
-from unitok_training.fitting.units import ChosenUnits
 from unitok_training.speech_lm.intervals import bootstrap_ratio
 from unitok_training.systems.real.settings import Settings, whisper_folder
+from unitok_training.systems.real.speaking import whisper_units
 from unitok_training.systems.real_full.stages import put
 from unitok_training.systems.tokens.prosody_tokens import each_left_out, probed, right_answers
 
@@ -46,13 +46,13 @@ def emotions(run: Path, settings: Settings) -> None:
     """Shares of right answers, with intervals over speakers, each left out in turn."""
     rows = read_manifest(settings["emotions"])
     speakers, classes = each_left_out(rows, LABEL), [str(row.extras[LABEL]) for row in rows]
-    source = EncoderSource(kind="whisper_unpadded", folder=whisper_folder(settings), layer=settings["layer"])
+    chosen = whisper_units(whisper_folder(settings), settings["layer"])
     fit = FitConfig(
-        units=ChosenUnits(encoder=source, pool=2), clusters=settings["emotion_clusters"], codec=None,
+        units=chosen, clusters=settings["emotion_clusters"], codec=None,
         prosody=tuple(ChosenProsody(name=name) for name in PROSODY_TOKENIZERS), seed=settings["seed"],
         cluster_recordings=len(rows),
     )  # fmt: skip
-    heard, names = mean_frames(rows, source), sorted(set(classes))
+    heard, names = mean_frames(rows, chosen.encoder), sorted(set(classes))
     labels = np.array([names.index(one) for one in classes])
     right: dict[str, list[np.ndarray]] = defaultdict(list)
     for speaker, held_out in speakers:
