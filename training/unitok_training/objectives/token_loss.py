@@ -70,29 +70,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         losses = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if hidden.requires_grad else None
-        grad_head = torch.zeros_like(head, dtype=torch.float32) if head.requires_grad else None
+        grad_head, written = _head_gradient(head, slices) if head.requires_grad else (None, True)
         cast_head = head.to(hidden.dtype)
         for part, ids in row_chunks(slices, chunk):
-            logs = (hidden[part] @ cast_head[ids].t()).float().log_softmax(-1)  # (N', V')
-            here, wanted = torch.arange(logs.shape[0], device=logs.device), labels[part] - ids.start
-            losses[part] = -logs[here, wanted]
-            objective = losses[part]
-            if smoothing:
-                objective = (1 - smoothing) * objective - smoothing * logs.mean(-1)
+            logits = hidden[part] @ cast_head[ids].t()  # (N', V')
+            here, wanted = torch.arange(logits.shape[0], device=logits.device), labels[part] - ids.start
+            slope = logits.float()  # all in one place: fresh memory costs more than what is computed in it
+            slope -= slope.amax(-1, keepdim=True)
+            above = slope[here, wanted]
+            mean = slope.mean(-1) if smoothing else above
+            normalizer = slope.exp_().sum(-1)
+            losses[part] = normalizer.log() - above
+            objective = (1 - smoothing) * losses[part] + smoothing * (normalizer.log() - mean)
             total += (weights[part] * objective).sum()
             if grad_hidden is None and grad_head is None:
                 continue
-            slope = logs.exp_()  # softmax, in the place of its logarithm: the derivative of the normalizer
-            slope[here, wanted] -= 1 - smoothing
+            slope *= (weights[part] / normalizer)[:, None]  # softmax: the derivative of the normalizer's logarithm
+            slope[here, wanted] -= weights[part] * (1 - smoothing)
             if smoothing:
-                slope -= smoothing / slope.shape[1]
-            slope = slope.mul_(weights[part, None]).to(hidden.dtype)
+                slope -= weights[part, None] * (smoothing / slope.shape[1])
+            slope = logits.copy_(slope)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ cast_head[ids]
             if grad_head is not None:
                 of_slice = grad_head[ids]
                 for rows in head_rows(of_slice):  # adding in another dtype copies what is added
-                    of_slice[rows] += slope[:, rows].t() @ hidden[part]
+                    product = slope[:, rows].t() @ hidden[part]
+                    of_slice[rows].add_(product) if written else of_slice[rows].copy_(product)
+                written = True
         keep_gradients(ctx, grad_hidden, grad_head, head.dtype)
         ctx.mark_non_differentiable(losses)
         return total, losses
@@ -122,6 +127,14 @@ def kept_gradients(ctx: torch.autograd.function.FunctionCtx, scale: Tensor) -> t
     return grad_hidden, _scaled(saved.pop(0), scale, dtype) if with_head else None
 
 
+def _head_gradient(head: Tensor, slices: Sequence[HeadSlice]) -> tuple[Tensor, bool]:
+    """Room for the gradient of a head (V, C), float32, and whether there is something in it already: zeros where no
+    slice writes every row of it."""
+    every = [(one.start, one.stop) for one in slices if one.rows] == [(0, head.shape[0])]
+    made = torch.empty_like if every else torch.zeros_like
+    return made(head, dtype=torch.float32), not every
+
+
 def row_chunks(slices: Sequence[HeadSlice], chunk: int) -> Iterator[tuple[slice, slice]]:
     """(rows, ids) of the logits that are held at once: `chunk` rows at most, never of two slices."""
     first = 0
@@ -137,7 +150,9 @@ def head_rows(head: Tensor, count: int = 16384) -> list[slice]:
 
 
 def _scaled(table: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """(V, C) float32 × () in another dtype."""
+    """(V, C) float32 × () in another dtype; in its place where that is the same, and nobody asks twice."""
+    if dtype == table.dtype:
+        return table.mul_(scale)
     out = torch.empty_like(table, dtype=dtype)
     for rows in head_rows(table):
         out[rows] = table[rows] * scale

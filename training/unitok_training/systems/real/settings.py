@@ -60,7 +60,7 @@ class RealSettings:
     """Updates of the latent model."""
     latent_rate: float = 1e-3
     """Learning rate of its low-rank updates."""
-    tokens_steps: int = 300
+    tokens_steps: int = 200
     """Updates of each token model."""
     tokens_rate: float = 1e-4
     """Learning rate of its blocks."""
