@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.command import commands, unitok
+from tests.support.command import commands, refused, unitok, works
 from tests.support.tiny_model import RATE, model_folder, speech
 from unitok.nbest.lists import NBest, distinct, write_lists
 from unitok.pipelines.backends.interfaces import Transcript
@@ -35,6 +35,7 @@ IDLE = {
     "fit-tokenizers m t --codec mel_rvq:c --clusters 8": "--clusters",
     "fit-tokenizers m t --codec mel_rvq:c --units hubert:h@1": "--units",
     "fit-tokenizers m t --codec mel_rvq:c --invariant 3": "--invariant",
+    "mix m o --talkers --no-noise --noise-snr 0 5": "--noise-snr",
     "inspect s --rows 3": "--rows",
     "inspect s --html p --vocoder v": "--vocoder",
     "evaluate m s --safety 5 --judge j": "--judge",
@@ -164,3 +165,34 @@ def test_an_option_that_must_work_changes_what_comes_out(line: str, place: Path)
     plain = made(line)
     for option in MUST_CHANGE[line]:
         assert made(f"{line} {option}") != plain, option
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate m s --limit -1", "nbest m s --limit -1", "train-latent p m --limit 0", "probe m t --limit 0",
+        "systems run hubert --limit 0", "tokbench m --tokenizers t --limit -3",
+        "tokbench m --tokenizers t --train-limit 0", "score-voice m a --texts t --limit 0", "evaluate m s --limit some",
+    ],
+)  # fmt: skip
+def test_how_many_is_a_number(line: str) -> None:
+    refused(*line.split(), saying=(line.split()[-1], "whole number"))
+
+
+@pytest.mark.parametrize(
+    "option", ["--max-seconds inf", "--max-seconds nan", "--max-seconds -1", "--joined-share nan", "--joined-share -1"]
+)
+def test_preparing_takes_numbers_that_can_be(option: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"text": "the house"}\n{"text": "a house"}\n', encoding="utf-8")
+    works("fit-tokenizers", manifest, tmp_path / "t", "--text-pieces", "266")
+    refused("prepare", manifest, tmp_path / "s", "--tokenizers", tmp_path / "t", *option.split(),
+            saying=option.split())  # fmt: skip
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("option", ["--cluster-recordings 0", "--cluster-recordings -5", "--clusters 0"])
+def test_fitting_takes_numbers_that_can_be(option: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"text": "the house"}\n', encoding="utf-8")
+    refused("fit-tokenizers", manifest, tmp_path / "t", *option.split(), saying=option.split())

@@ -154,6 +154,9 @@ def test_several_utterances_are_lines(root: Path, tmp_path: Path) -> None:
     works(*command, "--task", "slm", "-o", tmp_path / "more.jsonl")
     assert len((tmp_path / "more.jsonl").read_text("utf-8").splitlines()) == 3
     refused(*command, "--task", "slm", "-o", tmp_path / "more.npy", saying=("3 answers", ".jsonl"))
+    works(*command, "--task", "asr", "-o", tmp_path / "heard.jsonl")
+    heard = [json.loads(line) for line in (tmp_path / "heard.jsonl").read_text("utf-8").splitlines()]
+    assert [one["text"] for one in heard] == works(*command, "--task", "asr").splitlines()
 
 
 def test_what_it_cannot_do_is_said(root: Path, asked: tuple[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,11 @@ def test_tasks_that_listen_learn_from_joined_rows_and_the_others_do_not(rows: li
     joined = np.asarray(shards.split) == "joined"
     assert targets.start is not None and targets.pool is not None
     assert np.array_equal(joined[targets.source], joined[targets.pool[targets.start]])
+
+
+def test_a_joined_row_is_another_one_where_a_part_of_it_is(rows: list[Row]) -> None:
+    one = next(row for row in joined_rows(rows, 1.0, seed=0) if len(row.parts) == 2)  # type: ignore[attr-defined]
+    before, second = one.stamp(), one.parts[1]  # type: ignore[attr-defined]
+    assert replace(one, parts=(one.parts[0], replace(second, offset=0.1))).stamp() != before  # type: ignore[attr-defined, call-arg]
+    soundfile.write(second.audio, speech(0.4, 77), RATE)
+    assert one.stamp() != before

@@ -353,3 +353,31 @@ def test_lhotse_that_is_not_read(change: dict[str, Any], named: str, root: Path)
 
 
 # -- Arrow --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("times", "column"),
+    [
+        ({"start_ms": 0, "end_ms": 200}, "start_ms"),
+        ({"segment_start": 0.1}, "segment_start"),
+        ({"start_sample": "800"}, "start_sample"),
+        ({"onset": 0.1, "dur_ms": 20}, "onset"),
+        ({"start": 0.1, "duration_ms": 200}, "duration_ms"),
+    ],
+)
+def test_a_part_of_a_recording_is_not_taken_for_all_of_it(root: Path, times: dict[str, Any], column: str) -> None:
+    row = {"audio": "a.wav", "text": "good morning", **times}
+    with pytest.raises(InputError, match=f"'{column}' seems to tell.*--columns offset="):
+        read_manifest(json_lines(root / "t.jsonl", row))
+    chosen = {"offset": "start"} if "start" in times else {"offset": "-"}
+    assert read_manifest(json_lines(root / "t.jsonl", row), columns=chosen)[0].text == "good morning"
+    told = {"audio": "a.wav", "text": "good morning", "start": 0.1, "end": 0.3, "start_sample": 1600, "fold": 3}
+    (known,) = read_manifest(json_lines(root / "k.jsonl", told))
+    assert (known.offset, known.seconds) == (0.1, pytest.approx(0.2)) and known.extras["start_sample"] == 1600
+
+
+def test_an_utterance_of_kaldi_stands_once(root: Path) -> None:
+    written(root / "k/wav.scp", f"u1 {root / 'a.wav'}\n")
+    written(root / "k/text", "u1 good morning\nu1 good evening\n")
+    with pytest.raises(InputError, match="text:2: 'u1' stands there already"):
+        read_manifest(root / "k")

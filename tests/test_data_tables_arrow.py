@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.command import unitok, works
 from tests.support.tables import check, json_lines, pitch, recordings, tone, written
 from tests.support.tiny_model import RATE, tokenizers
 from unitok_tokenizers.audio.io import audio_seconds
+from unitok_tokenizers.data.held_rows import rows_of
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
@@ -186,3 +188,38 @@ def test_a_long_row_is_not_held(root: Path) -> None:
     tracemalloc.stop()
     assert len(beginning) == 10 * RATE and len(part) == 60 * RATE and middle.text is None and middle.offset == 420.0
     assert peak < 20e6, "all of it would be 58 MB"
+
+
+def test_splits_are_what_their_names_begin_with(root: Path) -> None:
+    kinds = {"train": "train", "test": "test", "validation": "dev", "test.other-00000-of-00001": "test"}
+    for name in kinds:
+        parquet(root / "files" / f"{name}.parquet", pyarrow.table({"text": [f"said in {name}"]}))
+    assert {row.text: row.split for row in read_manifest(root / "files")} == {
+        f"said in {name}": split for name, split in kinds.items()
+    }
+    names = ["train.clean.100", "test_clean", "validation", "test_seen", "spare"]
+    for name in names:
+        saved_to_disk(root / "dict" / name, pyarrow.table({"text": [name]}))
+    written(root / "dict/dataset_dict.json", json.dumps({"splits": names}))
+    found = {row.text: row.split for row in read_manifest(root / "dict")}
+    assert found == dict(zip(names, ("train", "test", "dev", "test_seen", "spare")))
+
+
+def test_a_second_column_of_recordings_is_left_out(root: Path, tmp_path: Path) -> None:
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    pictures = pyarrow.array([{"bytes": b"png", "path": "p.png"}] * 2, kind)
+    dates = pyarrow.array([[datetime(2020, 1, 2)], []], pyarrow.list_(pyarrow.timestamp("s")))
+    table = audio_table(root, picture=pictures, days=dates)
+    rows = read_manifest(parquet(root / "t.parquet", table))
+    assert [dict(row.extras) for row in rows] == [{"days": ["2020-01-02 00:00:00"]}, {"days": []}]
+    tokenizers().save(tmp_path / "t")
+    works("prepare", root / "t.parquet", tmp_path / "s", "--tokenizers", tmp_path / "t")
+    told = rows_of([{"audio": {"bytes": (root / "a.wav").read_bytes(), "path": None}, "more": {"bytes": b"x"}}])
+    assert [dict(row.extras) for row in told] == [{}]
+
+
+def test_recordings_that_datasets_has_not_decoded(root: Path) -> None:
+    (row,) = rows_of([{"audio": {"bytes": None, "path": str(root / "a.wav")}, "text": "hi"}])
+    assert row.audio == root / "a.wav"
+    with pytest.raises(InputError, match="audio has"):
+        list(rows_of([{"audio": {"bytes": None, "path": None}, "text": "hi"}]))

@@ -105,3 +105,28 @@ def test_real_recordings_pair(name: str, tmp_path: Path) -> None:
     report = write_manifest(DATA / name, DATA / name / "metadata.jsonl", tmp_path / "m.jsonl")
     assert report.rows > 20 and not report.without_recording and not report.without_transcript
     assert report.speakers > 1 and set(report.splits) <= {"train", "test", "codec"}
+
+
+def test_a_name_with_another_folder_is_another_recording(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    write_audio(root / "spk1" / "001.wav", np.zeros(1600, np.float32), 16000)
+    (tmp_path / "t.txt").write_text("spk1/001.wav\thello\nspk2/001.wav\tworld\n", encoding="utf-8")
+    report = write_manifest(root, tmp_path / "t.txt", tmp_path / "m.jsonl")
+    assert report.rows == 1 and report.without_recording == ("spk2/001.wav",)
+    (tmp_path / "t.txt").write_text("corpus/spk1/001\thello\n", encoding="utf-8")
+    assert write_manifest(root, tmp_path / "t.txt", tmp_path / "m.jsonl").rows == 1
+
+
+def test_a_group_is_of_one_split(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"text": f"said {lang} {number}", "lang": lang, "group": f"g{number}"})
+        for number in range(200)
+        for lang in ("en", "de")
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    write_manifest(None, tmp_path / "t.jsonl", tmp_path / "m.jsonl", ManifestOptions(test_share=0.2))
+    splits: dict[str, set[str]] = {}
+    for row in read_manifest(tmp_path / "m.jsonl"):
+        splits.setdefault(row.group, set()).add(row.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert 0.1 < np.mean([found == {"test"} for found in splits.values()]) < 0.3

@@ -228,3 +228,15 @@ def test_units_are_k_means_over_any_layer_of_any_encoder(name: str, tmp_path: Pa
         assert torch.equal(found, wanted) and torch.equal(lengths, whole.lengths)
     with pytest.raises(InputError, match=f"layers 0 to {encoder.depth - 1}"):
         UnitTokenizer(encoder, torch.zeros(5, encoder.width), layer=encoder.depth)
+
+
+@needs_hf
+def test_an_encoder_of_two_inputs_stands_beside_one_of_one() -> None:
+    whisper, bank = WhisperEncoder(hf_model("whisper").encoder).eval(), FilterbankEncoder()
+    for first, second in ((whisper, bank), (bank, whisper)):
+        both = SideBySide(first, second)
+        found, alone = both.encode(recordings()), first.encode(recordings())
+        assert both.parts == 3 and found.hidden.shape[2] == first.width + second.width
+        for row, size in enumerate(found.lengths.tolist()):
+            torch.testing.assert_close(found.hidden[row, :size, : first.width], alone.hidden[row, :size])
+            assert both.frames_in(both.inputs(recordings()[row])) == first.frames_in(first.inputs(recordings()[row]))

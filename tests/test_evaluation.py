@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetwo
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.asr_scorer import AsrScorer, SpeakerClassifier
 from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.resynthesis import evaluate_resynthesis
 from unitok_training.evaluation.run import Evaluation
 from unitok_vocoder.vocoder import Vocoder
 
@@ -121,6 +125,37 @@ def test_what_cannot_be_spoken_or_chosen_from_is_left_out(tmp_path: Path) -> Non
     data = prepare_shards(few, model.tokenizers, tmp_path / "shards")
     metrics = evaluate(Evaluation(model=model, shards=data, judge=tiny_judge())).metrics
     assert set(metrics["tts"]) == {"codes"} and "s2st" not in metrics and metrics["ilm"]["count"] == 4
+
+
+class Heard(AsrScorer):
+    """A judge that notes how long what it hears is."""
+
+    seconds: list[float]
+
+    def transcribe(self, recordings: Sequence[np.ndarray]) -> list[str]:
+        self.seconds += [len(one) / self.recognizer.sample_rate for one in recordings]
+        return super().transcribe(recordings)
+
+
+def test_what_a_vocoder_says_at_another_rate_is_heard_at_its_own_speed(shards: Shards) -> None:
+    plain = tiny_judge()
+    judge = Heard(plain.recognizer, plain.speakers)
+    judge.seconds = []
+    model = tiny_model(vocoder=Vocoder(None, mel_config=MelConfig(sample_rate=24000)), prompts={})
+    run = Evaluation(model=model, shards=shards, judge=judge, limit=3)
+    assert model.vocoder.sample_rate == 24000 and model.sample_rate == 16000  # type: ignore[union-attr]
+    evaluate_resynthesis(run)
+    wanted = [len(run.codes(row)) / float(model.codec.frame_rate) for row in run.rows("test", "codes")]  # type: ignore[union-attr]
+    assert judge.seconds[-3:] == pytest.approx(wanted, abs=0.1)
+    assert len(run.spoken(np.zeros(24000, np.float32))) == 16000
+
+
+def test_rows_without_text_are_said_by_nobody(tmp_path: Path) -> None:
+    silent = [replace(row, text=None) if row.split == "test" else row for row in rows(tmp_path)]
+    model = tiny_model()
+    data = prepare_shards(silent, model.tokenizers, tmp_path / "shards")
+    metrics = evaluate(Evaluation(model=model, shards=data, judge=tiny_judge(), limit=2)).metrics
+    assert "tts" not in metrics and json.dumps(metrics, allow_nan=False)
 
 
 def test_without_a_judge_only_text_is_scored(shards: Shards) -> None:

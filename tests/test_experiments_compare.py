@@ -163,6 +163,23 @@ def test_a_change_of_one_approach_repeats_that_approach_alone() -> None:
     }  # fmt: skip
 
 
+def test_other_recordings_are_another_corpus(tmp_path: Path) -> None:
+    recipe, manifest = load_compare_recipe("compare", []), tmp_path / "m.jsonl"
+
+    def keys(given: str | None) -> dict[str, str]:
+        config = CompareConfig(seeds=1, manifest=given)
+        return Pipeline(Path(), stages(recipe, config), settings_of(recipe, config), threads=1, known_as=KNOWN_AS).keys
+
+    before, absent = keys(None), keys(str(manifest))
+    manifest.write_text('{"text": "a"}', encoding="utf-8")
+    first = keys(str(manifest))
+    manifest.write_text('{"text": "b"}', encoding="utf-8")
+    second = keys(str(manifest))
+    for name in before:
+        assert len({found[name] for found in (before, absent, first, second)}) == 4, "all depend on the corpus"
+    assert keys(str(manifest)) == second and keys(None) == before
+
+
 # -- figures ------------------------------------------------------------------------------------------------------
 
 

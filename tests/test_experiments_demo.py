@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from tests.support.command import works
 from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
+from unitok_training.checkpoint.state import open_checkpoint
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages, quicker, run_demo
+from unitok_training.experiments.demo.stages import decoder
 from unitok_training.recipes.decoder import load_recipe
 
 TEXTS = {
@@ -80,3 +85,33 @@ def test_every_stage_runs_and_a_repeat_does_nothing_again(tmp_path: Path) -> Non
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
     run_demo(tmp_path / "run", config, report=said.append)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+
+
+def test_a_decoder_of_other_steps_begins_anew(tmp_path: Path) -> None:
+    """`train.steps` is free to change for a run that is continued, and a demo promises what its settings give."""
+    manifest = write_manifest(tmp_path)
+
+    def trained(name: str, *steps: int) -> dict[str, torch.Tensor]:
+        run = tmp_path / name
+        if not run.exists():
+            works(
+                "fit-tokenizers",
+                manifest,
+                run / "tokenizers",
+                "--encoder",
+                "mfcc",
+                "--clusters",
+                12,
+                "--text-pieces",
+                300,
+            )
+            works("prepare", manifest, run / "shards", "--tokenizers", run / "tokenizers")
+        for count in steps:
+            config = short_demo(manifest)
+            steps_last = (*config.overrides, "train.window=16", f"train.steps={count}")
+            settings = asdict(config) | {"overrides": list(steps_last), "languages": ["en", "de"], "precision": "fp32"}
+            decoder(run, settings)
+        return open_checkpoint(run / "train" / "checkpoints").model
+
+    again, fresh = trained("a", 2, 4), trained("b", 4)
+    assert again.keys() == fresh.keys() and all(torch.equal(value, fresh[name]) for name, value in again.items())

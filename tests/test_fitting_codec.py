@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,11 @@ def test_the_distance_is_measured_codebook_by_codebook(units: UnitTokenizer, man
     assert len(table) == 6 and table[-1].startswith(f"| 4 | {found[3].spectral:.2f} |")
     with pytest.raises(InputError, match="--split"):
         distance.main([str(manifest), str(tmp_path / "c")])
+
+
+def test_units_of_other_texts_are_not_taken_for_those_of_these(manifest: Path, tmp_path: Path) -> None:
+    rows = read_manifest(manifest)
+    train_codec_run(rows, tmp_path / "r", recipe(causal=True), device="cpu")
+    other = [replace(rows[0], text="what was truly said"), *rows[1:]]
+    with pytest.raises(InputError, match="units of other settings or recordings"):
+        train_codec_run(other, tmp_path / "r", recipe(causal=True), device="cpu")

@@ -296,3 +296,18 @@ def test_the_probe_measures_what_prompts_change(manifest: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "probe/probe.json").read_text(encoding="utf-8"))["recordings"] == 1
     with pytest.raises(InputError, match="no latent front end"):
         probe(base, rows)
+
+
+def test_other_recordings_are_another_run(manifest: Path, tmp_path: Path) -> None:
+    rows = read_manifest(manifest)
+    recipe, fewer = steps(tiny(), 2), rows[:-1]
+    train_latent(recipe, rows, tmp_path / "run", split="")
+    with pytest.raises(InputError, match="--allow-change rows"):
+        train_latent(steps(tiny(), 4), fewer, tmp_path / "run", split="")
+    with pytest.raises(InputError, match="--allow-change rows"):
+        train_latent(steps(tiny(), 4), rows[::-1], tmp_path / "run", split="")
+    for other in ({"extras": {"keywords": ["a"]}}, {"words": (("a", 0.0, 0.1),)}, {"tokens": {"units": [1, 2]}}):
+        with pytest.raises(InputError, match="--allow-change rows"):
+            changed = [replace(rows[0], **other), *rows[1:]]  # type: ignore[arg-type]
+            train_latent(steps(tiny(), 4), changed, tmp_path / "run", split="")
+    train_latent(steps(tiny(), 4), fewer, tmp_path / "run", split="", allow_change=("rows",))

@@ -176,3 +176,22 @@ def test_requests_that_are_none_leave_those_that_run_alone() -> None:
     same(engine.take(number), alone(made(), good))
     with pytest.raises(InputError, match="rows is 0"):
         Engine(made(), rows=0)
+
+
+def test_weights_may_change_between_requests() -> None:
+    decoder, asked = made(), requests()[3]
+    engine = Engine(decoder)
+
+    def added() -> Generated:
+        number = engine.add(asked)
+        while engine.step():
+            pass
+        return engine.take(number)
+
+    first = added()
+    with torch.no_grad():
+        for value in decoder.parameters():
+            value.mul_(1.5)
+    second = added()
+    same(second, alone(decoder, asked))
+    assert second.ids.tolist() != first.ids.tolist() or not np.allclose(second.logprobs, first.logprobs)

@@ -156,6 +156,23 @@ def test_logits_and_greedy_text_of_speech_to_text(hosts: dict[str, Path]) -> Non
     assert torch.equal(ours[1:], theirs[1:]) and len(ours.unique()) > 3
 
 
+def test_the_row_that_text_begins_with_goes_out_as_it_was_trained(hosts: dict[str, Path], tmp_path: Path) -> None:
+    works("import", hosts["kyutai_stt"], tmp_path / "model")
+    model = Model.load(tmp_path / "model")
+    config = json.loads((hosts["kyutai_stt"] / "config.json").read_text(encoding="utf-8"))
+    assert config["bos_token_id"] >= config["vocab_size"]
+    with torch.no_grad():
+        model.decoder.embedding[config["vocab_size"]] += 1.0
+    model.save(tmp_path / "trained")
+    works("export", "--native", tmp_path / "trained", tmp_path / "out")
+    theirs, ours = (load_file(one / "model.safetensors") for one in (hosts["kyutai_stt"], tmp_path / "out"))
+    changed = {name for name, value in theirs.items() if not torch.equal(ours[name], value)}
+    assert changed == {"model.embed_tokens.embed_tokens.weight"}
+    (name,) = changed
+    rows = (ours[name] != theirs[name]).any(1).nonzero().flatten().tolist()
+    assert rows == [config["bos_token_id"]]
+
+
 @pytest.mark.parametrize("family", WRITERS)
 def test_by_commands_it_comes_in_and_goes_out(family: str, hosts: dict[str, Path], tmp_path: Path) -> None:
     works("import", hosts[family], tmp_path / "model")

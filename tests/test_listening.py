@@ -83,6 +83,8 @@ def test_every_task_that_listens_answers_all_of_a_long_recording(model: Model) -
     )
     assert last.result is not None and last.result.audio is not None
     assert len(np.concatenate([chunk.audio for chunk in chunks])) == len(last.result.audio)
+    for output, text in enumerate(last.result.texts):  # the spaces between the pieces too
+        assert "".join(chunk.text for chunk in chunks if chunk.output == output).strip() == text
     *chunks, last = model.stream(Request(task="asr", source="en", audio=made))
     assert last.result is not None and len(last.result.outputs) == 5
     assert "".join(chunk.text for chunk in chunks).split() == (last.result.text or "").split()
@@ -128,3 +130,14 @@ def test_answers_are_joined() -> None:
     assert both.audio is not None and len(both.audio) == 200 + round(PAUSE_SECONDS * 1000)
     assert both.ids.tolist() == [0, 1, 2, 0, 1] and join_results([first]) is first
     assert join_results([Result(text="x"), Result(text="y")]).audio is None
+
+
+def test_places_do_not_drift_over_many_pauses() -> None:
+    """At every seam a few milliseconds are faded into each other."""
+    gap, count = np.zeros(2 * RATE, np.float32), 100
+    made = np.concatenate([part for seed in range(count) for part in (speech(1.0, seed), gap)])
+    listener = Listener(RATE, None, Cutting.of(2.5, overlap=False))
+    found = [listener.second(piece.start) for piece in listener.pieces([made])]
+    onsets = 3.0 * np.arange(count)
+    assert len(found) >= count // 2
+    assert max(np.abs(onsets - second).min() for second in found) < 0.5 and found[-1] > onsets[-2]

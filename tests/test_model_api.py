@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import unitok
+from tests.support.answers import front_end
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
@@ -189,3 +190,9 @@ def test_parts_of_two_models_do_not_mix(folder: Path, tmp_path: Path) -> None:
     model.vocabulary.append_text(3, "other").save(broken / "vocabulary.json")
     with pytest.raises(InputError, match="text"):
         unitok.load(broken)
+
+
+def test_a_latent_front_end_hears_nothing_in_silence() -> None:
+    model = tiny_model(latent=front_end("conformer", "linear"))
+    (found,) = model.transcribe_batch([np.zeros(RATE, np.float32)], lang="en", front_end="latent")
+    assert found.text == ""

@@ -53,6 +53,10 @@ def test_a_voice_is_what_its_recordings_say(room: Path) -> None:
     assert any(np.array_equal(voice.prompt, model.voice_prompt(one)[0].content[:frames]) for one in recordings)
     assert span.kind == "voice" and voice.seconds > LEAST_SECONDS and voice.silent == 0
     assert new_voice(model, [*recordings, str(room / "silent/s.wav")]).silent == 1
+    model.hasten(int8=True, compiled=False)
+    known = model.with_voice("ben", recordings)
+    assert known.engine.int8, "the model steps as before"
+    model.hasten(int8=False, compiled=False)
     known = model.with_voice("ben", recordings)
     assert known.voices == ["anna", "ben"] and model.voices == ["anna"], "the model itself is as it was"
     said = [known.synthesize("the house", lang="en", voice=name, output="units").audio for name in ("anna", "ben")]

@@ -204,6 +204,17 @@ def test_noise_vectors_say_how_a_list_disagrees_and_learn_with_the_model() -> No
     assert correction_scores(lists, own.correct(lists))["wer"] < 0.3
     held = Corrector(model, constrained=True, vectors_of=noise_vectors_of(model, adapter, shuffle_seed=1))
     assert all(answer in one.texts for answer, one in zip(held.correct(lists), lists))
+    texts = [f"the {word} stands" for word in "green house here today we buy two".split()]
+    apart = [
+        NBest(id=text, lang="en", hypotheses=(Transcript(text=text), Transcript(text="now")), reference=text)
+        for text in texts
+    ]
+    for seed in range(4):
+        true, others = (noise_vectors_of(model, adapter, shuffle_seed=one) for one in (None, seed))
+        for some in (apart[:2], apart, apart[3:4]):  # the last is asked alone
+            with torch.no_grad():
+                pairs = zip(true(some), others(some))
+            assert not any(torch.allclose(own, other) for own, other in pairs), "no list gets its own"
 
 
 # -- recordings beside the list ---------------------------------------------------------------------------------
@@ -371,3 +382,10 @@ def test_a_loss_that_is_not_finite_stops_before_it_ruins_anything() -> None:
         finetune(model.decoder, documents, QUICK, pad=model.vocabulary.pad, **broken)
     assert all(torch.equal(value, before[name]) for name, value in model.decoder.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.decoder.parameters())
+
+
+def test_a_script_without_spaces_is_scored_by_characters() -> None:
+    heard = tuple(Transcript(text=text, logprob=-1.0) for text in ("你好世", "你世界"))
+    one = NBest(id="z", lang="zh", hypotheses=heard, reference="你好世界")
+    assert correction_scores([one], ["你好世界"])["wer"] == 0.0
+    assert correction_scores([one], ["你好世"])["wer"] == 0.25

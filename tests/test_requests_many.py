@@ -144,6 +144,7 @@ def test_errors_are_of_their_requests_alone(model: Model, tmp_path: Path) -> Non
         asked("asr", audio=speech(0.5), config=GenerationConfig(max_tokens=1)),
         asked("s2tt", target="de", audio=speech(0.5), front_end="cascade"),
         asked("s2tt", target="de", audio="nowhere.wav", front_end="cascade"),
+        asked("asr", audio=np.zeros(16000, np.int16)),  # neither samples nor ids
     ]
     found = dict(model.answer_many(requests))
     for place, request in enumerate(requests):

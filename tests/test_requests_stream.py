@@ -11,10 +11,12 @@ import torch
 from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.request import GenerationConfig, Request
-from unitok.requests.stream import Chunk, TextStream
+from unitok.requests.stream import Chunk, TextStream, _Answer
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.streaming import UnitStream
 from unitok_vocoder.unit_mel import UnitMel, UnitMelConfig
@@ -118,3 +120,20 @@ def test_int8_steps_are_an_option_of_loading(model: Model, tmp_path: Path) -> No
     assert prefixes[0].score != prefixes[1].score, "int8 weights took the steps"
     (chunk,) = [one for one in quick.stream(Request(task="asr", source="en", audio=speech())) if one.result is not None]
     assert chunk.result is not None and chunk.result.score == prefixes[1].score
+
+
+def test_speech_that_says_how_long_its_units_last_comes_as_a_whole(model: Model) -> None:
+    """The durations stand behind the units, and a stream of units alone would take others."""
+    plan = SequenceSpec("tts", "en", flags=("<out:units>", "<out:durations>"))
+    assert _Answer(model, PromptRequest(plan=plan, speak=True)).speech is None
+    plain = SequenceSpec("tts", "en", flags=("<out:units>",))
+    assert _Answer(model, PromptRequest(plan=plain, speak=True)).speech is not None
+
+
+def test_a_limit_of_ones_own_may_be_more_than_training_has_shown(model: Model) -> None:
+    def length(limit: int | None) -> int:
+        config = GenerationConfig(sampling=Sampling(), seed=3, max_tokens=limit)
+        return len(model.generate("lm", source="en", text="the green", config=config).ids)
+
+    usual = length(None)
+    assert length(20) <= 20 < usual < 80 < length(500)

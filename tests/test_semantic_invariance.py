@@ -12,6 +12,7 @@ import torch
 from unitok_tokenizers.audio.changes import CHANGES, noisy, pitch_shift, reverberate, time_stretch
 from unitok_tokenizers.corpora.toy import TRAIN_VOICES, build_sentences, synthesize
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.invariance import CorrectionConfig, FrameCorrection
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.tokenizer_set import load_speech_tokenizer
@@ -140,6 +141,9 @@ def test_what_has_not_learned_changes_nothing() -> None:
     same = plain.corrected(FrameCorrection(CorrectionConfig(width=plain.encoder.width, hidden=8)))
     assert all(np.array_equal(a, b) for a, b in zip(plain.encode_batch(sounds), same.encode_batch(sounds)))
     assert same.fingerprint != plain.fingerprint
+    assert same.latency_ms is None
+    with pytest.raises(InputError, match="without --invariant"):
+        same.stream()
     torch.nn.init.normal_(correction.last.weight)
     alone = correction.corrected([frames[1, :4]])[0]
     torch.testing.assert_close(correction(frames, torch.tensor([9, 4]))[1, :4], alone)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.command import refused, works, write_rows
 from tests.support.prosody import gliding, voice
 from tests.support.tiny_model import RATE, model_folder
+from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.speech_lm.run import METRICS
+from unitok_training.speech_lm.spoken import _content
 
 SAID = ("loli haru tases woru", "haru woru loli velo", "tases velo haru sile", "velo sile woru tases")
 """Of letters that the toy corpus has sounds for."""
@@ -141,3 +145,14 @@ def test_a_model_that_knows_no_speech_says_why_nothing_was_measured(place: Path,
     results = read_json(tmp_path / "none/results.json")
     assert set(results["metrics"]) == {"cloze"} and "not trained on slm" in results["not_measured"]["order"]
     assert set(results["metrics"]["cloze"]["not_measured"]) == {"s_s", "t_s", "s_t"}
+
+
+def test_what_another_model_says_is_another_recording(place: Path) -> None:
+    one, other = (Model.load(place / "model") for _ in range(2))
+    assert _content("unitok", one) == _content("unitok", other)
+    with torch.no_grad():
+        other.decoder.norm.mul_(2)
+    assert _content("unitok", one) != _content("unitok", other) and _content("espeak", one) == ["espeak"]
+    before = _content(str(place / "model"), one)
+    os.utime(place / "model/unitok.json", ns=(1, 1))
+    assert _content(str(place / "model"), one) != before

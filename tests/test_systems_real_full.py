@@ -157,8 +157,8 @@ def test_what_is_missing_is_said_before_anything_is_made(tmp_path: Path) -> None
     (tmp_path / "m.jsonl").write_text("", encoding="utf-8")
     for override, match in (
         ("reader=nowhere.onnx", "nowhere.onnx reads: make real-full"),
-        ("texts=nowhere.tsv", "nowhere.tsv: no such file"),
-        ("target=fr", "train.fr.gz: no such file"),
+        ("texts=nowhere.tsv", "nowhere.tsv: no such file.*--set texts="),
+        ("target=fr", "train.fr.gz: no such file.*--set translations="),
         ("curve=[15,6]", "the fewest first"),
         ("hours=0", "hours is 0"),
     ):

@@ -125,6 +125,7 @@ def runs(manifest: Path, world: World) -> Iterator[tuple[str, Any, tuple[Setup, 
         ("latent", whole, LATENT),
         ("latent frozen, smoothed", frozen, replace(LATENT, label_smoothing=0.1)),
         ("latent sharded", whole, replace(LATENT, shard=True)),
+        ("latent with dropout", replace(whole, encoder=replace(whole.encoder, dropout=0.2)), LATENT),
     ):
         yield name, latent, latent_run(manifest, latent, world, recipe)
 

@@ -146,3 +146,15 @@ def test_recipes_name_what_moves() -> None:
             load_recipe("tiny", [wrong])
     with pytest.raises(InputError, match="all frozen"):
         run(Path("nowhere"), DecoderTuning(decoder=FROZEN))
+
+
+def test_the_rate_that_is_told_is_the_one_that_is_used(tmp_path: Path) -> None:
+    late, rows = PartTuning(learning_rate=None, start_step=4), list[dict[str, Any]]()
+    tuning = DecoderTuning(decoder=late, embeddings=STILL, new_embeddings=TableTuning(learning_rate=1e-2))
+    config = replace(CONFIG, steps=8, log_every=1, optim=replace(CONFIG.optim, warmup_steps=3, schedule="constant"))
+    shards: Any = ToyShards(toy_shards.corpus())
+    train(config, decoder(), shards, toy_shards.vocabulary(), tmp_path, mixture=MIXTURE, tuning=tuning,
+          first_new=FIRST_NEW, on_row=rows.append)  # fmt: skip
+    told, peak = [row["learning_rate"]["decoder"] for row in rows], config.optim.learning_rate
+    assert told == pytest.approx([0, 0, 0, 0, peak / 3, 2 * peak / 3, peak, peak])
+    assert [row["learning_rate"]["new_embeddings"] for row in rows[:3]] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])

@@ -236,3 +236,13 @@ def test_recordings_shorter_than_a_crop_are_all_used() -> None:
     words = [vowels(0.2, 120.0, seed) for seed in range(3)]
     train_mel_vocoder(words, None, MelVocoderTraining(steps=2, batch=2))
     train_unit_mel(words, [np.zeros(5, np.int64)] * 3, ["", "", ""], 2, UnitMelTraining(steps=2, batch=2))
+
+
+def test_durations_are_as_many_as_units() -> None:
+    torch.manual_seed(0)
+    units = UnitMel(UnitMelConfig(units=12, width=16, blocks=2, voice=4), MelConfig()).eval()
+    vocoder = Vocoder(None, units, {"anna": np.ones(4, np.float32)})
+    for lasting in ([4], [4, 6], [1, 2, 3, 4]):
+        with pytest.raises(InputError, match=f"{len(lasting)} durations are given for 3 units"):
+            vocoder.from_units(np.array([3, 1, 4]), voice="anna", durations=np.array(lasting))
+    assert len(vocoder.from_units(np.array([3, 1, 4]), voice="anna", durations=np.array([4, 6, 2])))

@@ -13,10 +13,13 @@ from torch import Tensor
 from tests.support.tiny_model import speech, tiny_model
 from tests.test_formats import compare, json_keys
 from unitok.model import Model
-from unitok.model_directory import attach_vocoder
+from unitok.model_directory import attach_vocoder, with_vocoder
+from unitok_tokenizers.acoustic.dmel import DmelCodec
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE, pitches
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.fitting.waveforms.vocoder_run import codec_mel
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator, fold_weights, normalize_weights
 from unitok_vocoder.hifigan import HifiGanConfig, rates_of
@@ -229,3 +232,37 @@ def test_a_model_takes_a_vocoder_and_says_when_it_has_none(tmp_path: Path) -> No
             attach_vocoder(tmp_path / "model", tmp_path / given, tmp_path / "model")
     with pytest.raises(InputError, match="no model directory"):
         attach_vocoder(tmp_path / "mel", tmp_path / "mel", tmp_path / "other")
+
+
+def test_a_network_of_other_log_mels_is_not_attached(tmp_path: Path) -> None:
+    """Codes of 32 channels are no input of a network of 80."""
+    model = tiny_model()
+    codec = DmelCodec.open(choice="32")
+    tokenizers = TokenizerSet.of(model.tokenizers.text, None, codec)
+    other = Generator("vocos", SIZES["vocos"], "mel", INPUTS["mel"], MelConfig())
+    with pytest.raises(InputError, match="other log-mels"):
+        with_vocoder(None, Vocoder(other), tokenizers)
+    own = Generator("vocos", SIZES["vocos"], "mel", MelInput(num_mels=32), codec.mel)
+    assert with_vocoder(None, Vocoder(own), tokenizers).mel is own and codec_mel(codec) == codec.mel
+
+
+def test_a_network_of_other_units_is_not_attached() -> None:
+    model = tiny_model()
+    (count,) = model.tokenizers.unit_tokenizer.info().cardinalities  # type: ignore[union-attr]
+    for units, stride in ((count + 1, 4), (count, 2)):
+        other = UnitMel(UnitMelConfig(units=units, stride=stride, width=16, blocks=1, voice=4), MelConfig())
+        with pytest.raises(InputError, match=f"speaks {units} units at"):
+            with_vocoder(None, Vocoder(None, other), model.tokenizers)
+    own = UnitMel(UnitMelConfig(units=count, stride=4, width=16, blocks=1, voice=4), MelConfig())
+    assert with_vocoder(None, Vocoder(None, own), model.tokenizers).units is own
+
+
+@pytest.mark.parametrize("channels", ["20", "40", "128"])
+def test_codes_of_any_log_mels_are_heard_without_a_network(channels: str) -> None:
+    codec = DmelCodec.open(choice=channels)
+    codes = np.full((10, int(channels)), 7)
+    samples = 10 * codec.mel.hop_length
+    other = MelConfig(hop_length=codec.mel.hop_length // 2)
+    speaks = UnitMel(UnitMelConfig(units=6, stride=4, width=16, blocks=1, voice=4), other)
+    for vocoder in (Vocoder(None), Vocoder(None, speaks)):
+        assert abs(len(vocoder.from_codes(codes, codec)) - samples) <= codec.mel.hop_length

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace as with_fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from unitok.inputs import Audio, refuse_longer
 from unitok.model_directory import with_vocoder, write_model
@@ -54,7 +54,7 @@ class Model(TaskModel):
             InputError: no vocoder, or one that speaks tokens of another tokenizer.
         """
         vocoder = with_vocoder(self.vocoder, Vocoder.load(folder).to(self.device), self.tokenizers)
-        return with_fields(self, vocoder=vocoder)
+        return self._again(vocoder=vocoder)
 
     def with_voice(self, name: str, recordings: Sequence[Audio], *, replace: bool = False) -> Self:
         """This model, knowing the speaker of recordings by a name; nothing is trained.
@@ -73,7 +73,13 @@ class Model(TaskModel):
             prompts[name] = voice.prompt
         if vocoder is not None and voice.vector is not None:
             vocoder = vocoder.with_voice(name, voice.vector)
-        return with_fields(self, prompts=prompts, vocoder=vocoder)
+        return self._again(prompts=prompts, vocoder=vocoder)
+
+    def _again(self, **changed: Any) -> Self:
+        """This model with other fields, stepping as this one does."""
+        made = with_fields(self, **changed)
+        made._engine = self._engine
+        return made
 
     def save(self, folder: Path | str) -> None:
         """Write the model directory atomically."""

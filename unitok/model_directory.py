@@ -35,12 +35,15 @@ from unitok.model_parts import (
     save_parts,
 )
 from unitok.requests.runner import RequestRunner
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.stored_tensors import StoredTensor, open_tensors, write_stored
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.generator import Generator
+from unitok_vocoder.unit_mel import UnitMel
 from unitok_vocoder.vocoder import Vocoder
 
 FORMAT = 1
@@ -175,7 +178,30 @@ def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) 
                 f"this vocoder speaks {kind} of another tokenizer than this model has; train one with the model's own: "
                 f"unitok train-vocoder MANIFEST --from {kind} --tokenizers MODEL/tokenizers"
             )
-    return other if own is None else own.joined(other)
+    if isinstance(net := other.units, UnitMel) and units is not None:
+        plain, rate = units.unmerged, net.mel.frame_rate / net.config.stride
+        if (net.config.units, rate) != (plain.cardinality, plain.frame_rate):
+            raise InputError(
+                f"this vocoder speaks {net.config.units} units at {float(rate):g} Hz, "
+                f"the model has {plain.cardinality} at {float(plain.frame_rate):g} Hz; train one with the model's own: "
+                "unitok train-vocoder MANIFEST --from units --tokenizers MODEL/tokenizers"
+            )
+    made = other if own is None else own.joined(other)
+    _check_features(made, tokenizers.codec)
+    return made
+
+
+def _check_features(vocoder: Vocoder, codec: AcousticTokenizer | None) -> None:
+    """InputError where its network of log-mels reads others than are made for it."""
+    made = [vocoder.units.mel] if isinstance(vocoder.units, UnitMel) else []
+    if isinstance(found := getattr(codec, "mel", None), MelConfig) and codec is not None and not vocoder.speaks(codec):
+        made.append(found)
+    if vocoder.mel is not None and any(one != vocoder.mel.mel for one in made):
+        how = " --tokenizers MODEL/tokenizers" if isinstance(found, MelConfig) else ""
+        raise InputError(
+            "this vocoder reads other log-mels than those of the model's codec or unit network; train one with the "
+            f"model's own: unitok train-vocoder MANIFEST{how}"
+        )
 
 
 def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:

@@ -80,6 +80,8 @@ def train_latent(
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
     """
+    if limit < 1:
+        raise InputError(f"limit is {limit}: give 1 or more rows of a task to score")
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
     run = Path(out)
     ensure_folder(run)

@@ -150,6 +150,8 @@ class LatentFrontEnd(nn.Module):
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[Tensor]:
         """(S,) float32 at `sample_rate` each → (N, C) each."""
+        if not recordings:
+            return []
         device = self.adapter.rms.device
         batch = [tuple(part.to(device) for part in self.encoder.inputs(samples)) for samples in recordings]
         found = self(batch)

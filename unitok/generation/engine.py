@@ -132,6 +132,8 @@ class Engine:
         """
         if self._shared is None:
             self._shared = Batch(self.decoder, self.steps(), rows=self.rows, layout=self.layout)
+        elif not self._shared.busy:
+            self._shared.stepper = self.steps()  # the weights may have changed meanwhile
         return self._shared.add(request)
 
     def step(self) -> list[tuple[int, int]]:

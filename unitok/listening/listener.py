@@ -95,12 +95,17 @@ class Listener:
         trimming = self.trimming
         for window in windows(blocks, self.rate):
             (kept,) = spoken_spans([window], self.rate, self.detector, trimming)
-            for begin, end in kept:
+            block = keep(leveled(window, self.rate), self.rate, kept, trimming.fade)
+            sizes = [min(round(end * self.rate), len(window)) - round(begin * self.rate) for begin, end in kept]
+            seams = max(1, sum(size > 0 for size in sizes) - 1)
+            faded = (sum(sizes) - len(block)) // seams  # at every seam the two sides share so many samples
+            for (begin, _), size in zip(kept, sizes):
                 self._places.append((given, start + round(begin * self.rate)))
-                given += round(end * self.rate) - round(begin * self.rate)
+                given += size - faded
             start += len(window)
             if kept:
-                yield keep(leveled(window, self.rate), self.rate, kept, trimming.fade)
+                given += faded  # behind the last one there is no seam
+                yield block
 
     def pieces(self, blocks: Iterable[np.ndarray]) -> Iterator[AudioChunk]:
         """Pieces of what is spoken; `AudioChunk.start` counts spoken samples, see `second`."""

@@ -90,6 +90,13 @@ def most_ids(vocabulary: Vocabulary, limits: Limits, plan: SequenceSpec) -> int:
     return total if kinds else 256
 
 
+def sizes_within(limit: int, vocabulary: Vocabulary, limits: Limits, plan: SequenceSpec) -> list[int]:
+    """Most content items of each output where the answer may take `limit` ids: more than training has shown where that
+    is more than `most_ids`."""
+    learned = most_ids(vocabulary, limits, plan)
+    return [size * max(limit, learned) // learned for size in limits.of(plan)]
+
+
 def _ids(vocabulary: Vocabulary, stream: StreamInfo | None, items: int) -> int:
     """Ids that so many items of a stream take."""
     if stream is None or stream.kind != "codes":

@@ -171,8 +171,8 @@ def _read_windows(model: RequestRunner, requests: Iterable[Request | None], stop
                 continue
             window.jobs.append(job)
             job.advance(None)
-            if isinstance(job.step, EncodeSpeech):
-                held += _samples(job.step) / model.listening_rate(job.step.front_end)
+            if isinstance(job.step, EncodeSpeech) and (size := _samples(job.step)):  # ids have no rate
+                held += size / model.listening_rate(job.step.front_end)
             if held > ENCODED_SECONDS:
                 _encode(model, window.jobs)
                 held = 0.0
@@ -182,9 +182,9 @@ def _read_windows(model: RequestRunner, requests: Iterable[Request | None], stop
 
 def _is_long(model: RequestRunner, request: Request) -> bool:
     """Whether its recording is too long to be read ahead; not where that cannot be told, which reading it will say."""
-    if request.audio is None or not request.recorded:
-        return False
     try:
+        if request.audio is None or not request.recorded:
+            return False
         return recording_seconds(request.audio, model.listening_rate(request.front_end)) > LONG_SECONDS
     except (InputError, OSError, TypeError):
         return False

@@ -27,7 +27,7 @@ from unitok.layouts.base import CodebookLayout
 from unitok.listening.listener import Listener, first_spoken
 from unitok.listening.long_audio import Cutting
 from unitok.requests.finished_answers import Finished, finish_answers, speech_from_codes
-from unitok.requests.framed_answers import most_ids, parsed_answer, slot_options
+from unitok.requests.framed_answers import most_ids, parsed_answer, sizes_within, slot_options
 from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import (
     PromptRequest,
@@ -319,7 +319,7 @@ class RequestRunner:
         """A request in ids: its prompt, what may follow and how long; InputError where there is no room for one."""
         prompt = (rendered := rendered_prompt(request.plan, self.vocabulary)).ids
         limit = within_positions(request.limit or self.token_limit(request.plan), len(prompt), self.decoder.config)
-        outputs, chosen = self.limits.of(request.plan), request.sampling or sampling
+        chosen, outputs = request.sampling or sampling, sizes_within(limit, self.vocabulary, self.limits, request.plan)
         try:
             automaton = Automaton(
                 self.vocabulary, prompt, max_new_tokens=limit, output_limits=outputs, aligned=True, banned=chosen.ban

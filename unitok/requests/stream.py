@@ -80,6 +80,7 @@ class _Answer:
         # Only the last speech of an answer is spoken; in interleaved text and speech it is known at the end.
         speaks = request.speak and model.can_speak("units")
         live = [kind for kind in kinds if kind in ("units", "codes")] == ["units"] and request.plan.task != "ilm"
+        live = live and "durations" not in kinds  # they are said behind the units that last so long
         self.speech: UnitStream | None = None
         if live and speaks and model.vocoder is not None:
             self.speech = UnitStream(model.vocoder, voice=request.voice)
@@ -178,8 +179,10 @@ def stream_requests(
     Nothing is asked where there are no parts; the answer is then an empty text.
     """
     results: list[Result] = []
+    told: dict[int, str] = {}
+    """What every output has said so far."""
     for request in requests:
-        before = [one.text or "" for one in results]
+        begun = set[int]()
         pauses = any(one.audio is not None for one in results)
         for chunk in stream_request(model, request, sampling=sampling, seed=seed):
             if chunk.result is not None:
@@ -189,8 +192,12 @@ def stream_requests(
                 silence = np.zeros(round(PAUSE_SECONDS * chunk.sample_rate), dtype=np.float32)
                 yield Chunk(audio=silence, sample_rate=chunk.sample_rate)
                 pauses = False
-            if before and before[-1] and chunk.text:  # the space, or none, that the script has between two texts
-                gap = len(join_texts(before[-1], chunk.text)) - len(before[-1].strip()) - len(chunk.text.strip())
-                chunk, before = replace(chunk, text=" " * gap + chunk.text.lstrip()), []
+            if chunk.text:
+                before = told.get(chunk.output, "").strip()
+                if before and chunk.output not in begun:  # the space, or none, that the script has between two texts
+                    gap = len(join_texts(before, chunk.text)) - len(before) - len(chunk.text.strip())
+                    chunk = replace(chunk, text=" " * gap + chunk.text.lstrip())
+                begun.add(chunk.output)
+                told[chunk.output] = told.get(chunk.output, "") + chunk.text
             yield chunk
     yield Chunk(result=join_results(results) if results else Result(text="", texts=("",)))

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
 
 
@@ -103,6 +104,8 @@ class UnitMel(nn.Module):
             counts = self.durations(table, voice)
         else:
             counts = torch.from_numpy(np.asarray(durations, dtype=np.int64)).to(voice.device)
+            if counts.shape != table[0].shape:
+                raise InputError(f"{len(counts)} durations are given for {table.shape[1]} units; give one for each")
         frames = torch.repeat_interleave(table[0], counts)[None]
         return self.mels(frames, voice[None], torch.ones(1, frames.shape[1], 1, device=frames.device))[0]
 

@@ -149,6 +149,10 @@ class Vocoder:
         if samples is not None:
             return resample(samples, codec.sample_rate, self.sample_rate)
         assert features is not None, "a codec decodes to samples or to features"
+        own = getattr(codec, "mel", None)
+        if self.mel is None and isinstance(own, MelConfig) and len(features):  # Griffin-Lim reads any
+            made = griffin_lim(torch.from_numpy(features).to(self.device), own).cpu().numpy()
+            return resample(made, own.sample_rate, self.sample_rate)
         return self.from_features(torch.from_numpy(features))
 
     @torch.inference_mode()

@@ -66,6 +66,11 @@ class DmelCodec:
         return DmelCodec(DmelConfig(mel=replace(MelConfig(), num_mels=int(choice))))
 
     @property
+    def mel(self) -> MelConfig:
+        """The features that its codes stand for."""
+        return self.config.mel
+
+    @property
     def width(self) -> float:
         """Of a step."""
         return (self.config.high - self.config.low) / self.config.bins

@@ -132,6 +132,9 @@ def rows_of(
         held = _held(value.get("audio"), where)
         if held:
             del value["audio"]
+        extras = value.get("extras")
+        if isinstance(extras, dict):  # further recordings, and pictures, are not held beside the one that is read
+            value["extras"] = {name: one for name, one in extras.items() if not _is_recording(one)}
         row = row_of(
             Record(where=where, value=value, number=number + 1), finder, default_lang, (*STREAM_COLUMNS, *streams)
         )
@@ -147,9 +150,15 @@ def _value(value: Any, labels: Any) -> Any:
             "the data set decodes recordings itself; leave that to unitok, which does it in several processes: "
             'data.cast_column("audio", datasets.Audio(decode=False))'
         )
+    if _is_recording(value):
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     return value.tolist() if isinstance(value, np.ndarray) else cell_value(value, labels)
+
+
+def _is_recording(value: Any) -> bool:
+    return isinstance(value, Mapping) and not value.keys().isdisjoint(("bytes", "array"))
 
 
 def _held(value: Any, where: str) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class JoinedRow(Row):
         """Its parts' length in seconds, without what lies around them."""
         return sum(part.length() for part in self.parts)
 
+    def stamp(self) -> list[int | str]:
+        """Of all that it is made of."""
+        of_parts = [str(one) for part in self.parts for one in (*part.stamp(), part.audio, part.offset, part.seconds)]
+        return [self.seed, *of_parts]
+
     def load(self, sample_rate: int, *, most_seconds: float | None = None) -> np.ndarray:
         """(S,) samples; InputError, naming the part, where one cannot be read."""
         random = np.random.default_rng([self.seed, zlib.crc32(self.id.encode())])

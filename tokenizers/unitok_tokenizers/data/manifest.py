@@ -12,15 +12,11 @@ import numpy as np
 
 from unitok_tokenizers.audio.embedded import container_of
 from unitok_tokenizers.audio.io import audio_seconds, beginning, read_blocks
-from unitok_tokenizers.data.tables.base import Finder, Record, TableOptions, composed
+from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, records
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 
-KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
-MIXED = "_mixed"
-"""Behind the name of a split: rows that were made of its rows, to be given to tasks whose answers those are, and
-nothing else (`mixing`)."""
 STREAM_COLUMNS = ("units", "codes")
 LARGEST_ID = 2**31 - 1
 """Ids are stored in 32 bits."""
@@ -177,7 +173,8 @@ def _name_field(value: Mapping[str, Any], key: str, where: str) -> str:
 def _audio_field(value: Mapping[str, Any], where: str) -> str | None:
     """The path of a recording, which `datasets` puts into an object of its own."""
     found = value.get("audio")
-    if isinstance(found, dict) and isinstance(found.get("path"), str) and not found.keys() & {"bytes", "array"}:
+    held = isinstance(found, dict) and (found.get("bytes") is not None or found.get("array") is not None)
+    if isinstance(found, dict) and isinstance(found.get("path"), str) and not held:
         return str(found["path"])
     return _text_field(value, "audio", where)
 

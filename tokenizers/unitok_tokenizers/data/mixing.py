@@ -20,7 +20,8 @@ import numpy as np
 
 from unitok_tokenizers.audio.backgrounds import Backgrounds, unit_power
 from unitok_tokenizers.audio.io import read_audio, write_audio
-from unitok_tokenizers.data.manifest import MIXED, Row
+from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.tables.base import MIXED
 from unitok_tokenizers.data.transcripts import find_recordings
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes

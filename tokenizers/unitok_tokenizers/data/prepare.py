@@ -7,6 +7,7 @@ array job each write every so many parts, and one joins them: the folder is that
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -208,6 +209,8 @@ class Preparation:
 
     def _begun(self) -> list[StreamInfo]:
         """Streams, after everything was looked at that can be refused before work is done."""
+        if not 0 <= self.joined_share < math.inf:
+            raise InputError(f"joined_share (--joined-share) is {self.joined_share}: give a number that is 0 or more")
         ensure_folder(self.out)
         self.out.mkdir(exist_ok=True)
         known = self.rows if isinstance(self.rows, Sequence) else None

@@ -6,6 +6,7 @@ S samples, F frames, Q codebooks, N runs of equal units.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +27,8 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
 from unitok_tokenizers.tokenizer_set import Tokenizer, TokenizerSet
 
 MAX_SECONDS = 60.0
-MIN_SAMPLES = 400
-"""Shortest recording that is tokenized, in samples at 16 kHz: a window of the features."""
-MIN_SECONDS = MIN_SAMPLES / 16000
+MIN_SECONDS = 0.025
+"""Shortest recording that is tokenized: a window of the features."""
 HELD_SECONDS = 1024.0
 """Seconds of recordings that are tokenized together, 65 MB at 16 kHz: enough to batch them by length. A part is taken
 in several goes."""
@@ -45,6 +45,10 @@ class Handling:
     trim: bool = True
     """Leave out silence and noise at the ends and in long pauses, where the units' recognizer knows them; times of
     words are moved accordingly."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_seconds < math.inf:
+            raise InputError(f"max_seconds (--max-seconds) is {self.max_seconds}: give a number of seconds above 0")
 
 
 def rate_of(tokenizers: TokenizerSet) -> int:
@@ -113,7 +117,7 @@ def _unusable(samples: int, rate: int, max_seconds: float) -> str:
     """Why a recording of so many samples is left out; empty where it is not."""
     if samples > max_seconds * rate:
         return "longer than max_seconds"
-    return "too short" if samples < MIN_SAMPLES else ""
+    return "too short" if samples < MIN_SECONDS * rate else ""
 
 
 def _columns(

@@ -93,7 +93,8 @@ def write_manifest(
         raise InputError(f"no line of {source} names a recording in {root}{first}{has}")
     if not any("split" in row for row in rows):
         for index, row in enumerate(rows):
-            row["split"] = "test" if _draw(row.get("audio") or f"{index}") < options.test_share else "train"
+            drawn = _draw(str(row.get("group") or row.get("audio") or index))
+            row["split"] = "test" if drawn < options.test_share else "train"
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     atomic_write_bytes(target, text.encode("utf-8"))
     read = read_manifest(target)
@@ -119,7 +120,9 @@ def _paired(
         if not isinstance(name, str | int) or isinstance(name, bool) or not isinstance(record.value.get("text"), str):
             raise InputError(f"{record.where}: write a row with `audio` and `text`, both strings")
         key = _key(str(name))
-        found = names.get(key, names.get(Path(key).name, []))
+        found = names.get(key) or [
+            one for one in names.get(Path(key).name, ()) if _tail(key, _key(one.relative_to(root).as_posix()))
+        ]
         if len(found) > 1:
             raise InputError(f"{record.where}: {name!r} fits {found[0]} and {found[1]}; write the folder too")
         yield (found[0] if found else None), str(name), record
@@ -163,6 +166,13 @@ def _key(name: str) -> str:
     return (path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path).as_posix()
 
 
+def _tail(one: str, other: str) -> bool:
+    """Whether one of two paths is the end of the other: what both name of folders agrees."""
+    mine, theirs = one.split("/"), other.split("/")
+    shared = min(len(mine), len(theirs))
+    return mine[-shared:] == theirs[-shared:]
+
+
 def _names(root: Path, recordings: list[Path]) -> dict[str, list[Path]]:
     """Recordings by their path below the folder and by their bare name."""
     names: dict[str, list[Path]] = {}
@@ -190,5 +200,6 @@ def _row(
 
 
 def _draw(name: str) -> float:
-    """A number in [0, 1) that depends on the recording's name alone: more recordings move none between splits."""
+    """A number in [0, 1) that depends on the name of a group or recording alone: more of them move none between splits,
+    and what says the same stays together."""
     return int(hashlib.sha256(Path(name).name.encode()).hexdigest()[:8], 16) / 2**32

@@ -67,6 +67,8 @@ class FrameEncoder(nn.Module):
     """L, the number of `Frames.layers`."""
     labels: int = 0
     """V; 0 without a CTC head."""
+    parts: int = 1
+    """Tensors that `inputs` gives."""
 
     def inputs(self, samples: np.ndarray) -> Inputs:
         """What `forward` takes of one recording (S,) float32: cheap, without gradient, on the host."""

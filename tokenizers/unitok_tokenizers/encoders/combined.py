@@ -34,6 +34,7 @@ class LayerMix(FrameEncoder):
         self.scores = nn.Parameter(torch.zeros(encoder.depth)) if layer is None else None
         self.sample_rate, self.frame_rate = encoder.sample_rate, encoder.frame_rate
         self.width, self.depth, self.labels = encoder.width, encoder.depth, encoder.labels
+        self.parts = encoder.parts
 
     @property
     def weights(self) -> Tensor:
@@ -92,6 +93,7 @@ class SideBySide(FrameEncoder):
         self.first, self.second = first, second
         self.sample_rate, self.frame_rate = first.sample_rate, first.frame_rate
         self.width, self.depth, self.labels = first.width + second.width, 1, first.labels
+        self.parts = first.parts + second.parts
 
     def inputs(self, samples: np.ndarray) -> Inputs:
         """Those of the first, then those of the second."""
@@ -103,13 +105,13 @@ class SideBySide(FrameEncoder):
 
     def frames_in(self, inputs: Inputs) -> int | None:
         """As many as the first one's."""
-        return self.first.frames_in(inputs[: len(inputs) // 2])
+        return self.first.frames_in(inputs[: self.first.parts])
 
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
-        half = len(batch[0]) // 2
-        one = self.first([inputs[:half] for inputs in batch])
-        two = self.second([inputs[half:] for inputs in batch])
+        own = self.first.parts
+        one = self.first([inputs[:own] for inputs in batch])
+        two = self.second([inputs[own:] for inputs in batch])
         ratio = float(self.second.frame_rate / self.first.frame_rate)
         place = (torch.arange(one.hidden.shape[1], device=one.lengths.device) * ratio).long()
         place = torch.minimum(place[None], two.lengths[:, None] - 1)  # (B, T)

@@ -36,6 +36,7 @@ class WhisperEncoder(FrameEncoder):
     """
 
     name = "whisper"
+    parts = 2
 
     def __init__(self, model: Any, *, padded: bool = True) -> None:
         super().__init__()

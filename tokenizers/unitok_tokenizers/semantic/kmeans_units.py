@@ -277,15 +277,20 @@ class UnitTokenizer:
     @property
     def latency_ms(self) -> float | None:
         """From the beginning of a unit's frame to when it is known; None where a recording cannot come by pieces."""
-        ahead = self.encoder.look_ahead
+        ahead = self.encoder.look_ahead if self.correction is None else None  # it looks at frames that follow
         return None if ahead is None else 1000.0 * (float(1 / self.frame_rate) + ahead / self.sample_rate)
 
     def stream(self) -> SamplesToUnits:
         """The tokenizer at the beginning of a recording whose samples come piece by piece, in bounded memory.
 
         Raises:
-            InputError: the encoder looks forward.
+            InputError: the encoder looks forward, or what corrects the units does.
         """
+        if self.correction is not None:
+            raise InputError(
+                "invariant units are corrected by frames that follow and cannot be read as they come: fit them without "
+                "--invariant"
+            )
         return SamplesToUnits(self.encoder.stream(self.layer), self.nearest, self.centroids.shape[1], self.pool)
 
     def info(self) -> StreamInfo:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.data.joined_rows import SPLIT as JOINED
-from unitok_tokenizers.data.manifest import MIXED
 from unitok_tokenizers.data.shards import Shards
+from unitok_tokenizers.data.tables.base import MIXED
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.positions import Laid, ids_of_frames, lay_codes
 from unitok_tokenizers.grammar.streams import StreamInfo, ids_column

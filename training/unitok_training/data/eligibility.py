@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from unitok_tokenizers.data.manifest import MIXED
+from unitok_tokenizers.data.tables.base import MIXED
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import PROSODY_KINDS, SPEECH_KINDS

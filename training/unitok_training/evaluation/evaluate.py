@@ -14,7 +14,6 @@ import numpy as np
 
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
-from unitok.results import Result
 from unitok_tokenizers.audio.speech_activity import noise_db
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
@@ -120,6 +119,8 @@ def evaluate_speech(run: Evaluation) -> None:
     if (run.judge is None and run.ears is None) or run.model.vocoder is None:
         return
     rows = run.rows(run.split, "text_ids")
+    if not rows:
+        return
     voices: list[str | None] = list(run.model.voices) or [None]
     for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
         asked = [voices[index % len(voices)] for index in range(len(rows))]
@@ -130,7 +131,7 @@ def evaluate_speech(run: Evaluation) -> None:
             for row, voice in zip(rows, asked)
         ]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
-        heard = [_audio(result) for result in results]
+        heard = [run.spoken(result.audio) for result in results]
         read = _read_by_judge(run, f"tts.{output}", rows, heard, asked)
         cut = [result.cut for result in results]
         run.put(f"tts.{output}.length_limited_share", float(np.mean(cut)))
@@ -158,12 +159,12 @@ def _read_by_judge(
     """Put what the judge makes of synthesized rows; returns its transcripts, none without a judge."""
     if run.judge is None:
         return []
-    read = run.judge.transcribe(heard)
+    read = run.judge.transcribe(run.for_judge(heard))
     put_error_rates(run, key, [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)])
     place = run.metrics["tts"][key.split(".")[1]]
     run.put(f"{key}.judge_wer", place.pop("wer"))
     if run.judge.speakers is not None and asked[0] is not None:
-        named = run.judge.speakers.predict(heard)
+        named = run.judge.speakers.predict(run.for_judge(heard))
         run.put(f"{key}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
     return read
 
@@ -186,8 +187,8 @@ def evaluate_speech_translation(run: Evaluation) -> None:
             for index, (a, b) in enumerate(pairs)
         ]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
-        heard = [_audio(result) for result in results]
-        read = run.judge.transcribe(heard)
+        heard = [run.spoken(result.audio) for result in results]
+        read = run.judge.transcribe(run.for_judge(heard))
         triples = [(f"{run.lang(a)}-{run.lang(b)}", run.text(b), text) for (a, b), text in zip(pairs, read)]
         put_translation_scores(run, key, triples, "asr_bleu")
         if key == "s2st_chained":
@@ -208,11 +209,6 @@ def evaluate_speech_translation(run: Evaluation) -> None:
                     " → ".join(results[index].texts),
                 )
             )
-
-
-def _audio(result: Result) -> np.ndarray:
-    assert result.audio is not None
-    return result.audio
 
 
 # -- saying again --------------------------------------------------------------------------------------------------
@@ -259,20 +255,21 @@ def _put_remade(run: Evaluation, key: str, rows: Sequence[int], plans: Sequence[
     requests = [PromptRequest(plan=replace(plan, outputs=()), speak=True) for plan in plans]
     results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("codes"))
     run.put(f"{key}.count", len(rows))
-    _put_heard(run, key, rows, [_audio(result) for result in results], speakers)
+    heard = [run.spoken(result.audio) for result in results]
+    _put_heard(run, key, rows, heard, speakers)
     if key in ("se", "tse"):
         for name, spans in (
             ("given", [plan.conditions for plan in plans]),
             ("copied", [plan.outputs for plan in plans]),
         ):
             found = [run.model.speak(one) for one in spans]
-            _put_heard(run, f"{key}.{name}", rows, [one for one in found if one is not None], speakers)
+            _put_heard(run, f"{key}.{name}", rows, [run.spoken(one) for one in found if one is not None], speakers)
     if key == "edit":
         kept = [kept_share(result.outputs[0], plan) for result, plan in zip(results, plans)]
         run.put(f"{key}.kept_share", float(np.mean(kept)))
     for index in range(min(5, len(rows))):
         run.show(
-            key, run.text(rows[index]), "", audio=results[index].audio, reference_audio=run.sound(rows[index]),
+            key, run.text(rows[index]), "", audio=heard[index], reference_audio=run.sound(rows[index]),
             note="" if speakers[index] is None else f"voice {speakers[index]}",
         )  # fmt: skip
 
@@ -284,10 +281,10 @@ def _put_heard(
     texts = [run.text(row) for row in rows]
     run.put(f"{key}.noise_db", float(np.mean([noise_db(one, run.model.sample_rate) for one in heard])))
     if run.judge is not None:
-        run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(heard)))
+        run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(run.for_judge(heard))))
         run.put(f"{key}.unit", error_unit(texts))
         if run.judge.speakers is not None:
-            pairs = zip(run.judge.speakers.predict(heard), speakers)
+            pairs = zip(run.judge.speakers.predict(run.for_judge(heard)), speakers)
             right = [name == speaker for name, speaker in pairs if speaker is not None]
             if right:
                 run.put(f"{key}.voice_match", float(np.mean(right)))

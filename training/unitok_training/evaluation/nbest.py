@@ -181,7 +181,7 @@ def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, Any]]:
 def correction_scores(lists: Sequence[NBest], answers: Sequence[str]) -> dict[str, Any]:
     """WER of corrected texts, the share of them that no hypothesis says, and of translations their BLEU."""
     total = max(sum(len(_reference(one)) for one in lists), 1)
-    wrong = sum(edits(_reference(one), basic(text).split()) for one, text in zip(lists, answers))
+    wrong = sum(edits(_reference(one), words(text)) for one, text in zip(lists, answers))
     outside = [basic(text) not in {basic(own) for own in one.texts} for one, text in zip(lists, answers)]
     unit = error_unit([one.reference or "" for one in lists])
     scores: dict[str, Any] = {"wer": wrong / total, "unit": unit, "outside_list_share": float(np.mean(outside))}

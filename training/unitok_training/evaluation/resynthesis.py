@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unitok_tokenizers.audio.io import resample
 from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.by_ears import hear_recordings, put_ears
 from unitok_training.evaluation.metrics import error_unit, wer
@@ -30,20 +31,21 @@ def evaluate_resynthesis(run: Evaluation) -> None:
     speakers = [str(run.shards.speaker[row]) or None for row in rows]
     vocoder, codec = run.model.vocoder, run.model.codec
     if codec is not None and run.rows(run.split, "codes"):
-        made = [vocoder.from_codes(run.codes(row), codec) for row in rows]
+        made = [run.spoken(vocoder.from_codes(run.codes(row), codec)) for row in rows]
         if run.judge is not None:
-            run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(made)))
+            run.put("resynthesis.codes.judge_wer", wer(texts, run.judge.transcribe(run.for_judge(made))))
             run.put("resynthesis.codes.unit", unit)
         put_ears(run, "resynthesis.codes.ears", rows, made, speakers, generated=False)
         run.put("resynthesis.codes.codes_per_second", float(codec.frame_rate * len(codec.cardinalities)))
         listen(run, "resynthesis.codes", rows, references, made)
     if run.model.can_speak("units"):
+        voices = [resample(one, run.model.sample_rate, vocoder.sample_rate) for one in references]
         made = [
-            vocoder.from_units(run.model.units_in(run.cell("units", row)), voice=vocoder.voice_of(audio))
-            for row, audio in zip(rows, references)
+            run.spoken(vocoder.from_units(run.model.units_in(run.cell("units", row)), voice=vocoder.voice_of(audio)))
+            for row, audio in zip(rows, voices)
         ]
         if run.judge is not None:
-            run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(made)))
+            run.put("resynthesis.units.judge_wer", wer(texts, run.judge.transcribe(run.for_judge(made))))
             run.put("resynthesis.units.unit", unit)
         put_ears(run, "resynthesis.units.ears", rows, made, speakers, generated=False)
         listen(run, "resynthesis.units", rows, references, made)
@@ -51,10 +53,11 @@ def evaluate_resynthesis(run: Evaluation) -> None:
 
 def _judge_controls(run: Evaluation, judge: AsrScorer, references: Sequence[np.ndarray], texts: Sequence[str]) -> None:
     """Put what the judge itself is worth."""
-    run.put("judge", {**judge.controls(references, texts, seed=run.seed), "unit": error_unit(texts)})
+    run.put("judge", {**judge.controls(run.for_judge(references), texts, seed=run.seed), "unit": error_unit(texts)})
     seen = run.rows(run.seen_split, "text_ids") if judge.speakers is not None else []
+    seen = [row for row in seen if run.sound(row) is not None]
     if judge.speakers is not None and seen:
-        named = judge.speakers.predict([run.audio(row) for row in seen])
+        named = judge.speakers.predict(run.for_judge([run.audio(row) for row in seen]))
         right = [name == run.shards.speaker[row] for name, row in zip(named, seen)]
         run.put("judge.speaker_accuracy", float(np.mean(right)))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
-from unitok_tokenizers.audio.io import read_audio
+from unitok_tokenizers.audio.io import read_audio, resample
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.streams import StreamInfo, ids_column
@@ -67,6 +67,16 @@ class Evaluation:
     seed: int = 0
     metrics: Metrics = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+
+    def spoken(self, samples: np.ndarray | None) -> np.ndarray:
+        """What the model has said (S,), at the rate of its recordings: its vocoder may speak at another one."""
+        assert samples is not None and self.model.vocoder is not None
+        return resample(samples, self.model.vocoder.sample_rate, self.model.sample_rate)
+
+    def for_judge(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Recordings (S,) at the model's rate as the judge takes them."""
+        assert self.judge is not None
+        return [resample(one, self.model.sample_rate, self.judge.recognizer.sample_rate) for one in recordings]
 
     def all_rows(self, split: str, *columns: str) -> list[int]:
         """Rows of a split in which these ragged columns hold something.

@@ -194,13 +194,20 @@ def list_differences(model: Model, one: NBest, most: int) -> Tensor:
 def noise_vectors_of(
     model: Model, adapter: NoiseVector, *, most: int = 5, shuffle_seed: int | None = None
 ) -> VectorsOf:
-    """What a `Corrector` takes as `vectors_of`; with a `shuffle_seed` every list gets another one's vectors."""
+    """What a `Corrector` takes as `vectors_of`; with a `shuffle_seed` every list gets another one's vectors: of those
+    that are asked with it, or, where it is asked alone, of the last one before it."""
+    before = list[Tensor]()
 
     @torch.inference_mode()
     def vectors(lists: Sequence[NBest]) -> list[Tensor]:
         found = torch.stack([list_differences(model, one, most) for one in lists])
         if shuffle_seed is not None:
-            found = found[np.random.default_rng(shuffle_seed).permutation(len(found)).tolist()]
+            own = found
+            if len(found) > 1:
+                found = found.roll(1 + int(np.random.default_rng(shuffle_seed).integers(len(found) - 1)), 0)
+            elif before:
+                found = before[0][None]
+            before[:] = [own[-1]]
         return list(adapter(found))
 
     return vectors

@@ -88,6 +88,9 @@ class FitConfig:
         known = ("ctc", *ready_encoders())
         if self.encoder not in known:
             raise InputError(f"encoder is {self.encoder!r}: choose one of {', '.join(known)}")
+        for name in ("clusters", "cluster_recordings"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} (--{name.replace('_', '-')}) is {getattr(self, name)}: give 1 or more")
         if self.unit_bpe < 0:
             raise InputError(f"--unit-bpe is {self.unit_bpe}: give 0 to merge no units, or more ids than units")
         if self.ctc.causal and (self.encoder != "ctc" or self.units is not None):

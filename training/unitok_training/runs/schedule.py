@@ -22,6 +22,8 @@ class Stage:
     """CPU threads it uses; stages run side by side while their threads fit the machine."""
     settings: tuple[str, ...] = ()
     """Configuration keys that change its result: the others may change without running it again."""
+    files: tuple[str, ...] = ()
+    """Those of them that name files, or folders, whose content changes its result too."""
 
 
 def startable(

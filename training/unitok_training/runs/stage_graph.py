@@ -22,7 +22,7 @@ from typing import Any
 
 from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_use, fingerprint, read_json, sole_writer, write_json
+from unitok_tokenizers.files import cannot_use, fingerprint, read_json, sha256_file, sole_writer, write_json
 from unitok_tokenizers.heap import huge_pages
 from unitok_tokenizers.progress import listening
 from unitok_training.runs.interrupts import termination_raises
@@ -59,9 +59,24 @@ def stage_key(
     module, _, function = stage.function.partition(":")
     named = f"{(known_as or {}).get(module, module)}:{function}"
     chosen = {name: config[name] for name in stage.settings}
-    given = {"arguments": list(stage.arguments)} if stage.arguments else {}
+    given: dict[str, Any] = {"arguments": list(stage.arguments)} if stage.arguments else {}
+    if found := [contents_of(path) for name in stage.files for path in _paths(config[name])]:
+        given["contents"] = found
     needs = [keys[name] for name in stage.needs]
     return fingerprint({"function": named, "settings": chosen, "needs": needs, **given})
+
+
+def _paths(value: Any) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def contents_of(path: str) -> str:
+    """Identifies what a file holds, or the files of a folder by size and time; empty where there is none."""
+    place = Path(path)
+    if place.is_file():
+        return sha256_file(place)
+    files = sorted(one for one in (*place.glob("*"), *place.glob("data/*")) if one.is_file())
+    return fingerprint([[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files]) if files else ""
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:

@@ -16,10 +16,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import (
-    array_fingerprint,
     atomic_write_bytes,
     fingerprint,
     read_json,
@@ -36,7 +34,14 @@ from unitok_training.speech_lm.curve import curve_figures
 from unitok_training.speech_lm.pairs import pair_figures, read_pairs
 from unitok_training.speech_lm.prediction import need_speech_lm, order_figures, prediction_figures, unit_grams
 from unitok_training.speech_lm.prosody import prosody_figures
-from unitok_training.speech_lm.spoken import Speaking, sentence_pairs, spoken_pairs, swapped_pairs, word_pairs
+from unitok_training.speech_lm.spoken import (
+    Speaking,
+    made_by,
+    sentence_pairs,
+    spoken_pairs,
+    swapped_pairs,
+    word_pairs,
+)
 from unitok_training.speech_lm.table import as_text
 
 FORMAT = 1
@@ -124,14 +129,6 @@ class SpeechLmRun:
             "limit": data.limit,
             "seed": data.seed,
         }
-
-
-def made_by(model: Model) -> list[str]:
-    """Identifies the weights of a model's decoder and vocoder."""
-    networks = [model.decoder, *(model.vocoder.parts.values() if model.vocoder is not None else ())]
-    return [
-        array_fingerprint(*(one.detach().float().cpu().numpy() for one in network.parameters())) for network in networks
-    ]
 
 
 def finite(value: Any) -> Any:

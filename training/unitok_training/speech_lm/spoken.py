@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from unitok.pipelines.backends.interfaces import SpokenText, Synthesizer, Voice
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.corpora import toy
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import fingerprint
+from unitok_tokenizers.files import array_fingerprint, fingerprint
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.text.score_normalizer import words
 from unitok_training.evaluation.text_ability import TextEvals
@@ -153,7 +154,8 @@ def spoken_pairs(model: Model, pairs: Sequence[TextPair], speaking: Speaking, fo
         for number, pair in enumerate(pairs)
         for text in (pair.good, pair.bad)
     ]
-    paths = [folder / f"{fingerprint([name, *one])}.flac" for one in said]
+    speaker = _content(name, model)
+    paths = [folder / f"{fingerprint([*speaker, *one])}.flac" for one in said]
     _speak(synthesizer, {path: one for path, one in zip(paths, said) if not path.exists()})
     rate, units = model.sample_rate, list[np.ndarray]()
     for start in range(0, len(paths), PORTION):
@@ -164,6 +166,24 @@ def spoken_pairs(model: Model, pairs: Sequence[TextPair], speaking: Speaking, fo
         UnitPair(name=f"{pair.good} / {pair.bad}", set=pair.set, lang=pair.lang, good=good, bad=bad)
         for pair, good, bad in zip(pairs, units[0::2], units[1::2])
     ]
+
+
+def made_by(model: Model) -> list[str]:
+    """Identifies the weights of a model's decoder and vocoder."""
+    networks = [model.decoder, *(model.vocoder.parts.values() if model.vocoder is not None else ())]
+    return [
+        array_fingerprint(*(one.detach().float().cpu().numpy() for one in network.parameters())) for network in networks
+    ]
+
+
+def _content(name: str, model: Model) -> list[Any]:
+    """What identifies a synthesizer, beside its name: the model that speaks, or the files that it is read from."""
+    if name == "unitok":
+        return [name, *made_by(model), model.vocabulary.fingerprint]
+    files = sorted(one for one in Path(name).rglob("*") if one.is_file()) if Path(name).is_dir() else []
+    files += [one for one in (Path(name), Path(f"{name}.json")) if one.is_file()]
+    stats = [(one.as_posix(), one.stat()) for one in files]
+    return [name, *([path, found.st_size, found.st_mtime_ns] for path, found in stats)]
 
 
 def _speak(synthesizer: Synthesizer, waiting: dict[Path, tuple[str, str, str]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from unitok.frontends.base import Encoded
 from unitok.frontends.frame_cache import FrameCache
 from unitok_tokenizers.encoders.base import Inputs
+from unitok_tokenizers.files import fingerprint
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.batch import Pack
 from unitok_training.data.documents import Documents, ListedDocuments, listed
@@ -209,8 +212,23 @@ class LatentBatches(BatchSource[LatentSource, LatentBatch]):
         """See `BatchSource`."""
         front_end = self.source.front_end
         views = {"frames": {"views": self.views}} if self.kept is not None and self.source.augmented else {}
-        given = {"encoder": front_end.encoder.to_json(), "adapter": front_end.adapter.to_json()}
+        given = {"encoder": front_end.encoder.to_json(), "adapter": front_end.adapter.to_json(), "rows": self.rows}
         return {**given, **views, **super().settings()}
+
+    def defaults(self) -> dict[str, Any]:
+        """See `BatchSource`."""
+        return {**super().defaults(), "rows": self.rows}
+
+    @cached_property
+    def rows(self) -> str:
+        """Identifies what is learned from, and its order: other rows are other examples at every place."""
+        said = [
+            [row.id, row.group, row.lang, row.speaker, row.text, row.offset, row.seconds, *row.stamp()[:1],
+             list(map(list, row.words)), json.dumps(row.extras, sort_keys=True, default=str),
+             [[name, np.asarray(ids).tolist()] for name, ids in sorted(row.tokens.items())]]
+            for row in self.source.rows
+        ]  # fmt: skip
+        return fingerprint(said)
 
     def report(self) -> list[str]:
         """See `BatchSource`."""

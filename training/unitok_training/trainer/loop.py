@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ from unitok_training.trainer.distributed import World
 from unitok_training.trainer.figures import BITS, Figures
 from unitok_training.trainer.fsdp import total_norm
 from unitok_training.trainer.metrics import Reporter, finite, named
-from unitok_training.trainer.optimizer import clip_gradients, rate
+from unitok_training.trainer.optimizer import clip_gradients
 from unitok_training.trainer.overlap import GradientSums
 from unitok_training.trainer.run_state import Progress, check_settings, measure_of, newest_checkpoint, save_parts
 from unitok_training.trainer.setup import LOSS, Setup
@@ -210,6 +211,7 @@ class Trainer:
         counts = self._counts(labels)
         objective = torch.zeros((), dtype=torch.float32, device=device)
         for number, (batch, own) in enumerate(zip(batches, labels), 1):
+            self._seed_draws(number - 1)
             with self.compute.mixed():
                 found = self.objective.losses(batch)
             self.figures.add(found, own)
@@ -221,6 +223,12 @@ class Trainer:
                 part.masters.collect()
             objective += total.detach()
         self._descend(objective, config)
+
+    def _seed_draws(self, number: int) -> None:
+        """What is dropped out of a batch follows from seed, step and the batch's place among those of all processes: it
+        is the same after a stop, and for any number of processes."""
+        place = self.world.rank + self.world.size * number
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.step, place]).generate_state(1)[0]))
 
     def _counts(self, labels: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
         """Term → labels () of a step over all processes, at least 1, given those of this one's batches."""
@@ -378,6 +386,10 @@ class Trainer:
 
     def _learning_rate(self) -> float | dict[str, float]:
         """Of the step just done: one number for a decoder alone, else one for each group."""
-        factor = rate(self.step - 1, steps=self.config.steps, config=self.config.optim)
-        found = {group.name: group.peak * factor for part in self.parts for group in part.groups}
+        steps, optim = self.config.steps, self.config.optim
+        found = {
+            group.name: group.peak * group.factor(self.step - 1, steps=steps, optim=optim)
+            for part in self.parts
+            for group in part.groups
+        }
         return found[""] if list(found) == [""] else {name or "decoder": value for name, value in found.items()}

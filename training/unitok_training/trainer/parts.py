@@ -78,6 +78,12 @@ class Group:
         """Whether it moves in the step of this number."""
         return step >= self.tuning.start_step
 
+    def factor(self, step: int, *, steps: int, optim: OptimConfig) -> float:
+        """Its learning rate in a step ÷ the peak: 0 before its start, from which a late part warms up by itself."""
+        begun = step - self.tuning.start_step
+        warm = min(1.0, (begun + 1) / max(optim.warmup_steps, 1))
+        return max(0.0, min(warm, rate(step, steps=steps, config=optim)))
+
 
 def tune(module: nn.Module, tuning: PartTuning, rows: RowTuning | None = None) -> dict[str, nn.Parameter]:
     """Set what moves in a part; returns it by name. Updates that are there already are kept."""
@@ -247,10 +253,8 @@ class Part:
     def descend(self, step: int, *, steps: int, optim: OptimConfig, skip: Tensor | None = None) -> None:
         """Move what moves in a step; not at all where `skip` () is 1 on the device. Gradients are dropped."""
         for group in self.groups:
-            begun = step - group.tuning.start_step
-            if begun >= 0:  # a late part warms up from its own first step
-                warm = min(1.0, (begun + 1) / max(optim.warmup_steps, 1))
-                group.optimizer.step(min(warm, rate(step, steps=steps, config=optim)), skip=skip)
+            if group.moves(step):
+                group.optimizer.step(group.factor(step, steps=steps, optim=optim), skip=skip)
         self.masters.publish()
         self.masters.zero_grad()
         for group in self.groups:

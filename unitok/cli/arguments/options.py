@@ -22,6 +22,26 @@ def seed_option(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
 
 
+def whole_option(text: str) -> int:
+    """The `type` of an option that takes 0, for all, or how many."""
+    return _whole(text, least=0)
+
+
+def count_option(text: str) -> int:
+    """The `type` of an option that takes how many, at least one."""
+    return _whole(text, least=1)
+
+
+def _whole(text: str, *, least: int) -> int:
+    try:
+        found = int(text)
+    except ValueError:
+        found = least - 1
+    if found < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
+    return found
+
+
 def named_pairs(
     option: str, given: Sequence[str], form: str = "NAME=FILE", such: str = "units=units.json"
 ) -> dict[str, str]:

@@ -119,7 +119,7 @@ def run_mix(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.mixing import MixConfig, write_mixed
 
     if options.no_noise:
-        refuse_idle(options, ["snr", "noise", "noise_rows"], "with --no-noise")
+        refuse_idle(options, ["noise_snr", "noise", "noise_rows"], "with --no-noise")
     if not options.talkers:
         refuse_idle(options, ["talker_snr"], "without --talkers")
     config = MixConfig(

@@ -9,7 +9,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import add_device, load_model
-from unitok.cli.arguments.options import add_precision, add_table, chosen_columns, chosen_precision, refuse_idle
+from unitok.cli.arguments.options import (
+    add_precision,
+    add_table,
+    chosen_columns,
+    chosen_precision,
+    count_option,
+    refuse_idle,
+)
 
 if TYPE_CHECKING:
     from unitok.inputs import Audio
@@ -57,7 +64,7 @@ def add_commands(commands: Any) -> None:
     score.add_argument("--texts", required=True, metavar="FILE", help="what is said: a text a line, or a manifest")
     score.add_argument("--lang", default="en", help="language of texts that name none (default: %(default)s)")
     score.add_argument("--output", choices=("codes", "units"), default="codes", help="(default: %(default)s)")
-    score.add_argument("--limit", type=int, default=20, help="most texts (default: %(default)s)")
+    score.add_argument("--limit", type=count_option, default=20, help="most texts (default: %(default)s)")
     score.add_argument("--ears", default="auto", metavar="FOLDER", help="who compares, as of evaluate (default: auto)")
     add_device(score)
     score.set_defaults(run=run_score_voice)

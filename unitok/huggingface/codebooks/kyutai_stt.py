@@ -72,9 +72,12 @@ class KyutaiStt:
         layout, ids = leaving.layout, int(leaving.config["vocab_size"])
         assert isinstance(layout, InputOnlyLayout), "codes are heard"
         weights, table, head = helium_state(leaving.decoder, "model.")
+        codes, bos = layout.tables.weight.detach().clone(), int(leaving.config["bos_token_id"])
+        if bos >= ids:  # one row of theirs, of which the beginning of a text has a copy of its own here
+            codes[bos - ids] = table[ids]
         return {
             **weights,
-            TABLE: torch.cat([table[:ids], layout.tables.weight.detach(), layout.absent.detach()]),
+            TABLE: torch.cat([table[:ids], codes, layout.absent.detach()]),
             "lm_head.weight": head[:ids],
             **leaving.rest,
         }

@@ -14,7 +14,7 @@ from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer
 from unitok.pipelines.backends.piper import PiperSynthesizer, piper_file
 from unitok.pipelines.backends.whisper import WhisperRecognizer
 from unitok.task_model import TaskModel
-from unitok_tokenizers.encoders.folders.whisper import is_ct2_folder
+from unitok_tokenizers.encoders.folders.whisper import is_whisper_folder
 from unitok_tokenizers.errors import InputError
 
 
@@ -35,8 +35,8 @@ SYNTHESISERS: Mapping[str, Callable[[TaskModel], Synthesizer]] = {"unitok": Unit
 
 
 def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> Recognizer:
-    """The recognizer of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, transformers, or
-    Whisper of CTranslate2.
+    """The recognizer of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, Whisper of either
+    kind, or another of transformers.
 
     `beams` are those of a CTC network's search.
     """
@@ -50,7 +50,7 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
         found = CtcRecognizer.load(name)
         found.encoder.to(model.device)
         return found if beams is None else replace(found, beams=beams)
-    if is_ct2_folder(name):
+    if is_whisper_folder(name):
         return WhisperRecognizer.load(name, device=model.device)
     return PipelineRecognizer(local_pipeline("automatic-speech-recognition", name, model.device))
 

@@ -82,7 +82,11 @@ class PipelineSynthesizer:
     """`local_pipeline("text-to-speech", FOLDER)` makes one."""
 
     def speak(self, texts: Sequence[str], *, lang: str, voice: Voice = None) -> list[SpokenText]:
-        """As `Synthesizer.speak`; the folder decides language and voice."""
+        """As `Synthesizer.speak`; the folder decides language and voice. InputError for a voice."""
+        if voice is not None:
+            raise InputError(
+                "the synthesizer's folder decides the voice: leave the voice out, or name another synthesizer"
+            )
         spoken = []
         for text in texts:
             answer = self.pipeline(text)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.audio.embedded import TABLES, Table, reference
-from unitok_tokenizers.data.tables.columns import ALIASES, plain
+from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED
+from unitok_tokenizers.data.tables.columns import ALIASES, looks_like_audio, plain
 from unitok_tokenizers.errors import InputError
 
-SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev", "eval": "dev"}
-"""Their names of splits → ours."""
+SPLITS = {
+    "train": "train", "test": "test",
+    **dict.fromkeys(("dev", "validation", "valid", "val", "development", "eval"), "dev"),
+}  # fmt: skip
+"""First words of their names of splits → ours."""
 REMEDY = "say which one (--columns audio=COLUMN)"
 
 
@@ -32,7 +37,7 @@ def table_files(source: Path) -> list[tuple[Path, str]]:
         state = _json(source / "state.json")
         split = _split(state.get("_split") or "")
         return [(source / one["filename"], split) for one in state["_data_files"]]
-    return [(path, _split(path.name.partition("-")[0])) for path in parquet_files(source)]
+    return [(path, SPLITS.get(_first_word(path.stem), "")) for path in parquet_files(source)]
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -41,8 +46,12 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def _split(name: str) -> str:
-    known = ("train", "dev", "test", *SPLITS)
-    return SPLITS.get(name, name) if name in known else ""
+    """Our name of a split, as of `train.clean.100`; one that is ours, or nobody's that is known, stays as it is."""
+    return name if name.removesuffix(MIXED) in KNOWN_SPLITS else SPLITS.get(_first_word(name), name)
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[._\-\[]", name, maxsplit=1)[0].lower()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
     for path, split in table_files(source):
         table = Table.open(path)
         audio = _audio_column(table, chosen)
-        plain_columns = [name for name in table.names if name != audio]
+        plain_columns = _plain_columns(table, audio, chosen)
         row = 0
         for batch in table.batches(plain_columns):
             inside = None if audio is None else table.held(audio, row, batch.num_rows)
@@ -76,11 +85,22 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
             row += batch.num_rows
 
 
+def _plain_columns(table: Table, audio: str | None, chosen: Mapping[str, str]) -> list[str]:
+    """Columns that are read: of those with recordings, or pictures, none but one that is yet to be told from audio."""
+    asked = audio is not None or "audio" in chosen
+    held = {name for name in table.recordings if asked or not looks_like_audio(name, {})}
+    return [name for name in table.names if name != audio and name not in held]
+
+
 def cell_value(value: Any, labels: Sequence[str] | None) -> Any:
     """A cell as a manifest holds it: a number that stands for a label as the label, what JSON has not as its text."""
     if labels and isinstance(value, int) and 0 <= value < len(labels):
         return labels[value]
-    return value if isinstance(value, str | int | float | bool | list | dict) or value is None else str(value)
+    if isinstance(value, list | tuple):
+        return [cell_value(one, None) for one in value]
+    if isinstance(value, dict):
+        return {str(name): cell_value(one, None) for name, one in value.items()}
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
 def audio_column(source: Path, chosen: Mapping[str, str]) -> str | None:

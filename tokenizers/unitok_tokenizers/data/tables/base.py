@@ -13,6 +13,10 @@ from typing import Any
 
 from unitok_tokenizers.errors import InputError
 
+KNOWN_SPLITS = ("train", "dev", "test", "test_seen", "codec")
+MIXED = "_mixed"
+"""Behind the name of a split: rows that were made of its rows, to be given to tasks whose answers those are, and
+nothing else (`mixing`)."""
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".w64", ".rf64",
     ".caf", ".sph", ".nist",

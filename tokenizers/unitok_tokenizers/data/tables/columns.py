@@ -51,6 +51,8 @@ ABOUT = (
     "format", "type", "quality", "score", "hash", "samples", "frames", "channels",
 )  # fmt: skip
 """Last words of names that tell something about audio or text rather than hold it."""
+BEGIN_WORDS = ("start", "begin", "onset", "offset")
+END_WORDS = ("end", "stop", "offset", "duration", "dur", "length")
 NONE = "-"
 """Says that no column is the one of ours: `--columns text=-`."""
 REMEDY = "name the right one (--columns {}=COLUMN)"
@@ -110,6 +112,7 @@ def understood(
     tokens = options.apart or not found.keys().isdisjoint(("units", "codes", *options.streams))
     if not tokens:
         _refuse_what_looks_like(found, left, record, where, chosen)
+    _refuse_times(found, left, where, chosen)
     _refuse_translations(found, left, where)
     _end_to_duration(found, where)
     extras = found.get("extras", {})
@@ -171,6 +174,30 @@ def _refuse_what_looks_like(
             f"{where}: neither audio nor text nor tokens in columns {_listed(record)}; give at least one, or name "
             "them (--columns text=COLUMN audio=COLUMN)"
         )
+
+
+def _refuse_times(found: Mapping[str, Any], left: Mapping[str, Any], where: str, chosen: Mapping[str, str]) -> None:
+    """A number of no known name that seems to say which part of the recording a row is: all of it would be taken."""
+    if "audio" not in found or not chosen.keys().isdisjoint(("offset", "duration", "end")):
+        return
+    known = "offset" in found
+    if known and not found.keys().isdisjoint(("duration", "end")):
+        return
+    for name, value in left.items():
+        words = plain(name).split("_")
+        if _is_number(value) and not {words[0], words[-1]}.isdisjoint(END_WORDS if known else BEGIN_WORDS):
+            raise InputError(
+                f"{where}: column {name!r} seems to tell which part of the recording this is, and neither its name nor "
+                f"its unit is understood; name columns of seconds (--columns offset=COLUMN duration=COLUMN), or say "
+                f"that there is none (--columns offset={NONE})"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _refuse_translations(found: Mapping[str, Any], left: Mapping[str, Any], where: str) -> None:

@@ -55,15 +55,19 @@ def kaldi_records(folder: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def _pairs(folder: Path, file: str) -> Iterator[tuple[str, str, str]]:
-    """(file and line, name, what follows it); nothing where there is no such file."""
-    path = folder / file
+    """(file and line, name, what follows it); nothing where there is no such file. InputError for a name that stands
+    there twice with something else."""
+    path, seen = folder / file, dict[str, str]()
     if not path.is_file():
         return
     for number, line in lines_of(path):
         if not line.strip():
             continue
         name, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-        yield f"{path}:{number}", composed(name), value.strip()
+        name, value = composed(name), value.strip()
+        if seen.setdefault(name, value) != value:
+            raise InputError(f"{path}:{number}: {name!r} stands there already with something else; keep one of the two")
+        yield f"{path}:{number}", name, value
 
 
 def _path(value: str, where: str) -> str:

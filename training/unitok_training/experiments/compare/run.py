@@ -140,7 +140,7 @@ def trainings(recipe: CompareRecipe, config: CompareConfig) -> list[Training]:
 def shared_stages() -> list[Stage]:
     """What is made once: those of the demo without acoustic codes."""
     return [
-        Stage(name="corpus", function=f"{SHARED}:corpus", threads=2, settings=CORPUS),
+        Stage(name="corpus", function=f"{SHARED}:corpus", threads=2, settings=CORPUS, files=("manifest",)),
         Stage(name="units", function=f"{SHARED}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{SHARED}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="unit_mel", function=f"{SHARED}:unit_mel", needs=("units",), settings=("unit_mel_steps",)),

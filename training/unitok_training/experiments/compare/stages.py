@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
-from unitok_tokenizers.files import atomic_directory, fingerprint, read_json, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -43,6 +42,7 @@ from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.recipes.layout import ModelChoice
 from unitok_training.run_models.latent import make_front_end, spelled
+from unitok_training.runs.own_folder import own_folder
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.metrics import read_metrics
@@ -81,16 +81,6 @@ def prepare_codes(run: Path, settings: Settings) -> None:
     bundle = TokenizerSet.of(text, units, load_codec(run / "fit" / "codes"))
     bundle.save(run / CODES / "tokenizers")
     prepare_shards(demo_rows(run, settings), bundle, run / CODES / "shards", keep_unreadable=True)
-
-
-def own_folder(folder: Path, made_from: Mapping[str, Any]) -> Path:
-    """The folder of a training, emptied where another training has left something: nothing is continued wrongly."""
-    mark, path = fingerprint(made_from), folder / "made_from.json"
-    if folder.exists() and not (path.exists() and read_json(path) == mark):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, mark)
-    return folder
 
 
 def start(run: Path, settings: Settings, name: str, seed: str, width: str) -> None:

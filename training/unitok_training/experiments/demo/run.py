@@ -98,7 +98,7 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
     """
     corpus = ("manifest", "languages", "pairs", "test_pairs", "seed")
     return [
-        Stage(name="corpus", function=f"{STAGES}:corpus", threads=2, settings=corpus),
+        Stage(name="corpus", function=f"{STAGES}:corpus", threads=2, settings=corpus, files=("manifest",)),
         Stage(name="units", function=f"{STAGES}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{STAGES}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="codes", function=f"{STAGES}:codes", needs=("units",), settings=("codec_steps",)),

@@ -53,8 +53,10 @@ from unitok_training.fitting.waveforms.vocoder import (
     train_unit_mel,
 )
 from unitok_training.model_defaults import learned
+from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html
+from unitok_training.runs.own_folder import own_folder
 from unitok_training.runs.stage_graph import COMPUTE, StageRecord
 from unitok_training.trainer.decoder import train
 from unitok_vocoder.mel_vocoder import MelVocoder
@@ -250,8 +252,9 @@ def decoder(run: Path, settings: Settings) -> None:
     vocabulary = tokenizers.vocabulary(shards.languages)
     recipe = demo_recipe(settings)
     recipe = replace(recipe, mixture=usable_mixture(recipe.mixture, shards))
-    (run / "train").mkdir(exist_ok=True)
-    recipe.save(run / "train" / "recipe.json")
+    made_from = lasting(replace(recipe, train=replace(recipe.train, precision=AUTO)))  # a run may go on in another one
+    out = own_folder(run / "train", {"recipe": made_from, "shards": read_json(run / "shards" / "manifest.json")})
+    recipe.save(out / "recipe.json")
     generator = torch.Generator().manual_seed(settings["seed"])
     network = Decoder(recipe.decoder.config(vocabulary.size), generator=generator)
     train(
@@ -259,7 +262,7 @@ def decoder(run: Path, settings: Settings) -> None:
         network,
         shards,
         vocabulary,
-        run / "train",
+        out,
         mixture=recipe.mixture,
         curriculum=recipe.curriculum,
         plans=recipe.plans,

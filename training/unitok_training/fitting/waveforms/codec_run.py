@@ -13,7 +13,7 @@ from unitok_tokenizers.compute import AUTO, Compute, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, ensure_folder, read_json, write_json
+from unitok_tokenizers.files import atomic_directory, ensure_folder, fingerprint, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.fitting.codec import CodecConfig, train_codec
@@ -137,10 +137,11 @@ def train_codec_run(
 def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, device: str, world: World) -> UnitTokenizer:
     """Units that this run has fitted, now or before it was stopped."""
     made_from = {**asdict(recipe.units), "seed": recipe.seed, "recordings": data}
+    made_from["rows"] = fingerprint([[row.id, row.split, row.text, row.offset, row.seconds] for row in rows])
     if _causal_units(recipe):
         made_from["causal"] = True
     if world.agree(int((run / UNITS).is_dir() and (run / UNITS_FROM).is_file())):
-        if read_json(run / UNITS_FROM) != made_from:
+        if {"rows": made_from["rows"], **read_json(run / UNITS_FROM)} != made_from:
             raise InputError(
                 f"{run} holds units of other settings or recordings: choose another output folder, or the same settings"
             )

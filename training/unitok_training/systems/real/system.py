@@ -33,7 +33,7 @@ def graph(settings: RealSettings) -> list[Stage]:
     units = ("whisper", "clusters", "layer", "own_steps")
     latent = ("whisper", "spelling_steps", "subwords", "latent_steps", "latent_rate", *TRAINED)
     found = [
-        Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS),
+        Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS, files=("manifests",)),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
         Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set")),
         *(

@@ -96,10 +96,9 @@ def check_full(settings: Mapping[str, object]) -> None:
     """InputError for a part that is not there, before anything is made."""
     check_parts(settings)
     voice_file(settings)
-    wanted = [Path(str(settings["texts"])), *pair_files(settings, TRAIN), *pair_files(settings, HELD_OUT)]
-    wanted += [Path(str(settings[name])) for name in ("spoken", "emotions") if settings[name]]
-    for path in wanted:
+    pairs = (*pair_files(settings, TRAIN), *pair_files(settings, HELD_OUT))
+    wanted = [("texts", Path(str(settings["texts"]))), *(("translations", path) for path in pairs)]
+    wanted += [(name, Path(str(settings[name]))) for name in ("spoken", "emotions") if settings[name]]
+    for name, path in wanted:
         if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; name your own: unitok systems run real_full --set hours=x names all"
-            )
+            raise InputError(f"{path}: no such file; name your own: --set {name}=PATH")
