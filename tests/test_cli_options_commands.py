@@ -45,6 +45,7 @@ IDLE = {
     "compare m.jsonl --languages en": "--languages",
     "nbest m s --temperature 0.5 --beams 4": "--beams",
     "nbest m s --seed 4": "--seed",
+    "nbest m s --recognizer j --temperature 0.8": "--temperature",
     "rescore m l --seed 4": "--seed",
     "rescore m l --train-split dev": "--train-split",
     "correct m l --steps 0 --lora 4": "--lora",

@@ -194,6 +194,9 @@ def test_espeak_keeps_what_was_spoken_and_names_what_it_cannot(tmp_path: Path) -
     words = speak_all([job], tmp_path)
     stamp = (tmp_path / "a.flac").stat().st_mtime_ns
     assert speak_all([job], tmp_path) == words and (tmp_path / "a.flac").stat().st_mtime_ns == stamp
+    other = utterance("a", "en", "good evening to all of you")
+    assert len(speak_all([other], tmp_path)[0]) == 6, "of that name, and another text"
+    assert (tmp_path / "a.flac").stat().st_mtime_ns != stamp and len(words[0]) == 2
     with pytest.raises(InputError, match="espeak-ng failed"):
         speak_all([utterance("b", "no-such-language", "good morning")], tmp_path)
 

@@ -420,3 +420,10 @@ def test_text_and_codes_can_weigh_more_or_less_than_units() -> None:
     assert {("text", 0.0), ("text", 3.0), ("codes", 0.25), ("units", 1.0)} <= seen
     with pytest.raises(InputError, match="plans.text_weight is 0.0"):
         source(weights, text_weight=0.0)
+
+
+def test_the_bound_of_interleaved_rows_holds_where_only_some_have_words() -> None:
+    rows = [{**row, "words": []} if number % 2 else row for number, row in enumerate(toy_shards.corpus())]
+    for sentences in (2, 8):
+        plans = source({"ilm": 1.0}, rows, pieces=PIECES, interleave_sentences=sentences)
+        assert plans.documents(np.arange(600)).lengths.max() <= plans.most_ids(0).max()

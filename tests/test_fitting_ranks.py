@@ -33,6 +33,7 @@ from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 from unitok_training.fitting.hubert import HubertConfig, pretrain
 from unitok_training.fitting.kept import Keeping, Kept
+from unitok_training.fitting.network import fit_network
 from unitok_training.fitting.units import InvarianceConfig, fit_invariance
 from unitok_training.fitting.waveforms.vocoder_run import train_vocoder
 from unitok_training.fitting.waveforms.waveform import VocoderRecipe
@@ -219,3 +220,17 @@ def test_the_command_writes_once_what_one_process_writes(
     assert one.units is not None and two.units is not None
     np.testing.assert_allclose(two.units.centroids.numpy(), one.units.centroids.numpy(), rtol=1e-2, atol=1e-2)
     assert len(two.units.centroids) == 8 and two.codec is not None
+
+
+def test_a_gradient_that_is_no_number_moves_nothing() -> None:
+    network = torch.nn.Linear(2, 1)
+    before: list[torch.Tensor] = []
+
+    def loss(step: int) -> torch.Tensor:
+        before[:] = [value.detach().clone() for value in network.parameters()]
+        found = network(torch.ones(1, 2)).square().sum()
+        return found if step < 2 else found + (network.weight - network.weight.detach()).abs().sqrt().sum()
+
+    with pytest.raises(InputError, match="gradient .* at step 3"):
+        fit_network(network, loss, steps=5, optim=OPTIM, compute=resolve("cpu", "fp32"))
+    assert all(torch.equal(one, other) for one, other in zip(before, network.parameters()))

@@ -124,6 +124,8 @@ def test_frames_are_of_the_recording_as_it_was_heard(place: Path) -> None:
     torch.testing.assert_close(clean, expected(sound["0-3"]), atol=4e-3, rtol=1e-3)
     assert not torch.allclose(noisy, expected(sound["0-4"]), atol=4e-2)
     assert not replace(hearing, silenced=True).frames([plain])[0].any()
+    louder = replace(again[0], recording=Recording(id="0-4", snr=-5.0, seed=7))
+    assert not torch.allclose(hearing.frames([louder])[0], noisy, atol=4e-2), "of one name, and another noise"
     with pytest.raises(InputError, match="no recording 'elsewhere'"):
         hearing.frames([replace(plain, id="elsewhere")])
 

@@ -218,12 +218,14 @@ def test_the_density_ratio_takes_the_source_away_where_that_helps() -> None:
     """A recognizer that always says what its own text says most, and a development set that knows better."""
     lists = [replace(some_list(seed), id=str(seed)) for seed in range(6)]
     truth = [-list_errors(one) for one in lists]
-    source = {one.id: -50.0 * np.arange(len(one.hypotheses))[::-1] for one in lists}
-    found = [features((right + source[one.id]).tolist(), [0.0] * len(right)) for one, right in zip(lists, truth)]
-    scores = density_scores(lists[:3], found[:3], lists[3:], found[3:], source)
+    source = [-50.0 * np.arange(len(one.hypotheses))[::-1] for one in lists]
+    found = [features((right + own).tolist(), [0.0] * len(right)) for own, right in zip(source, truth)]
+    scores = density_scores(lists[:3], found[:3], lists[3:], found[3:], source[:3], source[3:])
     assert scores["wer"] == pytest.approx(oracle_scores(lists[:3])["oracle"]["wer"]) and scores["mu"] == 1
-    nothing = {one.id: np.zeros(len(one.hypotheses)) for one in lists}
-    assert density_scores(lists[:3], found[:3], lists[3:], found[3:], nothing)["mu"] == 0
+    same = [replace(one, id="a") for one in lists]  # one recording in several languages
+    assert density_scores(same[:3], found[:3], same[3:], found[3:], source[:3], source[3:]) == scores
+    nothing = [np.zeros(len(one.hypotheses)) for one in lists]
+    assert density_scores(lists[:3], found[:3], lists[3:], found[3:], nothing[:3], nothing[3:])["mu"] == 0
 
 
 def test_lengths_and_words_are_tried_where_they_are_asked_for() -> None:

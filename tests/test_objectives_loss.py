@@ -134,3 +134,16 @@ def test_the_table_breaks_losses_down_by_task_and_stream() -> None:
     assert read["stream"]["units"] == pytest.approx(float(found.losses[labels >= 20].mean()), rel=1e-6)
     table.reset()
     assert table.read()["task"] == {}
+
+
+def test_nothing_is_made_for_a_backward_pass_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, labels, weights = inputs()
+    wanted, losses = linear_cross_entropy(hidden, head, labels, weights)
+
+    def never(*_: object) -> None:
+        raise AssertionError("a gradient of the head")
+
+    monkeypatch.setattr("unitok_training.objectives.token_loss._head_gradient", never)
+    with torch.no_grad():
+        found, again = linear_cross_entropy(hidden, head, labels, weights)
+    assert torch.equal(found, wanted) and torch.equal(again, losses)

@@ -49,6 +49,13 @@ SAID = {
         ("www.example.com or a.b@x.org", "www dot example dot com or a dot b at x dot org"),
         ("Café “naïve” — she’s", "cafe naive shes"),
         ("2 + 2 = 4 @ home #1", "two plus two equals four at home number one"),
+        ("from 2010-2015", "from twenty ten to twenty fifteen"),
+        ("pages 1000-1200", "pages one thousand to one thousand two hundred"),
+        ("2.5-3.5 kg", "two point five to three point five kilograms"),
+        ("20%-30% or $5-10", "twenty to thirty percent or five to ten dollars"),
+        ("open 10:00-12:30", "open ten oclock to twelve thirty"),
+        ("it fell by -$5", "it fell by minus five dollars"),
+        ("version 1.2.10 at 10.10.10.10", "version one dot two dot ten at ten dot ten dot ten dot ten"),
     ],
     "de": [
         ("Das kostet z. B. 3,50 €, d.h. viel.", "das kostet zum beispiel drei euro fünfzig das heißt viel"),
@@ -60,6 +67,8 @@ SAID = {
         ("die 90er, 1990–1995", "die neunziger neunzehnhundertneunzig bis neunzehnhundertfünfundneunzig"),
         ("Nr. 7 & §5, 5 Mio. €", "nummer sieben und paragraf fünf fünf millionen euro"),
         ("GRÜẞE, Ärger", "grüße ärger"),
+        ("5-10 kg", "fünf bis zehn kilogramm"),
+        ("am 1.5.2020", "am ersten mai zweitausendzwanzig"),
     ],
     "fr": [
         ("M. Dupont a 3,5 kg à 14h30.", "monsieur dupont a trois virgule cinq kilogrammes à quatorze heures trente"),

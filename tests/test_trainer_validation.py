@@ -21,12 +21,14 @@ from unitok_training.checkpoint.files import best_checkpoint, list_checkpoints
 from unitok_training.checkpoint.state import read_checkpoint
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
+from unitok_training.data.packing import DataState
 from unitok_training.shard_set import ShardFolder, ShardSet
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.decoder import held_out_source, token_setup, train
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.metrics import VALIDATION_FILE, read_metrics
+from unitok_training.trainer.run_state import Progress
 
 VALIDATED = replace(CONFIG, eval_every=2, eval_batches=6)
 
@@ -150,3 +152,10 @@ def test_tasks_without_held_out_rows_are_not_validated(tmp_path: Path) -> None:
     for name in ("patience", "take_best"):
         with pytest.raises(InputError, match="eval_every"):
             replace(CONFIG, **{name: 1})
+
+
+def test_a_first_validation_that_is_no_number_is_worse_than_any() -> None:
+    first = Progress(step=1, data=DataState()).validated(float("nan"))
+    second = replace(first, step=2).validated(1.0)
+    assert (second.best_step, second.best_loss, second.worse) == (2, 1.0, 0)
+    assert replace(second, step=3).validated(float("nan")).worse == 1

@@ -23,7 +23,7 @@ from unitok.decoder.lora import lora_config, merge_lora
 from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.nbest.collect import Utterance, utterances
-from unitok.nbest.lists import NBest
+from unitok.nbest.lists import NBest, Recording
 from unitok.pipelines.backends.ctc import CtcRecognizer, ctc_folder
 from unitok_tokenizers.audio.noise import add_noise
 from unitok_tokenizers.encoders.base import FrameEncoder
@@ -82,8 +82,8 @@ class AudioContext:
     """By their ids."""
     silenced: bool = False
     """Frames are zeros: the decoder then answers from the list alone."""
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    """Frames by list, in half precision: a second epoch encodes nothing."""
+    kept: dict[Recording, Tensor] = field(default_factory=dict)
+    """Frames by what was heard, in half precision: a second epoch encodes nothing."""
 
     def frames(self, lists: Sequence[NBest]) -> list[Tensor]:
         """(T, E) float32 for each list's recording, as noisy as it was when the list was made.
@@ -91,28 +91,29 @@ class AudioContext:
         Raises:
             InputError: a recording that the source does not have.
         """
-        fresh = [one for one in lists if one.id not in self.kept]
+        heard = [one.recording or Recording(id=one.id) for one in lists]
+        fresh = [one for one in dict.fromkeys(heard) if one not in self.kept]
         for start in range(0, len(fresh), AT_ONCE):
             self._encode(fresh[start : start + AT_ONCE])
-        found = [self.kept[one.id].float() for one in lists]
+        found = [self.kept[one].float() for one in heard]
         return [torch.zeros_like(one) for one in found] if self.silenced else found
 
     @torch.no_grad()
-    def _encode(self, lists: Sequence[NBest]) -> None:
+    def _encode(self, heard: Sequence[Recording]) -> None:
         samples = []
-        for one in lists:
-            heard = one.recording
-            name = one.id if heard is None else heard.id
-            if name not in self.recordings:
-                raise InputError(f"list {one.id}: no recording {name!r} in the source; give the one it was made from")
-            sound = self.recordings[name].load(self.encoder.sample_rate)
-            if heard is not None and heard.snr is not None:
-                sound = add_noise(sound, heard.snr, seed=heard.seed, name=name)
+        for one in heard:
+            if one.id not in self.recordings:
+                raise InputError(
+                    f"no recording {one.id!r} in the source, from which a list was heard; give the one it was made from"
+                )
+            sound = self.recordings[one.id].load(self.encoder.sample_rate)
+            if one.snr is not None:
+                sound = add_noise(sound, one.snr, seed=one.seed, name=one.id)
             samples.append(sound)
         found = self.encoder.encode(samples)
-        for one, hidden, size in zip(lists, found.hidden, found.lengths.tolist()):
+        for one, hidden, size in zip(heard, found.hidden, found.lengths.tolist()):
             rows = functional.layer_norm(hidden[:size].float(), hidden.shape[-1:])
-            self.kept[one.id] = (rows + places(size, rows.shape[1], rows.device)).to(torch.float16)
+            self.kept[one] = (rows + places(size, rows.shape[1], rows.device)).to(torch.float16)
 
     @contextmanager
     def beside(self, model: Model, one: NBest) -> Iterator[None]:

@@ -176,7 +176,7 @@ class Vocoder:
             InputError: nothing here speaks units, or heeds a pitch; durations or pitches that do not fit the units.
         """
         if self.units is None:
-            raise InputError("this model has no unit synthesizer; ask for codes (--flag out:codes)")
+            raise InputError("this model has no unit synthesizer; ask for codes (--output codes; output='codes')")
         if not len(units):
             return np.zeros(0, dtype=np.float32)
         vector = torch.from_numpy(np.asarray(self.voice_vector(voice), dtype=np.float32)).to(self.device)

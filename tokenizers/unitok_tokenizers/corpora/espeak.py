@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import fingerprint
 from unitok_tokenizers.progress import advance
 
 SAMPLE_RATE = 16000
@@ -91,7 +92,7 @@ def speak_all(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2
     if importlib.util.find_spec("espeakng_loader") is None:
         raise InputError("the phrase corpus needs espeak-ng: pip install 'unitok[demo]' (or give --manifest)")
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [one for one in utterances if not (folder / f"{one.id}.json").exists()]
+    todo = [one for one in utterances if _words_of(one, folder) is None]
     jobs = [folder / f".jobs-{worker}.jsonl" for worker in range(min(workers, len(todo)))]
     try:
         with ThreadPoolExecutor(max_workers=max(len(jobs), 1)) as pool:
@@ -110,20 +111,32 @@ def speak_all(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2
     finally:
         for path in jobs:
             path.unlink(missing_ok=True)
-    return [json.loads((folder / f"{one.id}.json").read_text(encoding="utf-8")) for one in utterances]
+    return [_words_of(one, folder) or [] for one in utterances]
+
+
+def _words_of(one: Utterance, folder: Path) -> list[list[Any]] | None:
+    """The words of an utterance that was spoken before; None where none was, or another one of its name."""
+    try:
+        found = json.loads((folder / f"{one.id}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(found, dict) and found.get("made_of") == fingerprint(asdict(one))
+    words: list[list[Any]] | None = found["words"] if same else None
+    return words
 
 
 def _speak_jobs(jobs: Path, folder: Path, spoken: Callable[[], None]) -> None:
     """Run a helper over its jobs, and write each recording and its words as they come; `spoken` counts them."""
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
+    made_of = {job["id"]: fingerprint(job) for job in map(json.loads, jobs.read_text(encoding="utf-8").splitlines())}
     command = [sys.executable, "-m", "unitok_tokenizers.corpora.espeak", str(jobs)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
             while header := process.stdout.readline():
                 made = json.loads(header)
-                _write(made, process.stdout.read(made["bytes"]), folder)
+                _write({**made, "made_of": made_of[made["id"]]}, process.stdout.read(made["bytes"]), folder)
                 spoken()
         except BaseException:
             process.kill()
@@ -142,7 +155,8 @@ def _write(spoken: Mapping[str, Any], data: bytes, folder: Path) -> None:
     samples = np.frombuffer(data, dtype=np.int16).astype(np.float32) / 32768
     write_audio(folder / f"{spoken['id']}.flac", resample(samples, spoken["rate"], SAMPLE_RATE), SAMPLE_RATE)
     draft = folder / f".{spoken['id']}.json"
-    draft.write_text(json.dumps(spoken["words"], ensure_ascii=False), encoding="utf-8")
+    kept = {"words": spoken["words"], "made_of": spoken["made_of"]}
+    draft.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
     draft.replace(folder / f"{spoken['id']}.json")
 
 

@@ -331,6 +331,12 @@ class Columns:
         """(word, start, end) in seconds; empty where a row's words are not aligned."""
         return json.loads(self._words[row].as_py())
 
+    def timed(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) whether words of rows are aligned."""
+        import pyarrow.compute
+
+        return np.asarray(pyarrow.compute.utf8_length(self._words.take(rows))) > len("[]")
+
     @cached_property
     def _words(self) -> Any:
         found = self.shards.table["words"]

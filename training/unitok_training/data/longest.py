@@ -36,11 +36,14 @@ def most_ids(
 
     parts = list(stretches(len(items.source)))
     if parsed.of.task.interleaved:
-        if aligned:
-            yield from (sizes(("text", "units"), items.source[part]) * 2 + marks for part in parts)
-            return
         most = max(int(sizes((one,), items.source[part]).max()) for part in parts for one in ("text", "units"))
-        yield from (np.full(part.stop - part.start, most * max(sentences, 2) + marks) for part in parts)
+        rows = max(sentences, 2)
+        whole = most * rows + marks + max(0, 2 * rows - 14)  # rows that take turns, each between two marks
+        for part in parts:
+            of = items.source[part]
+            cut = sizes(("text", "units"), of) * 2 + marks
+            timed = columns.timed(of) if aligned else np.zeros(len(of), bool)  # the others take turns row by row
+            yield np.where(timed, cut, np.maximum(cut, whole))
         return
     if parsed.of.task.infills:
         marks += 2 * int(columns.code_ids(1))  # codes in three spans: of each what a layout puts behind its last frame

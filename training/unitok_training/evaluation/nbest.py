@@ -7,7 +7,7 @@ All after the normalizer. H hypotheses of a list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -147,23 +147,24 @@ def density_scores(
     features: Sequence[Features],
     dev: Sequence[NBest],
     dev_features: Sequence[Features],
-    source: Mapping[str, np.ndarray],
+    source: Sequence[np.ndarray],
+    dev_source: Sequence[np.ndarray],
 ) -> dict[str, float]:
     """WER after rescoring by the density ratio, μ and λ chosen on a development set among steps of 0.1.
 
-    `source` has (H,) scores of the source language model by the name of the list. Of equally good weights the smallest
-    are taken, so that μ is 0 where the source model is worth nothing.
+    `source` and `dev_source` have (H,) scores of the source language model of each list. Of equally good weights the
+    smallest are taken, so that μ is 0 where the source model is worth nothing.
     """
     steps = [step / 10 for step in range(11)]
-    counts = {one.id: list_errors(one) for one in (*lists, *dev)}
+    chosen_by = list(zip([list_errors(one) for one in dev], dev_features, dev_source, strict=True))
+    scored = list(zip([list_errors(one) for one in lists], features, source, strict=True))
 
-    def errors(mu: float, lam: float, part: Sequence[NBest], found: Sequence[Features]) -> float:
-        scores = (density_ratio(f, source[one.id], source=mu, target=lam) for one, f in zip(part, found))
-        return float(sum(counts[one.id][best(score)] for one, score in zip(part, scores)))
+    def errors(mu: float, lam: float, part: Sequence[tuple[np.ndarray, Features, np.ndarray]]) -> float:
+        return float(sum(counts[best(density_ratio(f, own, source=mu, target=lam))] for counts, f, own in part))
 
-    mu, lam = min(product(steps, steps), key=lambda pair: (errors(pair[0], pair[1], dev, dev_features), sum(pair)))
+    mu, lam = min(product(steps, steps), key=lambda pair: (errors(pair[0], pair[1], chosen_by), sum(pair)))
     total = max(sum(len(_reference(one)) for one in lists), 1)
-    return {"wer": errors(mu, lam, lists, features) / total, "mu": mu, "lambda": lam}
+    return {"wer": errors(mu, lam, scored) / total, "mu": mu, "lambda": lam}
 
 
 def translation_scores(lists: Sequence[NBest]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
-from unitok.decoder.lora import TARGETS, LoraConfig
+from unitok.decoder.lora import TARGETS, LoraConfig, lora_config
 from unitok.decoder.moe import MixtureConfig, expand, mixtures
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.model import Model
@@ -90,6 +90,12 @@ def teach(
     """Teach a model, in place. InputError where no list has a reference, or a part of this kind is there already."""
     read = teaching.read
     torch.manual_seed(config.seed)  # new parts
+    if (teaching.lora or teaching.experts) and (there := lora_config(model.decoder)) is not None:
+        what = "--lora, to go on with them" if teaching.lora else "--experts"
+        raise InputError(
+            f"this model has low-rank updates already, of rank {there.rank}: leave out {what}, or start from one that "
+            "has none"
+        )
     if teaching.noise_vectors:
         sizes = NoiseVectorConfig(width=model.decoder.config.width, vectors=teaching.noise_vectors)
         adapter = NoiseVector(sizes).to(model.device)

@@ -41,9 +41,8 @@ def rescored(
     found, features, dev_features = oracle_scores(lists), rescore(model, lists), rescore(model, dev)
     found["rescoring"] = rescoring_scores(lists, features, dev, dev_features, terms)
     if source is not None:
-        both = [*lists, *dev]
-        logprobs = {one.id: features.lm for one, features in zip(both, rescore(source, both))}
-        found["density_ratio"] = density_scores(lists, features, dev, dev_features, logprobs)
+        own, dev_own = ([one.lm for one in rescore(source, part)] for part in (lists, dev))
+        found["density_ratio"] = density_scores(lists, features, dev, dev_features, own, dev_own)
     return found
 
 

@@ -7,6 +7,7 @@ processes are the same for all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -90,11 +91,11 @@ def fit_network(
             found.backward()  # type: ignore[no-untyped-call]
             losses.append(found.detach().clone())
             share.sum_gradients(values, losses[-1])
-            bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1]).float())
+            norm = clip_gradients([value.grad for value in values if value.grad is not None], optim.clip)
+            bad = torch.maximum(bad, 1.0 - torch.isfinite(losses[-1] + norm).float())
             read = not waits or (step + 1) % READ_EVERY == 0 or step + 1 == steps
             if read and float(bad):
-                raise _not_a_number(losses[-1], step + 1, shown, optim)
-            clip_gradients([value.grad for value in values if value.grad is not None], optim.clip)
+                raise _not_a_number(losses[-1], norm, step + 1, shown, optim)
             factor = rate(step, steps=steps, config=optim)
             for optimizer in optimizers:
                 optimizer.step(factor, skip=bad if waits else None)
@@ -109,11 +110,10 @@ def fit_network(
     return torch.stack(losses).tolist() if losses else []
 
 
-def _not_a_number(loss: Tensor, step: int, shown: str, optim: OptimConfig) -> InputError:
-    return InputError(
-        f"loss {float(loss)} at step {step}{' of the ' + shown if shown else ''}; lower the learning rate "
-        f"({optim.learning_rate})"
-    )
+def _not_a_number(loss: Tensor, norm: Tensor, step: int, shown: str, optim: OptimConfig) -> InputError:
+    told = f"loss {float(loss)}" if not math.isfinite(float(loss)) else f"gradient {float(norm)}"
+    where = f" of the {shown}" if shown else ""
+    return InputError(f"{told} at step {step}{where}; lower the learning rate ({optim.learning_rate})")
 
 
 def _read(loss: Tensor) -> dict[str, float]:

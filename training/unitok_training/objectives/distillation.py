@@ -97,6 +97,8 @@ def linear_divergence(
     cover the rows in order, each row's is over its slice alone. The logits of `chunk` rows are held at once, of both
     sides; 0 for as many as take the bytes that cross-entropy's take.
     """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
     ids = taught_head.shape[0]
     assert hidden.shape[0] == taught.shape[0] == weights.shape[0] and ids <= head.shape[0]
     whole = tuple(slices) or (HeadSlice(hidden.shape[0], 0, ids),)

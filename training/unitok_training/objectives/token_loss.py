@@ -177,6 +177,8 @@ def linear_cross_entropy(
     With `slices`, which cover the rows in order and hold their labels, each row's softmax is over its slice alone.
     """
     assert hidden.shape[0] == labels.shape[0] == weights.shape[0] and hidden.shape[1] == head.shape[1]
+    if not torch.is_grad_enabled():  # a function of one's own is not told, and would make gradients
+        hidden, head = hidden.detach(), head.detach()
     whole = tuple(slices) or (HeadSlice(labels.shape[0], 0, head.shape[0]),)
     assert sum(one.rows for one in whole) == labels.shape[0], "slices cover every row"
     chunk = chunk or rows_at_once(head.shape[0], on_gpu=hidden.is_cuda)

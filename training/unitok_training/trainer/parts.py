@@ -8,6 +8,7 @@ weights.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitok.decoder.lora import LoraConfig, add_lora, updates
+from unitok.decoder.lora import LoraConfig, add_lora, lora_config, updates
 from unitok.decoder.model import CompiledBlocks, Decoder
 from unitok_tokenizers.compute import Compute
 from unitok_tokenizers.errors import InputError
@@ -85,10 +86,22 @@ class Group:
         return max(0.0, min(warm, rate(step, steps=steps, config=optim)))
 
 
+def _alike(there: LoraConfig | None, asked: LoraConfig) -> bool:
+    same = there is not None and (there.rank, set(there.targets)) == (asked.rank, set(asked.targets))
+    return same and there is not None and math.isclose(there.alpha, asked.alpha)
+
+
 def tune(module: nn.Module, tuning: PartTuning, rows: RowTuning | None = None) -> dict[str, nn.Parameter]:
     """Set what moves in a part; returns it by name. Updates that are there already are kept."""
+    asked = LoraConfig(rank=tuning.lora_rank or 1, alpha=tuning.lora_alpha, targets=tuning.lora_targets)
     if tuning.lora_rank and not updates(module):
-        add_lora(module, LoraConfig(rank=tuning.lora_rank, alpha=tuning.lora_alpha, targets=tuning.lora_targets))
+        add_lora(module, asked)
+    elif tuning.lora_rank and not _alike(there := lora_config(module), asked):
+        raise InputError(
+            f"tuning.lora_rank is {tuning.lora_rank}, with lora_alpha {tuning.lora_alpha:g} of "
+            f"{', '.join(tuning.lora_targets)}: the start has low-rank updates already, {there}; say the same to go on "
+            "with them, or start from a model without"
+        )
     factors = {id(value) for one in updates(module).values() for value in one.parameters()}
     for name, value in module.named_parameters():
         if rows is not None and name in TABLES:

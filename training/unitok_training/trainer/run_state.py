@@ -83,6 +83,7 @@ class Progress:
         """
         old, new = (self.best_loss, loss) if by == LOSS else (self.best_score, score)
         known = new if new is not None and math.isfinite(new) else None
+        old = old if old is not None and math.isfinite(old) else None
         better = known is not None and (old is None or (known > old if by.higher else known < old))
         if better or self.best_loss is None:
             return replace(

@@ -263,6 +263,12 @@ def check_out_fits(model: Model, request: Request, out: str | None) -> None:
         return
     kind = speech_kind(model, request)
     stream = model.made_elsewhere(kind)
+    if not cascade and stream is None and not model.can_speak(kind):
+        how = "ask for codes (--output codes)" if model.can_speak("codes") else (
+            f"train what does (unitok train-vocoder MANIFEST --from {kind} --tokenizers MODEL/tokenizers, then unitok "
+            "attach-vocoder)"
+        )  # fmt: skip
+        raise InputError(f"nothing speaks this model's {kind}: {how}, or name -o FILE.npy for the ids")
     if out is None and (cascade or stream is None):
         raise InputError(f"task {request.task} needs -o FILE for the audio")
     if out is not None and not cascade and stream is not None:

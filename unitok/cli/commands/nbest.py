@@ -108,8 +108,10 @@ def run_nbest(options: argparse.Namespace) -> None:
 
     if options.temperature:
         refuse_idle(options, ["beams"], "above --temperature 0, where hypotheses are drawn")
-    elif not _noise(options.snr):
-        refuse_idle(options, ["seed"], "at --temperature 0 without --snr, where nothing is drawn")
+    elif not _noise(options.snr) and not options.limit:
+        refuse_idle(options, ["seed"], "at --temperature 0 without --snr and --limit, where nothing is drawn")
+    if options.recognizer != "unitok":
+        refuse_idle(options, ["temperature"], "with --recognizer, which searches")
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),
         limit=options.limit,

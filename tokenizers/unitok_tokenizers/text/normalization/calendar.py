@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from unitok_tokenizers.text.normalization.languages import SpokenForms
-from unitok_tokenizers.text.normalization.number_words import NumberWords
+from unitok_tokenizers.text.normalization.languages import SpokenForms, primary
+from unitok_tokenizers.text.normalization.number_words import JOINED, NumberWords
 
 Rule = Callable[[re.Match[str]], str | None]
 START, END = r"(?<![\w])(?<!\d[.,:/-])", r"(?![\w])(?![:/-]\d)"
+CLOCK = r"(?:[01]?\d|2[0-4]):[0-5]\d"
+PARTS = re.compile(r"(?P<h>\d+):(?P<min>\d+)")
 FIRST_WORD = re.compile(r"(\w+)\s+$")
 
 
@@ -20,7 +22,8 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
     if forms.date is not None:
         names = "|".join(sorted(map(re.escape, words.months), key=len, reverse=True)) or "(?!)"
         month, year = rf"(?P<month>{names})\.?", r"(?P<year>[12]\d{3})"
-        three = r"(?P<a>\d{1,4})(?P<mark>[./-])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{2,4})"
+        marks = "./-" if words.dotted_dates else "/-"  # elsewhere numbers between dots are a version
+        three = rf"(?P<a>\d{{1,4}})(?P<mark>[{marks}])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}})(?!\.\d)"
         day_first = rf"(?P<d>\d{{1,2}})(?:\.|st|nd|rd|th|er|º)?(?: of| de)? {month}(?:,? (?:de )?{year})?"
         found += [
             (rf"{START}{year}-(?P<m>\d\d)-(?P<d>\d\d){END}", calendar.numeric),
@@ -41,6 +44,7 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
             if "h" in forms.between:
                 found.append((rf"{START}{hour}h{minutes}{END}", calendar.time))
         found += [
+            (rf"{START}(?P<from>{CLOCK})\s?[-–—]\s?(?P<to>{CLOCK}){END}", calendar.times),
             (rf"{START}{hour}:{minutes}(?::(?P<s>[0-5]\d))?{noon}?{END}", calendar.time),
             (rf"{START}{hour}{noon}(?!\w)", calendar.time),
         ]
@@ -100,6 +104,14 @@ class _Calendar:
         if self.words.lang == "zh":
             return f"{spoken}年{date}"
         return f"{date} de {spoken}" if self.words.lang == "es" else f"{date} {spoken}"
+
+    def times(self, match: re.Match[str]) -> str | None:
+        """From one time to another."""
+        found = [PARTS.fullmatch(match[name]) for name in ("from", "to")]
+        said = [None if one is None else self.time(one) for one in found]
+        if None in said or self.forms.to is None:
+            return None
+        return ("" if primary(self.words.lang) in JOINED else " ").join((said[0] or "", self.forms.to, said[1] or ""))
 
     def time(self, match: re.Match[str]) -> str | None:
         """Hour, minutes and what half of the day."""

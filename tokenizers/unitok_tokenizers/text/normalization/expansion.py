@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from unitok_tokenizers.text.normalization.language_tables import forms_of
 from unitok_tokenizers.text.normalization.languages import Money, SpokenForms, primary
@@ -45,7 +45,7 @@ MINUS = "(?<![\\w.,)%])[-\N{MINUS SIGN}\N{EN DASH}]"
 START, END = r"(?<!\w)(?<!\d[.,])", r"(?!\w)"
 JOINED_START, JOINED_END = r"(?<![\dA-Za-z])(?<!\d[.,])", r"(?![\dA-Za-z])"
 """The same where letters stand beside digits without a space."""
-PHONE = r"\+\d[\d /-]{5,}\d|\d{3}(?:-\d{3})?-\d{4}"
+PHONE = r"(?<![\w.,-])(?:\+\d[\d /-]{5,}\d|\d{3}(?:-\d{3})?-\d{4})(?![\w-])"
 
 
 Say = Callable[[re.Match[str]], str | None]
@@ -171,22 +171,29 @@ class Expansion:
         forms, number, start, end = self.forms, self._number, self.start, self.end
         signs, units = _any(CURRENCIES), _any(UNITS)
         scale = rf"(?:{SPACES}?(?P<scale>{_any(forms.scales)})(?!\w))?" if forms.scales else "(?P<scale>(?!))?"
+        minus, to = rf"(?P<minus>{MINUS})?", f"{SPACES}?[-–—]{SPACES}?"
         rules: list[tuple[str, Say]] = [
             (PHONE, lambda match: self.words.digits(match.group())),
-            (rf"{start}(?P<sign>{signs}){SPACES}?(?P<n>{number}){scale}", self._money),
-            (rf"{start}(?P<n>{number}){scale}{SPACES}?(?P<sign>{signs}){end}", self._money),
+            (rf"{start}(?P<sign>{signs}){SPACES}?(?P<a>{number}){to}(?P<same>{signs})?(?P<n>{number}){scale}",
+             partial(self._range_of, self._money)),
+            (rf"{start}(?P<a>{number})(?:{SPACES}?(?P<same>{signs}))?{to}(?P<n>{number}){scale}{SPACES}?"
+             rf"(?P<sign>{signs}){end}", partial(self._range_of, self._money)),
+            (rf"{start}(?P<a>{number})(?:{SPACES}?(?P<same>{units}))?{to}(?P<n>{number}){SPACES}?"
+             rf"(?P<unit>{units})(?![\w²³/])", partial(self._range_of, self._unit)),
+            (rf"{start}{minus}(?P<sign>{signs}){SPACES}?(?P<n>{number}){scale}", self._money),
+            (rf"{start}{minus}(?P<n>{number}){scale}{SPACES}?(?P<sign>{signs}){end}", self._money),
             (rf"{start}(?P<minus>{MINUS})?(?P<n>{number}){SPACES}?(?P<unit>{units})(?![\w²³/])", self._unit),
             (rf"{start}(?P<n>\d+){SPACES}?(?P<f>[{''.join(FRACTION_SIGNS)}])|(?P<only>[½⅓⅔¼¾])", self._fraction),
             (rf"{start}(?:(?P<n>\d+) )?(?P<f>[1-9]/[1-9]){end}(?!/)", self._fraction),
             (rf"{start}(?P<a>{number}){SPACES}?[-–—]{SPACES}?(?P<b>{number}){end}(?![-–]\d)", self._range),
             (rf"{start}\d+(?:\.\d+)+{end}", self._version),
             (rf"(?P<plus>\+)?(?P<minus>{MINUS}{SPACES}?)?(?P<n>{number})", self._plain),
-        ]
+        ]  # fmt: skip
         if forms.glued:
-            rules.insert(4, (rf"{start}(?P<n>\d+)-?(?P<end>{forms.glued}){end}", self._glued))
+            rules.insert(7, (rf"{start}(?P<n>\d+)-?(?P<end>{forms.glued}){end}", self._glued))
         if forms.ordinal_marks:
             marked = rf"{start}(?P<n>\d+)(?P<mark>{forms.ordinal_marks}){self._after_ordinal}"
-            rules.insert(3, (marked, self._ordinal))
+            rules.insert(6, (marked, self._ordinal))
         if forms.decades:
             rules.insert(1, (rf"{start}(?P<n>\d\d|\d{{4}})(?<=0)s{end}", self._decade))
         return calendar_rules(self.words, forms) + [(re.compile(pattern), rule) for pattern, rule in rules]
@@ -196,7 +203,22 @@ class Expansion:
         """A dot makes an ordinal number only where the sentence goes on."""
         return r"(?=\s+\w)" if self.forms.ordinal_marks == r"\." else r"(?!\w|\s?[CF]\b)"
 
+    def _range_of(self, rule: Say, match: re.Match[str]) -> str | None:
+        """`5-10 kg`: the first number, and what a rule says of the second with what both are of."""
+        groups = match.groupdict()
+        of = groups.get("sign") or groups.get("unit")
+        if groups["same"] not in (None, of) or self.forms.to is None:
+            return None
+        first, second = self.words.cardinal(self._value(match["a"])), rule(match)
+        return None if first is None or second is None else self.gap.join((first, self.forms.to, second))
+
     def _money(self, match: re.Match[str]) -> str | None:
+        said = self._money_said(match)
+        if said is None or not match.groupdict().get("minus"):
+            return said
+        return None if self.forms.minus is None else f"{self.forms.minus}{self.gap}{said}"
+
+    def _money_said(self, match: re.Match[str]) -> str | None:
         value, code = self._value(match["n"]), CURRENCIES[match["sign"]]
         names = self.forms.money.get(code)
         gender = "feminine" if names is not None and names.feminine else "masculine"
@@ -228,7 +250,7 @@ class Expansion:
 
     def _unit(self, match: re.Match[str]) -> str | None:
         unit = UNITS[match["unit"]]
-        value = ("-" if match["minus"] else "") + self._value(match["n"])
+        value = ("-" if match.groupdict().get("minus") else "") + self._value(match["n"])
         if unit == "concentr-percent" and self.forms.percent:
             said = self.words.cardinal(value)
             return None if said is None else self.forms.percent.format(n=said)

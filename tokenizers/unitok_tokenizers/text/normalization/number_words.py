@@ -151,6 +151,11 @@ class NumberWords:
         return "".join(sorted("dmy", key=pattern.index))
 
     @cached_property
+    def dotted_dates(self) -> bool:
+        """Whether numeric dates are written with dots."""
+        return self.locale is None or "." in needed("babel.dates").get_date_format("short", self.locale).pattern
+
+    @cached_property
     def months(self) -> dict[str, int]:
         """Names of months and their abbreviations in lower case → 1 to 12."""
         if self.locale is None:
