@@ -188,7 +188,7 @@ def test_preparing_takes_numbers_that_can_be(option: str, tmp_path: Path) -> Non
     manifest.write_text('{"text": "the house"}\n{"text": "a house"}\n', encoding="utf-8")
     works("fit-tokenizers", manifest, tmp_path / "t", "--text-pieces", "266")
     refused("prepare", manifest, tmp_path / "s", "--tokenizers", tmp_path / "t", *option.split(),
-            saying=option.split())  # fmt: skip
+            saying=tuple(option.split()))  # fmt: skip
     assert not (tmp_path / "s").exists()
 
 
@@ -196,4 +196,4 @@ def test_preparing_takes_numbers_that_can_be(option: str, tmp_path: Path) -> Non
 def test_fitting_takes_numbers_that_can_be(option: str, tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     manifest.write_text('{"text": "the house"}\n', encoding="utf-8")
-    refused("fit-tokenizers", manifest, tmp_path / "t", *option.split(), saying=option.split())
+    refused("fit-tokenizers", manifest, tmp_path / "t", *option.split(), saying=tuple(option.split()))

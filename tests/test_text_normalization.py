@@ -50,7 +50,7 @@ SAID = {
         ("Café “naïve” — she’s", "cafe naive shes"),
         ("2 + 2 = 4 @ home #1", "two plus two equals four at home number one"),
         ("from 2010-2015", "from twenty ten to twenty fifteen"),
-        ("pages 1000-1200", "pages one thousand to one thousand two hundred"),
+        ("pages 1000-1200", "pages one thousand to twelve hundred"),
         ("2.5-3.5 kg", "two point five to three point five kilograms"),
         ("20%-30% or $5-10", "twenty to thirty percent or five to ten dollars"),
         ("open 10:00-12:30", "open ten oclock to twelve thirty"),

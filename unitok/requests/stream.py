@@ -195,6 +195,8 @@ def stream_requests(
             if chunk.text:
                 before = told.get(chunk.output, "").strip()
                 if before and chunk.output not in begun:  # the space, or none, that the script has between two texts
+                    if not chunk.text.strip():
+                        continue
                     gap = len(join_texts(before, chunk.text)) - len(before) - len(chunk.text.strip())
                     chunk = replace(chunk, text=" " * gap + chunk.text.lstrip())
                 begun.add(chunk.output)

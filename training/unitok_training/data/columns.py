@@ -333,9 +333,7 @@ class Columns:
 
     def timed(self, rows: np.ndarray) -> np.ndarray:
         """(N,) whether words of rows are aligned."""
-        import pyarrow.compute
-
-        return np.asarray(pyarrow.compute.utf8_length(self._words.take(rows))) > len("[]")
+        return np.asarray([len(one.as_py()) > len("[]") for one in self._words.take(rows)], dtype=bool)
 
     @cached_property
     def _words(self) -> Any:

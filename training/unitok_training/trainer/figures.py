@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.objectives.base import TOKENS, BatchLosses
 from unitok_training.objectives.pack_losses import stream_table
@@ -44,13 +43,6 @@ class Figures:
         """(S,) cells of the table in which the losses of codes beside ids are summed."""
         codes = [one for one in vocabulary.streams.values() if one.kind == "codes" and one.frame_rate is not None]
         self.rates = {one.name: (float(one.frame_rate or 0), len(one.cardinalities)) for one in codes}
-        self.code_tasks = torch.tensor(
-            [_says_codes_alone(key, vocabulary) for key in keys], device=world.device
-        ).double()
-        """(tasks,) 1 where ids of a codec are codes, 0 where they may be units, which share those of its first
-        codebook."""
-        self.code_losses = torch.zeros((2, len(streams)), dtype=torch.float64, device=world.device)
-        """(2, streams): losses and labels of such tasks."""
         self.terms = [name for name in terms if name != TOKENS]
         self.sums = torch.zeros((2, len(self.terms)), dtype=torch.float64, device=world.device)
         """(2, terms): losses and labels."""
@@ -60,20 +52,15 @@ class Figures:
         """Begin anew."""
         self.losses.reset()
         self.sums.zero_()
-        self.code_losses.zero_()
         self.used = self.positions = self.supervised = 0
         self.started = time.monotonic()
 
     def add(self, found: BatchLosses, counts: Mapping[str, float]) -> None:
         """Count a micro-batch with the labels of its terms."""
         self.losses.add(found.tokens)
-        if self.rates:
-            kept, streams = self.code_tasks[found.tokens.task_ids], self.losses.stream_of[found.tokens.labels]
-            self.code_losses.index_add_(1, streams, torch.stack([found.tokens.losses.double() * kept, kept]))
         if found.slots is not None:
             slots = torch.stack([found.slots.total.detach(), found.slots.weight]).double()
             self.losses.sums.index_add_(1, self.slot_cells, slots)
-            self.code_losses.index_add_(1, self.slot_cells - len(self.losses.tasks), slots)
         self.used += found.used
         self.positions += found.positions
         self.supervised += found.supervised
@@ -82,21 +69,20 @@ class Figures:
             labels = torch.stack([sums.new_full((), float(counts[name])) for name in self.terms])
             self.sums += torch.stack([sums, labels])
 
-    def _summed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(losses, (3,) counters, terms, losses of codes) of all processes."""
+    def _summed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(losses, (3,) counters, terms) of all processes."""
         counters = [self.used, self.positions, self.supervised]
         held = (
             self.losses.sums.clone(),
             torch.tensor(counters, dtype=torch.float64, device=self.world.device),
             self.sums.clone(),
-            self.code_losses.clone(),
         )
         self.world.sum_(held)
         return held
 
     def read(self) -> dict[str, Any]:
         """The figures of all processes, under the names of metrics; begins anew."""
-        sums, counters, terms, codes = self._summed()
+        sums, counters, terms = self._summed()
         self.losses.sums.copy_(sums)
         table = self.losses.read()
         used, positions, supervised = counters.tolist()
@@ -106,8 +92,7 @@ class Figures:
         if len(self.slot_cells):  # a code beside an id counts as one that is an id
             total, count = sums[:, len(self.losses.tasks) :].sum(1).tolist()
             loss = total / max(count, 1)
-        told = zip(self.losses.streams, *codes.tolist())
-        bits = bits_per_second(self.rates, {name: total / count for name, total, count in told if count})
+        bits = bits_per_second(self.rates, table["stream"])
         found = {
             "loss": loss,
             "loss_by_task": table["task"],
@@ -129,8 +114,8 @@ class Figures:
 
     def state(self) -> dict[str, Any]:
         """What a run that goes on later needs to read what this one would have."""
-        losses, counters, terms, codes = (one.tolist() for one in self._summed())
-        return {"losses": losses, "counters": counters, "terms": terms, "codes": codes}
+        losses, counters, terms = (one.tolist() for one in self._summed())
+        return {"losses": losses, "counters": counters, "terms": terms}
 
     def load(self, state: Mapping[str, Any] | None) -> None:
         """Inverse of `state`: the first process has the sums of all, the others begin anew."""
@@ -139,12 +124,4 @@ class Figures:
             return
         self.losses.sums.copy_(torch.tensor(state["losses"], dtype=torch.float64))
         self.sums.copy_(torch.tensor(state["terms"], dtype=torch.float64).view_as(self.sums))
-        if "codes" in state:
-            self.code_losses.copy_(torch.tensor(state["codes"], dtype=torch.float64))
         self.used, self.positions, self.supervised = (int(count) for count in state["counters"])
-
-
-def _says_codes_alone(key: str, vocabulary: Vocabulary) -> bool:
-    """Whether a task's labels in the ids of a codec are codes, and not units that stand for its first codebook."""
-    viewed = any(one.views is not None for one in vocabulary.streams.values())
-    return not (viewed and key in TOKEN_VARIANTS and "units" in TOKEN_VARIANTS[key].outputs)
