@@ -80,9 +80,7 @@ def train_latent(
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
     """
-    if limit < 1:
-        raise InputError(f"limit is {limit}: give 1 or more rows of a task to score")
-    rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+    rows = _read(manifest, limit)
     run = Path(out)
     ensure_folder(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -128,6 +126,13 @@ def train_latent(
     }
     write_json(run / "scores.json", scores)
     return LatentRun(model, run / "model", scores)
+
+
+def _read(manifest: Path | str | Sequence[Row], limit: int) -> list[Row]:
+    """The rows; InputError where none is to be scored."""
+    if limit < 1:
+        raise InputError(f"limit is {limit}: give 1 or more rows of a task to score")
+    return read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
 
 
 def _spare_memory(model: Model) -> None:
