@@ -171,13 +171,19 @@ def test_an_option_that_must_work_changes_what_comes_out(line: str, place: Path)
 @pytest.mark.parametrize(
     "line",
     [
-        "evaluate m s --limit -1", "nbest m s --limit -1", "train-latent p m --limit 0", "probe m t --limit 0",
-        "systems run hubert --limit 0", "tokbench m --tokenizers t --limit -3",
-        "tokbench m --tokenizers t --train-limit 0", "score-voice m a --texts t --limit 0", "evaluate m s --limit some",
+        "evaluate m s --limit -1", "nbest m s --limit -1", "train-latent p m --limit -1", "probe m t --limit -1",
+        "systems run hubert --limit -1", "tokbench m --tokenizers t --limit -3", "score-lm m s --limit -1",
+        "tokbench m --tokenizers t --train-limit -2", "score-voice m a --texts t --limit -1",
+        "evaluate m s --limit some",
     ],
 )  # fmt: skip
 def test_how_many_is_a_number(line: str) -> None:
     refused(*line.split(), saying=(line.split()[-1], "whole number"))
+
+
+@pytest.mark.parametrize("line", ["systems run expressive --limit 0", "probe m t --limit 0"])
+def test_nothing_is_not_how_many(line: str) -> None:
+    refused(*line.split(), saying="--limit is 0")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def given(folder: Path, size: int, rank: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_objective_gives_what_one_process_gives(folder: Path, size: int) -> None:
     alone, ranks = given(folder, 1), [given(folder, size, rank) for rank in range(size)]
-    assert len(alone) == 8
+    assert len(alone) == 9
     for name, one in alone.items():
         assert len(one["rows"]) == STEPS
         for row, shared in zip(one["rows"], ranks[0][name]["rows"]):

@@ -141,13 +141,14 @@ def loss_rows(setup: Setup) -> int:
 
 
 def loss_bytes(setup: Setup) -> int:
-    """Bytes of the loss at its peak: the logits of a chunk twice, hidden states, and the head's gradient twice."""
+    """Bytes of the loss at its peak: the logits of a chunk in float32, beside what they came in where that is another
+    type, hidden states twice, and the head's gradient."""
     config = setup.config
     supervised = round(setup.supervised_share * setup.pack_size)
     rows = min(loss_rows(setup), supervised)
     stream = stream_bytes(setup)
     head = config.vocab_size * config.width
-    logits = rows * config.vocab_size * 8
+    logits = rows * config.vocab_size * (4 if setup.precision == "fp32" else 6)
     slope = 4 if setup.moving_embeddings else 0
     return logits + 2 * supervised * config.width * stream + head * (slope + (0 if setup.precision == "fp32" else 2))
 

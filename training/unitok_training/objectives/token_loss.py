@@ -98,6 +98,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     product = slope[:, rows].t() @ hidden[part]
                     of_slice[rows].add_(product) if written else of_slice[rows].copy_(product)
                 written = True
+            del logits, slope  # or the next chunk's are held beside them
         keep_gradients(ctx, grad_hidden, grad_head, head.dtype)
         ctx.mark_non_differentiable(losses)
         return total, losses

@@ -22,24 +22,21 @@ def seed_option(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).removeprefix("seed is ")) from None
 
 
-def whole_option(text: str) -> int:
-    """The `type` of an option that takes 0, for all, or how many."""
-    return _whole(text, least=0)
-
-
-def count_option(text: str) -> int:
-    """The `type` of an option that takes how many, at least one."""
-    return _whole(text, least=1)
-
-
-def _whole(text: str, *, least: int) -> int:
+def limit_option(text: str) -> int:
+    """The `type` of every `--limit`: how many at most; 0 is all where the command says so."""
     try:
         found = int(text)
     except ValueError:
-        found = least - 1
-    if found < least:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
+        found = -1
+    if found < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 0 or more")
     return found
+
+
+def check_limit(options: argparse.Namespace) -> None:
+    """InputError for a `--limit` of nothing, where 0 is not all."""
+    if not options.limit:
+        raise InputError("--limit is 0: give 1 or more")
 
 
 def named_pairs(

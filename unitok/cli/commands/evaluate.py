@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import add_device, load_model
-from unitok.cli.arguments.options import add_text_evals, refuse_idle, whole_option
+from unitok.cli.arguments.options import add_text_evals, limit_option, refuse_idle
 
 if TYPE_CHECKING:
     from unitok.model import Model
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
         "Face, or auto for the packages of `make install-real`, which also bring voice similarity and DNSMOS",
     )
     evaluate.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
-    evaluate.add_argument("--limit", type=whole_option, default=0, help="most rows per task")
+    evaluate.add_argument("--limit", type=limit_option, default=0, help="most rows per task")
     evaluate.add_argument(
         "--safety",
         type=int,

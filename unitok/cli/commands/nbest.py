@@ -10,10 +10,10 @@ from unitok.cli.arguments.device import add_device, load_model
 from unitok.cli.arguments.options import (
     add_precision,
     chosen_precision,
+    limit_option,
     refuse_idle,
     seed_option,
     shown_stages,
-    whole_option,
 )
 
 
@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
     nbest.add_argument("source", help="shards or a manifest")
     nbest.add_argument("-o", "--out", default="lists.jsonl", help="file to write (default: %(default)s)")
     nbest.add_argument("--split", default="", help="only rows of these splits, with commas between (default: all)")
-    nbest.add_argument("--limit", type=whole_option, default=0, help="most rows of each split (default: all)")
+    nbest.add_argument("--limit", type=limit_option, default=0, help="most rows of each split (default: all)")
     nbest.add_argument("--snr", default="", help="noise, in dB below the speech; several, with commas, in turn")
     nbest.add_argument("--size", type=int, default=5, help="most hypotheses of a list (default: %(default)s)")
     nbest.add_argument("--beams", type=int, default=8, help="of the search (default: %(default)s)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import add_device, load_model
-from unitok.cli.arguments.options import refuse_idle, seed_option
+from unitok.cli.arguments.options import limit_option, refuse_idle, seed_option
 
 if TYPE_CHECKING:
     from unitok.model import Model
@@ -31,7 +31,9 @@ def add_commands(commands: Any) -> None:
         help="of prediction, order, words, sentences, pairs, cloze, prosody, curve (default: all that can be measured)",
     )  # fmt: skip
     score.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
-    score.add_argument("--limit", type=int, default=0, help="most rows, words, sentences of a set, and stories")
+    score.add_argument(
+        "--limit", type=limit_option, default=0, help="most rows, words, sentences of a set, and stories"
+    )
     score.add_argument(
         "--synthesizer", default="auto", metavar="NAME",
         help="what speaks words and sentences: espeak, toy, unitok (the model itself), a folder of a model, none, or "
@@ -71,14 +73,11 @@ def add_commands(commands: Any) -> None:
 
 def run_score_lm(options: argparse.Namespace) -> None:
     from unitok.cli.commands.evaluate import ears_of
-    from unitok_tokenizers.errors import InputError
     from unitok_training.evaluation.run import Evaluation
     from unitok_training.speech_lm.run import TEMPERATURES, SpeechLmConfig, SpeechLmRun, run_speech_lm
     from unitok_training.speech_lm.spoken import Speaking
     from unitok_training.speech_lm.table import as_text
 
-    if options.limit < 0:
-        raise InputError(f"--limit is {options.limit}: give 1 or more, or 0 for all")
     if options.synthesizer == "none":
         refuse_idle(options, ["voices"], "with --synthesizer none")
     config = SpeechLmConfig(

@@ -10,8 +10,9 @@ from unitok.cli.arguments.device import add_device, load_model
 from unitok.cli.arguments.options import (
     add_allow_change,
     add_precision,
+    check_limit,
     chosen_precision,
-    count_option,
+    limit_option,
     precision_override,
     refuse_idle,
     seed_option,
@@ -30,7 +31,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--start", metavar="MODEL", help="model directory whose decoder and tokenizers are taken over")
     add_allow_change(train)
     train.add_argument("--split", default="test", help="rows to score (default: %(default)s)")
-    train.add_argument("--limit", type=count_option, default=200, help="most rows per task (default: %(default)s)")
+    train.add_argument("--limit", type=limit_option, default=200, help="most rows per task (default: %(default)s)")
     train.set_defaults(run=run_train)
 
     grid = commands.add_parser(
@@ -50,7 +51,7 @@ def add_commands(commands: Any) -> None:
     probe.add_argument("manifest", help="JSON Lines or TSV")
     probe.add_argument("-o", "--out", default="runs/probe", help="folder for figures and plot (default: %(default)s)")
     probe.add_argument("--split", default="test", help="rows to ask about (default: %(default)s)")
-    probe.add_argument("--limit", type=count_option, default=20, help="most rows (default: %(default)s)")
+    probe.add_argument("--limit", type=limit_option, default=20, help="most rows (default: %(default)s)")
     add_device(probe)
     probe.set_defaults(run=run_probe)
 
@@ -68,7 +69,7 @@ def _add_systems(commands: Any) -> None:
     run.add_argument("-o", "--out", help="run folder (default: runs/systems/SYSTEM)")
     run.add_argument("--sentences", type=int, default=0, help="training sentences (default: the system's own number)")
     run.add_argument("--test-sentences", type=int, default=0, help="held-out sentences (default: the system's own)")
-    run.add_argument("--limit", type=count_option, default=100, help="most rows that are scored (default: %(default)s)")
+    run.add_argument("--limit", type=limit_option, default=100, help="most rows that are scored (default: %(default)s)")
     run.add_argument("--seed", type=seed_option, default=0, help="of everything random (default: %(default)s)")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of every recipe")
     add_precision(run, "what the recipes say")
@@ -122,6 +123,7 @@ def run_probe(options: argparse.Namespace) -> None:
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_training.evaluation.prompt_probe import probe, write_probe
 
+    check_limit(options)
     rows = [row for row in read_manifest(options.manifest) if row.split == options.split]
     figures = probe(load_model(options), rows, limit=options.limit)
     write_probe(figures, Path(options.out))
@@ -138,6 +140,7 @@ def run_system(options: argparse.Namespace) -> None:
     from unitok_training.systems.base.bench import SystemConfig
     from unitok_training.systems.registry import run_system, system_named
 
+    check_limit(options)
     if not system_named(options.system).limited:
         refuse_idle(options, ["limit"], f"for {options.system}, whose check scores no rows of a corpus")
     config = SystemConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import add_device
-from unitok.cli.arguments.options import add_table, chosen_columns, count_option, refuse_idle, seed_option
+from unitok.cli.arguments.options import add_table, chosen_columns, limit_option, refuse_idle, seed_option
 
 if TYPE_CHECKING:
     from unitok_training.tokbench.resynthesis import Synthesizing
@@ -25,9 +25,9 @@ def add_commands(commands: Any) -> None:
     )
     bench.add_argument("-o", "--out", default="runs/tokbench", help="folder to write (default: %(default)s)")
     bench.add_argument("--split", default="test", help="rows to score on (default: %(default)s)")
-    bench.add_argument("--limit", type=count_option, default=100, help="most of them (default: %(default)s)")
+    bench.add_argument("--limit", type=limit_option, default=100, help="most of them (default: %(default)s)")
     bench.add_argument(
-        "--train-limit", type=count_option, default=1000, help="most rows of train to learn from (default: %(default)s)"
+        "--train-limit", type=limit_option, default=1000, help="most rows of train to learn from (default: %(default)s)"
     )
     bench.add_argument(
         "--probe-steps", type=int, default=600, help="of the reader of tokens, 0 for no text alignment (default: 600)"

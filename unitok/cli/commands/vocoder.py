@@ -14,7 +14,7 @@ from unitok.cli.arguments.options import (
     add_table,
     chosen_columns,
     chosen_precision,
-    count_option,
+    limit_option,
     refuse_idle,
 )
 
@@ -64,7 +64,7 @@ def add_commands(commands: Any) -> None:
     score.add_argument("--texts", required=True, metavar="FILE", help="what is said: a text a line, or a manifest")
     score.add_argument("--lang", default="en", help="language of texts that name none (default: %(default)s)")
     score.add_argument("--output", choices=("codes", "units"), default="codes", help="(default: %(default)s)")
-    score.add_argument("--limit", type=count_option, default=20, help="most texts (default: %(default)s)")
+    score.add_argument("--limit", type=limit_option, default=20, help="most texts (default: %(default)s)")
     score.add_argument("--ears", default="auto", metavar="FOLDER", help="who compares, as of evaluate (default: auto)")
     add_device(score)
     score.set_defaults(run=run_score_voice)
