@@ -14,12 +14,12 @@ from tests.support.tiny_model import speech, tiny_model
 from tests.test_formats import compare, json_keys
 from unitok.model import Model
 from unitok.model_directory import attach_vocoder, with_vocoder
+from unitok_tokenizers.acoustic.base import codec_mel
 from unitok_tokenizers.acoustic.dmel import DmelCodec
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE, pitches
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.tokenizer_set import TokenizerSet
-from unitok_training.fitting.waveforms.vocoder_run import codec_mel
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator, fold_weights, normalize_weights
 from unitok_vocoder.hifigan import HifiGanConfig, rates_of

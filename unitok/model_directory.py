@@ -35,8 +35,7 @@ from unitok.model_parts import (
     save_parts,
 )
 from unitok.requests.runner import RequestRunner
-from unitok_tokenizers.acoustic.base import AcousticTokenizer
-from unitok_tokenizers.audio.features import MelConfig
+from unitok_tokenizers.acoustic.base import AcousticTokenizer, codec_mel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, intact, read_json, read_tensors, write_json
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
@@ -194,10 +193,11 @@ def with_vocoder(own: Vocoder | None, other: Vocoder, tokenizers: TokenizerSet) 
 def _check_features(vocoder: Vocoder, codec: AcousticTokenizer | None) -> None:
     """InputError where its network of log-mels reads others than are made for it."""
     made = [vocoder.units.mel] if isinstance(vocoder.units, UnitMel) else []
-    if isinstance(found := getattr(codec, "mel", None), MelConfig) and codec is not None and not vocoder.speaks(codec):
-        made.append(found)
+    own = codec_mel(codec)
+    if own is not None and codec is not None and not vocoder.speaks(codec):
+        made.append(own)
     if vocoder.mel is not None and any(one != vocoder.mel.mel for one in made):
-        how = " --tokenizers MODEL/tokenizers" if isinstance(found, MelConfig) else ""
+        how = "" if own is None else " --tokenizers MODEL/tokenizers"
         raise InputError(
             "this vocoder reads other log-mels than those of the model's codec or unit network; train one with the "
             f"model's own: unitok train-vocoder MANIFEST{how}"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec
+from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec, codec_mel
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.errors import InputError
@@ -149,8 +149,8 @@ class Vocoder:
         if samples is not None:
             return resample(samples, codec.sample_rate, self.sample_rate)
         assert features is not None, "a codec decodes to samples or to features"
-        own = getattr(codec, "mel", None)
-        if self.mel is None and isinstance(own, MelConfig) and len(features):  # Griffin-Lim reads any
+        own = codec_mel(codec)
+        if self.mel is None and own is not None and len(features):  # Griffin-Lim reads any
             made = griffin_lim(torch.from_numpy(features).to(self.device), own).cpu().numpy()
             return resample(made, own.sample_rate, self.sample_rate)
         return self.from_features(torch.from_numpy(features))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unitok_tokenizers.acoustic.layers import Layer
+from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.encoders.batches import batches_by_length
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint, fingerprint, write_json
@@ -293,3 +294,9 @@ def chosen_codebooks(choice: str, most: int, least: int = 1) -> int:
     if not choice.isascii() or not choice.isdigit() or not least <= int(choice) <= most:
         raise InputError(f"the codec has {most} codebooks, and @{choice} asks for {choice}: choose {least} to {most}")
     return int(choice)
+
+
+def codec_mel(codec: object) -> MelConfig | None:
+    """The log-mels that a codec decodes to; None of one that decodes to samples, and of no codec."""
+    found = getattr(codec, "mel", None)
+    return found if isinstance(found, MelConfig) else None

@@ -99,8 +99,9 @@ def _notice(line: str) -> None:
 
 
 def run_train_vocoder(options: argparse.Namespace) -> None:
+    from unitok_tokenizers.acoustic.base import codec_mel
     from unitok_tokenizers.tokenizer_set import TokenizerSet
-    from unitok_training.fitting.waveforms.vocoder_run import codec_mel, train_vocoder
+    from unitok_training.fitting.waveforms.vocoder_run import train_vocoder
     from unitok_training.fitting.waveforms.waveform import vocoder_recipe
     from unitok_training.recipes.config import overridden
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitok_tokenizers.acoustic.base import AcousticTokenizer
+from unitok_tokenizers.acoustic.base import AcousticTokenizer, codec_mel
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.manifest import Row
@@ -150,12 +150,6 @@ def _maker(recipe: VocoderRecipe, tokenizers: TokenizerSet | None) -> AcousticTo
     if found[recipe.given] is None:
         raise InputError(f"--from {recipe.given} needs a tokenizer that makes {recipe.given}; give --tokenizers DIR")
     return found[recipe.given]
-
-
-def codec_mel(codec: AcousticTokenizer | UnitTokenizer | None) -> MelConfig | None:
-    """The features that a codec decodes to; None where it has none."""
-    found = getattr(codec, "mel", None)
-    return found if isinstance(found, MelConfig) else None
 
 
 def _mel(recipe: VocoderRecipe, maker: AcousticTokenizer | UnitTokenizer | None) -> MelConfig:
