@@ -159,12 +159,13 @@ def _read_by_judge(
     """Put what the judge makes of synthesized rows; returns its transcripts, none without a judge."""
     if run.judge is None:
         return []
-    read = run.judge.transcribe(run.for_judge(heard))
+    given = run.for_judge(heard)
+    read = run.judge.transcribe(given)
     put_error_rates(run, key, [(run.lang(row), run.text(row), text) for row, text in zip(rows, read)])
     place = run.metrics["tts"][key.split(".")[1]]
     run.put(f"{key}.judge_wer", place.pop("wer"))
     if run.judge.speakers is not None and asked[0] is not None:
-        named = run.judge.speakers.predict(run.for_judge(heard))
+        named = run.judge.speakers.predict(given)
         run.put(f"{key}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
     return read
 
@@ -281,10 +282,11 @@ def _put_heard(
     texts = [run.text(row) for row in rows]
     run.put(f"{key}.noise_db", float(np.mean([noise_db(one, run.model.sample_rate) for one in heard])))
     if run.judge is not None:
-        run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(run.for_judge(heard))))
+        given = run.for_judge(heard)
+        run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(given)))
         run.put(f"{key}.unit", error_unit(texts))
         if run.judge.speakers is not None:
-            pairs = zip(run.judge.speakers.predict(run.for_judge(heard)), speakers)
+            pairs = zip(run.judge.speakers.predict(given), speakers)
             right = [name == speaker for name, speaker in pairs if speaker is not None]
             if right:
                 run.put(f"{key}.voice_match", float(np.mean(right)))

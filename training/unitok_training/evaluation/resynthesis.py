@@ -55,10 +55,10 @@ def _judge_controls(run: Evaluation, judge: AsrScorer, references: Sequence[np.n
     """Put what the judge itself is worth."""
     run.put("judge", {**judge.controls(run.for_judge(references), texts, seed=run.seed), "unit": error_unit(texts)})
     seen = run.rows(run.seen_split, "text_ids") if judge.speakers is not None else []
-    seen = [row for row in seen if run.sound(row) is not None]
-    if judge.speakers is not None and seen:
-        named = judge.speakers.predict(run.for_judge([run.audio(row) for row in seen]))
-        right = [name == run.shards.speaker[row] for name, row in zip(named, seen)]
+    heard = {row: sound for row in seen if (sound := run.sound(row)) is not None}
+    if judge.speakers is not None and heard:
+        named = judge.speakers.predict(run.for_judge(list(heard.values())))
+        right = [name == run.shards.speaker[row] for name, row in zip(named, heard)]
         run.put("judge.speaker_accuracy", float(np.mean(right)))
 
 

@@ -187,7 +187,7 @@ def spoken(run: Evaluation, texts: Sequence[str], langs: Sequence[str], kind: st
             for index, (text, lang) in enumerate(zip(texts, langs))
         ]
     results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(kind))
-    return [np.zeros(0, np.float32) if one.audio is None else one.audio for one in results]
+    return [np.zeros(0, np.float32) if one.audio is None else run.spoken(one.audio) for one in results]
 
 
 def read_by_judge(run: Evaluation, sounds: Sequence[np.ndarray]) -> list[str]:
@@ -195,7 +195,7 @@ def read_by_judge(run: Evaluation, sounds: Sequence[np.ndarray]) -> list[str]:
     assert run.judge is not None
     loud = [number for number, sound in enumerate(sounds) if len(sound)]
     found = [""] * len(sounds)
-    for number, text in zip(loud, run.judge.transcribe([sounds[number] for number in loud])):
+    for number, text in zip(loud, run.judge.transcribe(run.for_judge([sounds[number] for number in loud]))):
         found[number] = text
     return found
 
