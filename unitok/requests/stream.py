@@ -193,8 +193,9 @@ def stream_requests(
                 yield Chunk(audio=silence, sample_rate=chunk.sample_rate)
                 pauses = False
             if chunk.text:
-                before = told.get(chunk.output, "").strip()
-                if before and chunk.output not in begun:  # the space, or none, that the script has between two texts
+                if chunk.output not in begun and (
+                    before := told.get(chunk.output, "").strip()
+                ):  # the space, or none, that the script has between two texts
                     if not chunk.text.strip():
                         continue
                     gap = len(join_texts(before, chunk.text)) - len(before) - len(chunk.text.strip())

@@ -173,9 +173,9 @@ def _name_field(value: Mapping[str, Any], key: str, where: str) -> str:
 def _audio_field(value: Mapping[str, Any], where: str) -> str | None:
     """The path of a recording, which `datasets` puts into an object of its own."""
     found = value.get("audio")
-    held = isinstance(found, dict) and (found.get("bytes") is not None or found.get("array") is not None)
-    if isinstance(found, dict) and isinstance(found.get("path"), str) and not held:
-        return str(found["path"])
+    if isinstance(found, dict) and isinstance(found.get("path"), str):
+        if found.get("bytes") is None and found.get("array") is None:
+            return str(found["path"])
     return _text_field(value, "audio", where)
 
 

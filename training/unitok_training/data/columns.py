@@ -333,7 +333,7 @@ class Columns:
 
     def timed(self, rows: np.ndarray) -> np.ndarray:
         """(N,) whether words of rows are aligned."""
-        return np.asarray([len(one.as_py()) > len("[]") for one in self._words.take(rows)], dtype=bool)
+        return np.asarray(np.asarray(self._words.take(rows), dtype=object) != "[]", dtype=bool)
 
     @cached_property
     def _words(self) -> Any:

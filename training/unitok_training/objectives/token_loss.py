@@ -78,10 +78,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slope = logits.float()  # all in one place: fresh memory costs more than what is computed in it
             slope -= slope.amax(-1, keepdim=True)
             above = slope[here, wanted]
-            mean = slope.mean(-1) if smoothing else above
+            mean = slope.mean(-1) if smoothing else None
             normalizer = slope.exp_().sum(-1)
             losses[part] = normalizer.log() - above
-            objective = (1 - smoothing) * losses[part] + smoothing * (normalizer.log() - mean)
+            objective = losses[part]
+            if mean is not None:
+                objective = (1 - smoothing) * objective + smoothing * (normalizer.log() - mean)
             total += (weights[part] * objective).sum()
             if grad_hidden is None and grad_head is None:
                 continue

@@ -87,8 +87,9 @@ class Group:
 
 
 def _alike(there: LoraConfig | None, asked: LoraConfig) -> bool:
-    same = there is not None and (there.rank, set(there.targets)) == (asked.rank, set(asked.targets))
-    return same and there is not None and math.isclose(there.alpha, asked.alpha)
+    if there is None or (there.rank, set(there.targets)) != (asked.rank, set(asked.targets)):
+        return False
+    return math.isclose(there.alpha, asked.alpha)
 
 
 def tune(module: nn.Module, tuning: PartTuning, rows: RowTuning | None = None) -> dict[str, nn.Parameter]:

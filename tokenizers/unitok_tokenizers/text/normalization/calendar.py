@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from unitok_tokenizers.text.normalization.languages import SpokenForms, primary
+from unitok_tokenizers.text.normalization.languages import SpokenForms
 from unitok_tokenizers.text.normalization.number_words import JOINED, NumberWords
 
 Rule = Callable[[re.Match[str]], str | None]
@@ -111,7 +111,7 @@ class _Calendar:
         said = [None if one is None else self.time(one) for one in found]
         if None in said or self.forms.to is None:
             return None
-        return ("" if primary(self.words.lang) in JOINED else " ").join((said[0] or "", self.forms.to, said[1] or ""))
+        return ("" if self.words.lang in JOINED else " ").join((said[0] or "", self.forms.to, said[1] or ""))
 
     def time(self, match: re.Match[str]) -> str | None:
         """Hour, minutes and what half of the day."""
