@@ -193,9 +193,8 @@ def stream_requests(
                 yield Chunk(audio=silence, sample_rate=chunk.sample_rate)
                 pauses = False
             if chunk.text:
-                if chunk.output not in begun and (
-                    before := told.get(chunk.output, "").strip()
-                ):  # the space, or none, that the script has between two texts
+                # The space, or none, that the script has between two texts.
+                if chunk.output not in begun and (before := told.get(chunk.output, "").strip()):
                     if not chunk.text.strip():
                         continue
                     gap = len(join_texts(before, chunk.text)) - len(before) - len(chunk.text.strip())
