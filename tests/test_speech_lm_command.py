@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "no such language": (("--metrics", "words", "--lang", "xx"), "xx"),
     "one sample": (("--metrics", "curve", "--samples", "1"), "give 2 or more"),
     "no class": (("--metrics", "prosody", "--label", "mood"), "'mood'"),
-    "below nothing": (("--limit", "-1"), "--limit is -1"),
+    "below nothing": (("--limit", "-1"), "--limit: '-1'"),
 }
 
 
