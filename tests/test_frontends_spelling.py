@@ -144,6 +144,37 @@ def test_letters_are_learned_alone_and_the_vectors_do_not_move(kind: str, tmp_pa
     assert moved == set(front.adapter.reading)
 
 
+def test_what_is_learned_of_kept_frames_is_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, text = FilterbankEncoder(), SentencePieceText.train(TEXTS, 400)
+    choice = spelled(AdapterChoice(kind="subwords"), SENTENCES["en"], text)
+    sizes = AdapterSizes(frames=encoder.width, vectors=16)
+    given, _ = source(tmp_path, LatentFrontEnd(encoder, make_adapter("subwords", sizes, choice.options())))
+
+    def learned(steps: int = 3, seed: int = 0) -> tuple[list[float], dict[str, torch.Tensor]]:
+        torch.manual_seed(0)
+        adapter = make_adapter("subwords", sizes, choice.options())
+        front = given.front_end = LatentFrontEnd(encoder, adapter)
+        kept = FrameCache(tmp_path / "frames", encoder, precision="fp32", most_bytes=1 << 30)
+        losses = fit_spelling(front, given, steps=steps, seed=seed, compute=resolve("cpu", "fp32"), kept=kept)
+        return losses, {name: value.clone() for name, value in adapter.state_dict().items()}
+
+    first, trained = learned()
+    others = [learned(steps=2)[0], learned(seed=1)[0]]
+    assert len(others[0]) == 2 and others[1] != first, "what is learned otherwise is another"
+    with monkeypatch.context() as patch:
+        patch.setattr("unitok_training.fitting.spelling.fit_network", None)
+        patch.setattr("unitok_training.fitting.spelling.encoded_alone", None)
+        again, taken = learned()
+        assert learned(steps=2)[0] == others[0]
+    assert again == first
+    torch.testing.assert_close(taken, trained, rtol=0, atol=0)
+    for file in (tmp_path / "frames").glob("*/spelled/*"):
+        file.write_bytes(file.read_bytes()[:-9])
+    again, taken = learned()
+    assert again == first, "what is torn is learned anew"
+    torch.testing.assert_close(taken, trained, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["spelling", "subwords"])
 def test_how_long_answers_may_be_is_learned_from_the_vectors_that_there_usually_are(kind: str, tmp_path: Path) -> None:
     encoder, text = FilterbankEncoder(), SentencePieceText.train(TEXTS, 400)
