@@ -32,6 +32,7 @@ from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
+from unitok_training.run_models.spelling import check_spelling, spell
 from unitok_training.run_models.tokens import Beside, Materials, begun, finished, first_beside, first_new_row, materials
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import HELD_OUT, train
@@ -110,6 +111,7 @@ def train_model(
     opened = open_shards(shards, check=check)
     given = materials(recipe, opened, tokenizers=tokenizers, start=start, streams=streams, split=split)
     recipe, base, run = given.recipe, given.base, Path(out)
+    check_spelling(given)
     ensure_folder(run)
     data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:
@@ -118,13 +120,14 @@ def train_model(
         before = _before(given, evals) if world.is_main else {}
         answering = finished(decoder, given, beside) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
+        spell(given, decoder, run, world)
         taken = train(
             recipe.train, decoder, data, given.vocabulary, run,
             mixture=recipe.mixture, curriculum=recipe.curriculum, plans=recipe.plans,
             pieces=given.bundle.text.pieces(),
             tuning=recipe.tuning,
             first_new=None if base is None else first_new_row(base, given.vocabulary),
-            initial=initial,
+            initial=initial, spelling=recipe.spelling,
             distill=recipe.distill, teacher=teacher, layout=beside.layout, finished=beside.finished,
             scorer=None if answering is None else _scorer(recipe, answering, data),
             world=world,

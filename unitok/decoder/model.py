@@ -320,12 +320,16 @@ class Decoder(Float32Buffers):
 
     def run(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Input vectors (T, C) at positions (T,) → final hidden states (T, C), normalized."""
-        angles = positions.float()[:, None] * self.frequencies  # (T, D / 2)
-        cosine = torch.cat([angles.cos()] * 2, dim=-1)[:, None]  # (T, 1, D)
-        sine = torch.cat([angles.sin()] * 2, dim=-1)[:, None]
+        cosine, sine = self.angles(positions)
         for block in self.blocks:
             x = block(x, cosine, sine, attend, self.pieces)
         return rms_norm(x, self.norm, self.config.norm_eps)
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (T, 1, D) of the rotary positions (T,), which a block takes."""
+        angles = positions.float()[:, None] * self.frequencies  # (T, D / 2)
+        cosine, sine = torch.cat([angles.cos()] * 2, dim=-1), torch.cat([angles.sin()] * 2, dim=-1)
+        return cosine[:, None], sine[:, None]
 
     def forward(
         self,

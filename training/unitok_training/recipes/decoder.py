@@ -14,7 +14,14 @@ from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.mixture import Curriculum, Mixture
 from unitok_training.recipes.base import Presets, Recipe, Shape
 from unitok_training.recipes.layout import ModelChoice
-from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, TableTuning, TrainConfig
+from unitok_training.trainer.config import (
+    DecoderTuning,
+    DistillConfig,
+    PartTuning,
+    SpellingConfig,
+    TableTuning,
+    TrainConfig,
+)
 from unitok_training.trainer.optimizer import OptimConfig
 
 
@@ -22,7 +29,7 @@ from unitok_training.trainer.optimizer import OptimConfig
 class DecoderRecipe(Recipe):
     """Everything that decides a training run on token shards."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("tuning", "distill", "model")
+    LATER: ClassVar[tuple[str, ...]] = ("tuning", "distill", "model", "spelling")
 
     plans: ExampleOptions = field(default_factory=ExampleOptions)
     """What is drawn around a row."""
@@ -32,6 +39,8 @@ class DecoderRecipe(Recipe):
     """What moves, and how fast."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Another model to learn from."""
+    spelling: SpellingConfig = field(default_factory=SpellingConfig)
+    """What speech says, learned before everything else."""
     model: ModelChoice = field(default_factory=ModelChoice)
     """How codes meet the decoder, where the start does not say it."""
 

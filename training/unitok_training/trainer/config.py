@@ -289,6 +289,34 @@ class DistillConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpellingConfig:
+    """What speech says, learned by the first blocks alone before a decoder learns to answer.
+
+    See `fitting.block_spelling`.
+    """
+
+    steps: int = 0
+    """Updates; 0 for none."""
+    blocks: int = 8
+    """Blocks, counted from the input."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of the blocks; what is new moves eight times as fast."""
+    subwords: int = 400
+    """Most subwords of several letters that are told apart."""
+    text_weight: float = 1.0
+    """Weight of what holds plain text behind these blocks where it was; 0 lets it move."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("blocks", 1), ("subwords", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"spelling.{name} is {getattr(self, name)}: it must be {least} or more")
+        if not self.learning_rate > 0:
+            raise InputError(f"spelling.learning_rate is {self.learning_rate}: it must be above 0")
+        if not self.text_weight >= 0:
+            raise InputError(f"spelling.text_weight is {self.text_weight}: it must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrameCacheConfig:
     """Where the frames of an encoder that does not move are kept, so that they are computed once."""
 

@@ -26,7 +26,7 @@ from unitok_training.objectives.teacher import Teacher
 from unitok_training.objectives.tokens import TokenObjective
 from unitok_training.shard_set import ShardSet
 from unitok_training.trainer.batches import TokenBatches
-from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, TrainConfig
+from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTuning, SpellingConfig, TrainConfig
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
@@ -49,6 +49,7 @@ def token_setup(
     held_out: ExampleSource | None = None,
     scorer: HeldOutScorer | None = None,
     initial: Initial | None = None,
+    spelling: SpellingConfig | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
     layout: CodebookLayout | None = None,
@@ -66,6 +67,7 @@ def token_setup(
         held_out: examples for validation.
         scorer: what else a validation measures.
         initial: weights by name, one after another, of a decoder on the meta device that is to be sharded.
+        spelling: how its first blocks have learned to spell before.
         distill: what is learned from a teacher.
         teacher: the model that `distill` names; its decoder is frozen, moved and rounded in place.
         layout: predicts the codes beside ids, where the vocabulary has any; trained in place.
@@ -101,12 +103,14 @@ def token_setup(
         compiled=compiled,
         settings={
             "tuning": asdict(tuning),
+            "spelling": asdict(spelling or SpellingConfig()),
             **extra,
             "distill": learned_from,
             **{name: one.config() for name, one in beside.items()},
         },
         defaults={
             "tuning": asdict(DecoderTuning()),
+            "spelling": asdict(SpellingConfig()),
             "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
         },
         messages=messages,
@@ -187,6 +191,7 @@ def train(
     tuning: DecoderTuning | None = None,
     first_new: int | None = None,
     initial: Initial | None = None,
+    spelling: SpellingConfig | None = None,
     distill: DistillConfig | None = None,
     teacher: Teacher | None = None,
     layout: CodebookLayout | None = None,
@@ -204,7 +209,7 @@ def train(
     A run that stopped continues exactly where its newest whole checkpoint stands. `stop_after` ends this call at a
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
-    in the checkpoint alone; `distill`, `teacher`, `layout` and `finished` as there too; `scorer` measures
+    in the checkpoint alone; `spelling`, `distill`, `teacher`, `layout` and `finished` as there too; `scorer` measures
     `eval_examples`; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be refused,
     before the first step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit;
     NonFiniteLoss before an update that would ruin the weights.
@@ -219,7 +224,7 @@ def train(
         decoder.to(world.device)
     setup = token_setup(
         config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
-        initial=initial, distill=distill, teacher=teacher, layout=layout, finished=finished,
+        initial=initial, spelling=spelling, distill=distill, teacher=teacher, layout=layout, finished=finished,
     )  # fmt: skip
     with written_alone(out, world):
         trainer = Trainer(config, setup, out, world=world)
