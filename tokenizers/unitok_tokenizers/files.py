@@ -42,6 +42,8 @@ def cannot_write(path: Path | str, error: Exception) -> InputError:
     """What the operating system said about writing `path`, as one message with its remedy."""
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if number == errno.ENOMEM:
+        return InputError(f"cannot write {path}: {reason}; make memory free and repeat the command")
     full = number in FULL or "No space left" in reason or "File too large" in reason
     remedy = "make space and repeat the command" if full else "choose another place that can be written"
     return InputError(f"cannot write {path}: {reason}; {remedy}")

@@ -162,9 +162,12 @@ class LatentFrontEnd(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        lora = lora_config(self.encoder)
         value = {"encoder": self.encoder.to_json(), "adapter": self.adapter.to_json()}
-        write_json(folder / "latent.json", {**value, "encoder_lora": None if lora is None else lora_json(lora)})
+        lora = {f"{name}_lora": lora_config(part) for name, part in self.named_children()}
+        updates = {name: None if one is None else lora_json(one) for name, one in lora.items()}
+        if updates["adapter_lora"] is None:
+            del updates["adapter_lora"]  # which files of before do not have either
+        write_json(folder / "latent.json", {**value, **updates})
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "latent.safetensors")
 
@@ -173,8 +176,8 @@ class LatentFrontEnd(nn.Module):
         """Read what `save` wrote."""
         value = read_json(folder / "latent.json")
         front = LatentFrontEnd(frame_encoder_from_json(value["encoder"]), adapter_from_json(value["adapter"]))
-        if value["encoder_lora"] is not None:
-            lora = value["encoder_lora"]
-            add_lora(front.encoder, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
+        for name, part in front.named_children():
+            if (lora := value.get(f"{name}_lora")) is not None:
+                add_lora(part, LoraConfig(**{**lora, "targets": tuple(lora["targets"])}))
         front.load_state_dict(read_tensors(folder / "latent.safetensors"))
         return front.eval()

@@ -126,7 +126,7 @@ class FrameCache:
                 if path.name not in self._seen:
                     self._seen.add(path.name)
                     self._take(path)
-            self._used = sum(path.stat().st_size for path in self.root.glob("*/*.safetensors"))
+            self._used = sum(path.stat().st_size for path in self.root.rglob("*.safetensors"))
         except OSError as error:
             raise cannot_use(error) from error
 

@@ -158,6 +158,8 @@ class DepthLayout(ConfiguredLayout):
                 shape = replace(DepthConfig().decoder, **shape)
             except TypeError as error:
                 raise InputError(f"layout 'depth': its decoder has no such option ({error})") from error
+            except InputError as error:
+                raise InputError(f"layout 'depth', its small decoder (model.depth_…): {error}") from error
         options: DepthConfig = super().read_options({**value, "decoder": shape})
         return options
 

@@ -19,6 +19,8 @@ from unitok_tokenizers.audio.speech_activity import (
     leveled,
     levels,
     loudness,
+    shared_samples,
+    span_sizes,
     spoken_spans,
 )
 
@@ -96,9 +98,8 @@ class Listener:
         for window in windows(blocks, self.rate):
             (kept,) = spoken_spans([window], self.rate, self.detector, trimming)
             block = keep(leveled(window, self.rate), self.rate, kept, trimming.fade)
-            sizes = [min(round(end * self.rate), len(window)) - round(begin * self.rate) for begin, end in kept]
-            seams = max(1, sum(size > 0 for size in sizes) - 1)
-            faded = (sum(sizes) - len(block)) // seams  # at every seam the two sides share so many samples
+            sizes = span_sizes(kept, self.rate, len(window))
+            faded = shared_samples(sizes, len(block))
             for (begin, _), size in zip(kept, sizes):
                 self._places.append((given, start + round(begin * self.rate)))
                 given += size - faded

@@ -16,7 +16,8 @@ from unitok.requests.framed_answers import check_whole, parsed_answer
 from unitok.second_passes.base import CodeSpan, SecondPass, SpanBatch, code_span, greedy
 from unitok_tokenizers.acoustic.base import AcousticTokenizer, LatentCodec
 from unitok_tokenizers.grammar.frames import ABSENT
-from unitok_tokenizers.grammar.sequence import Span
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
+from unitok_tokenizers.grammar.tasks.registry import task_spec
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_vocoder.vocoder import Vocoder
 
@@ -41,6 +42,19 @@ class Finished:
             return None
         begun = codec.latents(self.outputs[-1].content[forced : self.given])
         return np.concatenate([begun.astype(np.float32), self.latents])
+
+
+def latents_around(
+    latents: np.ndarray | None, plan: SequenceSpec, codec: AcousticTokenizer | None
+) -> np.ndarray | None:
+    """Latents of an answer, and where it is a stretch that is said anew, of the codes before it and behind it too; None
+    where nobody knows them."""
+    if latents is None or not task_spec(plan.task).infills:
+        return latents
+    if not isinstance(codec, LatentCodec):
+        return None
+    before, behind = (codec.latents(span.content) for span in plan.conditions if span.kind == "codes")
+    return np.concatenate([before.astype(np.float32), latents, behind.astype(np.float32)])
 
 
 @torch.inference_mode()

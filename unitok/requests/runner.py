@@ -26,7 +26,7 @@ from unitok.inputs import Audio, is_tokens, names_a_file, read_samples, sample_b
 from unitok.layouts.base import CodebookLayout
 from unitok.listening.listener import Listener, first_spoken
 from unitok.listening.long_audio import Cutting
-from unitok.requests.finished_answers import Finished, finish_answers, speech_from_codes
+from unitok.requests.finished_answers import Finished, finish_answers, latents_around, speech_from_codes
 from unitok.requests.framed_answers import most_ids, parsed_answer, sizes_within, slot_options
 from unitok.requests.merged_units import stream_ids
 from unitok.requests.prompt_request import (
@@ -377,7 +377,7 @@ class RequestRunner:
         assert asked.automaton is not None
         done = done or self.finished([(asked, made)])[0]
         outputs = behind_prompt(done.outputs, request.plan)
-        latents = done.latents_behind(request.plan.forced, self.codec)
+        latents = latents_around(done.latents_behind(request.plan.forced, self.codec), request.plan, self.codec)
         texts, audio = self._texts(outputs), self.speak(outputs, request.voice, latents) if request.speak else None
         rate = self.vocoder.sample_rate if audio is not None and self.vocoder is not None else None
         cut = asked.automaton.cut and made.finish_reason != "loop"

@@ -181,6 +181,8 @@ class SecondPass(nn.Module, ABC):
             if not isinstance(shape, DecoderConfig):
                 shape = replace(SecondPassConfig().decoder, **shape)
             return cls.Config(**{**value, "decoder": shape})
+        except InputError as error:
+            raise InputError(f"second pass {cls.name!r}, its decoder (model.second_…): {error}") from error
         except TypeError as error:
             raise InputError(
                 f"second pass {cls.name!r}: its options {dict(value)!r} are not whole ({error})"

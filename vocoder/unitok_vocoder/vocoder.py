@@ -173,13 +173,15 @@ class Vocoder:
             pitch: Hz of each frame of the units (T,), 0 where there is none; predicted where None.
 
         Raises:
-            InputError: nothing here speaks units, or heeds a pitch; durations or pitches that do not fit the units.
+            InputError: nothing here speaks units, or heeds a pitch; units that it does not know; durations, pitches
+                or a voice that do not fit.
         """
         if self.units is None:
             raise InputError("this model has no unit synthesizer; ask for codes (--output codes; output='codes')")
         if not len(units):
             return np.zeros(0, dtype=np.float32)
         vector = torch.from_numpy(np.asarray(self.voice_vector(voice), dtype=np.float32)).to(self.device)
+        self._check_units(units, vector, durations)
         if isinstance(self.units, UnitMel):
             if pitch is not None:
                 raise InputError("this unit synthesizer takes no pitch; leave it out, or train one `--from units`")
@@ -188,6 +190,30 @@ class Vocoder:
         made: np.ndarray = self.units(*given)[0].cpu().numpy()
         return made
 
+    def _check_units(self, units: np.ndarray, voice: Tensor, durations: np.ndarray | None) -> None:
+        """InputError for units that are not known, for a voice of another width, and for durations that are none."""
+        table, (known, width) = np.asarray(units), self._unit_sizes()
+        if table.dtype.kind not in "iu" or table.min() < 0 or table.max() >= known:
+            raise InputError(
+                f"units lie from {table.min()} to {table.max()}: this synthesizer knows 0 to {known - 1}, whole ones"
+            )
+        if voice.shape != (width,):
+            raise InputError(f"the voice is of shape {tuple(voice.shape)}: this synthesizer takes ({width},)")
+        if durations is None:
+            return
+        frames = np.asarray(durations)
+        whole = np.equal(frames, np.floor(frames)) & (frames >= 0)
+        if frames.shape == table.shape and not (whole.all() and frames.any()):
+            raise InputError(
+                f"durations lie from {frames.min()} to {frames.max()}: give whole frames, some of them above 0"
+            )
+
+    def _unit_sizes(self) -> tuple[int, int]:
+        """(units that are known, width E of a voice) of what speaks units."""
+        assert self.units is not None
+        config = self.units.config if isinstance(self.units, UnitMel) else units_condition(self.units).config
+        return config.units, config.voice
+
     def voice_vector(self, voice: str | np.ndarray | None) -> np.ndarray:
         """(E,) float32 of a known speaker, a vector as it is, or the mean voice."""
         if isinstance(voice, np.ndarray):
@@ -195,9 +221,7 @@ class Vocoder:
         if voice is None:
             assert self.units is not None
             known = list(self.voices.values())
-            width = units_condition(self.units).config.voice if isinstance(self.units, Generator) else 0
-            width = self.units.config.voice if isinstance(self.units, UnitMel) else width
-            return np.mean(known, axis=0) if known else np.zeros(width, dtype=np.float32)
+            return np.mean(known, axis=0) if known else np.zeros(self._unit_sizes()[1], dtype=np.float32)
         if voice not in self.voices:
             raise InputError(f"unknown voice {voice!r}; known: {', '.join(sorted(self.voices))}, or give a recording")
         return self.voices[voice]

@@ -29,7 +29,8 @@ def reference(table: Path, column: str, row: int) -> str:
     """The name of a recording inside a table."""
     if "/" in column:
         raise InputError(f"{table}: column {column!r} has a slash in its name; rename it")
-    return f"{table.resolve()}/{column}/{row}"
+    # Not what a link leads to: a hub's cache keeps tables under names without a suffix.
+    return f"{os.path.abspath(table)}/{column}/{row}"
 
 
 def container_of(path: Path | str) -> Path | None:

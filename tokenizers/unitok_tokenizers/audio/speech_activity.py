@@ -146,14 +146,28 @@ def keep(samples: np.ndarray, rate: int, kept: Sequence[tuple[float, float]], fa
     return joined
 
 
-def moved(second: float, kept: Sequence[tuple[float, float]]) -> float:
-    """Where a moment of a recording lies in its kept spans; the nearest one that is kept, if it is not."""
+def moved(second: float, kept: Sequence[tuple[float, float]], seam: float = 0.0) -> float:
+    """Where a moment of a recording lies in its kept spans; the nearest one that is kept, if it is not.
+
+    At every seam the spans share `seam` seconds, in which one fades into the other.
+    """
     before = 0.0
     for begin, end in kept:
         if second <= end:
             return before + max(0.0, second - begin)
-        before += end - begin
-    return before
+        before += end - begin - seam
+    return before + seam
+
+
+def shared_samples(sizes: Sequence[int], joined: int) -> int:
+    """Samples that `keep` has let spans of these sizes share at each seam, as it made `joined` of them."""
+    seams = max(1, sum(size > 0 for size in sizes) - 1)
+    return (sum(sizes) - joined) // seams
+
+
+def span_sizes(kept: Sequence[tuple[float, float]], rate: int, samples: int) -> list[int]:
+    """Samples of each span of a recording of so many."""
+    return [min(round(end * rate), samples) - round(begin * rate) for begin, end in kept]
 
 
 def spoken_spans(

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from unitok_tokenizers.audio.io import resample
-from unitok_tokenizers.audio.speech_activity import keep, may_be_trimmed, moved, spoken_spans
+from unitok_tokenizers.audio.speech_activity import (
+    keep,
+    may_be_trimmed,
+    moved,
+    shared_samples,
+    span_sizes,
+    spoken_spans,
+)
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.reading import Read
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE
@@ -137,8 +144,10 @@ def _columns(
         for place, kept in zip(looked, spans):
             if kept:  # where nothing is spoken, there is still something to tokenize
                 index = with_audio[place]
-                heard[place] = keep(heard[place], rate, kept)
-                words[index] = [(word, moved(a, kept), moved(b, kept)) for word, a, b in words[index]]
+                whole = heard[place]
+                heard[place] = keep(whole, rate, kept)
+                seam = shared_samples(span_sizes(kept, rate, len(whole)), len(heard[place])) / rate
+                words[index] = [(word, moved(a, kept, seam), moved(b, kept, seam)) for word, a, b in words[index]]
     columns: dict[str, list[Any]] = {
         "id": [row.id for row in rows],
         "group": [row.group for row in rows],

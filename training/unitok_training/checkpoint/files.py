@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_directory, read_json, remove_directory, sha256_file, write_json
 
 STATE_FILE = "state.json"
+DAMAGED = "damaged_"
+"""What the name of a checkpoint begins with that was set aside."""
 FORMAT = 1
 
 
@@ -75,10 +78,26 @@ def best_checkpoint(folder: Path) -> Path | None:
     paths = list_checkpoints(folder)
     if not paths or not (paths[-1] / STATE_FILE).is_file():
         return None
-    state = read_json(paths[-1] / STATE_FILE)
+    try:
+        state = read_json(paths[-1] / STATE_FILE)
+    except InputError:
+        return None  # whoever continues says so, and sets it aside
     best = state.get("best") if isinstance(state, dict) else None
     path = None if best is None else folder / f"step_{best['step']:08d}"
     return path if path in paths else None
+
+
+def set_aside(folder: Path, *, newest: int) -> list[str]:
+    """Rename checkpoints behind the step of the newest whole one: they count no longer, neither as the newest nor among
+    those that are kept. Returns what to tell."""
+    told = []
+    for path in list_checkpoints(folder):
+        if int(path.name.removeprefix("step_")) > newest:
+            aside = folder / f"{DAMAGED}{path.name}"
+            if aside.exists():
+                remove_directory(aside)
+            told.append(f"what was damaged is set aside: {path.rename(aside)}; it may be removed")
+    return told
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -77,7 +77,10 @@ def _write_slices(draft: Path, slices: Mapping[str, Plain], share: Share) -> Non
     note = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)}
     file = draft / SHARDS / f"shard-{share.rank + 1:05d}-model-00001-of-00001.safetensors"
     write_tensors(file, slices, note)
-    write_json(draft / f"{share.mark}.{share.rank}", {f"{SHARDS}/{file.name}": sha256_file(file)})
+    # Not `write_json`, which opens the folder once more: the first process may have given it its name by then.
+    report = draft / f".{share.mark}.{share.rank}"
+    report.write_text(json.dumps({f"{SHARDS}/{file.name}": sha256_file(file)}), encoding="utf-8")
+    report.rename(draft / f"{share.mark}.{share.rank}")
 
 
 def open_shares(files: Sequence[Path]) -> dict[str, dict[str, StoredTensor]]:

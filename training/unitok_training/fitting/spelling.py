@@ -10,6 +10,7 @@ T frames, D width of the frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -100,10 +101,11 @@ def fit_spelling(
     )  # fmt: skip
     adapter.eval()
     if file is not None:
-        ensure_folder(file.parent)
-        file.parent.mkdir(exist_ok=True)
         learned = {name: value.detach().cpu().contiguous() for name, value in moving.items()}
-        atomic_write_bytes(file, save({**learned, LOSSES: torch.tensor(losses, dtype=torch.float64, device="cpu")}))
+        with suppress(InputError):  # a disk that is full costs the next run time, and this one nothing
+            ensure_folder(file.parent)
+            file.parent.mkdir(exist_ok=True)
+            atomic_write_bytes(file, save({**learned, LOSSES: torch.tensor(losses, dtype=torch.float64, device="cpu")}))
     return losses
 
 

@@ -68,7 +68,7 @@ def replaced(target: Configuration, data: Mapping[str, Any]) -> Configuration:
 
 def overridden(target: Configuration, overrides: Sequence[str]) -> Configuration:
     """A nested configuration after `key=value` overrides, in order; InputError for one that is not of this form."""
-    for override in overrides:
+    for override in sorted(overrides, key=_says_kind, reverse=True):  # what a group is stands before what it has
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise InputError(f"--set {override!r}: write key=value, such as train.steps=500")
@@ -76,9 +76,23 @@ def overridden(target: Configuration, overrides: Sequence[str]) -> Configuration
     return target
 
 
+def _says_kind(override: str) -> bool:
+    return override.partition("=")[0].strip().endswith(".kind")
+
+
+@typing.runtime_checkable
+class OfKinds(typing.Protocol):
+    """A group whose keys depend on its kind."""
+
+    def of_kind(self, kind: Any) -> Any:
+        """The same of another kind, without what that one does not have."""
+
+
 def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(type(target))
     known = {item.name for item in fields(target)}
+    if isinstance(target, OfKinds) and data.get("kind", target) != target.kind:  # type: ignore[attr-defined]
+        target = target.of_kind(data.get("kind"))
     changes: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{prefix}{str(key)[:60]}"

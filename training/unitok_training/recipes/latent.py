@@ -5,10 +5,11 @@ unitok train-latent slam_asr manifest.jsonl --start runs/demo/model --set encode
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from unitok.frontends.adapters.registry import ADAPTERS, adapter_class
 from unitok_tokenizers.compute import AUTO
 from unitok_tokenizers.errors import InputError
 from unitok_training.data.latent_tasks import LATENT_TASKS
@@ -91,6 +92,14 @@ class AdapterChoice:
     """Most subwords of several letters that are made of the training's texts."""
     subwords: tuple[str, ...] | None = None
     """Subwords of a head of its own; made of the training's texts where None."""
+
+    def of_kind(self, kind: Any) -> AdapterChoice:
+        """Without options that an adapter of this kind does not have: those that a preset has for its own."""
+        if kind not in ADAPTERS:
+            return self
+        known = adapter_class(kind).Config.__dataclass_fields__
+        others: dict[str, Any] = {name: None for name in self.options() if name not in known}
+        return replace(self, **others)
 
     def options(self) -> dict[str, Any]:
         """Options of the adapter that were given."""

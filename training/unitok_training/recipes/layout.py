@@ -129,6 +129,17 @@ class ModelChoice:
                         "it out"
                     )
 
+    def check_second_pass(self, own: SecondPass | None) -> None:
+        """InputError where a shape is given of a second pass that there is not, or that a start has otherwise."""
+        for name, value in self._shape("second").items():
+            if own is None:
+                raise InputError(f"model.second_{name} is {value}, and this layout leaves nothing to a second pass")
+            if (kept := getattr(own.options.decoder, name)) != value:
+                raise InputError(
+                    f"model.second_{name} is {value}, and the start's second pass was made with {kept}: a start keeps "
+                    "its own; leave it out"
+                )
+
     def second_pass(self, pattern: FramePattern, ids: int, seed: int, latent: int | None) -> SecondPass | None:
         """What finds the codes that a pattern leaves open, new, for a vocabulary of so many ids; None where it leaves
         none. `latent` is the width of the codec's latents, where these are found in place of codes."""

@@ -49,9 +49,11 @@ def first_second_pass(
     pattern = vocabulary.framed
     name = None if pattern is None else second_pass_name(pattern)
     if pattern is None or name is None:
+        choice.check_second_pass(None)
         return None
     codec = latent_codec(tokenizers, pattern) if SECOND_PASSES[name].says_latents else None
     if own is not None:
+        choice.check_second_pass(own)
         drawn = torch.Generator().manual_seed(seed)
         return TrainedPass(second=for_more_ids(own.float(), vocabulary.size, generator=drawn), codec=codec)
     books = len(pattern.cardinalities)

@@ -19,7 +19,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.speech_lm.intervals import preferred
-from unitok_training.speech_lm.scoring import alone, check_fits, log_probabilities
+from unitok_training.speech_lm.scoring import alone, check_fits, fits, log_probabilities
 
 RIGHT: Mapping[str | int, bool] = {True: True, False: False, "1": True, "0": False, "true": True, "false": False}
 """What may stand in the column `good` of a manifest of pairs."""
@@ -39,6 +39,12 @@ class UnitPair:
     """(N,) int64 ids of the right one."""
     bad: np.ndarray
     """(N,) int64 ids of the other."""
+
+
+def pair_fits(model: Model, pair: UnitPair) -> bool:
+    """Whether a decoder has positions for both sides, and something to score of each."""
+    plans = (SequenceSpec("slm", pair.lang, outputs=(Span("units", one),)) for one in (pair.good, pair.bad))
+    return all(fits(model, one) and len(one.rest) for one in (alone(model, plan) for plan in plans))
 
 
 def pair_figures(model: Model, pairs: Sequence[UnitPair], grams: Mapping[str, NgramModel]) -> dict[str, Any]:

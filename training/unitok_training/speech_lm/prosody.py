@@ -222,7 +222,7 @@ def prosody_figures(run: Evaluation, *, label: str) -> dict[str, Any]:
     `likelihood` has the sentences that are spoken in another class too; `sound` is there where the model speaks units.
 
     Raises:
-        InputError: no rows with a class, or none spoken in two of them, and no recordings either.
+        InputError: no rows with a class; or none spoken in two of them, and nothing to hear either.
     """
     need_speech_lm(run)
     rows = spoken_rows(run, label)
@@ -235,12 +235,14 @@ def prosody_figures(run: Evaluation, *, label: str) -> dict[str, Any]:
     for name, prosody in ways.items():
         figures[name] = {"likelihood": likelihood_figures(run, pairs, prosody=prosody)} if pairs else {}
         if not run.model.can_speak("units"):
-            figures["not_measured"]["sound"] = "the model does not speak units"
+            figures["not_measured"][f"{name} sound"] = "the model does not speak units"
             continue
         try:
             figures[name]["sound"] = sound_figures(run, run.limited(rows), label, prosody=prosody)
         except InputError as error:
-            figures["not_measured"]["sound"] = str(error)
+            figures["not_measured"][f"{name} sound"] = str(error)
+    if not any(figures[name] for name in ways):
+        raise InputError("nothing can be measured: " + "; ".join(dict.fromkeys(figures["not_measured"].values())))
     if pairs:
         same = [run.shards.speaker[one.row] == run.shards.speaker[other.row] for one, other in pairs]
         figures["same_speaker"] = float(np.mean(same))

@@ -31,11 +31,13 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.evaluation.text_ability import read_text_evals
 from unitok_training.speech_lm.cloze import cloze_figures
 from unitok_training.speech_lm.curve import curve_figures
-from unitok_training.speech_lm.pairs import pair_figures, read_pairs
+from unitok_training.speech_lm.pairs import pair_figures, pair_fits, read_pairs
 from unitok_training.speech_lm.prediction import need_speech_lm, order_figures, prediction_figures, unit_grams
 from unitok_training.speech_lm.prosody import prosody_figures
 from unitok_training.speech_lm.spoken import (
     Speaking,
+    TextPair,
+    content,
     made_by,
     sentence_pairs,
     spoken_pairs,
@@ -159,8 +161,7 @@ def measure_words(run: SpeechLmRun) -> dict[str, Any]:
     other = read_words(run.config.known_words) if run.config.known_words else frozenset[str]()
     texts = run.texts("train") or run.texts(run.data.split)
     found, told = word_pairs(texts, run.lang, limit=run.data.limit, seed=run.data.seed, other=other)
-    pairs = spoken_pairs(run.data.model, found, run.config.speaking, run.folder / "spoken")
-    return {**pair_figures(run.data.model, pairs, _grams(run)), **told, "lang": run.lang}
+    return {**_said(run, found), **told, "lang": run.lang}
 
 
 def measure_sentences(run: SpeechLmRun) -> dict[str, Any]:
@@ -175,8 +176,16 @@ def measure_sentences(run: SpeechLmRun) -> dict[str, Any]:
         raise InputError(
             f"no pairs of sentences: split {run.data.split!r} has no texts of three words; give --sentences"
         )
+    return {**_said(run, found), "lang": run.lang}
+
+
+def _said(run: SpeechLmRun, found: Sequence[TextPair]) -> dict[str, Any]:
+    """Figures of pairs that are spoken here; those that the decoder has no positions for are left out."""
     pairs = spoken_pairs(run.data.model, found, run.config.speaking, run.folder / "spoken")
-    return {**pair_figures(run.data.model, pairs, _grams(run)), "lang": run.lang}
+    fitting = [pair for pair in pairs if pair_fits(run.data.model, pair)]
+    if pairs and not fitting:
+        raise InputError(f"none of the {len(pairs)} pairs fits the decoder's positions, once spoken")
+    return {**pair_figures(run.data.model, fitting, _grams(run)), "left_out": len(pairs) - len(fitting)}
 
 
 def measure_pairs(run: SpeechLmRun) -> dict[str, Any]:
@@ -206,8 +215,8 @@ class Metric:
 
     measure: Callable[[SpeechLmRun], dict[str, Any]]
     """Makes its figures; InputError where the model or the data have no way to."""
-    depends: Callable[[SpeechLmConfig], Any] = lambda config: None
-    """What of the configuration its figures depend on."""
+    depends: Callable[[SpeechLmRun], Any] = lambda run: None
+    """What of a run its figures depend on, beside its identity."""
 
 
 def _files(paths: Sequence[str]) -> list[str]:
@@ -218,24 +227,34 @@ def _files(paths: Sequence[str]) -> list[str]:
     return [sha256_file(path) for path in paths]
 
 
+def _speaking(run: SpeechLmRun) -> list[Any]:
+    """Who says pairs, by name and by content."""
+    return [asdict(run.config.speaking), content(run.config.speaking, run.data.model)]
+
+
 METRICS: Mapping[str, Metric] = {
     "prediction": Metric(measure=lambda run: prediction_figures(run.data)),
     "order": Metric(measure=lambda run: order_figures(run.data)),
     "words": Metric(
         measure=measure_words,
-        depends=lambda one: [asdict(one.speaking), one.lang, _files([one.known_words] if one.known_words else [])],
+        depends=lambda run: [
+            *_speaking(run),
+            run.config.lang,
+            _files([run.config.known_words] if run.config.known_words else []),
+        ],
     ),
     "sentences": Metric(
-        measure=measure_sentences, depends=lambda one: [asdict(one.speaking), one.lang, _files(one.sentences)]
+        measure=measure_sentences, depends=lambda run: [*_speaking(run), run.config.lang, _files(run.config.sentences)]
     ),
-    "pairs": Metric(measure=measure_pairs, depends=lambda one: [one.lang, _files(one.pairs)]),
+    "pairs": Metric(measure=measure_pairs, depends=lambda run: [run.config.lang, _files(run.config.pairs)]),
     "cloze": Metric(
-        measure=lambda run: cloze_figures(run.data, document=run.config.document), depends=lambda one: one.document
+        measure=lambda run: cloze_figures(run.data, document=run.config.document),
+        depends=lambda run: run.config.document,
     ),
     "prosody": Metric(
-        measure=lambda run: prosody_figures(run.data, label=run.config.label), depends=lambda one: one.label
+        measure=lambda run: prosody_figures(run.data, label=run.config.label), depends=lambda run: run.config.label
     ),
-    "curve": Metric(measure=measure_curve, depends=lambda one: [list(one.temperatures), one.samples]),
+    "curve": Metric(measure=measure_curve, depends=lambda run: [list(run.config.temperatures), run.config.samples]),
 }
 """Name → how it is measured, in the order in which that is done."""
 
@@ -261,7 +280,7 @@ def run_speech_lm(run: SpeechLmRun, *, progress: Callable[[str], None] = lambda 
         metric = METRICS[name]
         with part_of_work(name, number, len(names)):
             try:
-                of = [name, metric.depends(run.config), ears if name == "curve" else ""]
+                of = [name, metric.depends(run), ears if name == "curve" else ""]
                 results["metrics"][name] = run.keep(name, of, partial(metric.measure, run))
             except InputError as error:
                 if run.config.metrics or (name == "pairs" and run.config.pairs):

@@ -176,6 +176,14 @@ def made_by(model: Model) -> list[str]:
     ]
 
 
+def content(speaking: Speaking, model: Model) -> list[Any]:
+    """What identifies the synthesizer that `spoken_pairs` takes, by what it is now; nothing where nothing speaks."""
+    try:
+        return _content(speaker_of(speaking.synthesizer, model)[0], model)
+    except InputError:
+        return []
+
+
 def _content(name: str, model: Model) -> list[Any]:
     """What identifies a synthesizer, beside its name: the model that speaks, or the files that it is read from."""
     if name == "unitok":

@@ -2,7 +2,8 @@
 
     python -m unitok_training.tokbench.distance MANIFEST CODEC [CODEC …]
 
-Each CODEC is a folder that `unitok train-codec` or `fit-tokenizers` wrote; recordings of the test split are measured.
+Each CODEC is a codec's folder, `RUN/codec` of `unitok train-codec` or `DIR/codes` of `fit-tokenizers`; recordings of
+the test split are measured.
 
 F mel frames, M mel bins, T latent frames, Q codebooks.
 """

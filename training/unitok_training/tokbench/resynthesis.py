@@ -103,7 +103,8 @@ def from_units(one: Contestant, tokens: Tokens, corpus: Corpus, config: Synthesi
     """
     if not config.steps:
         raise NotMeasured("--synthesizer-steps is 0")
-    mel = config.vocoder.mel_config if config.vocoder is not None else MelConfig()
+    speaks = config.vocoder is not None and config.vocoder.mel is not None  # one of codes alone says nothing of units
+    mel = config.vocoder.mel_config if config.vocoder is not None and speaks else MelConfig()
     stride = float(mel.frame_rate) / one.frame_rate
     if stride != round(stride) or stride < 1:
         raise NotMeasured(f"{one.frame_rate:g} units a second do not divide {float(mel.frame_rate):g} mel frames")

@@ -103,6 +103,9 @@ class TrainConfig:
         for name in ("steps", "packs_per_step", "window", "log_every", "checkpoint_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("recompute_blocks", "eval_every", "eval_examples", "patience", "prefetch"):
+            if getattr(self, name) < 0:
+                raise InputError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
         for name in ("eval_examples", "patience", "take_best"):
             if getattr(self, name) and not self.eval_every:
                 raise InputError(f"train.{name} goes by validations, of which there are none: set train.eval_every too")

@@ -22,7 +22,7 @@ from torch import Tensor
 from unitok_tokenizers.compute import changes
 from unitok_tokenizers.errors import InputError
 from unitok_training.checkpoint.background import BackgroundSaver
-from unitok_training.checkpoint.files import prune_checkpoints
+from unitok_training.checkpoint.files import prune_checkpoints, set_aside
 from unitok_training.checkpoint.state import (
     Checkpoint,
     environment,
@@ -102,6 +102,7 @@ class Trainer:
         self.load(found)
         self.progress = self.progress.sought(self.best_by, found, self.config, self.messages)
         if self.world.is_main:
+            self.messages += set_aside(self.checkpoints, newest=found.state["step"])
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         self.messages.append(f"continues at step {self.step} from {found.path}")
         return True
@@ -318,8 +319,12 @@ class Trainer:
     def _taken(self) -> Path:
         """The checkpoint that becomes the model. Where that is not the last one, the parts take its weights."""
         last, best = (self.checkpoints / f"step_{step:08d}" for step in (self.step, self.progress.best_step))
-        over = self.step == self.config.steps or self._ends_early()
+        over = self.step >= self.config.steps or self._ends_early()
         if not (self.config.take_best and over and self.progress.best_step) or best == last:
+            return last
+        if not self.world.agree(int(best.is_dir())):
+            if self.world.is_main:
+                print(f"{best.name}, the best, is there no longer: the model is that of the last step", flush=True)
             return last
         found = read_checkpoint(best)
         for part in self.parts:

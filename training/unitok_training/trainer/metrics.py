@@ -107,7 +107,7 @@ class Reporter:
         if not self.active:
             return
         with open(self.path.with_name(VALIDATION_FILE), "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(json.dumps(finite(row), allow_nan=False) + "\n")  # what is not finite is the worst, not an end
         if self._board is not None:
             for name, value in flatten({key: value for key, value in row.items() if key != "step"}).items():
                 self._board.add_scalar(f"validation/{name}", value, row["step"])

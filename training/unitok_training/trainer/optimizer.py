@@ -56,6 +56,13 @@ class OptimConfig:
             raise InputError(f"optim.name is {self.name!r}: choose from {', '.join(OPTIMIZERS)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"optim.learning_rate is {self.learning_rate}: it must be above 0")
+        if not 0 < self.matrix_learning_rate < math.inf:
+            raise InputError(f"optim.matrix_learning_rate is {self.matrix_learning_rate}: it must be above 0")
+        if not 0 <= self.clip < math.inf:
+            raise InputError(f"optim.clip is {self.clip}: it must be above 0, or 0 for no limit")
+        for name in ("warmup_steps", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"optim.{name} is {getattr(self, name)}: it must be 0 or more")
         for name in ("min_ratio", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"optim.{name} is {getattr(self, name)}: it lies between 0 and 1")

@@ -109,7 +109,7 @@ def refuse_unused(options: argparse.Namespace) -> None:
     """InputError for what would change none of the metrics that were chosen."""
     uses = {
         "words": [*SPEAKS, "lang", "known_words"], "sentences": [*SPEAKS, "lang", "sentences"],
-        "pairs": ["pairs", "lang"], "cloze": ["document"], "prosody": ["label"], "curve": CURVE,
+        "pairs": ["pairs", "lang"], "cloze": ["document_key"], "prosody": ["label"], "curve": CURVE,
     }  # fmt: skip
     if options.metrics:
         used = {name for metric in options.metrics for name in uses.get(metric, ())}

@@ -141,8 +141,11 @@ def run_system(options: argparse.Namespace) -> None:
     from unitok_training.systems.registry import run_system, system_named
 
     check_limit(options)
-    if not system_named(options.system).limited:
-        refuse_idle(options, ["limit"], f"for {options.system}, whose check scores no rows of a corpus")
+    system = system_named(options.system)
+    if not system.limited:
+        own = "limit" in getattr(system.settings, "__dataclass_fields__", {})
+        why = "which has a limit of its own (--set limit=N)" if own else "whose check scores no rows of a corpus"
+        refuse_idle(options, ["limit"], f"for {options.system}, {why}")
     config = SystemConfig(
         sentences=options.sentences,
         test_sentences=options.test_sentences,

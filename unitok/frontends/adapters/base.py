@@ -62,7 +62,10 @@ class Adapter(Float32Buffers):
         self.register_buffer("rms", torch.zeros(()))
         self.rms: Tensor
         if self.needs_labels and not sizes.labels:
-            raise InputError(f"the adapter {self.name!r} needs an encoder with a CTC head; take conformer, transformer")
+            raise InputError(
+                f"the adapter {self.name!r} needs an encoder with a CTC head: take encoder.kind=conformer or "
+                "transformer, with encoder.ctc=true"
+            )
 
     def length(self, frames: int) -> int:
         """Vectors of so many frames (≥ 1); the most of them where `by_content`."""
@@ -109,10 +112,13 @@ class Adapter(Float32Buffers):
             frames = frames.to(own)
         frames = frames * inside(lengths, frames.shape[1])[..., None]
         vectors, sizes = self.adapt(frames, lengths, ctc)
+        return self.scaled(vectors) * inside(sizes, vectors.shape[1])[..., None], sizes
+
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors (…, C) as loud as `rms` says."""
         wide = vectors.float()
-        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-8) * self.rms
-        vectors = torch.where(self.rms > 0, scaled, wide).to(vectors.dtype)
-        return vectors * inside(sizes, vectors.shape[1])[..., None], sizes
+        loud = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-8) * self.rms
+        return torch.where(self.rms > 0, loud, wide).to(vectors.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """What `registry.adapter_from_json` reads."""
@@ -123,6 +129,12 @@ def check_positive(name: str, value: float) -> None:
     """InputError where an option is below 1."""
     if value < 1:
         raise InputError(f"adapter.{name} is {value}: it must be 1 or more")
+
+
+def check_heads(width: int, heads: int, what: str) -> None:
+    """InputError where rotary positions do not go into the heads of a width."""
+    if width % (2 * heads):
+        raise InputError(f"{what} is {width}: it must be a multiple of twice adapter.heads ({heads})")
 
 
 def stack(frames: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ class ConvolutionConfig:
     stride: int = 4
     """Frames per vector."""
     kernel: int = 0
-    """Frames that a vector looks at; the stride where 0."""
+    """Frames that a vector looks at, never fewer than the stride."""
     hidden: int = 0
     """Width between the two linear maps; no maps behind the convolution where 0."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_heads, check_positive
 from unitok_tokenizers.encoders.networks.attention import Attention, inside
 
 
@@ -32,6 +32,7 @@ class CrossAttentionAdapter(Adapter):
 
     def __init__(self, config: CrossAttentionConfig, sizes: AdapterSizes) -> None:
         super().__init__(config, sizes)
+        check_heads(sizes.vectors, config.heads, "the decoder's width")
         self.queries = nn.Parameter(torch.randn(config.queries, sizes.vectors))
         self.attention = Attention(sizes.vectors, config.heads, context_width=sizes.frames)
         self.norm = nn.LayerNorm(sizes.vectors)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_heads, check_positive
 from unitok_tokenizers.encoders.networks.attention import QueryLayer, inside
 
 
@@ -34,6 +34,7 @@ class QueryReader(nn.Module):
 
     def __init__(self, queries: int, layers: int, heads: int, width: int, sizes: AdapterSizes) -> None:
         super().__init__()
+        check_heads(width, heads, "adapter.width")
         self.queries = nn.Parameter(0.5 * torch.randn(queries, width))
         self.frame_norm = nn.LayerNorm(sizes.frames)
         self.layers = nn.ModuleList(QueryLayer(width, heads, 4 * width, sizes.frames) for _ in range(layers))

@@ -50,8 +50,17 @@ class SpellingConfig:
             raise InputError(f"adapter.stride is {self.stride}: give an even number, the head reads half of the frames")
         if self.kernel % 2 == 0:
             raise InputError(f"adapter.kernel is {self.kernel}: give an odd number, it looks equally far to both sides")
+        check_small(self.alphabet, "alphabet")
         if len(set(self.alphabet)) < len(self.alphabet):
             raise InputError(f"adapter.alphabet is {self.alphabet!r}: give every letter once")
+
+
+def check_small(alphabet: Sequence[str], name: str) -> None:
+    """InputError where something can never be found in a text, which is compared without capitals."""
+    if wrong := next((one for one in alphabet if one != one.lower()), None):
+        raise InputError(
+            f"adapter.{name} holds {wrong!r}: texts are compared without capitals, write {wrong.lower()!r}"
+        )
 
 
 def places_in(text: str, alphabet: Sequence[str]) -> list[int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unitok.frontends.adapters.base import BLANK, at_least_one, check_positive, compact
 from unitok.frontends.adapters.frame_averaging import average_runs
-from unitok.frontends.adapters.spelling import HALF, SpellingAdapter, places_in
+from unitok.frontends.adapters.spelling import HALF, SpellingAdapter, check_small, places_in
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.score_normalizer import basic
 
@@ -45,6 +45,7 @@ class SubwordsConfig:
         if self.kernel % 2 == 0:
             raise InputError(f"adapter.kernel is {self.kernel}: give an odd number, it looks equally far to both sides")
         object.__setattr__(self, "subwords", tuple(self.subwords))  # a list where it comes from a file
+        check_small(self.subwords, "subwords")
         if "" in self.subwords or len(set(self.subwords)) < len(self.subwords):
             raise InputError(f"adapter.subwords holds {len(self.subwords)}: give every subword once, and none empty")
 

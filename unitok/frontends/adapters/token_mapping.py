@@ -83,9 +83,11 @@ class TokenStream:
             if self._least_blank is None or best[BLANK] < self._least_blank[BLANK]:
                 self._least_blank = best
         self.said += int(fresh.sum())
-        return self.adapter.rows(ctc[fresh])
+        return self.adapter.scaled(self.adapter.rows(ctc[fresh]))
 
     def finish(self) -> Tensor:
         """(1, C) where nothing was said until the end, else (0, C)."""
         none = self.adapter.table.weight[:0]
-        return none if self.said or self._least_blank is None else self.adapter.rows(self._least_blank[None])
+        if self.said or self._least_blank is None:
+            return none
+        return self.adapter.scaled(self.adapter.rows(self._least_blank[None]))

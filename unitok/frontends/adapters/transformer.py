@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_heads, check_positive, shorter
 from unitok.frontends.adapters.convolution import StridedConvolution
 from unitok_tokenizers.encoders.networks.attention import TransformerLayer, inside
 
@@ -18,7 +18,7 @@ class TransformerConfig:
     stride: int = 4
     """Frames per vector."""
     kernel: int = 0
-    """Kernel of the convolution in frames; the stride where 0."""
+    """Kernel of the convolution in frames, never less than the stride."""
     layers: int = 2
     """Transformer layers."""
     heads: int = 4
@@ -37,6 +37,7 @@ class TransformerAdapter(Adapter):
     def __init__(self, config: TransformerConfig, sizes: AdapterSizes) -> None:
         super().__init__(config, sizes)
         width = sizes.vectors
+        check_heads(width, config.heads, "the decoder's width")
         self.down = StridedConvolution(sizes.frames, width, config.stride, config.kernel)
         self.layers = nn.ModuleList(TransformerLayer(width, config.heads, 4 * width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)

@@ -7,7 +7,7 @@ stream begins (2) and ends (4), and pages of a stream are numbered. A segment of
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ WINDOW = 1 << 16
 CHECKSUM = slice(22, 26)
 TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 TORN = "its last page is not whole"
+GOES_ON = "its last page goes on, and the next one is not there"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Page:
 
 def ogg_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
     """Every link of a chain of streams, and what of its pages is not there."""
-    links: list[int] = []
+    links, ends = list[int](), list[Page | None]()
     newest: dict[int, Page] = {}
     begun = False
     missing, end = "", start
@@ -58,6 +59,10 @@ def ogg_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
             missing = missing or f"{page.start - end:,} bytes between its pages are none"
         if page.flags & BEGINS:
             if begun or not links:
+                if any(one.open for one in newest.values()):
+                    missing = missing or GOES_ON
+                if links:
+                    ends.append(_alone(newest))
                 links.append(page.start)
                 newest, begun = {}, False
         else:
@@ -76,14 +81,19 @@ def ogg_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
         if MARK.startswith(rest) and rest:
             missing = missing or TORN
         elif any(one.open for one in newest.values()):
-            missing = missing or "its last page goes on, and the next one is not there"
+            missing = missing or GOES_ON
     size = end_of_tags(source, start, size)
-    links = links or [start]
-    pieces = [ContainerPart(parts=((begin, to),)) for begin, to in zip(links, [*links[1:], size])]
-    if not missing and len(newest) == 1:
-        (last,) = newest.values()
-        pieces[-1] = ContainerPart(parts=_ended(source, links[-1], last))
+    links, ends = links or [start], [*ends, _alone(newest)]
+    pieces = [
+        ContainerPart(parts=((begin, to),) if last is None or missing else _ended(source, begin, last))
+        for begin, to, last in zip(links, [*links[1:], size], ends)
+    ]
     return Layout(pieces=tuple(pieces), missing=missing)
+
+
+def _alone(newest: Mapping[int, Page]) -> Page | None:
+    """The last page of a link with one stream; None of one with several."""
+    return next(iter(newest.values())) if len(newest) == 1 else None
 
 
 def _ended(source: BinaryIO, start: int, last: Page) -> tuple[Part, ...]:

@@ -73,7 +73,7 @@ def aiff_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
         return None
     whole = (ContainerPart(parts=((start, size),)),)
     first = data.start + 8  # behind an offset and a block size
-    declared, present = data.length - 8, size - first
+    declared, present = data.length - 8, max(0, size - first)
     if declared <= 0 and only_chunks(source, AIFF, first, size):
         return Layout(pieces=whole)
     open_ended = never_filled_in(declared) or never_filled_in(data.length)

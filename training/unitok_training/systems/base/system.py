@@ -93,7 +93,7 @@ class System:
 
     @property
     def limited(self) -> bool:
-        """Whether its check scores rows of the corpus, of which `limit` takes some."""
+        """Whether `limit` says how many rows its check scores; settings have one of their own, or none."""
         return self.settings is None
 
     def verdicts(self, figures: Figures) -> dict[str, str]:

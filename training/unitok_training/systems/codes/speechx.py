@@ -36,8 +36,8 @@ TASKS: Mapping[str, float] = {"vtts.voice": 1.0, "se": 1.0, "se.text": 1.0, "tse
 """What the one model learns."""
 SCORED = ("vtts.voice", "se", "se.text", "tse", "tse.text")
 """Those whose answers are whole recordings."""
-GIVEN = ("se", "tse")
-"""Those that are given speech to change, whose other variants are given the same."""
+GIVEN = ("se", "se.text", "tse", "tse.text")
+"""Those that are given speech to change; each draws sentences of its own."""
 SPLIT = "test_seen"
 """Held-out sentences by the voices of the training: the judge knows no others."""
 OPTIONS = ExampleOptions(voice_share=1.0, split=SPLIT)
@@ -184,8 +184,8 @@ def check_speechx(given: Bench) -> Figures:
         put_heard(figures, f"c30.codec.{key}", [right[key]])
     for key in SCORED:
         put_heard(figures, f"c30.{key}", [one.remade[key] for one in found])
-    for key in ("se", "se.text", "tse", "tse.text"):
-        source = [before[key.partition(".")[0]]] * len(found)
+    for key in GIVEN:
+        source = [before[key]] * len(found)
         made = [one.remade[key] for one in found]
         for name in ("noise", "errors"):
             parts = ([getattr(one, name) for one in some] for some in (made, source))

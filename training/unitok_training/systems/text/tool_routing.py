@@ -101,7 +101,7 @@ def routing_figures(run: Path, config: RoutingConfig, *, report: Callable[[str],
     """Teach a router, leave it in `run / "model"`, and score it and the script on the same requests.
 
     Returns:
-        `router.accuracy` and `script.accuracy`, shares of requests that reach their call; `untrained.accuracy`, of the
+        `router.accuracy` and `script.accuracy`, shares of requests that reach their call; `untaught.accuracy`, of the
         router before it learnt; `calls` and `requests`, how many there are.
     """
     report("corpus")
