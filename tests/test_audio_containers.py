@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +303,28 @@ def test_ogg_whose_end_was_never_marked(kind: str, tmp_path: Path) -> None:
     assert len(heard(saved(tmp_path / "a.ogg", b"".join([*pages, unmarked])))) >= len(given)
     assert len(heard(saved(tmp_path / "b.ogg", content + bytes(500)))) >= len(given)
     assert len(heard(saved(tmp_path / "c.ogg", content + np.random.default_rng(1).bytes(500)))) >= len(given)
+
+
+def test_opus_streams_one_after_another_need_no_marked_ends(tmp_path: Path) -> None:
+    given = speech(2.0)
+    *pages, last = ogg_pages(encoded("opus", given))
+    unmarked = b"".join([*pages, ogg_checksum(last[:5] + bytes([last[5] & ~4]) + last[6:])])
+    other = bytearray(encoded("opus", speech(1.0)))
+    for first, second in ((unmarked, bytes(other)), (unmarked, unmarked)):
+        pages_of_second = [ogg_checksum(page[:14] + b"\1\2\3\4" + page[18:]) for page in ogg_pages(second)]
+        found = heard(saved(tmp_path / "a.opus", first + b"".join(pages_of_second)))
+        alone = [len(heard(saved(tmp_path / "b.opus", part))) for part in (first, second)]
+        assert abs(len(found) - sum(alone)) <= RATE // 50
+
+
+@pytest.mark.parametrize("size", [0, 8, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("left", [0, 4])
+def test_an_aiff_that_ends_before_its_first_sample_is_no_crash(size: int, left: int, tmp_path: Path) -> None:
+    content = encoded("aiff", speech(0.5))
+    at = content.index(b"SSND")
+    cut = content[: at + 4] + size.to_bytes(4, "big") + content[at + 8 : at + 8 + left]
+    with suppress(InputError):
+        assert len(read_audio(saved(tmp_path / "a.aiff", cut), sample_rate=RATE)) == 0
 
 
 def test_ogg_without_a_page_is_cut(tmp_path: Path) -> None:

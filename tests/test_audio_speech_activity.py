@@ -28,6 +28,8 @@ from unitok_tokenizers.audio.speech_activity import (
     loudness,
     may_be_trimmed,
     moved,
+    shared_samples,
+    span_sizes,
     spans,
     spoken_parts,
     spoken_spans,
@@ -121,6 +123,19 @@ def test_words_move_with_what_is_left_out() -> None:
     assert spans(np.zeros(10, bool), 1.0) == []
     samples = np.arange(10.0, dtype=np.float32)
     assert np.array_equal(keep(samples, 1, [(2.0, 5.0), (7.0, 9.0)], fade=0.0), samples[[2, 3, 4, 7, 8]])
+
+
+def test_words_behind_pauses_stand_where_they_are_said() -> None:
+    rate, fade = 1000, 0.005
+    samples = np.zeros(10_000, np.float32)
+    places = (1500, 3500, 5500, 7500)
+    samples[list(places)] = 1.0
+    kept = [(place / rate - 0.1, place / rate + 0.1) for place in places]
+    joined = keep(samples, rate, kept, fade)
+    seam = shared_samples(span_sizes(kept, rate, len(samples)), len(joined)) / rate
+    assert seam == fade
+    assert [round(rate * moved(place / rate, kept, seam)) for place in places] == np.flatnonzero(joined).tolist()
+    assert round(rate * moved(9.0, kept, seam)) == len(joined)
 
 
 def test_statistics_of_what_is_spoken_do_not_see_silence_or_noise() -> None:

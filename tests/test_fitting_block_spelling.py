@@ -5,7 +5,9 @@ Run alone with `pytest tests/test_fitting_block_spelling.py`.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import torch
 
 from tests.support.tiny_model import WORDS
-from unitok.decoder.model import Decoder, DecoderConfig
+from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.model import Model
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.data.manifest import read_manifest
@@ -29,7 +31,7 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
 from unitok_training.fitting.alphabets import letters_of
-from unitok_training.fitting.block_spelling import fit_block_spelling, spoken_examples
+from unitok_training.fitting.block_spelling import behind, fit_block_spelling, held, spikes, spoken_examples
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.run_models.checkpoint import model_at
 from unitok_training.shard_set import open_shards
@@ -80,12 +82,9 @@ def learned(place: Path, **changes: Any) -> tuple[Decoder, Decoder, list[float],
     return before, after, losses, source, bundle
 
 
-def text_behind(decoder: Decoder, bundle: TokenizerSet) -> torch.Tensor:
-    """Hidden states of a text behind the first two blocks."""
-    from unitok.decoder.model import pack_documents
-    from unitok_training.fitting.block_spelling import behind
-
-    packed = pack_documents([np.asarray(bundle.text.encode("the green house stands here"), np.int64)])
+def states(decoder: Decoder, ids: Sequence[int] | np.ndarray) -> torch.Tensor:
+    """Hidden states of ids behind the first two blocks."""
+    packed = pack_documents([np.asarray(ids, np.int64)])
     with torch.no_grad():
         return behind(decoder, list(decoder.blocks)[:2], decoder.embedding[packed.ids], packed)
 
@@ -103,32 +102,52 @@ def test_blocks_learn_what_units_say_and_nothing_else_moves(place: Path) -> None
     assert all(torch.equal(value, own[name]) for name, value in again.items()), "the same seed learns the same"
 
 
-def test_hidden_states_of_units_point_to_the_rows_of_what_they_say(place: Path) -> None:
-    _, after, _, source, bundle = learned(place, steps=150, text_weight=0.0)
-    from unitok.decoder.model import pack_documents
-    from unitok_training.fitting.block_spelling import behind
-
-    known = Surfaces(bundle.text)
-    rows = torch.stack([after.embedding.detach()[known.ids(one)].mean(0) for one in ALPHABET])
-    some = spoken_examples(source, bundle.text)
-    right = []
-    for one in (next(some) for _ in range(10)):
-        packed = pack_documents([one.ids])
-        with torch.no_grad():
-            hidden = behind(after, list(after.blocks)[:2], after.embedding[packed.ids], packed)[one.first :]
-        near = torch.nn.functional.cosine_similarity(hidden[:, None], rows[None], dim=-1)
-        best = "".join(ALPHABET[place] for place in near.argmax(-1).tolist())
-        right.append(len(set(one.text) & set(best)) / len(set(one.text)))
-    assert np.mean(right) > 0.9
+def test_speech_comes_to_stand_where_its_text_does(place: Path) -> None:
+    near = {}
+    for weight in (0.0, 1.0):
+        before, after, _, source, bundle = learned(place, steps=120, text_weight=weight)
+        known, some, found = Surfaces(bundle.text), spoken_examples(source, bundle.text), []
+        for one in (next(some) for _ in range(8)):
+            ids = [known.ids(letter)[-1] for letter in f" {one.text}"]
+            stands = states(after, one.ids)[one.first :]
+            wanted = states(before, np.concatenate([one.ids[: one.first], ids]))[one.first :]
+            last = 3 * np.arange(1, len(ids)) + 1  # the middle of a letter's three units
+            found.append(torch.nn.functional.cosine_similarity(stands[last], wanted[1:], dim=-1).mean())
+        near[weight] = float(np.mean(found))
+    assert near[1.0] > near[0.0] + 0.3, near
 
 
 def test_text_stays_where_it_was_when_it_is_held(place: Path) -> None:
     far = {}
-    for weight in (0.0, 3.0):
+    for weight in (0.0, 1.0):
         before, after, _, _, bundle = learned(place, text_weight=weight)
-        one, other = text_behind(before, bundle), text_behind(after, bundle)
+        one, other = (states(each, bundle.text.encode("the green house stands here")) for each in (before, after))
         far[weight] = float(((one - other).square().sum(-1) / one.square().sum(-1)).mean())
-    assert far[3.0] < 0.3 * far[0.0]
+    assert far[1.0] < 0.3 * far[0.0]
+
+
+def test_labels_are_said_where_the_likeliest_path_says_them() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        logs = torch.from_numpy(random.normal(size=(7, 4))).log_softmax(-1).numpy()
+        labels = random.integers(1, 4, size=3)
+        paths = (np.array(path) for path in itertools.product(range(4), repeat=7))
+        said = [path for path in paths if np.array_equal(collapsed(path), labels)]
+        best = max(said, key=lambda path: logs[np.arange(7), path].sum())
+        runs = np.flatnonzero(np.diff(best, prepend=0) & (best > 0))
+        ends = [at + int(np.argmin(np.append(best[at:] == best[at], False))) for at in runs]
+        sure = [at + int(logs[at:end, best[at]].argmax()) for at, end in zip(runs.tolist(), ends)]
+        assert spikes(logs, labels).tolist() == sure
+    here, places = held(logs, labels)
+    assert here.tolist() == list(range(sure[0], 7)) and places.max() == 2 and (np.diff(places) >= 0).all()
+    assert not len(spikes(logs, np.array([1, 1, 1, 1]))) and len(spikes(logs, np.array([1, 1, 1]))) == 3
+    assert not len(spikes(logs, np.zeros(0, int)))
+
+
+def collapsed(path: np.ndarray) -> np.ndarray:
+    """What a CTC path says."""
+    fresh = path[np.append(True, path[1:] != path[:-1])]
+    return fresh[fresh > 0]
 
 
 def test_rows_without_a_word_are_passed_over(place: Path) -> None:

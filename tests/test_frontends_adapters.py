@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unitok.decoder.lora import LoraConfig, add_lora
 from unitok.frontends.adapters.base import Adapter, AdapterSizes
 from unitok.frontends.adapters.blank_probability import BlankProbabilityAdapter
 from unitok.frontends.adapters.frame_averaging import average_runs
 from unitok.frontends.adapters.random_downsampling import RandomDownsamplingAdapter
-from unitok.frontends.adapters.registry import ADAPTERS, adapter_from_json, make_adapter
+from unitok.frontends.adapters.registry import ADAPTERS, adapter_class, adapter_from_json, make_adapter
 from unitok.frontends.adapters.token_mapping import TokenMappingAdapter
+from unitok.frontends.base import LatentFrontEnd
+from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.errors import InputError
+from unitok_training.recipes.latent import load_latent_recipe
 
 SIZES = AdapterSizes(frames=12, vectors=16, labels=5)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -235,6 +240,56 @@ def test_tokens_are_the_texts_own_rows() -> None:
     adapter.initialize(embedding)
     vectors, _ = adapter(torch.zeros(1, 5, SIZES.frames), torch.tensor([5]), best([1, 1, 0, 3, 4]))
     assert torch.equal(vectors[0], embedding[[0, 2, 3]])
+
+
+def test_blocks_are_as_loud_as_the_whole() -> None:
+    adapter = made("token_mapping")
+    assert isinstance(adapter, TokenMappingAdapter)
+    adapter.match_scale(3 * torch.randn(9, SIZES.vectors, generator=torch.Generator().manual_seed(3)))
+    ctc = best([0, 2, 2, 0, 2, 3, 3, 1, 0])[0]
+    whole, _ = adapter(torch.zeros(1, len(ctc), SIZES.frames), torch.tensor([len(ctc)]), ctc[None])
+    stream = adapter.stream()
+    torch.testing.assert_close(torch.cat([*(stream.push(part) for part in ctc.split(2)), stream.finish()]), whole[0])
+
+
+@pytest.mark.parametrize("name", ["qformer", "window_qformer", "transformer", "cross_attention"])
+def test_low_rank_updates_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    encoder = FilterbankEncoder()
+    sizes = replace(SIZES, frames=encoder.width)
+    torch.manual_seed(0)
+    front = LatentFrontEnd(encoder, make_adapter(name, sizes, OPTIONS[name])).eval()
+    add_lora(front.adapter, LoraConfig(rank=2))
+    with torch.no_grad():
+        for parameter in front.adapter.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    front.save(tmp_path)
+    again, (sound,) = LatentFrontEnd.load(tmp_path), (torch.randn(8000).numpy(),)
+    torch.testing.assert_close(again.encode([sound])[0], front.encode([sound])[0])
+
+
+def test_a_width_that_heads_do_not_divide_is_refused() -> None:
+    for name in ("qformer", "window_qformer", "transformer", "cross_attention"):
+        with pytest.raises(InputError, match=r"must be a multiple of twice adapter\.heads \(7\)"):
+            make_adapter(name, SIZES, {**OPTIONS[name], "heads": 7})
+
+
+def test_letters_that_no_text_has_are_refused() -> None:
+    with pytest.raises(InputError, match=r"adapter\.alphabet holds 'B'"):
+        make_adapter("spelling", SIZES, {"alphabet": "aBc"})
+    with pytest.raises(InputError, match=r"adapter\.subwords holds ' The'"):
+        make_adapter("subwords", SIZES, {"subwords": (" ", "a", " The")})
+
+
+def test_another_kind_does_not_inherit_what_it_lacks() -> None:
+    for name in ADAPTERS:
+        made = load_latent_recipe("tiny", [f"adapter.kind={name}"]).adapter
+        assert set(made.options()) <= set(adapter_class(name).Config.__dataclass_fields__), name
+    both = load_latent_recipe("tiny", ["adapter.queries=8", "adapter.kind=qformer"]).adapter
+    assert both.options() == {"queries": 8}, "what is said beside the kind stays, wherever it stands"
+    assert load_latent_recipe("tiny", ["adapter.kind=linear"]).adapter.stride == 2
+    wrong = load_latent_recipe("tiny", ["adapter.kind=qformer", "adapter.stride=2"]).adapter
+    with pytest.raises(InputError, match="the adapter 'qformer' has no option 'stride'"):
+        make_adapter("qformer", SIZES, wrong.options())
 
 
 def test_unknown_names_and_options_are_refused() -> None:

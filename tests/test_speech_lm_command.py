@@ -18,7 +18,7 @@ from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
 from unitok_training.speech_lm.run import METRICS
-from unitok_training.speech_lm.spoken import _content
+from unitok_training.speech_lm.spoken import Speaking, _content, content
 
 SAID = ("loli haru tases woru", "haru woru loli velo", "tases velo haru sile", "velo sile woru tases")
 """Of letters that the toy corpus has sounds for."""
@@ -125,6 +125,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "no such file": (("--metrics", "sentences", "--sentences", "nowhere.jsonl"), "no file nowhere.jsonl"),
     "no such language": (("--metrics", "words", "--lang", "xx"), "xx"),
     "one sample": (("--metrics", "curve", "--samples", "1"), "give 2 or more"),
+    "an idle key": (("--metrics", "order", "--document-key", "book"), "--document-key changes nothing"),
     "no class": (("--metrics", "prosody", "--label", "mood"), "'mood'"),
     "below nothing": (("--limit", "-1"), "--limit: '-1'"),
 }
@@ -155,4 +156,5 @@ def test_what_another_model_says_is_another_recording(place: Path) -> None:
     assert _content("unitok", one) != _content("unitok", other) and _content("espeak", one) == ["espeak"]
     before = _content(str(place / "model"), one)
     os.utime(place / "model/unitok.json", ns=(1, 1))
-    assert _content(str(place / "model"), one) != before
+    assert _content(str(place / "model"), one) != before == content(Speaking(synthesizer=str(place / "model")), one)
+    assert content(Speaking(synthesizer="none"), one) == []

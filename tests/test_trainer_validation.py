@@ -117,6 +117,44 @@ def test_the_best_checkpoint_is_kept_and_may_be_the_model(tmp_path: Path, monkey
     assert not all(torch.equal(value, last[name]) for name, value in model.named_parameters())
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_newest_checkpoint_is_set_aside(keep: int, tmp_path: Path) -> None:
+    config = replace(VALIDATED, keep_checkpoints=keep, checkpoint_every=2, take_best=True)
+    whole = run(tmp_path / "whole", config)
+    place = tmp_path / "run" / "checkpoints"
+    run(tmp_path / "run", config, stop_after=4)
+    (place / "step_00000009").mkdir()
+    (place / "step_00000009" / "state.json").write_text("{", encoding="utf-8")
+    assert best_checkpoint(place) is None
+    again = run(tmp_path / "run", config)
+    assert equal(whole, again) and (place / "damaged_step_00000009" / "state.json").is_file()
+    assert {path.name for path in list_checkpoints(place)} == {
+        path.name for path in list_checkpoints(tmp_path / "whole" / "checkpoints")
+    }
+
+
+def test_a_validation_that_is_no_number_is_written_and_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: {**plain(self), "loss": float("nan")})
+    run(tmp_path, VALIDATED)
+    rows = read_metrics(tmp_path / VALIDATION_FILE)
+    assert [row["loss"] for row in rows] == [None] * 4 and list_checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("name", ["patience", "eval_every", "eval_examples", "recompute_blocks", "prefetch"])
+def test_counts_below_nothing_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"train\.{name} is -1"):
+        replace(VALIDATED, **{name: -1})
+
+
+@pytest.mark.parametrize("name", ["clip", "warmup_steps", "weight_decay", "matrix_learning_rate"])
+def test_an_optimizer_below_nothing_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"optim\.{name} is -1"):
+        replace(VALIDATED.optim, **{name: -1})
+
+
 def test_a_run_ends_early_once_and_stays_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 3.5, 3.0, 1.0])  # no better twice in a row: the fourth is never asked for
     monkeypatch.setattr(Trainer, "validate", lambda self: {"loss": next(losses), "loss_by_task": {}})

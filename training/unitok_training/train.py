@@ -120,7 +120,6 @@ def train_model(
         before = _before(given, evals) if world.is_main else {}
         answering = finished(decoder, given, beside) if recipe.train.eval_examples else None
         origin = TokenOrigin.of(tokenizers, start, streams)
-        spell(given, decoder, run, world)
         taken = train(
             recipe.train, decoder, data, given.vocabulary, run,
             mixture=recipe.mixture, curriculum=recipe.curriculum, plans=recipe.plans,
@@ -132,6 +131,7 @@ def train_model(
             scorer=None if answering is None else _scorer(recipe, answering, data),
             world=world,
             allow_change=[key for key in allow_change if key != "shards"],
+            first=partial(spell, given, decoder, run, world),
             on_begin=partial(_keep, run, recipe, data, origin) if world.is_main else None,
             on_row=on_row,
         )  # fmt: skip

@@ -1,18 +1,21 @@
-"""Spelling by the first blocks of a decoder: what speech says, learned by a CTC loss before a decoder learns to answer.
+"""Spelling by the first blocks of a decoder: speech learns to stand there as its text would, before it is answered.
 
 A language model that meets units has to find by itself which of them are which word, and of an hour or two of speech it
-does not: it goes on as a model of text that hears nothing. The CTC loss (Graves et al. 2006) finds the alignment within
-some hundred updates, when it is that of an inner block (Lee and Watanabe 2021), for a fraction of what all blocks cost.
-The labels are subwords, told by the rows that the model has for them, so that speech stands in the blocks behind as
-text would. Plain text goes through the same blocks, and is held to what it was there before.
+does not: it goes on as a model of text that hears nothing. Here its first blocks find it, for a fraction of what
+updates of all blocks cost, in two steps. A CTC loss (Graves et al. 2006) behind the last of them, as behind an inner
+layer of a recognizer (Lee and Watanabe 2021), finds in some hundred updates where which subword is said. From then on
+every position of speech is drawn to where the text's own subword stands behind these blocks, from where it is said
+until the next one is: the blocks behind, which do not move, then meet what they know, a word and what came before it.
+Plain text goes through the same blocks, and is held where it was.
 
-T packed positions, C width, K blocks, V subwords, N rows of speech.
+T packed positions, C width, K blocks, V subwords, N ids of a document, L subwords of it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,10 +41,8 @@ from unitok_training.trainer.optimizer import OptimConfig
 OPTIM = OptimConfig(warmup_steps=30, schedule="wsd", decay_share=0.4, betas=(0.9, 0.95), weight_decay=0.01)
 QUICKER = 8.0
 """What is new, the rows of speech and the head, moves so many times as fast as the blocks."""
-SCALE = 12.0
-"""What a hidden state that points exactly to a subword's row begins to count."""
-TEXT_SHARE = 0.25
-"""Positions of plain text for each of speech."""
+ALIGNED_FROM = 1 / 3
+"""Share of the updates from which on the CTC loss knows well enough where a subword is said."""
 TEXTS = 2000
 """Examples whose texts the subwords are made of."""
 BLANK = 0
@@ -60,46 +61,46 @@ class SpokenExample:
 
 
 class SpellingBlocks(nn.Module):
-    """The first blocks of a decoder, rows of speech of their own, and a head that tells subwords by their rows.
+    """The first blocks of a decoder, rows of speech of their own, and a CTC head.
+
+    Rows are as long as those of text are on average, or they would drown it where the same table makes the logits.
 
     Args:
         decoder: its blocks are trained in place, its table is read.
         blocks: K.
         speech: half-open range of the ids of speech.
-        rows: (V, C) rows of the subwords.
+        text: how many ids of text the table begins with.
+        subwords: V.
     """
 
-    def __init__(self, decoder: Decoder, blocks: int, speech: tuple[int, int], rows: Tensor) -> None:
+    def __init__(self, decoder: Decoder, blocks: int, speech: tuple[int, int], text: int, subwords: int) -> None:
         super().__init__()
-        self.decoder, self.count, self.span = [decoder], blocks, speech  # in a list: its other weights are none of ours
+        self.span, table = speech, decoder.embedding.detach().float()
         self.blocks = nn.ModuleList(list(decoder.blocks)[:blocks])
-        self.speech = nn.Parameter(decoder.embedding.detach()[slice(*speech)].clone())
-        self.register_buffer("rows", functional.normalize(rows.float(), dim=-1), persistent=False)
-        self.rows: Tensor
-        self.blank = nn.Parameter(functional.normalize(torch.randn(rows.shape[1], device=rows.device), dim=-1))
-        self.scale = nn.Parameter(torch.tensor(SCALE, device=rows.device))
-        self.bias = nn.Parameter(torch.zeros(len(rows) + 1, device=rows.device))
+        self.length = float(table[:text].norm(dim=-1).mean())
+        self.directions = nn.Parameter(functional.normalize(table[slice(*speech)], dim=-1))
+        self.head = nn.Linear(table.shape[1], subwords + 1, device=table.device)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
 
-    def new(self) -> list[nn.Parameter]:
-        """What is not the decoder's."""
-        return [self.speech, self.blank, self.scale, self.bias]
+    @property
+    def rows(self) -> Tensor:
+        """Rows of the ids of speech."""
+        return self.length * functional.normalize(self.directions, dim=-1)
 
-    def forward(self, packed: Documents) -> Tensor:
-        """Hidden states (T, C) behind the blocks."""
+    def vectors(self, ids: Tensor, table: Tensor) -> Tensor:
+        """What ids (T,) enter the blocks as (T, C)."""
         first, end = self.span
-        places = ((packed.ids >= first) & (packed.ids < end)).nonzero().squeeze(-1)
-        known = self.decoder[0].embedding.detach()[packed.ids]  # (T, C), which does not move
-        x = known.index_copy(0, places, self.speech[packed.ids[places] - first])
-        return behind(self.decoder[0], self.blocks, x, packed)
+        places = ((ids >= first) & (ids < end)).nonzero().squeeze(-1)
+        return table[ids].index_copy(0, places, self.rows[ids[places] - first].to(table.dtype))
 
     def told(self, hidden: Tensor) -> Tensor:
         """(T, C) → log-probabilities (T, V + 1) of the blank and the subwords."""
-        rows = torch.cat([self.blank[None], self.rows])
-        scores: Tensor = functional.normalize(hidden.float(), dim=-1) @ rows.T
-        return (scores * self.scale + self.bias).log_softmax(-1)
+        found: Tensor = self.head(functional.rms_norm(hidden.float(), hidden.shape[-1:]))
+        return found.log_softmax(-1)
 
 
-def behind(decoder: Decoder, blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor, packed: Documents) -> Tensor:
+def behind(decoder: Decoder, blocks: Iterable[nn.Module], x: Tensor, packed: Documents) -> Tensor:
     """Hidden states (T, C) of vectors (T, C) behind blocks."""
     attend = PackedAttend(packed.cu_seqlens, packed.max_seqlen, window=decoder.config.window)
     cosine, sine = decoder.angles(packed.positions)
@@ -119,12 +120,12 @@ def fit_block_spelling(
     compute: Compute,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train the first blocks of a decoder and its rows of speech, in place; returns each step's loss, per subword.
+    """Train the first blocks of a decoder and its rows of speech, in place; returns the loss of every step.
 
     Args:
         decoder: whole, on any device; it ends on that of `compute`.
         source: examples of recognition alone.
-        text: the tokenizer whose rows the subwords have.
+        text: the tokenizer whose rows the decoder has.
         config: updates, blocks, learning rate.
         pack_size: positions of speech of an update.
         seed: of what is drawn.
@@ -137,60 +138,141 @@ def fit_block_spelling(
     if config.blocks > len(decoder.blocks):
         raise InputError(f"spelling.blocks is {config.blocks}: the decoder has {len(decoder.blocks)}")
     examples = spoken_examples(source, text)
-    first = [next(examples) for _ in range(min(TEXTS, sum(source.usable().values())))]
+    first = itertools.islice(examples, min(TEXTS, sum(source.usable().values())))
     alphabet = subwords_of([one.text for one in first], text, config.subwords)
     if not alphabet:
         raise InputError("spelling.steps: no text of the shards has a letter to spell; leave it out")
-    decoder.to(compute.device)
     torch.manual_seed(seed)
-    rows, known = decoder.embedding.detach(), Surfaces(text)
-    subwords = torch.stack([rows[known.ids(one)].float().mean(0) for one in alphabet])
-    network = SpellingBlocks(decoder, config.blocks, _speech(source), subwords).to(compute.device)
-    before = copy.deepcopy(network.blocks).requires_grad_(False) if config.text_weight else None
+    decoder.to(compute.device).train()
+    network = SpellingBlocks(decoder, config.blocks, _speech(source), len(text.pieces()), len(alphabet))
+    lesson = Lesson(decoder, network.to(compute.device), text, alphabet, config, compute)
     packs = _packs(examples, pack_size)
-
-    def loss(step: int) -> Tensor:
-        spoken = next(packs)
-        labels = [torch.tensor(places_in(f" {basic(one.text)}", alphabet), device="cpu") + 1 for one in spoken]
-        packed = pack_documents([one.ids for one in spoken], compute.device)
-        with compute.mixed():
-            hidden = network(packed)
-        parts = hidden.split(packed.lengths)
-        told = [network.told(part[one.first :]) for part, one in zip(parts, spoken)]
-        found = functional.ctc_loss(
-            pad_sequence(told), torch.cat(labels).to(compute.device),
-            torch.tensor([len(one) for one in told], device=compute.device),
-            torch.tensor([len(one) for one in labels], device=compute.device),
-            blank=BLANK, reduction="sum", zero_infinity=True,
-        ) / max(1, sum(map(len, labels)))  # fmt: skip
-        if before is not None:
-            found = found + config.text_weight * _moved(decoder, network, before, spoken, text, compute)
-        return found
-
     optim = replace(OPTIM, learning_rate=config.learning_rate, warmup_steps=min(OPTIM.warmup_steps, config.steps // 4))
-    decoder.train()
     losses = fit_network(
-        network, loss, steps=config.steps, optim=optim, compute=compute, moving=network.blocks.parameters(),
-        quicker=network.new(), times=QUICKER, shown="spelling", progress=progress,
+        network, lambda step: lesson.loss(next(packs), aligned=step >= ALIGNED_FROM * config.steps),
+        steps=config.steps, optim=optim, compute=compute, moving=network.blocks.parameters(),
+        quicker=[network.directions, *network.head.parameters()], times=QUICKER, shown="spelling", progress=progress,
     )  # fmt: skip
     with torch.no_grad():
-        decoder.embedding[slice(*network.span)] = network.speech
+        decoder.embedding[slice(*network.span)] = network.rows.to(decoder.embedding.dtype)
     return losses
 
 
-def _moved(
-    decoder: Decoder, network: SpellingBlocks, before: nn.Module, spoken: Sequence[SpokenExample],
-    text: TextTokenizer, compute: Compute,
-) -> Tensor:  # fmt: skip
-    """How far plain text is behind the blocks from where it was: the mean of |h - h₀|² ÷ |h₀|² over positions."""
-    few = spoken[: max(1, round(TEXT_SHARE * len(spoken)))]
-    packed = pack_documents([np.asarray(text.encode(one.text), np.int64) for one in few], compute.device)
-    vectors = decoder.embedding.detach()[packed.ids]
-    with compute.mixed():
-        found = behind(decoder, network.blocks, vectors, packed).float()
-        with torch.no_grad():
-            wanted = behind(decoder, list(before.children()), vectors, packed).float()
-    return ((found - wanted).square().sum(-1) / wanted.square().sum(-1)).mean()
+class Lesson:
+    """What the blocks are told of examples.
+
+    Args:
+        decoder: whose blocks they are.
+        network: these blocks.
+        text: the tokenizer.
+        alphabet: (V,) subwords.
+        config: weights of the losses.
+        compute: where it is computed.
+    """
+
+    def __init__(
+        self, decoder: Decoder, network: SpellingBlocks, text: TextTokenizer, alphabet: Sequence[str],
+        config: SpellingConfig, compute: Compute,
+    ) -> None:  # fmt: skip
+        self.decoder, self.network, self.alphabet = decoder, network, alphabet
+        self.config, self.compute = config, compute
+        self.before = copy.deepcopy(network.blocks).requires_grad_(False) if config.text_weight else None
+        known = Surfaces(text)
+        self.ids = np.array([0, *(known.ids(one)[-1] for one in alphabet)])
+        self.table = decoder.embedding.detach()
+
+    def loss(self, spoken: Sequence[SpokenExample], *, aligned: bool) -> Tensor:
+        """The CTC loss per subword; and where it knows by now what is said where, how far speech and text are behind
+        the blocks from where text was, as means of |h − h₀|² ÷ |h₀|² over positions."""
+        labels = [np.array(places_in(f" {basic(one.text)}", self.alphabet)) + 1 for one in spoken]
+        packed = pack_documents([one.ids for one in spoken], self.compute.device)
+        with self.compute.mixed():
+            vectors = self.network.vectors(packed.ids, self.table)
+            hidden = behind(self.decoder, self.network.blocks, vectors, packed)
+        heard = [part[one.first :] for part, one in zip(_parts(hidden, [one.ids for one in spoken]), spoken)]
+        told = [self.network.told(part) for part in heard]
+        found = functional.ctc_loss(
+            pad_sequence(told), torch.from_numpy(np.concatenate(labels)).to(self.compute.device),
+            torch.tensor([len(one) for one in told], device=self.compute.device),
+            torch.tensor([len(one) for one in labels], device=self.compute.device),
+            blank=BLANK, reduction="sum", zero_infinity=True,
+        ) / max(1, sum(map(len, labels)))  # fmt: skip
+        if not aligned or self.before is None:
+            return found
+        written = [np.concatenate([one.ids[: one.first], self.ids[part]]) for one, part in zip(spoken, labels)]
+        stood, stands = self._text(written)
+        pairs = zip(spoken, heard, told, labels, _parts(stood, written))
+        drawn = [
+            (part[here].float(), own[one.first :][said])
+            for one, part, logs, label, own in pairs
+            for here, said in [held(logs.detach().float().cpu().numpy(), label)]
+        ]
+        speech = [torch.cat(side) for side in zip(*drawn)]
+        return found + self.config.text_weight * (_far(stands, stood) + _far(*speech))
+
+    def _text(self, written: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Hidden states (T, C) of texts behind the blocks as they were, and as they are."""
+        assert self.before is not None
+        packed = pack_documents(list(written), self.compute.device)
+        vectors = self.table[packed.ids]
+        with self.compute.mixed():
+            with torch.no_grad():
+                stood = behind(self.decoder, self.before.children(), vectors, packed).float()
+            return stood, behind(self.decoder, self.network.blocks, vectors, packed).float()
+
+
+def _parts(hidden: Tensor, documents: Sequence[np.ndarray]) -> list[Tensor]:
+    """Positions (T, C) of each document."""
+    parts: list[Tensor] = list(torch.split(hidden, [len(one) for one in documents]))
+    return parts
+
+
+def _far(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of |h − h₀|² ÷ |h₀|² over positions (T, C); 0 without any."""
+    return ((found - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-8)).sum() / max(1, len(found))
+
+
+def held(logs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions from the first subword's on, and the place of the subword that was said last at each.
+
+    Args:
+        logs: (T, V + 1) log-probabilities.
+        labels: (L,) of what is said.
+    """
+    places = spikes(logs, labels)
+    said = np.searchsorted(places, np.arange(len(logs)), side="right") - 1
+    here = np.flatnonzero(said >= 0)
+    return here, said[here]
+
+
+def spikes(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(L,) ascending positions at which labels (L,) are said on the likeliest path of CTC outputs (T, V + 1) that says
+    them all, each where it is surest (Viterbi); none where there are fewer positions than the path needs."""
+    repeats = int((labels[1:] == labels[:-1]).sum())
+    if not len(labels) or len(logs) < len(labels) + repeats:
+        return np.zeros(0, np.int64)
+    states = np.full(2 * len(labels) + 1, BLANK)
+    states[1::2] = labels
+    skips = np.zeros(len(states), bool)  # from one label to the next without a blank, where they differ
+    skips[3::2] = states[3::2] != states[1:-2:2]
+    scores = np.full(len(states), -np.inf)
+    scores[:2] = logs[0, states[:2]]
+    came = np.zeros((len(logs), len(states)), np.int64)
+    for at in range(1, len(logs)):
+        by_one, by_two = np.full((2, len(states)), -np.inf)
+        by_one[1:], by_two[2:] = scores[:-1], np.where(skips[2:], scores[:-2], -np.inf)
+        ways = np.stack([scores, by_one, by_two])
+        came[at] = ways.argmax(0)
+        scores = ways.max(0) + logs[at, states]
+    path = np.zeros(len(logs), np.int64)
+    path[-1] = len(states) - 1 - int(scores[-2] > scores[-1])
+    for at in range(len(logs) - 1, 0, -1):
+        path[at - 1] = path[at] - came[at, path[at]]
+    found = []
+    for place, label in enumerate(labels.tolist()):
+        here = np.flatnonzero(path == 2 * place + 1)
+        found.append(here[logs[here, label].argmax()])
+    return np.array(found)
 
 
 def spoken_examples(source: ExampleSource, text: TextTokenizer) -> Iterator[SpokenExample]:

@@ -300,14 +300,14 @@ class SpellingConfig:
 
     steps: int = 0
     """Updates; 0 for none."""
-    blocks: int = 8
+    blocks: int = 6
     """Blocks, counted from the input."""
     learning_rate: float = 5e-4
     """Peak learning rate of the blocks; what is new moves eight times as fast."""
     subwords: int = 400
     """Most subwords of several letters that are told apart."""
     text_weight: float = 1.0
-    """Weight of what holds plain text behind these blocks where it was; 0 lets it move."""
+    """Weight of what draws speech behind these blocks to where its text is, and holds text there; 0 for neither."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("blocks", 1), ("subwords", 0)):

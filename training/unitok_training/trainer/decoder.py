@@ -201,6 +201,7 @@ def train(
     resume: bool = True,
     allow_change: Sequence[str] = (),
     stop_after: int | None = None,
+    first: Callable[[], None] | None = None,
     on_begin: Callable[[], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
@@ -210,8 +211,8 @@ def train(
     step without changing the schedule. `pieces` are the text tokenizer's, for `ilm`; `first_new` is the first row of
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
     in the checkpoint alone; `spelling`, `distill`, `teacher`, `layout` and `finished` as there too; `scorer` measures
-    `eval_examples`; `allow_change` as for `Trainer.resume`; `on_begin` is called when nothing is left to be refused,
-    before the first step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit;
+    `eval_examples`; `allow_change` as for `Trainer.resume`; `first` is called before anything is made of the decoder,
+    when nobody else may write to `out`; `on_begin` is called when nothing is left to be refused, before the first step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit;
     NonFiniteLoss before an update that would ruin the weights.
     """
     world, out = world or World(), Path(out)
@@ -222,11 +223,13 @@ def train(
     held_out = held_out_source(source, shards, pieces) if config.eval_every else None
     if not decoder.embedding.is_meta:
         decoder.to(world.device)
-    setup = token_setup(
-        config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
-        initial=initial, spelling=spelling, distill=distill, teacher=teacher, layout=layout, finished=finished,
-    )  # fmt: skip
     with written_alone(out, world):
+        if first is not None:
+            first()
+        setup = token_setup(
+            config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
+            initial=initial, spelling=spelling, distill=distill, teacher=teacher, layout=layout, finished=finished,
+        )  # fmt: skip
         trainer = Trainer(config, setup, out, world=world)
         if resume:
             trainer.resume(allow_change=allow_change)
