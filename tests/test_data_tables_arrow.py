@@ -85,6 +85,14 @@ def test_datasets_with_recordings(name: str, inside: bool, root: Path) -> None:
     assert Shards.open(root / "shards").seconds.min() > 0.2
 
 
+def test_tables_behind_links_keep_their_recordings(root: Path) -> None:
+    blob = parquet(root / "blobs" / "t.parquet", audio_table(root)).rename(root / "blobs" / "0a1b2c")
+    (root / "snapshot").mkdir()
+    (root / "snapshot" / "train.parquet").symlink_to(blob)
+    rows = read_manifest(root / "snapshot" / "train.parquet", default_lang="en")
+    assert [len(row.load(RATE)) > 0 for row in rows] == [True, True]
+
+
 def test_splits_of_datasets(root: Path) -> None:
     for split in ("train", "validation"):
         saved_to_disk(root / "dict" / split, audio_table(root))

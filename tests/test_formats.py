@@ -249,7 +249,9 @@ def test_latent_modules(tmp_path: Path) -> None:
     add_lora(encoder, LoraConfig(rank=2))
     sizes = AdapterSizes(frames=16, vectors=32)
     add_lora(model.decoder, LoraConfig(rank=2))
-    replace(model, latent=LatentFrontEnd(encoder, make_adapter("stacking", sizes))).save(tmp_path / "model")
+    adapter = make_adapter("transformer", sizes)
+    add_lora(adapter, LoraConfig(rank=2))
+    replace(model, latent=LatentFrontEnd(encoder, adapter)).save(tmp_path / "model")
     for name in ("modules/latent.json", "modules/lora.json"):
         compare(name, json_keys(tmp_path / "model" / name))
 

@@ -26,7 +26,8 @@ from unitok.frontends.adapters.token_mapping import TokenMappingAdapter
 from unitok.frontends.base import LatentFrontEnd
 from unitok_tokenizers.encoders.filterbank import FilterbankEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_training.recipes.latent import load_latent_recipe
+from unitok_training.recipes.config import overridden
+from unitok_training.recipes.latent import tiny
 
 SIZES = AdapterSizes(frames=12, vectors=16, labels=5)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -282,12 +283,12 @@ def test_letters_that_no_text_has_are_refused() -> None:
 
 def test_another_kind_does_not_inherit_what_it_lacks() -> None:
     for name in ADAPTERS:
-        made = load_latent_recipe("tiny", [f"adapter.kind={name}"]).adapter
+        made = overridden(tiny(), [f"adapter.kind={name}"]).adapter
         assert set(made.options()) <= set(adapter_class(name).Config.__dataclass_fields__), name
-    both = load_latent_recipe("tiny", ["adapter.queries=8", "adapter.kind=qformer"]).adapter
+    both = overridden(tiny(), ["adapter.queries=8", "adapter.kind=qformer"]).adapter
     assert both.options() == {"queries": 8}, "what is said beside the kind stays, wherever it stands"
-    assert load_latent_recipe("tiny", ["adapter.kind=linear"]).adapter.stride == 2
-    wrong = load_latent_recipe("tiny", ["adapter.kind=qformer", "adapter.stride=2"]).adapter
+    assert overridden(tiny(), ["adapter.kind=linear"]).adapter.stride == 2
+    wrong = overridden(tiny(), ["adapter.kind=qformer", "adapter.stride=2"]).adapter
     with pytest.raises(InputError, match="the adapter 'qformer' has no option 'stride'"):
         make_adapter("qformer", SIZES, wrong.options())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.tiny_model import RATE, model_folder
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.files import read_json
+from unitok_training.speech_lm.pairs import UnitPair, pair_fits
 from unitok_training.speech_lm.run import METRICS
 from unitok_training.speech_lm.spoken import Speaking, _content, content
 
@@ -148,6 +150,37 @@ def test_a_model_that_knows_no_speech_says_why_nothing_was_measured(place: Path,
     assert set(results["metrics"]["cloze"]["not_measured"]) == {"s_s", "t_s", "s_t"}
 
 
+def test_pairs_that_no_decoder_has_positions_for_are_left_out(place: Path, tmp_path: Path) -> None:
+    model = Model.load(place / "model")
+    model.decoder.config = replace(model.decoder.config, max_positions=24)
+    short, long = np.arange(8) % 12, np.arange(40) % 12
+    sides = [(one, other) for one in (short, long) for other in (short, long)]
+    pairs = [UnitPair(name="", set="", lang="en", good=one, bad=other) for one, other in sides]
+    assert [pair_fits(model, pair) for pair in pairs] == [True, False, False, False]
+    model.save(tmp_path / "small")
+    refused(
+        "score-lm", tmp_path / "small", place / "m.jsonl", "-o", tmp_path / "o", "--metrics", "sentences", *TOY,
+        *SMALL[:2], saying="none of the 4 pairs fits",
+    )  # fmt: skip
+
+
+def test_nothing_to_compare_and_nobody_who_speaks_is_refused(place: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    model = Model.load(place / "model")
+    model.vocoder = None
+    model.save(silent)
+    rows = [{**row, "text": f"{row['text']} {number}"} for number, row in enumerate(read_rows(place / "m.jsonl"))]
+    manifest = write_rows(place / "alone.jsonl", rows)
+    refused(
+        "score-lm", silent, manifest, "-o", tmp_path / "o", "--metrics", "prosody",
+        saying=("nothing can be measured", "no sentence is spoken in two classes", "does not speak units"),
+    )  # fmt: skip
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_what_another_model_says_is_another_recording(place: Path) -> None:
     one, other = (Model.load(place / "model") for _ in range(2))
     assert _content("unitok", one) == _content("unitok", other)
@@ -156,5 +189,6 @@ def test_what_another_model_says_is_another_recording(place: Path) -> None:
     assert _content("unitok", one) != _content("unitok", other) and _content("espeak", one) == ["espeak"]
     before = _content(str(place / "model"), one)
     os.utime(place / "model/unitok.json", ns=(1, 1))
-    assert _content(str(place / "model"), one) != before == content(Speaking(synthesizer=str(place / "model")), one)
+    after = _content(str(place / "model"), one)
+    assert after != before and after == content(Speaking(synthesizer=str(place / "model")), one)
     assert content(Speaking(synthesizer="none"), one) == []

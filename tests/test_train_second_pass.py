@@ -17,6 +17,7 @@ import torch
 from tests.support.tiny_model import WORDS, tokenizers
 from tests.test_formats import compare, json_keys, keys
 from unitok.model import Model
+from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok.second_passes.base import SecondPass, refined_slots
@@ -25,7 +26,9 @@ from unitok.second_passes.regression import Regression
 from unitok_tokenizers.acoustic.base import LatentCodec
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.frames import ABSENT
+from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import list_checkpoints
 from unitok_training.data.examples import ExampleSource
@@ -242,6 +245,32 @@ def test_a_run_that_stopped_ends_where_another_does(corpus: Corpus) -> None:
         trained(corpus, f"{layout}-parts", replace(made, train=replace(made.train, steps=3)))
         parts, whole = (trained(corpus, f"{layout}-{one}", made) for one in ("parts", "whole"))
         assert second_of(parts).name == layout and same(whole, parts)
+
+
+def test_a_second_pass_that_there_is_not_and_one_of_another_shape_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(InputError, match=r"model\.second_layers is 2, and this layout leaves nothing"):
+        made = load_recipe("tiny", [*SETS, "model.layout=group", "model.frames=2", "model.refined=false"])
+        trained(corpus, "unrefined", made)
+    trained(corpus, "short", recipe("first_nar", "train.steps=1"))
+    with pytest.raises(InputError, match=r"model\.second_layers is 3.*a start keeps its own"):
+        more = recipe("first_nar", "train.steps=1", "model.second_layers=3")
+        trained(corpus, "other", more, start=corpus.root / "short/model")
+    for name in ("second_width=33", "second_heads=3"):
+        with pytest.raises(InputError, match=r"second pass 'first_nar', its decoder \(model\.second_…\)"):
+            trained(corpus, "narrow", recipe("first_nar", f"model.{name}"))
+
+
+def test_an_edit_by_latents_holds_what_stands_around_it(corpus: Corpus) -> None:
+    made = recipe("first_regress", "train.steps=8", "mixture={only: {edit: 1}}")
+    model = trained(corpus, "edited", made)
+    whole = spoken(first_codes(" ".join(WORDS[:6])), "ann")
+    text = Span("text", model.tokenizers.text.encode(WORDS[0]))
+    plan = SequenceSpec("edit", "en", conditions=(text, Span("codes", whole[:4]), Span("codes", whole[8:])))
+    (result,) = model.run([PromptRequest(plan=plan)])
+    codes = codes_in(result)
+    assert result.latents is not None and len(result.latents) == len(codes) > len(whole) - 4
+    for part, place in ((whole[:4], slice(0, 4)), (whole[8:], slice(len(codes) - len(whole) + 8, None))):
+        np.testing.assert_allclose(result.latents[place], corpus.codec.latents(part), atol=1e-6)
 
 
 def test_latents_are_found(corpus: Corpus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +247,15 @@ def test_durations_are_as_many_as_units() -> None:
         with pytest.raises(InputError, match=f"{len(lasting)} durations are given for 3 units"):
             vocoder.from_units(np.array([3, 1, 4]), voice="anna", durations=np.array(lasting))
     assert len(vocoder.from_units(np.array([3, 1, 4]), voice="anna", durations=np.array([4, 6, 2])))
+    for wrong, message in (
+        ({"durations": np.array([0, 0, 0])}, "durations lie from 0 to 0"),
+        ({"durations": np.array([2, -1, 2])}, "durations lie from -1 to 2"),
+        ({"durations": np.array([2.0, 1.5, 2.0])}, "durations lie from 1.5 to 2.0"),
+        ({"voice": np.ones(5, np.float32)}, r"the voice is of shape \(5,\): this synthesizer takes \(4,\)"),
+        ({"units": np.array([3, 12, 4])}, "units lie from 3 to 12: this synthesizer knows 0 to 11"),
+        ({"units": np.array([-1, 2, 4])}, "units lie from -1 to 4"),
+        ({"units": np.array([0.5, 2.0])}, "whole ones"),
+    ):
+        given: dict[str, Any] = {"units": np.array([3, 1, 4]), **wrong}
+        with pytest.raises(InputError, match=message):
+            vocoder.from_units(given.pop("units"), **given)

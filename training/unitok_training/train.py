@@ -32,7 +32,7 @@ from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
 from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
-from unitok_training.run_models.spelling import check_spelling, spell
+from unitok_training.run_models.spelling import can_spell, spell
 from unitok_training.run_models.tokens import Beside, Materials, begun, finished, first_beside, first_new_row, materials
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
 from unitok_training.trainer.decoder import HELD_OUT, train
@@ -109,9 +109,8 @@ def train_model(
     check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
     split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1
     opened = open_shards(shards, check=check)
-    given = materials(recipe, opened, tokenizers=tokenizers, start=start, streams=streams, split=split)
+    given = can_spell(materials(recipe, opened, tokenizers=tokenizers, start=start, streams=streams, split=split))
     recipe, base, run = given.recipe, given.base, Path(out)
-    check_spelling(given)
     ensure_folder(run)
     data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:

@@ -18,11 +18,11 @@ TASK = "asr"
 """Whose examples say what is said, as text."""
 
 
-def check_spelling(given: Materials) -> None:
-    """InputError where a recipe lets blocks spell that cannot."""
+def can_spell(given: Materials) -> Materials:
+    """The same. InputError where its recipe lets blocks spell that cannot."""
     recipe, vocabulary = given.recipe, given.vocabulary
     if not recipe.spelling.steps:
-        return
+        return given
     if not _tasks(given):
         raise InputError(
             "spelling.steps is set, and no task of the mixture hears what it writes; add one, as "
@@ -42,6 +42,7 @@ def check_spelling(given: Materials) -> None:
     if vocabulary.framed is not None or given.decoder_config().prefix_lm:
         what = "model.layout has codes beside its ids" if vocabulary.framed else "decoder.prefix_lm is set"
         raise InputError(f"spelling.steps is for ids that see what stands before them, and {what}; leave it out")
+    return given
 
 
 def spell(given: Materials, decoder: Decoder, run: Path, world: World) -> None:

@@ -93,7 +93,6 @@ def token_setup(
     beside, moves = _beside(layout, finished), tuning.layout or PartTuning(learning_rate=None)
     made = [Part(name, one.to(world.device), moves, config.optim, compute, world) for name, one in beside.items()]
     batches = TokenBatches(source, config, teacher, finished)
-    extra = {"prefix_lm": True} if decoder.config.prefix_lm else {}
     validated = None if held_out is None else TokenBatches(held_out, config, teacher, finished)
     return Setup(
         parts=[part, *made],
@@ -102,21 +101,22 @@ def token_setup(
         compute=compute,
         compiled=compiled,
         settings={
-            "tuning": asdict(tuning),
-            "spelling": asdict(spelling or SpellingConfig()),
-            **extra,
-            "distill": learned_from,
+            **_settings(tuning, spelling or SpellingConfig(), learned_from),
+            **({"prefix_lm": True} if decoder.config.prefix_lm else {}),
             **{name: one.config() for name, one in beside.items()},
         },
-        defaults={
-            "tuning": asdict(DecoderTuning()),
-            "spelling": asdict(SpellingConfig()),
-            "distill": {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}},
-        },
+        defaults=_settings(
+            DecoderTuning(), SpellingConfig(), {**asdict(DistillConfig()), "teacher": {"path": "", "weights": ""}}
+        ),
         messages=messages,
         held_out=held_out_batches(validated, config, world),
         scorer=scorer,
     )
+
+
+def _settings(tuning: DecoderTuning, spelling: SpellingConfig, distill: dict[str, Any]) -> dict[str, Any]:
+    """What a continued run must have in common, beside the configuration."""
+    return {"tuning": asdict(tuning), "spelling": asdict(spelling), "distill": distill}
 
 
 def _beside(layout: CodebookLayout | None, finished: TrainedPass | None) -> dict[str, CodebookLayout | SecondPass]:
@@ -212,8 +212,9 @@ def train(
     the decoder's tables that `tuning.new_embeddings` is of; `initial` as for `token_setup`, after which the weights are
     in the checkpoint alone; `spelling`, `distill`, `teacher`, `layout` and `finished` as there too; `scorer` measures
     `eval_examples`; `allow_change` as for `Trainer.resume`; `first` is called before anything is made of the decoder,
-    when nobody else may write to `out`; `on_begin` is called when nothing is left to be refused, before the first step. InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit;
-    NonFiniteLoss before an update that would ruin the weights.
+    when nobody else may write to `out`; `on_begin` is called when nothing is left to be refused, before the first step.
+    InputError for a mixture, pack size, teacher, layout or checkpoint that does not fit; NonFiniteLoss before an update
+    that would ruin the weights.
     """
     world, out = world or World(), Path(out)
     source = ExampleSource(shards, vocabulary, mixture, seed=config.seed, options=plans, pieces=pieces)
