@@ -45,10 +45,11 @@ def settings(folder: Path) -> list[str]:
     write_ct2(folder / "whisper", tiny_whisper())
     host = folder / "host"
     write_host(host, "smollm2")
-    parts = ("spelling", "latent", "control", "tokens", "own", "vocoder", "synthesizer")
+    parts = ("spelling", "unit_spelling", "latent", "control", "tokens", "own", "vocoder", "synthesizer")
     return [
         *(f"manifests=[{manifest},{manifest}]", f"pairs={folder / 'pairs.jsonl'}", "pairs_of_a_set=2"),
         *(f"host={host}", f"whisper={folder / 'whisper'}", "layer=1", "clusters=8", "pack_size=512", "limit=2"),
+        "unit_spelling_blocks=1",
         *(f"{name}_steps=1" for name in parts),
     ]
 

@@ -15,6 +15,7 @@ from unitok_training.trainer.config import (
     FrameCacheConfig,
     LatentTrainConfig,
     PartTuning,
+    SpellingConfig,
     TableTuning,
     TrainConfig,
     Tuning,
@@ -49,11 +50,13 @@ def latent_recipe(settings: Settings, *, encoder: str, frames: str, steps: int) 
 
 
 def tokens_recipe(settings: Settings) -> DecoderRecipe:
-    """Units read and spoken beside plain text: new rows fast from the first step, what was learned elsewhere slowly."""
+    """Units read and spoken beside plain text. The first blocks learn to spell them, or nothing would listen; new rows
+    move fast from the first step, what was learned elsewhere slowly."""
     rate = settings["tokens_rate"]
     return DecoderRecipe(
         name="real_tokens",
-        mixture=Mixture(tasks={"asr": 3.0, "tts.units": 3.0, "lm": 0.5}),
+        mixture=Mixture(tasks={"asr": 6.0, "tts.units": 1.0, "lm": 0.5}),
+        spelling=SpellingConfig(steps=settings["unit_spelling_steps"], blocks=settings["unit_spelling_blocks"]),
         plans=ExampleOptions(condition_noise=0.05, text_weight=2.0),
         train=TrainConfig(
             steps=settings["tokens_steps"], pack_size=settings["pack_size"], packs_per_step=1, window=2048,

@@ -60,9 +60,13 @@ class RealSettings:
     """Updates of the latent model."""
     latent_rate: float = 1e-3
     """Learning rate of its low-rank updates."""
-    tokens_steps: int = 200
+    unit_spelling_steps: int = 300
+    """Updates of the first blocks of each token model, before it answers."""
+    unit_spelling_blocks: int = 6
+    """How many these are."""
+    tokens_steps: int = 240
     """Updates of each token model."""
-    tokens_rate: float = 1e-4
+    tokens_rate: float = 3e-4
     """Learning rate of its blocks."""
     pack_size: int = 1024
     """Positions of a pack."""
@@ -89,6 +93,7 @@ class RealSettings:
         for name in (
             *("pairs_of_a_set", "clusters", "own_steps", "vocoder_steps", "synthesizer_steps", "latent_steps"),
             *("spelling_steps", "subwords", "tokens_steps", "pack_size", "control_steps", "limit", "threads"),
+            *("unit_spelling_steps", "unit_spelling_blocks"),
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")

@@ -32,6 +32,8 @@ def graph(settings: RealSettings) -> list[Stage]:
     share = max(1, settings.threads // SIDE_BY_SIDE)
     units = ("whisper", "clusters", "layer", "own_steps")
     latent = ("whisper", "spelling_steps", "subwords", "latent_steps", "latent_rate", *TRAINED)
+    spelling = ("unit_spelling_steps", "unit_spelling_blocks")
+    tokens = (*spelling, "tokens_steps", "tokens_rate", *TRAINED)
     found = [
         Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS, files=("manifests",)),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
@@ -51,7 +53,7 @@ def graph(settings: RealSettings) -> list[Stage]:
               threads=share, settings=latent),
         *(
             Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=share,
-                  needs=("host", "texts", f"speech-{kind}"), settings=("tokens_steps", "tokens_rate", *TRAINED))
+                  needs=("host", "texts", f"speech-{kind}"), settings=tokens)
             for kind in settings.units
         ),
         Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),

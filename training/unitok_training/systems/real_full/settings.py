@@ -28,6 +28,7 @@ class FullSettings(RealSettings):
     synthesizer_steps: int = 1500
     spelling_steps: int = 3000
     latent_steps: int = 1200
+    unit_spelling_steps: int = 1200
     tokens_steps: int = 900
     control_steps: int = 100
     texts: str = "../shared/data/lj_text/lj_text.tsv.gz"

@@ -34,6 +34,7 @@ from unitok_training.systems.real_full.settings import HELD_OUT, voice_file
 from unitok_training.systems.real_full.texts import CAPTION, READ, pairs_of, passages_to_read, translated_rows
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
+from unitok_training.trainer.config import SpellingConfig
 
 MADE = "made"
 """Folder of what was read aloud, and what a curve's point with it is called."""
@@ -79,7 +80,9 @@ def translator(run: Path, settings: Settings) -> None:
     prepare_shards(translated_rows(settings), text, folder / "shards")
     recipe = tokens_recipe({**settings, "tokens_steps": settings["translation_steps"]})
     tasks = Mixture(tasks={f"mt@{LANG}-{target}": 1.0})
-    recipe = replace(recipe, mixture=tasks, tuning=replace(recipe.tuning, new_rows=MEAN_SPREAD))
+    recipe = replace(
+        recipe, mixture=tasks, spelling=SpellingConfig(), tuning=replace(recipe.tuning, new_rows=MEAN_SPREAD)
+    )
     trained = train_model(
         recipe, shards=folder / "shards", tokenizers=folder / "tokenizers", start=folder / "host",
         out=run / "models" / "translator",
