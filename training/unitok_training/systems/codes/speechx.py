@@ -217,6 +217,7 @@ SYSTEM = System(
         Target("the judge names the voices of resynthesized speech", lambda f: f["c30.judge.accuracy"] >= READS),
         Target("noise falls, not by chance", lambda f: f["c30.se.noise_over_given.high"] < 0),
         Target("… and no more words are wrong", lambda f: f["c30.se.errors_over_given"] <= 0),
+        Target("… nor with the text given", lambda f: f["c30.se.text.errors_over_given"] <= 0),
         Target("of two talkers the enrolled one is heard, nine times of ten", lambda f: f["c30.tse.voice"] >= 0.9),
         Target("… and with the text given", lambda f: f["c30.tse.text.voice"] >= 0.9),
         Target("an edit leaves all frames around it", lambda f: f["c30.edit.kept_share"] == 1.0),
