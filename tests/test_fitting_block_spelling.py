@@ -190,6 +190,8 @@ def test_a_run_spells_once_before_its_first_step(place: Path, tmp_path: Path) ->
         (("mixture={only: {tts.units: 1}}",), "no task of the mixture hears what it writes"),
         (("spelling.blocks=9",), "spelling.blocks is 9: the decoder has 2"),
         (("spelling.steps=-1",), "spelling.steps is -1"),
+        (("tuning.decoder.start_step=2",), "from the first step"),
+        (("train.recompute_blocks=9",), "train.recompute_blocks is 9: the decoder has 2"),
         (("spelling.blocks=0",), "spelling.blocks is 0"),
         (("spelling.learning_rate=0",), "spelling.learning_rate is 0"),
         (("spelling.text_weight=-1",), "spelling.text_weight is -1"),

@@ -288,6 +288,8 @@ def test_another_kind_does_not_inherit_what_it_lacks() -> None:
     both = overridden(tiny(), ["adapter.queries=8", "adapter.kind=qformer"]).adapter
     assert both.options() == {"queries": 8}, "what is said beside the kind stays, wherever it stands"
     assert overridden(tiny(), ["adapter.kind=linear"]).adapter.stride == 2
+    with pytest.raises(InputError, match=r"adapter\.kind is \['a'\]: it takes a text"):
+        overridden(tiny(), ["adapter.kind=[a]"])
     wrong = overridden(tiny(), ["adapter.kind=qformer", "adapter.stride=2"]).adapter
     with pytest.raises(InputError, match="the adapter 'qformer' has no option 'stride'"):
         make_adapter("qformer", SIZES, wrong.options())

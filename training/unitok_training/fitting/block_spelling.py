@@ -68,17 +68,19 @@ class SpellingBlocks(nn.Module):
     Args:
         decoder: its blocks are trained in place, its table is read.
         blocks: K.
-        speech: half-open range of the ids of speech.
+        speech: (N,) ids of speech, ascending.
         text: how many ids of text the table begins with.
         subwords: V.
     """
 
-    def __init__(self, decoder: Decoder, blocks: int, speech: tuple[int, int], text: int, subwords: int) -> None:
+    def __init__(self, decoder: Decoder, blocks: int, speech: np.ndarray, text: int, subwords: int) -> None:
         super().__init__()
-        self.span, table = speech, decoder.embedding.detach().float()
+        table = decoder.embedding.detach().float()
+        self.register_buffer("ids", torch.from_numpy(speech).to(table.device), persistent=False)
+        self.ids: Tensor
         self.blocks = nn.ModuleList(list(decoder.blocks)[:blocks])
         self.length = float(table[:text].norm(dim=-1).mean())
-        self.directions = nn.Parameter(functional.normalize(table[slice(*speech)], dim=-1))
+        self.directions = nn.Parameter(functional.normalize(table[self.ids], dim=-1))
         self.head = nn.Linear(table.shape[1], subwords + 1, device=table.device)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -90,9 +92,9 @@ class SpellingBlocks(nn.Module):
 
     def vectors(self, ids: Tensor, table: Tensor) -> Tensor:
         """What ids (T,) enter the blocks as (T, C)."""
-        first, end = self.span
-        places = ((ids >= first) & (ids < end)).nonzero().squeeze(-1)
-        return table[ids].index_copy(0, places, self.rows[ids[places] - first].to(table.dtype))
+        places = torch.isin(ids, self.ids).nonzero().squeeze(-1)
+        rows = self.rows[torch.searchsorted(self.ids, ids[places])]
+        return table[ids].index_copy(0, places, rows.to(table.dtype))
 
     def told(self, hidden: Tensor) -> Tensor:
         """(T, C) → log-probabilities (T, V + 1) of the blank and the subwords."""
@@ -154,7 +156,7 @@ def fit_block_spelling(
         quicker=[network.directions, *network.head.parameters()], times=QUICKER, shown="spelling", progress=progress,
     )  # fmt: skip
     with torch.no_grad():
-        decoder.embedding[slice(*network.span)] = network.rows.to(decoder.embedding.dtype)
+        decoder.embedding[network.ids] = network.rows.to(decoder.embedding.dtype)
     return losses
 
 
@@ -276,18 +278,17 @@ def spikes(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def spoken_examples(source: ExampleSource, text: TextTokenizer) -> Iterator[SpokenExample]:
-    """Examples of recognition, one after another, without end; those without a word are passed over."""
-    first, end = _speech(source)
-    index, empty = 0, 0
-    while empty < max(1, sum(source.usable().values())):
+    """Examples of recognition, one after another, without end; those without a word are passed over, and there are none
+    where the first ones, as many as there are rows, have no word."""
+    speech, index, some = _speech(source), 0, False
+    while some or index < max(1, sum(source.usable().values())):
         found = source.document(index)
         plan = parse(found.ids, source.vocabulary, found.frames).plan()
         said = text.decode(plan.outputs[0].content.tolist())
         given = found.ids[: int(np.flatnonzero(found.loss_weight)[0])]
-        places = np.flatnonzero((given >= first) & (given < end))
-        index, empty = index + 1, empty + 1
+        places, index = np.flatnonzero(np.isin(given, speech)), index + 1
         if basic(said) and len(places):
-            empty = 0
+            some = True
             yield SpokenExample(given, int(places[0]), said)
 
 
@@ -301,12 +302,12 @@ def _packs(examples: Iterator[SpokenExample], size: int) -> Iterator[list[Spoken
         pack.append(one)
 
 
-def _speech(source: ExampleSource) -> tuple[int, int]:
-    """Half-open range of the ids of what recognition is given."""
+def _speech(source: ExampleSource) -> np.ndarray:
+    """Ids of what recognition is given, ascending."""
     kinds = {kind for one in source.parsed for kind in one.of.variant.given or ()} & {"units", "codes"}
     streams = [source.vocabulary.main(kind) for kind in sorted(kinds)]
     spans = [
-        span for stream in streams if stream is not None
+        np.arange(*span) for stream in streams if stream is not None
         for book in range(len(stream.cardinalities)) for span in source.vocabulary.block_ranges(stream.name, book)
     ]  # fmt: skip
-    return min(first for first, _ in spans), max(end for _, end in spans)
+    return np.unique(np.concatenate(spans))

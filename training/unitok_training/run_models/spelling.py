@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from unitok.decoder.lora import lora_config
 from unitok.decoder.model import Decoder
 from unitok_tokenizers.compute import resolve
 from unitok_tokenizers.errors import InputError
@@ -34,10 +36,12 @@ def can_spell(given: Materials) -> Materials:
             "leave one of them out"
         )
     tables = (recipe.tuning.embeddings, recipe.tuning.new_embeddings)
-    if not recipe.tuning.decoder.full or any(one is not None and one.frozen for one in tables):
+    moves = recipe.tuning.decoder
+    adapted = given.base is not None and lora_config(given.base.decoder) is not None
+    if not moves.full or moves.start_step or adapted or any(one is not None and one.frozen for one in tables):
         raise InputError(
             "spelling.steps moves blocks and rows of a decoder, which tuning leaves as they are: let all of them move "
-            "(tuning.decoder.full=true), or leave it out"
+            "(tuning.decoder.full=true, from the first step, without low-rank updates), or leave it out"
         )
     if vocabulary.framed is not None or given.decoder_config().prefix_lm:
         what = "model.layout has codes beside its ids" if vocabulary.framed else "decoder.prefix_lm is set"
@@ -52,12 +56,14 @@ def spell(given: Materials, decoder: Decoder, run: Path, world: World) -> None:
         return
     source = ExampleSource(
         given.data.for_keys(_tasks(given)), given.vocabulary, Mixture(tasks=_tasks(given)), seed=recipe.train.seed,
-        options=recipe.plans,
+        options=replace(recipe.plans, condition_dropout=0.0),
     )  # fmt: skip
+    compute = resolve(world.device, recipe.train.precision)
+    if compute.precision == "bf16-pure":  # its masters are made later, and only then are weights rounded
+        compute = resolve(world.device, "bf16")
     fit_block_spelling(
         decoder, source, given.bundle.text, recipe.spelling,
-        pack_size=recipe.train.pack_size, seed=recipe.train.seed,
-        compute=resolve(world.device, recipe.train.precision),
+        pack_size=recipe.train.pack_size, seed=recipe.train.seed, compute=compute,
     )  # fmt: skip
 
 

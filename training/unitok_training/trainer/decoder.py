@@ -30,7 +30,7 @@ from unitok_training.trainer.config import DecoderTuning, DistillConfig, PartTun
 from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
-from unitok_training.trainer.parts import Part
+from unitok_training.trainer.parts import Part, RowTuning
 from unitok_training.trainer.run_state import written_alone
 from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
@@ -224,9 +224,12 @@ def train(
     held_out = held_out_source(source, shards, pieces) if config.eval_every else None
     if not decoder.embedding.is_meta:
         decoder.to(world.device)
+    _check_layout(layout, vocabulary, config, teacher)
+    RowTuning.of(tuning or DecoderTuning(), first_new, decoder.config.vocab_size)
+    decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
     with written_alone(out, world):
         if first is not None:
-            first()
+            first()  # which may take an hour: what can be refused before, is
         setup = token_setup(
             config, decoder, source, world, tuning=tuning, first_new=first_new, held_out=held_out, scorer=scorer,
             initial=initial, spelling=spelling, distill=distill, teacher=teacher, layout=layout, finished=finished,
