@@ -11,7 +11,7 @@ decides who sees whom, the feed-forward factory, and a hook after attention.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -320,16 +320,16 @@ class Decoder(Float32Buffers):
 
     def run(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Input vectors (T, C) at positions (T,) → final hidden states (T, C), normalized."""
-        cosine, sine = self.angles(positions)
-        for block in self.blocks:
-            x = block(x, cosine, sine, attend, self.pieces)
-        return rms_norm(x, self.norm, self.config.norm_eps)
+        return rms_norm(self.through(self.blocks, x, positions, attend), self.norm, self.config.norm_eps)
 
-    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (T, 1, D) of the rotary positions (T,), which a block takes."""
+    def through(self, blocks: Iterable[nn.Module], x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Vectors (T, C) behind blocks, of its own or of its shape, one after another: not normalized (T, C)."""
         angles = positions.float()[:, None] * self.frequencies  # (T, D / 2)
-        cosine, sine = torch.cat([angles.cos()] * 2, dim=-1), torch.cat([angles.sin()] * 2, dim=-1)
-        return cosine[:, None], sine[:, None]
+        cosine = torch.cat([angles.cos()] * 2, dim=-1)[:, None]  # (T, 1, D)
+        sine = torch.cat([angles.sin()] * 2, dim=-1)[:, None]
+        for block in blocks:
+            x = block(x, cosine, sine, attend, self.pieces)
+        return x
 
     def forward(
         self,

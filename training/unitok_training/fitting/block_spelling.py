@@ -105,10 +105,7 @@ class SpellingBlocks(nn.Module):
 def behind(decoder: Decoder, blocks: Iterable[nn.Module], x: Tensor, packed: Documents) -> Tensor:
     """Hidden states (T, C) of vectors (T, C) behind blocks."""
     attend = PackedAttend(packed.cu_seqlens, packed.max_seqlen, window=decoder.config.window)
-    cosine, sine = decoder.angles(packed.positions)
-    for block in blocks:
-        x = block(x, cosine, sine, attend, decoder.pieces)
-    return x
+    return decoder.through(blocks, x, packed.positions, attend)
 
 
 def fit_block_spelling(
@@ -191,8 +188,8 @@ class Lesson:
         with self.compute.mixed():
             vectors = self.network.vectors(packed.ids, self.table)
             hidden = behind(self.decoder, self.network.blocks, vectors, packed)
-        heard = [part[one.first :] for part, one in zip(_parts(hidden, [one.ids for one in spoken]), spoken)]
-        told = [self.network.told(part) for part in heard]
+        logs = self.network.told(hidden)
+        told = _speech_of(logs, spoken)
         found = functional.ctc_loss(
             pad_sequence(told), torch.from_numpy(np.concatenate(labels)).to(self.compute.device),
             torch.tensor([len(one) for one in told], device=self.compute.device),
@@ -203,11 +200,12 @@ class Lesson:
             return found
         written = [np.concatenate([one.ids[: one.first], self.ids[part]]) for one, part in zip(spoken, labels)]
         stood, stands = self._text(written)
-        pairs = zip(spoken, heard, told, labels, _parts(stood, written))
+        surest = _speech_of(logs.detach().cpu(), spoken)  # at once, or a GPU would be waited for by each
+        wanted = torch.split(stood, [len(one) for one in written])
         drawn = [
-            (part[here].float(), own[one.first :][said])
-            for one, part, logs, label, own in pairs
-            for here, said in [held(logs.detach().float().cpu().numpy(), label)]
+            (heard[here].float(), own[one.first :][said])
+            for one, heard, known, label, own in zip(spoken, _speech_of(hidden, spoken), surest, labels, wanted)
+            for here, said in [held(known.numpy(), label)]
         ]
         speech = [torch.cat(side) for side in zip(*drawn)]
         return found + self.config.text_weight * (_far(stands, stood) + _far(*speech))
@@ -223,10 +221,10 @@ class Lesson:
             return stood, behind(self.decoder, self.network.blocks, vectors, packed).float()
 
 
-def _parts(hidden: Tensor, documents: Sequence[np.ndarray]) -> list[Tensor]:
-    """Positions (T, C) of each document."""
-    parts: list[Tensor] = list(torch.split(hidden, [len(one) for one in documents]))
-    return parts
+def _speech_of(packed: Tensor, spoken: Sequence[SpokenExample]) -> list[Tensor]:
+    """Positions of each example (T, …) from its first id of speech on."""
+    parts = torch.split(packed, [len(one.ids) for one in spoken])
+    return [part[one.first :] for part, one in zip(parts, spoken)]
 
 
 def _far(found: Tensor, wanted: Tensor) -> Tensor:
