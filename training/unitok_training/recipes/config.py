@@ -84,6 +84,8 @@ def _says_kind(override: str) -> bool:
 class OfKinds(typing.Protocol):
     """A group whose keys depend on its kind."""
 
+    kind: str
+
     def of_kind(self, kind: Any) -> Any:
         """The same of another kind, without what that one does not have."""
 
@@ -91,8 +93,8 @@ class OfKinds(typing.Protocol):
 def _apply(target: Any, data: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(type(target))
     known = {item.name for item in fields(target)}
-    if isinstance(target, OfKinds) and data.get("kind", target) != target.kind:  # type: ignore[attr-defined]
-        target = target.of_kind(data.get("kind"))
+    if isinstance(target, OfKinds) and "kind" in data:
+        target = target.of_kind(data["kind"])
     changes: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{prefix}{str(key)[:60]}"

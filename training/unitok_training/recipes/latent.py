@@ -95,7 +95,7 @@ class AdapterChoice:
 
     def of_kind(self, kind: Any) -> AdapterChoice:
         """Without options that an adapter of this kind does not have: those that a preset has for its own."""
-        if not isinstance(kind, str) or kind not in ADAPTERS:
+        if kind == self.kind or not isinstance(kind, str) or kind not in ADAPTERS:
             return self
         known = adapter_class(kind).Config.__dataclass_fields__
         others: dict[str, Any] = {name: None for name in self.options() if name not in known}

@@ -103,8 +103,8 @@ def from_units(one: Contestant, tokens: Tokens, corpus: Corpus, config: Synthesi
     """
     if not config.steps:
         raise NotMeasured("--synthesizer-steps is 0")
-    speaks = config.vocoder is not None and config.vocoder.mel is not None  # one of codes alone says nothing of units
-    mel = config.vocoder.mel_config if config.vocoder is not None and speaks else MelConfig()
+    given = config.vocoder  # one of codes alone says nothing of units
+    mel = given.mel_config if given is not None and given.mel is not None else MelConfig()
     stride = float(mel.frame_rate) / one.frame_rate
     if stride != round(stride) or stride < 1:
         raise NotMeasured(f"{one.frame_rate:g} units a second do not divide {float(mel.frame_rate):g} mel frames")
