@@ -109,11 +109,16 @@ def fit_spelling(
     return losses
 
 
+def _told(source: LatentSource) -> list[int]:
+    """Recordings with text."""
+    return [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
+
+
 def _file(
     adapter: Adapter, moving: Mapping[str, Tensor], source: LatentSource, kept: FrameCache, *, steps: int, seed: int
 ) -> Path | None:
     """Where it is kept what is learned so: named by all that decides it; None where a recording cannot be named."""
-    rows = [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
+    rows = _told(source)
     names = [source.plain_name(row) for row in rows]
     if None in names:
         return None
@@ -156,7 +161,7 @@ def _heard(
                 kept.put(name, found)
         return found.hidden.float()
 
-    rows = [row for row, one in enumerate(source.rows) if one.audio is not None and one.text]
+    rows = _told(source)
     for done, row in enumerate(rows, 1):
         said = torch.tensor(front_end.adapter.spelled(source.rows[row].text or ""), dtype=torch.int64, device="cpu") + 1
         if len(said):
