@@ -435,3 +435,23 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert total == 120 * RATE and peak < 12e6
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"text that is no frame, "])
+def test_mp3_with_a_hole_or_another_second_half_is_cut(filling: bytes, tmp_path: Path) -> None:
+    content = mp3(speech(30.0))
+    quarter = len(content) // 4
+    hole = (filling * len(content))[: 2 * quarter]
+    for damaged in (content[:quarter] + hole + content[3 * quarter :], content[: 2 * quarter] + hole):
+        with pytest.raises(InputError, match="bytes between its frames or behind them are none"):
+            read_audio(saved(tmp_path / "a.mp3", damaged), sample_rate=RATE)
+    few = content + b"notes" * 100
+    assert np.array_equal(heard(saved(tmp_path / "b.mp3", few)), heard(saved(tmp_path / "c.mp3", content)))
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+def test_ogg_with_much_of_another_kind_behind_it_is_told(kind: str, tmp_path: Path) -> None:
+    content = encoded(kind, speech(SECONDS))
+    with pytest.raises(InputError, match="bytes behind its pages are none"):
+        read_audio(saved(tmp_path / "a.ogg", content + b"no page" * len(content)), sample_rate=RATE)
+    assert len(heard(saved(tmp_path / "b.ogg", content + b"no page")))

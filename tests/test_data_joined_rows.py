@@ -93,3 +93,12 @@ def test_a_joined_row_is_another_one_where_a_part_of_it_is(rows: list[Row]) -> N
     assert replace(one, parts=(one.parts[0], replace(second, offset=0.1))).stamp() != before  # type: ignore[attr-defined, call-arg]
     soundfile.write(second.audio, speech(0.4, 77), RATE)
     assert one.stamp() != before
+
+
+def test_a_voice_of_the_murmur_that_cannot_be_read_takes_no_other_row_with_it(rows: list[Row], tmp_path: Path) -> None:
+    whole = prepare_shards(rows, tokenizers(), tmp_path / "whole", joined_share=1.0, keep_unreadable=True)
+    content = rows[3].audio.read_bytes()  # type: ignore[union-attr]
+    rows[3].audio.write_bytes(content[: len(content) * 2 // 3])  # type: ignore[union-attr]
+    found = prepare_shards(rows, tokenizers(), tmp_path / "cut", joined_share=1.0, keep_unreadable=True)
+    counts = [int((one.split == "joined").sum()) for one in (whole, found)]
+    assert counts[0] > 4 and counts[0] - 4 <= counts[1] < counts[0], "those of the one recording alone are missing"

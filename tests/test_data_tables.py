@@ -381,3 +381,66 @@ def test_an_utterance_of_kaldi_stands_once(root: Path) -> None:
     written(root / "k/text", "u1 good morning\nu1 good evening\n")
     with pytest.raises(InputError, match="text:2: 'u1' stands there already"):
         read_manifest(root / "k")
+
+
+@pytest.mark.parametrize("mark", ["\t", "|"])
+def test_quotes_that_pandas_doubles_are_taken_off(mark: str, root: Path) -> None:
+    written_by_pandas = (
+        f'path{mark}sentence\na.wav{mark}"He said ""hello"" to me"\nb.wav{mark}where did they clean it\n'
+    )
+    found = read_manifest(written(root / "q.csv", written_by_pandas))
+    assert [row.text for row in found] == ['He said "hello" to me', SECOND]
+    plain = f'path{mark}sentence\na.wav{mark}"hello" is what he said\nb.wav{mark}"all of it"\n'
+    assert [row.text for row in read_manifest(written(root / "p.csv", plain))] == [
+        '"hello" is what he said', '"all of it"'
+    ]  # fmt: skip
+    both = written_by_pandas + f'ab.wav{mark}"hello" is what he said\n'
+    with pytest.raises(InputError, match="b.csv:4.*in one way"):
+        read_manifest(written(root / "b.csv", both))
+
+
+def test_a_further_channel_of_a_segment_is_refused(root: Path) -> None:
+    files = {"wav_scp": "r ../ab.wav\n", "text": f"u1 {FIRST}\nu2 {SECOND}\n"}
+    for first in ("0", "A"):
+        assert (
+            len(read_manifest(kaldi(root / first, segments=f"u1 r 0.0 0.5 {first}\nu2 r 0.5 1.0 {first}\n", **files)))
+            == 2
+        )
+    with pytest.raises(InputError, match="segments:2.*channel '1'; split the channels first"):
+        read_manifest(kaldi(root / "k", segments="u1 r 0.0 0.5 0\nu2 r 0.5 1.0 1\n", **files))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"start": "abc"}, {"recording": {"id": "r", "sources": ["a.wav"], "sampling_rate": RATE}},
+        {"recording": {"id": "r", "sources": [{"type": "file"}], "sampling_rate": RATE}},
+    ],
+)  # fmt: skip
+def test_cuts_of_a_wrong_shape_are_one_message(value: dict[str, Any], root: Path) -> None:
+    cut = lhotse_cut("c", lhotse_recording("r", "a.wav"), 0.0, lhotse_supervision("s", "r", 0.0, FIRST, "p"))
+    with pytest.raises(InputError, match=r"c\.jsonl:1"):
+        read_manifest(json_lines(root / "c.jsonl", {**cut, **value}))
+    nameless = {"sources": [{"type": "file", "source": "a.wav", "channels": [0]}], "sampling_rate": RATE}
+    with pytest.raises(InputError, match="without 'id'"):
+        read_manifest(json_lines(root / "recordings.jsonl", nameless))
+
+
+def test_texts_are_read_as_they_are_asked_later(root: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "le café est là")
+    rows = [{"audio": "a.wav", "text": f" {decomposed}\n", "words": [[unicodedata.normalize("NFD", "café"), 0, 0.2]]},
+            *({"audio": "b.wav", "text": empty} for empty in ("   ", "\n", "\u200b"))]  # fmt: skip
+    found = read_manifest(json_lines(root / "m.jsonl", *rows))
+    assert found[0].text == "le café est là" and found[0].words[0][0] == "café"
+    assert [row.text for row in found[1:]] == [None] * 3, "there is nothing to see"
+
+
+def test_a_damaged_table_is_one_message(root: Path) -> None:
+    import gzip
+
+    path = json_lines(root / "m.jsonl", {"audio": "a.wav", "text": FIRST})
+    content = bytearray(gzip.compress(path.read_bytes() * 50))
+    content[20:40] = b"\xff" * 20
+    (root / "d.jsonl.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"d\.jsonl\.gz"):
+        read_manifest(root / "d.jsonl.gz")

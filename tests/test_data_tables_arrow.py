@@ -231,3 +231,46 @@ def test_recordings_that_datasets_has_not_decoded(root: Path) -> None:
     assert row.audio == root / "a.wav"
     with pytest.raises(InputError, match="audio has"):
         list(rows_of([{"audio": {"bytes": None, "path": None}, "text": "hi"}]))
+
+
+def test_a_split_that_was_not_copied_is_missed(root: Path) -> None:
+    (root / "dd").mkdir()
+    (root / "dd" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    saved_to_disk(root / "dd" / "train", audio_table(root))
+    with pytest.raises(InputError, match="names the split 'test', which is not there"):
+        read_manifest(root / "dd")
+    for content in ("{}", '{"splits": 1}'):
+        (root / "dd" / "dataset_dict.json").write_text(content)
+        with pytest.raises(InputError, match="has no list 'splits'"):
+            read_manifest(root / "dd")
+    for content in ("{}", '{"_data_files": [{}]}'):
+        (root / "dd" / "train" / "state.json").write_text(content)
+        with pytest.raises(InputError, match=r"state\.json"):
+            read_manifest(root / "dd" / "train")
+
+
+def test_texts_whose_writer_did_not_mark_them_are_texts(root: Path) -> None:
+    plain = audio_table(root).drop(["sentence"])
+    texts = pyarrow.array([FIRST.encode(), "wo séubern".encode()], pyarrow.binary())
+    names = pyarrow.array([b"p", b"q"], pyarrow.binary())
+    table = plain.append_column("text", texts).append_column("speaker", names)
+    found = read_manifest(parquet(root / "t.parquet", table))
+    assert [(row.text, row.speaker) for row in found] == [(FIRST, "p"), ("wo séubern", "q")]
+    wrong = plain.append_column("text", pyarrow.array([b"a", b"caf\xe9"], pyarrow.binary()))
+    with pytest.raises(InputError, match=r"\[1\]: column 'text' holds bytes that are no text"):
+        read_manifest(parquet(root / "w.parquet", wrong))
+    marked = pyarrow.array([b"a", b"caf\xe9"], pyarrow.binary()).view(pyarrow.string())
+    for path in (parquet(root / "u.parquet", plain.append_column("text", marked)),
+                 stream(root / "u.arrow", plain.append_column("text", marked))):  # fmt: skip
+        with pytest.raises(InputError, match=path.name):
+            read_manifest(path)
+
+
+def test_other_kinds_of_bytes_are_recordings_too(root: Path) -> None:
+    contents = [(root / name).read_bytes() for name in ("a.wav", "b.wav")]
+    size = min(map(len, contents))
+    for kind in (pyarrow.binary_view(), pyarrow.binary(size)):
+        cells = contents if kind == pyarrow.binary_view() else [one[:size] for one in contents]
+        table = pyarrow.table({"audio": pyarrow.array(cells, kind), "text": [FIRST, SECOND]})
+        rows = read_manifest(stream(root / f"{kind}.arrow".replace("[", "").replace("]", ""), table))
+        assert [len(row.load(RATE)) > 0 for row in rows] == [True, True]

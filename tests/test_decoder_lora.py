@@ -114,6 +114,9 @@ def test_the_quick_step_reads_updated_weights() -> None:
     assert fingerprint(model) != before  # so that a stepper made earlier is made again
     stepper = Stepper(model)
     assert stepper.fits(model)
+    with without_lora(model):
+        assert not stepper.fits(model), "its weights have the updates in them"
+    assert stepper.fits(model)
     lora_tensors(model)["blocks.0.qkv.b.q"].mul_(1)
     assert not stepper.fits(model)
     from unitok.generation.generate import generate

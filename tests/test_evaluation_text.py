@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 
 from tests.support.command import Workshop, refused, works
 from tests.support.hf_hosts import write_host
+from tests.support.tiny_model import tiny_model
 from tests.test_formats import DOCUMENTED, compare, keys, pattern
+from unitok.decoder.model import Decoder
 from unitok.export import import_hf
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
@@ -81,6 +84,17 @@ def test_scores_of_an_imported_model_are_those_of_its_makers_class(name: str, tm
     assert other["blimp"] == pytest.approx({group: 1 - share for group, share in shares.items()})
     same = TextEvals(texts={}, pairs={"same": [type(evals.pairs["order"][0])(good="a house", bad="a house")]})
     assert evaluate_text(model.decoder, text, vocabulary, same)["text"]["blimp"] == {"same": 0.0}, "a tie is not right"
+
+
+def test_a_decoder_that_sees_what_is_given_both_ways_is_measured_too(tmp_path: Path) -> None:
+    model = tiny_model()
+    seeing = Decoder(replace(model.decoder.config, prefix_lm=True)).eval()
+    seeing.load_state_dict(model.decoder.state_dict())
+    evals = read_text_evals(write_evals(tmp_path))
+    found, plain = (
+        evaluate_text(one, model.tokenizers.text, model.vocabulary, evals) for one in (seeing, model.decoder)
+    )
+    assert found["text"]["perplexity"] == pytest.approx(plain["text"]["perplexity"], rel=1e-5), "nothing is given"
 
 
 def test_several_files_and_texts_longer_than_a_model_reads(tmp_path: Path) -> None:

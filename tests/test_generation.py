@@ -9,7 +9,7 @@ import torch
 from tests.support import toy_shards
 from unitok.decoder.model import Decoder, DecoderConfig, pack_documents
 from unitok.generation.beam_search import beam_search
-from unitok.generation.generate import generate, score
+from unitok.generation.generate import SCORED_AT_ONCE, generate, score
 from unitok.generation.sampling import GREEDY, Sampling, draw, filter_logits, sample
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
@@ -134,3 +134,14 @@ def test_repetition_aware_sampling_breaks_a_loop_and_leaves_the_rest_alone() -> 
 def test_impossible_sampling_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         Sampling(**options)  # type: ignore[arg-type]
+
+
+def test_scores_of_a_long_continuation_are_those_of_one_forward(decoder: Decoder) -> None:
+    random = np.random.default_rng(0)
+    prompt, rest = prompts()[0], random.integers(0, decoder.config.vocab_size, SCORED_AT_ONCE + 40)
+    packed = pack_documents([[*prompt.tolist(), *rest.tolist()]])
+    logs = decoder.logits(decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen)).log_softmax(-1)
+    wanted = logs[len(prompt) - 1 : -1].gather(1, torch.from_numpy(rest)[:, None])[:, 0]
+    (found,) = score(decoder, [prompt], [rest])
+    np.testing.assert_allclose(found, wanted.detach().numpy(), atol=1e-4)
+    assert [len(one) for one in score(decoder, [prompt], [rest[:0]])] == [0]

@@ -10,7 +10,7 @@ import pytest
 from tests.test_generation import VOCABULARY, automata, prompts
 from tests.test_generation_fast_step import PLAIN, made
 from unitok.decoder.model import Decoder
-from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, beam_search
+from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, _Beam, _Search, beam_search
 from unitok.generation.engine import Engine
 from unitok.generation.prefill import stepper_of
 from unitok.generation.token_request import TokenRequest
@@ -63,6 +63,16 @@ def test_searches_find_what_each_finds_alone(decoder: Decoder, quick: bool, ever
     assert ended == set(numbers) and batch.step() == []
     for number, request in zip(numbers, requests(), strict=True):
         same(batch.take(number), alone(decoder, request))
+
+
+def test_a_search_goes_on_until_as_many_have_ended_as_are_asked_for() -> None:
+    chosen = prompts()[:1]
+    (automaton,) = automata(chosen)
+    ended = [Hypothesis(np.asarray([1, 2]), -1.0, -0.5), Hypothesis(np.asarray([1, 3]), -1.5, -0.75)]
+    for n_best, settled in ((1, True), (2, True), (4, False)):
+        request = SearchRequest(prompt=chosen[0], automaton=automaton, beams=2, n_best=n_best)
+        search = _Search(request, [_Beam([4], -90.0, automaton)], list(ended))
+        assert search._settled() == settled, "what still runs is worse than both"
 
 
 def test_an_engine_searches_for_all(decoder: Decoder) -> None:

@@ -16,7 +16,7 @@ import torch
 from tests.support.tiny_model import tiny_model
 from unitok.decoder.cross_attention import CrossAttentionAdapter, CrossAttentionConfig
 from unitok.decoder.model import Decoder, pack_documents
-from unitok.decoder.moe import MixtureConfig, balance_loss, expand, mixtures, told_experts
+from unitok.decoder.moe import MixtureConfig, balance_loss, expand, first_experts, mixtures, told_experts
 from unitok.decoder.noise_vector import NoiseVector, NoiseVectorConfig
 from unitok.model import Model
 from unitok.nbest.correction import Corrector, correction_plan, edits, majority, nearest
@@ -305,6 +305,11 @@ def test_copies_of_a_dense_feed_forward_answer_as_it_does() -> None:
     for mixture in (MixtureConfig(experts=1, chosen=1), MixtureConfig(experts=4, chosen=2)):
         wide = expand(model.decoder, mixture)
         assert torch.allclose(forward(wide, documents), plain, atol=1e-5)
+    for block in model.decoder.blocks:  # as of an imported Llama
+        block.out_bias = torch.nn.Parameter(torch.randn(model.decoder.config.width))
+    biased, wide = forward(model.decoder, documents), expand(model.decoder, MixtureConfig(experts=2))
+    assert not torch.allclose(biased, plain, atol=1e-2) and torch.allclose(forward(wide, documents), biased, atol=1e-5)
+    assert torch.allclose(forward(first_experts(wide), documents), biased, atol=1e-5)
     one = replace(model, decoder=expand(model.decoder, MixtureConfig(experts=3)))
     request = PromptRequest(plan=correction_plan([model.tokenizers.text.encode("the green")], lang="en"))
     assert np.array_equal(one.run([request])[0].ids, model.run([request])[0].ids)

@@ -133,6 +133,9 @@ def test_language_model_scores_sum_over_the_text_its_end_and_nothing_before() ->
     assert count == len(model.tokenizers.text.encode("the green house")) + 2 and one < 0
     behind = lm_scores(model, ["two books"], lang="en", context="the green house ")[0]
     assert behind[1] == lm_scores(model, ["two books"], lang="en")[0][1] and abs(behind[0] - other) > 1e-6
+    apart = lm_scores(model, ["two books"], lang="en", context="the green house")[0]
+    whole = lm_scores(model, ["the green house two books"], lang="en")[0][1]
+    assert apart[1] - 2 == whole - 2 - len(model.tokenizers.text.encode("the green house")), "a space stands between"
     assert lm_scores(model, [""], lang="en")[0][1] == 2
 
 

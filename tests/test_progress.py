@@ -156,6 +156,10 @@ def test_a_run_that_goes_on_elsewhere_says_what_changed(tmp_path: Path) -> None:
     changed = [line for line in said if "threads was" in line]
     assert changed == ["threads was 1 and is 3: finished stages are kept, and the others go on with what is here"]
     assert sum(line.startswith("computes on") for line in said) == 2, "what was done before is computed on nothing"
+    assert not (tmp_path / "run" / "wall.json").exists(), "the first run's seconds are not those of the second"
+    Pipeline(tmp_path / "other", [stage], {"steps": 1}, threads=1, report=said.append).run()
+    Pipeline(tmp_path / "other", [stage], {"steps": 1}, threads=1, report=said.append).run()
+    assert (tmp_path / "other" / "wall.json").exists(), "a repeat that does nothing leaves what is known"
 
 
 def test_the_whole_run_s_time_is_that_of_its_longest_way() -> None:

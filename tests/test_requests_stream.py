@@ -98,6 +98,7 @@ def test_chunks_joined_are_the_answer(model: Model, task: str, given: dict, samp
     result = chunks[-1].result
     assert result is not None and all(chunk.result is None for chunk in chunks[:-1])
     assert np.array_equal(result.ids, whole.ids) and result.texts == whole.texts
+    assert result.heard_seconds == whole.heard_seconds and (whole.heard_seconds > 0) == ("audio" in given)
     texts, audio = joined(chunks, len(whole.texts))
     assert tuple(texts) == whole.texts
     wanted = np.zeros(0) if whole.audio is None else whole.audio

@@ -62,6 +62,13 @@ CODECS = (
     "parts.clusters=8", "parts.encoder.steps=2", "parts.encoder.width=16", "codec.steps=2", "codec.batch=2",
     "codec.codebooks=2", "codec.cardinality=8", "seeds=1", "resamples=20", "limit=2", "parts.test_sentences=8",
 )  # fmt: skip
+
+
+def less(overrides: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    """Overrides without those of some settings, which a check refuses."""
+    return tuple(one for one in overrides if one.partition("=")[0] not in names)
+
+
 TOKENIZERS = {
     "unit_tokens": UNITS, "codec_codes": (*CODECS, "bins=[4,8]"), "first_codebook": (*CODECS, "reader.steps=2"),
 }  # fmt: skip
@@ -70,7 +77,7 @@ SMALL_CODEC = ("codec.steps=2", "codec.codebooks=2", "codec.cardinality=4")
 CODES = {
     "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
     "speechx": QUICK_CODES,
-    "hibiki": (*QUICK_CODES, "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
+    "hibiki": (*less(QUICK_CODES, "train.steps"), "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
     **dict.fromkeys(("vall_e", "uslm", "any_gpt"), QUICK_VOICES),
     "audio_lm": QUICK_CODES, "dmel": QUICK,
     "laura_gpt": (*QUICK_CODES, "second_layers=1", "second_width=32", "reading=2", "reading_pack=256"),
@@ -78,9 +85,9 @@ CODES = {
 """Systems of codes, on a bench with a codec."""
 OWN = {
     "made_speech": (*QUICK, "saying_steps=2"),
-    "scaling_sheet": (*QUICK_CODES, "amounts=[6,14]", "merged=16", "train.steps=1"),
+    "scaling_sheet": (*less(QUICK_CODES, "spoken"), "amounts=[6,14]", "merged=16", "train.steps=1"),
     "bit_rates": (*QUICK, "parts.encoder.steps=2", "counts=[8,12]", "early=0", *SMALL_CODEC),
-    "languages": (*(one for one in QUICK if not one.startswith(("spoken", "texts"))), "amounts=[4,8]"),
+    "languages": (*less(QUICK, "spoken", "texts"), "amounts=[4,8]"),
     "hubert": HUBERT,
     "coordinator": TURNS,
     "routing": ROUTES,
@@ -122,6 +129,26 @@ def test_a_router_knows_requests_in_other_words(tmp_path: Path) -> None:
     assert found["router.accuracy"] > 0.85 and found["untaught.accuracy"] < 0.5 and found["script.accuracy"] == 1
     router = Router(Model.load(tmp_path / "model"), [Call("clean"), Call("speak", (("lang", "en"),))])
     assert str(router("be so kind and clean up the song")) == "clean"
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("made_speech", "transcribed=3"), ("twist", "train.take_best=false"), ("hibiki", "train.steps=9"),
+     ("pgslm", "transcribed=3"), ("expressive", "transcribed=3"), ("scaling_sheet", "spoken=9")],
+)  # fmt: skip
+def test_a_setting_that_does_nothing_is_refused(name: str, given: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=given.partition("=")[0].replace(".", r"\.") + " does nothing in this check"):
+        run_system(name, tmp_path / "run", replace(TINY, overrides=(given,)), report=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [("spirit_lm", "foils=0", "foils is 0"), ("spirit_lm", "parts.topics=1", "parts.topics is 1"),
+     ("uniaudio", "rounds=0", "rounds is 0"), ("hubert", "iterations=0", "iterations is 0")],
+)  # fmt: skip
+def test_a_setting_that_gives_no_figure_is_refused(name: str, given: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        run_system(name, tmp_path / "run", replace(TINY, overrides=(given,)), report=lambda line: None)
 
 
 def test_a_setting_that_was_refused_leaves_the_folder_to_another(tmp_path: Path) -> None:
@@ -200,7 +227,16 @@ def test_errors_on_keywords_and_on_other_words_are_apart() -> None:
             Row(id="2", group="2", lang="en", text="quil sings", extras={"keywords": ["quil"]})]  # fmt: skip
     found = biased(rows, ["we buy sob now", "quil rings"], {"zorb", "quil"})
     assert found["b_wer"] == 0.5 and found["wer"] == pytest.approx(2 / 6)
-    assert found["u_wer"] == pytest.approx(2 / 4)  # a wrong word for a name counts once more, as an insertion
+    assert found["u_wer"] == pytest.approx(1 / 4)  # "sob" stands for a name: it is no error of the other words
+
+
+def test_naming_the_right_word_alone_does_not_lower_the_errors_of_others() -> None:
+    rows = [Row(id="1", group="1", lang="en", text="lufo zobi mane", extras={"keywords": ["zobi"]})]
+    wrong = {text: biased(rows, [text], {"zobi", "kanu"})["u_wer"] for text in
+             ("lufo zobi mane", "lufo zoba mane", "lufo kanu mane", "lufo mane", "lufo zobi kanu mane")}  # fmt: skip
+    assert set(wrong.values()) == {0.0}
+    assert biased(rows, ["lufo zobi mane now"], {"zobi"})["u_wer"] == 1 / 2  # too much, and no name
+    assert biased(rows, ["zobi mate"], {"zobi"})["u_wer"] == 1.0  # one is missing, one is another
 
 
 def test_names_are_cut_out_with_their_sounds() -> None:
@@ -228,8 +264,12 @@ def test_a_mini_hubert_finds_clusters_and_is_read_as_a_pretrained_encoder(tmp_pa
     sizes = TrunkConfig(width=32, layers=2, heads=2, inner=32, dropout=0.0)
     config = HubertConfig(trunk=sizes, clusters=4, steps=60, batch=4, optim=OptimConfig(learning_rate=5e-3), layer=1)
     recordings = [speech(1.0, seed=seed) for seed in range(6)]
-    found = pretrain(recordings, config)
+    found = pretrain(recordings, config, held_out=[speech(1.0, seed=seed) for seed in (11, 12)])
     assert len(found) == 2 and found[0].accuracy > 1.3 / config.clusters
+    tried = [one.held_out for one in found]
+    assert all(one is not None and one.chance >= 1 / config.clusters and 0 <= one.accuracy <= 1 for one in tried)
+    assert tried[0] is not None and tried[0].accuracy > 1 / config.clusters
+    assert pretrain(recordings, replace(config, steps=1, iterations=1))[0].held_out is None
     save_encoder(found[-1].encoder, tmp_path)
     choice = EncoderChoice(kind="pretrained", folder=str(tmp_path))
     encoder = make_encoder(choice, 1).eval()
@@ -248,6 +288,9 @@ def test_masks_mixtures_and_purity() -> None:
     assert result.shape == one.shape and 0 < (result != one).sum() <= 50 and np.all(one == 1)
     assert purity([np.array([0, 0, 1, 1])], [np.array([3, 3, 2, -1])]) == 1.0
     assert purity([np.array([0, 0, 0, 0])], [np.array([3, 3, 2, 2])]) == 0.5
+    for name in ("iterations", "clusters", "steps", "batch"):
+        with pytest.raises(InputError, match=f"{name} is 0"):
+            HubertConfig(**{name: 0})
     with pytest.raises(InputError, match="layer is 9"):
         HubertConfig(layer=9)
 

@@ -34,7 +34,7 @@ def test_noise_words_and_voices_are_heard() -> None:
 def test_a_word_becomes_another_of_its_kind() -> None:
     for name, words in lexicon(LANG).items():
         for place in (0, 3):
-            found = like_words(words[place], LANG)
+            found = like_words(words[place], LANG, 2)
             assert words[place] not in found and set(found) == {
                 one for index, one in enumerate(words) if index % 2 == place % 2 and index != place
             }, name

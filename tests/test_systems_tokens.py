@@ -69,6 +69,30 @@ def test_intervals_over_seeds_and_over_sentences() -> None:
     assert paired_difference(worse, worse, resamples=50, seed=0) == (0.0, 0.0, 0.0)
 
 
+def test_what_several_voices_say_of_one_sentence_is_drawn_as_one() -> None:
+    random = np.random.default_rng(0)
+    alone, other = (
+        Counted(counts=random.binomial(5, share, 60).astype(float), sizes=np.full(60, 5.0)) for share in (0.5, 0.4)
+    )
+    names = [f"s{number}" for number in range(60)]
+    twice, others = (Counted.joined([one.of(names), one.of(names)]) for one in (alone, other))
+    assert twice.rate == alone.rate and len(twice.sentences) == 120
+    found, low, high = paired_difference(twice, others, resamples=400, seed=0)
+    assert (found, low, high) == pytest.approx(paired_difference(alone, other, resamples=400, seed=0)), "no surer"
+    without = paired_difference(replace(twice, sentences=()), replace(others, sentences=()), resamples=400, seed=0)
+    assert without[2] - without[1] < 0.85 * (high - low), "as if 120 sentences had been read"
+
+
+def test_readers_of_vectors_are_trained_as_readers_of_tokens_are(bench: TokenBench) -> None:
+    from unitok_training.systems.tokens.vector_reading import Reading, vector_recipe
+
+    train = replace(bench.config.train, packs_per_step=3, label_smoothing=0.1, eval_every=5, take_best=True)
+    other = TokenBench(Bench(bench.run, TINY, lambda said: None), replace(bench.config, train=train))
+    found = vector_recipe(other, "vectors", 7, Reading(steps=9, pack_size=64)).train
+    assert (found.packs_per_step, found.label_smoothing, found.eval_every, found.take_best) == (3, 0.1, 5, True)
+    assert (found.steps, found.pack_size, found.seed, found.ctc_weight, found.augment) == (9, 64, 7, 0.0, False)
+
+
 def test_seeds_are_pooled_before_sentences_are_drawn() -> None:
     one, other = [counted((1, 2), (0, 4)), counted((2, 2), (1, 4))], [counted((0, 2), (0, 4))]
     found = compared("x", one, other, resamples=20, seed=0)

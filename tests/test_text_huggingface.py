@@ -130,6 +130,19 @@ def test_saved_twice_it_is_the_same_and_an_export_agrees(name: str, hosts: dict[
         assert exported.encode(text, add_special_tokens=False).ids == host.encode(text)
 
 
+def test_what_a_training_left_in_the_file_cuts_and_drops_nothing(tmp_path: Path) -> None:
+    made, text = byte_level(prefix=False), "the green house stands, das grüne Haus " * 8
+    plain = HostText(made.to_str(), {})
+    made.enable_truncation(max_length=16)
+    made.enable_padding(length=64)
+    made.model.dropout = 0.3
+    assert '"dropout":0.3' in made.to_str() and '"max_length":16' in made.to_str()
+    (tmp_path / "tokenizer.json").write_text(made.to_str(), encoding="utf-8")
+    host = HostText.from_folder(tmp_path)
+    assert host.json == plain.json and {tuple(host.encode(text)) for _ in range(9)} == {tuple(plain.encode(text))}
+    assert host.decode(host.encode(text)) == text
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(SPACED)
 def test_our_own_pieces_give_every_text_back(text: str) -> None:

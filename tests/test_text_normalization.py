@@ -188,3 +188,9 @@ def test_tables_have_words_for_whatever_they_list() -> None:
         for table in (forms.titles, forms.abbreviations, forms.before_number, forms.after_name, forms.scales):
             assert all(key == key.lower() and said for key, said in table.items()), lang
         assert all(len(sign) == 1 and said for sign, said in forms.symbols.items()), lang
+
+
+def test_a_raised_digit_in_an_address_is_no_number_of_it() -> None:
+    known = frozenset("abcdefghijklmnopqrstuvwxyz ")
+    said = spoken_text("see https://arxiv.org/abs/2106.01345² for more", "en", known)
+    assert said.startswith("see arxiv dot org") and said.endswith("four five squared for more")

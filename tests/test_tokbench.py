@@ -193,6 +193,10 @@ def test_the_speaker_probe_knows_voices_only_where_tokens_differ() -> None:
     found = speaker_figures(shares, speakers, compute=CPU, seed=0)
     assert found == {"accuracy": 1.0, "chance": 0.5, "speakers": 2, "count": 6}
     assert speaker_figures(histograms(same, (6,)), speakers, compute=CPU, seed=0)["accuracy"] == 0.5
+    rare = np.zeros((20, 40), np.float32)  # a code that one tested recording has and none that is learned from
+    for place, row in enumerate(np.flatnonzero(probe_parts(speakers) == 1)):
+        rare[row, place] = 0.005
+    assert speaker_figures(np.hstack([shares, rare]), speakers, compute=CPU, seed=0)["accuracy"] == 1.0
     with pytest.raises(NotMeasured, match="no two speakers"):
         speaker_figures(shares, ["a"] * 20, compute=CPU, seed=0)
 

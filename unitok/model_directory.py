@@ -210,7 +210,7 @@ def read_decoder(root: Path, dtype: torch.dtype) -> Decoder:
     if (lora := _lora_of(root)) is not None:
         add_lora(decoder, lora)
         load_lora(decoder, read_tensors(root / LORA))
-    return decoder
+    return decoder.to(dtype)
 
 
 def _lora_of(root: Path) -> LoraConfig | None:

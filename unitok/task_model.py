@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 import torch
 
 from unitok.generation.sampling import GREEDY, Sampling
-from unitok.inputs import Audio, is_tokens, names_a_file, refuse_longer, sample_blocks
+from unitok.inputs import Audio, is_tokens, names_a_file, recording_seconds, refuse_longer, sample_blocks
 from unitok.model_directory import read_model
 from unitok.placement import Device, DType, resolve_dtype
 from unitok.placement import place as place_model
@@ -77,10 +78,27 @@ class TaskModel(RequestRunner):
     def stream(self, request: Request) -> Iterator[Chunk]:
         """`answer` as it comes: chunks of text or audio that joined are its answer; the last has the `result`.
 
+        A recording without pauses that is longer than what is read at once is cut apart here, and its pieces are told
+        one by one, without a trace; `answer` reads such pieces with an overlap and compares them.
+
         Raises:
             InputError: as `answer`, when it is called; a search, of which nothing is known before its end.
         """
         check_request(request)
+        chunks = self._stream(request)
+        return self._with_length(chunks, request) if request.recorded else chunks
+
+    def _with_length(self, chunks: Iterator[Chunk], request: Request) -> Iterator[Chunk]:
+        """Chunks of an answer to a recording, the last one's result with its length."""
+        assert request.audio is not None
+        for chunk in chunks:
+            if chunk.result is not None:
+                seconds = recording_seconds(request.audio, self.listening_rate(request.front_end))
+                chunk = replace(chunk, result=replace(chunk.result, heard_seconds=seconds))
+            yield chunk
+
+    def _stream(self, request: Request) -> Iterator[Chunk]:
+        """What can be told of a request is told before its first chunk."""
         config = request.config
         if config.beams > 1:
             raise InputError("beams search, and a search has nothing to tell before its end; leave them out")

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +59,19 @@ def cannot_use(error: OSError) -> InputError:
     return InputError(f"{named}{error.strerror or error}; check that the path exists, can be read, and is of its kind")
 
 
+def not_utf8(path: Path | str) -> str | None:
+    """How a path is shown that is in another encoding; None of one that is UTF-8."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8", "replace")
+    return None
+
+
 def ensure_writable_parent(path: Path) -> None:
-    """Create the folder above `path`; InputError where that is impossible."""
+    """Create the folder above `path`; InputError where that is impossible, or a name is no text."""
+    if (shown := not_utf8(path)) is not None:
+        raise InputError(f"cannot write {shown}: the path is not UTF-8; rename its folder (convmv), or choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -116,6 +129,8 @@ def intact(where: Path | str, remedy: str) -> Iterator[None]:
         OSError,
         EOFError,
         SafetensorError,
+        zlib.error,
+        zipfile.BadZipFile,
     ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = f"no {first}" if isinstance(error, KeyError) else first
@@ -317,6 +332,22 @@ def read_json(path: Path | str) -> Any:
         raise InputError(
             f"{path} is not readable JSON ({error}); write it again with the command that made it"
         ) from error
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, those of folders behind links too, each folder once; links that lead nowhere among
+    them, so that whoever reads them says so. In no order."""
+    seen = set[tuple[int, int]]()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in names:
+            path = Path(root, name)
+            if path.is_file() or path.is_symlink() and not path.exists():
+                yield path
 
 
 def sha256_file(path: Path | str) -> str:

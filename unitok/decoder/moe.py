@@ -100,7 +100,15 @@ def expand(dense: Decoder, mixture: MixtureConfig, *, generator: torch.Generator
         if not name.endswith(".router"):
             state[name] = own[f"{block}.{rest.partition('.')[2]}" if experts else name].clone()
     made.load_state_dict(state)
+    _copy_output_biases(dense, made)
     return made.to(dense.embedding.device, dense.embedding.dtype).train(dense.training)
+
+
+def _copy_output_biases(source: Decoder, made: Decoder) -> None:
+    """Biases of the attention's output, which imported decoders may have: no configuration tells of them."""
+    for old, new in zip(source.blocks, made.blocks, strict=True):
+        assert isinstance(old, Block) and isinstance(new, Block)
+        new.out_bias = None if old.out_bias is None else nn.Parameter(old.out_bias.detach().clone())
 
 
 def first_experts(decoder: Decoder) -> Decoder:
@@ -110,6 +118,7 @@ def first_experts(decoder: Decoder) -> Decoder:
         owner, _, leaf = name.replace(".feed_forward.", ".feed_forward.experts.0.").rpartition(".")
         with torch.no_grad():
             value.copy_(getattr(decoder.get_submodule(owner), leaf))  # an attribute: it may have low-rank updates
+    _copy_output_biases(decoder, dense)
     return dense.to(decoder.embedding.device, decoder.embedding.dtype).train(decoder.training)
 
 

@@ -101,7 +101,7 @@ class _Search:
     def _settled(self) -> bool:
         """True where no running beam can still enter a full list: sums only fall, lengths are at most the limit."""
         request = self.request
-        if len(self.finished) < request.beams:
+        if len(self.finished) < max(request.n_best, request.beams):
             return False
         power = max(request.length_penalty, 0.0)
         best = max(beam.logprob / (len(beam.ids) + max(beam.automaton.remaining, 1)) ** power for beam in self.alive)

@@ -20,6 +20,7 @@ from unitok.decoder.fast_step import Stepper, fingerprint
 from unitok.decoder.kv_cache import KVCache
 from unitok.decoder.model import Decoder
 from unitok.generation.sampling import GREEDY, Sampling, choose
+from unitok_tokenizers.errors import InputError
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 WARM_UPS = 2
@@ -64,7 +65,11 @@ class CudaGraphs:
     def __init__(
         self, decoder: Decoder, *, capacity: int, sizes: Sequence[int] = SIZES, sampling: Sampling = GREEDY
     ) -> None:
-        assert not sampling.repetition_window and not sampling.guides and sampling.speech_temperature is None
+        if sampling.repetition_window or sampling.guides or sampling.speech_temperature is not None:
+            raise InputError(
+                f"sampling is {sampling}: captured steps choose ids without a repetition window, guidance or a "
+                "temperature of speech; leave them out, or do not capture"
+            )
         self.sampling, self.stepper = sampling, Stepper(decoder)
         self.addresses = _addresses(decoder)
         device, dtype = decoder.embedding.device, decoder.embedding.dtype

@@ -65,6 +65,11 @@ class Engine:
 
     def _made_stepper(self) -> Stepper | None:
         if not steppable(self.decoder):
+            if self.int8 or self.compiled:
+                raise InputError(
+                    "steps with int8 weights or in one C++ function are of decoders with plain blocks of one type: "
+                    "this one has experts, or parts in several types; leave int8 and compiled out"
+                )
             return None
         return Stepper(self.decoder, packed=True, int8=self.int8, compiled=self.compiled)
 

@@ -16,7 +16,13 @@ ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
 
 def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old files."""
-    rope = dict(full.get("rope_scaling") or full.get("rope_parameters") or {})
+    given = full.get("rope_scaling") or full.get("rope_parameters") or {}
+    if not isinstance(given, Mapping) or any(isinstance(value, Mapping) for value in given.values()):
+        raise InputError(
+            f"{where}: the rotary positions are {given!r} in config.json; one base and scaling for all layers, as "
+            "names and numbers, can be imported"
+        )
+    rope = dict(given)
     theta = float(rope.pop("rope_theta", full["rope_theta"]))
     legacy = rope.pop("type", "default")
     kind = rope.pop("rope_type", legacy)
@@ -33,6 +39,9 @@ def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any]
     missing = [key for key in ROPE_KEYS[kind] if rope.get(key) is None]
     if missing:
         raise InputError(f"{where}: rope scaling {kind!r} lacks {', '.join(missing)}; take config.json again")
+    wrong = [key for key in ROPE_KEYS[kind] if isinstance(rope[key], bool) or not isinstance(rope[key], int | float)]
+    if wrong or min(float(rope[key]) for key in ROPE_KEYS[kind]) <= 0:
+        raise InputError(f"{where}: rope scaling is {rope!r}: give numbers above 0; take config.json again")
     return theta, {"rope_type": kind, **{key: rope[key] for key in ROPE_KEYS[kind]}}
 
 

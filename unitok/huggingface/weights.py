@@ -87,6 +87,9 @@ def to_hf_config(
         "head_dim": config.head_dim,
         "intermediate_size": config.ffn_dim,
         "rope_parameters": {"rope_theta": config.rope_theta, **scaling},
+        # transformers 4 reads these, and without them takes a base of 10,000 and no scaling without a word
+        "rope_theta": config.rope_theta,
+        **({"rope_scaling": dict(config.rope_scaling)} if config.rope_scaling else {}),
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied,
         "max_position_embeddings": config.max_positions,
@@ -147,6 +150,11 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
     for key in SIZES:
         if not isinstance(full.get(key), int) or full[key] < 1:
             raise InputError(f"{where}: {key} is {full.get(key)!r} in config.json; give the whole file of the model")
+    for key in ("head_dim", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta"):
+        value, left_out = full.get(key), key in ("head_dim", "num_key_value_heads")
+        wanted = int | float if key in ("rms_norm_eps", "rope_theta") else int
+        if not (left_out and value is None) and (isinstance(value, bool) or not isinstance(value, wanted) or value < 0):
+            raise InputError(f"{where}: {key} is {value!r} in config.json: it is a number; take the model's file again")
     if full.get("quantization_config"):
         raise InputError(f"{where}: the weights are quantized; give the folder of the unquantized model")
     if full["hidden_act"] != "silu" or full.get("mlp_bias"):

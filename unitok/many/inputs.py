@@ -13,6 +13,7 @@ from unitok.inputs import AUDIO_SUFFIXES, Audio, Excerpt
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.tables.base import lines_of
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import files_below
 
 MANIFESTS = (".jsonl", ".tsv", ".csv")
 """Suffixes of manifests, as `unitok prepare` reads them."""
@@ -64,7 +65,7 @@ def _recordings(path: str, lang: str, beside: Path | None) -> Iterable[Input]:
         answers = None if beside is None else beside.resolve()
         found = [
             str(one)
-            for one in sorted(Path(path).rglob("*"))
+            for one in sorted(files_below(Path(path)))
             if _is_recording(one) and (answers is None or answers not in one.resolve().parents)
         ]
         if not found:
@@ -79,7 +80,7 @@ def _recordings(path: str, lang: str, beside: Path | None) -> Iterable[Input]:
 
 
 def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def texts(path: str, lang: str) -> list[Input]:

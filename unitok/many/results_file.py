@@ -80,6 +80,8 @@ class ResultsFile:
         self._file = self._open()
         try:
             whole, torn = self._read()
+            if torn and not self.beside.is_file():
+                raise InputError(f"{self.path} is no result of this command; name another file with -o")
             self._check_request(request, empty=not whole)
             self.finished = self._finished(whole)
             """Answered inputs: id → its line. Those that failed are not among them: they are tried again."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from unitok.generation.generate import score as teacher_forced
+from unitok.listening.long_audio import join_texts
 from unitok.model import Model
 from unitok.nbest.lists import NBest
 from unitok_tokenizers.errors import InputError
@@ -157,14 +158,13 @@ def _errors(lists: Sequence[Features], errors: Sequence[np.ndarray], weights: We
 def lm_scores(model: Model, texts: Sequence[str], *, lang: str, context: str = "") -> list[tuple[float, int]]:
     """(log p(text), tokens) of the model's `<lm>` line, natural logarithm, the end of sequence included.
 
-    `context` is what was said before (long-form rescoring): it is given, and only the text behind it counts. An empty
-    text is scored as one that ends at once.
+    `context` is what was said before (long-form rescoring): it is given, and only the text behind it counts, with the
+    space between the two where the script has one. An empty text is scored as one that ends at once.
     """
-    before = model.tokenizers.text.encode(context) if context.strip() else []
-    plans = [
-        SequenceSpec("lm", lang, outputs=(Span("text", np.asarray([*before, *model.tokenizers.text.encode(text)])),))
-        for text in texts
-    ]
+    encode = model.tokenizers.text.encode
+    before = encode(context) if context.strip() else []
+    told = [np.asarray([*before, *_behind(before, context, text, encode)]) for text in texts]
+    plans = [SequenceSpec("lm", lang, outputs=(Span("text", one),)) for one in told]
     prefix = (Span("text", np.asarray(before)),) if before else ()
     prompt = render_prompt(SequenceSpec("lm", lang, outputs=prefix), model.vocabulary)
     rest = [render(plan, model.vocabulary).ids[len(prompt) :] for plan in plans]
@@ -175,6 +175,14 @@ def lm_scores(model: Model, texts: Sequence[str], *, lang: str, context: str = "
         found += [(float(np.sum(one, dtype=np.float64)), len(one)) for one in scored]
         advance_aside("text scored", len(found), len(rest))
     return found
+
+
+def _behind(before: Sequence[int], context: str, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+    """Ids of a text as they are behind a context with these ids: its first word begins as one within a text."""
+    if not before or not text.strip():
+        return encode(text)
+    whole = encode(context + text if context[-1].isspace() else join_texts(context, text))
+    return whole[len(before) :] if whole[: len(before)] == list(before) else encode(text)
 
 
 @torch.inference_mode()

@@ -201,9 +201,11 @@ def _stream(
             if chunk.result is not None:
                 results.append(chunk.result)
                 continue
-            if chunk.text and not begun and number:
-                fresh = _joined_text(said, chunk.text, pieces[number - 1])
-                chunk = replace(chunk, text=fresh[len(said.rstrip()) :])
+            if chunk.text and not begun and number and (before := said.strip()):
+                if not chunk.text.strip():
+                    continue
+                fresh = _joined_text(before, chunk.text, pieces[number - 1])
+                chunk = replace(chunk, text=fresh[len(before) :])
             begun = begun or bool(chunk.text)
             said += chunk.text
             yield chunk

@@ -229,7 +229,8 @@ def _check_types(request: Request) -> None:
     if isinstance(config.max_seconds, bool) or not isinstance(config.max_seconds, int | float | None):
         raise InputError(f"max_seconds is {config.max_seconds!r}: give a number of seconds")
     cut = request.cut
-    if cut is not None and not (isinstance(cut, tuple) and len(cut) == 2 and 0 <= cut[0] <= cut[1] < math.inf):
+    numbers = isinstance(cut, tuple) and len(cut) == 2 and all(isinstance(one, int | float) for one in cut)
+    if cut is not None and not (numbers and 0 <= cut[0] <= cut[1] < math.inf):
         raise InputError(f"cut is {cut!r}: give where a stretch begins and ends, in seconds that rise")
     if not isinstance(config.sampling, Sampling):
         raise InputError(f"sampling is {config.sampling!r}: give a Sampling")

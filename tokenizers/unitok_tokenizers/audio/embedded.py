@@ -112,7 +112,9 @@ class Table:
         def holds(kind: pyarrow.DataType) -> bool:
             if pyarrow.types.is_struct(kind):
                 return {"bytes", "path"} <= {kind.field(index).name for index in range(kind.num_fields)}
-            return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+            kinds = pyarrow.types
+            views = kinds.is_binary_view(kind) or kinds.is_fixed_size_binary(kind)
+            return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or views)
 
         return [field.name for field in self.schema if holds(field.type)]
 

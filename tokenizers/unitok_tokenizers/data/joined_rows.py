@@ -6,7 +6,8 @@ S samples.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence  # noqa: F401 - inherited fields' types are looked up here
+from collections.abc import Iterator, Mapping, Sequence  # noqa: F401 - inherited fields' types are looked up here
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: F401
 from typing import Any  # noqa: F401
@@ -15,6 +16,7 @@ import numpy as np
 
 from unitok_tokenizers.audio.backgrounds import Backgrounds, Surroundings, split_at_quiet, surrounded
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.errors import InputError
 
 SPLIT = "joined"
 """Split of these rows: tasks that listen train on them beside the training split; the others have no use for them."""
@@ -40,8 +42,14 @@ class Murmur:
     def at(self, rate: int) -> Backgrounds:
         """The backgrounds at a sample rate in Hz."""
         if rate not in self._made:
-            self._made[rate] = Backgrounds([row.load(rate) for row in self.voices], rate, seed=0)
+            self._made[rate] = Backgrounds(list(self._readable(rate)), rate, seed=0)
         return self._made[rate]
+
+    def _readable(self, rate: int) -> Iterator[np.ndarray]:
+        """The recordings of its voices; those that cannot be read, whose own rows say so, are left out."""
+        for row in self.voices:
+            with suppress(InputError):
+                yield row.load(rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from unitok_tokenizers.audio.io import audio_seconds, beginning, read_blocks
 from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, records
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import not_utf8
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 
 STREAM_COLUMNS = ("units", "codes")
@@ -165,6 +167,19 @@ def _text_field(value: Mapping[str, Any], key: str, where: str, default: str | N
     return str(found)
 
 
+def _said(text: str | None) -> str | None:
+    """A text as requests have it: accents composed (NFC), no space around it; None where nothing is visible."""
+    text = composed(text or "").strip()
+    return text if any(unicodedata.category(character)[0] not in "ZC" for character in text) else None
+
+
+def _utf8(path: Path, where: str) -> Path:
+    """A path; InputError where its name is in another encoding, as of an archive that was unpacked."""
+    if (shown := not_utf8(path)) is not None:
+        raise InputError(f"{where}: the path {shown} is not UTF-8; rename its folder or file (convmv)")
+    return path
+
+
 def _name_field(value: Mapping[str, Any], key: str, where: str) -> str:
     """A name, which meets the same name in another unicode form; empty where absent."""
     return composed(_text_field(value, key, where) or "")
@@ -195,7 +210,7 @@ def _number_field(value: Mapping[str, Any], key: str, where: str) -> float | Non
 def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[str]) -> Row:
     """A record of a table as a row; InputError, naming its place, for a value that is not understood."""
     where, value = record.where, record.value
-    audio, text = _audio_field(value, where), _text_field(value, "text", where)
+    audio, text = _audio_field(value, where), _said(_text_field(value, "text", where))
     row_id = _name_field(value, "id", where) or f"{record.number:07d}"
     lang = _name_field(value, "lang", where) or default_lang
     if not LANGUAGE_CODE.fullmatch(lang):
@@ -211,7 +226,7 @@ def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[
         split=_text_field(value, "split", where) or "train",
         text=text,
         words=_words(value.get("words"), where),
-        audio=finder.find(audio, where) if audio else None,
+        audio=_utf8(finder.find(audio, where), where) if audio else None,
         offset=_number_field(value, "offset", where) or 0.0,
         # `duration` describes the file unless an offset says that the row is a part of it.
         seconds=_number_field(value, "duration", where) if "offset" in value else None,
@@ -237,7 +252,7 @@ def _words(value: Any, where: str) -> tuple[tuple[str, float, float], ...]:
     if value in (None, ""):
         return ()
     try:
-        words = tuple((str(word), float(start), float(end)) for word, start, end in value)
+        words = tuple((composed(str(word)), float(start), float(end)) for word, start, end in value)
         if not all(0 <= start <= end < 1e9 for _, start, end in words):
             raise ValueError
     except (TypeError, ValueError, OverflowError):

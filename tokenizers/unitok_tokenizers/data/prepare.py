@@ -7,7 +7,9 @@ array job each write every so many parts, and one joins them: the folder is that
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,6 +111,10 @@ class Part:
     def name(self) -> str:
         """Of its file."""
         return part_name(self.number)
+
+
+PART_FILE = re.compile(r"\.?part-\d{5,}\.arrow(\.json)?(\.[\w.]*)?")
+"""Names of parts, of what is noted of them, and of their drafts: what an earlier run left may be removed."""
 
 
 def part_name(number: int) -> str:
@@ -213,6 +219,7 @@ class Preparation:
             raise InputError(f"joined_share (--joined-share) is {self.joined_share}: give a number that is 0 or more")
         ensure_folder(self.out)
         self.out.mkdir(exist_ok=True)
+        _check_own(self.out)
         known = self.rows if isinstance(self.rows, Sequence) else None
         if known is None and (self.sources or self.joined_share > 0):
             what = "ids in files of their own" if self.sources else "a joined share"
@@ -305,10 +312,23 @@ class Preparation:
         manifest = {"format": FORMAT, "files": files, "skipped": _summed(records), "streams": described}
         write_json(self.out / "manifest.json", manifest)
         own = {name for file in files for name in (file["name"], f"{file['name']}.json")}
-        for stale in (*self.out.glob("part-*"), *self.out.glob(".part-*")):
-            if stale.name not in own:
+        for stale in self.out.iterdir():
+            if PART_FILE.fullmatch(stale.name) and stale.name not in own:
                 stale.unlink()
         return Shards.open(self.out)
+
+
+def _check_own(folder: Path) -> None:
+    """InputError where a folder's `manifest.json` is none of shards: it is somebody's table, and would be replaced."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict) or not {"format", "files", "streams"} <= value.keys():
+        raise InputError(f"{path} is no manifest of shards and would be replaced; choose another folder for the shards")
 
 
 def _summed(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

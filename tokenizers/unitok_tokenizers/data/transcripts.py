@@ -15,9 +15,9 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, is_table, records
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.files import atomic_write_bytes, files_below, not_utf8
 
-KEPT = ("id", "group", "lang", "speaker", "split", "words", "offset", "duration", "extras")
+KEPT = ("id", "group", "lang", "speaker", "split", "words", "offset", "duration", "units", "codes", "extras")
 """Columns of transcripts that are carried over."""
 
 
@@ -75,6 +75,8 @@ def write_manifest(
     source, target = Path(transcripts), Path(out)
     if not 0 <= options.test_share < 1:
         raise InputError(f"the test share is {options.test_share}; give a number from 0 up to, not including, 1")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the table that is read; name another file with -o")
     pattern = _compiled(options.speaker)
     root = folder_of(source) if folder is None else Path(folder)
     recordings = [] if folder is None else find_recordings(root)
@@ -95,6 +97,9 @@ def write_manifest(
         for index, row in enumerate(rows):
             drawn = _draw(str(row.get("group") or row.get("audio") or index))
             row["split"] = "test" if drawn < options.test_share else "train"
+    for row in rows:
+        if "audio" in row and (shown := not_utf8(row["audio"])) is not None:
+            raise InputError(f"the path {shown} is not UTF-8; rename its folder or file (convmv)")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     atomic_write_bytes(target, text.encode("utf-8"))
     read = read_manifest(target)
@@ -142,7 +147,7 @@ def find_recordings(folder: Path) -> list[Path]:
     """All recordings below a folder, sorted; InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; give the folder that holds the recordings")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    found = sorted(path for path in files_below(folder) if path.suffix.lower() in AUDIO_SUFFIXES)
     if not found:
         raise InputError(f"{folder} holds no recordings ({' '.join(AUDIO_SUFFIXES)}); give the folder that does")
     return found

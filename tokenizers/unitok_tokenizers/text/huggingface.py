@@ -43,7 +43,7 @@ class HostText:
         from tokenizers import Tokenizer
 
         try:
-            self.json = with_first_space(_all_special(tokenizer_json), Tokenizer.from_str)
+            self.json = with_first_space(_as_it_is(tokenizer_json), Tokenizer.from_str)
             self.tokenizer = Tokenizer.from_str(self.json)
         except Exception as error:  # the library raises nothing narrower
             raise InputError(f"tokenizer.json is not readable ({error}); copy it from the model again") from error
@@ -138,9 +138,16 @@ class HostText:
         return HostText(text, read_json(folder / "config.json")["roles"], HostSettings.load(folder), whole)
 
 
-def _all_special(tokenizer_json: str) -> str:
-    """The same tokenizer with every added token special, such as Qwen's `<think>`; runs of spaces stay text."""
+def _as_it_is(tokenizer_json: str) -> str:
+    """The same tokenizer with every added token special, such as Qwen's `<think>`; runs of spaces stay text.
+
+    What a training left in the file is taken out: a length at which texts are cut or filled up, pieces that are dropped
+    at random. A text is all of its ids here, and the same ones each time.
+    """
     value = json.loads(tokenizer_json)
+    value |= {name: None for name in ("truncation", "padding") if value.get(name) is not None}
+    if value["model"].get("dropout") is not None:
+        value["model"]["dropout"] = None
     for token in value.get("added_tokens") or []:
         token["special"] = token["special"] or bool(token["content"].strip())
     return json.dumps(value, ensure_ascii=False)

@@ -72,7 +72,10 @@ def log_probabilities(decoder: Decoder, documents: Sequence[np.ndarray], size: i
     decoder.eval()
     for group in _groups(documents):
         packed = pack_documents(group, device)
-        hidden = decoder(packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen)  # (T, C)
+        nothing = torch.zeros(len(group), dtype=torch.int64, device=device)  # is given: all of a text is predicted
+        hidden = decoder(
+            packed.ids, packed.positions, packed.cu_seqlens, packed.max_seqlen, prefix_lengths=nothing
+        )  # (T, C)
         predicts = torch.ones(len(packed.ids), dtype=torch.bool, device=device)
         predicts[(packed.cu_seqlens[1:] - 1).long()] = False  # behind a text's last id stands another text
         places = predicts.nonzero()[:, 0]

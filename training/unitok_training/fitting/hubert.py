@@ -72,6 +72,9 @@ class HubertConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_precision(self.precision)
+        for name, least in (("iterations", 1), ("clusters", 2), ("steps", 1), ("batch", 1), ("stretch", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be {least} or more")
         if not 0 <= self.layer <= self.trunk.layers:
             raise InputError(f"layer is {self.layer}: this encoder has layers 0 to {self.trunk.layers}")
         if not 0 < self.start_share < 1 or not 0 <= self.mix_share <= 1:
@@ -107,27 +110,46 @@ class Iteration:
     """Share of masked frames whose cluster is found, over the last fifth of the steps."""
     labels: list[np.ndarray]
     """Clusters (T,) of each recording that were its targets."""
+    held_out: HeldOut | None
+    """What it finds in recordings that it was not trained on, where there were some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Masked prediction in recordings that were not trained on."""
+
+    accuracy: float
+    """Share of masked frames whose cluster is found."""
+    chance: float
+    """Share of these frames that have the commonest of their clusters: what one guess for all would find."""
 
 
 def pretrain(
     recordings: Sequence[np.ndarray],
     config: HubertConfig,
     *,
+    held_out: Sequence[np.ndarray] = (),
     progress: Callable[[int, int, float], None] | None = None,
     world: World | None = None,
 ) -> list[Iteration]:
     """Pre-train on recordings (S,) float32 at 16 kHz; one entry per iteration, the last one's encoder the best.
 
-    `progress` is called with (iteration, step, loss). The processes of a world share the recordings of an update, and
-    all have what one would have. Raises InputError where there is less audio than clusters.
+    `held_out` are recordings that are tried after each iteration; their clusters are the nearest of those of the
+    training. `progress` is called with (iteration, step, loss). The processes of a world share the recordings of an
+    update, and all have what one would have. Raises InputError where there is less audio than clusters.
     """
-    features, world = mfcc_frames(recordings), world or World()
+    world = world or World()
+    features, others = (mfcc_frames(some) for some in (recordings, held_out))
     found: list[Iteration] = []
     for number in range(config.iterations):
-        labels = cluster(features, config.clusters, config.seed, world)
+        centroids = centroids_of(features, config.clusters, config.seed, world)
+        labels = nearest(features, centroids)
         report = None if progress is None else lambda step, loss, number=number: progress(number, step, loss)
-        found.append(_iterate(recordings, labels, config, number, report, world))
-        features = encode_recordings(found[-1].encoder.eval(), recordings, layer=config.layer)
+        network, accuracy = _iterate(recordings, labels, config, number, report, world)
+        encoder = network.encoder.eval()
+        tried = tried_on(network, held_out, nearest(others, centroids), config) if held_out else None
+        found.append(Iteration(encoder, accuracy, labels, tried))
+        features, others = (encode_recordings(encoder, some, layer=config.layer) for some in (recordings, held_out))
     return found
 
 
@@ -137,13 +159,44 @@ def mfcc_frames(recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
     return encode_recordings(MfccEncoder(MelConfig(hop_length=mel.hop_length * STRIDE)), recordings)
 
 
-def cluster(features: Sequence[np.ndarray], clusters: int, seed: int, world: World | None = None) -> list[np.ndarray]:
-    """Clusters (T,) of each recording's frames; in all processes of a world those of the first one's centroids."""
-    points = torch.from_numpy(np.concatenate(features))
-    centroids = fit_kmeans(points, clusters, seed=seed)
-    same_in_all([centroids], world or World())
-    labels = assign(points, centroids).numpy()
+def centroids_of(features: Sequence[np.ndarray], clusters: int, seed: int, world: World) -> Tensor:
+    """(K, D) centroids of recordings' frames; in all processes of a world those of the first one."""
+    found = fit_kmeans(torch.from_numpy(np.concatenate(features)), clusters, seed=seed)
+    same_in_all([found], world)
+    return found
+
+
+def nearest(features: Sequence[np.ndarray], centroids: Tensor) -> list[np.ndarray]:
+    """Cluster (T,) of each recording's frames."""
+    if not features:
+        return []
+    labels = assign(torch.from_numpy(np.concatenate(features)), centroids).numpy()
     return np.split(labels, np.cumsum([len(one) for one in features])[:-1])
+
+
+def cluster(features: Sequence[np.ndarray], clusters: int, seed: int, world: World | None = None) -> list[np.ndarray]:
+    """Clusters (T,) of each recording's frames, which centroids are found for."""
+    return nearest(features, centroids_of(features, clusters, seed, world or World()))
+
+
+def tried_on(
+    network: MaskedEncoder, recordings: Sequence[np.ndarray], labels: Sequence[np.ndarray], config: HubertConfig
+) -> HeldOut:
+    """What a network finds behind masks of recordings (S,), each masked once; its clusters (T,) are given."""
+    random = np.random.default_rng([config.seed, len(recordings)])
+    right, wanted = list[np.ndarray](), list[np.ndarray]()
+    network.eval()
+    with torch.inference_mode():
+        for samples, own in zip(recordings, labels, strict=True):
+            mels, frames = padded([network.encoder.inputs(samples)])
+            masked = np.zeros((1, network.encoder.frames_of(len(samples))), dtype=np.bool_)
+            some = stretches(min(len(own), masked.shape[1]), config, random)
+            masked[0, : len(some)] = some
+            found = network(mels, frames, torch.from_numpy(masked))[0, : len(some)].argmax(-1).numpy()
+            right.append(found[some] == own[: len(some)][some])
+            wanted.append(own[: len(some)][some])
+    every = np.concatenate(wanted)
+    return HeldOut(accuracy=float(np.concatenate(right).mean()), chance=float(np.bincount(every).max() / len(every)))
 
 
 def stretches(length: int, config: HubertConfig, random: np.random.Generator) -> np.ndarray:
@@ -255,7 +308,7 @@ def _iterate(
     number: int,
     report: Callable[[int, float], None] | None,
     world: World,
-) -> Iteration:
+) -> tuple[MaskedEncoder, float]:
     torch.manual_seed(config.seed + number)
     random = np.random.default_rng([config.seed, number])
     network = MaskedEncoder(config).train()
@@ -285,7 +338,7 @@ def _iterate(
     last = torch.tensor(right[-max(1, len(right) // 5) :], dtype=torch.int64, device=world.device).sum(0)
     world.sum_([last])
     hits, count = last.tolist()
-    return Iteration(network.encoder.eval(), hits / max(count, 1), list(labels))
+    return network, hits / max(count, 1)
 
 
 def save_encoder(encoder: TransformerEncoder, folder: Path) -> None:

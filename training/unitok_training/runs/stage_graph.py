@@ -156,6 +156,7 @@ class Pipeline:
             self.report(f"{name}: done before ({done[name].seconds:.0f} s)")
         if len(done) < len(self.stages):
             self._note_compute()
+            (self.run_folder / WALL).unlink(missing_ok=True)  # of an earlier run, which was not this one
         with termination_raises():
             try:
                 while len(done) < len(self.stages):

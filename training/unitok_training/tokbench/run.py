@@ -46,7 +46,7 @@ from unitok_training.tokbench.text_alignment import ReaderConfig, Texts, text_fi
 
 FORMAT = 1
 """Of `results.json` and of what is kept of a contestant."""
-MEASURES = 2
+MEASURES = 3
 """Changes with what is measured of a contestant: what was kept of less is measured anew."""
 
 

@@ -19,6 +19,8 @@ from unitok_training.trainer.optimizer import OptimConfig
 
 EVERY = 3
 """Of the recordings of a speaker, every third is tested; the others are learned from."""
+CONSTANT = 1e-6
+"""Deviation of a feature that tells nothing: of a code that no recording learned from has, say."""
 STEPS = 200
 OPTIM = OptimConfig(learning_rate=1e-2, warmup_steps=10, weight_decay=0.1)
 
@@ -59,7 +61,8 @@ def speaker_figures(features: np.ndarray, speakers: Sequence[str], *, compute: C
     learned, asked = parts == 0, parts == 1
     labels = torch.tensor([names.index(name) if name in names else -1 for name in speakers], device="cpu")
     mean, deviation = features[learned].mean(0), features[learned].std(0)
-    scaled = torch.from_numpy(((features - mean) / np.maximum(deviation, 1e-5)).astype(np.float32))
+    deviation = np.where(deviation > CONSTANT, deviation, np.inf)  # never seen: no weight can be learned for it
+    scaled = torch.from_numpy(((features - mean) / deviation).astype(np.float32))
     inputs, wanted = scaled[learned].to(compute.device), labels[learned].to(compute.device)
     torch.manual_seed(seed)
     classifier = nn.Linear(features.shape[1], len(names))

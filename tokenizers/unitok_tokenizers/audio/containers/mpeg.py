@@ -8,11 +8,20 @@ Sources: ISO/IEC 11172-3 and 13818-3 (frame headers), the Xing and VBRI headers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, end_of_tags, id3v2_length
+from unitok_tokenizers.audio.containers.base import (
+    ContainerPart,
+    Layout,
+    end_of_tags,
+    id3v2_length,
+    read_at,
+    unexplained,
+    without_zeros,
+)
 
 KILOBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -37,6 +46,9 @@ LAME_BYTES = 20
 """Room from which a LAME tag is looked for in an Info frame."""
 LINEAR = bytes(index * 256 // 100 for index in range(100))
 """The table of contents of a recording of constant bit rate."""
+
+PADDING = 1 << 14
+"""Zeros behind the last frame that writers leave, in bytes; more of them are what was to be written."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +147,30 @@ def mpeg_layout(source: BinaryIO, start: int, size: int) -> Layout:
         if run.told and run.count < run.told - 1:
             missing = f"its header tells of {run.told:,} frames, {run.count:,} are there"
     last = runs[-1]
+    lost = _between(source, runs)
+    if not (last.told and last.count >= last.told):  # a file whose frames are all there may have something behind it
+        filled = without_zeros(source, last.end, end)
+        padding = end - filled
+        lost += filled - last.end + (padding if padding > PADDING else 0)  # a copy that never got further is zeros
+    if unexplained(lost, sum(run.end - run.start for run in runs)):
+        missing = missing or f"{lost:,} bytes between its frames or behind them are none"
     rest = window.at(last.end, 4) if last.end < end else b""
     partial = frame_of(rest)
     torn = (partial and partial.kind == last.first.kind) or (0 < end - last.end < 4 and rest[:1] == b"\xff")
     if torn and not (last.told and last.count >= last.told):
         missing = missing or "its last frame is not whole"
     return Layout(pieces=tuple(_piece(window, run) for run in runs), missing=missing)
+
+
+def _between(source: BinaryIO, runs: Sequence[_Run]) -> int:
+    """Bytes between recordings that are neither frames nor tags."""
+    count = 0
+    for one, other in pairwise(runs):
+        begin, end = one.end, other.info_start if other.info is not None else other.start
+        while tag := id3v2_length(read_at(source, begin, min(10, max(0, end - begin)))):
+            begin += tag
+        count += max(0, end_of_tags(source, begin, end) - begin) if end > begin else 0
+    return count
 
 
 def _chained(window: _Window, position: int, end: int) -> bool:

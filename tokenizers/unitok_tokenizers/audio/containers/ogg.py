@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, end_of_tags, read_at
+from unitok_tokenizers.audio.containers.base import ContainerPart, Layout, Part, end_of_tags, read_at, unexplained
 
 MARK = b"OggS"
 BEGINS, ENDS = 2, 4
@@ -83,6 +83,8 @@ def ogg_layout(source: BinaryIO, size: int, start: int = 0) -> Layout:
         elif any(one.open for one in newest.values()):
             missing = missing or GOES_ON
     size = end_of_tags(source, start, size)
+    if unexplained(size - end, end - start):
+        missing = missing or f"{size - end:,} bytes behind its pages are none"
     links, ends = links or [start], [*ends, _alone(newest)]
     pieces = [
         ContainerPart(parts=((begin, to),) if last is None or missing else _ended(source, begin, last))

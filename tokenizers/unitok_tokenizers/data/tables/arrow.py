@@ -10,8 +10,9 @@ from typing import Any
 
 from unitok_tokenizers.audio.embedded import TABLES, Table, reference
 from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED
-from unitok_tokenizers.data.tables.columns import ALIASES, looks_like_audio, plain
+from unitok_tokenizers.data.tables.columns import ALIASES, is_known, looks_like_audio, plain
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import intact
 
 SPLITS = {
     "train": "train", "test": "test",
@@ -31,12 +32,16 @@ def table_files(source: Path) -> list[tuple[Path, str]]:
     if source.is_file():
         return [(source, "")]
     if (source / "dataset_dict.json").is_file():
-        names = _json(source / "dataset_dict.json")["splits"]
+        names = _listed(source / "dataset_dict.json", "splits")
+        for name in names:
+            if not (source / str(name) / "state.json").is_file():
+                raise InputError(f"{source} names the split {name!r}, which is not there; copy the data set again")
         return [(path, _split(name)) for name in names for path, _ in table_files(source / name)]
     if (source / "state.json").is_file():
-        state = _json(source / "state.json")
-        split = _split(state.get("_split") or "")
-        return [(source / one["filename"], split) for one in state["_data_files"]]
+        split = _split(_json(source / "state.json").get("_split") or "")
+        files = _listed(source / "state.json", "_data_files")
+        with intact(source / "state.json", "copy the data set again"):
+            return [(source / one["filename"], split) for one in files]
     return [(path, SPLITS.get(_first_word(path.stem), "")) for path in parquet_files(source)]
 
 
@@ -63,6 +68,14 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _listed(path: Path, key: str) -> list[Any]:
+    """What a file of `datasets` lists under a key."""
+    found = _json(path).get(key)
+    if not isinstance(found, list):
+        raise InputError(f"{path} has no list {key!r}; copy the data set again, or save it anew")
+    return found
+
+
 def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(file and row, number, columns) of every row; `audio` is a path, of a file or of a place inside the table."""
     number = 0
@@ -71,12 +84,15 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
         audio = _audio_column(table, chosen)
         plain_columns = _plain_columns(table, audio, chosen)
         row = 0
-        for batch in table.batches(plain_columns):
+        for batch in _batches(table, plain_columns):
             inside = None if audio is None else table.held(audio, row, batch.num_rows)
             labels = {name: table.labels.get(name) for name in plain_columns}
-            for index, value in enumerate(batch.to_pylist()):
+            for index, value in enumerate(_as_python(table, batch)):
                 number += 1
-                record = {name: cell_value(cell, labels[name]) for name, cell in value.items()}
+                record = {
+                    name: cell_value(_text_of(cell, f"{path}[{row + index}]", name), labels[name])
+                    for name, cell in value.items()
+                }
                 if audio is not None and inside is not None:
                     record[audio] = reference(path, audio, row + index) if inside[index] is True else inside[index]
                 if split:
@@ -85,11 +101,42 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
             row += batch.num_rows
 
 
+def _batches(table: Table, columns: list[str]) -> Iterator[Any]:
+    """Rows of columns; InputError where the file is damaged."""
+    with intact(table.path, "save the data set again"):
+        yield from table.batches(columns)
+
+
+def _as_python(table: Table, batch: Any) -> list[dict[str, Any]]:
+    """Rows as Python has them; InputError where a cell is no text."""
+    with intact(table.path, "save its texts as UTF-8"):
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+
+
+def _text_of(cell: Any, where: str, column: str) -> Any:
+    """A cell; bytes, of a writer that does not mark texts, as the text that they are."""
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{where}: column {column!r} holds bytes that are no text; save it as text, or name another column"
+        ) from None
+
+
 def _plain_columns(table: Table, audio: str | None, chosen: Mapping[str, str]) -> list[str]:
     """Columns that are read: of those with recordings, or pictures, none but one that is yet to be told from audio."""
     asked = audio is not None or "audio" in chosen
     held = {name for name in table.recordings if asked or not looks_like_audio(name, {})}
+    held -= {name for name in held if _names_no_audio(name) or name in chosen.values()}
     return [name for name in table.names if name != audio and name not in held]
+
+
+def _names_no_audio(name: str) -> bool:
+    """Whether a column of bytes has the name of one of ours that holds no recordings: those are texts."""
+    return is_known(name) and plain(name) not in ("audio", *ALIASES["audio"])
 
 
 def cell_value(value: Any, labels: Sequence[str] | None) -> Any:

@@ -22,6 +22,8 @@ FRACTION = re.compile(r"\d*\.\d+")
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 SAME_WORDS = 0.5
 """Share of words that two columns have in common where both are the same sentence, one of them normalized."""
+WRITTEN_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+"""A field in quotes, whose own quotes are doubled."""
 REMEDY = "say which is which by number (--columns audio=1 text=2)"
 
 
@@ -86,7 +88,7 @@ def _read(source: Path) -> _Cells:
     if mark == " ":
         rows = [(number, line.strip().split(maxsplit=1)) for number, line in numbered]
         return _Cells(source=source, rows=rows)
-    quoted: Literal[0, 3] = csv.QUOTE_MINIMAL if mark in ",;" else csv.QUOTE_NONE
+    quoted: Literal[0, 3] = csv.QUOTE_MINIMAL if mark in ",;" or _quoting(source, numbered, mark) else csv.QUOTE_NONE
     lines = (line + "\n" for _, line in lines_of(source))
     reader = csv.reader(lines, delimiter=mark, quoting=quoted, strict=True)
     try:
@@ -98,6 +100,26 @@ def _read(source: Path) -> _Cells:
             f"{source}:{reader.line_num}: {error}; write one row a line, its fields between {_called(mark)}"
         ) from None
     return _Cells(source=source, rows=rows)
+
+
+def _quoting(source: Path, lines: Sequence[tuple[int, str]], mark: str) -> bool:
+    """Whether fields between tabs or bars are quoted as pandas does, which doubles quotes inside: all that begin with a
+    quote are, and one of them has a doubled one or a quote of its own.
+
+    Raises:
+        InputError: some fields are written so and others are not.
+    """
+    begun = [(number, field) for number, line in lines for field in line.split(mark) if field.startswith('"')]
+    whole = [bool(WRITTEN_QUOTED.fullmatch(field)) for _, field in begun]
+    if not any('""' in field[1:-1] for (_, field), fits in zip(begun, whole) if fits):
+        return False  # nobody doubles quotes here: a quote is one
+    if not all(whole):
+        number, field = next(one for one, fits in zip(begun, whole) if not fits)
+        raise InputError(
+            f"{source}:{number}: {field[:60]!r} begins with a quote that does not end it, and other fields are quoted "
+            "with their own quotes doubled; write all of them in one way"
+        )
+    return True
 
 
 def _called(mark: str) -> str:

@@ -12,6 +12,8 @@ from unitok_tokenizers.errors import InputError
 
 FILES = ("wav.scp", "segments", "text", "utt2spk", "utt2lang")
 CHANNELS = "reco2file_and_channel"
+FIRST_CHANNEL = ("0", "A")
+"""What segments call the only channel of a recording."""
 COPYING = {"cat": (), "flac": ("-c", "-d", "-s", "-dc", "-cd", "-dcs", "-cds", "-sdc", "-scd", "--decode", "--stdout")}
 """Commands that only copy or unpack one file, with the options that change nothing of it."""
 
@@ -91,6 +93,8 @@ def _path(value: str, where: str) -> str:
 
 def _segment(value: str, where: str, waves: dict[str, tuple[str, str]]) -> dict[str, Any]:
     fields = value.split()
+    if len(fields) > 3 and fields[3] not in FIRST_CHANNEL:
+        raise InputError(f"{where}: the segment is of channel {fields[3]!r}; split the channels first")
     try:
         recording, start, end = composed(fields[0]), float(fields[1]), float(fields[2])
     except (IndexError, ValueError):

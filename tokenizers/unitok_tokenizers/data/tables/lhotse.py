@@ -31,8 +31,7 @@ def lhotse_records(source: Path) -> Records:
     _, _, first = next(json_records(source))
     if "sources" in first:
         supervisions = _beside(source, "recordings", "supervisions")
-        recordings = {composed(str(value["id"])): (where, value) for where, _, value in json_records(source)}
-        yield from _supervised(recordings, supervisions)
+        yield from _supervised(_by_name(source), supervisions)
     elif "recording_id" in first and "sources" not in first and "type" not in first:
         other = _beside(source, "supervisions", "recordings")
         if other is None:
@@ -40,11 +39,20 @@ def lhotse_records(source: Path) -> Records:
                 f"{source}: column 'recording_id' names recordings of another file; put the recordings beside it under "
                 "the same name with 'recordings' for 'supervisions', or give cuts"
             )
-        recordings = {composed(str(value["id"])): (where, value) for where, _, value in json_records(other)}
-        yield from _supervised(recordings, source)
+        yield from _supervised(_by_name(other), source)
     else:
         for where, number, value in json_records(source):
             yield from _cut(value, where, number)
+
+
+def _by_name(source: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name → (file and line, recording) of a file of recordings."""
+    found = dict[str, tuple[str, dict[str, Any]]]()
+    for where, _, value in json_records(source):
+        if not isinstance(value.get("id"), str | int):
+            raise InputError(f"{where}: a recording without 'id'; save it by Lhotse again")
+        found[composed(str(value["id"]))] = where, value
+    return found
 
 
 def _beside(source: Path, mine: str, theirs: str) -> Path | None:
@@ -74,7 +82,10 @@ def _cut(value: Mapping[str, Any], where: str, number: int) -> Records:
     if not isinstance(value.get("recording"), dict):
         raise InputError(f"{where}: the cut has no 'recording', only features; give cuts with recordings")
     base = _recording(value["recording"], where)
-    start = float(value.get("start") or 0.0)
+    try:
+        start = float(value.get("start") or 0.0)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: start is {value['start']!r}: it is a number of seconds") from None
     spoken = value.get("supervisions") or []
     for supervision in spoken:
         yield where, number, {**base, **_supervision(supervision, start, where)}
@@ -88,6 +99,8 @@ def _recording(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     sources = value.get("sources") or []
     if value.get("transforms"):
         raise InputError(f"{where}: 'transforms' change the recording when it is read; save it with them applied")
+    if not isinstance(sources, list) or not all(isinstance(one, Mapping) for one in sources):
+        raise InputError(f"{where}: 'sources' is {sources!r}: they are objects; save it by Lhotse again")
     if len(sources) != 1 or sources[0].get("type") != "file":
         kind = sources[0].get("type") if sources else "absent"
         raise InputError(f"{where}: 'sources' is {len(sources)} of type {kind!r}; give recordings in one file each")
@@ -95,6 +108,8 @@ def _recording(value: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise InputError(
             f"{where}: 'channels' is {sources[0]['channels']}; save each channel as a recording of its own"
         )
+    if not isinstance(sources[0].get("source"), str):
+        raise InputError(f"{where}: the recording's source names no file; save it by Lhotse again")
     return {"audio": sources[0]["source"]}
 
 

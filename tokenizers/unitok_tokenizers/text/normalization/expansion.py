@@ -138,7 +138,7 @@ class Expansion:
         signs = {".": self.forms.point, **self.forms.symbols, "-": " "}
         parts: list[str] = []
         for part in re.findall(r"\d|[^\W\d_]+|.", re.sub("^https?://", "", match.group())):
-            said = self.words.cardinal(part) if part.isdigit() else part if part.isalpha() else signs.get(part)
+            said = self.words.cardinal(part) if part.isdecimal() else part if part.isalpha() else signs.get(part)
             if said is None:
                 return None
             parts.append(said)

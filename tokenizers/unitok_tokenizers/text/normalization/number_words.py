@@ -67,7 +67,7 @@ class NumberWords:
         library = needed("unicode_rbnf.engine")
         try:
             return self.engine.format_number(number, ruleset_names=[rules] if rules else None).text
-        except (library.RbnfError, ValueError):
+        except (library.RbnfError, ValueError, ArithmeticError):
             return None
 
     def cardinal(self, number: str, *, gender: str | None = None) -> str | None:
@@ -125,7 +125,7 @@ class NumberWords:
 
     def digits(self, text: str) -> str | None:
         """Every digit of a text by itself; what is no digit is left out."""
-        said = [self.cardinal(character) for character in text if character.isdigit()]
+        said = [self.cardinal(character) for character in text if character.isdecimal()]
         if any(one is None for one in said):
             return None
         return ("" if self.lang in JOINED else " ").join(one or "" for one in said)

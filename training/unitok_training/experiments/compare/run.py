@@ -225,12 +225,17 @@ def run_compare(
 
 
 def check_manifest(path: str) -> None:
-    """InputError where a manifest has nothing to translate."""
-    by_group: dict[str, set[str]] = {}
-    for row in read_manifest(path):
-        if row.audio is not None and row.text and row.split == "train":
-            by_group.setdefault(row.group, set()).add(row.lang)
-    if not any(len(languages) > 1 for languages in by_group.values()):
-        raise InputError(
-            f"{path}: no training rows with audio and text say the same in two languages; give such rows one `group`"
-        )
+    """InputError where a manifest has nothing to translate, in its training or in its test."""
+    from unitok_training.experiments.demo.stages import with_splits
+
+    rows = [row for row in with_splits(read_manifest(path)) if row.audio is not None and row.text]
+    for split, called in (("train", "training"), ("test", "test")):
+        by_group: dict[str, set[str]] = {}
+        for row in rows:
+            if row.split == split:
+                by_group.setdefault(row.group, set()).add(row.lang)
+        if not any(len(languages) > 1 for languages in by_group.values()):
+            raise InputError(
+                f"{path}: no {called} rows with audio and text say the same in two languages; give such rows one "
+                "`group`"
+            )

@@ -37,6 +37,7 @@ from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import QUICK, TokenBench, TokenBenchConfig
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
+from unitok_training.systems.base.token_scores import sentences_of
 from unitok_vocoder.vocoder import Vocoder
 
 QUICK_CODES = (
@@ -191,4 +192,5 @@ def sounds(results: Sequence[Result]) -> list[np.ndarray]:
 def said_errors(bench: CodeBench, run: Evaluation, rows: Sequence[int], temperature: float) -> Counted:
     """Word errors that the oracle hears in what a model says of each row's text in codes."""
     audio = sounds(written(run, text_prompts(run, rows), Sampling(temperature=temperature)))
-    return bench.parts.oracle.errors(audio, [run.text(row) for row in rows], [run.lang(row) for row in rows])
+    found = bench.parts.oracle.errors(audio, [run.text(row) for row in rows], [run.lang(row) for row in rows])
+    return found.of(sentences_of(run, rows))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 import numpy as np
@@ -38,6 +38,8 @@ class Counted:
     """(N,) float64: what is counted in each sentence."""
     sizes: np.ndarray
     """(N,) float64: how many could be; the rate is the one sum ÷ the other."""
+    sentences: tuple[str, ...] = ()
+    """N names, where several may be of one sentence, in other voices or languages; else each is of its own."""
 
     @property
     def rate(self) -> float:
@@ -48,8 +50,28 @@ class Counted:
     def pooled(parts: Sequence[Counted]) -> Counted:
         """The same N sentences as several seeds answered them."""
         return Counted(
-            counts=np.sum([one.counts for one in parts], axis=0), sizes=np.sum([one.sizes for one in parts], axis=0)
-        )
+            counts=np.sum([one.counts for one in parts], axis=0), sizes=np.sum([one.sizes for one in parts], axis=0),
+            sentences=parts[0].sentences,
+        )  # fmt: skip
+
+    @staticmethod
+    def joined(parts: Sequence[Counted]) -> Counted:
+        """Those of several groups, one after another."""
+        return Counted(
+            counts=np.concatenate([one.counts for one in parts]), sizes=np.concatenate([one.sizes for one in parts]),
+            sentences=tuple(name for one in parts for name in one.sentences),
+        )  # fmt: skip
+
+    def of(self, sentences: Sequence[str]) -> Counted:
+        """The same, told which sentence each is of."""
+        return replace(self, sentences=tuple(sentences))
+
+    def by_sentence(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts and sizes of each sentence: what is said in several voices is drawn as one."""
+        if not self.sentences:
+            return self.counts, self.sizes
+        places = np.unique(self.sentences, return_inverse=True)[1]
+        return np.bincount(places, self.counts), np.bincount(places, self.sizes)
 
 
 def paired_difference(one: Counted, other: Counted, *, resamples: int, seed: int) -> tuple[float, float, float]:
@@ -57,10 +79,12 @@ def paired_difference(one: Counted, other: Counted, *, resamples: int, seed: int
 
     Each resample draws N sentences with replacement, the same for both (Koehn 2004; Bisani and Ney 2004).
     """
-    count = len(one.counts)
-    assert count == len(other.counts), "a paired bootstrap is of the same sentences"
+    assert len(one.counts) == len(other.counts), "a paired bootstrap is of the same sentences"
+    assert one.sentences == other.sentences, "… in the same order"
+    parts = [part.by_sentence() for part in (one, other)]
+    count = len(parts[0][0])
     drawn = np.random.default_rng([seed, count]).integers(count, size=(resamples, count))  # (R, N)
-    rates = [part.counts[drawn].sum(1) / part.sizes[drawn].sum(1) for part in (one, other)]
+    rates = [counts[drawn].sum(1) / sizes[drawn].sum(1) for counts, sizes in parts]
     low, high = np.quantile(rates[0] - rates[1], (0.025, 0.975))
     return one.rate - other.rate, float(low), float(high)
 

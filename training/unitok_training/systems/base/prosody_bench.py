@@ -9,10 +9,11 @@ S samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -60,6 +61,8 @@ Fit = Callable[[Sequence[Heard], StreamInfo], FlatStream]
 @dataclass(frozen=True, kw_only=True)
 class ProsodyBenchConfig(TokenBenchConfig):
     """What a check of prosody depends on."""
+
+    idle: ClassVar[Mapping[str, str]] = {"transcribed": "decoders read the text of all sentences"}
 
     spoken: int = 1200
     """Training sentences beside the corpus, spoken."""

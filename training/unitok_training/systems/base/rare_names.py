@@ -46,18 +46,33 @@ def by_context(bench: Bench, model: Model, rows: Sequence[Row]) -> Figures:
 
 
 def biased(rows: Sequence[Row], found: Sequence[str], names: set[str]) -> Figures:
-    """`b_wer`: share of the keywords that are missing; `u_wer`: errors of all words that are no names; `wer`."""
+    """`b_wer`: share of the keywords that are missing; `u_wer`: errors of words that are no names; `wer`."""
     keys = [(word, text.split()) for row, text in zip(rows, found) for word in keywords_of(row)]
-
-    def others(text: str) -> str:
-        return " ".join(word for word in text.split() if word not in names)
-
     texts = [row.text or "" for row in rows]
     return {
         "b_wer": sum(word not in text for word, text in keys) / max(len(keys), 1),
-        "u_wer": wer([others(text) for text in texts], [others(text) for text in found]),
+        "u_wer": other_errors(texts, found, names),
         "wer": wer(texts, found),
     }
+
+
+def other_errors(references: Sequence[str], outputs: Sequence[str], names: set[str]) -> float:
+    """Errors of words that are no names ÷ such words of the references, as Le et al. (2021, §4.1) count them.
+
+    A word that is missing or stands for another one counts where the reference's is no name, one that is too much where
+    it is none itself: what is heard for a name is no error of the other words, whatever is written of it.
+    """
+    import jiwer
+
+    aligned, errors = jiwer.process_words(list(references), list(outputs)), 0
+    for reference, output, chunks in zip(aligned.references, aligned.hypotheses, aligned.alignments):
+        for chunk in chunks:
+            wrong = {
+                "equal": [],
+                "insert": output[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            }.get(chunk.type, reference[chunk.ref_start_idx : chunk.ref_end_idx])
+            errors += sum(word not in names for word in wrong)
+    return errors / max(sum(word not in names for text in references for word in text.split()), 1)
 
 
 def names_alone(rows: Sequence[Row]) -> list[Row]:

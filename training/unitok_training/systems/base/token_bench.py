@@ -54,6 +54,8 @@ class TokenBenchConfig:
 
     splits: ClassVar[tuple[str, ...]] = ("test", "dev")
     """Held-out sentences that the check can score."""
+    idle: ClassVar[Mapping[str, str]] = {}
+    """Settings that this check does not read → what decides instead."""
 
     parts: PartsConfig = field(default_factory=PartsConfig)
     """Corpus, tokenizers, synthesizer."""
@@ -124,6 +126,9 @@ def settings_of(bench: Bench, make: Callable[[], Config]) -> Config:
     given, config = bench.config, make()
     parts = replace(config.parts, sentences=given.sentences, test_sentences=given.test_sentences, seed=given.seed)
     config = replace(config, parts=parts, seed=given.seed, train=given.precisely(config.train))
+    for key in (one.partition("=")[0].strip() for one in given.overrides):
+        if key in config.idle:
+            raise InputError(f"{key} does nothing in this check: {config.idle[key]}; leave it out")
     return overridden(config, given.overrides)
 
 
@@ -141,6 +146,11 @@ class TokenBench:
         root = Path(config.parts_folder) if config.parts_folder else bench.run / "parts"
         self.parts = self.Parts(root, config.parts, precision=bench.config.precision, report=bench.report)
 
+    @property
+    def spoken_rows(self) -> list[Row]:
+        """All recordings, with the text that the decoder is shown of them."""
+        return transcribed([*self.parts.rows, *self.parts.spoken(self.config.spoken)], self.config.transcribed)
+
     @cached_property
     def shards(self) -> Shards:
         """All rows as tokens: those whose text is shown, those that are heard alone, and further texts."""
@@ -148,8 +158,7 @@ class TokenBench:
 
     def shards_of(self, name: str, *, aligned: bool = True) -> Shards:
         """The same rows in a folder of a name; without the times of words in training rows where not `aligned`."""
-        spoken = [*self.parts.rows, *self.parts.spoken(self.config.spoken)]
-        rows = transcribed(spoken, self.config.transcribed)
+        rows = self.spoken_rows
         rows += [*self.parts.texts(self.config.spoken, self.config.texts), *self.further]
         if not aligned:
             rows = [replace(row, words=()) if row.split == "train" else row for row in rows]

@@ -13,6 +13,7 @@ import numpy as np
 from unitok.generation.generate import score
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok_tokenizers.corpora.toy import topic_of, understand
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
@@ -91,10 +92,15 @@ def answers(run: Evaluation, specs: Sequence[SequenceSpec]) -> list[str]:
     return [one.text or "" for one in run.model.run([PromptRequest(plan=spec) for spec in specs])]
 
 
+def sentences_of(run: Evaluation, rows: Sequence[int]) -> list[str]:
+    """Which sentence each row says: that of its group."""
+    return [str(run.shards.group[row]) for row in rows]
+
+
 def recognized(run: Evaluation, rows: Sequence[int], kind: str = "units") -> Counted:
     """Word errors of the text that a model reads in each row's units, or codes."""
     specs = [SequenceSpec("asr", run.lang(row), conditions=(run.span(kind, row),)) for row in rows]
-    return word_errors([run.text(row) for row in rows], answers(run, specs))
+    return word_errors([run.text(row) for row in rows], answers(run, specs)).of(sentences_of(run, rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +113,9 @@ class Translated:
     """Of all together, 0 to 100."""
 
     @staticmethod
-    def of(references: Sequence[str], outputs: Sequence[str]) -> Translated:
-        """Score some."""
-        return Translated(errors=word_errors(references, outputs), bleu=bleu(references, outputs))
+    def of(references: Sequence[str], outputs: Sequence[str], said: Sequence[str] = ()) -> Translated:
+        """Score some; `said` names the sentence of each, where several may be of one."""
+        return Translated(errors=word_errors(references, outputs).of(said), bleu=bleu(references, outputs))
 
 
 Pairs = Sequence[tuple[int, int]]
@@ -124,13 +130,15 @@ def translating(run: Evaluation, pairs: Pairs, kind: str) -> list[SequenceSpec]:
 
 def translated(run: Evaluation, pairs: Pairs, kind: str) -> Translated:
     """Translations of each pair's first row against its second."""
-    return Translated.of([run.text(b) for _, b in pairs], answers(run, translating(run, pairs, kind)))
+    found = answers(run, translating(run, pairs, kind))
+    return Translated.of([run.text(b) for _, b in pairs], found, sentences_of(run, [a for a, _ in pairs]))
 
 
 def spoken_translations(run: Evaluation, pairs: Pairs, ear: OracleEar, flags: tuple[str, ...]) -> Translated:
     """What the oracle reads in spoken translations, direct or through both texts as the flags say."""
     specs = [SequenceSpec("s2st", run.lang(a), run.lang(b), flags, (run.span("units", a),)) for a, b in pairs]
-    return Translated.of([run.text(b) for _, b in pairs], ear.read(said(run, specs), [run.lang(b) for _, b in pairs]))
+    found = ear.read(said(run, specs), [run.lang(b) for _, b in pairs])
+    return Translated.of([run.text(b) for _, b in pairs], found, sentences_of(run, [a for a, _ in pairs]))
 
 
 def spoken(run: Evaluation, rows: Sequence[int], ear: OracleEar) -> Counted:
@@ -138,7 +146,8 @@ def spoken(run: Evaluation, rows: Sequence[int], ear: OracleEar) -> Counted:
     specs = [
         SequenceSpec("tts", run.lang(row), None, (OUT_UNITS,), (run.model.text_span(run.text(row)),)) for row in rows
     ]
-    return ear.errors(said(run, specs), [run.text(row) for row in rows], [run.lang(row) for row in rows])
+    found = ear.errors(said(run, specs), [run.text(row) for row in rows], [run.lang(row) for row in rows])
+    return found.of(sentences_of(run, rows))
 
 
 def said(run: Evaluation, specs: Sequence[SequenceSpec]) -> list[np.ndarray]:
@@ -224,7 +233,8 @@ def topic_cloze(run: Evaluation, found: Sequence[Half], *, foils: int) -> Counte
     specs = []
     for one in found:
         others = [peer for peer in found if peer.topic != one.topic and run.lang(peer.row) == run.lang(one.row)]
-        assert others, "there are held-out sentences of every topic"
+        if not others:
+            raise InputError("held-out sentences are all about the same: raise --test-sentences")
         for pick in random.integers(len(others), size=foils).tolist():
             specs += [
                 SequenceSpec("ilm", run.lang(one.row), outputs=(one.first, second))

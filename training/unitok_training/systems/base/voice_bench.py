@@ -34,6 +34,7 @@ from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import Target
 from unitok_training.systems.base.token_bench import READS, Build, oracle_target
 from unitok_training.systems.base.token_parts import word_errors
+from unitok_training.systems.base.token_scores import sentences_of
 from unitok_training.systems.base.voice_parts import LearnedParts, VoiceParts, VoicePartsConfig
 from unitok_training.trainer.config import TrainConfig
 
@@ -105,14 +106,14 @@ class Heard:
     @staticmethod
     def joined(parts: Sequence[Heard]) -> Heard:
         """Those of several groups, one after another."""
-        errors, same, chance = (
-            Counted(
-                counts=np.concatenate([getattr(one, name).counts for one in parts]),
-                sizes=np.concatenate([getattr(one, name).sizes for one in parts]),
-            )
-            for name in ("errors", "same", "chance")
-        )
-        return Heard(errors=errors, same=same, chance=chance)
+        return Heard(**{name: Counted.joined([getattr(one, name) for one in parts]) for name in HEARD})
+
+    def of(self, said: Sequence[str]) -> Heard:
+        """The same, told which sentence each answer is of."""
+        return Heard(**{name: getattr(self, name).of(said) for name in HEARD})
+
+
+HEARD = ("errors", "same", "chance")
 
 
 def heard(read: Sequence[tuple[str, str]], texts: Sequence[str], voices: Sequence[str]) -> Heard:
@@ -182,7 +183,8 @@ class VoiceBench(CodeBench):
         """What is heard in answers (S,), against what was asked for."""
         rows = [one.row for one in asked]
         read = self.read(audio, [run.lang(row) for row in rows])
-        return heard(read, [run.text(row) for row in rows], [str(run.shards.speaker[one.prompt]) for one in asked])
+        voices = [str(run.shards.speaker[one.prompt]) for one in asked]
+        return heard(read, [run.text(row) for row in rows], voices).of(sentences_of(run, rows))
 
     def spoken(self, run: Evaluation, asked: Sequence[Asked], way: str) -> Heard:
         """What is heard where a model says sentences with prompts that are given in one of `WAYS`."""

@@ -25,6 +25,7 @@ from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.systems.base.token_parts import word_errors
+from unitok_training.systems.base.token_scores import sentences_of
 from unitok_training.systems.base.voice_bench import (
     GROUPS,
     PROMPTED,
@@ -98,12 +99,15 @@ def talked(bench: VoiceBench, run: Evaluation) -> Talked:
     specs = [SequenceSpec("chat", run.lang(one.row), conditions=(run.span("units", one.row),)) for one in asked]
     turns = run.model.run([PromptRequest(plan=spec) for spec in specs])
     texts = [(*turn.texts, "", "")[:2] for turn in turns]
+    voices = [str(run.shards.speaker[one.row]) for one in asked]
     read = bench.read(voiced(run, turns, asked, Sampling(temperature=bench.config.temperature)), langs)
     return Talked(
         asked=word_errors(questions, [one for one, _ in texts]),
         written=word_errors(right, [one for _, one in texts]),
         spoken=word_errors(right, [one for one, _ in read]),
-        heard=heard(read, [one or NO_TEXT for _, one in texts], [str(run.shards.speaker[one.row]) for one in asked]),
+        heard=heard(read, [one or NO_TEXT for _, one in texts], voices).of(
+            sentences_of(run, [one.row for one in asked])
+        ),
         whole=well_formed(run, specs, CHAINED),
     )
 

@@ -202,8 +202,8 @@ SYSTEM = System(
     settings=DmelBenchConfig,
     check=check_dmel,
     differs="100 frames a second instead of 40, since toy letters last 60 ms; Griffin-Lim instead of a trained "
-    "vocoder; no voice is told; a toy corpus of one language, on which units of a small recognizer of letters, which "
-    "know its texts, stand for the specialized methods",
+    "vocoder; no voice is told; log-mels are drawn, units are the likeliest ones; a toy corpus of one language, on "
+    "which units of a small recognizer of letters, which know its texts, stand for the specialized methods",
     measures="signal-to-noise ratio of log-mels by the bins of their scale; word errors of a recognizer and of a "
     "synthesizer (heard by the oracle) of one shape, from and to log-mels, beside the same from and to units",
     targets=(

@@ -74,6 +74,10 @@ class HibikiConfig(CodeBenchConfig):
 
     splits: ClassVar[tuple[str, ...]] = ("test",)
     """It scores fixed ones, which `dev` is none of."""
+    idle: ClassVar[Mapping[str, str]] = {
+        "train.steps": "text_steps and stream.steps say how long models are trained",
+        "transcribed": "all sentences are translated",
+    }
 
     parts: CodePartsConfig = field(default_factory=causal_parts)
     """Corpus, tokenizers, codec."""

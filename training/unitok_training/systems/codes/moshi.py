@@ -36,6 +36,7 @@ from unitok_training.systems.base.code_bench import (
 from unitok_training.systems.base.intervals import Counted, over_seeds, seeds_and_rates
 from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import Build, oracle_target, settings_of
+from unitok_training.systems.base.token_scores import sentences_of
 from unitok_training.trainer.config import TrainConfig
 
 PLAIN = ExampleOptions(voice_share=0.0)
@@ -87,7 +88,8 @@ def translated_errors(bench: CodeBench, run: Evaluation, flags: tuple[str, ...],
     pairs = replace(run, limit=bench.config.limit).pairs(run.split, "codes", "text_ids")
     specs = [SequenceSpec("s2st", run.lang(a), run.lang(b), flags, (run.span("units", a),)) for a, b in pairs]
     audio = sounds(written(run, specs, Sampling(temperature=0.0, speech_temperature=temperature)))
-    return bench.parts.oracle.errors(audio, [run.text(b) for _, b in pairs], [run.lang(b) for _, b in pairs])
+    found = bench.parts.oracle.errors(audio, [run.text(b) for _, b in pairs], [run.lang(b) for _, b in pairs])
+    return found.of(sentences_of(run, [a for a, _ in pairs]))
 
 
 def check_moshi(given: Bench) -> Figures:

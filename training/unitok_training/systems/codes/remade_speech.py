@@ -73,8 +73,11 @@ class Edit:
         return before, behind
 
 
-def word_edits(run: Evaluation, rows: Sequence[int]) -> list[Edit]:
-    """Another word of the same kind and topic for an inner word of each row; rows of two words have none."""
+def word_edits(run: Evaluation, rows: Sequence[int], topics: int) -> list[Edit]:
+    """Another word of the same kind and topic for an inner word of each row; rows of two words have none.
+
+    `topics` are those of the corpus.
+    """
     random = np.random.default_rng([run.seed, len(rows)])
     stream, found = run.stream("codes"), list[Edit]()
     assert stream is not None and stream.frame_rate is not None, "the codec says its rate"
@@ -84,7 +87,7 @@ def word_edits(run: Evaluation, rows: Sequence[int]) -> list[Edit]:
         if len(words) < 3:
             continue
         place = int(random.integers(1, len(words) - 1))
-        peers = like_words(words[place], run.lang(row))
+        peers = like_words(words[place], run.lang(row), topics)
         asked = peers[int(random.integers(len(peers)))]
         before, behind = around_cut(run.span("codes", row), timed[place][1:], stream.frame_rate)
         text = run.model.text_span(" ".join((*words[:place], asked, *words[place + 1 :])))
@@ -93,7 +96,7 @@ def word_edits(run: Evaluation, rows: Sequence[int]) -> list[Edit]:
     return found
 
 
-def like_words(word: str, lang: str, topics: int = 2) -> list[str]:
+def like_words(word: str, lang: str, topics: int) -> list[str]:
     """The other words of its class that are about the same topic, of a corpus with so many."""
     for words in lexicon(lang).values():
         if word in words:

@@ -112,7 +112,7 @@ def scored(bench: CodeBench, run: Evaluation, sampling: Sampling) -> Scores:
         rows, plans = remade_items(run, key, OPTIONS)
         answers = written(run, [replace(plan, outputs=()) for plan in plans], sampling)
         remade[key] = heard(ear, sounds(answers), wanted(run, rows))
-    some = word_edits(run, run.rows(SPLIT, "codes", "text_ids"))
+    some = word_edits(run, run.rows(SPLIT, "codes", "text_ids"), bench.parts.config.topics)
     answers = written(run, [one.plan for one in some], sampling)
     frames = [sum(len(span) for span in one.outputs) for one in answers]
     found = ear.hear(sounds(answers), [one.plan.source for one in some])
@@ -147,7 +147,7 @@ def references(bench: CodeBench, run: Evaluation) -> tuple[dict[str, Heard], dic
         given[key] = heard(ear, through_codec(run, [codes_given(plan) for plan in plans]), asked)
         right[key] = heard(ear, through_codec(run, [plan.outputs[-1] for plan in plans]), asked)
     rows = run.rows(SPLIT, "codes", "text_ids")
-    some = word_edits(run, rows)
+    some = word_edits(run, rows, bench.parts.config.topics)
     kept = [row for row in rows if len(run.shards.row(row)["words"]) > 2]
     whole = [run.span("codes", row) for row in kept]
     found = ear.hear(through_codec(run, whole), [one.plan.source for one in some])
@@ -220,9 +220,8 @@ SYSTEM = System(
         Target("… nor with the text given", lambda f: f["c30.se.text.errors_over_given"] <= 0),
         Target("of two talkers the enrolled one is heard, nine times of ten", lambda f: f["c30.tse.voice"] >= 0.9),
         Target("… and with the text given", lambda f: f["c30.tse.text.voice"] >= 0.9),
-        Target("an edit leaves all frames around it", lambda f: f["c30.edit.kept_share"] == 1.0),
         Target(
-            "… and all words",
+            "words around an edit are heard as before",
             lambda f: f["c30.edit.wer_outside"] <= f["c30.unchanged.wer_outside"] + 0.02,
         ),
         Target("nine words of ten that were asked for are heard", lambda f: f["c30.edit.wer_inside"] <= 0.1),

@@ -15,6 +15,7 @@ import numpy as np
 
 from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok_tokenizers.errors import InputError
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.recipes.base import Shape
@@ -49,6 +50,11 @@ class UniAudioConfig(CodeBenchConfig):
     """Training of the flat arm; the seed is that of the arm."""
     rounds: int = 3
     """Times that the generation of the same utterances is timed; the quickest counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise InputError(f"rounds is {self.rounds}: it must be 1 or more")
 
 
 def builds(bench: CodeBench) -> dict[str, Build]:

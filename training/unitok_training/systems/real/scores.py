@@ -62,7 +62,8 @@ def token_scores(model: Model, shards: Shards, ears: Ears, limit: int) -> Figure
     for split in ("dev", "test", "other"):
         run = Evaluation(model=model, shards=shards, split=split, limit=limit)
         one = TOKEN_VARIANTS["asr"]
-        asked = text_questions(run, one, run.limited(text_items(run, one, split)))
+        items = spread(text_items(run, one, split), limit)  # the recordings that `latent_scores` takes
+        asked = text_questions(run, one, items)
         if asked:
             results = model.run([PromptRequest(plan=each.plan) for each in asked])
             found[split] = answer_figures([each.reference for each in asked], [one.text or "" for one in results])

@@ -37,7 +37,8 @@ def graph(settings: RealSettings) -> list[Stage]:
     found = [
         Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS, files=("manifests",)),
         Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
-        Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set")),
+        Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set"),
+              files=("pairs",)),
         *(
             Stage(name=f"units-{kind}", function=f"{STAGES}:units", arguments=(kind,), needs=("corpus", "host"),
                   settings=units)

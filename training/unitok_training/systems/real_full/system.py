@@ -23,6 +23,7 @@ from unitok_training.systems.real_full.stages import ALONE, MADE
 STAGES = "unitok_training.systems.real_full.stages"
 EMOTIONS = "unitok_training.systems.real_full.emotions"
 READ = ("texts", "translations", "target", "reader", "hours", "made")
+READ_FILES = ("texts", "translations")
 CHAINED = 0.8
 """Least of the chrF of translated texts that translated transcripts keep."""
 CHANCE = 0.05
@@ -32,14 +33,17 @@ CHANCE = 0.05
 def graph(settings: FullSettings) -> list[Stage]:
     """The real run's stages over more speech, and behind them what is added."""
     found = [
-        replace(one, function=f"{STAGES}:corpus", settings=(*one.settings, *READ)) if one.name == "corpus" else one
+        replace(one, function=f"{STAGES}:corpus", settings=(*one.settings, *READ), files=(*one.files, *READ_FILES))
+        if one.name == "corpus"
+        else one
         for one in real_graph(settings)
     ]
     found += [
         Stage(name="translator", function=f"{STAGES}:translator", needs=("host",),
-              settings=("translations", "target", "translation_steps", "tokens_rate", *TRAINED)),
+              settings=("translations", "target", "translation_steps", "tokens_rate", *TRAINED),
+              files=("translations",)),
         Stage(name="chained", function=f"{STAGES}:chained", needs=("latent", "translator"),
-              settings=("spoken", "reader", "made")),
+              settings=("spoken", "reader", "made"), files=("spoken",)),
         *(
             Stage(name=f"curve-{minutes}-{which}", function=f"{STAGES}:point", arguments=(str(minutes), which),
                   needs=("corpus", "host"),
@@ -49,7 +53,7 @@ def graph(settings: FullSettings) -> list[Stage]:
     ]  # fmt: skip
     if settings.emotions:
         told = ("emotions", "emotion_clusters", "whisper", "layer", "seed")
-        found.append(Stage(name="emotions", function=f"{EMOTIONS}:emotions", settings=told))
+        found.append(Stage(name="emotions", function=f"{EMOTIONS}:emotions", settings=told, files=("emotions",)))
     return found
 
 

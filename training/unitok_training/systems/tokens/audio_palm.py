@@ -25,6 +25,7 @@ from unitok_training.systems.base.token_scores import (
     Translated,
     answers,
     recognized,
+    sentences_of,
     spoken,
     spoken_translations,
     translated,
@@ -95,8 +96,8 @@ def scored_by(bench: TokenBench, *, fully: bool, run: Evaluation) -> Scores:
     other = others_of(right, [run.lang(b) for _, b in zero])
     found = {
         "s2tt": translated(run, known, "units"),
-        "zero_shot": Translated.of(right, outputs),
-        "zero_shot.shuffled": Translated.of(other, outputs),
+        "zero_shot": Translated.of(right, outputs, sentences_of(run, [a for a, _ in zero])),
+        "zero_shot.shuffled": Translated.of(other, outputs, sentences_of(run, [a for a, _ in zero])),
     }
     errors = {"asr": recognized(run, rows).rate}
     if fully:

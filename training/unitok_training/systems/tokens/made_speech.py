@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,6 +40,8 @@ TEXT: Mapping[str, float] = {"lm": 1.0}
 @dataclass(frozen=True, kw_only=True)
 class MadeSpeechConfig(TokenBenchConfig):
     """What the check depends on."""
+
+    idle: ClassVar[Mapping[str, str]] = {"transcribed": "share says of how many sentences the text is shown"}
 
     share: float = 0.1
     """Share of the spoken training sentences whose text is shown."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,8 @@ FEWEST_AMOUNTS = 2
 @dataclass(frozen=True, kw_only=True)
 class SheetConfig(CodeBenchConfig):
     """What the check depends on."""
+
+    idle: ClassVar[Mapping[str, str]] = {"spoken": "amounts says how many sentences are spoken"}
 
     amounts: tuple[int, ...] = (40, 300, 2400)
     """Spoken training sentences, the fewest first; those beyond the corpus are spoken for this."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from unitok_tokenizers.errors import InputError
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
@@ -47,6 +48,13 @@ class SpiritConfig(TokenBenchConfig):
     """Mean length of a stretch of one modality, in words: sentences are of three to six."""
     foils: int = 4
     """Second halves about something else that each right one is compared with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.foils < 1:
+            raise InputError(f"foils is {self.foils}: compare each half with 1 or more")
+        if self.parts.topics < 2:
+            raise InputError("parts.topics is 1: halves about something else need two topics or more")
 
 
 def check_spirit_lm(given: Bench) -> Figures:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,11 @@ VALIDATIONS = 40
 @dataclass(frozen=True, kw_only=True)
 class TwistConfig(TokenBenchConfig):
     """What the check depends on."""
+
+    idle: ClassVar[Mapping[str, str]] = {
+        "train.eval_every": f"every training is validated {VALIDATIONS} times",
+        "train.take_best": "the best of the validations is always taken",
+    }
 
     texts: int = 4000
     """Training sentences beside all spoken ones, as text alone: there is more text than speech."""

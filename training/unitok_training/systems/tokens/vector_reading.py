@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import TokenBench
 from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.train_latent import train_latent
-from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, Tuning
+from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, TrainConfig, Tuning
 
 READING: Mapping[str, float] = {"asr": 1.0}
 """What readers learn."""
@@ -43,17 +43,19 @@ def vector_recipe(bench: TokenBench, name: str, seed: int, reading: Reading) -> 
         adapter=AdapterChoice(kind="stacking", stride=1, match_scale=True),
         tuning=Tuning(encoder=FROZEN, adapter=moving, decoder=moving),
         mixture=Mixture(tasks=READING),
-        train=LatentTrainConfig(
-            steps=reading.steps, pack_size=reading.pack_size, window=config.train.window, seed=seed,
-            optim=config.train.optim, precision=config.train.precision, ctc_weight=0.0, augment=False,
-            log_every=config.train.log_every, checkpoint_every=config.train.checkpoint_every,
-        ),
-    )  # fmt: skip
+        train=as_latent(replace(config.train, steps=reading.steps, pack_size=reading.pack_size, seed=seed)),
+    )
+
+
+def as_latent(train: TrainConfig) -> LatentTrainConfig:
+    """The training of readers of tokens, of vectors: nothing is added to it."""
+    shared = {one.name: getattr(train, one.name) for one in fields(TrainConfig)}
+    return LatentTrainConfig(**shared, ctc_weight=0.0, augment=False)
 
 
 def vector_reader(bench: TokenBench, seed: int, start: Path, reading: Reading) -> Model:
     """A model of text after it learned to read frames."""
-    name, rows = f"vectors-{seed}", [row for row in bench.parts.rows if row.split == "train"]
+    name, rows = f"vectors-{seed}", [row for row in bench.spoken_rows if row.split == "train" and row.text]
     recipe = vector_recipe(bench, name.replace("-", "_"), seed, reading)
     bench.report(f"{name}: {recipe.train.steps} steps")
     return train_latent(recipe, rows, bench.run / name, start=start, split="").model
