@@ -62,6 +62,21 @@ def test_codes_are_used_and_every_codebook_brings_the_vectors_nearer(kind: str) 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["plain", "factorized"])
+@torch.no_grad()
+def test_codes_that_many_vectors_choose_stay_where_they_were_placed(kind: str) -> None:
+    data, generator = vectors(), torch.Generator().manual_seed(0)
+    quantizer = FactorizedVq(WIDTH, 1, 16, 4) if kind == "factorized" else ResidualVq(WIDTH, 1, 16)
+    quantizer.initialize(data, 0)  # 250 vectors a code
+    before = float((data - quantizer.decode(quantizer.encode(data))).pow(2).mean())
+    quantizer.train()
+    for _ in range(20):
+        quantized, _ = quantizer(data, generator)
+    after = float((data - quantizer.eval().decode(quantizer.encode(data))).pow(2).mean())
+    assert after < 1.1 * before, "none of them is idle, and none is drawn anew"
+    torch.testing.assert_close(float((data - quantized).pow(2).mean()), after, rtol=0.1, atol=0.0)
+
+
 def test_dropout_quantizes_by_the_first_codebooks() -> None:
     for kind in ("plain", "factorized"):
         quantizer, data = trained(kind, dropped=0.5), vectors()[:9]

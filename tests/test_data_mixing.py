@@ -114,6 +114,12 @@ def test_levels() -> None:
 def test_what_cannot_be_mixed_is_refused(report: MixReport, rows: list[Row], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a mixture already"):
         write_mixed(read_manifest(report.path), tmp_path)
+    (tmp_path / "own").mkdir()
+    table = tmp_path / "own" / "manifest.jsonl"
+    table.write_text(json.dumps({"text": "a", "lang": "en", "mood": "calm"}) + "\n")
+    with pytest.raises(InputError, match="is there already and has no mixtures"):
+        write_mixed(rows, table.parent, ALL)
+    assert "calm" in table.read_text() and len(list(table.parent.iterdir())) == 1
     with pytest.raises(InputError, match="no row of the manifest has a recording"):
         write_mixed([replace(rows[0], audio=None)], tmp_path)
     with pytest.raises(InputError, match="no split of the manifest has two speakers"):

@@ -19,6 +19,7 @@ from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.encoders.ctc import CtcEncoder
+from unitok_tokenizers.encoders.registry import ready_encoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -69,6 +70,22 @@ def mels_of(codec: MelCodec) -> np.ndarray:
 
     found: np.ndarray = log_mel(torch.from_numpy(RECORDINGS[0]), codec.mel).numpy()[: len(RECORDINGS[0]) // 640 * 4]
     return found
+
+
+def test_units_that_count_a_last_frame_that_is_not_full_are_coded_too() -> None:
+    encoder = ready_encoder("mfcc")
+    recordings = [speech(1.5, seed)[:length] for seed, length in enumerate((16400, 16500, 5000, 24000, 16000, 400))]
+    pooled = UnitTokenizer.fit_stream(encoder, recordings, 12, seed=0, pool=encoder_pool(encoder))
+    codec = train_codec(recordings, pooled, CodecConfig(steps=2, batch=2, crop=4, codebooks=1, cardinality=8))
+    together = codec.encode_batch(recordings)
+    for samples, codes in zip(recordings, together):
+        assert np.array_equal(codec.encode(samples), codes), "alone as beside others"
+        units, frames = pooled.encode(samples), max(1, len(samples) // 160 // 4)
+        assert len(codes) == min(len(units), frames) and np.array_equal(codes[:, 0], units[: len(codes)])
+
+
+def encoder_pool(encoder: Any) -> int:
+    return int(encoder.frame_rate / 25)
 
 
 def test_distillation_is_a_cosine_along_time() -> None:

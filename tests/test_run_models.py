@@ -19,7 +19,7 @@ from torch import nn
 from tests.support.command import check_refusal, refused, unitok, works, write_rows
 from tests.support.launching import ranks
 from tests.support.recordings import write_pairs
-from tests.support.tiny_model import model_folder, tokenizers
+from tests.support.tiny_model import model_folder, tiny_model, tokenizers
 from tests.test_formats import compare, json_keys
 from tests.test_trainer_validation import VALIDATED, run
 from unitok.model import Model
@@ -27,12 +27,13 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json
 from unitok_training.checkpoint.files import best_checkpoint, is_checkpoint, list_checkpoints
 from unitok_training.checkpoint.state import read_checkpoint
+from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.evaluation.tokens import put_token_scores, token_documents
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.run_models.checkpoint import model_at, model_of
 from unitok_training.shard_set import RECORD, reopened
-from unitok_training.train import teacher_of
+from unitok_training.train import teacher_of, train_model
 from unitok_training.trainer.config import TrainConfig
 from unitok_training.trainer.metrics import VALIDATION_FILE, named, read_metrics
 from unitok_training.trainer.setup import HeldOutScorer, Score
@@ -307,3 +308,54 @@ def test_a_best_by_something_else_is_none(
     scored(tmp_path, (5.0, 2.0), "mt.bleu", stop_after=5)
     assert scored(tmp_path, (4.0, 4.5), change.pop("by", "mt.bleu"), **change)[2] == 6
     assert "is sought anew from here" in capsys.readouterr().out
+
+
+# -- what a run is begun from, and where -------------------------------------------------------------------------------
+
+
+def test_a_run_is_not_continued_behind_another_start(root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        model = tiny_model()
+        torch.manual_seed(seed)
+        model.decoder.embedding.data += 0.1 * torch.randn_like(model.decoder.embedding)
+        model.save(tmp_path / name)
+    given = ("train", "tiny", "--shards", root / "shards", "-o", tmp_path / "run", *sets(*SMALL, "mixture.mt=1"))
+    latent = train_latent(root, tmp_path / "latent")
+    for command in (given, latent):
+        works(*command, "--start", tmp_path / "a")
+        refused(*command, "--start", tmp_path / "b", saying=("other weights of its start", "--allow-change start"))
+        works(*command, "--start", tmp_path / "a")
+    refused(*given, "--tokenizers", root / "tokenizers", saying=("other weights of its start", "none"))
+    Model.load(tmp_path / "b").save(tmp_path / "a")  # trained on in its place
+    refused(*given, "--start", tmp_path / "a", saying=("other weights of its start",))
+    refused("evaluate", tmp_path / "latent" / "checkpoints", root / "m.jsonl", saying=("other weights than when",))
+    works(*given, "--start", tmp_path / "a", "--allow-change", "start")
+
+
+def test_a_training_writes_over_nothing_that_is_not_its_own(root: Path, tmp_path: Path) -> None:
+    given = ("train", "tiny", "--shards", root / "shards", "--tokenizers", root / "tokenizers", *sets("steps=1"))
+    for name in ("model", "metrics.jsonl", "recipe.json", "tokenizers"):
+        place = tmp_path / name
+        place.mkdir()
+        (place / name).mkdir() if "." not in name else (place / name).write_text("mine")
+        refused(*train_latent(root, place), saying=(name, "would be lost"))
+        if name != "tokenizers":
+            refused(*given, "-o", place, saying=(name, "would be lost"))
+        assert [one.name for one in place.iterdir()] == [name]
+
+
+def test_scores_of_a_latent_model_leave_out_what_its_start_does_on_tokens(root: Path, tmp_path: Path) -> None:
+    model = tiny_model()
+    model.info = {"tasks": ["asr", "tts", "asr.codes"]}
+    model.save(tmp_path / "start")
+    works(*train_latent(root, tmp_path / "run", "--start", tmp_path / "start"))
+    assert "asr.codes" in Model.load(tmp_path / "run" / "model").info["tasks"]
+    found = works("evaluate", tmp_path / "run" / "model", root / "m.jsonl", "--limit", "2")
+    assert "asr" in json.loads(found[found.index("{") :])
+    with pytest.warns(UserWarning, match="without its latent front end"):
+        train_model(
+            replace(load_recipe("tiny", [f"train.{one}" for one in SMALL]), mixture=Mixture(tasks={"mt": 1.0})),
+            shards=root / "shards", start=tmp_path / "run" / "model", out=tmp_path / "on",
+        )  # fmt: skip
+    again = Model.load(tmp_path / "on" / "model")
+    assert again.latent is None and not any(one.startswith("latent.") for one in again.info["tasks"])

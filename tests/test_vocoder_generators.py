@@ -17,9 +17,10 @@ from unitok.model_directory import attach_vocoder, with_vocoder
 from unitok_tokenizers.acoustic.base import codec_mel
 from unitok_tokenizers.acoustic.dmel import DmelCodec
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.encoders.pitch import SAMPLE_RATE, pitches
+from unitok_tokenizers.encoders.pitch import SAMPLE_RATE
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.tokenizer_set import TokenizerSet
+from unitok_training.fitting.waveforms.waveform_sources import pitch_series
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator, fold_weights, normalize_weights
 from unitok_vocoder.hifigan import HifiGanConfig, rates_of
@@ -126,14 +127,20 @@ def test_fewer_codebooks_can_be_spoken() -> None:
 
 def test_pitch_is_heard_and_noise_has_none() -> None:
     time = np.arange(8000) / SAMPLE_RATE
-    for hertz in (85.0, 140.0, 260.0):
+    units = [np.zeros(25, np.int64)]
+    for hertz in (85.0, 140.0, 260.0, 350.0, 420.0):
         voice = sum(
             np.sin(2 * np.pi * hertz * k * time) * np.exp(-(((hertz * k - 700) / 600) ** 2)) for k in range(1, 20)
         )
-        found = pitches((0.1 * voice).astype(np.float32))
-        assert float(np.median(found)) == pytest.approx(hertz, rel=0.03) and (found > 0).mean() > 0.9
+        for loud in (0.1, 1e-4):
+            (found,) = pitch_series([(loud * voice).astype(np.float32)], units, SAMPLE_RATE)
+            assert float(found.median()) == pytest.approx(hertz, rel=0.03) and (found > 0).float().mean() > 0.9
+    begun = (0.1 * voice * (time > 0.25)).astype(np.float32)  # units of 20 ms, two pitches each
+    (found,) = pitch_series([begun], units, SAMPLE_RATE)
+    assert found[found > 0].min() > 0.9 * hertz, "half a unit with a voice is none, and none of half its pitch"
     noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
-    assert (pitches(noise) > 0).mean() < 0.1 and not pitches(np.zeros(8000, np.float32)).any()
+    (found,), (silent,) = (pitch_series([one], units, SAMPLE_RATE) for one in (noise, np.zeros(8000, np.float32)))
+    assert (found > 0).float().mean() < 0.1 and not silent.any()
 
 
 def spoken_units() -> Vocoder:

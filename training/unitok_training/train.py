@@ -18,7 +18,7 @@ from unitok.decoder.model import Decoder
 from unitok.huggingface.stored_core import bare_decoder
 from unitok.model import Model
 from unitok.model_directory import read_decoder, write_model
-from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.files import write_json
 from unitok_tokenizers.heap import map_large_blocks
 from unitok_tokenizers.stored_tensors import StoredTensors
 from unitok_training.checkpoint.state import read_checkpoint
@@ -31,7 +31,14 @@ from unitok_training.objectives.teacher import Teacher
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import TokenScores
-from unitok_training.run_models.origin import RECIPE, TokenOrigin, write_origin
+from unitok_training.run_models.origin import (
+    RECIPE,
+    START,
+    TokenOrigin,
+    check_run_folder,
+    check_same_origin,
+    write_origin,
+)
 from unitok_training.run_models.spelling import can_spell, spell
 from unitok_training.run_models.tokens import Beside, Materials, begun, finished, first_beside, first_new_row, materials
 from unitok_training.shard_set import ShardSet, continued, open_shards, record
@@ -96,7 +103,7 @@ def train_model(
             recipe's `decoder` is not used), vocabulary (languages and streams of the shards join it), vocoder, voices
             and limits.
         streams: kind → which stream of the shards it stands for, where there are several; the vocabulary keeps it.
-        allow_change: what may differ from the run that is continued: "shards", and settings as dotted keys.
+        allow_change: what may differ from the run that is continued: "shards", "start", and settings as dotted keys.
         force: try also what is predicted to need far more memory than there is.
         text_evals: files for `read_text_evals`, by which the model is measured before and after.
         on_row: called with each row of metrics, in every process.
@@ -106,19 +113,19 @@ def train_model(
             other shards than those that the run was trained on.
     """
     evals = read_text_evals(text_evals)
-    check = int(os.environ.get("RANK", "0")) == 0  # read through once, by one process
     split = recipe.train.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    opened = open_shards(shards, check=check)
+    opened = open_shards(shards, check=int(os.environ.get("RANK", "0")) == 0)  # read through once, by one process
     given = can_spell(materials(recipe, opened, tokenizers=tokenizers, start=start, streams=streams, split=split))
     recipe, base, run = given.recipe, given.base, Path(out)
-    ensure_folder(run)
+    check_run_folder(run)
+    origin = TokenOrigin.of(tokenizers, start, streams)
+    check_same_origin(run, origin, allow_change)
     data, teacher = continued(run, given.data, may_change="shards" in allow_change), teacher_of(recipe)
     with world_from_environment() as world:
         check_memory(recipe, given.vocabulary.size, world, teacher=teacher, force=force)
         (decoder, initial), beside = begun(given, split=split), first_beside(given)
         before = _before(given, evals) if world.is_main else {}
         answering = finished(decoder, given, beside) if recipe.train.eval_examples else None
-        origin = TokenOrigin.of(tokenizers, start, streams)
         taken = train(
             recipe.train, decoder, data, given.vocabulary, run,
             mixture=recipe.mixture, curriculum=recipe.curriculum, plans=recipe.plans,
@@ -129,7 +136,7 @@ def train_model(
             distill=recipe.distill, teacher=teacher, layout=beside.layout, finished=beside.finished,
             scorer=None if answering is None else _scorer(recipe, answering, data),
             world=world,
-            allow_change=[key for key in allow_change if key != "shards"],
+            allow_change=[key for key in allow_change if key not in ("shards", START)],
             first=partial(spell, given, decoder, run, world),
             on_begin=partial(_keep, run, recipe, data, origin) if world.is_main else None,
             on_row=on_row,
@@ -150,9 +157,9 @@ def train_model(
 
 def _keep(run: Path, recipe: DecoderRecipe, data: ShardSet, origin: TokenOrigin) -> None:
     """Write what a run is, once it is known that it can be continued so."""
+    write_origin(run, origin)  # first: by it the folder is known as a run's
     recipe.save(run / RECIPE)
     record(run, data)
-    write_origin(run, origin)
 
 
 def _written(decoder: Decoder, given: Materials, run: Path, answering: Model | None, beside: Beside) -> Model:

@@ -14,7 +14,7 @@ from unitok.model import Model
 from unitok_tokenizers.compute import Compute, resolve
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import ensure_folder, write_json
+from unitok_tokenizers.files import write_json
 from unitok_tokenizers.heap import map_large_blocks
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint, list_checkpoints
@@ -28,7 +28,17 @@ from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import LatentScores
 from unitok_training.run_models.latent import LatentStart, encoder_folders, spelled_as
-from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, write_origin
+from unitok_training.run_models.origin import (
+    RECIPE,
+    START,
+    TOKENIZERS,
+    LatentOrigin,
+    check_run_folder,
+    check_same_origin,
+    place,
+    weights_of,
+    write_origin,
+)
 from unitok_training.trainer.decoder import HELD_OUT
 from unitok_training.trainer.distributed import world_from_environment
 from unitok_training.trainer.latent import frame_cache, latent_setup
@@ -74,15 +84,14 @@ def train_latent(
         device: where to train; a GPU where there is one.
         split: rows that are scored at the end; none where the manifest has none of it.
         limit: most rows of a task that are scored.
-        allow_change: settings, as dotted keys, that may differ from those of the run that is continued.
+        allow_change: settings, as dotted keys, that may differ from those of the run that is continued; "start".
         on_row: called with each row of metrics, in every process.
 
     Raises:
         InputError: a recipe, start and manifest that do not fit together.
     """
-    rows = _read(manifest, limit)
-    run = Path(out)
-    ensure_folder(run)
+    rows, run = _read(manifest, limit), Path(out)
+    check_run_folder(run, tokenizers=start is None)
     run.mkdir(parents=True, exist_ok=True)
     opened = _start(recipe, rows, start)
     model, config = opened.model, recipe.train
@@ -92,11 +101,8 @@ def train_latent(
     source = _source(recipe, model, training_rows(rows), recipe.mixture, augmented=config.augment)
     if recipe.curriculum.tasks and start is None:
         source.follow(recipe.curriculum, config.steps * config.packs_per_step * config.pack_size)
-    encoder, beside = encoder_folders(recipe.encoder)
-    origin = LatentOrigin(
-        start=place(start), manifest=place(manifest) if isinstance(manifest, str | Path) else None,
-        languages=tuple(_languages(rows)), text_per_vector=source.text_per_vector(), encoder=encoder, beside=beside,
-    )  # fmt: skip
+    origin = _origin(recipe, manifest, start, source, _languages(rows))
+    check_same_origin(run, origin, allow_change)
     opened.widen(origin.text_per_vector)
     kind = None if device is None else torch.device(device).type
     with world_from_environment(kind) as world, written_alone(run, world):
@@ -109,12 +115,12 @@ def train_latent(
             frames=recipe.frames,
         )  # fmt: skip
         trainer = Trainer(config, setup, run, world=world)
-        trainer.resume(allow_change=allow_change)
+        trainer.resume(allow_change=[key for key in allow_change if key != START])
         if world.is_main:  # once it is known that it can be continued so
+            write_origin(run, origin)  # first: by it the folder is known as a run's
             recipe.save(run / RECIPE)
             if start is None:
                 model.tokenizers.save(run / TOKENIZERS)
-            write_origin(run, origin)
         trainer.run(on_row=on_row)
     if not world.is_main:
         return LatentRun(model, run / "model", {})
@@ -133,6 +139,24 @@ def _read(manifest: Path | str | Sequence[Row], limit: int) -> list[Row]:
     if limit < 1:
         raise InputError(f"limit is {limit}: give 1 or more rows of a task to score")
     return read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+
+
+def _origin(
+    recipe: LatentRecipe, manifest: Path | str | Sequence[Row], start: Path | str | None,
+    source: LatentSource, languages: Sequence[str],
+) -> LatentOrigin:  # fmt: skip
+    """Where a run comes from."""
+    encoder, beside = encoder_folders(recipe.encoder)
+    return LatentOrigin(
+        start=place(start), manifest=place(manifest) if isinstance(manifest, str | Path) else None,
+        languages=tuple(languages), text_per_vector=source.text_per_vector(), encoder=encoder,
+        beside=beside, start_weights=weights_of(start), encoder_weights=weights_of(_folder_alone(encoder)),
+    )  # fmt: skip
+
+
+def _folder_alone(encoder: str | None) -> str | None:
+    """The folder of `KIND:FOLDER`."""
+    return None if encoder is None else encoder.partition(":")[2] if ":" in encoder.partition("/")[0] else encoder
 
 
 def _spare_memory(model: Model) -> None:

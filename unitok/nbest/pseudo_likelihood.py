@@ -51,15 +51,16 @@ def hidden_both_ways(decoder: Decoder, documents: Sequence[np.ndarray]) -> Tenso
 
 
 def cloze(model: Model, text: str, lang: str) -> tuple[np.ndarray, np.ndarray]:
-    """(ids of the `<lm>` line, (N,) places of its text ids), as `<mask>` models read it."""
+    """(ids of the `<lm>` line, (N + 1,) places of its text ids and of what closes them), as `<mask>` models read it:
+    without the closer an empty text would be the likeliest of all."""
     span = Span("text", np.asarray(model.tokenizers.text.encode(text)))
     ids = render(SequenceSpec("lm", lang, outputs=(span,)), model.vocabulary).ids
-    return ids, np.arange(len(ids) - 2 - len(span), len(ids) - 2)  # the closer and the end follow
+    return ids, np.arange(len(ids) - 2 - len(span), len(ids) - 1)  # the end follows
 
 
 @torch.inference_mode()
 def pseudo_logprobs(model: Model, texts: Sequence[str], *, lang: str) -> list[tuple[float, int]]:
-    """(PLL, tokens) of texts; 0 of an empty one."""
+    """(PLL, tokens) of texts, what closes them included."""
     mask = model.vocabulary.control("<mask>")
     jobs: list[tuple[int, np.ndarray, int, int]] = []
     for index, text in enumerate(texts):

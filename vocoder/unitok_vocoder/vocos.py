@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitok_tokenizers.encoders.networks.convolution import ConvBlock, convolve
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.float32_buffers import Float32Buffers
 
 
@@ -63,7 +64,10 @@ class Vocos(nn.Module):
         self.norm_in = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(ConvBlock(config.width, 7, 3, 0.0) for _ in range(config.blocks))
         self.norm_out = nn.LayerNorm(config.width)
-        self.head = IstftHead(config.width, config.n_fft or 4 * hop, hop)
+        n_fft = config.n_fft or 4 * hop
+        if n_fft % 2 or n_fft < 2 * hop:
+            raise InputError(f"vocos.n_fft is {n_fft}: it must be even, and two hops of {hop} samples at least")
+        self.head = IstftHead(config.width, n_fft, hop)
 
     @property
     def reach(self) -> int:

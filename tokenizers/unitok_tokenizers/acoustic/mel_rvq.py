@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unitok_tokenizers.acoustic.base import codes_info
 from unitok_tokenizers.acoustic.mel_network import (
@@ -88,7 +89,9 @@ class MelCodec:
             if all_units is None:
                 units, sizes = None, torch.div(frames, STRIDE, rounding_mode="floor")
             else:
-                rows = [torch.from_numpy(all_units[index]) for index in batch]
+                counts = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1).tolist()
+                # pooled units count a last frame that is not full, and log-mels do not
+                rows = [torch.from_numpy(all_units[index][:count]) for index, count in zip(batch, counts)]
                 units = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
                 sizes = torch.tensor([len(row) for row in rows], device=self.device)
             first, residual = self._quantized_first(mels, units, frame_mask(sizes))
@@ -101,7 +104,10 @@ class MelCodec:
 
     def _quantized_first(self, mels: Tensor, units: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mels (B, F, M), units (B, T) or None → codes of the first codebook (B, T), and what is left (B, T, D)."""
-        usable = mels[:, : mask.shape[1] * STRIDE] * mask.repeat_interleave(STRIDE, 1)
+        wanted = mask.shape[1] * STRIDE
+        usable = functional.pad(mels, (0, 0, 0, max(0, wanted - mels.shape[1])))[:, :wanted] * mask.repeat_interleave(
+            STRIDE, 1
+        )
         if units is not None:
             return units, self.network.residual(usable, units, mask)[0]
         x = self.network.encoded(usable, mask)

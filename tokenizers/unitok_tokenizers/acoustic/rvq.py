@@ -42,8 +42,13 @@ class ResidualVq(Float32Buffers):
         for q in range(len(self.codebooks)):
             self.codebooks[q] = fit_kmeans(residual, self.codebooks.shape[1], seed=seed + q, iterations=10)
             residual = residual - self.codebooks[q][assign(residual, self.codebooks[q])]
-        self.sums.copy_(self.codebooks)
-        self.counts.fill_(1.0)
+        self.placed(max(1.0, len(vectors) / self.codebooks.shape[1]))
+
+    def placed(self, share: float) -> None:
+        """Codes as they are count as if each had been chosen `share` times a step: fewer, and the next step would take
+        them for idle and draw them anew."""
+        self.counts.fill_(share)
+        self.sums.copy_(self.codebooks * share)
 
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
@@ -71,9 +76,9 @@ class ResidualVq(Float32Buffers):
         """
         detached = vectors.detach()
         codes = self.encode(detached)
-        if self.training:
-            self._update(detached, codes, generator)
         quantized = self.decode(codes) if depths is None else self._decode_to(codes, depths)
+        if self.training:  # behind that: what was chosen is what is decoded, whatever restarts
+            self._update(detached, codes, generator)
         commitment = (vectors - quantized).pow(2).mean()
         return vectors + (quantized - vectors).detach(), commitment
 
@@ -105,5 +110,6 @@ class ResidualVq(Float32Buffers):
         if bool(idle.any()):
             picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
             book[idle] = used[picks]
-            self.sums[q][idle] = used[picks]
-            self.counts[q][idle] = 1.0
+            share = max(1.0, len(used) / len(book))
+            self.sums[q][idle] = used[picks] * share
+            self.counts[q][idle] = share

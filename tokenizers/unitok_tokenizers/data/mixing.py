@@ -20,7 +20,7 @@ import numpy as np
 
 from unitok_tokenizers.audio.backgrounds import Backgrounds, unit_power
 from unitok_tokenizers.audio.io import read_audio, write_audio
-from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.tables.base import MIXED
 from unitok_tokenizers.data.transcripts import find_recordings
 from unitok_tokenizers.errors import InputError
@@ -97,6 +97,7 @@ def write_mixed(rows: Sequence[Row], out: Path | str, config: MixConfig | None =
     config, folder = config or MixConfig(), Path(out)
     if known := next((row for row in rows if row.split.endswith(MIXED)), None):
         raise InputError(f"row {known.id} is a mixture already (split {known.split}); mix the manifest that it is of")
+    _check_new(folder / MANIFEST)
     recorded = [row for row in rows if row.recorded]
     if not recorded:
         raise InputError("no row of the manifest has a recording; mixtures are made of recordings")
@@ -111,6 +112,12 @@ def write_mixed(rows: Sequence[Row], out: Path | str, config: MixConfig | None =
     atomic_write_bytes(folder / MANIFEST, ("\n".join(lines) + "\n").encode("utf-8"))
     counts = Counter(row.split for row in added)
     return MixReport(path=folder / MANIFEST, mixtures=dict(sorted(counts.items())), alone=maker.alone)
+
+
+def _check_new(path: Path) -> None:
+    """InputError where a manifest is there that has no mixtures: it is none of this command."""
+    if path.exists() and not any(row.split.endswith(MIXED) for row in read_manifest(path)):
+        raise InputError(f"{path} is there already and has no mixtures: it would be lost; choose another folder")
 
 
 class _Maker:

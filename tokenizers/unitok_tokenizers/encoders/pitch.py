@@ -68,36 +68,25 @@ def windows(samples: np.ndarray) -> torch.Tensor:
     return around.unfold(0, WINDOW, HOP)[:frames] * torch.hann_window(WINDOW, device="cpu")
 
 
-def correlations(samples: np.ndarray, lowest: float, highest: float, count: int) -> torch.Tensor:
+def correlations(samples: np.ndarray, lowest: float, highest: float, count: int, *, finer: int = 1) -> torch.Tensor:
     """(S,) at `SAMPLE_RATE` → (F, count) correlations of each frame with what was a period before, from the longest
-    period (that of `lowest` Hz) to the shortest, evenly spaced in octaves."""
-    own = autocorrelation(windows(samples))
-    weight = autocorrelation(torch.hann_window(WINDOW, device="cpu"))
+    period (that of `lowest` Hz) to the shortest, evenly spaced in octaves.
+
+    Between lags of 1/`finer` samples they are interpolated by a straight line, which loses some of a peak: with 1 a
+    short period that is no whole number of samples looks less alike than two of it that are.
+    """
+    own = autocorrelation(windows(samples), finer)
+    weight = autocorrelation(torch.hann_window(WINDOW, device="cpu"), finer)
     alike = own / (own[:, :1] + QUIET) * (weight[0] / weight)
-    periods = SAMPLE_RATE / torch.logspace(np.log2(lowest), np.log2(highest), count, base=2.0, device="cpu")  # (P,)
+    periods = (
+        finer * SAMPLE_RATE / torch.logspace(np.log2(lowest), np.log2(highest), count, base=2.0, device="cpu")
+    )  # (P,)
     before = periods.long()
     share = periods - before
     return alike[:, before] * (1 - share) + alike[:, before + 1] * share
 
 
-def autocorrelation(frames: torch.Tensor) -> torch.Tensor:
-    """(…, N) → (…, N / 2), lag 0 first."""
+def autocorrelation(frames: torch.Tensor, finer: int = 1) -> torch.Tensor:
+    """(…, N) → (…, `finer` · N / 2), lag 0 first, in steps of 1/`finer` samples."""
     spectrum = torch.fft.rfft(frames, 2 * WINDOW).abs() ** 2
-    return torch.fft.irfft(spectrum)[..., : WINDOW // 2]
-
-
-VOICED = 0.5
-"""Least correlation with the period before for a frame that has a pitch; noise stays below .4."""
-AS_HIGH = 0.9
-"""Share of the highest correlation that the shortest period must have: every multiple of a period correlates too."""
-
-
-def pitches(samples: np.ndarray) -> np.ndarray:
-    """(S,) at `SAMPLE_RATE` → the voice's pitch in Hz of each frame (F,) float32, 0 where there is none."""
-    alike = PitchEncoder().inputs(samples)[0].numpy() / LOUD  # (F, P), from the longest period to the shortest
-    hertz = np.logspace(np.log2(LOWEST), np.log2(HIGHEST), PITCHES, base=2.0)
-    best = alike.max(1)
-    sides = np.pad(alike, ((0, 0), (1, 1)), constant_values=-np.inf)
-    peaks = (alike >= sides[:, :-2]) & (alike >= sides[:, 2:]) & (alike >= AS_HIGH * best[:, None])
-    place = PITCHES - 1 - np.argmax(peaks[:, ::-1], axis=1)  # the shortest period of those
-    return np.where(best >= VOICED, hertz[place], 0.0).astype(np.float32)
+    return finer * torch.fft.irfft(spectrum, 2 * WINDOW * finer)[..., : WINDOW // 2 * finer]

@@ -19,6 +19,8 @@ RATE = SAMPLE_RATE // HOP
 """Frames a second."""
 LOWEST, HIGHEST, PITCHES = 60.0, 520.0, 112
 """Pitches in Hz that are looked for, 36 an octave: from a low man's to an excited child's."""
+FINER = 4
+"""Steps of a sample between the lags that are compared."""
 VOICED = 0.45
 """Correlation with the period before from which a frame counts as voice; noise stays below."""
 HIGHER = 0.02
@@ -31,6 +33,8 @@ SILENCE = 1e-5
 """Level (root mean square of the loud frames) of a recording in which there is nothing at all."""
 LOUD = 0.1
 """Level that recordings are brought to."""
+NEAR = 0.01
+"""Level of a frame, over that of the loudest, from which on it tells how loud a recording is: 40 dB below."""
 BRIGHT = 1000.0
 """Hz between the two bands that brightness compares."""
 
@@ -65,14 +69,17 @@ class Contour:
 def contour(samples: np.ndarray) -> Contour:
     """(S,) float32 at `SAMPLE_RATE` → its frames, at least one."""
     frames = windows(samples).numpy()
-    loud = float(np.quantile(_level(frames), 0.95))
+    levels = _level(frames)
+    loud = float(np.quantile(levels[levels >= levels.max() * NEAR], 0.95))  # however much silence is around it
     scale = np.float32(LOUD / loud if loud > SILENCE else 0.0)
     frames *= scale
     level = 20 * np.log10(np.maximum(_level(frames), 1e-6) / LOUD)
     power = np.abs(np.fft.rfft(frames)) ** 2  # (F, N / 2 + 1)
     high = np.fft.rfftfreq(WINDOW, 1 / SAMPLE_RATE) >= BRIGHT
     below, above = power[:, ~high].sum(1) + 1e-6, power[:, high].sum(1) + 1e-6
-    alike = correlations(samples * scale, LOWEST, HIGHEST, PITCHES).numpy()  # (F, P), the longest period first
+    alike = correlations(
+        samples * scale, LOWEST, HIGHEST, PITCHES, finer=FINER
+    ).numpy()  # (F, P), the longest period first
     rising = np.logical_and.accumulate((alike[:, 1:] > alike[:, :-1])[:, ::-1], axis=1)[:, ::-1]
     alike[:, 1:][rising] = 0  # next to no shift at all everything is alike: this is no period
     alike[level < -QUIETEST] = 0

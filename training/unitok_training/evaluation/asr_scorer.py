@@ -47,6 +47,8 @@ class SpeakerClassifier:
     @staticmethod
     def train(recordings: Sequence[np.ndarray], speakers: Sequence[str]) -> SpeakerClassifier:
         """Fit on reference audio."""
+        pairs = [(one, name) for one, name in zip(recordings, speakers) if _has_frames(one)]
+        recordings, speakers = [one for one, _ in pairs], [name for _, name in pairs]
         names = sorted(set(speakers))
         x = SpeakerClassifier.features(recordings)
         mean, scale = x.mean(0), x.std(0) + 1e-3
@@ -66,9 +68,18 @@ class SpeakerClassifier:
         return SpeakerClassifier(names, weight.detach(), mean, scale)
 
     def predict(self, recordings: Sequence[np.ndarray]) -> list[str]:
-        """The most probable speaker of each recording."""
-        x = (self.features(recordings) - self.mean) / self.scale
-        return [self.names[index] for index in (x @ self.weight).argmax(1).tolist()]
+        """The most probable speaker of each recording; "" of one that has no sound."""
+        found, there = [""] * len(recordings), [place for place, one in enumerate(recordings) if _has_frames(one)]
+        if there:
+            x = (self.features([recordings[place] for place in there]) - self.mean) / self.scale
+            for place, index in zip(there, (x @ self.weight).argmax(1).tolist()):
+                found[place] = self.names[index]
+        return found
+
+
+def _has_frames(samples: np.ndarray) -> bool:
+    """Whether a recording has a log-mel at all."""
+    return len(samples) >= MelConfig().hop_length
 
 
 class AsrScorer:

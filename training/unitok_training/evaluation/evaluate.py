@@ -287,7 +287,8 @@ def _put_heard(
         run.put(f"{key}.unit", error_unit(texts))
         if run.judge.speakers is not None:
             pairs = zip(run.judge.speakers.predict(given), speakers)
-            right = [name == speaker for name, speaker in pairs if speaker is not None]
+            known = set(run.judge.speakers.names)  # of held-out voices it names none
+            right = [name == speaker for name, speaker in pairs if speaker in known]
             if right:
                 run.put(f"{key}.voice_match", float(np.mean(right)))
     put_ears(run, f"{key}.ears", rows, heard, speakers)

@@ -133,7 +133,7 @@ def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     rows = [
         row
         for row in run.rows(run.split, "units", "units_durations", "text_ids")
-        if len(run.shards.row(row)["words"]) > 5
+        if len(words := run.shards.row(row)["words"]) > 5 and len(word_units(run, row)) == len(words)
     ]
     langs = [run.lang(row) for row in rows]
     rows = [row for row, lang in zip(rows, langs) if langs.count(lang) >= choices]  # the others have too few to choose

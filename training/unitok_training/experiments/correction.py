@@ -36,6 +36,7 @@ from unitok_training.finetune.correct import SupervisedConfig, corrected, few_sh
 from unitok_training.finetune.rescore import head_figures, masked_scores
 from unitok_training.finetune.supervised import FinetuneConfig
 from unitok_training.reports.demo import lookup
+from unitok_training.run_models.origin import weights_of
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline, StageRecord
 from unitok_training.runs.stage_progress import Display
@@ -177,8 +178,9 @@ def settings_of(run: Path, config: CorrectionConfig) -> dict[str, Any]:
     folder = run.resolve()
     model, source = folder / config.model, folder / config.source
     recognizer = folder / config.recogniser
-    marks = (model / "core" / "model.safetensors", recognizer / "model.safetensors", source / "manifest.json", source)
+    marks = (source / "manifest.json", source)
     inputs = [sha256_file(path) for path in marks if path.is_file()]
+    inputs += [weights_of(one) for one in (model, recognizer, folder / config.encoder)]
     return {
         **asdict(config),
         "snr": list(config.snr),

@@ -89,6 +89,8 @@ def teach(
 ) -> None:
     """Teach a model, in place. InputError where no list has a reference, or a part of this kind is there already."""
     read = teaching.read
+    if part := next((name for name in ("noise_vector", ADAPTER) if name in model.parts), ""):
+        raise InputError(f"this model corrects with its part {part!r} already: start from one that has none")
     torch.manual_seed(config.seed)  # new parts
     if (teaching.lora or teaching.experts) and (there := lora_config(model.decoder)) is not None:
         what = "--lora, to go on with them" if teaching.lora else "--experts"

@@ -48,7 +48,7 @@ def rescored(
 
 def masked_scores(
     model: Model, lists: Sequence[NBest], dev: Sequence[NBest], learnt: Sequence[NBest], *, steps: int,
-    precision: str = "fp32", seed: int = 0,
+    precision: str = "fp32", seed: int = 0, terms: Terms = Terms(),
 ) -> dict[str, Any]:  # fmt: skip
     """The same with pseudo-log-likelihoods of a copy that learns to fill in the references of `learnt`.
 
@@ -62,7 +62,7 @@ def masked_scores(
         return pseudo_logprobs(reader, texts, lang=lang)
 
     found, dev_found = (rescore(model, one, scorer=scorer) for one in (lists, dev))
-    return {**rescoring_scores(lists, found, dev, dev_found), "above_permutations": _above(lists, scorer, seed)}
+    return {**rescoring_scores(lists, found, dev, dev_found, terms), "above_permutations": _above(lists, scorer, seed)}
 
 
 def _above(lists: Sequence[NBest], scorer: Scorer, seed: int) -> float:

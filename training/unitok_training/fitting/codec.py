@@ -130,7 +130,8 @@ class Crops:
     ) -> None:
         self.stride = stride
         self.teachers = [torch.from_numpy(one) for one in teachers]
-        self.units = [torch.from_numpy(one) for one in units]
+        # pooled units count a last frame that is not full, and log-mels do not
+        self.units = [torch.from_numpy(one)[: len(mel) // stride] for one, mel in zip(units, mels)]
         self.mels = [one[: len(frames) * stride] for one, frames in zip(mels, self.units)]
         usable = [i for i, one in enumerate(self.mels) if len(one) == len(self.units[i]) * stride > 0]
         if not usable:

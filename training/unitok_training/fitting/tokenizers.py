@@ -345,6 +345,8 @@ def fit_tokenizers(
         units = fit_units(rows, config, progress, world)
         if config.codec is not None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress, world)
+        elif config.codec is not None and notice is not None:
+            notice("no codec: it is built on units of an encoder that was trained here on texts (unitok train-codec)")
     if config.unit_bpe:
         if units is None:
             raise InputError("no row has audio: there are no units that --unit-bpe could merge")

@@ -9,7 +9,7 @@ from unitok.placement import Device, DType
 from unitok_training.checkpoint.files import is_checkpoint
 from unitok_training.checkpoint.state import open_checkpoint
 from unitok_training.run_models.latent import latent_model
-from unitok_training.run_models.origin import TokenOrigin, read_origin
+from unitok_training.run_models.origin import TokenOrigin, check_start, read_origin
 from unitok_training.run_models.tokens import token_model
 
 
@@ -27,6 +27,7 @@ def model_at(path: Path | str) -> Model:
     assert found.path is not None
     run = found.path.parent.parent
     origin = read_origin(run, path)
+    check_start(origin)
     if isinstance(origin, TokenOrigin):
         return token_model(run, origin, found)
     return latent_model(run, origin, None if origin.start is None else model_of(origin.start), found)

@@ -90,8 +90,9 @@ class LatentStart:
         return LatentStart(model=model, new=new, new_adapter=new_adapter, first_new=first_new)
 
     def widen(self, text_per_vector: float) -> None:
-        """Let answers be a little longer than the longest of the training."""
-        self.model.limits = replace(self.model.limits, text_per_vector=MARGIN * text_per_vector)
+        """Let answers be a little longer than the longest of the training, and of what the front end learned before."""
+        before = 0.0 if self.new_adapter else self.model.limits.text_per_vector
+        self.model.limits = replace(self.model.limits, text_per_vector=max(before, MARGIN * text_per_vector))
 
     def finished(self, recipe: LatentRecipe) -> Model:
         """The model that it has become, on the processor."""

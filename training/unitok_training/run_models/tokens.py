@@ -5,6 +5,7 @@ A start is nothing, the weights of a checkpoint, or a whole model, whose vocabul
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -282,6 +283,18 @@ def _shape(config: DecoderConfig) -> Shape:
     return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
 
 
+def _say_what_stays(base: Model) -> None:
+    """Warn of parts of a start that the trained model does not have: they were made for the decoder as it was."""
+    left = [*(["its latent front end"] if base.latent is not None else []),
+            *(f"its part {name!r}" for name in base.parts if name not in (CARRIED, LAYOUT, SECOND_PASS))]  # fmt: skip
+    if left:
+        warnings.warn(
+            f"the model of this run will be without {' and '.join(left)}, which belongs to the start's decoder: train "
+            "it again behind the new one",
+            stacklevel=2,
+        )
+
+
 def finished(decoder: Decoder, given: Materials, beside: Beside | None = None) -> Model:
     """A trained decoder, and what was trained beside it, with a model's other parts: those of the start, and what the
     shards add."""
@@ -292,9 +305,11 @@ def finished(decoder: Decoder, given: Materials, beside: Beside | None = None) -
     vocoder = Vocoder(None) if bundle.codec is not None else None
     kept = {} if base is None else {name: part for name, part in base.parts.items() if name == CARRIED}
     if base is not None:
+        _say_what_stays(base)
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
         characters = wider_characters(base.characters, characters)
-        tasks = list(dict.fromkeys([*base.info.get("tasks", []), *tasks]))
+        before = [task for task in base.info.get("tasks", []) if not task.startswith("latent.")]
+        tasks = list(dict.fromkeys([*before, *tasks]))
         vocoder = base.vocoder or vocoder
     return Model(
         decoder=decoder,

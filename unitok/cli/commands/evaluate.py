@@ -166,11 +166,13 @@ def latent_scorer(options: argparse.Namespace, model: Model) -> Scorer:
     """Scores on a manifest: recordings through the latent front end, which needs no shards."""
     from unitok_tokenizers.data.manifest import read_manifest
     from unitok_tokenizers.errors import InputError
+    from unitok_training.data.latent_tasks import LATENT_TASKS
     from unitok_training.evaluation.latent import score_lines
 
     if model.latent is None:
         raise InputError(f"{options.model} has no latent front end: it is scored on shards, the folder of `prepare`")
-    tasks = [name.removeprefix("latent.") for name in model.info.get("tasks", [])]
+    known = (name.removeprefix("latent.") for name in model.info.get("tasks", []) if name.startswith("latent."))
+    tasks = [name for name in dict.fromkeys(known) if name in LATENT_TASKS]  # a start's tasks on tokens stand there too
 
     def score(place: str) -> dict[str, Any]:
         rows = [row for row in read_manifest(place) if row.split == options.split]

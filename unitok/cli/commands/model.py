@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitok.cli.arguments.device import model_directory
@@ -12,6 +13,7 @@ from unitok.cli.arguments.options import (
     add_text_evals,
     named_pairs,
     precision_override,
+    refuse_idle,
     seed_option,
 )
 
@@ -100,8 +102,10 @@ def run_export(options: argparse.Namespace) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
-    from unitok.export import import_hf
+    from unitok.export import OWN, import_hf
 
+    if (Path(options.hf) / OWN / "unitok.json").is_file():
+        refuse_idle(options, ["languages", "new_rows", "seed"], "of an export of ours, which says all of it")
     print(
         import_hf(
             options.hf,

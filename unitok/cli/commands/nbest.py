@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from unitok.cli.arguments.device import add_device, load_model
@@ -104,7 +106,7 @@ def run_nbest(options: argparse.Namespace) -> None:
 
     from unitok.nbest.collect import MakingOptions, make_lists, utterances
     from unitok.nbest.lists import ListOptions, write_lists
-    from unitok.pipelines.backends.choose import recognizer_of
+    from unitok.pipelines.backends.choose import recognizer_of, searches
 
     if options.temperature:
         refuse_idle(options, ["beams"], "above --temperature 0, where hypotheses are drawn")
@@ -112,6 +114,8 @@ def run_nbest(options: argparse.Namespace) -> None:
         refuse_idle(options, ["seed"], "at --temperature 0 without --snr and --limit, where nothing is drawn")
     if options.recognizer != "unitok":
         refuse_idle(options, ["temperature"], "with --recognizer, which searches")
+        if not searches(options.recognizer):
+            refuse_idle(options, ["beams"], f"with --recognizer {options.recognizer}, which has a search of its own")
     wanted = MakingOptions(
         splits=tuple(part for part in options.split.split(",") if part),
         limit=options.limit,
@@ -144,7 +148,8 @@ def run_rescore(options: argparse.Namespace) -> None:
     model = load_model(options)
     source = None if options.source_lm is None else load_model(options, options.source_lm)
     found = rescored(model, test, dev, terms=terms, source=source)
-    for name, steps, scores in (("masked", options.masked, masked_scores), ("head", options.head, head_figures)):
+    masked = partial(masked_scores, terms=terms)
+    for name, steps, scores in (("masked", options.masked, masked), ("head", options.head, head_figures)):
         if steps:
             learnt = read_lists(options.lists, split=options.train_split)
             found[name] = scores(model, test, dev, learnt, steps=steps, precision=options.precision, seed=options.seed)
@@ -152,8 +157,9 @@ def run_rescore(options: argparse.Namespace) -> None:
 
 
 def run_correct(options: argparse.Namespace) -> None:
+    from unitok.model_directory import PARTS
     from unitok.nbest.lists import read_lists
-    from unitok_tokenizers.files import atomic_write_bytes
+    from unitok_tokenizers.files import atomic_write_bytes, ensure_folder, ensure_writable_parent
     from unitok_training.finetune.correct import SupervisedConfig, corrected, teach
     from unitok_training.finetune.supervised import FinetuneConfig
     from unitok_training.trainer.optimizer import OptimConfig
@@ -167,6 +173,10 @@ def run_correct(options: argparse.Namespace) -> None:
     )  # fmt: skip
     test = read_lists(options.lists, split=options.split)
     learnt = read_lists(options.lists, split=options.train_split) if options.steps else []
+    if options.out is not None:
+        ensure_folder(options.out, holds=PARTS)
+    if options.texts is not None:
+        ensure_writable_parent(Path(options.texts))
     model = load_model(options, trains=True)
 
     if learnt:

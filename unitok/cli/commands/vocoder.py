@@ -12,6 +12,7 @@ from unitok.cli.arguments.device import add_device, load_model
 from unitok.cli.arguments.options import (
     add_precision,
     add_table,
+    check_limit,
     chosen_columns,
     chosen_precision,
     limit_option,
@@ -179,10 +180,11 @@ def run_score_voice(options: argparse.Namespace) -> None:
     from unitok_tokenizers.errors import InputError
     from unitok_training.evaluation.ears.voice_likeness import SaidText, voice_likeness
 
+    check_limit(options)
     ears = ears_of(options.ears)
     if ears.speaker is None:
         raise InputError(f"--ears {options.ears} has no speaker encoder, which compares voices: make install-real")
-    said = [one for one in texts(options.texts, options.lang) if one.text][: max(1, options.limit)]
+    said = [one for one in texts(options.texts, options.lang) if one.text][: options.limit]
     if not said:
         raise InputError(f"{options.texts} holds no text; write a text a line")
     model, given = load_model(options), _recordings(options)

@@ -38,14 +38,15 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
     """The recognizer of a name: unitok (of `model`), pocketsphinx, or a folder: a model, a judge, Whisper of either
     kind, or another of transformers.
 
-    `beams` are those of a CTC network's search.
+    `beams` are those of a model's or a CTC network's search.
     """
     if name in RECOGNISERS:
         return RECOGNISERS[name](model)
     if not Path(name).is_dir():
         raise InputError(f"unknown recognizer {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        return UnitokRecognizer(TaskModel.load(name, device=model.device))
+        found_model = TaskModel.load(name, device=model.device)
+        return UnitokRecognizer(found_model) if beams is None else UnitokRecognizer(found_model, beams=beams)
     if ctc_folder(name) is not None:
         found = CtcRecognizer.load(name)
         found.encoder.to(model.device)
@@ -53,6 +54,11 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
     if is_whisper_folder(name):
         return WhisperRecognizer.load(name, device=model.device)
     return PipelineRecognizer(local_pipeline("automatic-speech-recognition", name, model.device))
+
+
+def searches(name: str) -> bool:
+    """Whether the recognizer of a name takes a number of beams."""
+    return name == "unitok" or (Path(name) / "unitok.json").exists() or ctc_folder(name) is not None
 
 
 def synthesizer_of(name: str, model: TaskModel) -> Synthesizer:

@@ -240,7 +240,7 @@ class Expansion:
         if major is None or minor is None:
             return None
         name = f"{major} {names.one if int(whole) == 1 else names.many}"
-        cents = names.minor
+        cents = names.minor_one or names.minor if int(hundredths) == 1 else names.minor
         if not int(hundredths):
             return name
         if not int(whole):

@@ -38,9 +38,9 @@ EN = SpokenForms(
     },
     point="dot", to="to", minus="minus",
     money={
-        "USD": Money(one="dollar", many="dollars", minor="cents"),
-        "EUR": Money(one="euro", many="euros", minor="cents"),
-        "GBP": Money(one="pound", many="pounds", minor="pence"),
+        "USD": Money(one="dollar", many="dollars", minor="cents", minor_one="cent"),
+        "EUR": Money(one="euro", many="euros", minor="cents", minor_one="cent"),
+        "GBP": Money(one="pound", many="pounds", minor="pence", minor_one="penny"),
     },
     amount="{major} and {minor} {cents}",
     scales={
@@ -142,9 +142,9 @@ FR = SpokenForms(
     },
     point="point", to="à", minus="moins",
     money={
-        "USD": Money(one="dollar", many="dollars", minor="cents"),
-        "EUR": Money(one="euro", many="euros", minor="centimes"),
-        "GBP": Money(one="livre", many="livres", minor="pence", feminine=True),
+        "USD": Money(one="dollar", many="dollars", minor="cents", minor_one="cent"),
+        "EUR": Money(one="euro", many="euros", minor="centimes", minor_one="centime"),
+        "GBP": Money(one="livre", many="livres", minor="pence", minor_one="penny", feminine=True),
     },
     amount="{major} {minor}",
     scales={"million": "million", "millions": "millions", "milliard": "milliard", "milliards": "milliards"},
@@ -178,9 +178,9 @@ ES = SpokenForms(
     },
     point="punto", to="a", minus="menos",
     money={
-        "USD": Money(one="dólar", many="dólares", minor="centavos"),
-        "EUR": Money(one="euro", many="euros", minor="céntimos"),
-        "GBP": Money(one="libra", many="libras", minor="peniques", feminine=True),
+        "USD": Money(one="dólar", many="dólares", minor="centavos", minor_one="centavo"),
+        "EUR": Money(one="euro", many="euros", minor="céntimos", minor_one="céntimo"),
+        "GBP": Money(one="libra", many="libras", minor="peniques", minor_one="penique", feminine=True),
     },
     amount="{major} con {minor} {cents}",
     scales={"mil": "mil", "millón": "millón de", "millones": "millones de"},
@@ -219,7 +219,7 @@ NL = SpokenForms(
     money={
         "USD": Money(one="dollar", many="dollar", minor="cent"),
         "EUR": Money(one="euro", many="euro", minor="cent"),
-        "GBP": Money(one="pond", many="pond", minor="pence"),
+        "GBP": Money(one="pond", many="pond", minor="pence", minor_one="penny"),
     },
     amount="{major} {minor}",
     scales={"miljoen": "miljoen", "miljard": "miljard", "mln.": "miljoen", "mln": "miljoen", "mld.": "miljard"},
@@ -250,8 +250,8 @@ IT = SpokenForms(
     },
     point="punto", to="a", minus="meno",
     money={
-        "USD": Money(one="dollaro", many="dollari", minor="centesimi"),
-        "EUR": Money(one="euro", many="euro", minor="centesimi"),
+        "USD": Money(one="dollaro", many="dollari", minor="centesimi", minor_one="centesimo"),
+        "EUR": Money(one="euro", many="euro", minor="centesimi", minor_one="centesimo"),
         "GBP": Money(one="sterlina", many="sterline", minor="penny", feminine=True),
     },
     amount="{major} e {minor} {cents}",

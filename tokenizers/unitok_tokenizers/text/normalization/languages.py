@@ -21,6 +21,8 @@ class Money:
     """Name after any other number."""
     minor: str
     """Name of the hundredths after any number but one."""
+    minor_one: str = ""
+    """Name of a single one; the same where empty."""
     feminine: bool = False
     """Gender of the name."""
 

@@ -111,6 +111,7 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
             needs=("prepare",),
             threads=2,
             settings=("preset", "overrides"),
+            files=("preset",) if Path(config.preset).is_file() else (),
         ),
         Stage(name="model", function=f"{STAGES}:model", needs=("decoder", "mel_vocoder", "unit_mel")),
         Stage(

@@ -91,12 +91,12 @@ def recorded_rows(run: Path, settings: Settings) -> list[Row]:
 
 
 def with_splits(rows: list[Row]) -> list[Row]:
-    """Give every tenth group to the test where a manifest has no test rows."""
+    """Give every tenth group of the training to the test where a manifest has no test rows; others stay held out."""
     if any(row.split == "test" for row in rows):
         return rows
-    groups = sorted({row.group for row in rows})
+    groups = sorted({row.group for row in rows if row.split == "train"})
     test = set(groups[::10])
-    return [replace(row, split="test" if row.group in test else "train") for row in rows]
+    return [replace(row, split="test") if row.split == "train" and row.group in test else row for row in rows]
 
 
 def ctc_config(steps: int, seed: int) -> CtcConfig:

@@ -36,12 +36,15 @@ from unitok_training.fitting.waveforms.waveform_sources import (
 from unitok_training.trainer.distributed import check_alone
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator
+from unitok_vocoder.losses import RESOLUTIONS
 from unitok_vocoder.vocoder import Vocoder
 
 RECIPE, VOCODER = "recipe.json", "vocoder"
 """Of a run: the resolved recipe, and the folder that `Vocoder.load` reads."""
 FREE = ("keeping",)
 """Settings that a run may be continued with others of."""
+SHORTEST = max(size for size, _ in RESOLUTIONS) // 2
+"""Samples that a crop must have more of, for the widest window of the losses."""
 
 
 def train_vocoder(
@@ -186,6 +189,11 @@ def _source(
     hop = mel.hop_length if maker is None or recipe.given == "mel" else samples_of(maker)
     length = max(1, round(recipe.crop * mel.sample_rate / hop))
     least = length * hop
+    if least <= SHORTEST:
+        raise InputError(
+            f"crop is {recipe.crop} s, {least} samples at {mel.sample_rate} Hz: the losses look at more than {SHORTEST}"
+        )
+    given = recordings
     recordings = [np.pad(one, (0, max(0, least - len(one)))) for one in recordings]  # of single words most are shorter
     sizes = CropSizes(hop=hop, length=length, batch=recipe.batch, seed=recipe.seed)
     if recipe.given == "mel" or maker is None:
@@ -199,7 +207,8 @@ def _source(
         made = UnitsInput(
             units=maker.cardinality, stride=stride_of(hop), made_by=maker.fingerprint, width=recipe.width
         )  # fmt: skip
-        return UnitsSource(Crops(recordings, pairs, sizes), speakers, mel), made
+        own = [one[: -(-len(samples) // hop)] for one, samples in zip(tokens, given)]
+        return UnitsSource(Crops(recordings, pairs, sizes), speakers, mel, given, own), made
     crops = Crops(recordings, [(torch.from_numpy(one),) for one in tokens], sizes)
     return PlainSource(crops), CodesInput(
         cardinalities=tuple(maker.cardinalities), stride=stride_of(hop), made_by=maker.fingerprint, width=recipe.width

@@ -19,8 +19,8 @@ from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.encoders.pitch import SAMPLE_RATE as PITCH_RATE
-from unitok_tokenizers.encoders.pitch import pitches
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.prosody.contour import contour
 from unitok_tokenizers.semantic.kmeans_units import deduplicate
 from unitok_vocoder.conditions import octaves
 from unitok_vocoder.generator import Generator, units_condition
@@ -170,17 +170,22 @@ class UnitsSource:
         crops: of units (T,) and pitches (T,).
         speakers: a name per recording; empty names are voices of their own.
         mel: features that a voice is taken from.
+        recordings: (S,) of each, without the silence that crops of short ones have behind them.
+        units: (T,) of these.
     """
 
-    def __init__(self, crops: Crops, speakers: Sequence[str], mel: MelConfig) -> None:
+    def __init__(
+        self, crops: Crops, speakers: Sequence[str], mel: MelConfig, recordings: Sequence[np.ndarray],
+        units: Sequence[np.ndarray],
+    ) -> None:  # fmt: skip
         self.crops, self.speakers = crops, list(speakers)
         with torch.no_grad():
-            self.mels = [log_mel(torch.from_numpy(one), mel) for one in crops.recordings]
+            self.mels = [log_mel(torch.from_numpy(one), mel) for one in recordings]
         self.peers: dict[str, list[int]] = {}
         for row, speaker in enumerate(speakers):
             if len(self.mels[row]):
                 self.peers.setdefault(speaker or f"#{row}", []).append(row)
-        self.runs = [deduplicate(parts[0].numpy()) for parts in crops.series]
+        self.runs = [deduplicate(one) for one in units]
 
     def crop(self, step: int) -> Crop:
         """Units (B, T), pitch (B, T), and log-mels (B, R, M) of each voice."""
@@ -244,10 +249,12 @@ def decoded_series(recordings: Sequence[np.ndarray], codec: AcousticTokenizer) -
 
 
 def pitch_series(recordings: Sequence[np.ndarray], units: Sequence[np.ndarray], sample_rate: int) -> list[Tensor]:
-    """Hz of every frame of the units (T,): the median of the pitches inside it, 0 where most of it has none."""
+    """Hz of every frame of the units (T,): the median of the pitches inside it, 0 where half of it or more has none."""
     found = []
     for samples, frames in zip(recordings, units):
-        heard = pitches(resample(samples, sample_rate, PITCH_RATE))
+        heard = contour(resample(samples, sample_rate, PITCH_RATE)).octaves
         parts = np.array_split(heard, len(frames)) if len(frames) else []
-        found.append(torch.tensor([float(np.median(part)) if len(part) else 0.0 for part in parts]))
+        voiced = [part[~np.isnan(part)] for part in parts]
+        hertz = [2.0 ** float(np.median(one)) if 2 * len(one) > len(part) else 0.0 for one, part in zip(voiced, parts)]
+        found.append(torch.tensor(hertz))
     return found

@@ -120,6 +120,8 @@ def keep_settings(run: Path, settings: Mapping[str, Any]) -> None:
     run.mkdir(parents=True, exist_ok=True)
     path, key = run / "settings.json", fingerprint(dict(settings))
     made = any(one != path for one in run.iterdir())
+    if made and not path.exists():
+        raise InputError(f"{run} holds files that are of no run of this command; choose another output folder")
     if made and path.exists() and read_json(path)["key"] != key:
         raise InputError(f"{run} holds a run with other settings; choose another output folder")
     write_json(path, {"key": key, **settings})
