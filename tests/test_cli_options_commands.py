@@ -140,7 +140,7 @@ MUST_CHANGE: dict[str, tuple[str, ...]] = {
     "rescore {m} {lists}": (
         "--dev train", "--split train", "--masked 2", "--head 2", "--source-lm {m}", "--lengths 1", "--words 9",
     ),
-    "rescore {m} {lists} --masked 40": ("--train-split dev",),
+    "rescore {m} {lists} --masked 20": ("--train-split dev",),
 }  # fmt: skip
 """Command line → options that must change what it prints or writes."""
 

@@ -74,7 +74,7 @@ def test_what_several_voices_say_of_one_sentence_is_drawn_as_one() -> None:
     alone, other = (
         Counted(counts=random.binomial(5, share, 60).astype(float), sizes=np.full(60, 5.0)) for share in (0.5, 0.4)
     )
-    names = [f"s{number}" for number in range(60)]
+    names = [f"s{number:02d}" for number in range(60)]
     twice, others = (Counted.joined([one.of(names), one.of(names)]) for one in (alone, other))
     assert twice.rate == alone.rate and len(twice.sentences) == 120
     found, low, high = paired_difference(twice, others, resamples=400, seed=0)

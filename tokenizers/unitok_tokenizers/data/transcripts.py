@@ -75,7 +75,7 @@ def write_manifest(
     source, target = Path(transcripts), Path(out)
     if not 0 <= options.test_share < 1:
         raise InputError(f"the test share is {options.test_share}; give a number from 0 up to, not including, 1")
-    if target.exists() and source.exists() and target.samefile(source):
+    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
         raise InputError(f"{target} is the table that is read; name another file with -o")
     pattern = _compiled(options.speaker)
     root = folder_of(source) if folder is None else Path(folder)

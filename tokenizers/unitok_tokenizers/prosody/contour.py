@@ -23,8 +23,9 @@ FINER = 4
 """Steps of a sample between the lags that are compared."""
 VOICED = 0.45
 """Correlation with the period before from which a frame counts as voice; noise stays below."""
-HIGHER = 0.02
-"""What an octave higher is worth in correlation: every multiple of a period correlates as well."""
+HIGHER = 0.04
+"""What an octave higher is worth in correlation: every multiple of a period correlates as well, and of pitches that lie
+between two of those looked for a long period by up to .03 better than a short one."""
 LEAP, SWITCH = 0.35, 0.14
 """Cost in correlation of an octave from one frame to the next, and of a voice that begins or ends."""
 QUIETEST = 40.0

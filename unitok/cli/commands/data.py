@@ -175,7 +175,8 @@ def fit_tokenizers(options: argparse.Namespace) -> None:
         refuse_idle(options, ["centroids", "pool", "unscaled"], "without --units")
     if options.encoder != "ctc":
         refuse_idle(options, ["encoder_steps"], f"with --encoder {options.encoder}, which is not trained")
-        refuse_idle(options, ["codec_steps"], f"with --encoder {options.encoder}, which the codec does not build on")
+        if options.codec_steps:
+            refuse_idle(options, ["codec_steps"], f"with --encoder {options.encoder}, which no codec builds on")
     if options.codec.startswith(f"{BUILT_IN}:"):
         names = ["units", "encoder", "encoder_steps", "clusters", "invariant", "causal"]
         names += [] if options.unit_bpe else ["cluster_recordings"]
