@@ -310,3 +310,44 @@ def test_two_commands_do_not_write_one_file(place: Path, tmp_path: Path) -> None
     again = ResultsFile(tmp_path / "o.jsonl", {"task": "asr"})
     assert again.finished == {"\udcff": {"id": "\udcff", "input": "ü"}}
     again.close()
+
+
+def test_an_input_that_has_changed_is_refused(place: Path, tmp_path: Path) -> None:
+    rows = [{"id": name, "text": "the green house", "lang": "en"} for name in ("a", "b")]
+    table = tmp_path / "m.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = (
+        "generate",
+        place / "model",
+        "--task",
+        "lm",
+        "--max-tokens",
+        "4",
+        "--texts",
+        table,
+        "-o",
+        tmp_path / "o.jsonl",
+    )
+    works(*asked)
+    works(*asked)
+    table.write_text("".join(json.dumps({**row, "lang": "de"}) + "\n" for row in rows))
+    refused(*asked, saying=("a is answered already", "lang was 'en' then, not 'de'"))
+    sound = tmp_path / "s.wav"
+    write_audio(sound, speech(0.5), RATE)
+    heard = (
+        "generate",
+        place / "model",
+        "--task",
+        "asr",
+        "--lang",
+        "en",
+        "--max-tokens",
+        "4",
+        sound,
+        "-o",
+        tmp_path / "p.jsonl",
+    )
+    works(*heard)
+    assert json.loads((tmp_path / "p.jsonl").read_text())["bytes"] == sound.stat().st_size
+    write_audio(sound, speech(0.7), RATE)
+    refused(*heard, saying=("is answered already", "bytes was"))

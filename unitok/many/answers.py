@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from unitok.inputs import Excerpt
 from unitok.many.inputs import Input
 from unitok.many.results_file import results_beside
 from unitok.requests.merged_units import in_units
@@ -132,7 +134,7 @@ def _after(
 
 def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dict[str, Any]:
     """What is written of an answer, whose audio is saved first."""
-    line: dict[str, Any] = {"id": one.id, "input": one.shown}
+    line: dict[str, Any] = {"id": one.id, "input": one.shown, **_known_by(one)}
     if answer.text is not None:
         line |= {"text": answer.text, "texts": list(answer.texts)}
     line |= {
@@ -151,7 +153,8 @@ def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dic
 
 
 def check_finished(inputs: Sequence[Input], finished: Mapping[str, Mapping[str, Any]]) -> None:
-    """InputError where a line of before has the name of an input, and is about something else."""
+    """InputError where a line of before has the name of an input and is about something else: another text, a row that
+    was in another language, a recording that was another file."""
     for one in inputs:
         line = finished.get(one.id)
         if line is not None and line["input"] != one.shown:
@@ -159,6 +162,22 @@ def check_finished(inputs: Sequence[Input], finished: Mapping[str, Mapping[str, 
                 f"{one.id} is answered already, and was {str(line['input'])[:60]!r} then, not {one.shown[:60]!r}; "
                 "name another place with -o"
             )
+        now = {} if line is None else _known_by(one)
+        for name, value in now.items():
+            if line is not None and line.get(name, value) != value:  # an earlier version wrote neither
+                raise InputError(
+                    f"{one.id} is answered already, and its {name} was {line[name]!r} then, not {value!r}: name "
+                    "another place with -o, or take its line out"
+                )
+
+
+def _known_by(one: Input) -> dict[str, Any]:
+    """What tells an input from another of the same name: its language where it has one of its own, and how many bytes
+    its recording has."""
+    path = one.audio.path if isinstance(one.audio, Excerpt) else one.audio
+    file = isinstance(path, str | Path) and os.path.isfile(path)
+    size = {"bytes": os.path.getsize(path)} if file else {}  # type: ignore[arg-type]
+    return {**({"lang": one.lang} if one.lang is not None else {}), **size}
 
 
 def check_new_folder(inputs: Sequence[Input], folder: Path) -> None:

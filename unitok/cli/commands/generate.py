@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -268,9 +269,17 @@ LATER = (
 
 def described(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on, by the names of the options."""
+    from unitok.many.results_file import CONTENTS, model_fingerprint
+    from unitok_tokenizers.files import sha256_file
+
     parser: argparse.ArgumentParser = options.parser
     names = [action.dest for action in parser._actions if action.dest not in (*FREE, "help")]
     found = {name: getattr(options, name) for name in names}
+    for name in ("voice", "recognizer", "synthesizer"):
+        given = getattr(options, name, None)
+        if isinstance(given, str) and os.path.exists(given):
+            whole = sha256_file(given)[:16] if os.path.isfile(given) else model_fingerprint(given)
+            found[f"{name}{CONTENTS}"] = whole
     # What came later is left out where it is not used, so that results of versions before are continued.
     return {name: value for name, value in found.items() if name not in LATER or value != parser.get_default(name)}
 
