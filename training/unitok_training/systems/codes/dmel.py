@@ -41,7 +41,7 @@ from unitok_training.systems.base.token_bench import (
     settings_of,
 )
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
-from unitok_training.systems.base.token_scores import recognized, spoken
+from unitok_training.systems.base.token_scores import recognized, sentences_of, spoken
 from unitok_training.tokbench.distance import signal_to_noise
 from unitok_training.trainer.config import TrainConfig
 
@@ -164,7 +164,7 @@ def scored(bench: DmelBench, run: Evaluation, arm: str, temperature: float) -> C
         return spoken(run, rows, bench.parts.oracle)
     if arm == "said":
         audio = sounds(written(run, text_prompts(run, rows), Sampling(temperature=temperature)))
-        return bench.parts.oracle.errors(audio, texts, langs)
+        return bench.parts.oracle.errors(audio, texts, langs).of(sentences_of(run, rows))
     return recognized(run, rows, "codes")
 
 

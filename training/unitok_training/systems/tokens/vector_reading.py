@@ -17,6 +17,7 @@ from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentR
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import TokenBench
 from unitok_training.systems.base.token_parts import word_errors
+from unitok_training.systems.base.token_scores import sentences_of
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, TrainConfig, Tuning
 
@@ -68,4 +69,4 @@ def read_from_vectors(bench: TokenBench, run: Evaluation, rows: Sequence[int]) -
     line, table, random = LATENT_TASKS["asr"], RowTexts(heard, run.model.tokenizers.text), np.random.default_rng(0)
     asked = [question(line, table, item, random) for item in asked_items(line, heard)]
     assert len(asked) == len(rows), "each has a recording and a text"
-    return word_errors([one.answer for one in asked], answers(run.model, asked))
+    return word_errors([one.answer for one in asked], answers(run.model, asked)).of(sentences_of(run, rows))
