@@ -145,7 +145,7 @@ def test_speech_is_a_file_an_input(place: Path, model: Model, tmp_path: Path) ->
     compare(
         "results.jsonl",
         {key.removesuffix("[]") if key == "units[]" else key for key in written},
-        missing=("codes", "error"),
+        missing=("codes", "error", "lang"),
     )
     spans = model.translate_speech(found[0]["input"], source="en", target="de").outputs
     assert lines_of(ids)[0]["units"] == [span for span in spans if span.kind == "units"][-1].content.tolist()
@@ -316,37 +316,15 @@ def test_an_input_that_has_changed_is_refused(place: Path, tmp_path: Path) -> No
     rows = [{"id": name, "text": "the green house", "lang": "en"} for name in ("a", "b")]
     table = tmp_path / "m.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = (
-        "generate",
-        place / "model",
-        "--task",
-        "lm",
-        "--max-tokens",
-        "4",
-        "--texts",
-        table,
-        "-o",
-        tmp_path / "o.jsonl",
-    )
+    given = ("generate", place / "m", "--max-tokens", "4", "--lang", "en", "--task")
+    asked = (*given, "lm", "--texts", table, "-o", tmp_path / "o.jsonl")
     works(*asked)
     works(*asked)
     table.write_text("".join(json.dumps({**row, "lang": "de"}) + "\n" for row in rows))
     refused(*asked, saying=("a is answered already", "lang was 'en' then, not 'de'"))
     sound = tmp_path / "s.wav"
     write_audio(sound, speech(0.5), RATE)
-    heard = (
-        "generate",
-        place / "model",
-        "--task",
-        "asr",
-        "--lang",
-        "en",
-        "--max-tokens",
-        "4",
-        sound,
-        "-o",
-        tmp_path / "p.jsonl",
-    )
+    heard = (*given, "asr", sound, "-o", tmp_path / "p.jsonl")
     works(*heard)
     assert json.loads((tmp_path / "p.jsonl").read_text())["bytes"] == sound.stat().st_size
     write_audio(sound, speech(0.7), RATE)
