@@ -80,11 +80,12 @@ def test_latents_decode_to_what_their_codes_do(
         (codec.decode_latent_features(latents), codec.decode_features(codes)),
     ):
         assert (made is None) == (wanted is None)
-        assert made is None or wanted is None or np.array_equal(made, wanted)
+        if made is not None and wanted is not None:  # some processors add up pieces of other lengths in another order
+            np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-5)
     moved = codec.decode_latents(latents + 1.0)
     assert moved is None or not np.array_equal(moved, codec.decode(codes))
     spoken = Vocoder(None).from_latents(latents, codec)
-    assert np.array_equal(spoken, Vocoder(None).from_codes(codes, codec))
+    np.testing.assert_allclose(spoken, Vocoder(None).from_codes(codes, codec), rtol=1e-4, atol=1e-5)
     assert not len(Vocoder(None).from_latents(latents[:0], codec))
 
 

@@ -29,8 +29,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_text_says_nothing_of_the_class(run: Path) -> None:
-    make_prosody_corpus(run / "corpus", sentences=10, test_sentences=2)
-    rows = read_manifest(run / "corpus/manifest.jsonl")
+    corpus = run.parent / "corpus"
+    make_prosody_corpus(corpus, sentences=10, test_sentences=2)
+    rows = read_manifest(corpus / "manifest.jsonl")
     test = [row for row in rows if row.split == "test"]
     counts = Counter((row.text, row.extras["prosody"]) for row in test)
     assert len(test) == 8 and set(counts.values()) == {1} and {name for _, name in counts} == set(CLASSES)

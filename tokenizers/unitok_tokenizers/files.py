@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import time
-import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -130,13 +129,15 @@ def intact(where: Path | str, remedy: str) -> Iterator[None]:
         EOFError,
         SafetensorError,
         zlib.error,
-        zipfile.BadZipFile,
     ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = f"no {first}" if isinstance(error, KeyError) else first
         raise InputError(f"{where} is damaged or incomplete ({reason}); {remedy}") from error
     except Exception as error:
-        # What torch.load(weights_only=True) raises where there is more than weights; its module is never imported here.
+        # What numpy and torch.load(weights_only=True) raise of damaged archives, and where there is more than weights;
+        # the modules of these errors are never imported here.
+        if type(error).__name__ == "BadZipFile":
+            raise InputError(f"{where} is damaged or incomplete ({error}); {remedy}") from error
         if type(error).__name__ != "UnpicklingError":
             raise
         raise InputError(f"{where} is damaged, or holds more than weights; {remedy}") from error

@@ -49,7 +49,7 @@ class FactorizedVq(ResidualVq):
             low = down(residual)
             self.codebooks[q] = fit_kmeans(low, self.codebooks.shape[1], seed=seed + q, iterations=10)
             residual = residual - up(self.codebooks[q][self._nearest(low, self.codebooks[q])])
-        self.placed(max(1.0, len(vectors) / self.codebooks.shape[1]))
+        self.placed(len(vectors))
 
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:

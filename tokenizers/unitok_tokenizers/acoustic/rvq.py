@@ -42,13 +42,18 @@ class ResidualVq(Float32Buffers):
         for q in range(len(self.codebooks)):
             self.codebooks[q] = fit_kmeans(residual, self.codebooks.shape[1], seed=seed + q, iterations=10)
             residual = residual - self.codebooks[q][assign(residual, self.codebooks[q])]
-        self.placed(max(1.0, len(vectors) / self.codebooks.shape[1]))
+        self.placed(len(vectors))
 
-    def placed(self, share: float) -> None:
-        """Codes as they are count as if each had been chosen `share` times a step: fewer, and the next step would take
-        them for idle and draw them anew."""
-        self.counts.fill_(share)
-        self.sums.copy_(self.codebooks * share)
+    def placed(self, vectors: int) -> None:
+        """All codes are where they are to be, for steps of so many vectors."""
+        count = self._first_count(vectors)
+        self.counts.fill_(count)
+        self.sums.copy_(self.codebooks * count)
+
+    def _first_count(self, vectors: int) -> float:
+        """How often a code that is placed counts as chosen: twice as often as an idle one, or the next step would draw it
+        anew where vectors are many."""
+        return max(1.0, 2 * self.revive_below * vectors / self.codebooks.shape[1])
 
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
@@ -76,9 +81,9 @@ class ResidualVq(Float32Buffers):
         """
         detached = vectors.detach()
         codes = self.encode(detached)
-        quantized = self.decode(codes) if depths is None else self._decode_to(codes, depths)
-        if self.training:  # behind that: what was chosen is what is decoded, whatever restarts
+        if self.training:
             self._update(detached, codes, generator)
+        quantized = self.decode(codes) if depths is None else self._decode_to(codes, depths)
         commitment = (vectors - quantized).pow(2).mean()
         return vectors + (quantized - vectors).detach(), commitment
 
@@ -110,6 +115,6 @@ class ResidualVq(Float32Buffers):
         if bool(idle.any()):
             picks = torch.randint(len(used), (int(idle.sum()),), generator=generator, device="cpu").to(used.device)
             book[idle] = used[picks]
-            share = max(1.0, len(used) / len(book))
-            self.sums[q][idle] = used[picks] * share
-            self.counts[q][idle] = share
+            count = self._first_count(len(used))
+            self.sums[q][idle] = used[picks] * count
+            self.counts[q][idle] = count
