@@ -51,8 +51,8 @@ class ResidualVq(Float32Buffers):
         self.sums.copy_(self.codebooks * count)
 
     def _first_count(self, vectors: int) -> float:
-        """How often a code that is placed counts as chosen: twice as often as an idle one, or the next step would draw it
-        anew where vectors are many."""
+        """How often a code that is placed counts as chosen: twice as often as an idle one. With fewer it would be drawn
+        anew at the next step of many vectors."""
         return max(1.0, 2 * self.revive_below * vectors / self.codebooks.shape[1])
 
     @torch.no_grad()
