@@ -58,19 +58,18 @@ def cannot_use(error: OSError) -> InputError:
     return InputError(f"{named}{error.strerror or error}; check that the path exists, can be read, and is of its kind")
 
 
-def not_utf8(path: Path | str) -> str | None:
-    """How a path is shown that is in another encoding; None of one that is UTF-8."""
+def check_utf8(path: Path | str, where: str) -> None:
+    """InputError where a path's name is in another encoding, as of an archive that was unpacked."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
-        return os.fsencode(path).decode("utf-8", "replace")
-    return None
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise InputError(f"{where}: the path {shown} is not UTF-8; rename its folder or file (convmv)") from None
 
 
 def ensure_writable_parent(path: Path) -> None:
     """Create the folder above `path`; InputError where that is impossible, or a name is no text."""
-    if (shown := not_utf8(path)) is not None:
-        raise InputError(f"cannot write {shown}: the path is not UTF-8; rename its folder (convmv), or choose another")
+    check_utf8(path, "cannot write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

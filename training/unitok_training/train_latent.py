@@ -27,7 +27,7 @@ from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_row
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.run_models.checkpoint import model_of
 from unitok_training.run_models.held_out import LatentScores
-from unitok_training.run_models.latent import LatentStart, encoder_folders, spelled_as
+from unitok_training.run_models.latent import LatentStart, encoder_folders, kind_and_folder, spelled_as
 from unitok_training.run_models.origin import (
     RECIPE,
     START,
@@ -147,16 +147,12 @@ def _origin(
 ) -> LatentOrigin:  # fmt: skip
     """Where a run comes from."""
     encoder, beside = encoder_folders(recipe.encoder)
+    folder = kind_and_folder(encoder)[1] if encoder else None
     return LatentOrigin(
         start=place(start), manifest=place(manifest) if isinstance(manifest, str | Path) else None,
         languages=tuple(languages), text_per_vector=source.text_per_vector(), encoder=encoder,
-        beside=beside, start_weights=weights_of(start), encoder_weights=weights_of(_folder_alone(encoder)),
+        beside=beside, start_weights=weights_of(start), encoder_weights=weights_of(folder),
     )  # fmt: skip
-
-
-def _folder_alone(encoder: str | None) -> str | None:
-    """The folder of `KIND:FOLDER`."""
-    return None if encoder is None else encoder.partition(":")[2] if ":" in encoder.partition("/")[0] else encoder
 
 
 def _spare_memory(model: Model) -> None:

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from unitok.decoder import cpu_kernel as native
 from unitok.decoder.kv_cache import KVCache
-from unitok.decoder.lora import LowRank, updates
+from unitok.decoder.lora import updates
 from unitok.decoder.model import Block, Decoder, FeedForward
 from unitok_tokenizers.errors import InputError
 
@@ -236,7 +236,7 @@ def fingerprint(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """Where every weight lies and how often it was written; and which low-rank updates are switched on."""
     values = list(network.parameters())
     weights = tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in values)
-    return (*weights, *((-1, int(one.on)) for one in network.modules() if isinstance(one, LowRank)))
+    return (*weights, *((-1, int(one.on)) for one in updates(network).values()))
 
 
 def steppable(decoder: Decoder) -> bool:

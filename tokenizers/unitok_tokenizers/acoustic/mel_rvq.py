@@ -86,11 +86,10 @@ class MelCodec:
         all_units, done = None if self.units is None else self.units.encode_batch(recordings), 0
         for batch in batches_by_length([len(one) for one in recordings], BATCH_SECONDS * self.sample_rate):
             mels, frames = padded_mels([recordings[index] for index in batch], self.mel, self.device)
-            if all_units is None:
-                units, sizes = None, torch.div(frames, STRIDE, rounding_mode="floor")
-            else:
-                counts = torch.div(frames, STRIDE, rounding_mode="floor").clamp(min=1).tolist()
+            units, sizes = None, torch.div(frames, STRIDE, rounding_mode="floor")
+            if all_units is not None:
                 # pooled units count a last frame that is not full, and log-mels do not
+                counts = sizes.clamp(min=1).tolist()
                 rows = [torch.from_numpy(all_units[index][:count]) for index, count in zip(batch, counts)]
                 units = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
                 sizes = torch.tensor([len(row) for row in rows], device=self.device)
@@ -105,9 +104,8 @@ class MelCodec:
     def _quantized_first(self, mels: Tensor, units: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mels (B, F, M), units (B, T) or None → codes of the first codebook (B, T), and what is left (B, T, D)."""
         wanted = mask.shape[1] * STRIDE
-        usable = functional.pad(mels, (0, 0, 0, max(0, wanted - mels.shape[1])))[:, :wanted] * mask.repeat_interleave(
-            STRIDE, 1
-        )
+        filled = functional.pad(mels, (0, 0, 0, max(0, wanted - mels.shape[1])))[:, :wanted]
+        usable = filled * mask.repeat_interleave(STRIDE, 1)
         if units is not None:
             return units, self.network.residual(usable, units, mask)[0]
         x = self.network.encoded(usable, mask)

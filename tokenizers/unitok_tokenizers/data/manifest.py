@@ -16,7 +16,7 @@ from unitok_tokenizers.audio.io import audio_seconds, beginning, read_blocks
 from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, records
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import not_utf8
+from unitok_tokenizers.files import check_utf8
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 
 STREAM_COLUMNS = ("units", "codes")
@@ -173,13 +173,6 @@ def _said(text: str | None) -> str | None:
     return text if any(unicodedata.category(character)[0] not in "ZC" for character in text) else None
 
 
-def _utf8(path: Path, where: str) -> Path:
-    """A path; InputError where its name is in another encoding, as of an archive that was unpacked."""
-    if (shown := not_utf8(path)) is not None:
-        raise InputError(f"{where}: the path {shown} is not UTF-8; rename its folder or file (convmv)")
-    return path
-
-
 def _name_field(value: Mapping[str, Any], key: str, where: str) -> str:
     """A name, which meets the same name in another unicode form; empty where absent."""
     return composed(_text_field(value, key, where) or "")
@@ -218,6 +211,9 @@ def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[
     extras = value.get("extras") or {}
     if not isinstance(extras, dict):
         raise InputError(f"{where}: extras is {repr(extras)[:60]}; write a JSON object")
+    place = finder.find(audio, where) if audio else None
+    if place is not None:
+        check_utf8(place, where)
     return Row(
         id=row_id,
         group=_name_field(value, "group", where) or row_id,
@@ -226,7 +222,7 @@ def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[
         split=_text_field(value, "split", where) or "train",
         text=text,
         words=_words(value.get("words"), where),
-        audio=_utf8(finder.find(audio, where), where) if audio else None,
+        audio=place,
         offset=_number_field(value, "offset", where) or 0.0,
         # `duration` describes the file unless an offset says that the row is a part of it.
         seconds=_number_field(value, "duration", where) if "offset" in value else None,

@@ -15,7 +15,7 @@ from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, is_table, records
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes, files_below, not_utf8
+from unitok_tokenizers.files import atomic_write_bytes, check_utf8, files_below
 
 KEPT = ("id", "group", "lang", "speaker", "split", "words", "offset", "duration", "units", "codes", "extras")
 """Columns of transcripts that are carried over."""
@@ -98,8 +98,7 @@ def write_manifest(
             drawn = _draw(str(row.get("group") or row.get("audio") or index))
             row["split"] = "test" if drawn < options.test_share else "train"
     for row in rows:
-        if "audio" in row and (shown := not_utf8(row["audio"])) is not None:
-            raise InputError(f"the path {shown} is not UTF-8; rename its folder or file (convmv)")
+        check_utf8(row.get("audio", ""), str(source))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     atomic_write_bytes(target, text.encode("utf-8"))
     read = read_manifest(target)

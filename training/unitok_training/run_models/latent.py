@@ -108,12 +108,12 @@ class LatentStart:
 def encoder_folders(choice: EncoderChoice) -> tuple[str | None, str | None]:
     """(`folder`, `beside`) of a choice as absolute paths; None where it names none."""
     beside = choice.beside not in (*OWN_ENCODERS, *ready_encoders())
-    kind, folder = _kind_and_folder(choice.folder)
+    kind, folder = kind_and_folder(choice.folder)
     named = place(folder) if choice.kind == "pretrained" and choice.folder else None
     return f"{kind}:{named}" if kind and named else named, place(choice.beside) if beside else None
 
 
-def _kind_and_folder(text: str) -> tuple[str, str]:
+def kind_and_folder(text: str) -> tuple[str, str]:
     """(KIND, FOLDER) of what an encoder's folder says; the kind is empty where it says none."""
     kind, colon, folder = text.partition(":")
     return (kind, folder) if colon and kind in KINDS else ("", text)
@@ -202,7 +202,7 @@ def _plain_encoder(choice: EncoderChoice, labels: int) -> FrameEncoder:
 
 
 def _named_encoder(text: str) -> FrameEncoder:
-    if not _kind_and_folder(text)[0]:
+    if not kind_and_folder(text)[0]:
         return encoder_of(text)
     source = EncoderSource.read(text)
     if source.layer is not None:

@@ -45,8 +45,7 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
     if not Path(name).is_dir():
         raise InputError(f"unknown recognizer {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():
-        found_model = TaskModel.load(name, device=model.device)
-        return UnitokRecognizer(found_model) if beams is None else UnitokRecognizer(found_model, beams=beams)
+        return UnitokRecognizer(TaskModel.load(name, device=model.device), beams=beams)
     if ctc_folder(name) is not None:
         found = CtcRecognizer.load(name)
         found.encoder.to(model.device)
