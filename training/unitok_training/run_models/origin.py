@@ -112,7 +112,8 @@ def check_same_origin(run: Path, origin: TokenOrigin | LatentOrigin, allow_chang
 
 def check_start(origin: TokenOrigin | LatentOrigin) -> None:
     """InputError where a run's start has other weights than when the run was begun."""
-    if origin.start_weights and weights_of(origin.start) != origin.start_weights:
+    now = weights_of(origin.start)  # "" of one that is gone, which whoever opens it says
+    if origin.start_weights and now and now != origin.start_weights:
         raise InputError(
             f"{origin.start} has other weights than when this run was begun from it: copy it back, or name the run's "
             "own model directory"

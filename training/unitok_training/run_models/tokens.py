@@ -283,7 +283,7 @@ def _shape(config: DecoderConfig) -> Shape:
     return Shape(**{item.name: getattr(config, item.name) for item in fields(Shape)})
 
 
-def _say_what_stays(base: Model) -> None:
+def _warn_of_what_is_left(base: Model) -> None:
     """Warn of parts of a start that the trained model does not have: they were made for the decoder as it was."""
     left = [*(["its latent front end"] if base.latent is not None else []),
             *(f"its part {name!r}" for name in base.parts if name not in (CARRIED, LAYOUT, SECOND_PASS))]  # fmt: skip
@@ -305,7 +305,7 @@ def finished(decoder: Decoder, given: Materials, beside: Beside | None = None) -
     vocoder = Vocoder(None) if bundle.codec is not None else None
     kept = {} if base is None else {name: part for name, part in base.parts.items() if name == CARRIED}
     if base is not None:
-        _say_what_stays(base)
+        _warn_of_what_is_left(base)
         prompts, limits = {**base.prompts, **prompts}, wider_limits(base.limits, limits)
         characters = wider_characters(base.characters, characters)
         before = [task for task in base.info.get("tasks", []) if not task.startswith("latent.")]

@@ -57,7 +57,7 @@ def biased(rows: Sequence[Row], found: Sequence[str], names: set[str]) -> Figure
 
 
 def other_errors(references: Sequence[str], outputs: Sequence[str], names: set[str]) -> float:
-    """Errors of words that are no names ÷ such words of the references, as Le et al. (2021, §4.1) count them.
+    """Errors of words that are no names ÷ such words of the references, as Le et al. (2021) count them.
 
     A word that is missing or stands for another one counts where the reference's is no name, one that is too much where
     it is none itself: what is heard for a name is no error of the other words, whatever is written of it.
@@ -66,11 +66,12 @@ def other_errors(references: Sequence[str], outputs: Sequence[str], names: set[s
 
     aligned, errors = jiwer.process_words(list(references), list(outputs)), 0
     for reference, output, chunks in zip(aligned.references, aligned.hypotheses, aligned.alignments):
-        for chunk in chunks:
-            wrong = {
-                "equal": [],
-                "insert": output[chunk.hyp_start_idx : chunk.hyp_end_idx],
-            }.get(chunk.type, reference[chunk.ref_start_idx : chunk.ref_end_idx])
+        for chunk in (one for one in chunks if one.type != "equal"):
+            added = chunk.type == "insert"
+            wrong = (
+                output[chunk.hyp_start_idx : chunk.hyp_end_idx] if added
+                else reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            )  # fmt: skip
             errors += sum(word not in names for word in wrong)
     return errors / max(sum(word not in names for text in references for word in text.split()), 1)
 
