@@ -17,7 +17,7 @@ from unitok_tokenizers.files import write_json
 from unitok_training.experiments.compare.recipes import load_compare_recipe
 from unitok_training.experiments.compare.run import CompareConfig, settings_of, stages
 from unitok_training.experiments.demo.run import demo_stages
-from unitok_training.runs.stage_graph import run_stage
+from unitok_training.runs.stage_process import run_stage
 from unitok_training.systems.registry import run_system
 
 HALF = torch.bfloat16

@@ -11,7 +11,7 @@ import torch
 from unitok.cli.main import main
 from unitok.decoder.lora import TARGETS, LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
-from unitok_tokenizers.compute import resolve
+from unitok_tokenizers.compute import native_bfloat16, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_training.cost.advice import check_fits, options
 from unitok_training.cost.devices import GPUS, Device, named_device
@@ -41,6 +41,17 @@ NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
 WIDE = DecoderConfig(vocab_size=4000, width=256, layers=2, heads=4, kv_heads=2, qk_norm=True)
 WIDEST = DecoderConfig(vocab_size=1000, width=1024, layers=2, heads=8, kv_heads=8)
 SETUP = Setup(config=NARROW, pack_size=1024, document=128)
+
+
+def multiplied_here(setup: Setup) -> Setup:
+    """In float32 where the machine would multiply wide matrices of bfloat16 eighty times more slowly.
+
+    What is predicted differs by precision, and machines with such units measure all as they stand; the narrow ones
+    hold for bfloat16 on either kind.
+    """
+    wide = max(setup.config.width, 0 if setup.teacher is None else setup.teacher.width) > NARROW.width
+    slow = wide and setup.precision != "fp32" and not native_bfloat16(torch.device("cpu"))
+    return replace(setup, precision="fp32") if slow else setup
 
 
 def measured_peak(setup: Setup) -> int:
@@ -116,6 +127,7 @@ def measured_peak(setup: Setup) -> int:
     ],
 )
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(setup: Setup) -> None:
+    setup = multiplied_here(setup)
     assert memory(setup).peak == pytest.approx(measured_peak(setup), rel=0.10)
 
 

@@ -48,7 +48,8 @@ from unitok_training.experiments.compare.scores import answers, translated
 from unitok_training.experiments.compare.stages import latent_steps, widened
 from unitok_training.recipes.layout import ModelChoice
 from unitok_training.run_models.latent import make_front_end
-from unitok_training.runs.stage_graph import Pipeline, StageRecord, run_stage
+from unitok_training.runs.stage_graph import Pipeline, StageRecord
+from unitok_training.runs.stage_process import run_stage
 from unitok_training.systems.base.intervals import STUDENT_T, interval
 
 SENTENCES = {

@@ -33,7 +33,8 @@ from unitok_training.experiments.correction import (
     settings_of,
 )
 from unitok_training.experiments.error_injection import SHARES, with_errors
-from unitok_training.runs.stage_graph import run_stage, stage_key
+from unitok_training.runs.stage_graph import stage_key
+from unitok_training.runs.stage_process import run_stage
 
 TINY = CorrectionConfig(
     source="my/metadata.jsonl",

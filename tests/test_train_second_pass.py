@@ -48,7 +48,7 @@ from unitok_training.trainer.config import TrainConfig
 VOICES = ("ann", "eva", "tom")
 SETS = (
     *("train.pack_size=640", "train.window=256", "train.log_every=50", "train.checkpoint_every=100"),
-    *("train.optim.learning_rate=5e-3", "train.optim.schedule=linear", "plans.voice_share=1.0"),
+    *("train.optim.learning_rate=8e-3", "train.optim.schedule=linear", "plans.voice_share=1.0"),
     *("mixture={only: {vtts.voice: 2, vtts: 0.5}}", "model.second_layers=2", "model.second_width=32"),
     *("model.second_heads=2", "model.second_kv_heads=1"),
 )
@@ -135,7 +135,7 @@ def codes_in(result: Result) -> np.ndarray:
 @pytest.fixture(scope="module")
 def refined(corpus: Corpus) -> tuple[Model, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    return trained(corpus, "nar", recipe("first_nar", "train.steps=400"), on_row=rows.append), rows
+    return trained(corpus, "nar", recipe("first_nar", "train.steps=280"), on_row=rows.append), rows
 
 
 def test_it_learns_and_is_measured(refined: tuple[Model, list[dict[str, Any]]], corpus: Corpus) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import cannot_write
 from unitok_training.checkpoint.shard_files import Share
-from unitok_training.checkpoint.state import Checkpoint
+from unitok_training.checkpoint.state import Checkpoint, plain_tensor
+from unitok_training.checkpoint.writer import write
 
 ALIGN = 64
 """Bytes that every tensor's place in the shared memory is a multiple of."""
@@ -45,20 +46,35 @@ class BackgroundSaver:
         self._places: list[Tensor] = []
         self._busy: Path | None = None
 
-    def save(self, folder: Path, checkpoint: Checkpoint, *, step: int, keep: int) -> None:
-        """Copy what is to be saved and return; the write of the checkpoint before has ended by then."""
+    def save(self, folder: Path, checkpoint: Checkpoint, *, step: int, keep: int, last: bool = False) -> None:
+        """Copy what is to be saved and return; the write of the checkpoint before has ended by then.
+
+        After the `last` there is nothing to do beside its write: where no process has been started yet, it is written
+        here and now.
+        """
         parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "rng": checkpoint.rng}
-        self._begin(folder, parts, {"state": dict(checkpoint.state), "step": step, "keep": keep, "share": None})
+        request = {"state": dict(checkpoint.state), "step": step, "keep": keep, "share": None}
+        self._begin(folder, parts, request, last=last)
 
     def save_share(
         self, folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], share: Share, *,
-        step: int, keep: int,
+        step: int, keep: int, last: bool = False,
     ) -> None:  # fmt: skip
         """The same for what one process of several holds: `parts` as `write_share` takes them."""
-        self._begin(folder, parts, {"state": dict(state), "step": step, "keep": keep, "share": asdict(share)})
+        request = {"state": dict(state), "step": step, "keep": keep, "share": asdict(share)}
+        self._begin(folder, parts, request, last=last)
 
-    def _begin(self, folder: Path, parts: Mapping[str, Mapping[str, Tensor]], request: Mapping[str, Any]) -> None:
+    def _begin(
+        self, folder: Path, parts: Mapping[str, Mapping[str, Tensor]], request: Mapping[str, Any], *, last: bool
+    ) -> None:
         self.wait()
+        if last and self.process is None:
+            plain = {part: {name: plain_tensor(one) for name, one in named.items()} for part, named in parts.items()}
+            try:
+                write(folder, plain, request)
+            except OSError as error:
+                raise InputError(str(error)) from error
+            return
         tensors = [(part, name, value) for part, named in parts.items() for name, value in named.items()]
         try:
             self._place(tensors)

@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,15 @@ from unitok_training.checkpoint.shard_files import Share, write_share
 
 PARENT_DIES = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
+
+
+def write(folder: Path, parts: Mapping[str, Mapping[str, Plain]], request: Mapping[str, Any]) -> None:
+    """Write what a request asks for: its "state", "step" and "keep", and where it is one process's its "share"."""
+    state, step, keep = request["state"], request["step"], request["keep"]
+    if request["share"] is None:
+        write_checkpoint(folder, parts, state, step=step, keep=keep)
+    else:
+        write_share(folder, parts, state, step=step, keep=keep, share=Share(**request["share"]))
 
 
 def serve(handle: int) -> None:
@@ -35,12 +46,7 @@ def serve(handle: int) -> None:
                 part: {name: Plain(dtype, shape, memory[start:end]) for name, dtype, shape, start, end in tensors}
                 for part, tensors in request["parts"].items()
             }
-            folder = Path(request["folder"])
-            state, step, keep = request["state"], request["step"], request["keep"]
-            if request["share"] is None:
-                write_checkpoint(folder, parts, state, step=step, keep=keep)
-            else:
-                write_share(folder, parts, state, step=step, keep=keep, share=Share(**request["share"]))
+            write(Path(request["folder"]), parts, request)
             answer = {"error": ""}
         except (InputError, OSError) as error:
             answer = {"error": str(error)}

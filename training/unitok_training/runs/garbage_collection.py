@@ -14,11 +14,11 @@ COLLECT_EVERY = 500
 def controlled_collection(every: int = COLLECT_EVERY) -> Iterator[Callable[[int], None]]:
     """Yield a function of the step that collects young objects every `every` steps; nothing else collects meanwhile.
 
-    What exists before (modules, weights, shards) is never looked through. The collector is as before at the end.
+    What exists before (modules, weights, shards) is old by then and never looked through. The collector is as before at
+    the end.
     """
     enabled = gc.isenabled()
     gc.collect()
-    gc.freeze()
     gc.disable()
 
     def collect(step: int) -> None:
@@ -28,6 +28,5 @@ def controlled_collection(every: int = COLLECT_EVERY) -> Iterator[Callable[[int]
     try:
         yield collect
     finally:
-        gc.unfreeze()
         if enabled:
             gc.enable()

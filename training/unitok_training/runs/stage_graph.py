@@ -8,12 +8,7 @@ runs it, and all that need it, again. A stage that runs says in a file of its ow
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,15 +17,13 @@ from typing import Any
 
 from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_use, fingerprint, read_json, sha256_file, sole_writer, write_json
-from unitok_tokenizers.heap import huge_pages
-from unitok_tokenizers.progress import listening
+from unitok_tokenizers.files import fingerprint, read_json, sha256_file, sole_writer, write_json
 from unitok_training.runs.interrupts import termination_raises
 from unitok_training.runs.process_memory import tree_bytes
 from unitok_training.runs.schedule import Stage, seconds_until_done, startable
-from unitok_training.runs.stage_progress import Display, LineDisplay, PlaceWriter, Running, progress_file, read_place
+from unitok_training.runs.stage_process import INPUT_ERROR_EXIT, StageProcess, Stages
+from unitok_training.runs.stage_progress import Display, LineDisplay, Running, progress_file, read_place
 
-INPUT_ERROR_EXIT = 2
 POLL_SECONDS = 0.2
 MEMORY_SECONDS = 1.0
 """Between two looks at how much memory the stages hold."""
@@ -92,7 +85,7 @@ def load_record(run: Path, name: str) -> StageRecord | None:
 class _Process:
     """A stage's process."""
 
-    process: subprocess.Popen[bytes]
+    process: StageProcess
     begin: float
     """Monotonic time at which it was started."""
     peak_bytes: int = 0
@@ -134,6 +127,9 @@ class Pipeline:
         self.peak_bytes = 0
         """Most that all stages and this process held at once."""
         self._running: dict[str, _Process] = {}
+        # A driver that has been asked anything does not survive a fork.
+        modules = [stage.function.partition(":")[0] for stage in self.stages]
+        self._processes = Stages(run, modules, forks=self.compute.device.type == "cpu")
         self._looked = -float("inf")
 
     def run(self) -> dict[str, StageRecord]:
@@ -218,14 +214,11 @@ class Pipeline:
     def _start(self, stage: Stage, threads: int) -> None:
         self.report(f"{stage.name}: started")
         (self.run_folder / "stages" / f"{stage.name}.json").unlink(missing_ok=True)
-        environment = {**os.environ, **huge_pages(os.environ)}
-        environment.update(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-        environment[PRECISION_VARIABLE] = self.compute.precision
         progress_file(self.run_folder, stage.name).unlink(missing_ok=True)
         words = [stage.name, stage.function, str(self.run_folder), *stage.arguments]
-        command = [sys.executable, "-m", "unitok_training.runs.stage_graph", *words]
-        with open(self.run_folder / "logs" / f"{stage.name}.log", "wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        log = self.run_folder / "logs" / f"{stage.name}.log"
+        precision = {PRECISION_VARIABLE: self.compute.precision}
+        process = self._processes.start(words, threads=threads, precision=precision, log=log)
         self._running[stage.name] = _Process(process=process, begin=time.monotonic())
 
     def _look_at_memory(self) -> None:
@@ -270,36 +263,4 @@ class Pipeline:
         for one in self._running.values():
             one.process.wait()
         self._running.clear()
-
-
-def _die_with_parent() -> None:
-    """A killed run must not leave stages behind that write into its folder (Linux only; a no-op elsewhere)."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def run_stage(function: str, run: Path, *arguments: str) -> None:
-    """Import and call one stage in this process."""
-    module, name = function.split(":")
-    getattr(importlib.import_module(module), name)(run, read_json(run / "pipeline.json"), *arguments)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Entry point of a stage's process: `NAME module:function RUN_FOLDER [ARGUMENT …]`."""
-    _die_with_parent()
-    name, function, folder, *others = arguments
-    run = Path(folder)
-    writer = PlaceWriter(progress_file(run, name), lambda line: print(line, flush=True))
-    try:
-        with listening(writer):
-            run_stage(function, run, *others)
-    except (InputError, OSError) as error:
-        found = cannot_use(error) if isinstance(error, OSError) else error
-        print(" ".join(str(found).split()), file=sys.stderr)
-        return INPUT_ERROR_EXIT
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        self._processes.close()

@@ -28,6 +28,7 @@ from unitok_training.checkpoint.state import (
     environment,
     random_states,
     read_checkpoint,
+    seed_draws,
     set_random_states,
 )
 from unitok_training.data.packing import check_shared
@@ -69,9 +70,8 @@ class Trainer:
         self.messages: list[str] = [f"computes on {self.compute}", *self.source.report(), *setup.messages]
         device = self.world.device
         self.figures = Figures(self.source.keys, self.source.vocabulary, list(self.objective.weights), self.world)
-        self._bad = torch.zeros((), dtype=torch.float32, device=device)
-        self._objective = torch.zeros((), dtype=torch.float32, device=device)
-        self._norm = torch.zeros((), dtype=torch.float32, device=device)
+        zeros = [torch.zeros((), dtype=torch.float32, device=device) for _ in range(3)]
+        self._bad, self._objective, self._norm = zeros
 
     @property
     def step(self) -> int:
@@ -115,16 +115,16 @@ class Trainer:
         self.progress = Progress.from_state(checkpoint.state)
         self.figures.load(checkpoint.state.get("interval"))
 
-    def save(self) -> Path:
-        """Write a checkpoint beside training; all processes call it. `finish_saving` waits for it."""
+    def save(self, *, last: bool = False) -> Path:
+        """Write a checkpoint beside training, the last or not; all processes call it. `finish_saving` waits for it."""
         state = {
             **self.progress.to_json(),
             "interval": self.figures.state() if self.step % self.config.log_every else None,
             "settings": self.settings(),
             "environment": self._environment(),
         }
-        keep = self.config.keep_checkpoints
-        save_parts(self.saver, self.checkpoints, self.parts, state, self.world, step=self.step, keep=keep)
+        keep, parts = self.config.keep_checkpoints, self.parts
+        save_parts(self.saver, self.checkpoints, parts, state, self.world, step=self.step, keep=keep, last=last)
         return self.checkpoints / f"step_{self.step:08d}"
 
     def finish_saving(self) -> None:
@@ -175,7 +175,7 @@ class Trainer:
                     signal = self._agreed(asked())
                     if best or signal or self.step % config.checkpoint_every == 0 or self.step == last:
                         self._stop_on_bad()
-                        self.save()
+                        self.save(last=self.step == last or bool(signal))
                         saved = self.step
         finally:
             feed.close()
@@ -183,7 +183,7 @@ class Trainer:
             self.source.finish()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
         if saved != self.step:
-            self.save()
+            self.save(last=True)
         self.finish_saving()
         if signal:
             raise Stopped(signal, self.step, self.checkpoints)
@@ -229,7 +229,7 @@ class Trainer:
         """What is dropped out of a batch follows from seed, step and the batch's place among those of all processes: it
         is the same after a stop, and for any number of processes."""
         place = self.world.rank + self.world.size * number
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.step, place]).generate_state(1)[0]))
+        seed_draws(int(np.random.SeedSequence([self.config.seed, self.step, place]).generate_state(1)[0]))
 
     def _counts(self, labels: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
         """Term → labels () of a step over all processes, at least 1, given those of this one's batches."""

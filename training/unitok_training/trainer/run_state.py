@@ -164,22 +164,22 @@ def check_settings(
 
 def save_parts(
     saver: BackgroundSaver, folder: Path, parts: Sequence[Part], state: Mapping[str, Any], world: World, *,
-    step: int, keep: int,
+    step: int, keep: int, last: bool,
 ) -> None:  # fmt: skip
-    """Have a checkpoint written beside training; all processes call it. The saver's `wait` waits for it."""
+    """Have a checkpoint written beside training, the `last` or not; all processes call it. The saver's `wait` waits."""
     if any(part.sharded for part in parts):
         slices, offsets = _slices(parts, world)
         mark = f"save-{world.agree(time.time_ns())}"
         share = Share(rank=world.rank, size=world.size, mark=mark, offsets=offsets)
         tensors = {"slices": slices, **({"rng": random_states()} if world.is_main else {})}
-        saver.save_share(folder, tensors, state, share, step=step, keep=keep)
+        saver.save_share(folder, tensors, state, share, step=step, keep=keep, last=last)
     elif world.is_main:
         model, optimizer = dict[str, Tensor](), dict[str, Tensor]()
         for part in parts:
             model |= part.tensors()
             optimizer |= part.optimizer_tensors()
         checkpoint = Checkpoint(model=model, optimizer=optimizer, rng=random_states(), state=state)
-        saver.save(folder, checkpoint, step=step, keep=keep)
+        saver.save(folder, checkpoint, step=step, keep=keep, last=last)
 
 
 def _slices(parts: Sequence[Part], world: World) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
