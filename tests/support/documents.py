@@ -55,7 +55,7 @@ TINY = {
     " decoder.heads=2 decoder.kv_heads=1",
     "score-lm": "",
     "evaluate": "--limit 2",
-    "evaluate --safety": "",
+    "evaluate --safety": "--safety 12",
     "evaluate --text-evals": "",
     "nbest": "--limit 2 --size 2 --beams 2",
     "correct": "--steps 2 --size 2",

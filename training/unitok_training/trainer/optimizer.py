@@ -334,6 +334,12 @@ class Muon(torch.optim.Optimizer):
             parameter.sub_(move if keep is None else move * keep)
 
 
+CUBIC, QUINTIC, LINEAR = -4.7750, 2.0315, 3.4445
+"""Coefficients of the iteration x ← LINEAR x + CUBIC (x xᵀ) x + QUINTIC (x xᵀ)² x (Jordan 2024)."""
+LONG = 2
+"""Columns a row from which on the iteration is cheaper by products of rows: 23 R³ in place of 35 where it is three."""
+
+
 def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
     """(B, R, C) → nearly orthogonal matrices with the same singular vectors, of the input's type.
 
@@ -343,8 +349,31 @@ def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32, steps
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT.contiguous()  # the short side first: the products with it are the small ones
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        gram = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, gram, x, beta=3.4445)
+    if products == torch.float32 and x.shape[2] >= LONG * x.shape[1]:
+        x = torch.bmm(_whole_iteration(torch.bmm(x, x.mT), steps), x)
+    else:
+        for _ in range(steps):
+            x = torch.baddbmm(x, _polynomial(torch.bmm(x, x.mT)), x, beta=LINEAR)
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """(B, R, R) CUBIC g + QUINTIC g²."""
+    return torch.baddbmm(gram, gram, gram, beta=CUBIC, alpha=QUINTIC)
+
+
+def _whole_iteration(gram: Tensor, steps: int) -> Tensor:
+    """(B, R, R) what a matrix with these products of rows is multiplied by in all steps together.
+
+    Every step multiplies by a polynomial of the products of rows, and these follow from those of the step before: only
+    small matrices are multiplied. Their rounding counts twice as much, which bfloat16 does not bear.
+    """
+    whole = None
+    for step in range(steps):
+        factor = _polynomial(gram)
+        factor.diagonal(dim1=1, dim2=2).add_(LINEAR)
+        whole = factor if whole is None else torch.bmm(factor, whole)
+        if step < steps - 1:
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    assert whole is not None
+    return whole
