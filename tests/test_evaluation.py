@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +23,18 @@ from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.asr_scorer import AsrScorer, SpeakerClassifier
-from unitok_training.evaluation.evaluate import evaluate
+from unitok_training.evaluation.evaluate import evaluate, voices_in_turn
+from unitok_training.evaluation.language import FRAME, evaluate_interleaved, evaluate_speech_lm, foils
 from unitok_training.evaluation.resynthesis import evaluate_resynthesis
-from unitok_training.evaluation.run import Evaluation
+from unitok_training.evaluation.run import Evaluation, drawn
 from unitok_vocoder.vocoder import Vocoder
 
 SENTENCES = {
-    "en": ("the green house stands here today now", "we buy two books here now today", "she sings here now two books"),
-    "de": ("das grüne haus steht heute hier", "haus steht das grüne heute hier", "hier steht heute das grüne haus"),
-}
+    "en": ("the green house stands here today now", "we buy two books here now today", "she sings here now two books",
+           "two books here we buy today"),
+    "de": ("das grüne haus steht heute hier", "haus steht das grüne heute hier", "hier steht heute das grüne haus",
+           "heute steht hier das grüne haus"),
+}  # fmt: skip
 KEYS = (
     "judge.wer judge.control_noise_wer judge.control_shuffled_wer asr.wer asr.by_lang.en.wer asr.by_lang.de.wer "
     "asr.seen_voices.wer asr.codes.wer mt.bleu mt.chrf s2tt.bleu s2tt.seen_voices.bleu s2tt.by_direction.en-de.bleu "
@@ -46,7 +50,7 @@ def rows(folder: Path) -> list[Row]:
     for split in ("train", "test", "test_seen"):
         for number in range(4):
             for lang, sentences in SENTENCES.items():
-                text = sentences[number % 3]
+                text = sentences[number]
                 name = f"{split}{number}{lang}"
                 write_audio(folder / f"{name}.wav", speech(0.8, seed=number), RATE)
                 starts = np.linspace(0, 0.8, len(text.split()) + 1)
@@ -125,6 +129,55 @@ def test_what_cannot_be_spoken_or_chosen_from_is_left_out(tmp_path: Path) -> Non
     data = prepare_shards(few, model.tokenizers, tmp_path / "shards")
     metrics = evaluate(Evaluation(model=model, shards=data, judge=tiny_judge())).metrics
     assert set(metrics["tts"]) == {"codes"} and "s2st" not in metrics and metrics["ilm"]["count"] == 4
+
+
+def test_tasks_that_were_not_learned_have_no_figures(shards: Shards) -> None:
+    model = tiny_model()
+    model.info = {**model.info, "tasks": ["asr"]}
+    metrics = evaluate(Evaluation(model=model, shards=shards)).metrics
+    assert "asr" in metrics and not {"lm", "slm", "ilm", "mt"} & metrics.keys()
+
+
+def test_speech_that_is_longer_than_what_a_model_reads_is_left_out(shards: Shards) -> None:
+    model = tiny_model()
+    run = Evaluation(model=model, shards=shards)
+    longest = max(len(run.cell("units", row)) for row in run.rows("test", "units"))
+    short = replace(model.decoder.config, max_positions=longest + FRAME - 1)
+    model.decoder.config = short
+    evaluate_speech_lm(run)
+    evaluate_interleaved(run)
+    counted = [run.metrics.get(name, {}).get("count", 0) for name in ("slm", "ilm")]
+    assert counted[0] < 8 and counted[1] < 8
+
+
+def test_what_else_a_sentence_could_go_on_with_says_something_else(tmp_path: Path) -> None:
+    """Two voices read each sentence: the true end in another voice is no foil."""
+    twice = [one for row in rows(tmp_path) for one in (row, replace(row, id=f"{row.id}-2", group=f"{row.group}-2"))]
+    model = tiny_model()
+    run = Evaluation(model=model, shards=prepare_shards(twice, model.tokenizers, tmp_path / "shards"))
+    found = run.rows("test", "units", "text_ids")
+    for row in found:
+        others = foils(run, row, found, 3, np.random.default_rng(0))
+        texts = {run.text(one) for one in others}
+        assert len(texts) == len(others) == 3 and run.text(row) not in texts
+        assert {run.lang(one) for one in others} == {run.lang(row)}
+
+
+def test_every_language_is_said_in_every_voice() -> None:
+    langs = ["en", "de"] * 8
+    voices = voices_in_turn(["a", "b", "c", "d"], langs)
+    assert {(lang, voice) for lang, voice in zip(langs, voices)} == {(lang, v) for lang in ("en", "de") for v in "abcd"}
+
+
+@pytest.mark.parametrize("limit", [20, 50, 99])
+def test_a_draw_is_of_all_that_alternates(limit: int) -> None:
+    items = [(number, lang, voice) for number in range(25) for lang in ("en", "de") for voice in "ab"]
+    some = drawn(items, limit)
+    assert len(some) == len(set(some)) == limit and some == sorted(some, key=items.index)
+    for kind in (1, 2):
+        counts = Counter(one[kind] for one in some)
+        assert max(counts.values()) < 3 * min(counts.values())
+    assert drawn(items, limit) == some != drawn(items, limit, seed=1) and drawn(items, 0) == items == drawn(items, 100)
 
 
 class Heard(AsrScorer):

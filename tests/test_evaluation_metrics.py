@@ -21,8 +21,10 @@ from unitok_training.evaluation.metrics import (
     wer,
 )
 from unitok_training.evaluation.nbest import list_errors, oracle_scores
+from unitok_training.evaluation.prompt_probe import language_of
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores, target_of
 from unitok_training.reports.demo import counted
+from unitok_training.speech_lm.pseudo_words import is_word
 
 
 def test_errors_are_pooled_not_averaged() -> None:
@@ -33,6 +35,19 @@ def test_errors_are_pooled_not_averaged() -> None:
 def test_case_and_punctuation_do_not_count() -> None:
     assert wer(["Good morning, Anna!"], ["good morning anna"]) == 0
     assert cer(["ab"], ["ac"]) == pytest.approx(0.5)
+
+
+def test_what_nobody_sees_parts_no_words() -> None:
+    joined, plain = "co\u00adoperate \u200bnow\ufeff", "cooperate now"
+    assert words(joined) == words(plain) and wer([joined], [plain]) == 0
+    assert len(words("ශ්\u200dරී ලංකාව")) == 2 and len(words("नमी\u200cखवाहम बरवम")) == 2
+    assert is_word("हिन्दी") and is_word("über") and not is_word("b2") and not is_word("")
+
+
+def test_a_language_without_spaces_is_known_by_its_characters() -> None:
+    known = {"zh": set(words("今天我们去喝茶")), "en": set(words("we drink tea today"))}
+    assert language_of("我们去喝茶", known) == "zh" and language_of("tea, today!", known) == "en"
+    assert language_of("…", known) == ""
 
 
 def test_insertions_count_above_one_and_silence_counts_as_all_wrong() -> None:

@@ -127,6 +127,15 @@ def test_several_files_and_texts_longer_than_a_model_reads(tmp_path: Path) -> No
         evaluate_text(model.decoder, model.tokenizers.text, model.vocabulary, evals)
 
 
+def test_two_files_of_pairs_without_a_set_are_not_one(tmp_path: Path) -> None:
+    for place, uid in (("pairs.en.jsonl", None), ("pairs.de.jsonl", None), ("named.jsonl", "order")):
+        pair = {"good": "two books", "bad": "books two", **({} if uid is None else {"UID": uid})}
+        (tmp_path / place).write_text(json.dumps(pair), encoding="utf-8")
+    assert set(read_text_evals([tmp_path / "pairs.en.jsonl", tmp_path / "named.jsonl"]).pairs) == {"pairs", "order"}
+    with pytest.raises(InputError, match=r"pairs\.de\.jsonl: its pairs name no set"):
+        read_text_evals([tmp_path / "pairs.en.jsonl", tmp_path / "pairs.de.jsonl"])
+
+
 BAD = {
     "x.csv": (b"a", "rename it"),
     "empty.txt": (b"\n \n", "holds nothing"),

@@ -105,6 +105,24 @@ def prompts(model: Model) -> tuple[list[np.ndarray], list[str]]:
     return ids, typed
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone", "no generation", "empty config", "a list"])
+def test_a_damaged_model_is_not_exported(damage: str, tmp_path: Path) -> None:
+    tiny_model().save(tmp_path / "m")
+    core = tmp_path / "m/core"
+    if damage == "cut":
+        weights = core / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif damage == "gone":
+        (core / "model.safetensors").unlink()
+    elif damage == "no generation":
+        (core / "generation_config.json").unlink()
+    else:
+        (core / "config.json").write_text("{}" if damage == "empty config" else "[]")
+    with pytest.raises(InputError, match="core"):
+        export_hf(tmp_path / "m", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def ask_reader(model: Model, folder: Path, place: Path, user: tuple[str, ...] = USER_TEXTS) -> dict[str, Any]:
     """What a process with nothing but transformers makes of an export."""
     from safetensors.torch import save_file

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.hf_hosts import HOSTS, TEXTS, write_host
+from tests.support.hf_hosts import BASE, HOSTS, TEXTS, write_host
 from tests.support.tiny_model import speech, tokenizers
 from tests.test_huggingface_export import USER_TEXTS, files, own_logits
 from unitok.cli.main import main
 from unitok.export import export_hf, import_hf
 from unitok.huggingface.tokenizer import token_names
-from unitok.huggingface.weights import expand_vocabulary, load_core, load_hf_state, read_state
+from unitok.huggingface.weights import expand_vocabulary, from_hf_config, load_core, load_hf_state, read_state
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.text.huggingface import HostText
@@ -140,6 +140,15 @@ REFUSED: dict[str, dict[str, Any]] = {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}},
     },
     "rope_theta is None": {"rope_theta": None},
+    "rope_theta is 'abc'": {"rope_parameters": {"rope_type": "default", "rope_theta": "abc"}},
+    "rope_theta is -1": {"rope_parameters": {"rope_type": "default", "rope_theta": -1}},
+    r"rope scaling \['linear'\]": {"rope_scaling": {"rope_type": ["linear"], "factor": 2.0}},
+    "rms_norm_eps is nan": {"rms_norm_eps": float("nan")},
+    "max_position_embeddings is 0": {"max_position_embeddings": 0},
+    "tie_word_embeddings is 'false'": {"tie_word_embeddings": "false"},
+    "attention_bias is 'false'": {"attention_bias": "false"},
+    "sliding_window is 'abc'": {"model_type": "mistral", "sliding_window": "abc"},
+    "sliding_window is True": {"model_type": "mistral", "sliding_window": True},
     "max_position_embeddings is None": {"max_position_embeddings": None},
     "rms_norm_eps is None": {"rms_norm_eps": None},
     "head_dim is '16'": {"head_dim": "16"},
@@ -169,6 +178,50 @@ def test_what_cannot_be_computed_is_refused(message: str, host: Path, tmp_path: 
     with pytest.raises(InputError, match=message):
         import_hf(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors.index.json", "{}"), ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": ["a"]}'),
+        ("model.safetensors.index.json", '{"weight_map": {"model.norm.weight": 7}}'),
+        ("config.json", "[]"), ("tokenizer_config.json", "[1]"), ("tokenizer.json", b"\xff\xfe\x00"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_something_else_are_named(file: str, content: str | bytes, host: Path, tmp_path: Path) -> None:
+    for one in host.iterdir():
+        (tmp_path / one.name).symlink_to(one)
+    (tmp_path / file).unlink(missing_ok=True)
+    (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=file.replace(".", r"\.")):
+        import_hf(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "window"),
+    [
+        ({"use_sliding_window": True}, (None, 256)),  # from layer 28 on, of two
+        ({"use_sliding_window": True, "max_window_layers": 0}, (4096, 256)),
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 64}, (64, 256)),
+        ({"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 64}, (None, 64)),
+        ({"use_sliding_window": True, "max_window_layers": 2, "sliding_window": 64}, (None, 256)),
+        ({"use_sliding_window": True, "sliding_window": 64, "layer_types": ["full_attention"] * 2}, (None, 256)),
+        ({"use_sliding_window": False, "max_window_layers": 0, "sliding_window": 64}, (None, 256)),
+    ],
+)
+def test_windows_are_those_of_the_stock_class(
+    given: dict[str, Any], window: tuple[int | None, int], tmp_path: Path
+) -> None:
+    value = {**BASE, "model_type": "qwen2", "vocab_size": 100, **given}
+    found = from_hf_config(value, tmp_path)
+    assert (found.window, found.max_positions) == window
+    stock = transformers.Qwen2Config(**value)
+    slides = [one == "sliding_attention" for one in stock.layer_types]
+    assert all(slides) == (found.window is not None)
+    if all(slides):
+        assert stock.sliding_window == found.window
 
 
 def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:

@@ -118,6 +118,10 @@ def test_chats_stay_what_they_were(name: str, as_file: bool, bundle: Path, tmp_p
 def test_hosts_that_say_nothing_of_chats_leave_as_they_did(tmp_path: Path) -> None:
     assert HostSettings().completed({"bos_token": "<bos>"}) == {"bos_token": "<bos>"}
     assert HostSettings().generation_config({"do_sample": False}) == {"do_sample": False}
+    own = {"eos_token_id": 9, "bos_token_id": 8}
+    for said, ends in ((7, [7, 9]), ([7, 6], [7, 6, 9]), (9, 9), (None, 9)):  # where either ends, an answer does
+        host = HostSettings(generation={"eos_token_id": said, "top_p": 0.9})
+        assert host.generation_config(own) == {"eos_token_id": ends, "bos_token_id": 8, "top_p": 0.9}
     HostSettings().save(tmp_path)
     assert list(tmp_path.iterdir()) == [] and HostSettings.load(tmp_path) == HostSettings()
     for place in ("../x.jinja", "/x.jinja", "additional_chat_templates/../x.jinja"):

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from unitok.decoder.lora import lora_config, merge_lora
@@ -27,7 +28,7 @@ from unitok.model import Model
 from unitok.model_directory import read_decoder
 from unitok.model_parts import LAYOUT, save_mixture
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, read_json, write_json
+from unitok_tokenizers.files import atomic_directory, intact, read_json, read_object, write_json
 from unitok_tokenizers.grammar.streams import ELSEWHERE
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_tokenizers.seeds import check_seed
@@ -39,7 +40,8 @@ OWN = "unitok"
 """Folder of an export that holds what Hugging Face has no place for."""
 HOST = "host"
 """What a model's `info` keeps of a folder of a model that writes codes: its family, rows and `config.json`."""
-CORE = ("config.json", "generation_config.json", "model.safetensors")
+WEIGHTS = "model.safetensors"
+CORE = ("config.json", "generation_config.json", WEIGHTS)
 PARTS = ("unitok.json", "vocabulary.json", "voices.safetensors", "tokenizers", "vocoder", "modules")
 """Files and folders of a model directory beside `core/`."""
 BESIDE = {
@@ -64,7 +66,7 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
         raise InputError(f"{root} is no model directory (no unitok.json); give one that `unitok` wrote")
     vocabulary = Vocabulary.load(root / "vocabulary.json")
     text = TokenizerSet.load(root / "tokenizers").text
-    config = read_json(root / "core/config.json")
+    config = read_object(root / "core/config.json")
     if config.get("prefix_lm"):
         raise InputError(
             f"{root} reads what is given in both directions (decoder.prefix_lm), which no stock class does; "
@@ -76,11 +78,16 @@ def export_hf(model_dir: Path | str, out: Path | str) -> Path:
                 f"{root} corrects lists with {what} (modules/{name}), which no stock class computes; "
                 f"teach it without {option} to export it"
             )
-    positions = config["max_position_embeddings"]
+    with intact(root / "core", f"copy {root} again"):
+        positions, kind = config["max_position_embeddings"], config["model_type"]
+        for name in CORE:
+            (root / "core" / name).stat()
+        with safe_open(root / "core" / WEIGHTS, "pt") as weights:  # what is cut off is seen in its header
+            weights.keys()
     with atomic_directory(target) as draft:
         if any((root / f"modules/{name}.json").exists() for name in INSIDE):
             _export_taught(root, draft, vocabulary)
-        elif config["model_type"] == "qwen2":
+        elif kind == "qwen2":
             _export_as_llama(load_core(root / "core"), draft, vocabulary)
         else:
             for name in CORE:

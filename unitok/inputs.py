@@ -140,13 +140,15 @@ def recording_seconds(audio: Audio, rate: int) -> float:
     """Length of a recording in seconds, of a file by its header; samples without a rate are at `rate` Hz.
 
     Raises:
-        InputError: a file that is missing or whose header cannot be read.
+        InputError: a file that is missing or whose header cannot be read, or samples that are none.
     """
     if isinstance(audio, Excerpt):
         return max(0.0, audio_seconds(audio.path) - audio.offset) if audio.seconds is None else audio.seconds
     if isinstance(audio, str | Path):
         return audio_seconds(audio)
-    samples, own_rate = audio if isinstance(audio, tuple) else (audio, rate)
+    samples, own_rate = _with_rate(audio, rate)
+    if samples.ndim != 1:
+        raise InputError(f"samples have shape {samples.shape}: give one channel (S,)")
     return len(samples) / own_rate
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any, Self
 
-from unitok.inputs import Audio, refuse_longer
+from unitok.inputs import Audio, recording_seconds, refuse_longer
 from unitok.model_directory import with_vocoder, write_model
 from unitok.new_voice import NewVoice, check_new_name, new_voice
 from unitok.pipelines.cascade import Cascade, cascade_of
@@ -35,8 +35,10 @@ class Model(TaskModel):
         cascade = self.cascade(recognizer=request.recognizer, synthesizer=request.synthesizer)
         languages = {"source": request.source, "target": request.target}
         if request.spec.speaks:
-            return cascade.translate_speech(request.audio, voice=request.voice, **languages)
-        return cascade.translate_text(request.audio, **languages)
+            result = cascade.translate_speech(request.audio, voice=request.voice, **languages)
+        else:
+            result = cascade.translate_text(request.audio, **languages)
+        return with_fields(result, heard_seconds=recording_seconds(request.audio, self.sample_rate))
 
     def cascade(self, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
         """This model's tasks one after another, or other backends by name around its translation."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unitok.inputs import Audio, is_tokens, names_a_file
-from unitok.requests.runner import CLOSE, PROMPT_SECONDS, VOICE_SECONDS, RequestRunner
+from unitok.requests.runner import RequestRunner
+from unitok.requests.voices import CLOSE, PROMPT_SECONDS, VOICE_SECONDS
 from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
@@ -68,7 +69,7 @@ def new_voice(model: RequestRunner, recordings: Sequence[Audio]) -> NewVoice:
     vectors: list[np.ndarray] = []
     for number, one in enumerate(recordings):
         advance("recording", number, len(recordings))
-        spoken = model.spoken(one, rate, seconds=VOICE_SECONDS, trimming=CLOSE)
+        spoken = model.spoken(model.with_rate(one), rate, seconds=VOICE_SECONDS, trimming=CLOSE)
         if not len(spoken):
             continue
         heard.append(spoken)

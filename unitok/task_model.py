@@ -82,7 +82,8 @@ class TaskModel(RequestRunner):
         one by one, without a trace; `answer` reads such pieces with an overlap and compares them.
 
         Raises:
-            InputError: as `answer`, when it is called; a search, of which nothing is known before its end.
+            InputError: as `answer`, of what the request says when it is called and of what it gives with the first
+                chunk; a search, of which nothing is known before its end.
         """
         check_request(request)
         chunks = self._stream(request)
@@ -150,7 +151,9 @@ class TaskModel(RequestRunner):
         heard = self.heard([one for one, there in zip(given, said) if there], front_end)
         plans = [(SequenceSpec("asr", lang, conditions=(span,)), vectors) for span, vectors in heard]
         answers = iter(self.run([PromptRequest(plan=plan, vectors=vectors) for plan, vectors in plans], beams=beams))
-        return [next(answers) if there else NOTHING for there in said]
+        found = [next(answers) if there else NOTHING for there in said]
+        seconds = [0.0 if is_tokens(one) else recording_seconds(one, rate) for one in audio]
+        return [replace(one, heard_seconds=heard) for one, heard in zip(found, seconds)]
 
     def translate(
         self, source_input: Audio, *, source: str, target: str, beams: int = 1, front_end: str | None = None

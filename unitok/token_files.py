@@ -148,7 +148,8 @@ def speech_ids(result: Result) -> np.ndarray | None:
 def lines_of(result: Result, texts: Sequence[str]) -> list[str]:
     """An answer's outputs in their order: a text as it is, units and codes as JSON lists. `texts` are its texts."""
     said = iter(texts)
-    return [next(said) if span.kind == "text" else json.dumps(span.content.tolist()) for span in result.outputs]
+    lines = (next(said, None) if span.kind == "text" else json.dumps(span.content.tolist()) for span in result.outputs)
+    return [line for line in lines if line is not None]
 
 
 def write_ids(path: Path | str, results: Sequence[Result]) -> Path:
@@ -168,7 +169,7 @@ def write_ids(path: Path | str, results: Sequence[Result]) -> Path:
         raise InputError(f"cannot write {target}: there are {len(ids)} answers; name a .jsonl or .npz file")
     buffer = io.BytesIO()
     if suffix == ".npz":
-        np.savez(buffer, allow_pickle=False, **{str(number): one for number, one in enumerate(ids)})
+        np.savez(buffer, **{str(number): one for number, one in enumerate(ids)})  # type: ignore[arg-type]
         content = buffer.getvalue()
     elif suffix == ".npy":
         np.save(buffer, ids[0], allow_pickle=False)

@@ -10,7 +10,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -294,9 +294,19 @@ def atomic_directory(path: Path | str, *, may_drop: Collection[str] = ()) -> Ite
         os.close(handle)
 
 
+def check_no_device(path: Path) -> None:
+    """InputError where a file would take the place of something else: a device, a pipe, a folder."""
+    taken = False
+    with suppress(OSError, ValueError):  # whoever writes says what is wrong with the name
+        taken = path.exists() and not path.is_file()
+    if taken:
+        raise InputError(f"cannot write {path}: there is something that is no file; name another place")
+
+
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file that is either the old one or the new one, whole, at every moment."""
     final = Path(path)
+    check_no_device(final)
     ensure_writable_parent(final)
     draft = draft_of(final)
     try:
@@ -332,6 +342,14 @@ def read_json(path: Path | str) -> Any:
         raise InputError(
             f"{path} is not readable JSON ({error}); write it again with the command that made it"
         ) from error
+
+
+def read_object(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object; InputError where the file is missing, malformed or holds something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, not an object; copy the file again")
+    return value
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -119,7 +119,9 @@ def filter_logits(logits: Tensor, sampling: Sampling) -> Tensor:
         probabilities = ordered.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities
         # Keep an id while what stands before it is short of top_p: the first always stays.
-        logits = torch.empty_like(logits).scatter_(-1, order, ordered.masked_fill(before >= sampling.top_p, -torch.inf))
+        out = before >= sampling.top_p
+        out[..., 0] = False  # a share so small that float32 has none for it
+        logits = torch.empty_like(logits).scatter_(-1, order, ordered.masked_fill(out, -torch.inf))
     return logits
 
 

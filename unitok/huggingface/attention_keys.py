@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any]
             "names and numbers, can be imported"
         )
     rope = dict(given)
-    theta = float(rope.pop("rope_theta", full["rope_theta"]))
+    theta = rope.pop("rope_theta", full["rope_theta"])
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
+        raise InputError(
+            f"{where}: rope_theta is {theta!r} in config.json: it is a number above 0; take the file again"
+        )
+    theta = float(theta)
     legacy = rope.pop("type", "default")
     kind = rope.pop("rope_type", legacy)
     partial = rope.pop("partial_rotary_factor", full.get("partial_rotary_factor")) or 1.0
@@ -31,7 +37,7 @@ def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any]
         raise InputError(f"{where}: partial_rotary_factor {partial} is not supported; give a model that rotates all")
     if kind == "default":
         return theta, None
-    if kind not in ROPE_KEYS:
+    if not isinstance(kind, str) or kind not in ROPE_KEYS:
         raise InputError(
             f"{where}: rope scaling {kind!r} is not supported; default, {' and '.join(ROPE_KEYS)} are: "
             "give a model that uses one of them"
@@ -45,14 +51,19 @@ def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any]
     return theta, {"rope_type": kind, **{key: rope[key] for key in ROPE_KEYS[kind]}}
 
 
-def window_of(full: Mapping[str, Any]) -> tuple[int | None, bool]:
+def window_of(full: Mapping[str, Any], where: Path) -> tuple[int | None, bool]:
     """(positions that one sees, where a layer has a window; whether all layers have it)."""
     kind, window = full["model_type"], full.get("sliding_window")
     if window is None or (kind != "mistral" and not full.get("use_sliding_window")):
         return None, False
-    kinds = full.get("layer_types")
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise InputError(
+            f"{where}: sliding_window is {window!r} in config.json: positions, or null; take the file again"
+        )
     if kind == "mistral":
-        return int(window), True
-    if isinstance(kinds, list):
-        return int(window), all(one == "sliding_attention" for one in kinds)
-    return int(window), full.get("max_window_layers") == 0
+        return window, True
+    layers, first, kinds = full["num_hidden_layers"], full["max_window_layers"], full.get("layer_types")
+    slide = [one == "sliding_attention" for one in kinds] if isinstance(kinds, list) else None
+    if slide is None:
+        slide = [layer >= first for layer in range(layers)]
+    return (window, all(slide)) if any(slide) else (None, False)

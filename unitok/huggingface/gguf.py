@@ -75,7 +75,7 @@ def read_gguf(path: Path, folder: Path) -> Decoder:
     kind = fields.get("general.architecture")
     if kind not in MODEL_TYPES:
         raise InputError(f"{path}: architecture is {kind!r}; {', '.join(MODEL_TYPES)} can be imported")
-    if ROPE_FREQUENCIES in tensors or fields.get(f"{kind}.rope.scaling.type", "none") != "none":
+    if ROPE_FREQUENCIES in tensors or _scaled(fields, kind):
         raise InputError(
             f"{path}: its rotary positions are scaled, which transformers does not read of a GGUF file; "
             "give the model's Hugging Face folder"
@@ -87,6 +87,19 @@ def read_gguf(path: Path, folder: Path) -> Decoder:
     config["pad_token_id"] = fields.get("tokenizer.ggml.padding_token_id")
     write_json(folder / "config.json", config)
     return decoder
+
+
+def _scaled(fields: Mapping[str, Any], kind: str) -> bool:
+    """Whether positions are not those of the plain rotation of whole heads. Without a type, llama.cpp takes a factor,
+    or its older name, for a linear one."""
+    key = f"{kind}.rope"
+    factor = fields.get(f"{key}.scaling.factor", fields.get(f"{key}.scale_linear"))
+    none = factor in (None, 0, 1)
+    if (told := fields.get(f"{key}.scaling.type")) is not None:
+        return bool(told != "none")
+    size = fields.get(f"{kind}.attention.key_length")
+    turned = fields.get(f"{key}.dimension_count")
+    return not none or (size is not None and turned is not None and turned != size)
 
 
 def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tuple[dict[str, Any], Decoder]:

@@ -1,7 +1,8 @@
 """`tokenizer.json` and `tokenizer_config.json` for stock transformers: the text pieces, and our tokens behind them.
 
 Our tokens are *special* added tokens: typed names become ids, one each, and `split_special_tokens=True` reads the same
-characters as plain text, which is how text from users is to be encoded.
+characters as plain text, which is how text from users is to be encoded: with `add_special_tokens=False`, since an
+imported tokenizer may put an id of its own before every text.
 """
 
 from __future__ import annotations

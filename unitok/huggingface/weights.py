@@ -5,6 +5,7 @@ The name map is explicit and works both ways; a key that it does not know is an 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from unitok.decoder.moe import mixture_factory, mixtures
 from unitok.huggingface.attention_keys import rope_of, window_of
 from unitok.huggingface.new_rows import NewRows
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json, write_json
+from unitok_tokenizers.files import read_object, write_json
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 ARCHITECTURES = {
@@ -38,11 +39,13 @@ COMMON_DEFAULTS: Mapping[str, Any] = {
     "attention_bias": False,
     "rope_theta": 10000.0,
 }
+QWEN_WINDOW: Mapping[str, Any] = {"sliding_window": 4096, "max_window_layers": 28}
+"""Only with `use_sliding_window`."""
 FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
-    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
-    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768, **QWEN_WINDOW},
+    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128, **QWEN_WINDOW},
 }
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -123,7 +126,7 @@ def from_hf_config(value: Mapping[str, Any], where: Path) -> DecoderConfig:
     _check_options(full, where)
     heads = int(full["num_attention_heads"])
     theta, scaling = rope_of(full, where)
-    window, everywhere = window_of(full)
+    window, everywhere = window_of(full, where)
     positions = int(full["max_position_embeddings"])
     return DecoderConfig(
         vocab_size=int(full["vocab_size"]),
@@ -153,8 +156,13 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
     for key in ("head_dim", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta"):
         value, left_out = full.get(key), key in ("head_dim", "num_key_value_heads")
         wanted = int | float if key in ("rms_norm_eps", "rope_theta") else int
-        if not (left_out and value is None) and (isinstance(value, bool) or not isinstance(value, wanted) or value < 0):
-            raise InputError(f"{where}: {key} is {value!r} in config.json: it is a number; take the model's file again")
+        if not (left_out and value is None) and not _number(value, wanted):
+            raise InputError(
+                f"{where}: {key} is {value!r} in config.json: it is a number above 0; take the model's file again"
+            )
+    for key in ("tie_word_embeddings", "attention_bias"):
+        if not isinstance(full[key], bool):
+            raise InputError(f"{where}: {key} is {full[key]!r} in config.json: true or false; take the file again")
     if full.get("quantization_config"):
         raise InputError(f"{where}: the weights are quantized; give the folder of the unquantized model")
     if full["hidden_act"] != "silu" or full.get("mlp_bias"):
@@ -162,6 +170,11 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
             f"{where}: hidden_act {full['hidden_act']!r} or mlp_bias is not supported (silu, no bias); "
             "give a model without them"
         )
+
+
+def _number(value: Any, kind: Any) -> bool:
+    """Whether a value is a finite number above 0 of a kind."""
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _blocks(decoder: Decoder) -> list[Any]:
@@ -306,7 +319,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
     index = folder / "model.safetensors.index.json"
     single = (folder / "model.safetensors").exists() or not index.exists()
-    names = ["model.safetensors"] if single else sorted(set(read_json(index)["weight_map"].values()))
+    names = ["model.safetensors"] if single else _indexed(index)
     state: dict[str, Tensor] = {}
     for name in names:
         if Path(name).name != name:
@@ -321,6 +334,14 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             raise InputError(f"{folder / name}: weight {twice[0]!r} is in another file too; copy the folder again")
         state.update(found)
     return state
+
+
+def _indexed(index: Path) -> list[str]:
+    """Names of the files that an index sends weights to."""
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(one, str) for one in named.values()):
+        raise InputError(f"{index}: weight_map names no file for each weight; copy the file again")
+    return sorted(set(named.values()))
 
 
 def save_core(decoder: Decoder, folder: Path, *, bos: int, eos: int, pad: int, output_bias: bool = False) -> None:
@@ -346,7 +367,7 @@ def write_core_config(
 def load_core(folder: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
     """Read such a folder into a decoder."""
     state = read_state(folder)
-    decoder = Decoder(with_its_head(from_hf_config(read_json(folder / "config.json"), folder), state))
+    decoder = Decoder(with_its_head(from_hf_config(read_object(folder / "config.json"), folder), state))
     load_hf_state(decoder, state, folder)
     return decoder.to(dtype).eval()
 

@@ -23,6 +23,7 @@ from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 RESULTS = "results.jsonl"
 """The file of results in a folder of spoken answers."""
 LONGEST_NAME = 80
+LONGEST_BYTES = 200
 """Characters that an audio file takes of its input's name."""
 
 
@@ -174,17 +175,28 @@ def check_finished(inputs: Sequence[Input], finished: Mapping[str, Mapping[str, 
 def _known_by(one: Input) -> dict[str, Any]:
     """What tells an input from another of the same name: its language where it has one of its own, and how many bytes
     its recording has."""
-    path = one.audio.path if isinstance(one.audio, Excerpt) else one.audio
-    file = isinstance(path, str | Path) and os.path.isfile(path)
-    size = {"bytes": os.path.getsize(path)} if file else {}  # type: ignore[arg-type]
+    path = _path_of(one)
+    size = {"bytes": os.path.getsize(path)} if path is not None else {}
     return {**({"lang": one.lang} if one.lang is not None else {}), **size}
 
 
+def _path_of(one: Input) -> Path | None:
+    """The file of an input's recording, None where it has none."""
+    path = one.audio.path if isinstance(one.audio, Excerpt) else one.audio
+    return Path(path) if isinstance(path, str | Path) and os.path.isfile(path) else None
+
+
 def check_new_folder(inputs: Sequence[Input], folder: Path) -> None:
-    """InputError where a folder that no command like this one has begun holds a file that an answer would replace."""
+    """InputError where an answer would replace a recording that is an input, or, in a folder that no command like this
+    one has begun, any file."""
+    names = audio_names(inputs, {})
+    given = {one.id: path.resolve() for one in inputs if (path := _path_of(one)) is not None}
+    for key, name in names.items():
+        if (folder / name).resolve() in given.values():
+            raise InputError(f"cannot write {folder / name}, the answer to {key}: it is an input; name another folder")
     if results_beside(folder / RESULTS).exists():
         return
-    for name in (RESULTS, *audio_names(inputs, {}).values()):
+    for name in (RESULTS, *names.values()):
         if (folder / name).exists():
             raise InputError(
                 f"cannot write {folder / name}: it is there already, and not of this command; name a new folder"
@@ -216,5 +228,6 @@ def _plain_name(one: Input) -> str:
     """The end of an input's name as one of a file anywhere."""
     last = Path(one.id.replace("\\", "/")).name
     stem = last[: last.rindex(".")] if "." in last[1:] and isinstance(one.audio, str) else last
-    plain = re.sub(r"[^\w.-]+", "_", stem.encode("utf-8", "replace").decode())[:LONGEST_NAME].strip("._")
-    return plain or "answer"
+    plain = re.sub(r"[^\w.-]+", "_", stem.encode("utf-8", "replace").decode())[:LONGEST_NAME]
+    short = plain.encode()[:LONGEST_BYTES].decode(errors="ignore")  # systems count bytes
+    return short.strip("._") or "answer"

@@ -59,6 +59,15 @@ def encoded(line: Mapping[str, Any]) -> bytes:
         return f"{json.dumps(line)}\n".encode()
 
 
+def _is_request(path: Path) -> bool:
+    """Whether a file says how results were made."""
+    try:
+        found = read_json(path)
+    except InputError:
+        return False
+    return isinstance(found, dict) and {"format", "request"} <= found.keys()
+
+
 def results_beside(path: Path) -> Path:
     """Where it stands what the results of a file were made with."""
     return path.with_suffix(".request.json")
@@ -130,6 +139,8 @@ class ResultsFile:
         """InputError where results are there that came of another request; it is written where none are."""
         wanted = {"format": FORMAT, "request": json.loads(json.dumps(dict(request)))}
         if empty:
+            if self.beside.exists() and not _is_request(self.beside):
+                raise InputError(f"cannot write {self.beside}: it is there and not of this command; name another -o")
             write_json(self.beside, wanted)
             return
         if not self.beside.is_file():

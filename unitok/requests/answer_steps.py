@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unitok.inputs import is_tokens, read_samples, recording_seconds, refuse_longer, sample_blocks
+from unitok.inputs import check_utf8, is_tokens, read_samples, recording_seconds, refuse_longer, sample_blocks
 from unitok.listening.long_audio import JoinedTranscript, join_texts
 from unitok.requests.joined_results import join_results
 from unitok.requests.long_text import text_pieces, text_steps
@@ -48,9 +48,11 @@ class RequestVoice:
     """What they say, as the model reads it."""
 
 
-Voices = dict[tuple[str | Path, bool, str | None], RequestVoice]
-"""Voices that were read already, by (name or path, whether speech goes through codes, what is said in it): many
-requests share one."""
+Voices = dict[tuple[str | Path, bool, str | None, str], RequestVoice]
+"""Voices that were read already, by (name or path, whether speech goes through codes, what is said in it, in which
+language): many requests share one."""
+MOST_VOICES = 64
+"""Voices that are kept: the first that was read goes where there are more."""
 LONGEST_BEGINNING = 15.0
 """Seconds of the longest recording that an answer continues."""
 
@@ -92,7 +94,7 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
     if voice is None and request.spec.speaks and request.spec.long_audio and request.recorded:
         voice = request.audio  # a translation keeps the speaker's
     coded, said = "codes" in request.spec.output_kinds(flags), request.voice_text
-    key = (voice, coded, said) if isinstance(voice, str | Path) and voice is request.voice else None
+    key = (voice, coded, said, request.source) if isinstance(voice, str | Path) and voice is request.voice else None
     known = None if voices is None or key is None else voices.get(key)
     if known is None and said is not None:
         known = _continued(model, request, said)
@@ -104,6 +106,8 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
         raise InputError(f"there are no codes of voice {voice!r}, and task {request.task} needs them; give a recording")
     if voices is not None and key is not None:
         voices[key] = known
+        if len(voices) > MOST_VOICES:
+            del voices[next(iter(voices))]
     plan = partial(SequenceSpec, request.task, request.source, request.target, flags)
     return PieceRequest(plan=plan, voice=known, limit=request.config.max_tokens)
 
@@ -119,6 +123,7 @@ def _continued(model: RequestRunner, request: Request, said: str) -> RequestVoic
     if isinstance(voice, str) and voice in model.voices:
         raise InputError(f"voice_text says what is said in a recording, and {voice!r} is a known speaker: leave it out")
     if voice is not None and not is_tokens(voice):
+        check_utf8(said)
         seconds = recording_seconds(voice, model.sample_rate)
         if seconds > LONGEST_BEGINNING:
             raise InputError(
@@ -221,7 +226,7 @@ def _given(model: RequestRunner, request: Request) -> list[SpokenChunk | np.ndar
     if isinstance(audio, np.ndarray) and is_tokens(audio):
         return [audio]
     if request.spec.reads_codes:
-        rate = model.codec.sample_rate if model.codec is not None else model.sample_rate
+        rate, audio = model.codec.sample_rate if model.codec is not None else model.sample_rate, model.with_rate(audio)
         refuse_longer(audio, rate, request.config.max_seconds)
         return [SpokenChunk(read_samples(audio, rate))]  # silence and noise too: as long as it was
     rate = model.listening_rate(request.front_end)

@@ -197,6 +197,8 @@ def _check_sampling(config: GenerationConfig, given: Mapping[str, object], spell
         raise InputError(f"{spell('beams')} searches and {spell('temperature')} draws; leave one out")
     if config.beams > 1 and config.sampling.guides:
         raise InputError(f"{spell('beams')} searches without {spell('guidance')}; leave one out")
+    if config.beams > 1 and "loop_guard" in given:
+        raise InputError(f"{spell('beams')} searches, and {spell('loop_guard')} is of what is written; leave one out")
     if "guidance_drop" in given and not config.sampling.guides:
         raise InputError(
             f"{spell('guidance_drop')} is of guidance, and {spell('guidance')} 1 is none; give another, or leave it out"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +38,7 @@ from unitok.requests.prompt_request import (
     text_span,
     unguided_prompt,
 )
+from unitok.requests.voices import PROMPT_SECONDS, voice_prompt, voice_vector, voices_of
 from unitok.results import Result
 from unitok.second_passes.base import SecondPass
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
@@ -53,11 +53,6 @@ from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_vocoder.vocoder import Vocoder
-
-PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
-"""How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
-CLOSE = Trimming(margin=0.08, pause=0.3, inner=0.08)
-"""Of a recording that says what a voice is like, nothing but speech counts."""
 
 
 @dataclass
@@ -109,6 +104,10 @@ class RequestRunner:
     def voices(self) -> list[str]:
         """Known speakers."""
         return sorted(set(self.prompts) | set(self.vocoder.voices if self.vocoder else {}))
+
+    def voices_of(self, kind: str) -> list[str]:
+        """Known speakers who can speak through units, or codes."""
+        return voices_of(self, kind)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -240,6 +239,11 @@ class RequestRunner:
         samples = [self.worth_reading(one, self.latent.sample_rate) for one in audio]
         return [(Span("lat", np.zeros(len(found))), found) for found in self.latent.encode(samples)]
 
+    def with_rate(self, audio: Audio) -> Audio:
+        """Samples alone with the rate that they are at, that of the model's tokenizers; anything else as it is."""
+        alone = isinstance(audio, np.ndarray) and audio.dtype.kind == "f"
+        return (audio, self.sample_rate) if alone else audio  # type: ignore[return-value]
+
     def text_span(self, text: str) -> Span:
         """A text condition; InputError where there is nothing in it."""
         return text_span(text, self.tokenizers.text)
@@ -252,39 +256,11 @@ class RequestRunner:
 
     def voice_prompt(self, voice: Voice, seconds: float = PROMPT_SECONDS) -> tuple[Span, ...]:
         """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none."""
-        self.check_voice(voice)
-        codec, stream = self.codec, self.vocabulary.main("codes")
-        if voice is None or stream is None:
-            return ()
-        if isinstance(voice, str) and voice in self.voices:
-            return (Span("voice", self.prompts[voice]),) if voice in self.prompts else ()
-        if is_tokens(voice):
-            return (Span("voice", check_codes(np.asarray(voice), stream)),)
-        if codec is None:
-            raise InputError(
-                f"a recording is no voice for codes that were made elsewhere ({stream.fingerprint}): name a known "
-                f"speaker ({', '.join(sorted(self.prompts)) or 'there is none'}) or give codes of theirs"
-            )
-        return (Span("voice", codec.encode(self._voice_samples(voice, codec.sample_rate, seconds))),)
-
-    def _voice_samples(self, voice: Voice, rate: int, seconds: float) -> np.ndarray:
-        assert voice is not None
-        found = self.spoken(voice, rate, seconds=seconds, trimming=CLOSE)
-        if not len(found):
-            named = f" in {voice}" if isinstance(voice, str | Path) else ""
-            raise InputError(f"nothing is spoken{named}: give a known speaker, or a recording of somebody speaking")
-        return found
+        return voice_prompt(self, voice, seconds)
 
     def voice_vector(self, voice: Voice) -> str | np.ndarray | None:
         """What the unit vocoder takes for the same `voice`."""
-        self.check_voice(voice)
-        if voice is None or self.vocoder is None or self.vocoder.units is None:
-            return None
-        if isinstance(voice, str) and voice in self.voices:
-            return voice if voice in self.vocoder.voices else None
-        if is_tokens(voice):
-            raise InputError("codes are no voice for speech through units; name a known speaker or give a recording")
-        return self.vocoder.voice_of(self._voice_samples(voice, self.vocoder.sample_rate, VOICE_SECONDS))
+        return voice_vector(self, voice)
 
     # -- generation ---------------------------------------------------------------------------------------------
 

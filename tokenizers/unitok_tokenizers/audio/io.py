@@ -16,7 +16,7 @@ import numpy as np
 from unitok_tokenizers.audio.downmix import Downmix
 from unitok_tokenizers.audio.recording import open_recording
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import cannot_write, draft_of, ensure_writable_parent, open_draft
+from unitok_tokenizers.files import cannot_write, check_no_device, draft_of, ensure_writable_parent, open_draft
 
 BLOCK_FRAMES = 1 << 18
 RATES = (1_000, 768_000)
@@ -153,6 +153,7 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
     """
     target = Path(path)
     encoded = _encoded(target, np.clip(samples, -1.0, 1.0), sample_rate)
+    check_no_device(target)
     ensure_writable_parent(target)
     draft = draft_of(target)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes, read_json, write_json
+from unitok_tokenizers.files import atomic_write_bytes, read_json, read_object, write_json
 
 FILE = "host.json"
 TEMPLATE = "chat_template.jinja"
@@ -19,6 +19,7 @@ MORE_TEMPLATES = "additional_chat_templates"
 """Folder of named templates beside the first."""
 COPIED = "_from_model_config"
 """transformers' mark of a file that says `config.json` again, which an export's does not."""
+END = "eos_token_id"
 NAMES = ("bos_token", "eos_token")
 """Tokens that a template may spell by their roles."""
 
@@ -94,14 +95,15 @@ class HostSettings:
             return dict(config)
         roles = {key: value for key, value in config.items() if key.endswith("_token_id")}
         own = {key: value for key, value in self.generation.items() if value is not None and key != COPIED}
-        return {**roles, **own}
+        ends = list(dict.fromkeys([*_ids(own.get(END)), *_ids(roles.get(END))]))  # where either ends, an answer does
+        return {**roles, **own, **({END: ends if len(ends) > 1 else ends[0]} if ends else {})}
+
+
+def _ids(value: Any) -> list[int]:
+    """One id, several or none as a list."""
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
 
 
 def _object(path: Path) -> dict[str, Any] | None:
     """A JSON object, None where there is no such file."""
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, not an object; copy the folder again")
-    return value
+    return read_object(path) if path.is_file() else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_write_bytes, fingerprint, read_json, write_json
+from unitok_tokenizers.files import atomic_write_bytes, fingerprint, intact, read_json, read_object, write_json
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.text.base import text_info
 from unitok_tokenizers.text.host_settings import HostSettings
@@ -69,16 +69,17 @@ class HostText:
         root = Path(folder)
         if not (root / "tokenizer.json").exists():
             raise InputError(f"{root} holds no tokenizer.json; give the folder of a Hugging Face model with one")
-        text, whole = (root / "tokenizer.json").read_text(encoding="utf-8"), dict[str, str]()
+        with intact(root / "tokenizer.json", "copy the file again"):
+            text, whole = (root / "tokenizer.json").read_text(encoding="utf-8"), dict[str, str]()
         if text_ids is not None:
             whole = {name: (root / name).read_text(encoding="utf-8") for name in WHOLE if (root / name).is_file()}
             text = _below(text, text_ids, root)
         host = HostText(text, {}, HostSettings.of_folder(root), whole)
         check_lossless(host.tokenizer, str(root))
-        config: dict[str, Any] = read_json(root / "config.json") if (root / "config.json").exists() else {}
+        config = read_object(root / "config.json") if (root / "config.json").exists() else {}
         names: dict[str, Any] = {}
         if (root / "tokenizer_config.json").exists():
-            names = read_json(root / "tokenizer_config.json")
+            names = read_object(root / "tokenizer_config.json")
         for role in ("bos", "eos", "pad"):
             value = config.get(f"{role}_token_id")
             token = names.get(f"{role}_token")

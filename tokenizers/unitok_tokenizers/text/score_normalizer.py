@@ -13,9 +13,13 @@ that are written without"
 
 
 def basic(text: str) -> str:
-    """NFKC, lower case, punctuation to spaces (apostrophes inside words stay), single spaces."""
+    """NFKC, lower case, punctuation to spaces (apostrophes inside words stay), single spaces.
+
+    What nobody sees is left out: joiners of Persian or Sinhala letters and soft hyphens stand inside words.
+    """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    kinds = [(c, unicodedata.category(c)) for c in text]
+    kept = "".join(c if c == "'" or kind[0] in "LMN" else " " for c, kind in kinds if kind != "Cf")
     return " ".join(word.strip("'") for word in kept.split() if word.strip("'"))
 
 

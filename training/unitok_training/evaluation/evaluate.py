@@ -7,8 +7,10 @@ metrics and the examples that the report shows.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,6 +37,8 @@ from unitok_training.evaluation.run import (
     put_translation_scores,
 )
 from unitok_training.evaluation.tokens import evaluate_tokens
+
+T = TypeVar("T")
 
 # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -121,9 +125,9 @@ def evaluate_speech(run: Evaluation) -> None:
     rows = run.rows(run.split, "text_ids")
     if not rows:
         return
-    voices: list[str | None] = list(run.model.voices) or [None]
     for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
-        asked = [voices[index % len(voices)] for index in range(len(rows))]
+        voices: list[str | None] = list(run.model.voices_of(output)) or [None]
+        asked = voices_in_turn(voices, [run.lang(row) for row in rows])
         requests = [
             run.model.prompt_request(
                 Request(task="tts", source=run.lang(row), text=run.text(row), voice=voice, output=output)
@@ -153,6 +157,25 @@ def evaluate_speech(run: Evaluation) -> None:
             )
 
 
+def voices_in_turn(voices: Sequence[T], langs: Sequence[str]) -> list[T]:
+    """A voice for each of some items in these languages, every language in all voices: items alternate between them."""
+    turns: Counter[str] = Counter()
+    found = []
+    for lang in langs:
+        found.append(voices[turns[lang] % len(voices)])
+        turns[lang] += 1
+    return found
+
+
+def _put_voice_match(run: Evaluation, key: str, named: Sequence[str], asked: Sequence[str | None]) -> None:
+    """Put how often the judge names the voice that was asked for, of those that it knows."""
+    assert run.judge is not None and run.judge.speakers is not None
+    known = set(run.judge.speakers.names)
+    right = [name == voice for name, voice in zip(named, asked) if voice in known]
+    if right:
+        run.put(f"{key}.voice_match", float(np.mean(right)))
+
+
 def _read_by_judge(
     run: Evaluation, key: str, rows: Sequence[int], heard: Sequence[np.ndarray], asked: Sequence[str | None]
 ) -> list[str]:
@@ -165,8 +188,7 @@ def _read_by_judge(
     place = run.metrics["tts"][key.split(".")[1]]
     run.put(f"{key}.judge_wer", place.pop("wer"))
     if run.judge.speakers is not None and asked[0] is not None:
-        named = run.judge.speakers.predict(given)
-        run.put(f"{key}.voice_match", float(np.mean([a == b for a, b in zip(named, asked)])))
+        _put_voice_match(run, key, run.judge.speakers.predict(given), asked)
     return read
 
 
@@ -175,17 +197,17 @@ def evaluate_speech_translation(run: Evaluation) -> None:
     if run.judge is None or not run.model.can_speak("units"):
         return
     pairs = run.pairs(run.split, "units", "text_ids")
-    voices: list[str | None] = list(run.model.voices) or [None]
+    voices: list[str | None] = list(run.model.voices_of("units")) or [None]
     for key, flag in (("s2st_chained", CHAIN), ("s2st", OUT_UNITS)):
         if not pairs:
             return
         requests = [
             PromptRequest(
                 plan=SequenceSpec("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
-                voice=voices[index % len(voices)],
+                voice=voice,
                 speak=True,
             )
-            for index, (a, b) in enumerate(pairs)
+            for (a, b), voice in zip(pairs, voices_in_turn(voices, [run.lang(b) for _, b in pairs]))
         ]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
         heard = [run.spoken(result.audio) for result in results]
@@ -286,11 +308,7 @@ def _put_heard(
         run.put(f"{key}.judge_wer", wer(texts, run.judge.transcribe(given)))
         run.put(f"{key}.unit", error_unit(texts))
         if run.judge.speakers is not None:
-            pairs = zip(run.judge.speakers.predict(given), speakers)
-            known = set(run.judge.speakers.names)  # of held-out voices it names none
-            right = [name == speaker for name, speaker in pairs if speaker in known]
-            if right:
-                run.put(f"{key}.voice_match", float(np.mean(right)))
+            _put_voice_match(run, key, run.judge.speakers.predict(given), speakers)
     put_ears(run, f"{key}.ears", rows, heard, speakers)
 
 

@@ -15,12 +15,15 @@ from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 
+FRAME = 8
+"""Ids around the content of a sequence, at most: its opener, task, languages, marks and end."""
+
 
 def evaluate_text_lm(run: Evaluation) -> None:
     """Perplexity per text id of held-out sentences, against a 5-gram of the training text."""
     test = run.rows(run.split, "text_ids")
     train = run.rows_of_training("text_ids")
-    if not test or not train:
+    if not test or not train or not run.knows(VARIANTS["lm"]):
         return
     size = run.model.tokenizers.text.size
     nats, count = 0.0, 0
@@ -61,10 +64,13 @@ def _scores(run: Evaluation, plans: Sequence[SequenceSpec]) -> list[np.ndarray]:
 
 def evaluate_speech_lm(run: Evaluation) -> None:
     """How many units a speech model expects, and does it prefer real sentences to the same words in another order?"""
-    _put_unit_perplexity(run)
+    if not run.knows(VARIANTS["slm"]):
+        return
+    rows = [row for row in run.rows(run.split, "units", "units_durations") if fits(run, len(run.cell("units", row)))]
+    _put_unit_perplexity(run, rows)
     random = np.random.default_rng(run.seed)
     real, scrambled = [], []
-    for row in run.rows(run.split, "units", "units_durations"):
+    for row in rows:
         pieces = word_units(run, row)
         if len(pieces) < 4:
             continue
@@ -81,12 +87,14 @@ def evaluate_speech_lm(run: Evaluation) -> None:
     run.put("slm.count", len(better))
 
 
-def _put_unit_perplexity(run: Evaluation) -> None:
+def fits(run: Evaluation, ids: int) -> bool:
+    """Whether a sequence with so many ids of content is within the model's positions."""
+    return ids <= run.model.decoder.config.max_positions - FRAME
+
+
+def _put_unit_perplexity(run: Evaluation, rows: Sequence[int]) -> None:
     """Put the perplexity of an id, and bits a second of speech: of streams with other ids only the latter compare."""
-    rows = run.rows(run.split, "units", "units_durations")
-    most = run.model.decoder.config.max_positions - 8
-    rows = [row for row in rows if len(run.cell("units", row)) <= most]
-    if not rows or not run.knows(VARIANTS["slm"]):
+    if not rows:
         return
     scores = _scores(
         run, [SequenceSpec("slm", run.lang(row), outputs=(Span("units", run.cell("units", row)),)) for row in rows]
@@ -128,23 +136,24 @@ def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
 def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
     units = run.stream("units")
-    if units is None or units.frame_rate is None:
-        return  # seconds of words say nothing of units
+    if units is None or units.frame_rate is None or not run.knows(VARIANTS["ilm"]):
+        return  # without its rate, seconds of words say nothing of units
     rows = [
         row
         for row in run.rows(run.split, "units", "units_durations", "text_ids")
-        if len(words := run.shards.row(row)["words"]) > 5 and len(word_units(run, row)) == len(words)
+        if len(words := run.shards.row(row)["words"]) > 5
+        and len(word_units(run, row)) == len(words)
+        and fits(run, len(run.cell("units", row)) + len(run.cell("text_ids", row)))
     ]
-    langs = [run.lang(row) for row in rows]
-    rows = [row for row, lang in zip(rows, langs) if langs.count(lang) >= choices]  # the others have too few to choose
+    random = np.random.default_rng(run.seed)
+    others = {row: foils(run, row, rows, choices - 1, random) for row in rows}
+    rows = [row for row in rows if len(others[row]) == choices - 1]  # the others have too few to choose from
     if not rows:
         return
-    random = np.random.default_rng(run.seed)
     halves = {row: _halves(run, row) for row in rows}
     plans = []
     for row in rows:
-        peers = [other for other in rows if run.lang(other) == run.lang(row) and other != row]
-        picks = [row, *random.choice(peers, choices - 1, replace=False).tolist()]
+        picks = [row, *others[row]]
         text = Span("text", halves[row][0])
         plans += [SequenceSpec("ilm", run.lang(row), outputs=(text, Span("units", halves[pick][1]))) for pick in picks]
     values = []
@@ -161,6 +170,17 @@ def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     run.put("ilm.cloze_accuracy", float((table.argmax(1) == 0).mean()))
     run.put("ilm.cloze_chance", 1.0 / choices)
     run.put("ilm.count", len(table))
+
+
+def foils(run: Evaluation, row: int, rows: Sequence[int], count: int, random: np.random.Generator) -> list[int]:
+    """So many rows, drawn, in the language of one that say something else than it and each other; fewer where there are
+    no more. Several voices may read one sentence."""
+    groups, found = run.shards.group, dict[str, int]()
+    for other in random.permutation(np.asarray(rows)).tolist():
+        unfit = run.lang(other) != run.lang(row) or groups[other] == groups[row] or run.text(other) == run.text(row)
+        if not unfit:
+            found.setdefault(run.text(other), other)
+    return list(found.values())[:count]
 
 
 def _halves(run: Evaluation, row: int) -> tuple[np.ndarray, np.ndarray]:

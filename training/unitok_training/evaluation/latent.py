@@ -19,6 +19,7 @@ from unitok_tokenizers.progress import advance_aside, part_of_work
 from unitok_training.data.latent_examples import filled
 from unitok_training.data.latent_tasks import LATENT_TASKS, Item, LatentTask, RowTexts, asked_items
 from unitok_training.evaluation.metrics import bleu, bleu_label, error_unit, formatted_wer, wer
+from unitok_training.evaluation.run import drawn
 
 AT_ONCE = 16
 """Requests that are answered together."""
@@ -68,15 +69,10 @@ def hear(model: Model, rows: Sequence[Row]) -> list[torch.Tensor]:
     return [vectors for _, vectors in found if vectors is not None]
 
 
-def spread(items: Sequence[Any], limit: int) -> list[Any]:
-    """At most `limit` items, spread over all that there are."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(limit, len(items))).astype(int))]
-
-
 def score_lines(
     model: Model, rows: Sequence[Row], keys: Sequence[str], limit: int = 200, *, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Scores of each key that the rows fit.
+    """Scores of each key that the rows fit, of at most `limit` questions each (0: of all).
 
     Returns:
         `wer` of asr, `bleu` of s2tt and mt; of other lines `accuracy` (whole answers), and of those that transcribe
@@ -93,7 +89,7 @@ def score_lines(
         if not items:
             continue
         random = np.random.default_rng(seed)
-        asked = [question(line, table, item, random) for item in spread(items, limit)]
+        asked = [question(line, table, item, random) for item in drawn(items, limit, seed=seed)]
         with part_of_work(f"scores of {key}", number, len(keys)):
             scores[key] = {**score(key, [one.answer for one in asked], answers(model, asked)), "rows": len(asked)}
     return scores

@@ -29,7 +29,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
-from unitok_tokenizers.text.score_normalizer import basic
+from unitok_tokenizers.text.score_normalizer import words as spoken_words
 
 INSTRUCTIONS = ("write down what is said", "what do you hear", "transcript please", "repeat this in writing")
 """Prompts that no preset trains with."""
@@ -107,7 +107,7 @@ def read_along(
 
 def language_of(text: str, words: dict[str, set[str]]) -> str:
     """The language that most of a text's words belong to; empty where none do."""
-    counts = Counter({lang: sum(word in known for word in basic(text).split()) for lang, known in words.items()})
+    counts = Counter({lang: sum(word in known for word in spoken_words(text)) for lang, known in words.items()})
     best, count = counts.most_common(1)[0]
     return best if count else ""
 
@@ -130,7 +130,7 @@ def probe(
         raise InputError("no row has both audio and text: nothing to probe with")
     words: dict[str, set[str]] = {}
     for row in rows:
-        words.setdefault(row.lang, set()).update(basic(row.text or "").split())
+        words.setdefault(row.lang, set()).update(spoken_words(row.text or ""))
     rate = model.latent.sample_rate
     following: dict[str, list[float]] = {}
     divergence: dict[str, list[float]] = {}

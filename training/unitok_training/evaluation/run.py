@@ -30,6 +30,17 @@ Metrics = dict[str, Any]
 T = TypeVar("T")
 
 
+def drawn(items: Sequence[T], limit: int, *, seed: int = 0) -> list[T]:
+    """At most `limit` items in their order, drawn at random; all where it is 0.
+
+    Items alternate between languages, voices, questions and targets: even steps would take one of them.
+    """
+    if not limit or len(items) <= limit:
+        return list(items)
+    places = np.random.default_rng(seed).permutation(len(items))[:limit]
+    return [items[index] for index in np.sort(places)]
+
+
 @dataclass
 class Example:
     """One thing to look at or listen to."""
@@ -97,11 +108,8 @@ class Evaluation:
         return self.limited(self.all_rows(split, *columns))
 
     def limited(self, items: Sequence[T]) -> list[T]:
-        """At most `limit` items, drawn at random: rows alternate between languages, and even steps would take one."""
-        if self.limit and len(items) > self.limit:
-            drawn = np.random.default_rng(self.seed).permutation(len(items))[: self.limit]
-            return [items[index] for index in np.sort(drawn)]
-        return list(items)
+        """At most `limit` items, as `drawn` has them."""
+        return drawn(items, self.limit, seed=self.seed)
 
     def cell(self, name: str, row: int) -> np.ndarray:
         """Local ids of one row of a ragged column."""

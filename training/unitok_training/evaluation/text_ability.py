@@ -55,7 +55,8 @@ def text_ability(decoder: Decoder, texts: Sequence[np.ndarray], vocabulary: Voca
     """Measure a decoder on the text ids (N,) of texts; of those with one id there is nothing to predict."""
     size = vocabulary.text.cardinalities[0]
     opener = [vocabulary.bos] if vocabulary.bos < size else []  # a host without one begins with the text
-    documents = [np.array([*opener, *text], np.int64)[:POSITIONS] for text in texts]
+    room = min(POSITIONS, decoder.config.max_positions)
+    documents = [np.array([*opener, *text], np.int64)[:room] for text in texts]
     documents = [one for one in documents if len(one) > 1]
     found = list(log_probabilities(decoder, documents, size))
     total, count = -float(sum(one.sum() for one in found)), sum(map(len, found))
@@ -129,11 +130,12 @@ def read_text_evals(paths: Sequence[Path | str]) -> TextEvals:
     """Read text files and files of pairs.
 
     Raises:
-        InputError: a file that is missing, damaged, empty or of neither kind, a line that is no pair, or two text files
-            of one name.
+        InputError: a file that is missing, damaged, empty or of neither kind, a line that is no pair, or two files of
+            one name.
     """
     texts: dict[str, list[str]] = {}
     pairs: dict[str, list[Pair]] = {}
+    unnamed: dict[str, Path] = {}
     for path in map(Path, paths):
         name, _, _ = path.name.partition(".")
         suffix = Path(path.name.removesuffix(".gz")).suffix
@@ -148,6 +150,10 @@ def read_text_evals(paths: Sequence[Path | str]) -> TextEvals:
             texts[name] = [line for _, line in lines]
         for number, line in lines if suffix == ".jsonl" else ():
             found, pair = _pair(line, f"{path}:{number}")
+            if not found and unnamed.setdefault(name, path) != path:
+                raise InputError(
+                    f"{path}: its pairs name no set (UID), and another file is called {name!r} too; rename one of them"
+                )
             pairs.setdefault(found or name, []).append(pair)
     return TextEvals(texts=texts, pairs=pairs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,45 +13,51 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def tree_bytes(roots: Iterable[int]) -> dict[int, int]:
-    """Bytes that each process holds with its descendants, from one look; 0 of those that /proc does not know.
+    """Resident bytes of each process with its descendants, from one look; 0 of those that /proc does not know.
 
-    Pages that several processes share, such as those of a fork, are shared out among them. A look reads a file of every
-    process of the machine, some milliseconds: a look each second is a hundredth of a core.
+    Pages that a fork shares with its parent count once for each of them: the sum is an upper bound, and the same
+    whatever else runs. A look reads two files of every process of the machine, some milliseconds: a look each second is
+    a hundredth of a core.
     """
+    children = _children()
+    return {root: sum(map(_resident, _tree(root, children))) for root in roots}
+
+
+def shared_out_bytes(root: int) -> int:
+    """Bytes of a process and its descendants together; pages that they share count once."""
+    return sum(_shared_out(pid) or _resident(pid) for pid in _tree(root, _children()))
+
+
+def _children() -> dict[int, list[int]]:
+    """Process → those that it has started, of all processes of the machine."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError, IndexError, ValueError):  # ended while we looked
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except (OSError, IndexError, ValueError):
-            continue  # ended while we looked
-        children.setdefault(int(fields[1]), []).append(int(entry.name))
-    held: dict[int, int] = {}
-    return {root: _sum_of_tree(root, children, held) for root in roots}
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    return children
 
 
-def _sum_of_tree(root: int, children: dict[int, list[int]], held: dict[int, int]) -> int:
-    total, pending = 0, [root]
+def _tree(root: int, children: Mapping[int, list[int]]) -> Iterator[int]:
+    pending = [root]
     while pending:
         pid = pending.pop()
-        if pid not in held:
-            held[pid] = _own_bytes(Path(f"/proc/{pid}"))
-        total += held[pid]
+        yield pid
         pending += children.get(pid, [])
-    return total
 
 
-def _own_bytes(process: Path) -> int:
-    """Its proportional share of memory, or all that is resident where the system does not tell shares."""
-    try:
-        found = re.search(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return int((process / "statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, IndexError, ValueError):
-        return 0
+def _resident(pid: int) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    return 0
+
+
+def _shared_out(pid: int) -> int:
+    """Its proportional share of memory; 0 where the system does not tell."""
+    with suppress(OSError):
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
 
 def give_back() -> None:

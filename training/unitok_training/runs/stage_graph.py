@@ -19,7 +19,7 @@ from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, reso
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, sha256_file, sole_writer, write_json
 from unitok_training.runs.interrupts import termination_raises
-from unitok_training.runs.process_memory import tree_bytes
+from unitok_training.runs.process_memory import shared_out_bytes, tree_bytes
 from unitok_training.runs.schedule import Stage, seconds_until_done, startable
 from unitok_training.runs.stage_process import INPUT_ERROR_EXIT, StageProcess, Stages
 from unitok_training.runs.stage_progress import Display, LineDisplay, Running, progress_file, read_place
@@ -227,9 +227,8 @@ class Pipeline:
         if now - self._looked < MEMORY_SECONDS and all(one.peak_bytes for one in self._running.values()):
             return
         self._looked = now
-        own = os.getpid()
-        found = tree_bytes([own, *(one.process.pid for one in self._running.values())])
-        self.peak_bytes = max(self.peak_bytes, found[own])
+        self.peak_bytes = max(self.peak_bytes, shared_out_bytes(os.getpid()))
+        found = tree_bytes(one.process.pid for one in self._running.values())
         for one in self._running.values():
             one.peak_bytes = max(one.peak_bytes, found[one.process.pid])
 

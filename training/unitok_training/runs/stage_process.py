@@ -2,8 +2,9 @@
 
 `python -m unitok_training.runs.stage_process` is that process. It reads a JSON line per stage from its input, forks,
 and answers with a line that names the child, and with another when the child has ended. It computes nothing itself, so
-that it has no threads that a fork would lose. Where a system cannot fork safely, or where a driver is in the way (a
-GPU's does not survive a fork), `--alone` runs one stage in a process that imports everything itself.
+that it has no threads that a fork would lose: a library that counts its threads when it is loaded, as numpy's does, has
+one. Where a system cannot fork safely, or where a driver is in the way (a GPU's does not survive a fork), `--alone`
+runs one stage in a process that imports everything itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +34,7 @@ INPUT_ERROR_EXIT = 2
 ALONE = "--alone"
 EVERYWHERE = ("torch", "torch._dynamo")
 """Modules that every stage that trains comes to import: torch's optimizers load its compiler, used or not."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CHUNK = 1 << 16
 
 
@@ -63,11 +66,14 @@ class Stages:
     def start(self, words: Sequence[str], *, threads: int, precision: Mapping[str, str], log: Path) -> StageProcess:
         """Start `NAME module:function RUN_FOLDER [ARGUMENT …]` on so many threads, its output in `log`."""
         environment = {"OMP_NUM_THREADS": str(threads), **precision}
+        log.write_bytes(b"")  # where it cannot be written, that is said here
         if not self._forks:
-            command = [sys.executable, "-m", __name__, ALONE, *words]
-            with open(log, "wb") as out:
+            command = [sys.executable, "-m", __name__, ALONE, str(os.getpid()), *words]
+            with open(log, "ab") as out:
                 return subprocess.Popen(command, env=_environment(environment), stdout=out, stderr=subprocess.STDOUT)
-        if self._parent is None or not self._parent.lives():
+        if self._parent is not None and not self._parent.lives():
+            self.close()
+        if self._parent is None:
             self._parent = _Parent(self._modules, self.run_folder / "logs" / "stages.log")
         return self._parent.fork(
             {"words": list(words), "environment": environment, "threads": threads, "log": str(log)}
@@ -89,7 +95,7 @@ class _Parent:
     """The process that forks, seen from the one that runs a pipeline."""
 
     def __init__(self, modules: Sequence[str], log: Path) -> None:
-        command = [sys.executable, "-m", __name__, *modules]
+        command = [sys.executable, "-m", __name__, str(os.getpid()), *modules]
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
                 command, env=_environment({"OMP_NUM_THREADS": "1"}),
@@ -121,8 +127,11 @@ class _Parent:
     def hear(self, seconds: float | None) -> bool:
         """Note what it says within so many seconds (None: until it says something); False where it has ended."""
         assert self.process.stdout is not None
-        out = self.process.stdout.fileno()
-        while select.select([out], [], [], seconds)[0]:
+        if self.process.stdout.closed:
+            return False
+        out, ready = self.process.stdout.fileno(), select.poll()  # `select` knows no numbers above 1,023
+        ready.register(out, select.POLLIN)
+        while ready.poll(None if seconds is None else 1000 * seconds):
             if not (text := os.read(out, CHUNK)):
                 return False
             *lines, self._text = (self._text + text).split(b"\n")
@@ -131,12 +140,15 @@ class _Parent:
                 if code:
                     self.ended[pid] = code[0]
                 else:
+                    self.ended.pop(pid, None)  # of an earlier stage: systems give numbers again
                     self._begun.append(pid)
             seconds = 0
         return True
 
     def close(self) -> None:
+        """End it, whatever it is at: stages have ended by now, and none that was asked for begins."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.kill()
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
@@ -172,14 +184,19 @@ class _Forked:
 # -- in the process that forks, and in its children -------------------------------------------------------------
 
 
-def serve(modules: Sequence[str]) -> int:
+def serve(parent: int, modules: Sequence[str]) -> int:
     """Fork a stage for every line of the input, until it ends; a child returns what its stage does."""
-    _die_with_parent()
-    for one in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a terminal or a job: stages save, then end
+    _die_with(parent)
+    handlers = {one: signal.getsignal(one) for one in SIGNALS}
+    for one in SIGNALS:  # they are sent to all processes of a terminal or a job: stages save, then end
         signal.signal(one, signal.SIG_IGN)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever a module prints is no answer
     for name in modules:
-        with suppress(Exception):  # the stage that needs it fails by itself, and its own log says why
+        try:
             importlib.import_module(name)
+        except BaseException:  # the stage that needs it fails by itself; here stands what came first
+            traceback.print_exc()
     gc.collect()
     gc.freeze()  # what all stages share is not looked through, and its pages stay shared
     ended, tell = os.pipe()
@@ -191,31 +208,37 @@ def serve(modules: Sequence[str]) -> int:
         ready, _, _ = select.select([0, ended], [], [])
         if ended in ready:
             os.read(ended, CHUNK)
-            _tell_ended()
+            _tell_ended(answers)
         if 0 in ready:
             if not (text := os.read(0, CHUNK)):
                 return 0
             *lines, pending = (pending + text).split(b"\n")
             for line in lines:
-                if _forked(request := json.loads(line)):
+                if _forked(request := json.loads(line), answers, handlers):
                     return stage(request["words"])
 
 
-def _forked(request: Mapping[str, Any]) -> bool:
+def _forked(request: Mapping[str, Any], answers: int, handlers: Mapping[signal.Signals, Any]) -> bool:
     """Fork, and say who was begun; True in the child, which is then as if it had been started by itself."""
-    pid = os.fork()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes before the child can hear it waits
+    forking, pid = os.getpid(), os.fork()
     if pid:
-        os.write(1, f"{pid}\n".encode())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.write(answers, f"{pid}\n".encode())
         return False
-    _die_with_parent()
+    _die_with(forking)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for one, handler in handlers.items():
+        signal.signal(one, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    os.close(answers)
     os.environ.update(request["environment"])
     import torch
 
@@ -223,20 +246,22 @@ def _forked(request: Mapping[str, Any]) -> bool:
     return True
 
 
-def _tell_ended() -> None:
+def _tell_ended(answers: int) -> None:
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            os.write(1, f"{pid} {os.waitstatus_to_exitcode(status)}\n".encode())
+            os.write(answers, f"{pid} {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """A killed run must not leave stages behind that write into its folder (Linux only; a no-op elsewhere)."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def run_stage(function: str, run: Path, *arguments: str) -> None:
@@ -255,17 +280,18 @@ def stage(words: Sequence[str]) -> int:
             run_stage(function, run, *others)
     except (InputError, OSError) as error:
         found = cannot_use(error) if isinstance(error, OSError) else error
+        sys.stdout.flush()  # the last line of the log is the error
         print(" ".join(str(found).split()), file=sys.stderr)
         return INPUT_ERROR_EXIT
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point: `--alone` and a stage's words, or the modules that forks share."""
+    """Entry point: `--alone`, whose process it is and a stage's words; or that process and the modules of forks."""
     if arguments[:1] == [ALONE]:
-        _die_with_parent()
-        return stage(arguments[1:])
-    return serve(arguments)
+        _die_with(int(arguments[1]))
+        return stage(arguments[2:])
+    return serve(int(arguments[0]), arguments[1:])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ word itself (Keuleers & Brysbaert 2010 match syllables in the same spirit). L le
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,14 @@ class Speller:
         return "".join(self.letters[one] for one in ids[2:])
 
 
+def is_word(word: str) -> bool:
+    """Whether it consists of letters and of the signs that belong to them, such as the vowels of Devanagari."""
+    return bool(word) and all(unicodedata.category(one)[0] in "LM" for one in word)
+
+
 def word_list(texts: Iterable[str]) -> list[str]:
     """Words of texts that consist of letters, `SHORTEST` of them or more: the most frequent first, then by spelling."""
-    counts = Counter(word for text in texts for word in words(text) if word.isalpha() and len(word) >= SHORTEST)
+    counts = Counter(word for text in texts for word in words(text) if is_word(word) and len(word) >= SHORTEST)
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 

@@ -68,9 +68,8 @@ class Trainer:
         self.progress = Progress()
         self.saver = BackgroundSaver()
         self.messages: list[str] = [f"computes on {self.compute}", *self.source.report(), *setup.messages]
-        device = self.world.device
         self.figures = Figures(self.source.keys, self.source.vocabulary, list(self.objective.weights), self.world)
-        zeros = [torch.zeros((), dtype=torch.float32, device=device) for _ in range(3)]
+        zeros = [torch.zeros((), dtype=torch.float32, device=self.world.device) for _ in range(3)]
         self._bad, self._objective, self._norm = zeros
 
     @property
@@ -177,6 +176,7 @@ class Trainer:
                         self._stop_on_bad()
                         self.save(last=self.step == last or bool(signal))
                         saved = self.step
+                signal = signal or self._agreed(asked())  # one that came while the last checkpoint was written
         finally:
             feed.close()
             reporter.close()

@@ -178,7 +178,7 @@ def latent_scorer(options: argparse.Namespace, model: Model) -> Scorer:
         rows = [row for row in read_manifest(place) if row.split == options.split]
         if not rows:
             raise InputError(f"{place}: no rows of split {options.split!r}")
-        return score_lines(model, rows, tasks, options.limit or len(rows))
+        return score_lines(model, rows, tasks, options.limit)
 
     return score
 

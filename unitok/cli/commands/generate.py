@@ -263,6 +263,7 @@ FREE = ("model", "input", "texts", "units", "codes", "out", "device", "compiled"
 
 LATER = (
     "speech_temperature", "repetition_window", "repetition_share", "guidance", "guidance_drop", "ban", "loop_guard",
+    "prosody",
 )  # fmt: skip
 """Options that came with a later version."""
 
@@ -293,13 +294,12 @@ def show(result: Result, options: argparse.Namespace, *, as_ids: bool) -> None:
     from unitok_tokenizers.errors import InputError
 
     speech = result.audio is not None or speech_ids(result) is not None
+    texts: Sequence[str | None] = result.texts if len(result.texts) > 1 else [result.text]
     if not as_ids and options.out is not None and result.audio is not None:
         print(result.save(options.out))
     elif not as_ids and result.audio is None and speech:
-        for line in lines_of(result, result.texts):
-            print(line)
-        return
-    for text in result.texts if len(result.texts) > 1 else [result.text]:
+        texts = lines_of(result, result.texts)
+    for text in texts:
         if text is not None:
             print(text)
     for line in cut_lines(result):

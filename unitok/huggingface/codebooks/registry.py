@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unitok.huggingface.codebooks.base import CONFIG, Family, HostFolder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json
+from unitok_tokenizers.files import read_object
 from unitok_tokenizers.registry import Registry
 
 FAMILIES = Registry(
@@ -43,7 +43,7 @@ def family_of(root: Path) -> tuple[Family, HostFolder] | None:
     """
     if not (root / CONFIG).is_file():
         return None
-    config = read_json(root / CONFIG)
+    config = read_object(root / CONFIG)
     if (kind := config.get("model_type")) in REFUSED:
         raise InputError(f"{root}: a model of type {kind!r} {REFUSED[kind]}")
     folder = HostFolder(root=root, config=config, tokens=_added_tokens(root / "tokenizer.json"))

@@ -174,7 +174,7 @@ def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str])
 def spoken(run: Evaluation, texts: Sequence[str], langs: Sequence[str], kind: str) -> list[np.ndarray]:
     """(S,) of each text, said in codes by the voice that comes, or in units, in turn by every known voice; nothing of
     an empty answer."""
-    voices: list[str | None] = list(run.model.voices) or [None]
+    voices: list[str | None] = list(run.model.voices_of(kind)) or [None]
     if kind == "codes":
         plans = [SequenceSpec(CODES_ALONE, lang, conditions=(run.model.text_span(one),)) for one, lang in
                  zip(texts, langs)]  # fmt: skip

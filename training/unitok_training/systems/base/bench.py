@@ -18,10 +18,8 @@ from unitok_training.data.latent_tasks import (
     PromptSpans,
     RowTexts,
 )
-from unitok_training.evaluation.latent import (
-    Question,
-    spread,
-)
+from unitok_training.evaluation.latent import Question
+from unitok_training.evaluation.run import drawn
 from unitok_training.recipes.config import overridden
 from unitok_training.recipes.latent import LatentRecipe
 from unitok_training.train_latent import train_latent
@@ -98,7 +96,7 @@ class Bench:
 
     def held_out(self, rows: Sequence[Row], split: str = "test") -> list[Row]:
         """Rows of a split, at most as many as are scored, with the texts that go with them."""
-        heard = spread([row for row in rows if row.split == split and row.audio is not None], self.config.limit)
+        heard = drawn([row for row in rows if row.split == split and row.audio is not None], self.config.limit)
         groups = {row.group for row in heard}
         return [*heard, *(row for row in rows if row.audio is None and row.group in groups)]
 

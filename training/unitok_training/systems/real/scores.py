@@ -21,10 +21,10 @@ from unitok_tokenizers.text.score_normalizer import words
 from unitok_training.data.latent_tasks import LATENT_TASKS, RowTexts, asked_items
 from unitok_training.evaluation.ears.interfaces import Ears
 from unitok_training.evaluation.evaluate import evaluate_speech, text_items, text_questions
-from unitok_training.evaluation.latent import answers, question, spread
+from unitok_training.evaluation.latent import answers, question
 from unitok_training.evaluation.metrics import wer
 from unitok_training.evaluation.resynthesis import evaluate_resynthesis
-from unitok_training.evaluation.run import Evaluation
+from unitok_training.evaluation.run import Evaluation, drawn
 
 RUNAWAY, SPARE = 2.0, 4
 """An answer runs away that has more words than so many times what was said, and so many more."""
@@ -48,7 +48,7 @@ def latent_scores(model: Model, rows: Sequence[Row], limit: int) -> Figures:
     """What a latent model transcribes of rows."""
     line, table = LATENT_TASKS["asr"], RowTexts(rows, model.tokenizers.text)
     random = np.random.default_rng(0)
-    asked = [question(line, table, item, random) for item in spread(asked_items(line, rows), limit)]
+    asked = [question(line, table, item, random) for item in drawn(asked_items(line, rows), limit)]
     return answer_figures([one.answer for one in asked], answers(model, asked))
 
 
@@ -62,7 +62,7 @@ def token_scores(model: Model, shards: Shards, ears: Ears, limit: int) -> Figure
     for split in ("dev", "test", "other"):
         run = Evaluation(model=model, shards=shards, split=split, limit=limit)
         one = TOKEN_VARIANTS["asr"]
-        items = spread(text_items(run, one, split), limit)  # the recordings that `latent_scores` takes
+        items = drawn(text_items(run, one, split), limit)  # the recordings that `latent_scores` takes
         asked = text_questions(run, one, items)
         if asked:
             results = model.run([PromptRequest(plan=each.plan) for each in asked])

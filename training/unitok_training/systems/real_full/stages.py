@@ -23,8 +23,8 @@ from unitok_tokenizers.files import write_json
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.mixture import Mixture
-from unitok_training.evaluation.latent import spread
 from unitok_training.evaluation.metrics import bleu, chrf, wer
+from unitok_training.evaluation.run import drawn
 from unitok_training.systems.real import stages as parts
 from unitok_training.systems.real.recipes import latent_recipe, tokens_recipe
 from unitok_training.systems.real.scores import latent_scores
@@ -88,7 +88,7 @@ def translator(run: Path, settings: Settings) -> None:
         out=run / "models" / "translator",
     )  # fmt: skip
     assert trained is not None, "a stage is one process"
-    asked = spread(pairs_of(settings, HELD_OUT), settings["limit"])
+    asked = drawn(pairs_of(settings, HELD_OUT), settings["limit"])
     found = translated(Model.load(trained), [text for text, _ in asked], target)
     wanted = [text for _, text in asked]
     put(run, "translation", {"translation": {"text": {"bleu": bleu(wanted, found), "chrf": chrf(wanted, found)}}})
@@ -113,7 +113,7 @@ def answered(model: Model, asked: Sequence[Request | None]) -> list[str]:
 def chained(run: Path, settings: Settings) -> None:
     """Speech to text in the other language: the latent model's transcripts, translated; beside the texts themselves."""
     listener, translator = (Model.load(run / "models" / name / "model") for name in ("latent", "translator"))
-    asked = spread(pairs_of(settings, HELD_OUT), settings["limit"])
+    asked = drawn(pairs_of(settings, HELD_OUT), settings["limit"])
     passages = [Passage(id=f"held-out-{number}", text=text) for number, (text, _) in enumerate(asked)]
     lines = _aloud(run, settings, passages)
     found: dict[str, tuple[list[tuple[Audio, str]], list[str]]] = {
