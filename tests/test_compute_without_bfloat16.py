@@ -121,9 +121,9 @@ def test_lists_are_rescored_and_corrected(shop: Workshop, tmp_path: Path) -> Non
         works("correct", shop.model, lists, "--steps", "1", *ways, "--precision", "auto")
 
 
-BENCHES = ("hubert", "seed_asr", "blsp", "coordinator", "routing", "twist", "moshi")
-"""A system of each kind of training: masked prediction, minimum word errors, vectors in two stages, scripted turns,
-tools, flat tokens, codes. What others of a bench do differently has no precision of its own."""
+BENCHES = ("hubert", "seed_asr", "blsp", "coordinator", "moshi")
+"""A system of each kind of training: masked prediction, minimum word errors, vectors in two stages, scripted turns, and
+codes beside ids. What others of a bench do differently has no precision of its own."""
 
 
 @pytest.mark.slow

@@ -5,19 +5,20 @@ S samples, F frames, Q codebooks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-from unitok.inputs import is_tokens
+from unitok.inputs import Audio, is_tokens
 from unitok.requests.prompt_request import Voice, check_codes
+from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.audio.speech_activity import Trimming
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Span
-
-if TYPE_CHECKING:
-    from unitok.requests.runner import RequestRunner
+from unitok_tokenizers.grammar.vocabulary import Vocabulary
+from unitok_vocoder.vocoder import Vocoder
 
 PROMPT_SECONDS, VOICE_SECONDS = 2.0, 10.0
 """How much of a recording says what a voice is like: as codes in a prompt, and as a vector."""
@@ -25,7 +26,27 @@ CLOSE = Trimming(margin=0.08, pause=0.3, inner=0.08)
 """Of a recording that says what a voice is like, nothing but speech counts."""
 
 
-def voices_of(model: RequestRunner, kind: str) -> list[str]:
+class Speaking(Protocol):
+    """What is asked of a model."""
+
+    @property
+    def prompts(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def vocoder(self) -> Vocoder | None: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def voices(self) -> list[str]: ...
+    @property
+    def codec(self) -> AcousticTokenizer | None: ...
+    def check_voice(self, voice: Voice) -> None: ...
+    def with_rate(self, audio: Audio) -> Audio: ...
+    def spoken(
+        self, audio: Audio, rate: int, *, seconds: float | None = None, trimming: Trimming | None = None
+    ) -> np.ndarray: ...
+
+
+def voices_of(model: Speaking, kind: str) -> list[str]:
     """Speakers that a model knows and who can speak through units, or codes."""
     if kind == "codes":
         return sorted(model.prompts)
@@ -33,7 +54,7 @@ def voices_of(model: RequestRunner, kind: str) -> list[str]:
     return model.voices if vocoder is None or vocoder.units is None else sorted(vocoder.voices)
 
 
-def voice_prompt(model: RequestRunner, voice: Voice, seconds: float) -> tuple[Span, ...]:
+def voice_prompt(model: Speaking, voice: Voice, seconds: float) -> tuple[Span, ...]:
     """The `<voice>` condition of a known speaker, of what is spoken first in a recording, or of codes; or none.
 
     Raises:
@@ -57,7 +78,7 @@ def voice_prompt(model: RequestRunner, voice: Voice, seconds: float) -> tuple[Sp
     return (Span("voice", codec.encode(_spoken(model, voice, codec.sample_rate, seconds))),)
 
 
-def voice_vector(model: RequestRunner, voice: Voice) -> str | np.ndarray | None:
+def voice_vector(model: Speaking, voice: Voice) -> str | np.ndarray | None:
     """What the unit vocoder takes for the same voice, a name or a vector; None where it has no voices.
 
     Raises:
@@ -75,7 +96,7 @@ def voice_vector(model: RequestRunner, voice: Voice) -> str | np.ndarray | None:
     return model.vocoder.voice_of(_spoken(model, voice, model.vocoder.sample_rate, VOICE_SECONDS))
 
 
-def _spoken(model: RequestRunner, voice: Voice, rate: int, seconds: float) -> np.ndarray:
+def _spoken(model: Speaking, voice: Voice, rate: int, seconds: float) -> np.ndarray:
     """(S,) what is spoken first in a recording, at `rate` Hz."""
     assert voice is not None
     found = model.spoken(model.with_rate(voice), rate, seconds=seconds, trimming=CLOSE)
