@@ -16,10 +16,9 @@ from unitok.inputs import recording_seconds
 from unitok.many.answers import _plain_name
 from unitok.many.inputs import Input
 from unitok.model import Model
-from unitok.requests.joined_results import join_outputs
 from unitok.requests.request import Request
 from unitok.results import Result
-from unitok.token_files import lines_of, speech_ids
+from unitok.token_files import ids_by_kind, lines_of, speech_ids
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
@@ -31,22 +30,19 @@ def model() -> Model:
     return tiny_model()
 
 
-def test_outputs_of_pieces_are_one_output_each() -> None:
-    first, second = (
+def test_ids_of_pieces_are_one_behind_the_other() -> None:
+    pieces = [
         (Span("text", np.array([n])), Span("units", np.array([n, n + 1])), Span("codes", np.full((2, 3), n)))
         for n in (1, 5)
-    )
-    found = join_outputs([first, second])
-    assert [span.kind for span in found] == ["text", "units", "codes"]
-    assert found[1].content.tolist() == [1, 2, 5, 6] and found[2].content.shape == (4, 3)
-    short = join_outputs([first, second[:1]])  # one that was cut
-    assert [len(span.content) for span in short] == [2, 2, 2]
-    other = join_outputs([first, second[1:]])
-    assert [span.kind for span in other] == ["text", "units", "codes", "units", "codes"]
-    result = Result(text="a b", texts=("a b",), outputs=found)
-    assert lines_of(result, result.texts)[0] == "a b" and len(lines_of(result, ("a b",))) == 3
+    ]
+    result = Result(text="a b", texts=("a b",), outputs=(*pieces[0], *pieces[1]))
+    found = ids_by_kind(result.outputs)
+    assert found["units"].tolist() == [1, 2, 5, 6] and found["codes"].shape == (4, 3)
     ids = speech_ids(result)
-    assert ids is not None and len(ids) == 4
+    assert ids is not None and np.array_equal(ids, found["codes"])
+    lines = lines_of(result, result.texts)  # one text of all pieces
+    assert lines[0] == "a b" and len(lines) == 5
+    assert speech_ids(Result(text="a", texts=("a",), outputs=pieces[0][:1])) is None
 
 
 def test_ids_of_a_long_text_are_those_of_all_its_sentences(model: Model, tmp_path: Path) -> None:
@@ -66,10 +62,10 @@ def test_a_voice_that_is_known_in_one_form_is_not_dropped(model: Model) -> None:
     codes_only = replace(model, prompts={"carl": model.prompts["anna"], **model.prompts})
     assert codes_only.voices_of("codes") == ["anna", "carl"] and codes_only.voices_of("units") == ["anna"]
     ask = Request(task="tts", source="en", text="the green house", voice="carl", output="units")
-    with pytest.raises(InputError, match="'carl' is known for codes alone"):
+    with pytest.raises(InputError, match="nothing is known of voice 'carl' but codes"):
         codes_only.answer(ask)
     units_only = replace(model, prompts={"carl": model.prompts["anna"]})
-    with pytest.raises(InputError, match="'anna' is known for units alone"):
+    with pytest.raises(InputError, match="there are no codes of voice 'anna'"):
         units_only.answer(replace(ask, voice="anna", output="codes"))
 
 

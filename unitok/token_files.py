@@ -19,6 +19,7 @@ from unitok_tokenizers.audio.embedded import TABLES, Table
 from unitok_tokenizers.data.token_sources import array_of, checked_ids, open_tokens, read_npy
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, read_json
+from unitok_tokenizers.grammar.sequence import Span
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
@@ -141,8 +142,18 @@ def _ids(array: np.ndarray, kind: str, where: str, stream: StreamInfo | None) ->
 
 
 def speech_ids(result: Result) -> np.ndarray | None:
-    """Units (N,) or codes (F, Q) of an answer's last speech; None where it has none."""
-    return next((span.content for span in reversed(result.outputs) if span.kind in ("units", "codes")), None)
+    """Units (N,) or codes (F, Q) of an answer's speech, of all its pieces; of the last kind where it has both. None
+    where it has none."""
+    last = next((span.kind for span in reversed(result.outputs) if span.kind in ("units", "codes")), None)
+    return None if last is None else ids_by_kind(result.outputs)[last]
+
+
+def ids_by_kind(outputs: Sequence[Span]) -> dict[str, np.ndarray]:
+    """Kind → the ids of all spans of it, one behind the other: a long answer has a span for each of its pieces."""
+    found: dict[str, list[np.ndarray]] = {}
+    for span in outputs:
+        found.setdefault(span.kind, []).append(span.content)
+    return {kind: np.concatenate(parts) for kind, parts in found.items()}
 
 
 def lines_of(result: Result, texts: Sequence[str]) -> list[str]:
@@ -153,7 +164,7 @@ def lines_of(result: Result, texts: Sequence[str]) -> list[str]:
 
 
 def write_ids(path: Path | str, results: Sequence[Result]) -> Path:
-    """Write the last speech of each answer: `.npy` and `.json` of one, `.jsonl` one list a line, `.npz` one array each.
+    """Write the speech of each answer: `.npy` and `.json` of one, `.jsonl` one list a line, `.npz` one array each.
 
     The arrays of an `.npz` are named by their numbers from 0 on.
 

@@ -16,6 +16,7 @@ from unitok.many.results_file import results_beside
 from unitok.requests.merged_units import in_units
 from unitok.requests.request import Request
 from unitok.results import Result
+from unitok.token_files import ids_by_kind
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
@@ -143,9 +144,8 @@ def line_of(one: Input, answer: Result, spoken: Spoken, name: str | None) -> dic
         "cut": answer.cut,
         "heard_seconds": round(answer.heard_seconds, 3),
     }
-    ids = {
-        span.kind: span.content.tolist() for span in in_units(answer, spoken.units).outputs if span.kind in spoken.kinds
-    }
+    every = ids_by_kind(in_units(answer, spoken.units).outputs)
+    ids = {kind: content.tolist() for kind, content in every.items() if kind in spoken.kinds}
     if spoken.folder is not None and answer.audio is not None:
         assert name is not None
         answer.save(spoken.folder / name)

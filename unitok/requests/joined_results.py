@@ -11,7 +11,6 @@ import numpy as np
 
 from unitok.listening.long_audio import join_texts
 from unitok.results import Result
-from unitok_tokenizers.grammar.sequence import Span
 
 PAUSE_SECONDS = 0.25
 """Silence between two parts that are spoken one after another."""
@@ -38,25 +37,12 @@ def join_results(results: Sequence[Result]) -> Result:
         audio=None if rate is None else with_pauses([one.audio for one in heard if one.audio is not None], rate),
         sample_rate=rate,
         ids=np.concatenate([one.ids for one in results]),
-        outputs=join_outputs([one.outputs for one in results]),
+        outputs=tuple(span for one in results for span in one.outputs),
         score=sum(one.score for one in results),
         latents=None if not found else np.concatenate(found),
         nbest=(),
         finish_reason=next((one.finish_reason for one in results if one.finish_reason != "eos"), "eos"),
     )
-
-
-def join_outputs(outputs: Sequence[Sequence[Span]]) -> tuple[Span, ...]:
-    """The spans of several parts one after another, each behind that of its place: a text of all texts, units of all.
-
-    A part that was cut may lack the last ones; parts of other outputs than the longest stand one after another.
-    """
-    longest = max(outputs, key=len)
-    kinds = [(span.kind, span.stream) for span in longest]
-    if any([(span.kind, span.stream) for span in one] != kinds[: len(one)] for one in outputs):
-        return tuple(span for one in outputs for span in one)
-    same = ([one[place].content for one in outputs if len(one) > place] for place in range(len(longest)))
-    return tuple(replace(span, content=np.concatenate(parts)) for span, parts in zip(longest, same))
 
 
 def with_pauses(parts: Sequence[np.ndarray], rate: int) -> np.ndarray:

@@ -234,10 +234,10 @@ def _chooses_voice(request: PromptRequest) -> bool:
 
 def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result) -> PromptRequest:
     """The request with the beginning of an answer's codes as its voice."""
-    codec, codes = model.codec, [span for span in result.outputs if span.kind == "codes"]
-    if codec is None or not codes or not len(codes[-1]):
+    stream, codes = model.vocabulary.main("codes"), [span for span in result.outputs if span.kind == "codes"]
+    if stream is None or not codes or not len(codes[-1]):
         return request
-    frames = max(1, round(VOICE_SECONDS * float(codec.info().frame_rate or 1)))
+    frames = max(1, round(VOICE_SECONDS * float(stream.frame_rate or 1)))
     voice = Span("voice", codes[-1].content[:frames])
     return replace(request, plan=replace(request.plan, conditions=(voice, *request.plan.conditions)))
 

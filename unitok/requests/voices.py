@@ -66,7 +66,10 @@ def voice_prompt(model: Speaking, voice: Voice, seconds: float) -> tuple[Span, .
         return ()
     if isinstance(voice, str) and voice in model.voices:
         if voice not in model.prompts:
-            raise InputError(f"voice {voice!r} is known for units alone: let units be said, or give a recording of it")
+            raise InputError(
+                f"there are no codes of voice {voice!r}, which is known for units alone; give a recording of it, or "
+                "let units be said"
+            )
         return (Span("voice", model.prompts[voice]),)
     if is_tokens(voice):
         return (Span("voice", check_codes(np.asarray(voice), stream)),)
@@ -89,7 +92,10 @@ def voice_vector(model: Speaking, voice: Voice) -> str | np.ndarray | None:
         return None
     if isinstance(voice, str) and voice in model.voices:
         if voice not in model.vocoder.voices:
-            raise InputError(f"voice {voice!r} is known for codes alone: let codes be said, or give a recording of it")
+            raise InputError(
+                f"nothing is known of voice {voice!r} but codes, and units are to be said; give a recording of it, or "
+                "let codes be said"
+            )
         return voice
     if is_tokens(voice):
         raise InputError("codes are no voice for speech through units; name a known speaker or give a recording")

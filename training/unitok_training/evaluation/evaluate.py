@@ -21,7 +21,7 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS, SPEECH_KINDS
-from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, TaskVariant
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, VARIANTS, TaskVariant
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
@@ -347,6 +347,8 @@ TASKS: tuple[Callable[[Evaluation], None], ...] = (
     evaluate_interleaved,
     evaluate_tokens,
 )
+LANGUAGE = {evaluate_text_lm: "lm", evaluate_speech_lm: "slm", evaluate_interleaved: "ilm"}
+"""What says nothing of a model that has not learned the task."""
 
 
 def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) -> Evaluation:
@@ -362,6 +364,8 @@ def evaluate(run: Evaluation, *, progress: Callable[[str], None] | None = None) 
     if run.ears is not None and progress is not None:
         progress(about_ears(run))
     for number, task in enumerate(TASKS):
+        if task in LANGUAGE and not run.knows(VARIANTS[LANGUAGE[task]]):
+            continue
         begin = time.perf_counter()
         name = task.__name__.removeprefix("evaluate_").replace("_", " ")
         with part_of_work(f"task {number + 1} of {len(TASKS)}, {name}", number, len(TASKS)):

@@ -11,7 +11,6 @@ from unitok.generation.generate import score
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
-from unitok_tokenizers.grammar.tasks.registry import VARIANTS
 from unitok_training.evaluation.ngram import NgramModel
 from unitok_training.evaluation.run import Evaluation
 
@@ -23,7 +22,7 @@ def evaluate_text_lm(run: Evaluation) -> None:
     """Perplexity per text id of held-out sentences, against a 5-gram of the training text."""
     test = run.rows(run.split, "text_ids")
     train = run.rows_of_training("text_ids")
-    if not test or not train or not run.knows(VARIANTS["lm"]):
+    if not test or not train:
         return
     size = run.model.tokenizers.text.size
     nats, count = 0.0, 0
@@ -64,8 +63,6 @@ def _scores(run: Evaluation, plans: Sequence[SequenceSpec]) -> list[np.ndarray]:
 
 def evaluate_speech_lm(run: Evaluation) -> None:
     """How many units a speech model expects, and does it prefer real sentences to the same words in another order?"""
-    if not run.knows(VARIANTS["slm"]):
-        return
     rows = [row for row in run.rows(run.split, "units", "units_durations") if fits(run, len(run.cell("units", row)))]
     _put_unit_perplexity(run, rows)
     random = np.random.default_rng(run.seed)
@@ -136,7 +133,7 @@ def word_units(run: Evaluation, row: int) -> list[np.ndarray]:
 def evaluate_interleaved(run: Evaluation, choices: int = 4) -> None:
     """Text of a sentence's first half, then units: is the true second half more probable than other sentences'?"""
     units = run.stream("units")
-    if units is None or units.frame_rate is None or not run.knows(VARIANTS["ilm"]):
+    if units is None or units.frame_rate is None:
         return  # without its rate, seconds of words say nothing of units
     rows = [
         row

@@ -170,9 +170,12 @@ def evaluate_text(
     files = {name: _unlikeliness(decoder, text, vocabulary, texts) for name, texts in evals.texts.items()}
     if files:
         total, count = sum(one[0] for one in files.values()), sum(one[1] for one in files.values())
-        metrics |= {"perplexity": _per_id(total, count), "ids": count, "texts": sum(map(len, evals.texts.values()))}
+        metrics |= {"ids": count, "texts": sum(map(len, evals.texts.values()))}
+        if count:  # of texts of one id nothing is predicted
+            metrics["perplexity"] = math.exp(total / count)
     if len(files) > 1:
-        metrics["by_file"] = {name: {"perplexity": _per_id(*one)} for name, one in files.items()}
+        shares = {name: math.exp(one[0] / one[1]) for name, one in files.items() if one[1]}
+        metrics["by_file"] = {name: {"perplexity": value} for name, value in shares.items()}
     if evals.pairs:
         shares = {name: _accuracy(decoder, text, vocabulary, pairs) for name, pairs in sorted(evals.pairs.items())}
         metrics["blimp"] = shares
@@ -196,10 +199,6 @@ def _unlikeliness(
     documents = [one for one in documents if len(one) > 1]
     found = list(log_probabilities(decoder, documents, size))
     return -float(sum(one.sum() for one in found)), sum(map(len, found))
-
-
-def _per_id(total: float, count: int) -> float:
-    return math.exp(total / count) if count else math.nan
 
 
 def _accuracy(decoder: Decoder, text: TextTokenizer, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> float:
