@@ -15,7 +15,7 @@ from tests.support.hf_gguf import write_gguf
 from tests.support.hf_hosts import TEXTS, write_host
 from tests.test_huggingface_export import own_logits
 from unitok.export import import_hf
-from unitok.huggingface.gguf import CUTS
+from unitok.huggingface.gguf import CUTS, _scaled
 from unitok.huggingface.weights import load_core
 from unitok.model import Model
 from unitok_tokenizers.errors import InputError
@@ -27,6 +27,20 @@ needs_gguf = pytest.mark.skipif(bool(MISSING), reason=f"the gguf extra is not in
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96}  # what blocks of 32 divide
 CUT_LIKE_QWEN = "qwen2"
 """How the byte-level tokenizers of `hf_hosts` cut a text, near enough: only runs of line breaks differ."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "scaled"),
+    [
+        ({}, False), ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, False),
+        ({"rope.scaling.type": "yarn"}, True), ({"rope.scaling.factor": 2.0}, True), ({"rope.scale_linear": 2.0}, True),
+        ({"rope.scaling.factor": 1.0}, False), ({"attention.key_length": 64, "rope.dimension_count": 64}, False),
+        ({"attention.key_length": 64, "rope.dimension_count": 32}, True),
+        ({"attention.key_length": 64, "rope.dimension_count": 32, "rope.scaling.type": "none"}, True),
+    ],
+)  # fmt: skip
+def test_positions_that_are_scaled_are_seen(fields: dict[str, object], scaled: bool) -> None:
+    assert _scaled({f"llama.{name}": value for name, value in fields.items()}, "llama") is scaled
 
 
 @needs_gguf

@@ -94,12 +94,9 @@ def _scaled(fields: Mapping[str, Any], kind: str) -> bool:
     or its older name, for a linear one."""
     key = f"{kind}.rope"
     factor = fields.get(f"{key}.scaling.factor", fields.get(f"{key}.scale_linear"))
-    none = factor in (None, 0, 1)
-    if (told := fields.get(f"{key}.scaling.type")) is not None:
-        return bool(told != "none")
-    size = fields.get(f"{kind}.attention.key_length")
-    turned = fields.get(f"{key}.dimension_count")
-    return not none or (size is not None and turned is not None and turned != size)
+    scaled = fields.get(f"{key}.scaling.type", "none" if factor in (None, 0, 1) else "linear") != "none"
+    size, turned = fields.get(f"{kind}.attention.key_length"), fields.get(f"{key}.dimension_count")
+    return scaled or (size is not None and turned is not None and turned != size)
 
 
 def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tuple[dict[str, Any], Decoder]:
