@@ -15,6 +15,11 @@ ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def above_zero(value: Any, kind: Any) -> bool:
+    """Whether a value is a finite number above 0 of a kind."""
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old files."""
     given = full.get("rope_scaling") or full.get("rope_parameters") or {}
@@ -25,7 +30,7 @@ def rope_of(full: Mapping[str, Any], where: Path) -> tuple[float, dict[str, Any]
         )
     rope = dict(given)
     theta = rope.pop("rope_theta", full["rope_theta"])
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
+    if not above_zero(theta, int | float):
         raise InputError(
             f"{where}: rope_theta is {theta!r} in config.json: it is a number above 0; take the file again"
         )
@@ -56,14 +61,14 @@ def window_of(full: Mapping[str, Any], where: Path) -> tuple[int | None, bool]:
     kind, window = full["model_type"], full.get("sliding_window")
     if window is None or (kind != "mistral" and not full.get("use_sliding_window")):
         return None, False
-    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+    if not above_zero(window, int):
         raise InputError(
             f"{where}: sliding_window is {window!r} in config.json: positions, or null; take the file again"
         )
     if kind == "mistral":
         return window, True
-    layers, first, kinds = full["num_hidden_layers"], full["max_window_layers"], full.get("layer_types")
-    slide = [one == "sliding_attention" for one in kinds] if isinstance(kinds, list) else None
-    if slide is None:
-        slide = [layer >= first for layer in range(layers)]
+    if isinstance(kinds := full.get("layer_types"), list):
+        slide = [one == "sliding_attention" for one in kinds]
+    else:
+        slide = [layer >= full["max_window_layers"] for layer in range(full["num_hidden_layers"])]
     return (window, all(slide)) if any(slide) else (None, False)

@@ -5,7 +5,6 @@ The name map is explicit and works both ways; a key that it does not know is an 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from unitok.decoder.model import Decoder, DecoderConfig, FeedForward
 from unitok.decoder.moe import mixture_factory, mixtures
-from unitok.huggingface.attention_keys import rope_of, window_of
+from unitok.huggingface.attention_keys import above_zero, rope_of, window_of
 from unitok.huggingface.new_rows import NewRows
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_object, write_json
@@ -156,7 +155,7 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
     for key in ("head_dim", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta"):
         value, left_out = full.get(key), key in ("head_dim", "num_key_value_heads")
         wanted = int | float if key in ("rms_norm_eps", "rope_theta") else int
-        if not (left_out and value is None) and not _number(value, wanted):
+        if not (left_out and value is None) and not above_zero(value, wanted):
             raise InputError(
                 f"{where}: {key} is {value!r} in config.json: it is a number above 0; take the model's file again"
             )
@@ -170,11 +169,6 @@ def _check_options(full: Mapping[str, Any], where: Path) -> None:
             f"{where}: hidden_act {full['hidden_act']!r} or mlp_bias is not supported (silu, no bias); "
             "give a model without them"
         )
-
-
-def _number(value: Any, kind: Any) -> bool:
-    """Whether a value is a finite number above 0 of a kind."""
-    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _blocks(decoder: Decoder) -> list[Any]:

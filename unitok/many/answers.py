@@ -190,9 +190,9 @@ def check_new_folder(inputs: Sequence[Input], folder: Path) -> None:
     """InputError where an answer would replace a recording that is an input, or, in a folder that no command like this
     one has begun, any file."""
     names = audio_names(inputs, {})
-    given = {one.id: path.resolve() for one in inputs if (path := _path_of(one)) is not None}
+    given = {path.resolve() for one in inputs if (path := _path_of(one)) is not None}
     for key, name in names.items():
-        if (folder / name).resolve() in given.values():
+        if (folder / name).resolve() in given:
             raise InputError(f"cannot write {folder / name}, the answer to {key}: it is an input; name another folder")
     if results_beside(folder / RESULTS).exists():
         return

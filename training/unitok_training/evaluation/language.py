@@ -177,7 +177,9 @@ def foils(run: Evaluation, row: int, rows: Sequence[int], count: int, random: np
         unfit = run.lang(other) != run.lang(row) or groups[other] == groups[row] or run.text(other) == run.text(row)
         if not unfit:
             found.setdefault(run.text(other), other)
-    return list(found.values())[:count]
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def _halves(run: Evaluation, row: int) -> tuple[np.ndarray, np.ndarray]:
