@@ -13,7 +13,7 @@ from unitok.decoder.lora import TARGETS, LoraConfig, add_lora
 from unitok.decoder.model import Decoder, DecoderConfig
 from unitok_tokenizers.compute import native_bfloat16, resolve
 from unitok_tokenizers.errors import InputError
-from unitok_training.cost.advice import check_fits, options
+from unitok_training.cost.advice import check_fits, communication_bytes, options, step_seconds
 from unitok_training.cost.devices import GPUS, Device, named_device
 from unitok_training.cost.measure import prepared
 from unitok_training.cost.memory import memory, peak_bytes
@@ -35,6 +35,7 @@ from unitok_training.recipes.decoder import PRESETS
 from unitok_training.train import check_memory
 from unitok_training.trainer.config import FROZEN, DecoderTuning, PartTuning, TableTuning
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.overlap import BUCKET_BYTES, UNDER_WAY
 from unitok_training.trainer.setup import decoder_part
 
 NARROW = DecoderConfig(vocab_size=1000, width=64, layers=3, heads=4, kv_heads=2)
@@ -237,6 +238,21 @@ def test_each_change_saves_memory() -> None:
     for change in ({"recompute_blocks": 12}, {"loss_chunk": 256}, {"shards": 8}, {"lora_rank": 8}, {"pack_size": 2048}):
         assert memory(replace(setup, **change)).peak < whole, change
     assert step_flops(replace(setup, recompute_blocks=12)) > step_flops(setup)
+
+
+def test_processes_that_share_packs_send_every_gradient_and_hold_it_while_it_is_sent() -> None:
+    recipe = replace(PRESETS["demo"], train=replace(PRESETS["demo"].train, packs_per_step=4))
+    alone, shared = setup_of(recipe, 3000), setup_of(recipe, 3000, processes=4)
+    assert (alone.packs, shared.packs) == (4, 1)
+    assert communication_bytes(alone) == 0 and communication_bytes(shared) == 6 * trained_parameters(shared)
+    sent = min(4 * trained_parameters(shared), UNDER_WAY * BUCKET_BYTES)
+    assert (memory(alone).gathered, memory(shared).gathered) == (0, sent)
+    slow = Device(name="slow", memory_bytes=1 << 40, flops=1e18, bandwidth=1e10, link=1e6, network=1e5)
+    assert step_seconds(shared, slow) == pytest.approx(communication_bytes(shared) / 1e6)
+    far = setup_of(replace(recipe, train=replace(recipe.train, packs_per_step=16)), 3000, processes=16)
+    assert step_seconds(far, slow) == pytest.approx(communication_bytes(far) / 1e5), "beyond a node"
+    with pytest.raises(InputError, match="packs_per_step is 4 with 3 processes: make it a multiple"):
+        setup_of(recipe, 3000, processes=3)
 
 
 def test_recipes_become_setups() -> None:

@@ -15,6 +15,8 @@ RESERVE = 0.08
 """Share of a device's memory that is left to the allocator, the driver and the libraries."""
 PREDICTION_ERROR = 0.15
 """Share by which a prediction may miss what a process really takes; `tests/test_cost_measured.py` holds it to that."""
+NODE = 8
+"""Devices of a node, which its own links join."""
 SMALLEST_PACK = 1024
 """Packs are not made smaller than this to fit: short packs waste positions and starve the device."""
 
@@ -22,8 +24,8 @@ SMALLEST_PACK = 1024
 def communication_bytes(setup: Setup) -> float:
     """Bytes that one process sends per update: a gradient sum, or gather, gather and scatter of split weights."""
     trained = trained_parameters(setup)
-    if setup.shards == 1:
-        return 0.0
+    if setup.shards == 1:  # every gradient once in float32: scattered, and the sums gathered
+        return (setup.processes - 1) / setup.processes * 2 * 4 * trained
     ring = (setup.shards - 1) / setup.shards
     gathers = 2 * setup.packs * 2 * parameters(setup.config)  # bfloat16, forward and backward
     return ring * (gathers + setup.packs * 4 * trained)
@@ -32,7 +34,7 @@ def communication_bytes(setup: Setup) -> float:
 def step_seconds(setup: Setup, device: Device) -> float:
     """Seconds of one update: computing, or sending where that takes longer (both run side by side)."""
     rate = device.share * (device.float32_flops if setup.precision == "fp32" else device.flops)
-    link = device.link if setup.shards <= 8 else device.network
+    link = device.link if max(setup.shards, setup.processes) <= NODE else device.network
     return max(step_flops(setup) / rate, communication_bytes(setup) / link if link else 0.0)
 
 

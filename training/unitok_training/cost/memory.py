@@ -26,6 +26,7 @@ from unitok_training.cost.step import (
     trained_parameters,
 )
 from unitok_training.objectives.token_loss import rows_at_once
+from unitok_training.trainer.overlap import BUCKET_BYTES, UNDER_WAY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class Memory:
     loss: int
     """Logits of a chunk and the gradients that the loss holds."""
     gathered: int
-    """What is whole for a moment of weights that are split over processes, with the buffers that carry it."""
+    """What is whole for a moment of weights that are split over processes, or copies of gradients on their way to be
+    summed; with the buffers that carry it."""
     peak: int
     """Most at once."""
 
@@ -206,7 +208,7 @@ def memory(setup: Setup) -> Memory:
     gradients = 4 * trained
     optimizer = 8 * trained
     split = setup.shards
-    gathered = 0 if split == 1 else gathered_bytes(setup)
+    gathered = summed_bytes(setup) if split == 1 else gathered_bytes(setup)
     held = (weights + optimizer) // split + gathered + teacher_bytes(setup)
     kept, loss = activations(setup), loss_bytes(setup) if setup.teacher is None else taught_bytes(setup)
     accumulated = gradients // split if setup.packs > 1 else 0
@@ -228,6 +230,11 @@ def memory(setup: Setup) -> Memory:
         gathered=gathered,
         peak=held + max(forward, turning, ended, taught),
     )
+
+
+def summed_bytes(setup: Setup) -> int:
+    """Bytes of the copies from which gradients are summed over processes that all have the weights."""
+    return min(4 * trained_parameters(setup), UNDER_WAY * BUCKET_BYTES) if setup.processes > 1 else 0
 
 
 def gathered_bytes(setup: Setup) -> int:

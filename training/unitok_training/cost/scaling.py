@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.errors import InputError
-from unitok_training.cost.advice import check_fits, communication_bytes, evaluate
+from unitok_training.cost.advice import NODE, check_fits, communication_bytes, evaluate
 from unitok_training.cost.advice import step_seconds as seconds_of
 from unitok_training.cost.array_jobs import PREPARING
 from unitok_training.cost.devices import GPUS, Device
@@ -26,8 +26,6 @@ COPY_RATE = 25e9
 """Assumed bytes/s from a GPU's memory to pinned memory of its host."""
 DISK_RATE = 2e9
 """Assumed bytes/s that one node writes to shared storage."""
-NODE = 8
-"""GPUs of a node."""
 ROW_BYTES = 90
 """Private memory of a process for an utterance of the shards, as `python -m benchmarks.long_runs` measures it for every
 task of the demo: 28 bytes of metadata, and what the tasks are made of."""

@@ -14,6 +14,7 @@ from unitok.decoder.lora import TARGETS
 from unitok.decoder.model import DecoderConfig
 from unitok_tokenizers.compute import AUTO, check_precision, resolve_precision
 from unitok_tokenizers.errors import InputError
+from unitok_training.data.packing import check_shared
 from unitok_training.recipes.decoder import DecoderRecipe
 from unitok_training.trainer.config import DecoderTuning, PartTuning, TableTuning
 
@@ -55,6 +56,8 @@ class Setup:
     move, but not beside low-rank updates."""
     shards: int = 1
     """Processes over which weights, gradients and optimizer state are split."""
+    processes: int = 1
+    """Processes that share an update's packs, each with all weights where they are not split: gradients are summed."""
     teacher: DecoderConfig | None = None
     """Shape of a decoder that is learned from, whole in every process; None for none."""
 
@@ -82,8 +85,12 @@ def setup_of(
     recipe: DecoderRecipe, vocab_size: int, *, flash: bool = False, processes: int = 1,
     teacher: DecoderConfig | None = None,
 ) -> Setup:  # fmt: skip
-    """What a recipe asks of one process. `processes` share its packs; `teacher` is what `distill` names."""
+    """What a recipe asks of one process. `processes` share its packs; `teacher` is what `distill` names.
+
+    InputError where an update's packs cannot be shared out evenly, as training refuses them.
+    """
     train = recipe.train
+    check_shared(train.packs_per_step, processes)
     # Of the GPUs that are planned for all multiply bfloat16; of processors only this one can be asked.
     precision = "bf16" if flash and train.precision == AUTO else resolve_precision(train.precision)
     blocks = recipe.tuning.decoder
@@ -94,13 +101,14 @@ def setup_of(
         frozen_blocks=blocks.frozen,
         frozen_embeddings=not _rows_move(recipe.tuning),
         pack_size=train.pack_size,
-        packs=max(train.packs_per_step // processes, 1),
+        packs=train.packs_per_step // processes,
         precision=precision,
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
         recompute_blocks=min(train.recompute_blocks, recipe.decoder.layers),
         keep_products=train.keep_products,
         shards=processes if train.shard else 1,
+        processes=processes,
         flash=flash,
         teacher=teacher,
     )

@@ -59,7 +59,8 @@ def run_cost(options: argparse.Namespace) -> None:
     print(f"decoder: {parameters(setup.config) / 1e6:.1f}M weights, {options.vocabulary} ids")
     if teacher is not None:
         print(f"teacher: {parameters(teacher) / 1e6:.1f}M weights, {teacher.vocab_size} ids, whole in every process")
-    print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {device.flops / 1e12:.2f} bf16 TFLOP/s")
+    kind, rate = ("fp32", device.float32_flops) if setup.precision == "fp32" else ("bf16", device.flops)
+    print(f"device: {device.name}, {device.memory_bytes / 1e9:.1f} GB, {rate / 1e12:.2f} {kind} TFLOP/s")
     print(_line(recipe.name, first, recipe.train.steps))
     if not first.fits:
         for option in others:
