@@ -111,6 +111,14 @@ def test_version_and_help_of_the_module_outside_the_repository(tmp_path: Path) -
     assert done.returncode == 0 and done.stdout.startswith("unitok 0.")
 
 
+def test_help_and_arguments_that_do_not_parse_wait_for_no_large_library() -> None:
+    """torch alone takes seconds to import: parsers name what is there and import none of it."""
+    code = "import sys; sys.modules['torch'] = None; from unitok.cli.main import main; sys.exit(main([{}]))"
+    for words, expected in (("'fit-tokenizers', '--help'", 0), ("'no-such-command'", 2)):
+        done = subprocess.run([sys.executable, "-c", code.format(words)], capture_output=True, text=True, check=False)
+        assert done.returncode == expected and "Traceback" not in done.stderr, done.stderr
+
+
 INTERRUPTED_IMPORT = """
 import importlib.abc, os, signal, sys
 from unitok.cli.main import main

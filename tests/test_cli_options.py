@@ -18,7 +18,8 @@ from unitok.generation.sampling import Sampling
 from unitok.requests.request import GenerationConfig, Request, check_request, given_options, heeded, typed
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.grammar.tasks.registry import TASKS
+from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_CODES, OUT_UNITS
+from unitok_tokenizers.grammar.tasks.registry import TASKS, TOKEN_VARIANTS
 
 TEXT = "the green house"
 ASKABLE = tuple(name for name, task in TASKS.items() if task.askable)
@@ -262,10 +263,24 @@ def test_flags_say_what_output_and_chain_say() -> None:
     def flags(**given: object) -> tuple[str, ...]:
         return Request(task="s2st", source="en", target="de", audio="a.wav", **given).all_flags(has_codes=True)  # type: ignore[arg-type]
 
-    assert flags() == () and flags(chain=True) == ("<chain>",) and flags(chain=False) == ("<out:units>",)
+    chained = ("<chain>", "<out:units>")
+    assert flags() == flags(chain=False) == ("<out:units>",) and flags(chain=True) == chained
     assert flags(output="codes") == ("<out:codes>",) == flags(chain=False, output="codes")
     assert flags(chain=True, output="codes") == ("<chain>", "<out:codes>")
-    assert flags(chain=True, output="units") == ("<chain>",) and flags(output="units") == ("<out:units>",)
+    assert flags(chain=True, output="units") == chained and flags(output="units") == ("<out:units>",)
+
+
+@pytest.mark.parametrize("key", TOKEN_VARIANTS)
+def test_requests_have_the_headers_that_examples_have(key: str) -> None:
+    """Whatever of an answer is said by `output` and `chain`, and in whatever order flags are given."""
+    one = TOKEN_VARIANTS[key]
+    flags = one.variant.flags
+    output = "codes" if OUT_CODES in flags else "units" if OUT_UNITS in flags else None
+    rest = tuple(sorted(flag for flag in flags if flag not in (OUT_CODES, OUT_UNITS, CHAIN)))
+    chain = CHAIN in flags if CHAIN in one.task.flags else None
+    asked = Request(task=one.task.name, source="en", target="de" if one.task.languages == 2 else None, output=output,
+                    chain=chain, flags=rest)  # fmt: skip
+    assert asked.all_flags(has_codes=True) == flags
 
 
 def test_what_can_be_told_is_told_of_silence_and_at_the_call() -> None:

@@ -16,6 +16,7 @@ from tests.support.tiny_model import RATE, speech, tokenizers
 from tests.support.toy_shards import ToyShards
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.audio.speech_activity import noise_db
+from unitok_tokenizers.data import mixing
 from unitok_tokenizers.data.manifest import Row, read_manifest, unknown_splits
 from unitok_tokenizers.data.mixing import MixConfig, MixReport, beside, mixed, write_mixed
 from unitok_tokenizers.data.prepare import prepare_shards
@@ -109,6 +110,23 @@ def test_levels() -> None:
     loud, _ = mixed(said * 3, noise, -20.0)
     assert float(np.abs(loud).max()) <= 1.0
     assert len(beside(said, 100, random)) == 100 and len(beside(said[:50], 100, random)) == 100
+
+
+def test_a_manifest_names_no_sounds_that_became_others(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sounds are written again in place: a repeat that ends midway leaves none of the two manifests."""
+    made = write_mixed(rows, tmp_path, ALL)
+
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mixing, "write_audio", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_mixed(rows[::-1], tmp_path, ALL)
+    assert not made.path.exists()
+    monkeypatch.undo()
+    assert write_mixed(rows, tmp_path, ALL).mixtures == made.mixtures
 
 
 def test_what_cannot_be_mixed_is_refused(report: MixReport, rows: list[Row], tmp_path: Path) -> None:

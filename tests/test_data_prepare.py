@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.support.command import unitok
+from tests.support.recordings import FatalRow
 from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.audio.io import read_audio, write_audio
 from unitok_tokenizers.data import prepare, reading
@@ -151,15 +153,37 @@ def test_what_cannot_be_read_is_refused_by_its_row_or_counted(
     assert shards.manifest["skipped"] == {"unreadable": 2} and len(shards) == ROWS - 2
 
 
-def test_a_process_that_dies_is_one_message(manifest: Path) -> None:
+def test_a_process_that_dies_costs_nothing(manifest: Path) -> None:
+    """Killed from without, as for want of memory: the row that it had is read by another, like those that follow."""
     rows = read_manifest(manifest)
     with Readers(1) as readers:
         taken = readers.begin(rows, RATE, most_seconds=60.0)
         next(taken)
         (process,) = readers._processes
         os.kill(process._process.pid, signal.SIGKILL)
-        found = [one for one in taken if isinstance(one, InputError)]
-        assert found and "ended with -9" in str(found[0]) and "--workers 0" in str(found[0])
+        assert all(isinstance(one, np.ndarray) for one in taken) and len(readers._processes) == 1
+
+
+def test_a_row_that_ends_its_process_is_one_message(manifest: Path) -> None:
+    rows = read_manifest(manifest)
+    rows[2] = FatalRow(**{one.name: getattr(rows[2], one.name) for one in fields(Row)})
+    with Readers(1) as readers:
+        found = list(readers.begin(rows[:5], RATE, most_seconds=60.0))
+    assert [isinstance(one, InputError) for one in found] == [False, False, True, False, False]
+    assert "row r2: two processes" in str(found[2]) and "ended, the last with 9" in str(found[2])
+    assert "--workers 0" in str(found[2])
+
+
+def test_what_was_left_out_is_looked_at_again_where_nothing_is_to_be(
+    manifest: Path, bundle: TokenizerSet, tmp_path: Path
+) -> None:
+    rows = read_manifest(manifest)[:4]
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    rows[3] = replace(rows[3], audio=tmp_path / "bad.wav")
+    kept = prepare_shards(rows, bundle, tmp_path / "s", keep_unreadable=True)
+    assert kept.manifest["skipped"] == {"unreadable": 1}
+    with pytest.raises(InputError, match="r3"):
+        prepare_shards(rows, bundle, tmp_path / "s")
 
 
 def test_joined_rows_are_read_elsewhere_as_here(manifest: Path) -> None:
@@ -296,6 +320,11 @@ def test_a_part_of_what_is_held(manifest: Path) -> None:
 def test_what_is_no_recording_is_refused(audio: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"row 0 of the data set: .*{said}"):
         list(rows_of([{"audio": audio, "text": "a"}]))
+
+
+def test_columns_of_no_known_name_are_refused_of_rows_in_memory() -> None:
+    with pytest.raises(InputError, match="names 'transcript'; known"):
+        list(rows_of([{"sentence": "hello there"}], columns={"transcript": "sentence"}))
 
 
 def test_what_needs_all_rows_is_refused_of_rows_as_they_come(bundle: TokenizerSet, tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_units_must_be_the_codebook_that_they_view(tmp_path: Path) -> None:
         validate_shards(shards(tmp_path, [view, CODES], [good, {**good, "units_durations": [2, 3]}]))
     with pytest.raises(InputError, match="units differ from the first codebook of codes"):
         validate_shards(shards(tmp_path, [view, CODES], [good, {**good, "units": [1, 4]}]))
+    text = {"units": [], "units_durations": [], "codes": [], "seconds": 0.0}
+    alone = {**text, "units": [1], "units_durations": [2], "seconds": 0.15}
+    for without in ([text], [text, alone]):
+        validate_shards(shards(tmp_path, [view, CODES], [*without, good]))
+        with pytest.raises(InputError, match="units differ from the first codebook of codes"):
+            validate_shards(shards(tmp_path, [view, CODES], [*without, good, {**good, "units": [1, 4]}]))
 
 
 def test_text_of_another_language_is_counted(tmp_path: Path) -> None:

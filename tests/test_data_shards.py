@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from unitok_tokenizers.data.shard_checks import validate_shards
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.mfcc import MfccEncoder
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, sha256_file
+from unitok_tokenizers.files import atomic_directory, ensure_folder, remove_directory, sha256_file
 from unitok_tokenizers.grammar.streams import StreamInfo
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, expand
 from unitok_tokenizers.text.registry import load_text_tokenizer
@@ -241,6 +242,48 @@ def test_a_failing_block_leaves_the_old_folder(tmp_path: Path) -> None:
     write("new", fail=False)
     assert (tmp_path / "d" / "f").read_text(encoding="utf-8") == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_folder_that_was_about_to_be_replaced_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(content: str) -> None:
+        with atomic_directory(tmp_path / "d") as draft:
+            (draft / "f").write_text(content, encoding="utf-8")
+
+    write("old")
+    rename, calls = os.rename, list[object]()
+
+    def interrupted(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    monkeypatch.undo()
+    assert (tmp_path / "d" / "f").read_text(encoding="utf-8") == "old"
+    (tmp_path / "d").rename(tmp_path / ".d.old")  # as a process leaves it that is killed between the two
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "d"):
+        raise RuntimeError
+    assert (tmp_path / "d" / "f").read_text(encoding="utf-8") == "old"
+    write("new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["d"]
+    remove_directory(tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_into_where_nothing_can_be_made_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mount/disk").mkdir(parents=True)
+    (tmp_path / "mount").chmod(0o500)
+    try:
+        if os.access(tmp_path / "mount", os.W_OK):
+            pytest.skip("this user writes everywhere")
+        ensure_folder(tmp_path / "mount/disk")
+        with pytest.raises(InputError, match="cannot write"):
+            ensure_folder(tmp_path / "mount/other")
+    finally:
+        (tmp_path / "mount").chmod(0o700)
 
 
 def test_recordings_are_found_from_any_folder(

@@ -204,6 +204,15 @@ def test_tables_without_a_header_by_number(root: Path) -> None:
     source = written(root / "list.txt", f"a.wav|p|{FIRST}\nb.wav|q|{SECOND}\n")
     works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=1", "speaker=2", "text=3")
     check(root / "m.jsonl", speakers=("p", "q"))
+    source = written(root / "list.txt", f"a.wav|{FIRST}|1\nb.wav|{SECOND}|2\n")  # a cell that is one of the numbers
+    works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=1", "text=2", "speaker=3")
+    check(root / "m.jsonl", speakers=("1", "2"))
+    source = written(root / "list.csv", "a.wav,stop\nb.wav,start\n")  # a text that is a column's name elsewhere
+    works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=1", "text=2")
+    assert [row.text for row in read_manifest(root / "m.jsonl")] == ["stop", "start"]
+    source = written(root / "list.csv", "0,1\na.wav,one\nb.wav,two\n")  # as pandas calls nameless columns
+    works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=0", "text=1")
+    assert [row.text for row in read_manifest(root / "m.jsonl")] == ["one", "two"]
 
 
 def test_rows_of_other_lengths_are_refused(root: Path) -> None:

@@ -26,6 +26,20 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_manifest_that_is_refused_takes_the_place_of_none(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("mine\n", encoding="utf-8")
+    rows = [{"audio": "a/rec_0.wav", "text": "one", "id": "0"}, {"audio": "b/rec_1.wav", "text": "two", "id": "0"}]
+    for second, said in (
+        ({}, "t.jsonl:2: id '0' stands in .*t.jsonl:1"),
+        ({"id": "1", "lang": "../e"}, "t.jsonl:2: lang"),
+    ):
+        lines = [json.dumps(rows[0]), json.dumps({**rows[1], **second})]
+        (tmp_path / "t.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        with pytest.raises(InputError, match=said):
+            write_manifest(folder, tmp_path / "t.jsonl", tmp_path / "m.jsonl")
+        assert (tmp_path / "m.jsonl").read_text(encoding="utf-8") == "mine\n"
+
+
 @pytest.mark.parametrize(
     "line",
     ["a/rec_0.wav\tgood morning", "rec_0|GOOD MORNING|good morning", "rec_0 good morning", "a\\rec_0 \t good morning"],

@@ -173,8 +173,9 @@ def test_a_batch_decodes_as_each_alone_without_a_cache(tmp_path: Path) -> None:
     features = parts.features(recordings, sampling_rate=16000, return_tensors="pt").input_features
     limits = [9, 9, 4, 9, 0]
     found = greedy_ids(parts.model, features, parts.prompt(), limits)
-    assert found == [by_hand(parts.model, one[None], parts.prompt(), n) for one, n in zip(features, limits)]
-    assert len({tuple(ids) for ids in found}) > 2
+    alone = [by_hand(parts.model, one[None], parts.prompt(), n + 1) for one, n in zip(features, limits)]
+    assert found == [(ids[:n], len(ids) <= n) for ids, n in zip(alone, limits)]
+    assert len({tuple(ids) for ids, _ in found}) > 2 and not found[4][1]
 
 
 def test_silence_is_empty_and_long_recordings_are_cut(tmp_path: Path) -> None:

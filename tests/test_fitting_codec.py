@@ -124,7 +124,8 @@ def test_dead_codes_start_again_unless_they_must_not(units: UnitTokenizer) -> No
     assert used[0.0] <= 8 < 14 <= used[0.2], used
     codec, _ = trained(units, steps=2, revive_below=0.3)
     assert codec.network.quantiser.revive_below == 0.3
-    for wrong in ({"revive_below": 1.0}, {"distilled": -1.0}):
+    wrongs = ({"revive_below": 1.0}, {"distilled": -1.0}, {"steps": 1}, {"batch": 0}, {"crop": 0}, {"cardinality": 0})
+    for wrong in (*wrongs, {"code_width": 65}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             CodecConfig(**wrong)  # type: ignore[arg-type]
 

@@ -207,6 +207,7 @@ def test_recipe(root: Path) -> None:
         "encoder",
         "beside",
         "encoder_weights",
+        "beside_weights",
     )  # tests/test_run_models.py
     compare("origin.json", json_keys(root / "run/origin.json"), missing=("streams.<kind>", *latent))
     DecoderRecipe(name="x").save(root / "plain.json")

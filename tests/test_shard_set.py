@@ -180,6 +180,8 @@ def test_offsets_of_long_rows_take_the_bytes_that_hold_them(
     monkeypatch.setattr("unitok_tokenizers.data.shards.STRETCH", 100)  # some end within a block
     random = np.random.default_rng(1)
     sizes = [random.integers(longest // 2, longest, count) for count in (333, 1, 90, 41)]
+    long = RowOffsets.of([np.asarray([0, 2**31 - 1], np.int32)] * 2 + [np.asarray([0, 5], np.int32)])
+    assert long.whole().tolist() == [0, 2**31 - 1, 2**32 - 2, 2**32 + 3], "more than 2³¹ ids in one column"
     found = RowOffsets.of([np.concatenate([[0], np.cumsum(size)]).astype(np.int32) for size in sizes])
     every = np.concatenate(sizes)
     assert found.near.dtype == kind and found.blocks is not None and found.blocks.dtype == "int32"

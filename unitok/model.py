@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace as with_fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from unitok.inputs import Audio, recording_seconds, refuse_longer
 from unitok.model_directory import with_vocoder, write_model
 from unitok.new_voice import NewVoice, check_new_name, new_voice
+from unitok.pipelines.backends.interfaces import Recognizer
 from unitok.pipelines.cascade import Cascade, cascade_of
 from unitok.requests.request import Request, check_request
 from unitok.results import Result
@@ -41,8 +44,20 @@ class Model(TaskModel):
         return with_fields(result, heard_seconds=recording_seconds(request.audio, self.sample_rate))
 
     def cascade(self, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
-        """This model's tasks one after another, or other backends by name around its translation."""
-        return cascade_of(self, recognizer=recognizer, synthesizer=synthesizer)
+        """This model's tasks one after another, or other backends by name around its translation. A recognizer that is
+        read from a folder is kept for the next call."""
+        from unitok.pipelines.backends.choose import recognizer_of
+
+        key = (recognizer, str(self.device))
+        if key not in self._recognizers and os.path.isdir(recognizer):
+            self._recognizers[key] = recognizer_of(recognizer, self)
+        hears = self._recognizers.get(key, recognizer)
+        return cascade_of(self, recognizer=hears, synthesizer=synthesizer)
+
+    @cached_property
+    def _recognizers(self) -> dict[tuple[str, str], Recognizer]:
+        """(folder, device) → what was read of it."""
+        return {}
 
     @property
     def fallback(self) -> str:

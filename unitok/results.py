@@ -13,6 +13,19 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Span
 
 
+class SaidText(str):
+    """A text that a stage gave, and how it ended."""
+
+    finish_reason: str
+    """As of `Result`."""
+
+    def __new__(cls, text: str, finish_reason: str = "eos") -> SaidText:
+        """A text, by default one that came to its end."""
+        made = super().__new__(cls, text)
+        made.finish_reason = finish_reason
+        return made
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
     """One call of a cascade."""
@@ -25,6 +38,11 @@ class Stage:
     """What it gave: a text, or speech."""
     seconds: float
     """How long it took."""
+
+    @property
+    def finish_reason(self) -> str:
+        """How its output ended, as of `Result`; "eos" where its tool does not say."""
+        return str(getattr(self.output, "finish_reason", "eos"))
 
     def __str__(self) -> str:
         shown = self.output if isinstance(self.output, str) else type(self.output).__name__

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
+
+
+class FatalRow(Row):
+    """A row whose recording ends the process that reads it, as a fault of a library does."""
+
+    def load(self, rate: int, *, most_seconds: float | None = None) -> NoReturn:  # type: ignore[override]
+        os._exit(9)
+
 
 SENTENCES = {
     "en": ("the green house", "we buy two books", "she sings now", "today here stands"),

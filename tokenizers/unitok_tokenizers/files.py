@@ -88,12 +88,13 @@ def ensure_folder(path: Path | str, *, holds: Collection[str] = ()) -> None:
             raise InputError(f"cannot write {final}: it is a file; choose the name of a folder")
         if holds and final.exists():
             check_replaceable(final, holds)
-        probe = draft_of(final.with_name(f"{final.name}.probe"))
+        within = final if final.exists() and not holds else final.parent  # nothing can be made beside a mounted disk
+        probe = draft_of(within / f"{final.name}.probe")
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)  # another process of the same run may have probed, and cleaned up, first
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise cannot_write(final, error) from error
 
 
@@ -239,13 +240,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _put_back(old: Path, final: Path) -> None:
+    """Give a folder its name again where nothing came to replace it: the new one was about to take it."""
+    if old.exists() and not final.exists():
+        os.rename(old, final)
+
+
 def remove_directory(path: Path) -> None:
     """Remove a folder that is whole until it is gone: it loses its name before it loses its files."""
-    old = path.with_name(f".{path.name}.old")
-    if old.exists():
-        _remove(old)
-    os.rename(path, old)
-    _remove(old)
+    gone = path.with_name(f".{path.name}.removed")
+    if gone.exists():
+        _remove(gone)
+    os.rename(path, gone)
+    _remove(gone)
 
 
 @contextmanager
@@ -261,11 +268,11 @@ def atomic_directory(path: Path | str, *, may_drop: Collection[str] = ()) -> Ite
     """
     from safetensors import SafetensorError
 
-    final = Path(path)
-    ensure_writable_parent(final)
+    ensure_writable_parent(final := Path(path))
     draft, old = draft_of(final), final.with_name(f".{final.name}.old")
     try:
         handle = _claim(draft, folder=True)
+        _put_back(old, final)
         for leftover in (*draft.iterdir(), *([old] if old.exists() else [])):
             _remove(leftover)
     except (OSError, ValueError) as error:
@@ -284,6 +291,7 @@ def atomic_directory(path: Path | str, *, may_drop: Collection[str] = ()) -> Ite
         if old.exists():
             _remove(old)
     except BaseException as error:
+        _put_back(old, final)
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError | SafetensorError):  # safetensors wraps what the system says about writing
             raise cannot_write(final, error) from error

@@ -120,6 +120,8 @@ def learned_lengths(shards: Shards, vocabulary: Vocabulary | None = None, margin
     longest = {
         name: values.quantile(RATIO_SHARE) * margin for name, values in passed.ratios.items() if len(values)
     }  # fmt: skip
+    if frames := longest.pop("frames_per_text", 0.0):  # as `Limits.of` has them where no units stand between
+        longest["frames_per_unit"] = 2 * frames / Limits().units_per_text
     return found | {name: value for name, value in longest.items() if value > 0}
 
 
@@ -140,7 +142,7 @@ class LengthPass:
         """Text ids of rows with text."""
         self.frames = {splits: Largest(LONGEST_SHARE, rows) for splits in (("train",), ("train", JOINED))}
         """Unit frames of rows with units, without joined ones and with them."""
-        names = ("text_per_unit", "units_per_text", "frames_per_unit")
+        names = ("text_per_unit", "units_per_text", "frames_per_unit", "frames_per_text")
         self.ratios = {name: Largest(RATIO_SHARE, rows) for name in names}
 
     def add(self, part: Any) -> None:
@@ -151,6 +153,10 @@ class LengthPass:
             texts = size["text_ids"][train]
             self.texts.add(texts[texts > 0])
         if self.units is None:
+            if self.codes is not None and "text_ids" in size:
+                frames = size[columns_of(self.codes)[0]] / len(self.codes.cardinalities)
+                both = train & (size["text_ids"] > 2) & (frames > 0)
+                self.ratios["frames_per_text"].add(frames[both] / size["text_ids"][both])
             return
         column, durations = columns_of(self.units)[:2]
         frames, spoken = size[column], size[column] > 0

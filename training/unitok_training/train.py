@@ -193,13 +193,19 @@ def _scorer(recipe: DecoderRecipe, model: Model, data: ShardSet) -> TokenScores:
     return TokenScores(model, data, recipe.mixture.keys, split=HELD_OUT, examples=recipe.train.eval_examples)
 
 
-def _held_out_texts(data: ShardSet) -> list[np.ndarray]:
-    """Text ids of a few hundred utterances, of `dev` where there are any, else of `test`, else of `train`."""
-    shards = data.folders[0].shards
-    split = next((name for name in ("dev", "test", "train") if (shards.split == name).any()), "train")
-    rows = np.flatnonzero(shards.split == split)
-    chosen = rows[:: max(1, len(rows) // TEXTS)].tolist()
-    return [found for found in (shards.cell("text_ids", row) for row in chosen) if len(found)]
+def _some_texts(data: ShardSet) -> tuple[str, list[np.ndarray]]:
+    """(split, text ids of a few hundred utterances): of `dev` where any have text, else of `test`, else of `train`."""
+    for split in ("dev", "test", "train"):
+        found = list[np.ndarray]()
+        for folder in data.folders:
+            if "text_ids" not in folder.shards.table.column_names:
+                continue
+            rows = np.flatnonzero((folder.shards.split == split) & folder.shards.offsets("text_ids").some())
+            chosen = rows[:: max(1, len(rows) * len(data.folders) // TEXTS)].tolist()
+            found += [folder.shards.cell("text_ids", row) for row in chosen]
+        if found:
+            return split, found
+    return "", []
 
 
 def _before(given: Materials, evals: TextEvals) -> dict[str, Any]:
@@ -220,8 +226,9 @@ def _held_out_measured(given: Materials) -> bool:
 def _known(given: Materials, evals: TextEvals, decoder: Decoder, model: Model) -> dict[str, Any]:
     """What a model's decoder makes of held-out texts, where they are measured, and of the files."""
     text, vocabulary, found = model.tokenizers.text, model.vocabulary, {}
-    if _held_out_measured(given):
-        found = asdict(text_ability(decoder, _held_out_texts(given.data), vocabulary))
+    split, texts = _some_texts(given.data) if _held_out_measured(given) else ("", [])
+    if texts:
+        found = {**asdict(text_ability(decoder, texts, vocabulary)), "split": split}
     return {**found, **(evaluate_text(decoder, text, vocabulary, evals) if evals else {})}
 
 
@@ -237,7 +244,8 @@ def _tell(given: Materials, run: Path, evals: TextEvals, before: dict[str, Any],
     write_json(run / "text_ability.json", {**({"before": before} if before else {}), "after": after})
     if "perplexity" in before:
         print(
-            f"perplexity of held-out texts: {before['perplexity']:.4g} before, {after['perplexity']:.4g} after",
+            f"perplexity of texts of split {before['split']}: {before['perplexity']:.4g} before, "
+            f"{after['perplexity']:.4g} after",
             flush=True,
         )
     for name, value in after.get("text", {}).items():

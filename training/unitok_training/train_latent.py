@@ -21,6 +21,7 @@ from unitok_training.checkpoint.files import STATE_FILE, is_checkpoint, list_che
 from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.latent_tasks import LATENT_TASKS, asked_items
 from unitok_training.data.mixture import Mixture
+from unitok_training.data.packing import check_shared
 from unitok_training.evaluation.latent import score_lines
 from unitok_training.fitting.spelling import fit_spelling
 from unitok_training.fitting.tokenizers import FitConfig, fit_text, training_rows
@@ -40,11 +41,11 @@ from unitok_training.run_models.origin import (
     write_origin,
 )
 from unitok_training.trainer.decoder import HELD_OUT
-from unitok_training.trainer.distributed import world_from_environment
+from unitok_training.trainer.distributed import World, world_from_environment
 from unitok_training.trainer.latent import frame_cache, latent_setup
 from unitok_training.trainer.loop import Trainer
-from unitok_training.trainer.parts import all_moving
-from unitok_training.trainer.run_state import written_alone
+from unitok_training.trainer.parts import Part, all_moving
+from unitok_training.trainer.run_state import measure_of, written_alone
 
 MOST_OFTEN = 32
 """Memory that holds the decoder's weights so often is not saved at the price of time."""
@@ -105,13 +106,16 @@ def train_latent(
     check_same_origin(run, origin, allow_change)
     opened.widen(origin.text_per_vector)
     kind = None if device is None else torch.device(device).type
+    scorer = _scorer(recipe, model, rows) if config.eval_examples else None
+    measure_of(config, () if scorer is None else scorer.scores)
     with world_from_environment(kind) as world, written_alone(run, world):
-        if opened.new_adapter:
+        check_shared(config.packs_per_step, world.size)
+        if opened.new_adapter:  # which may take long: what can be refused before, is
             _spell(recipe, source, run, resolve(world.device, config.precision))
         setup = latent_setup(
             config, recipe.tuning, source.front_end, model.decoder, source, world, first_new=opened.first_new,
             held_out=_held_out(recipe, model, rows) if config.eval_every else None,
-            scorer=_scorer(recipe, model, rows) if config.eval_examples else None,
+            scorer=scorer,
             frames=recipe.frames,
         )  # fmt: skip
         trainer = Trainer(config, setup, run, world=world)
@@ -152,6 +156,7 @@ def _origin(
         start=place(start), manifest=place(manifest) if isinstance(manifest, str | Path) else None,
         languages=tuple(languages), text_per_vector=source.text_per_vector(), encoder=encoder,
         beside=beside, start_weights=weights_of(start), encoder_weights=weights_of(folder),
+        beside_weights=weights_of(beside),
     )  # fmt: skip
 
 
@@ -173,8 +178,13 @@ def _spell(recipe: LatentRecipe, source: LatentSource, run: Path, compute: Compu
             "adapter.kind=subwords (or spelling) and tuning.encoder.full=false, or leave it out"
         )
     front_end = source.front_end.to(compute.device)
-    kept = frame_cache(recipe.frames, recipe.tuning, front_end, compute.precision)
-    fit_spelling(front_end, source, steps=steps, seed=recipe.train.seed, compute=compute, kept=kept)
+    # As training has it, which finds the frames that are kept by what the encoder is.
+    still = Part("encoder", front_end.encoder, recipe.tuning.encoder, recipe.train.optim, compute, World())
+    try:
+        kept = frame_cache(recipe.frames, recipe.tuning, front_end, compute.precision)
+        fit_spelling(front_end, source, steps=steps, seed=recipe.train.seed, compute=compute, kept=kept)
+    finally:
+        still.restore()
 
 
 def _start(recipe: LatentRecipe, rows: Sequence[Row], start: Path | str | None) -> LatentStart:

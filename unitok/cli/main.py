@@ -29,19 +29,9 @@ from unitok.cli.commands import (
     tokbench,
     vocoder,
 )
-from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.errors import InputError, missing_extra
 from unitok_tokenizers.files import cannot_use
 from unitok_tokenizers.progress import Watch
-
-EXTRAS = {
-    "jiwer": "eval",
-    "sacrebleu": "eval",
-    "transformers": "hf",
-    "tokenizers": "hf",
-    "datasets": "data",
-    "espeakng_loader": "demo",
-}
-"""Optional package → the extra that brings it."""
 
 RENAMED = {"plan": "unitok cost", "prosody": "unitok systems run prosody"}
 """Command of before → what it is called now."""
@@ -103,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # An interrupt that lands while a module of C is imported leaves as whatever that module makes of it.
             if not interrupted():
                 raise
-            print(f"unitok {options.command}: stopped; the same command continues", file=sys.stderr)
+            print(f"unitok {options.command}: stopped; {_next_time(options)}", file=sys.stderr)
             return 128 + signal.SIGINT
 
 
@@ -137,10 +127,9 @@ def _run(options: argparse.Namespace) -> int:
         print(f"unitok {options.command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "")
-        if extra is None:
+        if (needed := missing_extra(error)) is None:
             raise
-        print(f"unitok {options.command}: needs {error.name}: pip install 'unitok[{extra}]'", file=sys.stderr)
+        print(f"unitok {options.command}: {needed}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `unitok inspect … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,6 +140,11 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt as error:
         # A run that was asked to stop says where it has saved, and by which signal it was asked.
         said = f"stopped, {error}" if str(error) else "stopped"
-        print(f"unitok {options.command}: {said}; the same command continues", file=sys.stderr)
+        print(f"unitok {options.command}: {said}; {_next_time(options)}", file=sys.stderr)
         return 128 + int(getattr(error, "number", signal.SIGINT))
     return 0
+
+
+def _next_time(options: argparse.Namespace) -> str:
+    """What a repeat of a command does that was stopped; one that keeps nothing says so by `continues`."""
+    return f"the same command {'continues' if getattr(options, 'continues', True) else 'begins anew'}"

@@ -151,7 +151,9 @@ class Stepper:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, C) → (B, V)."""
-        return self.alone.logits(hidden) if self.alone is not None and len(hidden) == 1 else self.head(hidden)
+        if self.alone is not None and len(hidden) == 1:
+            return self.alone.logits(hidden)
+        return self.head(hidden.to(self.dtype))  # a row that was alone comes in float32, and new ones join it
 
     def __call__(
         self, ids: Tensor, cache: KVCache, longest: int, *, fixed: bool = False, x: Tensor | None = None

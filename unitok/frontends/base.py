@@ -18,6 +18,7 @@ from unitok.decoder.lora import LoraConfig, add_lora, lora_config, lora_json
 from unitok.frontends.adapters.base import Adapter
 from unitok.frontends.adapters.registry import adapter_from_json
 from unitok_tokenizers.encoders.base import FrameEncoder, Frames, Inputs
+from unitok_tokenizers.encoders.batches import batches_by_length
 from unitok_tokenizers.encoders.registry import frame_encoder_from_json
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import read_json, read_tensors, write_json
@@ -149,13 +150,14 @@ class LatentFrontEnd(nn.Module):
 
     @torch.inference_mode()
     def encode(self, recordings: Sequence[np.ndarray]) -> list[Tensor]:
-        """(S,) float32 at `sample_rate` each → (N, C) each."""
-        if not recordings:
-            return []
-        device = self.adapter.rms.device
-        batch = [tuple(part.to(device) for part in self.encoder.inputs(samples)) for samples in recordings]
-        found = self(batch)
-        return list(found.vectors.split(found.lengths))
+        """(S,) float32 at `sample_rate` each → (N, C) each; at most `FrameEncoder.batch_seconds` of them together."""
+        device, found = self.adapter.rms.device, dict[int, Tensor]()
+        sizes = [self.encoder.read_samples(len(samples)) for samples in recordings]
+        for some in batches_by_length(sizes, self.encoder.batch_seconds * self.sample_rate):
+            batch = [tuple(part.to(device) for part in self.encoder.inputs(recordings[place])) for place in some]
+            heard = self(batch)
+            found.update(zip(some, heard.vectors.split(heard.lengths)))
+        return [found[place] for place in range(len(recordings))]
 
     def save(self, folder: Path) -> None:
         """Write `latent.json` and `latent.safetensors` into a folder."""

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from unitok.frontends.base import Encoded
 from unitok_tokenizers.encoders.base import FrameEncoder
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes, cannot_use, ensure_folder, fingerprint
 
 FORMAT = "1"
@@ -105,7 +106,7 @@ class FrameCache:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is not written yet. InputError where that is impossible."""
+        """Write what is not written yet. A full disk costs the next run time, and this one nothing: it is told."""
         with self._lock:
             if not self._waiting:
                 return
@@ -114,9 +115,14 @@ class FrameCache:
             tensors |= {f"{key}.ctc": ctc.contiguous() for key, ctc in heads if ctc is not None}
             sizes = json.dumps({key: one.size for key, one in self._waiting.items()})
             about = {"format": FORMAT, "encoder": self.identity, "recordings": sizes}
-            atomic_write_bytes(self.folder / f"{uuid.uuid4().hex}.safetensors", save(tensors, about))
-            self._look()
             self._waiting, self._waiting_bytes = {}, 0
+            try:
+                atomic_write_bytes(self.folder / f"{uuid.uuid4().hex}.safetensors", save(tensors, about))
+            except InputError as error:
+                self._full = True
+                self._news.append(f"{error}: frames of further recordings are computed every time")
+                return
+            self._look()
 
     def _look(self) -> None:
         """Take in segments that were finished since the last look."""

@@ -246,6 +246,11 @@ class Batch:
             new.append(number)
         return new
 
+    @property
+    def running(self) -> bool:
+        """Whether it goes on with a cache."""
+        return self._cache is not None
+
     def _running(self) -> list[_Sequence]:
         """Those that run, in the order of their rows."""
         return [self.sequences[number] for number in self.alive if number >= 0]
@@ -284,7 +289,7 @@ class Batch:
             vectors.append(without.vectors)
         cache, hidden = prefill(
             self.decoder, prompts, capacity, given, vectors if any(one is not None for one in vectors) else None,
-            cache=self.graphs.fresh_cache(len(new)) if self._captured and self.graphs is not None else None,
+            cache=self.graphs.fresh_cache(len(new), self) if self._captured and self.graphs is not None else None,
         )  # fmt: skip
         if self._cache is None:
             self._cache = cache
@@ -299,7 +304,7 @@ class Batch:
         if any(request.slots is not None for request in requests):
             return False
         ways = {request.sampling for request in requests}
-        return len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, ways.pop())
+        return graphs.free_for(self) and len(ways) == 1 and graphs.fit(self.decoder, len(requests), capacity, *ways)
 
     # -- choosing -----------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ the same steps run as they are, which is what tests compare.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,10 +48,19 @@ class StaticStep:
         self.logprobs.copy_(logprobs)
 
 
+class User(Protocol):
+    """Whoever takes captured steps."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on with the cache."""
+
+
 class CudaGraphs:
     """Steps of several batch sizes over one cache, captured here where the decoder lies on a GPU.
 
-    A batch takes the smallest size that holds it. One generation at a time: the cache is theirs in turn.
+    A batch takes the smallest size that holds it. One at a time has the cache: others that run meanwhile take ordinary
+    steps.
 
     Args:
         decoder: what is to be computed; its weights may change in place afterwards, unless it has low-rank updates,
@@ -70,6 +80,8 @@ class CudaGraphs:
                 f"sampling is {sampling}: captured steps choose ids without a repetition window, guidance or a "
                 "temperature of speech; leave them out, or do not capture"
             )
+        self.user: weakref.ref[User] | None = None
+        """Who has, or had, the cache."""
         self.sampling, self.stepper = sampling, Stepper(decoder)
         self.addresses = _addresses(decoder)
         device, dtype = decoder.embedding.device, decoder.embedding.dtype
@@ -84,14 +96,21 @@ class CudaGraphs:
                 pool, replay = graph.pool(), graph.replay
             self.steps[size] = step, replay
 
+    def free_for(self, user: User) -> bool:
+        """Whether nobody else goes on with the cache."""
+        other = None if self.user is None else self.user()
+        return other is None or other is user or not other.running
+
     def fit(self, decoder: Decoder, count: int, capacity: int, sampling: Sampling) -> bool:
         """Whether these are steps of this decoder, for this many sequences and positions, choosing like that."""
         holds = count <= max(self.steps) and capacity <= self.cache.capacity
         same = self.addresses == _addresses(decoder) and self.stepper.fits(decoder)
         return holds and sampling == self.sampling and same
 
-    def fresh_cache(self, count: int) -> KVCache:
-        """The cache, empty, as one of `count` rows."""
+    def fresh_cache(self, count: int, user: User) -> KVCache:
+        """The cache, empty, as one of `count` rows, and in use from now on."""
+        assert self.free_for(user)
+        self.user = weakref.ref(user)
         self.cache.lengths.zero_()
         return self.cache.first(count)
 

@@ -13,12 +13,16 @@ LEAST_ROOM = 8
 """Positions that an answer must find behind its prompt."""
 
 
+class TooLong(InputError):
+    """What is given leaves too few positions for an answer."""
+
+
 def within_positions(limit: int, taken: int, config: DecoderConfig) -> int:
-    """The limit of an answer behind a prompt that takes so many positions; InputError where too few are left."""
+    """The limit of an answer behind a prompt that takes so many positions; TooLong where too few are left."""
     if config.window is not None:  # positions grow without end
         return limit
     if (room := config.max_positions - taken) < LEAST_ROOM:
-        raise InputError(f"the input takes {taken} of {config.max_positions} positions; shorten it")
+        raise TooLong(f"the input takes {taken} of {config.max_positions} positions; shorten it")
     return min(limit, room)
 
 

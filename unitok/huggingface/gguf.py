@@ -18,13 +18,13 @@ import torch
 from unitok.decoder.model import Decoder
 from unitok.huggingface.weights import MODEL_TYPES, from_hf_config, load_hf_state, with_its_head
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import write_json
+from unitok_tokenizers.files import intact, write_json
 
 SUFFIX = ".gguf"
 NEEDED = ("transformers", "gguf", "accelerate")
 ROPE_FREQUENCIES = "rope_freqs.weight"
 """Tensor of files whose rotary positions are scaled."""
-CONTROL, USER_DEFINED = 3, 4
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 """`tokenizer.ggml.token_type` of tokens that no text is cut into, and of those that are cut out first."""
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
@@ -142,6 +142,7 @@ def _weights(path: Path, kind: str, fields: Mapping[str, Any], count: int) -> tu
 def _write_tokenizer(path: Path, fields: Mapping[str, Any], folder: Path) -> None:
     """The tokenizer beside the file, else the one that it describes."""
     if (path.parent / "tokenizer.json").exists():
+        _check_own_tokenizer(path, fields)
         for name in BESIDE:
             if (path.parent / name).exists():
                 shutil.copyfile(path.parent / name, folder / name)
@@ -156,6 +157,22 @@ def _write_tokenizer(path: Path, fields: Mapping[str, Any], folder: Path) -> Non
     if "tokenizer.chat_template" in fields:
         config["chat_template"] = fields["tokenizer.chat_template"]
     write_json(folder / "tokenizer_config.json", config)
+
+
+def _check_own_tokenizer(path: Path, fields: Mapping[str, Any]) -> None:
+    """InputError where the tokenizer beside a file is another model's: pieces would read the rows of others."""
+    from tokenizers import Tokenizer
+
+    beside = path.parent / "tokenizer.json"
+    with intact(beside, "put the model's own there"):
+        found = Tokenizer.from_file(str(beside))
+    tokens, types = fields.get("tokenizer.ggml.tokens", ()), fields.get("tokenizer.ggml.token_type", ())
+    for index, (token, kind) in enumerate(zip(tokens, types)):
+        if kind == NORMAL and found.id_to_token(index) != token:
+            raise InputError(
+                f"{beside} is of another model than {path.name} (id {index} is {found.id_to_token(index)!r} there and "
+                f"{token!r} in the file); remove it, or put the model's own there"
+            )
 
 
 def _tokenizer(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:

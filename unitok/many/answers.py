@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from unitok.inputs import Excerpt
 from unitok.many.inputs import Input
 from unitok.many.results_file import results_beside
@@ -18,6 +20,7 @@ from unitok.requests.request import Request
 from unitok.results import Result
 from unitok.token_files import ids_by_kind
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import array_fingerprint
 from unitok_tokenizers.progress import advance
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 
@@ -173,11 +176,15 @@ def check_finished(inputs: Sequence[Input], finished: Mapping[str, Mapping[str, 
 
 
 def _known_by(one: Input) -> dict[str, Any]:
-    """What tells an input from another of the same name: its language where it has one of its own, and how many bytes
-    its recording has."""
+    """What tells an input from another of the same name: its language where it has one of its own, how many bytes its
+    recording has, and which ids were given."""
     path = _path_of(one)
-    size = {"bytes": os.path.getsize(path)} if path is not None else {}
-    return {**({"lang": one.lang} if one.lang is not None else {}), **size}
+    known: dict[str, Any] = {"lang": one.lang} if one.lang is not None else {}
+    if path is not None:
+        known["bytes"] = os.path.getsize(path)
+    if isinstance(one.audio, np.ndarray):
+        known["ids"] = array_fingerprint(one.audio)
+    return known
 
 
 def _path_of(one: Input) -> Path | None:

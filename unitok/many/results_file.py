@@ -1,8 +1,8 @@
 """A file of results, one JSON object a line, which a kill at any moment leaves as something to continue.
 
 A line is written once its answer is known; a torn last line is dropped when the file is opened again, and the end of
-the command puts all lines into the order of its inputs. What the results
-were made with stands beside them, in `NAME.request.json`: a repeat with other options, or by another model, is refused.
+the command puts all lines into the order of its inputs. What the results were made with stands beside them, in
+`NAME.request.json`: a repeat with other options, or by another model, is refused.
 """
 
 from __future__ import annotations
@@ -195,6 +195,11 @@ class ResultsFile:
         wanted = sorted(lines, key=lambda one: places.get(one[1]["id"], -1))
         if wanted != lines:
             atomic_write_bytes(self.path, b"".join(content for content, _ in wanted))
+
+    def remove(self) -> None:
+        """Remove it, where what it holds has another place now."""
+        self.beside.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others write it."""

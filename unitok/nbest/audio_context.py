@@ -103,9 +103,7 @@ class AudioContext:
         samples = []
         for one in heard:
             if one.id not in self.recordings:
-                raise InputError(
-                    f"no recording {one.id!r} in the source, from which a list was heard; give the one it was made from"
-                )
+                raise _unheard(one)
             sound = self.recordings[one.id].load(self.encoder.sample_rate)
             if one.snr is not None:
                 sound = add_noise(sound, one.snr, seed=one.seed, name=one.id)
@@ -120,6 +118,21 @@ class AudioContext:
         """While this lasts, a model's decoder looks at the recording of one list."""
         with self.adapter.attend(model.decoder, self.frames([one])):
             yield
+
+
+def check_heard(lists: Sequence[NBest], source: Path | str) -> None:
+    """InputError where shards or a manifest lack a recording that a list was heard from."""
+    there = {one.id for one in utterances(source)}
+    for one in lists:
+        heard = one.recording or Recording(id=one.id)
+        if heard.id not in there:
+            raise _unheard(heard)
+
+
+def _unheard(one: Recording) -> InputError:
+    return InputError(
+        f"no recording {one.id!r} in the source, from which a list was heard; give the one it was made from"
+    )
 
 
 def hearing_of(model: Model, source: Path | str) -> AudioContext:

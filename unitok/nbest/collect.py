@@ -7,7 +7,7 @@ reads utterances from shards or a manifest, adds noise, recognizes (or translate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from unitok_tokenizers.progress import advance_aside
 from unitok_tokenizers.seeds import check_seed, named_seed
 
 TASKS = ("asr", "s2tt")
+MOST_DB = 100
+"""Beyond this there is nothing but noise, or none that a float32 sample holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ class MakingOptions:
             raise InputError(f"task is {self.task!r}: lists are made for {', '.join(TASKS)}")
         if (self.task == "s2tt") != (self.target is not None):
             raise InputError("a target language belongs to task s2tt, which needs one")
+        if wrong := [value for value in self.snr if not abs(value) <= MOST_DB]:
+            raise InputError(f"snr is {wrong[0]:g}: give dB from -{MOST_DB} to {MOST_DB}")
         check_seed(self.seed)
 
 
@@ -141,33 +145,55 @@ def make_lists(
     *,
     recognizer: Recognizer | None = None,
     progress: Callable[[int, int], None] | None = None,
+    finished: Collection[str] = (),
+    failed: Callable[[Utterance, InputError], None] | None = None,
 ) -> Iterator[NBest]:
-    """A list per utterance, as they are made; `recognizer` listens in place of the model.
+    """A list per utterance, as they are made.
 
     Where translations are asked for, the model translates each text that the recognizer heard.
+
+    Args:
+        model: who listens, or translates what `recognizer` heard.
+        found: utterances, of which `options` choose.
+        options: which of them, and how lists are made.
+        recognizer: listens in place of the model.
+        progress: told how many of how many are done.
+        finished: ids of utterances that have a list already; the others' are what they would be without them.
+        failed: told of an utterance of which no list can be made, and why; where None, that is raised.
     """
     picked = chosen(found, options)
     for number, (one, reference) in enumerate(picked):
-        rate = model.sample_rate if recognizer is None else recognizer.sample_rate
-        samples = one.load(rate)
         snr = options.snr[number % len(options.snr)] if options.snr else None
-        if snr is not None:
-            samples = add_noise(samples, snr, seed=options.seed, name=one.id)
-        if recognizer is not None:
-            heard = distinct(recognizer.recognize([samples], lang=one.lang, n_best=options.lists.size)[0])
-            if options.target is not None:
-                heard = translated(model, heard, one.lang, options.target)
-        else:
-            condition = Span("units", model.units_of([samples])[0])
-            plan = SequenceSpec(options.task, one.lang, options.target, conditions=(condition,))
-            heard = list_of(model, plan, replace(options.lists, seed=named_seed(options.lists.seed, one.id)))
-        yield NBest(
-            id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference, split=one.split,
-            recording=Recording(id=one.id, snr=snr, seed=0 if snr is None else options.seed),
-        )  # fmt: skip
+        if one.id not in finished:
+            try:
+                heard = _heard(model, one, options, snr, recognizer)
+            except InputError as error:
+                if failed is None:
+                    raise
+                failed(one, error)
+            else:
+                yield NBest(
+                    id=one.id, lang=one.lang, hypotheses=heard, target=options.target, reference=reference,
+                    split=one.split, recording=Recording(id=one.id, snr=snr, seed=0 if snr is None else options.seed),
+                )  # fmt: skip
         advance_aside("list", number + 1, len(picked))
         if progress is not None:
             progress(number + 1, len(picked))
+
+
+def _heard(
+    model: Model, one: Utterance, options: MakingOptions, snr: float | None, recognizer: Recognizer | None
+) -> tuple[Transcript, ...]:
+    """The hypotheses of an utterance under noise."""
+    samples = one.load(model.sample_rate if recognizer is None else recognizer.sample_rate)
+    if snr is not None:
+        samples = add_noise(samples, snr, seed=options.seed, name=one.id)
+    if recognizer is not None:
+        heard = distinct(recognizer.recognize([samples], lang=one.lang, n_best=options.lists.size)[0])
+        return heard if options.target is None else translated(model, heard, one.lang, options.target)
+    condition = Span("units", model.units_of([samples])[0])
+    plan = SequenceSpec(options.task, one.lang, options.target, conditions=(condition,))
+    return list_of(model, plan, replace(options.lists, seed=named_seed(options.lists.seed, one.id)))
 
 
 def translated(model: Model, heard: Sequence[Transcript], source: str, target: str) -> tuple[Transcript, ...]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from unitok.inputs import Audio, is_tokens, read_samples
 from unitok.pipelines.backends.interfaces import Recognizer, SpokenText, Synthesizer, Voice
-from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, UnitokTranslator
+from unitok.pipelines.backends.own import UnitokSynthesizer, UnitokTranslator
 from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use
-from unitok.results import Result, Stage
+from unitok.results import Result, SaidText, Stage
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 
@@ -69,7 +69,8 @@ class Cascade:
         if is_tokens(audio):
             raise InputError("a cascade begins with sound; units or codes are for front_end='tokens'")
         samples = read_samples(audio, self.recognizer.sample_rate)
-        return self.recognizer.recognize([samples], lang=lang)[0][0].text
+        found = self.recognizer.recognize([samples], lang=lang)[0][0]
+        return SaidText(found.text, found.finish_reason)
 
     def _speak(self, text: str, lang: str, voice: Voice) -> SpokenText:
         assert self.synthesizer is not None
@@ -93,9 +94,11 @@ class Cascade:
 
 
 def result_of(stages: tuple[Stage, ...]) -> Result:
-    """What a run of tools says: its texts in order, the last speech, and the stages as trace."""
-    texts = tuple(stage.output for stage in stages if isinstance(stage.output, str))
-    result = Result(text=texts[-1] if texts else None, texts=texts, trace=stages)
+    """What a run of tools says: its texts in order, the last speech, and the stages as trace. It was cut where one of
+    them was: what follows a cut text is missing something too."""
+    texts = tuple(str(stage.output) for stage in stages if isinstance(stage.output, str))
+    ended = next((stage.finish_reason for stage in stages if stage.finish_reason != "eos"), "eos")
+    result = Result(text=texts[-1] if texts else None, texts=texts, trace=stages, finish_reason=ended)
     for stage in reversed(stages):
         if isinstance(stage.output, SpokenText):
             return replace(result, audio=stage.output.samples, sample_rate=stage.output.sample_rate)
@@ -111,7 +114,7 @@ def text_steps(source: str, target: str) -> list[Step]:
     ]
 
 
-def cascade_of(model: TaskModel, *, recognizer: str = "unitok", synthesizer: str = "unitok") -> Cascade:
+def cascade_of(model: TaskModel, *, recognizer: str | Recognizer = "unitok", synthesizer: str = "unitok") -> Cascade:
     """A cascade around a model: its own lines, or recognizer and synthesizer by name (`backends.choose`).
 
     A model without a vocoder translates into text only.
@@ -119,7 +122,7 @@ def cascade_of(model: TaskModel, *, recognizer: str = "unitok", synthesizer: str
     from unitok.pipelines.backends.choose import recognizer_of, synthesizer_of
 
     mute = synthesizer == "unitok" and model.vocoder is None
-    hears = UnitokRecognizer(model) if recognizer == "unitok" else recognizer_of(recognizer, model)
+    hears = recognizer_of(recognizer, model) if isinstance(recognizer, str) else recognizer
     if synthesizer == "unitok":
         speaks: Synthesizer | None = None if mute else UnitokSynthesizer(model, output=_own_output(model))
     else:

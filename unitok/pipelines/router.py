@@ -88,14 +88,22 @@ class Script:
         """The call that answers a request; InputError where no rule knows it."""
         for pattern, rule in self.rules:
             if (found := pattern.search(request)) is not None:
-                groups = {
-                    name: self.values.get(value.lower(), value)
-                    for name, value in found.groupdict().items()
-                    if value is not None
-                }
-                words = tuple(sorted((name, value.format(**groups)) for name, value in rule.words.items()))
-                return Call(rule.tool, words)
+                return Call(rule.tool, tuple(sorted(self._words(found, rule).items())))
         raise InputError(f"no rule knows what to do with {request[:60]!r}; add one, or ask for something else")
+
+    def _words(self, found: re.Match[str], rule: Rule) -> dict[str, str]:
+        """A rule's words, filled in; InputError where one stands for a part of its pattern that was not there."""
+        groups = {name: value for name, value in found.groupdict().items() if value is not None}
+        words = {}
+        for name, value in rule.words.items():
+            try:
+                words[name] = value.format(**{key: self.values.get(one.lower(), one) for key, one in groups.items()})
+            except (KeyError, IndexError) as error:
+                raise InputError(
+                    f"{found.string[:60]!r} says nothing of {error.args[0]!r}, which the rule for {rule.tool!r} needs "
+                    f"for {name!r}; say it, or add a rule without it"
+                ) from None
+        return words
 
 
 @dataclass

@@ -102,6 +102,11 @@ def piece_request(model: RequestRunner, request: Request, voices: Voices | None 
         known = RequestVoice(
             before=model.voice_prompt(voice) if coded else (), vocoder=None if coded else model.voice_vector(voice)
         )
+    if request.voice is not None and known.vocoder is None and not (known.before or known.begins):
+        raise InputError(
+            "voice changes nothing here: nothing of this model speaks its units in a voice; leave it out, or name a "
+            "place for audio where the model has a vocoder for them"
+        )
     if request.spec.voiced and not known.before:
         raise InputError(f"there are no codes of voice {voice!r}, and task {request.task} needs them; give a recording")
     if voices is not None and key is not None:
@@ -177,7 +182,7 @@ def answer_steps(model: RequestRunner, request: Request, voices: Voices | None =
 def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None = None) -> Steps[PromptRequest]:
     """The steps to a request in local ids, what is given read at once; InputError as `answer_steps`."""
     asked, spec = piece_request(model, request, voices), request.spec
-    text = [] if request.text is None else [model.text_span(request.text)]
+    text = [] if request.text is None else [model.text_span(_as_said(model, request))]
     heard = yield from encode_speech(_given(model, request), "codes" if spec.reads_codes else request.front_end)
     said, vectors = [span for span, _ in heard], next((one for _, one in heard), None)
     before = asked.voice.before
@@ -200,6 +205,15 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
         plan=plan, voice=asked.voice.vocoder, speak=True, vectors=vectors, limit=asked.limit,
         transcript=asked.voice.transcript,
     )  # fmt: skip
+
+
+def _as_said(model: RequestRunner, request: Request) -> str:
+    """A request's text; of one that says what is in a recording, in characters that the model has learned."""
+    assert request.text is not None
+    if not request.spec.reads_codes:
+        return request.text
+    parts = text_pieces(model, request.text, request.source)
+    return reduce(join_texts, (part.text for part in parts))
 
 
 def _remade(model: RequestRunner, request: Request, said: Sequence[Span], others: Sequence[Span]) -> PromptRequest:

@@ -21,9 +21,10 @@ from unitok.requests.sentence_ends import cut_at_likely_ends, knows_texts
 from unitok.requests.steps import AnswerSteps, carry_out, run_prompts
 from unitok.requests.stream import Chunk, stream_request
 from unitok.results import Result
+from unitok_tokenizers.audio.io import resample
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import Span, check_spec
-from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
+from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, output_kinds, task_spec
 from unitok_tokenizers.text.normalization.characters import CLAUSE
 from unitok_tokenizers.text.normalization.sentences import CLAUSE_END, STOPS, cut_to_length, grouped, split_sentences
 from unitok_tokenizers.text.normalization.spoken import spoken_text
@@ -169,7 +170,7 @@ def text_steps(model: RequestRunner, request: PromptRequest, text: str, config: 
     results = list[Result]()
     if len(pieces) > 1 and _chooses_voice(request):
         results += yield from run_prompts([_with_text(model, request, pieces[0].text)], config)
-        request = _with_voice_of(model, request, results[0])
+        request = _with_voice_of(model, request, results[0], pieces[0].text)
     rest = [_with_text(model, request, piece.text) for piece in pieces[len(results) :]]
     results += yield from run_prompts(rest, config)
     return joined_results(pieces, results)
@@ -214,7 +215,7 @@ def _stream(
             rate = results[-1].sample_rate
             yield Chunk(audio=_silence(piece.pause, rate), sample_rate=rate)
         if not number and len(pieces) > 1 and _chooses_voice(request):
-            request = _with_voice_of(model, request, results[0])
+            request = _with_voice_of(model, request, results[0], pieces[0].text)
     yield Chunk(result=joined_results(pieces, results))
 
 
@@ -232,14 +233,33 @@ def _chooses_voice(request: PromptRequest) -> bool:
     return "codes" in kinds and not chosen
 
 
-def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result) -> PromptRequest:
-    """The request with the beginning of an answer's codes as its voice."""
+def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result, said: str) -> PromptRequest:
+    """The request with the beginning of an answer's codes as its voice; with all of them, and what they say, as the
+    beginning that it continues where a model has learned no voice that stands apart."""
     stream, codes = model.vocabulary.main("codes"), [span for span in result.outputs if span.kind == "codes"]
     if stream is None or not codes or not len(codes[-1]):
         return request
+    content = codes[-1].content
+    if int(content.min()) < 0:  # a second pass has found latents in the place of codes
+        if model.codec is None or result.audio is None or result.sample_rate is None:
+            return request
+        content = model.codec.encode(resample(result.audio, result.sample_rate, model.codec.sample_rate))
+    if task_spec(request.plan.task).prompted and not _takes_voice(model, request.plan.task):
+        begins = Span("codes", content)
+        plan = replace(request.plan, outputs=(begins,), forced=len(begins))
+        return replace(request, plan=plan, transcript=said)
     frames = max(1, round(VOICE_SECONDS * float(stream.frame_rate or 1)))
-    voice = Span("voice", codes[-1].content[:frames])
+    voice = Span("voice", content[:frames])
     return replace(request, plan=replace(request.plan, conditions=(voice, *request.plan.conditions)))
+
+
+def _takes_voice(model: RequestRunner, task: str) -> bool:
+    """Whether a model has learned a task with a voice prompt, or does not say what it has learned."""
+    trained = model.info.get("tasks")
+    given = {
+        one.key for one in TOKEN_VARIANTS.values() if one.task.name == task and "voice" in (one.variant.given or ())
+    }
+    return trained is None or any(key.partition("@")[0] in given for key in trained)
 
 
 def joined_results(pieces: Sequence[TextPart], results: Sequence[Result]) -> Result:
@@ -286,4 +306,6 @@ def cut_lines(result: Result) -> list[str]:
         return []
     ends = tuple(f"({how})" for how in CUTS.values())
     lines = [line for line in result.trace if isinstance(line, str) and line.endswith(ends)]
+    stages = [one for one in result.trace if not isinstance(one, str)]
+    lines += [f"the {one.name} was {CUTS[one.finish_reason]}" for one in stages if one.finish_reason in CUTS]
     return lines or [f"the answer was {CUTS[result.finish_reason]}; what follows is missing"]

@@ -86,7 +86,8 @@ class Request:
         return self.audio is not None and not is_tokens(self.audio)
 
     def all_flags(self, *, has_codes: bool) -> tuple[str, ...]:
-        """The flags of the grammar: those that are given, and what `chain` and `output` say."""
+        """The flags of the grammar: those that are given, and what `chain` and `output` say, as examples of such an
+        answer have them where there are any."""
         coded = self.output == "codes" and has_codes
         found = list(self.flags)
         if self.chain:
@@ -95,6 +96,10 @@ class Request:
             found.append(OUT_CODES)
         elif self.chain is False or (self.output is not None and not self.chain):
             found.append(OUT_UNITS)
+        kinds = self.spec.output_kinds(tuple(found))
+        for one in self.spec.variants:  # a header that training never shows would be as good as none
+            if set(found) <= set(one.flags) and self.spec.output_kinds(one.flags) == kinds:
+                return one.flags
         return tuple(dict.fromkeys(found))
 
 

@@ -365,7 +365,13 @@ class RequestRunner:
     def speak(
         self, outputs: Sequence[Span], voice: str | np.ndarray | None = None, latents: np.ndarray | None = None
     ) -> np.ndarray | None:
-        """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer."""
+        """Waveform (S,) of the last speech among outputs, or None where there is none or its tokens are the answer.
+        Units between texts, of an interleaved answer, are all said, one after another."""
+        units = [span for span in outputs if span.kind == "units"]
+        if len(units) > 1 and self.vocoder is not None and self.made_elsewhere("units") is None:
+            said = [self.vocoder.from_units(self.units_in(span.content), voice=voice) for span in units]
+            heard = [one for one in said if one is not None]
+            return np.concatenate(heard) if heard else None
         for span in reversed(outputs if self.vocoder is not None else ()):
             assert self.vocoder is not None
             if span.kind == "codes" and self.codec is not None:

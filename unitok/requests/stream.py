@@ -17,7 +17,7 @@ from unitok.requests.joined_results import PAUSE_SECONDS, join_results
 from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.runner import RequestRunner
 from unitok.results import Result
-from unitok_tokenizers.grammar.tasks.registry import output_kinds
+from unitok_tokenizers.grammar.tasks.registry import output_kinds, task_spec
 from unitok_tokenizers.text.base import TextTokenizer
 from unitok_vocoder.streaming import UnitStream
 
@@ -87,6 +87,10 @@ class _Answer:
         self.waiting: list[int] = []
         slots = slot_options(self.vocabulary, request.plan, None)
         self.frames = None if slots is None else FrameStream(self.vocabulary)
+        self.around: list[np.ndarray] = []
+        """Codes (F, Q) that stand before and behind a stretch that is said anew: part of the answer."""
+        if task_spec(request.plan.task).infills:
+            self.around = [span.content for span in request.plan.conditions if span.kind == "codes"]
         self.forced = 0
         """Frames to come that a prompt forced: no part of the answer."""
         for span in request.plan.outputs:  # a beginning to continue is part of the answer
@@ -98,6 +102,8 @@ class _Answer:
 
     def begin(self, request: PromptRequest) -> Chunk | None:
         """What an answer that begins with codes says already."""
+        if self.frames is not None and self.around:
+            return Chunk(codes=self.around[0])
         first = request.plan.outputs[0] if request.plan.outputs else None
         if self.frames is None or first is None or first.kind != "codes":
             return None
@@ -152,6 +158,8 @@ class _Answer:
                     yield part
         elif result.audio is not None:
             yield Chunk(audio=result.audio, sample_rate=result.sample_rate)
+        if self.frames is not None and self.around and result.outputs:
+            yield Chunk(codes=self.around[1])
         yield Chunk(result=result, output=max(self.texts - 1, 0))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from unitok_tokenizers.acoustic.base import AcousticTokenizer
 from unitok_tokenizers.acoustic.registry import CODECS
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import read_json
+from unitok_tokenizers.files import intact, read_json
 
 BUILT_IN = "mel_rvq"
 """The codec that `unitok fit-tokenizers` trains itself."""
@@ -50,7 +50,8 @@ def open_codec(name: str) -> AcousticTokenizer:
             if value["class"] != kind or choice:
                 said = f"is a {value['class']} codec of its own number of codebooks"
                 raise InputError(f"codec {name!r}: {path} {said}; write {value['class']}:{path}")
-            saved: AcousticTokenizer = CODECS.load(path)
+            with intact(path, "copy the folder again, or train the codec again"):
+                saved: AcousticTokenizer = CODECS.load(path)
             return saved
     if kind == BUILT_IN:
         raise InputError(

@@ -36,11 +36,6 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return soxr.resample(samples, from_rate, to_rate).astype(np.float32)
 
 
-def _reason(error: Exception) -> str:
-    """What libsndfile says, without the path that our own message names."""
-    return str(error).rpartition("': ")[2].rpartition(">: ")[2].strip(" .") or type(error).__name__
-
-
 def _checked(data: np.ndarray, path: Path | str) -> np.ndarray:
     """(S, C) as it is; InputError where values are no samples."""
     loudest = np.abs(data).max()
@@ -148,10 +143,12 @@ def write_audio(path: Path | str, samples: np.ndarray, sample_rate: int) -> None
     What keeps every sample has 16 bits, OGG is Vorbis, and a name without a suffix is a WAV.
 
     Raises:
-        InputError: another suffix, a sample rate that the format does not have, no samples where it cannot hold none,
-            or a place that cannot be written.
+        InputError: samples that are not finite, another suffix, a sample rate that the format does not have, no samples
+            where it cannot hold none, or a place that cannot be written.
     """
     target = Path(path)
+    if not np.isfinite(samples).all():
+        raise InputError(f"cannot write audio {target}: samples are not finite")
     encoded = _encoded(target, np.clip(samples, -1.0, 1.0), sample_rate)
     check_no_device(target)
     ensure_writable_parent(target)

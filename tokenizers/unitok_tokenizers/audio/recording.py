@@ -34,6 +34,8 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot_read(path: Path | str, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.strerror:  # the system's refusal, whatever the file is
+        return InputError(f"cannot read audio {path}: {error.strerror}; check that it is there and may be read")
     return InputError(f"cannot read audio {path}: {_reason(error)}; convert it to WAV or FLAC")
 
 

@@ -9,6 +9,15 @@ from pathlib import Path
 from unitok_tokenizers.errors import InputError
 
 
+def check_counts(**counts: int) -> None:
+    """InputError where fewer than no sentences of a split are asked for, or none at all."""
+    for name, count in counts.items():
+        if count < 0:
+            raise InputError(f"{count} {name} sentences asked; give 0 or more")
+    if not sum(counts.values()):
+        raise InputError("no sentences asked; give 1 or more")
+
+
 def made(make: Callable[[], Path]) -> int:
     """Make a corpus and print its manifest; the exit code."""
     try:

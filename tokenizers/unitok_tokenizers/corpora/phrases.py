@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unitok_tokenizers.corpora.command import check_counts
 from unitok_tokenizers.corpora.espeak import Utterance, Voice, speak_all
 from unitok_tokenizers.corpora.lexicon import (
     ADJECTIVES,
@@ -30,6 +31,7 @@ from unitok_tokenizers.corpora.lexicon import (
 )
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.seeds import check_seed
 
 SLOTS = {
     "noun": len(NOUNS),
@@ -205,6 +207,7 @@ def build_sentences(*, train: int, test: int, dev: int, seed: int) -> list[Sente
     Raises:
         InputError: more sentences than the templates can make.
     """
+    check_counts(train=train, test=test, dev=dev)
     total = train + test + dev
     if total > possible_sentences() // 20:
         raise InputError(f"{total} sentences asked, the templates give {possible_sentences()}; ask for fewer")
@@ -268,6 +271,7 @@ def make_phrase_corpus(
         InputError: an unknown language, too many sentences, or no espeak-ng.
     """
     check_languages(languages)
+    check_seed(seed)
     root = Path(out)
     manifest = root / "manifest.jsonl"
     utterances = _utterances(

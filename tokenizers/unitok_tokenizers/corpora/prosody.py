@@ -19,8 +19,9 @@ import numpy as np
 
 from unitok_tokenizers.corpora.command import made
 from unitok_tokenizers.corpora.espeak import Utterance, Voice, speak_all
-from unitok_tokenizers.corpora.phrases import TEST_VOICES, TRAIN_VOICES, Sentence, build_sentences
+from unitok_tokenizers.corpora.phrases import TEST_VOICES, TRAIN_VOICES, Sentence, build_sentences, check_languages
 from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def make_prosody_corpus(
     Raises:
         InputError: too many sentences, or no espeak-ng.
     """
+    check_languages([lang])
+    check_seed(seed)
     drawn = build_sentences(train=sentences, test=test_sentences, dev=0, seed=seed)
     utterances, classes = [], []
     for number, sentence in enumerate(drawn):

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.corpora.command import made
+from unitok_tokenizers.corpora.command import check_counts, made
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.seeds import check_seed
 
 SAMPLE_RATE = 16000
 LANGUAGES = ("qaa", "qab", "qac")
@@ -208,6 +209,7 @@ def build_sentences(*, train: int, test: int, dev: int, seed: int, topics: int =
     """
     if not 1 <= topics <= min(CLASSES.values()):
         raise InputError(f"topics is {topics}: it lies between 1 and {min(CLASSES.values())}")
+    check_counts(train=train, test=test, dev=dev)
     splits = ["test"] * test + ["dev"] * dev + ["train"] * train
     possible = possible_sentences(topics)
     if len(splits) > possible // 20:
@@ -332,6 +334,7 @@ def make_toy_corpus(
     Raises:
         InputError: an unknown language, or more sentences than there are.
     """
+    check_seed(seed)
     for code in languages:
         lexicon(code)
     root = Path(out)

@@ -38,7 +38,9 @@ from unitok_tokenizers.corpora.toy import (
     say,
     synthesize,
 )
+from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import atomic_write_bytes
+from unitok_tokenizers.seeds import check_seed
 
 NAME_SHARE = 0.7
 """Share of the sentences whose second noun is a name, where there are names."""
@@ -50,7 +52,11 @@ NAMES_HEARD = 9
 
 
 def names_of(count: int) -> tuple[str, ...]:
-    """Names of two or three of `NAME_SYLLABLES` syllables, that no language has as a word."""
+    """Names of two or three of `NAME_SYLLABLES` syllables, that no language has as a word; InputError for more than
+    half of those that there are, which would take long to find."""
+    most = (NAME_SYLLABLES**2 + NAME_SYLLABLES**3) // 2
+    if not 0 <= count <= most:
+        raise InputError(f"names is {count // (1 + NAMES_HEARD)}: give 0 to {most // (1 + NAMES_HEARD)}")
     random = np.random.default_rng(21)
     known = {word for lang in LANGUAGES for words in lexicon(lang).values() for word in words}
     possible = [onset + vowel for onset in CONSONANTS + HISSES for vowel in VOWELS]
@@ -118,6 +124,7 @@ def make_rich_corpus(
         InputError: more sentences than there are.
     """
     root, lang, other = Path(out), LANGUAGES[0], LANGUAGES[1]
+    check_seed(seed)
     known = names_of(names * (1 + NAMES_HEARD))
     counts, lines = {"train": sentences, "test": test_sentences, "test_seen": test_sentences}, []
     for number, sentence in enumerate(build_sentences(train=sentences, test=test_sentences, dev=0, seed=seed)):

@@ -25,7 +25,7 @@ from unitok_tokenizers.audio.recording import open_recording
 from unitok_tokenizers.data.manifest import STREAM_COLUMNS, Row, row_of
 from unitok_tokenizers.data.tables.arrow import cell_value
 from unitok_tokenizers.data.tables.base import Finder, Record, TableOptions
-from unitok_tokenizers.data.tables.columns import understood
+from unitok_tokenizers.data.tables.columns import check_chosen_columns, understood
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint
 
@@ -124,6 +124,7 @@ def rows_of(
     """
     labels = {name: getattr(one, "names", None) for name, one in (getattr(records, "features", None) or {}).items()}
     options = TableOptions(columns=columns or {}, streams=tuple(streams))
+    check_chosen_columns(options)
     finder, seen = Finder(Path()), set[str]()
     for number, record in enumerate(records):
         where = f"row {number} of the data set"

@@ -102,6 +102,7 @@ def write_mixed(rows: Sequence[Row], out: Path | str, config: MixConfig | None =
     if not recorded:
         raise InputError("no row of the manifest has a recording; mixtures are made of recordings")
     maker = _Maker(recorded, folder, config)
+    (folder / MANIFEST).unlink(missing_ok=True)  # it names sounds that are about to be others
     added = list[Row]()
     for number, row in enumerate(recorded):
         added += maker.of(number, row)

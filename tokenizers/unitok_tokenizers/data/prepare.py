@@ -258,6 +258,8 @@ class Preparation:
                 rows = [_with_tokens(row, self.sources, streams) for row in taken]
                 own = _part_key(rows, key)
                 record = _finished_part(self.out, part_name(number), own)
+                if record is not None and record["skipped"].get("unreadable") and not self.handling.keep_unreadable:
+                    record = None  # it is looked at again, and refused where it still cannot be read
                 yield Part(number=number, before=before, rows=rows, key=own, record=record)
             before += len(taken)
         if not checked:

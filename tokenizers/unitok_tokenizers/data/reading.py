@@ -129,12 +129,31 @@ class Readers:
                 raise InputError(f"row {row.id}: nobody waits for it any more")
         process = self._idle.get()
         try:
-            samples = process.read(row, rate, most_seconds)
+            for last in (False, True):  # a process may be ended from without, for want of memory: the row has another
+                try:
+                    samples = process.read(row, rate, most_seconds)
+                    break
+                except _Ended as error:
+                    process = self._instead_of(process, row)
+                    if last:
+                        raise InputError(
+                            f"row {row.id}: two processes that read {row.reference or 'it'} ended, the last with "
+                            f"{error}; leave the row out, or see what happens with --workers 0"
+                        ) from None
         finally:
             self._idle.put(process)
         with self._state:
             self._held += len(samples) / rate
         return samples
+
+    def _instead_of(self, ended: _Process, row: Row) -> _Process:
+        """A new process in place of one that has ended: those that come after it would all fail."""
+        with self._state:
+            if self._stopped:
+                raise InputError(f"row {row.id}: nobody waits for it any more")
+            ended.end()
+            self._processes[self._processes.index(ended)] = fresh = _Process()
+        return fresh
 
 
 def _read_here(row: Row, rate: int, most_seconds: float) -> Read:
@@ -144,6 +163,10 @@ def _read_here(row: Row, rate: int, most_seconds: float) -> Read:
         return row.load(rate, most_seconds=most_seconds)
     except InputError as error:
         return error
+
+
+class _Ended(Exception):
+    """A reading process has ended; its argument is the exit status."""
 
 
 class _Process:
@@ -166,15 +189,13 @@ class _Process:
         self._process.stdout.close()
 
     def read(self, row: Row, rate: int, most_seconds: float) -> np.ndarray:
-        """(S,) samples; raises what reading raised there, and InputError where the process has ended."""
+        """(S,) samples; raises what reading raised there, and _Ended where the process is no more."""
         try:
             self._asks.send((row, rate, most_seconds))
             found: Any = self._answers.recv()
         except (EOFError, OSError, ValueError):
-            raise InputError(
-                f"row {row.id}: the process that read {row.reference or 'it'} ended with {self._process.wait()}; leave "
-                "the row out, or see what happens with --workers 0"
-            ) from None
+            self._process.kill()  # where it lives it has answered what nobody asked
+            raise _Ended(self._process.wait()) from None
         if isinstance(found, Exception):
             raise found
         samples: np.ndarray = found

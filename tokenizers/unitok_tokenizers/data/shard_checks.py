@@ -120,10 +120,12 @@ def _check_view(shards: Shards, info: StreamInfo, codec: StreamInfo) -> None:
             f"{shards.folder}: row {shards.id[index]} has {units[index]} frames of {info.name} and {codes[index]} of "
             f"{codec.name}, whose first codebook they are; prepare again"
         )
-    if not both.all():
-        return
     columns = (*columns_of(info), ids_column(codec.name))
-    for ids, durations, flat in zip(*(shards.values(column) for column in columns)):
+    rows = np.flatnonzero(both)
+    pieces = [[shards.gather(column, rows)[0]] for column in columns]  # some rows may have one of the two alone
+    if np.array_equal(units > 0, codes > 0):
+        pieces = [shards.values(column) for column in columns]  # as they lie
+    for ids, durations, flat in zip(*pieces):
         if not np.array_equal(np.repeat(ids, durations), flat.reshape(-1, len(codec.cardinalities))[:, 0]):
             raise InputError(
                 f"{shards.folder}: {info.name} differ from the first codebook of {codec.name}, which they are; prepare "

@@ -57,7 +57,8 @@ class RowOffsets:
         starts = np.empty(rows + 1, np.int32 if total < 1 << 31 else np.int64)
         starts[-1] = total
         for part, row, before in zip(parts, first.tolist(), base.tolist()):
-            np.add(part[:-1], before - int(part[0]), out=starts[row : row + len(part) - 1], casting="unsafe")
+            found = starts[row : row + len(part) - 1]
+            np.add(part[:-1], before - int(part[0]), out=found, dtype=starts.dtype, casting="unsafe")
         blocks = starts[::BLOCK].copy()
         span = max(
             int((starts[at : at + STRETCH] - _of_rows(blocks, at, min(at + STRETCH, rows + 1))).max())

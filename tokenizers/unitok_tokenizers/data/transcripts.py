@@ -7,11 +7,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.manifest import STREAM_COLUMNS, read_manifest, row_of
 from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, Finder, Record, TableOptions, composed
 from unitok_tokenizers.data.tables.registry import folder_of, is_table, records
 from unitok_tokenizers.errors import InputError
@@ -83,12 +83,18 @@ def write_manifest(
     if not is_table(source):
         raise InputError(f"no transcript file {source}; write one line a recording: its name, a tab, its text")
     pairs = _named(source, options) if folder is None else _paired(root, recordings, source, options)
-    rows, missing = [], list[str]()
+    rows, missing, seen = [], list[str](), dict[str, str]()
+    finder = Finder(target.parent)
     for path, name, record in pairs:
         if path is None and name:
             missing.append(name)
-        else:
-            rows.append(_row(path, root, target, record, options.lang, pattern))
+            continue
+        rows.append(_row(path, root, target, record, options.lang, pattern))
+        named = replace(record, value=rows[-1], number=len(rows))
+        found = row_of(named, finder, options.lang, STREAM_COLUMNS).id  # refused before anything is written
+        if found in seen:
+            raise InputError(f"{record.where}: id {found!r} stands in {seen[found]} already; make ids unique")
+        seen[found] = record.where
     if not rows:
         first = f"; the first line names {missing[0]!r}" if missing else ""
         has = f", the folder has {recordings[0]}" if recordings else ""

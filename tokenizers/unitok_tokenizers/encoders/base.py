@@ -78,6 +78,10 @@ class FrameEncoder(nn.Module):
         """T of so many samples."""
         raise NotImplementedError
 
+    def read_samples(self, samples: int) -> int:
+        """How many samples are encoded for so many: more where an encoder fills up what it is given."""
+        return samples
+
     def frames_in(self, inputs: Inputs) -> int | None:
         """T of one recording's inputs, without asking the device; None where only the encoding says."""
         return None

@@ -51,6 +51,10 @@ class LayerMix(FrameEncoder):
         """As many as the encoder's."""
         return self.encoder.frames_of(samples)
 
+    def read_samples(self, samples: int) -> int:
+        """As many as the encoder's."""
+        return self.encoder.read_samples(samples)
+
     def frames_in(self, inputs: Inputs) -> int | None:
         """As many as the encoder's."""
         return self.encoder.frames_in(inputs)
@@ -102,6 +106,10 @@ class SideBySide(FrameEncoder):
     def frames_of(self, samples: int) -> int:
         """As many as the first one's."""
         return self.first.frames_of(samples)
+
+    def read_samples(self, samples: int) -> int:
+        """As many as of the one that takes more."""
+        return max(self.first.read_samples(samples), self.second.read_samples(samples))
 
     def frames_in(self, inputs: Inputs) -> int | None:
         """As many as the first one's."""

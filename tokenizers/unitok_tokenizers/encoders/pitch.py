@@ -40,7 +40,7 @@ class PitchEncoder(FrameEncoder):
     @torch.no_grad()
     def inputs(self, samples: np.ndarray) -> Inputs:
         """(S,) → correlations (F, P)."""
-        return (LOUD * correlations(samples, LOWEST, HIGHEST, PITCHES),)
+        return (LOUD * correlations(centered(samples), LOWEST, HIGHEST, PITCHES),)
 
     def frames_of(self, samples: int) -> int:
         """One per hop."""
@@ -59,6 +59,15 @@ class PitchEncoder(FrameEncoder):
     def from_json(cls, value: Mapping[str, Any]) -> PitchEncoder:
         """See `FrameEncoder.from_json`."""
         return cls()
+
+
+def centered(samples: np.ndarray) -> np.ndarray:
+    """(S,) without what is constant in it: of a recording whose silence is not zero every lag would look like a period
+    (Boersma 1993 takes it from each frame)."""
+    if not len(samples):
+        return samples
+    found: np.ndarray = samples - np.float32(np.mean(samples, dtype=np.float64))
+    return found
 
 
 def windows(samples: np.ndarray) -> torch.Tensor:

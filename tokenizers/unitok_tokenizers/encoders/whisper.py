@@ -66,6 +66,10 @@ class WhisperEncoder(FrameEncoder):
         """One for every 20 ms, begun ones included."""
         return max(1, -(-samples // 320))
 
+    def read_samples(self, samples: int) -> int:
+        """Whole windows of 30 s, but for what is read alone."""
+        return max(1, -(-samples // WINDOW)) * WINDOW if self.padded else samples
+
     def forward(self, batch: Sequence[Inputs]) -> Frames:
         """See `FrameEncoder.forward`."""
         if self.padded:

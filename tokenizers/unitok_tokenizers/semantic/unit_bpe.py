@@ -43,6 +43,14 @@ class StoredUnits:
     """(M,) frames of each unit in the ids."""
 
 
+def check_size(units: int, size: int) -> None:
+    """InputError where so many units cannot be merged to so many ids."""
+    if units > MOST_UNITS:
+        raise InputError(f"{units} units are more than can be merged ({MOST_UNITS}); leave out --unit-bpe")
+    if size <= units:
+        raise InputError(f"--unit-bpe is {size}, and the {units} units are ids too: give more than {units}")
+
+
 class UnitMerges:
     """Units to fewer ids and exactly back.
 
@@ -100,10 +108,7 @@ class UnitMerges:
         Raises:
             InputError: no more ids than units, nothing to merge, or more units than there are characters.
         """
-        if units > MOST_UNITS:
-            raise InputError(f"{units} units are more than can be merged ({MOST_UNITS}); leave out --unit-bpe")
-        if size <= units:
-            raise InputError(f"--unit-bpe is {size}, and the {units} units are ids too: give more than {units}")
+        check_size(units, size)
         sentences = [characters(part) for one in sequences for part in _parts(one)]
         if not any(len(one) > 1 for one in sentences):
             raise InputError("no recording has two units after one another, so none can be merged; give longer ones")

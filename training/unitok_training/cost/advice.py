@@ -67,14 +67,14 @@ def evaluate(setup: Setup, device: Device, change: str = "") -> Option:
 def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
     """Changes that need less memory, the least intrusive first; the last ones change what is learnt or need more
     devices."""
-    chunk = min(loss_rows(setup), 512)
+    chunk, shared = min(loss_rows(setup), 512), max(setup.processes, setup.shards)
     small = replace(setup, loss_chunk=chunk)
     if chunk < loss_rows(setup):
         yield f"train.loss_chunk={chunk}", small
     size, packs = setup.pack_size, setup.packs
     while size // 2 >= SMALLEST_PACK:
         size, packs = size // 2, packs * 2
-        change = f"train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}"
+        change = f"train.pack_size={size} train.packs_per_step={packs * shared} train.loss_chunk={chunk}"
         yield change, replace(small, pack_size=size, packs=packs)
     layers = setup.config.layers
     if not setup.compiled and setup.recompute_blocks < layers:
@@ -90,16 +90,21 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
                 replace(small, recompute_blocks=count),
             )
     yield (
-        f"train.recompute_blocks={layers} train.pack_size={size} train.packs_per_step={packs} train.loss_chunk={chunk}",
+        f"train.recompute_blocks={layers} train.pack_size={size} train.packs_per_step={packs * shared} "
+        f"train.loss_chunk={chunk}",
         replace(small, recompute_blocks=layers, pack_size=size, packs=packs),
     )
     for count in (2, 4, 8, 16, 32, 64):
-        if count <= setup.shards:
-            continue
-        yield f"train.shard=true over {count} devices", replace(setup, shards=count)
+        if count <= setup.shards or count < setup.processes or setup.packs * shared % count:
+            continue  # the packs of an update are shared out evenly, and stay as many
+        packs_each = setup.packs * shared // count
+        yield (
+            f"train.shard=true over {count} devices",
+            replace(setup, shards=count, processes=count, packs=packs_each),
+        )
         yield (
             f"train.shard=true over {count} devices and train.recompute_blocks={layers}",
-            replace(small, shards=count, recompute_blocks=layers),
+            replace(small, shards=count, processes=count, packs=packs_each, recompute_blocks=layers),
         )
     yield (
         f"LoRA of rank 64 and train.recompute_blocks={layers} (other weights stay as they are)",

@@ -123,7 +123,7 @@ class LatentSource:
             if not items:
                 raise InputError(f"mixture.{key}: no row of the manifest fits it; leave it out or add rows")
         self._order: dict[int, tuple[int, np.ndarray]] = {}
-        self._inputs: dict[int, Inputs] = {}
+        self._inputs: dict[tuple[int, bool], Inputs] = {}
         self._held = 0
 
     def document(self, index: int) -> LatentDocument:
@@ -187,7 +187,8 @@ class LatentSource:
 
         With `views` a recording that is heard alone has so many augmentations, one for each epoch in turn.
         """
-        found = [self.read(row) for row in document.heard]
+        still = self._still(document)
+        found = [self.read(row, still=still) for row in document.heard]
         if not self.augmented:
             return found
         seeds = [self.seed, AUGMENT, document.index]
@@ -206,7 +207,8 @@ class LatentSource:
         if len(document.heard) > 1:
             return [None] * len(document.heard)
         changed = [self.seed, document.epoch % views if self._warps else 0, asdict(self._augmentation(document))]
-        return [self._name(row, row, asdict(SURROUNDINGS), *changed) for row in document.heard]
+        around = None if self._still(document) else asdict(SURROUNDINGS)
+        return [self._name(row, row, around, *changed) for row in document.heard]
 
     def plain_name(self, row: int) -> str | None:
         """What `names` calls a row's recording that is heard as it is; None where all are augmented."""
@@ -236,22 +238,27 @@ class LatentSource:
         # Log-mels are what has two axes and many bins; samples and windows of Whisper stay as they are.
         return tuple(augment(part, np.random.default_rng(seeds), config) if part.ndim == 2 else part for part in inputs)
 
-    def read(self, row: int) -> Inputs:
-        """What the encoder takes of a row's recording, kept where memory allows."""
-        found = self._inputs.get(row)
+    def _still(self, document: LatentDocument) -> bool:
+        """Whether an answer says when something was said: what stands in front would make it late."""
+        return "tempo" in self.lines[document.task].keeps
+
+    def read(self, row: int, *, still: bool = False) -> Inputs:
+        """What the encoder takes of a row's recording, kept where memory allows; `still` puts nothing around it."""
+        key = (row, still and self.augmented)
+        found = self._inputs.get(key)
         if found is None:
-            found = self.front_end.encoder.inputs(self._samples(row))
+            found = self.front_end.encoder.inputs(self._samples(*key))
             self._held += sum(part.numel() * part.element_size() for part in found)
             if self._held < CACHE_BYTES:
-                self._inputs[row] = found
+                self._inputs[key] = found
         return found
 
-    def _samples(self, row: int) -> np.ndarray:
+    def _samples(self, row: int, still: bool = False) -> np.ndarray:
         """A row's recording as the model will be given it, and with augmentation something around it: the same every
         time, since what encoders take of it is kept."""
         rate = self.front_end.sample_rate
         samples = self.rows[row].load(rate)
-        if self.augmented:
+        if self.augmented and not still:
             random = np.random.default_rng([self.seed, AROUND, row])
             samples = surrounded([samples], rate, noises(rate), random, SURROUNDINGS)
         return leveled(samples, rate)

@@ -42,8 +42,7 @@ def most_ids(
         for part in parts:
             of = items.source[part]
             cut = sizes(("text", "units"), of) * 2 + marks
-            timed = columns.timed(of) if aligned else np.zeros(len(of), bool)  # the others take turns row by row
-            yield np.where(timed, cut, np.maximum(cut, whole))
+            yield np.maximum(cut, whole)  # what cannot be cut at its words takes turns row by row
         return
     if parsed.of.task.infills:
         marks += 2 * int(columns.code_ids(1))  # codes in three spans: of each what a layout puts behind its last frame

@@ -24,7 +24,8 @@ SCHEDULE = 0x5C4E
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKey:
-    """A key of the mixture taken apart: `variant[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`."""
+    """A key of the mixture taken apart: `variant[@source[-target]]`, such as `asr`, `tts.codes@en` or `mt@en-de`;
+    `mt@pt-BR:en` where a code of a language has a dash."""
 
     of: TaskVariant
     """The task and which of its variants."""
@@ -35,14 +36,21 @@ class TaskKey:
 
 
 def parse_key(key: str) -> TaskKey:
-    """Read one key. InputError with the nearest known one where it names no task or no variant of it."""
+    """Read one key. InputError with the nearest known one where it names no task or no variant of it, and for languages
+    that can be taken apart in several ways."""
     name, _, languages = key.partition("@")
     name = ALIASES.get(name, name)
     if name not in VARIANTS:
         known = difflib.get_close_matches(name, [*TOKEN_VARIANTS, *ALIASES], n=1, cutoff=0.0)
         raise InputError(f"mixture.{key}: no such task; did you mean {known[0]!r}? Known: {', '.join(TOKEN_VARIANTS)}")
-    source, _, target = languages.partition("-")
-    return TaskKey(of=VARIANTS[name], source=source or None, target=target or None)
+    found = VARIANTS[name]
+    if found.task.languages == 1:  # whatever dashes its code has
+        return TaskKey(of=found, source=languages or None)
+    mark = ":" if ":" in languages else "-"
+    if languages.count(mark) > 1:
+        raise InputError(f"mixture.{key}: which two languages? Write {name}@SOURCE:TARGET")
+    source, _, target = languages.partition(mark)
+    return TaskKey(of=found, source=source or None, target=target or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,8 @@ class Curriculum:
             lengths: mean ids of an example of each task.
             positions: of the whole run.
         """
-        shares = {key: self.tasks.get(key, 0.0) for key in mixture.keys}
+        begin = {parse_key(key): share for key, share in self.tasks.items()}
+        shares = {key: begin.get(parse_key(key), 0.0) for key in mixture.keys}
         edges = sorted(set(shares.values()))
         block, found = 0, {edges[0]: 0}
         for edge, following in zip(edges, edges[1:]):

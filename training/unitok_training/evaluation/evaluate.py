@@ -20,7 +20,7 @@ from unitok_tokenizers.audio.speech_activity import noise_db
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec, Span
 from unitok_tokenizers.grammar.streams import ids_column
-from unitok_tokenizers.grammar.tasks.base import CHAIN, OUT_UNITS, SPEECH_KINDS
+from unitok_tokenizers.grammar.tasks.base import SPEECH_KINDS
 from unitok_tokenizers.grammar.tasks.registry import TOKEN_VARIANTS, VARIANTS, TaskVariant
 from unitok_tokenizers.progress import advance, part_of_work
 from unitok_training.data.example_options import ExampleOptions
@@ -75,8 +75,10 @@ def evaluate_texts(run: Evaluation) -> None:
 def text_items(run: Evaluation, one: TaskVariant, split: str) -> list[tuple[int, int]]:
     """(row that is given, row of the answer) of all that a variant can be asked about."""
     (kind,) = one.variant.given or ("text",)
-    columns = (ids_column(kind), "text_ids")
-    return run.all_pairs(split, *columns) if one.task.pairs else [(row, row) for row in run.all_rows(split, *columns)]
+    column = ids_column(kind)
+    if one.task.pairs:
+        return run.all_pairs(split, column, answers=("text_ids",))
+    return [(row, row) for row in run.all_rows(split, column, "text_ids")]
 
 
 def text_questions(run: Evaluation, one: TaskVariant, items: Sequence[tuple[int, int]]) -> list[TextQuestion]:
@@ -105,6 +107,7 @@ def put_answers(run: Evaluation, one: TaskVariant, key: str, asked: Sequence[Tex
 def _evaluate_text(run: Evaluation, one: TaskVariant, key: str, split: str) -> None:
     """Scores of a variant, and examples of one that has a heading."""
     asked = text_questions(run, one, run.limited(text_items(run, one, split)))
+    asked = [asked[place] for place in run.answerable([PromptRequest(plan=each.plan) for each in asked], key)]
     if not asked:
         return
     answers = put_answers(run, one, key, asked)
@@ -125,36 +128,47 @@ def evaluate_speech(run: Evaluation) -> None:
     rows = run.rows(run.split, "text_ids")
     if not rows:
         return
-    for output in [kind for kind in ("units", "codes") if run.model.can_speak(kind)]:
-        voices: list[str | None] = list(run.model.voices_of(output)) or [None]
-        asked = voices_in_turn(voices, [run.lang(row) for row in rows])
-        requests = [
-            run.model.prompt_request(
-                Request(task="tts", source=run.lang(row), text=run.text(row), voice=voice, output=output)
+    for output in ("units", "codes"):
+        if run.model.can_speak(output) and run.knows(TOKEN_VARIANTS[f"tts.{output}"]):
+            _evaluate_speech(run, rows, output)
+
+
+def _evaluate_speech(run: Evaluation, rows: Sequence[int], output: str) -> None:
+    """Scores of rows' texts, spoken through units or codes."""
+    voices: list[str | None] = list(run.model.voices_of(output)) or [None]
+    asked = voices_in_turn(voices, [run.lang(row) for row in rows])
+    requests = [
+        run.model.prompt_request(
+            Request(task="tts", source=run.lang(row), text=run.text(row), voice=voice, output=output)
+        )
+        for row, voice in zip(rows, asked)
+    ]
+    kept = run.answerable(requests, f"tts.{output}")
+    if not kept:
+        return
+    rows, asked = [rows[place] for place in kept], [asked[place] for place in kept]
+    requests = [requests[place] for place in kept]
+    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
+    heard = [run.spoken(result.audio) for result in results]
+    read = _read_by_judge(run, f"tts.{output}", rows, heard, asked)
+    for name, reason in (("length_limited_share", "length"), ("loop_share", "loop")):
+        run.put(f"tts.{output}.{name}", float(np.mean([one.finish_reason == reason for one in results])))
+    read_by_ear = put_ears(run, f"tts.{output}.ears", rows, heard, asked)
+    for index in range(min(5, len(rows))):
+        row = rows[index]
+        note = f"voice {asked[index]}"
+        note += f"; the judge reads: {read[index]}" if read else ""
+        note += f"; the ear reads: {read_by_ear[row]}" if row in read_by_ear else ""
+        run.examples.append(
+            Example(
+                f"tts.{output}",
+                run.text(row),
+                read[index] if read else read_by_ear.get(row, ""),
+                audio=heard[index],
+                reference_audio=run.sound(row),
+                note=note,
             )
-            for row, voice in zip(rows, asked)
-        ]
-        results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(output))
-        heard = [run.spoken(result.audio) for result in results]
-        read = _read_by_judge(run, f"tts.{output}", rows, heard, asked)
-        cut = [result.cut for result in results]
-        run.put(f"tts.{output}.length_limited_share", float(np.mean(cut)))
-        read_by_ear = put_ears(run, f"tts.{output}.ears", rows, heard, asked)
-        for index in range(min(5, len(rows))):
-            row = rows[index]
-            note = f"voice {asked[index]}"
-            note += f"; the judge reads: {read[index]}" if read else ""
-            note += f"; the ear reads: {read_by_ear[row]}" if row in read_by_ear else ""
-            run.examples.append(
-                Example(
-                    f"tts.{output}",
-                    run.text(row),
-                    read[index] if read else read_by_ear.get(row, ""),
-                    audio=heard[index],
-                    reference_audio=run.sound(row),
-                    note=note,
-                )
-            )
+        )
 
 
 def voices_in_turn(voices: Sequence[T], langs: Sequence[str]) -> list[T]:
@@ -196,19 +210,24 @@ def evaluate_speech_translation(run: Evaluation) -> None:
     """Speech to speech, chained and direct; the judge's reading is scored (ASR-BLEU)."""
     if run.judge is None or not run.model.can_speak("units"):
         return
-    pairs = run.pairs(run.split, "units", "text_ids")
+    everything = run.pairs(run.split, "units", answers=("text_ids",))
     voices: list[str | None] = list(run.model.voices_of("units")) or [None]
-    for key, flag in (("s2st_chained", CHAIN), ("s2st", OUT_UNITS)):
-        if not pairs:
-            return
-        requests = [
+    for key, name in (("s2st_chained", "s2st.chain"), ("s2st", "s2st")):
+        one = TOKEN_VARIANTS[name]
+        if not everything or not run.knows(one):
+            continue
+        asked = [
             PromptRequest(
-                plan=SequenceSpec("s2st", run.lang(a), run.lang(b), (flag,), (Span("units", run.cell("units", a)),)),
+                plan=SequenceSpec("s2st", run.lang(a), run.lang(b), one.variant.flags, (run.span("units", a),)),
                 voice=voice,
                 speak=True,
             )
-            for (a, b), voice in zip(pairs, voices_in_turn(voices, [run.lang(b) for _, b in pairs]))
+            for (a, b), voice in zip(everything, voices_in_turn(voices, [run.lang(b) for _, b in everything]))
         ]
+        kept = run.answerable(asked, key)
+        if not kept:
+            continue
+        pairs, requests = [everything[place] for place in kept], [asked[place] for place in kept]
         results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling("units"))
         heard = [run.spoken(result.audio) for result in results]
         read = run.judge.transcribe(run.for_judge(heard))

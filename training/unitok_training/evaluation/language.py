@@ -20,7 +20,7 @@ FRAME = 8
 
 def evaluate_text_lm(run: Evaluation) -> None:
     """Perplexity per text id of held-out sentences, against a 5-gram of the training text."""
-    test = run.rows(run.split, "text_ids")
+    test = [row for row in run.rows(run.split, "text_ids") if fits(run, len(run.cell("text_ids", row)))]
     train = run.rows_of_training("text_ids")
     if not test or not train:
         return

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from unitok.generation.length_limits import TooLong
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.model import Model
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import read_audio, resample
 from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.grammar.sequence import Span
@@ -160,16 +162,51 @@ class Evaluation:
         there = reads and bool(self.shards.row(row)["audio"])
         return self.audio(row) if there else None
 
-    def all_pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
-        """(source row, target row) of the same group in two languages."""
-        by_group: dict[str, list[int]] = {}
-        for row in self.all_rows(split, *columns):
-            by_group.setdefault(str(self.shards.group[row]), []).append(row)
-        return [(a, b) for rows in by_group.values() for a in rows for b in rows if self.lang(a) != self.lang(b)]
+    def all_pairs(self, split: str, *columns: str, answers: Sequence[str] = ()) -> list[tuple[int, int]]:
+        """(source row, target row) of the same group in two languages.
 
-    def pairs(self, split: str, *columns: str) -> list[tuple[int, int]]:
+        With `answers`, columns that the target alone needs, the source has the others; of rows that answer with the
+        same text one is taken, so that a source is asked once what several voices have said.
+        """
+        sources = self._by_group(self.all_rows(split, *columns))
+        targets = self._by_group(self.all_rows(split, *answers)) if answers else sources
+        if answers:
+            first = {
+                name: {(self.lang(row), self.text(row)): row for row in rows[::-1]} for name, rows in targets.items()
+            }
+            targets = {name: sorted(found.values()) for name, found in first.items()}
+        return [
+            (a, b)
+            for name, rows in sources.items()
+            for a in rows
+            for b in targets.get(name, ())
+            if self.lang(a) != self.lang(b)
+        ]
+
+    def _by_group(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        """Group → its rows."""
+        found: dict[str, list[int]] = {}
+        for row in rows:
+            found.setdefault(str(self.shards.group[row]), []).append(row)
+        return found
+
+    def pairs(self, split: str, *columns: str, answers: Sequence[str] = ()) -> list[tuple[int, int]]:
         """The same, at most `limit` of them."""
-        return self.limited(self.all_pairs(split, *columns))
+        return self.limited(self.all_pairs(split, *columns, answers=answers))
+
+    def answerable(self, requests: Sequence[PromptRequest], key: str) -> list[int]:
+        """Places of requests that leave the model room for an answer; how many do not stands under a key, where some
+        do not."""
+        kept = []
+        for place, request in enumerate(requests):
+            try:
+                self.model.token_request(request)
+            except TooLong:
+                continue
+            kept.append(place)
+        if len(kept) < len(requests):
+            self.put(f"{key}.left_out", len(requests) - len(kept))
+        return kept
 
     def rows_of_training(self, *columns: str) -> list[int]:
         """All training rows in which these columns hold something."""

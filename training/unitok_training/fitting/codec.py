@@ -87,6 +87,15 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.steps < 2:
+            raise InputError(f"codec steps is {self.steps}: give 2 or more, codes are placed behind the first")
+        for name in ("batch", "crop", "cardinality"):
+            if getattr(self, name) < 1:
+                raise InputError(f"codec {name} is {getattr(self, name)}: give 1 or more")
+        if not 0 <= self.code_width <= MelCodecConfig(units=1).latent:
+            raise InputError(
+                f"codec code_width is {self.code_width}: give 0 for none, or up to {MelCodecConfig(units=1).latent}"
+            )
         if self.distilled < 0:
             raise InputError(f"codec distilled is {self.distilled}: a weight is 0 or more")
         if not 0 <= self.revive_below < 1:

@@ -62,6 +62,9 @@ class CtcConfig(Augmentation):
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        for name in ("steps", "batch_frames", "width", "blocks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"encoder {name} is {getattr(self, name)}: give 1 or more")
 
 
 def alphabet_of(texts: Sequence[str]) -> tuple[str, ...]:

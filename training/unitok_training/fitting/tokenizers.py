@@ -24,7 +24,7 @@ from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.progress import advance, counted
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer, deduplicate
-from unitok_tokenizers.semantic.unit_bpe import UnitMerges
+from unitok_tokenizers.semantic.unit_bpe import UnitMerges, check_size
 from unitok_tokenizers.text.sentencepiece import SentencePieceText
 from unitok_tokenizers.tokenizer_set import TokenizerSet, stream_folders
 from unitok_training.fitting.codec import CodecConfig, train_codec
@@ -93,6 +93,13 @@ class FitConfig:
                 raise InputError(f"{name} (--{name.replace('_', '-')}) is {getattr(self, name)}: give 1 or more")
         if self.unit_bpe < 0:
             raise InputError(f"--unit-bpe is {self.unit_bpe}: give 0 to merge no units, or more ids than units")
+        if self.unit_bpe and any(one.name == "durations" for one in self.prosody):
+            raise InputError(
+                "--unit-bpe and --prosody durations: merged ids have no duration each; leave one of them out"
+            )
+        fitted = not self.opened_codec and (self.units is None or self.units.centroids is None)
+        if fitted and self.unit_bpe:  # of others it is known once they are opened
+            check_size(self.clusters, self.unit_bpe)
         if self.ctc.causal and (self.encoder != "ctc" or self.units is not None):
             raise InputError(
                 "a causal encoder is trained here, on the texts of the manifest: leave --encoder and --units out"
@@ -119,9 +126,28 @@ def steps_of(what: str, steps: int, also: Progress | None = None) -> Callable[[i
 
 
 def training_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the training split; all, where no split is named so."""
-    chosen = [row for row in rows if row.split == "train"]
-    return chosen or list(rows)
+    """Rows of the training split; all, where there is one split and it is called otherwise.
+
+    InputError where there are several and none is called `train`: nobody knows which of them may be learned from.
+    """
+    return _of_splits(rows, ("train",))
+
+
+def sounding_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows that may be learned from by what makes sound: of `train` and `codec`; all as of `training_rows`."""
+    return _of_splits(rows, ("train", "codec"))
+
+
+def _of_splits(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    chosen = [row for row in rows if row.split in names]
+    if chosen:
+        return chosen
+    if len(there := sorted({row.split for row in rows})) > 1:
+        raise InputError(
+            f"no row is of split 'train', and there are {', '.join(map(repr, there))}: call one of them train (the "
+            "column `split`), so that nothing is learned from what is held out"
+        )
+    return list(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +334,7 @@ def fit_codec(
 ) -> MelCodec:
     """Train the built-in codec on top of the units; the processes of a world share the training."""
     assert config.codec is not None
-    chosen = some_recorded(training_rows(rows), config.codec_recordings, config.seed)
+    chosen = some_recorded(sounding_rows(rows), config.codec_recordings, config.seed)
     recordings = among_noises(load_recordings(chosen), units.sample_rate, config.seed)
     return train_codec(
         recordings, units, config.codec, compute=_compute(config, world or World()),
@@ -343,17 +369,13 @@ def fit_tokenizers(
         units = codec.units
     elif any(row.audio is not None for row in rows):
         units = fit_units(rows, config, progress, world)
-        if config.codec is not None and isinstance(units.encoder, CtcEncoder):
+        if config.codec is not None and config.units is None and isinstance(units.encoder, CtcEncoder):
             codec = fit_codec(rows, units, config, progress, world)
         elif config.codec is not None and notice is not None:
             notice("no codec: it is built on units of an encoder that was trained here on texts (unitok train-codec)")
     if config.unit_bpe:
         if units is None:
             raise InputError("no row has audio: there are no units that --unit-bpe could merge")
-        if any(one.name == "durations" for one in config.prosody):
-            raise InputError(
-                "--unit-bpe and --prosody durations: merged ids have no duration each; leave one of them out"
-            )
         units, said = merge_units(rows, units, config)
         if notice is not None:
             notice(said)

@@ -65,7 +65,10 @@ def fit_unit_letters(
         seed: of the order.
     """
     places = {letter: index + 1 for index, letter in enumerate(alphabet)}
-    labels = [torch.tensor([places[one] for one in basic(text) if one in places], device="cpu") for text in texts]
+    labels = [
+        torch.tensor([places[one] for one in basic(text) if one in places], dtype=torch.int64, device="cpu")
+        for text in texts
+    ]
     random, network = np.random.default_rng([seed, 0x1E77]), UnitLetters(cardinality, len(alphabet))
 
     def loss(step: int) -> Tensor:
@@ -118,7 +121,7 @@ def _utterances(data: ShardSet, stream: str) -> tuple[list[np.ndarray], list[str
         said = shards.text
         for row in np.flatnonzero(shards.split == "train").tolist():
             cell = shards.cell(column, row)
-            if len(cell) and said[row] and len(units) < MOST_ROWS:
+            if len(cell) and len(units) < MOST_ROWS and basic(said[row] or ""):
                 units.append(np.array(cell))
                 texts.append(said[row] or "")
     return units, texts

@@ -140,13 +140,17 @@ def ctc_loss(latents: Latents | None, labels: list[Tensor], device: torch.device
     """() sum over a batch of the CTC losses (Graves et al. 2006) of a front end with such a head."""
     loss = torch.zeros((), device=device)
     for group in () if latents is None else latents.groups:
-        chosen = [labels[place] for place in group.places]
-        if group.frames.ctc is None or not sum(map(len, chosen)):
+        kept = [row for row, place in enumerate(group.places) if len(labels[place])]  # of the others nothing is known
+        if group.frames.ctc is None or not kept:
             continue
+        chosen = [labels[group.places[row]] for row in kept]
+        frames, lengths = group.frames.ctc, group.frames.lengths
+        if len(kept) < len(group.places):
+            frames, lengths = frames[kept], lengths[kept]
         loss = loss + functional.ctc_loss(
-            group.frames.ctc.float().transpose(0, 1),
+            frames.float().transpose(0, 1),
             torch.cat(chosen).to(device),
-            group.frames.lengths,
+            lengths,
             torch.tensor([len(one) for one in chosen], device=device),
             reduction="sum",
             zero_infinity=True,  # more pieces than frames: nothing to learn from

@@ -141,8 +141,9 @@ def _by_task(current: Mixture | Curriculum, value: Any, path: str) -> Mixture | 
         if not isinstance(value, Mapping):
             raise InputError(f"{path}.only is {repr(value)[:60]}: give {what} by task, such as {{asr: 1}}")
     for key, number in value.items():
-        parse_key(str(key))
-        tasks[str(key)] = coerce(number, float, f"{path}.{key}")
+        asked = parse_key(str(key))
+        same = next((one for one in tasks if parse_key(one) == asked), str(key))  # a task may have several names
+        tasks[same] = coerce(number, float, f"{path}.{key}")
     return type(current)(tasks=tasks)
 
 

@@ -337,7 +337,13 @@ def introduction(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     if "seen_4gram_share" in corpus:
         share = write_number(float(corpus["seen_4gram_share"]), percent=True)
         facts.append(f"Training contains {share} of the test's 4-word sequences.")
-    facts.append("Test sentences and test voices are held out unless a line says otherwise.")
+    if settings.get("manifest") is None:
+        facts.append("Test sentences and test voices are held out unless a line says otherwise.")
+    else:
+        for key, what in (("seen_text_share", "whose words"), ("seen_voice_share", "by a speaker who")):
+            if key in corpus:
+                share = write_number(float(corpus[key]), percent=True)
+                facts.append(f"Test utterances {what} training has as well: {share}.")
     facts.append(f"Scores of text are computed after one normalization: {STATED}.")
     stamp = ""
     if "checkpoint" in metrics:

@@ -13,9 +13,12 @@ from typing import Any
 from torch import nn
 
 from unitok.decoder.model import Decoder
+from unitok.frontends.adapters.base import Adapter
+from unitok.frontends.base import LatentFrontEnd
 from unitok.model import Model
 from unitok.model_parts import LAYOUT, SECOND_PASS
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.encoders.base import FrameEncoder
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.tasks.registry import VARIANTS, TaskVariant
 from unitok_training.data.documents import Document
@@ -153,4 +156,10 @@ class LatentScores(HeldOutScorer):
         """See `HeldOutScorer`."""
         decoder = modules["decoder"]
         assert isinstance(decoder, Decoder)
-        return score_lines(replace(self._model, decoder=decoder), self._rows, self._keys, self._examples)
+        front_end = self._model.latent
+        if front_end is not None:  # what is trained may be rounded, and is not here
+            encoder, adapter = (modules.get(name, getattr(front_end, name)) for name in ("encoder", "adapter"))
+            assert isinstance(encoder, FrameEncoder) and isinstance(adapter, Adapter)
+            front_end = LatentFrontEnd(encoder, adapter)
+        answering = replace(self._model, decoder=decoder, latent=front_end)
+        return score_lines(answering, self._rows, self._keys, self._examples)

@@ -33,7 +33,7 @@ from unitok_training.checkpoint.state import Checkpoint
 from unitok_training.data.latent_tasks import LATENT_TASKS
 from unitok_training.fitting.alphabets import letters_of, subwords_of
 from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentRecipe, read_latent_recipe
-from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place
+from unitok_training.run_models.origin import RECIPE, TOKENIZERS, LatentOrigin, place, weights_of
 from unitok_training.run_models.tokens import first_new_row
 from unitok_training.trainer.config import PartTuning, differences
 from unitok_training.trainer.parts import RowTuning, tune
@@ -80,11 +80,15 @@ class LatentStart:
         first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
         pieces = model.vocabulary.streams["text"].cardinalities[0]
         new, known = model.latent is None, None if model.latent is None else model.latent.encoder
+        if known is not None:
+            _check_kept(recipe, known, pieces)
         new_adapter = model.latent is None or not _chosen(recipe.adapter, model.latent.adapter)
         if new_adapter:
             text = model.tokenizers.text
             choice = spelled(recipe.adapter, texts, text)
             model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
+        elif recipe.adapter.match_scale and model.latent is not None and not float(model.latent.adapter.rms):
+            raise InputError("adapter.match_scale is set, and the start's adapter has learned without: leave it out")
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
         return LatentStart(model=model, new=new, new_adapter=new_adapter, first_new=first_new)
@@ -129,6 +133,8 @@ def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Ch
     choice = recipe.encoder
     choice = replace(choice, folder=origin.encoder or choice.folder, beside=origin.beside or choice.beside)
     recipe = replace(recipe, encoder=choice)
+    if start is None or start.latent is None:
+        _check_encoders(origin)
     with torch.random.fork_rng(devices=[]):
         opened = LatentStart.of(recipe, start or TokenizerSet.load(run / TOKENIZERS), origin.languages)
     front_end, settings = opened.model.latent, found.state["settings"]
@@ -146,6 +152,19 @@ def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Ch
     _load_moving(opened, recipe, found)
     opened.widen(origin.text_per_vector)
     return opened.finished(recipe)
+
+
+def _check_encoders(origin: LatentOrigin) -> None:
+    """InputError where an encoder's folder has other weights than when a run was begun: what does not move is in no
+    checkpoint."""
+    folder = kind_and_folder(origin.encoder)[1] if origin.encoder else None
+    for named, weights in ((folder, origin.encoder_weights), (origin.beside, origin.beside_weights)):
+        now = weights_of(named)  # "" of one that is gone, which whoever opens it says
+        if weights and now and now != weights:
+            raise InputError(
+                f"{named} has other weights than when this run was begun with it: copy it back, or name the run's own "
+                "model directory"
+            )
 
 
 def _load_moving(opened: LatentStart, recipe: LatentRecipe, found: Checkpoint) -> None:
@@ -259,6 +278,20 @@ def make_front_end(
     if recipe.adapter.match_scale:
         adapter.match_scale(rows)
     return LatentFrontEnd(encoder, adapter)
+
+
+def _check_kept(recipe: LatentRecipe, known: FrameEncoder, pieces: int) -> None:
+    """InputError where a recipe names another encoder than the start has, which is kept: it would change nothing."""
+    choice = recipe.encoder
+    if not (choice.folder or choice.beside or choice.mix or choice.layer is not None):
+        return
+    with torch.random.fork_rng(devices=[]):
+        asked = make_encoder(choice, pieces + 1)
+    if asked.to_json() != known.to_json():
+        raise InputError(
+            "the start has an encoder of its own, which is kept, and encoder.folder, layer, mix or beside name another "
+            "one: leave them out, or start from a model without a latent front end"
+        )
 
 
 def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:

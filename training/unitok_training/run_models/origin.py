@@ -74,6 +74,8 @@ class LatentOrigin:
     """As of `TokenOrigin`."""
     encoder_weights: str | None = None
     """Identifies what is in the encoder's folder, "" where none is named; None in runs of earlier versions."""
+    beside_weights: str | None = None
+    """The same of the folder of the encoder beside it."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -82,6 +84,7 @@ class LatentOrigin:
             "start": self.start, "manifest": self.manifest, "languages": list(self.languages),
             "text_per_vector": self.text_per_vector, "encoder": self.encoder, "beside": self.beside,
             "start_weights": self.start_weights, "encoder_weights": self.encoder_weights,
+            "beside_weights": self.beside_weights,
         }  # fmt: skip
 
 
@@ -101,7 +104,7 @@ def check_same_origin(run: Path, origin: TokenOrigin | LatentOrigin, allow_chang
     with intact(run / ORIGIN, "copy the run again"):
         before = dict(read_json(run / ORIGIN))
     now = origin.to_json()
-    for key, named in (("start_weights", START), ("encoder_weights", "encoder")):
+    for key, named in (("start_weights", START), ("encoder_weights", "encoder"), ("beside_weights", "beside")):
         if before.get(key) is not None and before[key] != now.get(key):
             raise InputError(
                 f"{run} was begun with other weights of its {named} ({before.get(named) or 'none'}) than those of "
@@ -161,5 +164,6 @@ def read_origin(run: Path, asked: Path | str) -> TokenOrigin | LatentOrigin:
                 start=found["start"], manifest=found["manifest"], languages=tuple(found["languages"]),
                 text_per_vector=float(found["text_per_vector"]), encoder=found["encoder"], beside=found["beside"],
                 start_weights=found.get("start_weights"), encoder_weights=found.get("encoder_weights"),
+                beside_weights=found.get("beside_weights"),
             )  # fmt: skip
     raise InputError(f"{run / ORIGIN}: a run that learns from {kind!r} is of a later version; install that to open it")

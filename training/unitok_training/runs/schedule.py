@@ -24,6 +24,10 @@ class Stage:
     """Configuration keys that change its result: the others may change without running it again."""
     files: tuple[str, ...] = ()
     """Those of them that name files, or folders, whose content changes its result too."""
+    tables: tuple[str, ...] = ()
+    """Those of the files that are manifests, of which the recordings change its result as well."""
+    also: tuple[str, ...] = ()
+    """What else its result depends on, such as what is installed."""
 
 
 def startable(

@@ -9,6 +9,7 @@ runs it, and all that need it, again. A stage that runs says in a file of its ow
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unitok_tokenizers.compute import PRECISION_VARIABLE, Compute, changes, resolve
+from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint, read_json, sha256_file, sole_writer, write_json
 from unitok_training.runs.interrupts import termination_raises
@@ -25,6 +27,8 @@ from unitok_training.runs.stage_process import INPUT_ERROR_EXIT, StageProcess, S
 from unitok_training.runs.stage_progress import Display, LineDisplay, Running, progress_file, read_place
 
 POLL_SECONDS = 0.2
+NOTE_SECONDS = 10.0
+"""Between two notes of how long a running stage has taken."""
 MEMORY_SECONDS = 1.0
 """Between two looks at how much memory the stages hold."""
 WALL = "wall.json"
@@ -40,7 +44,7 @@ class StageRecord:
     key: str
     """Fingerprint of its settings and of the keys of the stages it needs."""
     seconds: float
-    """Wall seconds."""
+    """Wall seconds, of all attempts where one was stopped and continued."""
     peak_bytes: int
     """Largest resident memory of its process tree, in bytes."""
 
@@ -55,6 +59,10 @@ def stage_key(
     given: dict[str, Any] = {"arguments": list(stage.arguments)} if stage.arguments else {}
     if found := [contents_of(path) for name in stage.files for path in _paths(config[name])]:
         given["contents"] = found
+    if recordings := [recordings_of(path) for name in stage.tables for path in _paths(config[name])]:
+        given["recordings"] = recordings
+    if stage.also:
+        given["also"] = list(stage.also)
     needs = [keys[name] for name in stage.needs]
     return fingerprint({"function": named, "settings": chosen, "needs": needs, **given})
 
@@ -72,6 +80,14 @@ def contents_of(path: str) -> str:
     return fingerprint([[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files]) if files else ""
 
 
+def recordings_of(path: str) -> str:
+    """Identifies the recordings of a manifest by size and time; empty where it cannot be read, which the stage says."""
+    try:
+        return fingerprint([row.stamp() for row in read_manifest(path)])
+    except InputError:
+        return ""
+
+
 def load_record(run: Path, name: str) -> StageRecord | None:
     """What a finished stage left; nothing where it is damaged: the stage then runs again."""
     path = run / "stages" / f"{name}.json"
@@ -81,6 +97,15 @@ def load_record(run: Path, name: str) -> StageRecord | None:
         return None
 
 
+def _seconds_so_far(path: Path, key: str) -> float:
+    """What attempts took that were stopped; 0 of a stage with other settings, and where it is not known."""
+    try:
+        found = read_json(path) if path.exists() else {}
+        return float(found["seconds"]) if found.get("key") == key else 0.0
+    except (InputError, AttributeError, KeyError, TypeError, ValueError):
+        return 0.0
+
+
 @dataclass(kw_only=True)
 class _Process:
     """A stage's process."""
@@ -88,8 +113,17 @@ class _Process:
     process: StageProcess
     begin: float
     """Monotonic time at which it was started."""
+    before: float = 0.0
+    """Seconds of attempts that were stopped."""
     peak_bytes: int = 0
     """The most that its tree was seen with."""
+    noted: float = 0.0
+    """Monotonic time at which its seconds were last written."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all attempts so far."""
+        return self.before + time.monotonic() - self.begin
 
 
 class Pipeline:
@@ -143,7 +177,7 @@ class Pipeline:
             return self._run()
 
     def _run(self) -> dict[str, StageRecord]:
-        begin, fresh = time.monotonic(), not any((self.run_folder / "stages").glob("*.json"))
+        begin, fresh = time.monotonic(), not (self.run_folder / "pipeline.json").exists()
         (self.run_folder / "stages").mkdir(parents=True, exist_ok=True)
         (self.run_folder / "logs").mkdir(exist_ok=True)
         write_json(self.run_folder / "pipeline.json", self.config)
@@ -159,6 +193,7 @@ class Pipeline:
                     self._start_ready(done)
                     time.sleep(POLL_SECONDS)
                     self._look_at_memory()
+                    self._note_seconds(every=NOTE_SECONDS)
                     self._collect(done)
                     self._show(done)
             finally:
@@ -219,7 +254,20 @@ class Pipeline:
         log = self.run_folder / "logs" / f"{stage.name}.log"
         precision = {PRECISION_VARIABLE: self.compute.precision}
         process = self._processes.start(words, threads=threads, precision=precision, log=log)
-        self._running[stage.name] = _Process(process=process, begin=time.monotonic())
+        before = _seconds_so_far(self._part(stage.name), self.keys[stage.name])
+        self._running[stage.name] = _Process(process=process, begin=time.monotonic(), before=before)
+
+    def _part(self, name: str) -> Path:
+        """Where the seconds of a stage stand that has not finished."""
+        return self.run_folder / "stages" / f"{name}.part"
+
+    def _note_seconds(self, *, every: float = 0.0) -> None:
+        """Write what running stages have taken so far: a kill may come at any time."""
+        now = time.monotonic()
+        for name, one in self._running.items():
+            if now - one.noted >= every:
+                one.noted = now
+                write_json(self._part(name), {"key": self.keys[name], "seconds": one.seconds})
 
     def _look_at_memory(self) -> None:
         """Look once in a while, and at what was just started: it may end before the next look."""
@@ -240,17 +288,22 @@ class Pipeline:
             del self._running[name]
             if code:
                 self._raise_failure(name, code)
-            seconds = time.monotonic() - one.begin
-            record = StageRecord(key=self.keys[name], seconds=seconds, peak_bytes=one.peak_bytes)
+            record = StageRecord(key=self.keys[name], seconds=one.seconds, peak_bytes=one.peak_bytes)
             write_json(self.run_folder / "stages" / f"{name}.json", record.__dict__)
+            self._part(name).unlink(missing_ok=True)
             done[name] = record
-            self.report(f"{name}: {seconds:.0f} s, {one.peak_bytes / 1e9:.1f} GB")
+            self.report(f"{name}: {record.seconds:.0f} s, {one.peak_bytes / 1e9:.1f} GB")
 
     def _raise_failure(self, name: str, code: int) -> None:
         log = self.run_folder / "logs" / f"{name}.log"
         text = log.read_text(encoding="utf-8", errors="replace").strip()
         if code == INPUT_ERROR_EXIT and text:
             raise InputError(text.splitlines()[-1])
+        if code == -signal.SIGKILL:
+            raise InputError(
+                f"stage {name} was killed from without, for want of memory most likely; {log} says how far it came. "
+                "Repeat the command where more is free: finished stages are kept"
+            )
         raise RuntimeError(
             f"stage {name} ended with exit code {code}; {log} ends:\n" + "\n".join(text.splitlines()[-15:])
         )
@@ -261,5 +314,6 @@ class Pipeline:
             one.process.terminate()
         for one in self._running.values():
             one.process.wait()
+        self._note_seconds()
         self._running.clear()
         self._processes.close()

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.errors import InputError, missing_extra
 from unitok_tokenizers.files import cannot_use, read_json
 from unitok_tokenizers.heap import huge_pages
 from unitok_tokenizers.progress import listening
@@ -282,6 +282,12 @@ def stage(words: Sequence[str]) -> int:
         found = cannot_use(error) if isinstance(error, OSError) else error
         sys.stdout.flush()  # the last line of the log is the error
         print(" ".join(str(found).split()), file=sys.stderr)
+        return INPUT_ERROR_EXIT
+    except ModuleNotFoundError as error:
+        if (needed := missing_extra(error)) is None:
+            raise
+        sys.stdout.flush()
+        print(f"stage {name} {needed}; what is finished is kept", file=sys.stderr)
         return INPUT_ERROR_EXIT
     return 0
 

@@ -144,6 +144,11 @@ def meeting(stream: StreamInfo | None, before: np.ndarray, after: np.ndarray) ->
     return after[1:] if runs and len(after) > 1 and len(before) and before[-1] == after[0] else after
 
 
+def _same(one: Part, other: Part) -> bool:
+    """Whether two endings say the same: another voice, or another document, may have it word for word."""
+    return np.array_equal(*((one.text, other.text) if len(other.text) else (one.units, other.units)))
+
+
 def stories(run: Evaluation, document: str) -> list[Story]:
     """Stories of a split's rows, at most the run's limit.
 
@@ -158,7 +163,11 @@ def stories(run: Evaluation, document: str) -> list[Story]:
     passages = list(_sentences(run, document) if document else _halves(run))
     found = []
     for number, passage in enumerate(passages):
-        others = [one for one in passages if one.document != passage.document and one.lang == passage.lang]
+        others = [
+            one
+            for one in passages
+            if one.document != passage.document and one.lang == passage.lang and not _same(one.then, passage.then)
+        ]
         alike = [one for one in others if one.speaker == passage.speaker and passage.speaker]
         if not others:
             continue

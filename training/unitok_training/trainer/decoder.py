@@ -20,6 +20,7 @@ from unitok_tokenizers.grammar.vocabulary import Vocabulary
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Curriculum, Mixture
+from unitok_training.data.packing import check_shared
 from unitok_training.objectives.distillation import DistillationObjective
 from unitok_training.objectives.second_pass import TrainedPass
 from unitok_training.objectives.teacher import Teacher
@@ -31,7 +32,7 @@ from unitok_training.trainer.distributed import World
 from unitok_training.trainer.fsdp import Initial
 from unitok_training.trainer.loop import Trainer
 from unitok_training.trainer.parts import Part, RowTuning
-from unitok_training.trainer.run_state import written_alone
+from unitok_training.trainer.run_state import measure_of, written_alone
 from unitok_training.trainer.setup import HeldOutScorer, Setup, decoder_part, held_out_batches, prepared
 
 HELD_OUT = "dev"
@@ -227,6 +228,10 @@ def train(
     _check_layout(layout, vocabulary, config, teacher)
     RowTuning.of(tuning or DecoderTuning(), first_new, decoder.config.vocab_size)
     decoder.recompute_blocks(config.recompute_blocks, keep_products=config.keep_products)
+    check_shared(config.packs_per_step, world.size)
+    measure_of(config, () if scorer is None else scorer.scores)
+    if held_out is not None:
+        held_out.check(config.pack_size)
     with written_alone(out, world):
         if first is not None:
             first()  # which may take an hour: what can be refused before, is

@@ -95,11 +95,11 @@ class Trainer:
             # Where tasks joined in stays where it was, also if the run is to be longer now.
             self.source.follow_joins(joins)
         defaults = {"train": asdict(type(self.config)()), **self.source.defaults(), **self.setup.defaults}
-        self.messages += check_settings(found, self.settings(), defaults, allow_change)
+        self.messages += (said := check_settings(found, self.settings(), defaults, allow_change))
         for change in changes(found.state["environment"], self._environment()):
             self.messages.append(f"{change}: the run continues, but not bit for bit")
         self.load(found)
-        self.progress = self.progress.sought(self.best_by, found, self.config, self.messages)
+        self.progress = self.progress.sought(self.best_by, found, self.config, self.messages, said)
         if self.world.is_main:
             self.messages += set_aside(self.checkpoints, newest=found.state["step"])
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
@@ -180,8 +180,8 @@ class Trainer:
         finally:
             feed.close()
             reporter.close()
-            self.source.finish()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
+            self.source.finish()
         if saved != self.step:
             self.save(last=True)
         self.finish_saving()

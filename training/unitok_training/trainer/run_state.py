@@ -92,18 +92,24 @@ class Progress:
             )  # fmt: skip
         return replace(self, worse=self.worse + 1)
 
-    def sought(self, by: Score, found: Checkpoint, config: TrainConfig, messages: list[str]) -> Progress:
-        """As a run goes on that takes the best by this; `found` is what it continues.
+    def sought(
+        self, by: Score, found: Checkpoint, config: TrainConfig, messages: list[str], said: Sequence[str] = ()
+    ) -> Progress:
+        """As a run goes on that takes the best by this; `found` is what it continues, `said` what else has changed.
 
-        A best by something else, or by scores of other examples, is none; `messages` then say so.
+        A best by something else, or of other examples, is none; `messages` then say so.
         """
-        before, examples = found.state["settings"]["train"].get("eval_examples", 0), config.eval_examples
         if self.best_loss is None:
             return self
+        before, counted = found.state["settings"]["train"], "eval_batches" if by == LOSS else "eval_examples"
+        was, now = before.get(counted, getattr(type(config)(), counted)), getattr(config, counted)
+        changed = [name for name in ("shards", "mixture") if any(one.startswith(f"{name}") for one in said)]
         if self.best_by != by.name:
             why = f"train.best_by was {self.best_by!r} and is {by.name!r}"
-        elif by != LOSS and before != examples:
-            why = f"train.eval_examples was {before} and is {examples}"
+        elif was != now:
+            why = f"train.{counted} was {was} and is {now}"
+        elif changed:
+            why = f"what is held out may be another with other {changed[0]}"
         else:
             return self
         messages.append(f"{why}: the best validation is sought anew from here")

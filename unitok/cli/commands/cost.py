@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
         "--freeze", nargs="+", default=[], choices=("decoder", "embeddings"), help="what else does not move"
     )
     cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the recipe")
-    cost.set_defaults(run=run_cost)
+    cost.set_defaults(run=run_cost, continues=False)
 
 
 def run_cost(options: argparse.Namespace) -> None:

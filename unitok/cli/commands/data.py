@@ -17,7 +17,6 @@ from unitok.cli.arguments.options import (
     refuse_idle,
     seed_option,
 )
-from unitok_tokenizers.encoders.registry import ready_encoders
 
 if TYPE_CHECKING:
     from unitok_training.fitting.units import ChosenUnits
@@ -34,7 +33,7 @@ def add_commands(commands: Any) -> None:
         "--test-share", type=float, default=0.1, help="held out where no splits are named (default: %(default)s)"
     )
     add_columns(manifest)
-    manifest.set_defaults(run=run_manifest)
+    manifest.set_defaults(run=run_manifest, continues=False)
 
     _add_mix(commands.add_parser("mix", help="add noisy recordings and two talkers at once to a manifest"))
 
@@ -44,8 +43,9 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--text-pieces", type=int, default=500, help="most text pieces (default: %(default)s)")
     fit.add_argument("--clusters", type=int, default=384, help="number of units (default: %(default)s)")
     fit.add_argument(
-        "--encoder", choices=("ctc", *ready_encoders()), default="ctc", help="behind the units (default: %(default)s)"
-    )
+        "--encoder", metavar="KIND", default="ctc",
+        help="behind the units: ctc, which is trained, or filterbank, mfcc, pitch (default: %(default)s)",
+    )  # fmt: skip
     fit.add_argument(
         "--units", metavar="KIND:FOLDER@LAYER",
         help="an encoder from elsewhere behind the units: hubert, wav2vec2, wavlm, whisper, whisper_unpadded, unitok",
@@ -88,7 +88,7 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(fit, precision=False)
     add_precision(fit)
-    fit.set_defaults(run=fit_tokenizers)
+    fit.set_defaults(run=fit_tokenizers, continues=False)
 
 
 def _add_mix(mix: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ def _add_mix(mix: argparse.ArgumentParser) -> None:
     mix.add_argument("--copies", type=int, default=1, help="mixtures of a kind for a recording (default: %(default)s)")
     mix.add_argument("--rate", type=int, default=16000, metavar="HZ", help="of what is written (default: %(default)s)")
     mix.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
-    mix.set_defaults(run=run_mix)
+    mix.set_defaults(run=run_mix, continues=False)
 
 
 def run_mix(options: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ GIB = 1 << 30
 def add_commands(commands: Any) -> None:
     doctor = commands.add_parser("doctor", help="what is installed, what this machine offers, what would be faster")
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
-    doctor.set_defaults(run=run_doctor)
+    doctor.set_defaults(run=run_doctor, continues=False)
 
 
 def run_doctor(options: argparse.Namespace) -> None:

@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
     )
     add_text_evals(evaluate, "also, or only, how well it knows text alone")
     add_device(evaluate)
-    evaluate.set_defaults(run=run_evaluate)
+    evaluate.set_defaults(run=run_evaluate, continues=False)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

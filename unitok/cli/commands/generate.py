@@ -221,6 +221,8 @@ def run_many(options: argparse.Namespace) -> None:
     first = next((request_of(one) for one in inputs if not one.problem), None)
     if first is not None:
         check_out_fits(model, first, options.out)
+        if first.front_end == "cascade":
+            model.cascade(recognizer=first.recognizer, synthesizer=first.synthesizer)  # refused once, not by each input
     folder = out_folder(options)
     kinds = tuple(kind for kind in SPEECH_KINDS if model.made_elsewhere(kind) is not None)
     if first is not None and folder is None and first.spec.speaks:

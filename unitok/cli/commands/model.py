@@ -53,7 +53,7 @@ def add_commands(commands: Any) -> None:
         "--native", action="store_true",
         help="the folder that the model was imported from, of its makers' class and names (Orpheus, CSM, ...)",
     )  # fmt: skip
-    export.set_defaults(run=run_export)
+    export.set_defaults(run=run_export, continues=False)
 
     bring = commands.add_parser("import", help="read a folder of Hugging Face and expand its vocabulary")
     bring.add_argument(
@@ -71,7 +71,7 @@ def add_commands(commands: Any) -> None:
         help="what the new rows begin with: the mean and spread of the old ones, copies of rows of text, of units "
         "centroids, or of marks the line break (default: %(default)s)",
     )  # fmt: skip
-    bring.set_defaults(run=run_import)
+    bring.set_defaults(run=run_import, continues=False)
 
 
 def run_train(options: argparse.Namespace) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +56,7 @@ def add_commands(commands: Any) -> None:
     rescore.add_argument("--train-split", default="train", help="split that these learn from (default: %(default)s)")
     rescore.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(rescore)
-    rescore.set_defaults(run=run_rescore)
+    rescore.set_defaults(run=run_rescore, continues=False)
 
     correct = commands.add_parser("correct", help="teach a model to correct lists, and score it on others")
     correct.add_argument("model", help="model directory to start from")
@@ -76,7 +79,7 @@ def add_commands(commands: Any) -> None:
     correct.add_argument("--seed", type=seed_option, default=0, help="of every draw (default: %(default)s)")
     add_device(correct, precision=False)
     add_precision(correct, "fp32")
-    correct.set_defaults(run=run_correct)
+    correct.set_defaults(run=run_correct, continues=False)
 
     trial = commands.add_parser("correction-experiment", help="noise → lists → rescoring and correction, as figures")
     trial.add_argument("folder", metavar="RUN", help="run folder whose model, judge and shards are used (unitok demo)")
@@ -88,25 +91,30 @@ def add_commands(commands: Any) -> None:
 
 
 def _numbers(text: str, option: str, example: str) -> tuple[float, ...]:
+    """One finite number or several."""
     from unitok_tokenizers.errors import InputError
 
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option} is {text!r}: write numbers with commas between, such as {example}") from None
+        found = ()
+    if not found or not all(math.isfinite(one) for one in found):
+        raise InputError(f"{option} is {text!r}: write numbers with commas between, such as {example}")
+    return found
 
 
 def _noise(text: str) -> tuple[float, ...]:
-    return _numbers(text, "--snr", "10,5,0 for dB")
+    return _numbers(text, "--snr", "10,5,0 for dB") if text.strip() else ()
 
 
 def run_nbest(options: argparse.Namespace) -> None:
     from dataclasses import replace
-    from itertools import chain
 
-    from unitok.nbest.collect import MakingOptions, make_lists, utterances
-    from unitok.nbest.lists import ListOptions, write_lists
+    from unitok.nbest.collect import MakingOptions, Utterance, chosen, make_lists, utterances
+    from unitok.nbest.kept_lists import KeptLists
+    from unitok.nbest.lists import ListOptions
     from unitok.pipelines.backends.choose import recognizer_of, searches
+    from unitok_tokenizers.errors import InputError
 
     if options.temperature:
         refuse_idle(options, ["beams"], "above --temperature 0, where hypotheses are drawn")
@@ -123,14 +131,66 @@ def run_nbest(options: argparse.Namespace) -> None:
         lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
         seed=options.seed,
     )
-    model = load_model(options)
-    other = None if options.recognizer == "unitok" else recognizer_of(options.recognizer, model, beams=options.beams)
-
     found = utterances(options.source)
-    targets = [part.strip() for part in options.target.split(",")] if options.target is not None else []
-    asked = [replace(wanted, task="s2tt", target=target) for target in targets] or [wanted]
-    made = (make_lists(model, found, one, recognizer=other) for one in asked)
-    print(write_lists(options.out, chain.from_iterable(made)))
+    named = [part.strip() for part in options.target.split(",")] if options.target is not None else []
+    asked = [replace(wanted, task="s2tt", target=target) for target in dict.fromkeys(named)] or [wanted]
+    order = [(one.id, each.target) for each in asked for one, _ in chosen(found, each)]  # refused before work is done
+    kept, failures = KeptLists(options.out, _made_with(options)), list[str]()
+
+    def failed(one: Utterance, error: InputError) -> None:
+        failures.append(one.id)
+        print(f"unitok nbest: {one.id}: {error}", file=sys.stderr)
+
+    try:
+        model = load_model(options)
+        listens = options.recognizer
+        other = None if listens == "unitok" else recognizer_of(listens, model, beams=options.beams)
+        for each in asked:
+            finished = kept.finished(each.target)
+            for made in make_lists(model, found, each, recognizer=other, finished=finished, failed=failed):
+                kept.append(made)
+        print(kept.finish(order, missing=len(failures)))
+    finally:
+        kept.close()
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(order)} recordings have no list; the others are in {options.out}, and the same "
+            "command tries these again"
+        )
+
+
+def _made_with(options: argparse.Namespace) -> dict[str, Any]:
+    """What lists depend on, by the names of the options: those of another choice are not added to them."""
+    from unitok.many.results_file import CONTENTS, model_fingerprint
+    from unitok_tokenizers.files import sha256_file
+
+    source = Path(options.source)
+    table = source / "manifest.json" if source.is_dir() else source
+    request = {
+        name: getattr(options, name)
+        for name in (
+            *(
+                "model",
+                "source",
+                "split",
+                "limit",
+                "snr",
+                "size",
+                "beams",
+                "temperature",
+                "target",
+                "recognizer",
+                "seed",
+            ),
+            *("device", "precision"),
+        )
+    }
+    request[f"model{CONTENTS}"] = model_fingerprint(options.model)
+    if os.path.isdir(options.recognizer):
+        request[f"recognizer{CONTENTS}"] = model_fingerprint(options.recognizer)
+    if table.is_file():
+        request[f"source{CONTENTS}"] = sha256_file(table)[:16]
+    return request
 
 
 def run_rescore(options: argparse.Namespace) -> None:
@@ -158,8 +218,9 @@ def run_rescore(options: argparse.Namespace) -> None:
 
 def run_correct(options: argparse.Namespace) -> None:
     from unitok.model_directory import PARTS
+    from unitok.nbest.audio_context import check_heard
     from unitok.nbest.lists import read_lists
-    from unitok_tokenizers.files import atomic_write_bytes, ensure_folder, ensure_writable_parent
+    from unitok_tokenizers.files import atomic_write_bytes, check_no_device, ensure_folder, ensure_writable_parent
     from unitok_training.finetune.correct import SupervisedConfig, corrected, teach
     from unitok_training.finetune.supervised import FinetuneConfig
     from unitok_training.trainer.optimizer import OptimConfig
@@ -176,6 +237,7 @@ def run_correct(options: argparse.Namespace) -> None:
     if options.out is not None:
         ensure_folder(options.out, holds=PARTS)
     if options.texts is not None:
+        check_no_device(Path(options.texts))
         ensure_writable_parent(Path(options.texts))
     model = load_model(options, trains=True)
 
@@ -183,7 +245,11 @@ def run_correct(options: argparse.Namespace) -> None:
         optim = OptimConfig(learning_rate=options.lr, warmup_steps=min(20, options.steps))
         precision = chosen_precision(options.precision) or "fp32"
         config = FinetuneConfig(steps=options.steps, optim=optim, precision=precision, seed=options.seed)
+        if teaching.hear:
+            check_heard([*learnt, *test], options.recordings)
         teach(model, learnt, config, teaching)
+        if options.out is not None:
+            model.save(options.out)  # before anything is scored: what has learned is not lost
     found, texts = corrected(model, test, read=options.size, recordings=options.recordings)
     print(json.dumps(found, indent=2))
     if options.texts is not None:
@@ -191,7 +257,8 @@ def run_correct(options: argparse.Namespace) -> None:
         atomic_write_bytes(options.texts, lines.encode())
         print(options.texts)
     if options.out is not None:
-        model.save(options.out)
+        if not learnt:
+            model.save(options.out)
         print(options.out)
 
 

@@ -27,11 +27,11 @@ def add_commands(commands: Any) -> None:
         "--tokenizers", metavar="DIR", help="what they were prepared with: shows text pieces, and lets codes sound"
     )
     inspect.add_argument("--vocoder", metavar="DIR", help="a model's, for codes that need one")
-    inspect.set_defaults(run=run_inspect)
+    inspect.set_defaults(run=run_inspect, continues=False)
 
     validate = commands.add_parser("validate", help="check shards completely")
     validate.add_argument("shards", help="what prepare wrote")
-    validate.set_defaults(run=run_validate)
+    validate.set_defaults(run=run_validate, continues=False)
 
 
 def _add_prepare(prepare: argparse.ArgumentParser) -> None:

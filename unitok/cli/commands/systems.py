@@ -53,7 +53,7 @@ def add_commands(commands: Any) -> None:
     probe.add_argument("--split", default="test", help="rows to ask about (default: %(default)s)")
     probe.add_argument("--limit", type=limit_option, default=20, help="most rows (default: %(default)s)")
     add_device(probe)
-    probe.set_defaults(run=run_probe)
+    probe.set_defaults(run=run_probe, continues=False)
 
     _add_systems(commands)
 

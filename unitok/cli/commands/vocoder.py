@@ -50,14 +50,14 @@ def add_commands(commands: Any) -> None:
     attach.add_argument("model", help="model directory")
     attach.add_argument("vocoder", help="folder that train-vocoder wrote")
     attach.add_argument("-o", "--out", help="model directory to write (default: the model itself)")
-    attach.set_defaults(run=run_attach_vocoder)
+    attach.set_defaults(run=run_attach_vocoder, continues=False)
 
     add = commands.add_parser("add-voice", help="let a model speak by the voice of a speaker's recordings")
     add.add_argument("model", help="model directory")
     _add_speaker(add)
     add.add_argument("--replace", action="store_true", help="take the name of a voice that the model knows")
     add.add_argument("-o", "--out", help="model directory to write (default: the model itself)")
-    add.set_defaults(run=run_add_voice)
+    add.set_defaults(run=run_add_voice, continues=False)
 
     score = commands.add_parser("score-voice", help="how like a speaker's recordings a voice of a model sounds")
     score.add_argument("model", help="model directory")
@@ -68,7 +68,7 @@ def add_commands(commands: Any) -> None:
     score.add_argument("--limit", type=limit_option, default=20, help="most texts (default: %(default)s)")
     score.add_argument("--ears", default="auto", metavar="FOLDER", help="who compares, as of evaluate (default: auto)")
     add_device(score)
-    score.set_defaults(run=run_score_voice)
+    score.set_defaults(run=run_score_voice, continues=False)
 
 
 def _add_speaker(parser: argparse.ArgumentParser) -> None:

@@ -131,6 +131,12 @@ def check_positive(name: str, value: float) -> None:
         raise InputError(f"adapter.{name} is {value}: it must be 1 or more")
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """InputError where an option is below 0."""
+    if value < 0:
+        raise InputError(f"adapter.{name} is {value}: it must be 0 or more")
+
+
 def check_heads(width: int, heads: int, what: str) -> None:
     """InputError where rotary positions do not go into the heads of a width."""
     if width % (2 * heads):

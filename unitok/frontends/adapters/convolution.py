@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_positive, shorter
+from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_not_negative, check_positive, shorter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class ConvolutionConfig:
 
     def __post_init__(self) -> None:
         check_positive("stride", self.stride)
+        check_not_negative("kernel", self.kernel)
+        check_not_negative("hidden", self.hidden)
 
 
 class StridedConvolution(nn.Module):

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unitok.frontends.adapters.base import Adapter, AdapterSizes, check_heads, check_positive, shorter
+from unitok.frontends.adapters.base import (
+    Adapter,
+    AdapterSizes,
+    check_heads,
+    check_not_negative,
+    check_positive,
+    shorter,
+)
 from unitok.frontends.adapters.convolution import StridedConvolution
 from unitok_tokenizers.encoders.networks.attention import TransformerLayer, inside
 
@@ -27,6 +34,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in ("stride", "layers", "heads"):
             check_positive(name, getattr(self, name))
+        check_not_negative("kernel", self.kernel)
 
 
 class TransformerAdapter(Adapter):

@@ -18,7 +18,7 @@ from unitok_tokenizers.encoders.folders.whisper import is_whisper_folder
 from unitok_tokenizers.errors import InputError
 
 
-def _sphinx(model: TaskModel) -> Recognizer:
+def _sphinx(model: TaskModel, beams: int | None) -> Recognizer:
     from unitok.pipelines.backends.sphinx import SphinxRecognizer
 
     return SphinxRecognizer()
@@ -30,7 +30,9 @@ def _espeak(model: TaskModel) -> Synthesizer:
     return EspeakSynthesizer()
 
 
-RECOGNISERS: Mapping[str, Callable[[TaskModel], Recognizer]] = {"unitok": UnitokRecognizer, "pocketsphinx": _sphinx}
+RECOGNISERS: Mapping[str, Callable[[TaskModel, int | None], Recognizer]] = {
+    "unitok": UnitokRecognizer, "pocketsphinx": _sphinx,
+}  # fmt: skip
 SYNTHESISERS: Mapping[str, Callable[[TaskModel], Synthesizer]] = {"unitok": UnitokSynthesizer, "espeak": _espeak}
 
 
@@ -41,7 +43,7 @@ def recognizer_of(name: str, model: TaskModel, *, beams: int | None = None) -> R
     `beams` are those of a model's or a CTC network's search.
     """
     if name in RECOGNISERS:
-        return RECOGNISERS[name](model)
+        return RECOGNISERS[name](model, beams)
     if not Path(name).is_dir():
         raise InputError(f"unknown recognizer {name!r}: choose {', '.join(RECOGNISERS)}, or a local folder")
     if (Path(name) / "unitok.json").exists():

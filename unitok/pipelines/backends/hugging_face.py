@@ -21,6 +21,9 @@ from unitok_tokenizers.errors import InputError
 LANGUAGE_NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish"}
 """Names that Whisper knows languages by."""
 
+SHORTEST = 0.1
+"""Seconds; a recording that is shorter is filled up with silence."""
+
 
 @contextmanager
 def offline() -> Iterator[None]:
@@ -70,8 +73,13 @@ class PipelineRecognizer:
         if getattr(self.pipeline.model.config, "model_type", "") == "whisper":
             options["generate_kwargs"] = {"language": LANGUAGE_NAMES.get(lang, lang), "task": "transcribe"}
         rate = self.sample_rate
-        answers = [self.pipeline({"raw": samples, "sampling_rate": rate}, **options) for samples in audio]
+        answers = [self.pipeline({"raw": filled(samples, rate), "sampling_rate": rate}, **options) for samples in audio]
         return [[Transcript(text=str(answer["text"]).strip())] for answer in answers]
+
+
+def filled(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(S,) samples with silence behind them up to `SHORTEST`: a convolution of wav2vec 2.0 takes no fewer."""
+    return np.pad(samples, (0, max(0, round(SHORTEST * rate) - len(samples))))
 
 
 @dataclass

@@ -28,6 +28,8 @@ class Transcript:
     """log p(text | audio), natural, summed over the tokens with the end of sequence; 0 where a recognizer has none."""
     tokens: int = 1
     """Tokens that `logprob` sums over, the end of sequence included."""
+    finish_reason: str = "eos"
+    """eos, or length or loop where it was ended before it had come to its end."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +40,8 @@ class SpokenText:
     """(S,) float32 within [-1, 1]."""
     sample_rate: int
     """Hz."""
+    finish_reason: str = "eos"
+    """As of `Transcript`."""
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import numpy as np
 from unitok.pipelines.backends.interfaces import SpokenText, Transcript, Voice
 from unitok.requests.long_text import answer_text
 from unitok.requests.prompt_request import PromptRequest
+from unitok.results import Result, SaidText
 from unitok.task_model import TaskModel
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
@@ -49,9 +50,7 @@ class UnitokRecognizer:
         """As `Recognizer.recognize`; long recordings are cut where one hypothesis is asked for."""
         if n_best == 1 and self.beams is None:
             results = [self.model.transcribe(samples, lang=lang) for samples in audio]
-            return [
-                [Transcript(text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1))] for one in results
-            ]
+            return [[_heard(one)] for one in results]
         plans = [SequenceSpec("asr", lang, conditions=(Span("units", units),)) for units in self.model.units_of(audio)]
         return [n_best_of(self.model, plan, beams=self.beams or n_best, n_best=n_best) for plan in plans]
 
@@ -69,7 +68,8 @@ class UnitokTranslator:
         if not text.strip():
             return ""
         plan = SequenceSpec("mt", source, target, conditions=(self.model.text_span(text),))
-        return answer_text(self.model, PromptRequest(plan=plan), text, beams=self.beams).text or ""
+        found = answer_text(self.model, PromptRequest(plan=plan), text, beams=self.beams)
+        return SaidText(found.text or "", found.finish_reason)
 
 
 @dataclass
@@ -85,10 +85,16 @@ class UnitokSynthesizer:
         if self.model.vocoder is None:
             raise InputError("this model has no vocoder; it cannot speak")
         results = [self.model.synthesize(text, lang=lang, voice=voice, output=self.output) for text in texts]
-        return [_spoken(result.audio, result.sample_rate) for result in results]
+        return [_spoken(result) for result in results]
 
 
-def _spoken(samples: np.ndarray | None, rate: int | None) -> SpokenText:
-    if samples is None or rate is None:
+def _heard(one: Result) -> Transcript:
+    return Transcript(
+        text=one.text or "", logprob=one.score, tokens=max(len(one.ids), 1), finish_reason=one.finish_reason
+    )
+
+
+def _spoken(one: Result) -> SpokenText:
+    if one.audio is None or one.sample_rate is None:
         raise InputError("this model's vocoder cannot speak that output; choose units or codes")
-    return SpokenText(samples=samples, sample_rate=rate)
+    return SpokenText(samples=one.audio, sample_rate=one.sample_rate, finish_reason=one.finish_reason)

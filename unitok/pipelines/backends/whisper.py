@@ -16,15 +16,19 @@ from torch import Tensor
 
 from unitok.listening.long_audio import SILENCE_DB, AudioChunk, Cutting, JoinedTranscript, cut
 from unitok.pipelines.backends.interfaces import Transcript
+from unitok.results import SaidText
 from unitok_tokenizers.audio.speech_activity import loudness
 from unitok_tokenizers.encoders.folders.whisper import WhisperParts, load_whisper
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.language_scripts import LANGUAGES, base_language
 
 BATCH = 16
 """Windows at a time: 30 s each, whatever is spoken in them."""
 MOST_IDS, IDS_PER_SECOND = 4, 8.0
 """An answer has at most this many ids, and as many more per second: twice of what fast talkers say. Greedy search on
 unclear speech may repeat itself until it is stopped, and such an answer would count as a hundred errors."""
+IDS_OF_BYTES = 24.0
+"""The same of languages that are not written with Latin letters, whose letters take up to three ids each."""
 
 
 @dataclass
@@ -59,15 +63,18 @@ class WhisperRecognizer:
         read = iter(self._read(flat, lang))
         heard = []
         for recording in pieces:
-            transcript = JoinedTranscript(self.sample_rate)
+            transcript, ended = JoinedTranscript(self.sample_rate), "eos"
             for piece in recording:
-                transcript.add(piece, next(read))
-            heard.append([Transcript(text=transcript.text)])
+                text = next(read)
+                transcript.add(piece, text)
+                ended = text.finish_reason if text.finish_reason != "eos" else ended
+            heard.append([Transcript(text=transcript.text, finish_reason=ended)])
         return heard
 
-    def _read(self, pieces: Sequence[AudioChunk], lang: str) -> list[str]:
-        texts = [""] * len(pieces)
+    def _read(self, pieces: Sequence[AudioChunk], lang: str) -> list[SaidText]:
+        texts = [SaidText("")] * len(pieces)
         rate = self.sample_rate
+        latin = "Latin" in LANGUAGES.get(base_language(lang), ("Latin",))
         # Of silence Whisper writes what its training's subtitles said there.
         spoken = [index for index, one in enumerate(pieces) if loudness(one.samples, rate) > SILENCE_DB]
         prompt = self.parts.prompt(lang)
@@ -77,14 +84,17 @@ class WhisperRecognizer:
                 [pieces[index].samples for index in batch], sampling_rate=self.sample_rate, return_tensors="pt"
             ).input_features  # (B, M, F), padded to the window
             seconds = [len(pieces[index].samples) / self.sample_rate for index in batch]
-            limits = [MOST_IDS + int(IDS_PER_SECOND * one) for one in seconds]
-            for index, ids in zip(batch, greedy_ids(self.parts.model, features, prompt, limits)):
-                texts[index] = self.parts.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            limits = [MOST_IDS + int((IDS_PER_SECOND if latin else IDS_OF_BYTES) * one) for one in seconds]
+            for index, (ids, ended) in zip(batch, greedy_ids(self.parts.model, features, prompt, limits)):
+                text = self.parts.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                texts[index] = SaidText(text, "eos" if ended else "length")
         return texts
 
 
 @torch.inference_mode()
-def greedy_ids(model: Any, features: Tensor, prompt: Sequence[int], limits: Sequence[int]) -> list[list[int]]:
+def greedy_ids(
+    model: Any, features: Tensor, prompt: Sequence[int], limits: Sequence[int]
+) -> list[tuple[list[int], bool]]:
     """The most probable id at each step, without those that the model's generation settings suppress.
 
     Args:
@@ -94,7 +104,8 @@ def greedy_ids(model: Any, features: Tensor, prompt: Sequence[int], limits: Sequ
         limits: most ids of each row.
 
     Returns:
-        Ids of each row, without prompt and end; at most half of the decoder's positions, as Whisper itself does it.
+        Ids of each row, without prompt and end, and whether it came to its end; at most half of the decoder's
+        positions, as Whisper itself does it.
     """
     config = model.generation_config
     end = int(config.eos_token_id)
@@ -105,14 +116,16 @@ def greedy_ids(model: Any, features: Tensor, prompt: Sequence[int], limits: Sequ
     encoded = model.get_encoder()(features.to(model.device, model.dtype))
     ids = torch.tensor([list(prompt)] * len(features), device=model.device)  # (B, T)
     cache, alive = None, torch.ones(len(features), dtype=torch.bool, device=model.device)
+    ended = torch.zeros_like(alive)
     rows: list[list[int]] = [[] for _ in range(len(features))]
-    for step in range(int(most.max())):
+    for step in range(int(most.max()) + 1):  # one more, which says whether it ends there
         out = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
         cache, logits = out.past_key_values, out.logits[:, -1].float()  # (B, V)
         logits[:, config.suppress_tokens or []] = -torch.inf
         if step == 0:
             logits[:, config.begin_suppress_tokens or []] = -torch.inf
         chosen = logits.argmax(1)
+        ended |= alive & (chosen == end)
         alive &= (chosen != end) & (most > step)
         if not alive.any():
             break
@@ -120,4 +133,4 @@ def greedy_ids(model: Any, features: Tensor, prompt: Sequence[int], limits: Sequ
             if going:
                 rows[row].append(token)
         ids = chosen[:, None]
-    return rows
+    return list(zip(rows, ended.tolist()))

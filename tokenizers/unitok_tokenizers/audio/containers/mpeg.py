@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import BinaryIO
 
 from unitok_tokenizers.audio.containers.base import (
@@ -143,9 +143,9 @@ def mpeg_layout(source: BinaryIO, start: int, size: int) -> Layout:
     if not runs:
         return Layout(pieces=(ContainerPart(parts=((start, size),), counted=False),))
     missing = ""
-    for run in runs:
-        if run.told and run.count < run.told - 1:
-            missing = f"its header tells of {run.told:,} frames, {run.count:,} are there"
+    for place, run in enumerate(runs):
+        if run.told and (there := run.count + _continued(run, runs[place + 1 :])) < run.told - 1:
+            missing = f"its header tells of {run.told:,} frames, {there:,} are there"
     last = runs[-1]
     lost = _between(source, runs)
     if not (last.told and last.count >= last.told):  # a file whose frames are all there may have something behind it
@@ -160,6 +160,12 @@ def mpeg_layout(source: BinaryIO, start: int, size: int) -> Layout:
     if torn and not (last.told and last.count >= last.told):
         missing = missing or "its last frame is not whole"
     return Layout(pieces=tuple(_piece(window, run) for run in runs), missing=missing)
+
+
+def _continued(run: _Run, others: Sequence[_Run]) -> int:
+    """Frames of the same kind behind stray bytes, up to the next recording that says how long it is."""
+    following = takewhile(lambda one: one.info is None and one.first.kind == run.first.kind, others)
+    return sum(one.count for one in following)
 
 
 def _between(source: BinaryIO, runs: Sequence[_Run]) -> int:

@@ -19,6 +19,8 @@ SPLITS = {
     **dict.fromkeys(("dev", "validation", "valid", "val", "development", "eval"), "dev"),
 }  # fmt: skip
 """First words of their names of splits → ours."""
+PIECE = re.compile(r"-\d+-of-\d+$")
+"""How `datasets` counts the files of a split."""
 REMEDY = "say which one (--columns audio=COLUMN)"
 
 
@@ -42,12 +44,21 @@ def table_files(source: Path) -> list[tuple[Path, str]]:
         files = _listed(source / "state.json", "_data_files")
         with intact(source / "state.json", "copy the data set again"):
             return [(source / one["filename"], split) for one in files]
-    return [(path, SPLITS.get(_first_word(path.stem), "")) for path in parquet_files(source)]
+    return [(path, _split_of_file(path.stem)) for path in parquet_files(source)]
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """Parquet files of a folder, or of its `data`, as they lie in a repository of data sets."""
     return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+
+def _split_of_file(stem: str) -> str:
+    """The split that a file is of: as it is called where the name counts its pieces, `heldout-00000-of-00001`, and what
+    the first word says of another."""
+    name = PIECE.sub("", stem)
+    if name != stem or name.removesuffix(MIXED) in KNOWN_SPLITS:
+        return _split(name)
+    return SPLITS.get(_first_word(stem), "")
 
 
 def _split(name: str) -> str:

@@ -69,6 +69,13 @@ def is_known(name: str) -> bool:
     return own in OWN or any(own in names for names in ALIASES.values())
 
 
+def check_chosen_columns(options: TableOptions) -> None:
+    """InputError where columns are chosen for something that is none of ours: it would be read and never used."""
+    own = (*OWN, *(name for name in options.streams if name not in OWN))
+    if unknown := [name for name in options.columns if name not in own]:
+        raise InputError(f"--columns names {unknown[0]!r}; known: {', '.join(own)}")
+
+
 def understood(
     record: Mapping[str, Any], where: str, chosen: Mapping[str, str], options: TableOptions
 ) -> dict[str, Any]:

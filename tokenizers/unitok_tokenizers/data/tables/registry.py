@@ -8,7 +8,7 @@ from typing import Any
 
 from unitok_tokenizers.data.tables import arrow, kaldi, lhotse
 from unitok_tokenizers.data.tables.base import Record, TableOptions, lines_of, plain_suffix
-from unitok_tokenizers.data.tables.columns import OWN, understood
+from unitok_tokenizers.data.tables.columns import check_chosen_columns, understood
 from unitok_tokenizers.data.tables.delimited import delimited_records
 from unitok_tokenizers.data.tables.json_lines import json_records
 from unitok_tokenizers.errors import InputError
@@ -41,10 +41,8 @@ def records(source: Path, options: TableOptions | None = None) -> Iterator[Recor
         InputError: no such table, one that cannot be read, or columns that are not understood; with file and line.
     """
     wanted = options or TableOptions()
-    chosen, own = dict(wanted.columns), (*OWN, *(name for name in wanted.streams if name not in OWN))
-    if unknown := [name for name in chosen if name not in own]:
-        raise InputError(f"--columns names {unknown[0]!r}; known: {', '.join(own)}")
-    raw, chosen = _reader(source, chosen)
+    check_chosen_columns(wanted)
+    raw, chosen = _reader(source, dict(wanted.columns))
     for where, number, value in raw:
         yield Record(where=where, number=number, value=understood(value, where, chosen, wanted))
 

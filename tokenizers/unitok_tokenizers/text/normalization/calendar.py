@@ -21,15 +21,17 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
     found: list[tuple[str, Rule]] = []
     if forms.date is not None:
         names = "|".join(sorted(map(re.escape, words.months), key=len, reverse=True)) or "(?!)"
-        month, year = rf"(?P<month>{names})\.?", r"(?P<year>[12]\d{3})"
+        month, year = rf"(?P<month>{names})(?P<dot>\.)?", r"(?P<year>[12]\d{3})"
         marks = "./-" if words.dotted_dates else "/-"  # elsewhere numbers between dots are a version
         three = rf"(?P<a>\d{{1,4}})(?P<mark>[{marks}])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}})(?!\.\d)"
-        day_first = rf"(?P<d>\d{{1,2}})(?:\.|st|nd|rd|th|er|º)?(?: of| de)? {month}(?:,? (?:de )?{year})?"
+        day = r"(?P<d>\d{1,2})(?P<nth>\.|st|nd|rd|th|er|º)?(?P<of> of| de)?"
+        article = "(?:the )?" if words.lang == "en" else ""  # the month comes first when it is said
+        day_first = rf"{article}{day} {month}(?:,? (?:de )?{year})?"
         found += [
             (rf"{START}{year}-(?P<m>\d\d)-(?P<d>\d\d){END}", calendar.numeric),
             (rf"{START}{three}{END}", calendar.ordered),
             (rf"{START}{day_first}{END}", calendar.named),
-            (rf"{START}{month} (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,? {year})?{END}", calendar.named),
+            (rf"{START}{month} (?P<d>\d{{1,2}})(?P<nth>st|nd|rd|th)?(?:,? {year})?{END}", calendar.named),
         ]
         if words.date_order[:2] == "dm" and forms.ordinal_days:
             found.append((rf"{START}(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.(?!\d)", calendar.numeric))
@@ -71,9 +73,17 @@ class _Calendar:
         return self._date(match, int(parts["d"]), int(parts["m"]), year)
 
     def named(self, match: re.Match[str]) -> str | None:
-        """A month by its name."""
-        number = self.words.months.get(match["month"].lower().rstrip("."))
-        return None if number is None else self._date(match, int(match["d"]), number, match["year"])
+        """A month by its name, where it cannot be another word: `at least 12 may`, `2 set a 1`."""
+        name, groups = match["month"], match.groupdict()
+        number = self.words.months.get(name.lower().rstrip("."))
+        if number is None:
+            return None
+        full = (self.words.month(number) or "").lower()
+        short = full.startswith(name.lower()) and len(name) < len(full)
+        certain = groups["year"] or name[0].isupper() or (groups["dot"] if short else True)
+        if self.words.lang == "en" and name in ("may", "march"):
+            certain = groups["year"] or groups["nth"] or groups.get("of")
+        return self._date(match, int(match["d"]), number, match["year"]) if certain else None
 
     def chinese(self, match: re.Match[str]) -> str | None:
         """Year, month and day with their own signs."""

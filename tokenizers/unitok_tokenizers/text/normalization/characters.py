@@ -78,7 +78,7 @@ class Characters:
         Raises:
             InputError: characters that it does not know and for which nothing stands; names them and their places.
         """
-        parts, refused, place = list[str](), list[tuple[int, str, str]](), 0
+        parts, refused, place, ended = list[str](), list[tuple[int, str, str]](), 0, -1
         for span in [*spans, Span(start=len(text), end=len(text), said="")]:
             for index in range(place, span.start):
                 said = self._character(text, index)
@@ -86,13 +86,15 @@ class Characters:
                     refused.append((index, text[index], ""))
                 parts.append(text[index] if said is None else said)
             if span.said:
-                parts.append(self._gap(text, span.start - 1))
+                touches = span.start == ended and " " in self.known  # two signs side by side: two words
+                parts.append(" " if touches else self._gap(text, span.start - 1))
                 for index, character in enumerate(span.said):
                     said = self._character(span.said, index)
                     if said is None:
                         refused.append((span.start, character, text[span.start : span.end]))
                     parts.append(character if said is None else said)
                 parts.append(self._gap(text, span.end))
+                ended = span.end
             place = span.end
         if refused and refuse:
             raise InputError(self._refusal(text, refused))

@@ -45,7 +45,8 @@ MINUS = "(?<![\\w.,)%])[-\N{MINUS SIGN}\N{EN DASH}]"
 START, END = r"(?<!\w)(?<!\d[.,])", r"(?!\w)"
 JOINED_START, JOINED_END = r"(?<![\dA-Za-z])(?<!\d[.,])", r"(?![\dA-Za-z])"
 """The same where letters stand beside digits without a space."""
-PHONE = r"(?<![\w.,-])(?:\+\d[\d /-]{5,}\d|\d{3}(?:-\d{3})?-\d{4})(?![\w-])"
+PHONE = r"(?<![\w.,-])(?:\+\d[\d /-]{5,}\d|(?:1-)?\d{3}-\d{3}-\d{4}|(?P<from>\d{3})-(?P<to>\d{4}))(?![\w-])"
+"""Numbers of telephones; the last form may be a range as well."""
 
 
 Say = Callable[[re.Match[str]], str | None]
@@ -153,14 +154,15 @@ class Expansion:
         if self.words.group.isspace():
             group = SPACES
         grouped = rf"\d{{1,3}}(?:(?:{group}|[\N{{NO-BREAK SPACE}}\N{{NARROW NO-BREAK SPACE}}'’])\d{{3}})+(?!\d)"
-        return rf"(?:{grouped}|\d+)(?:{re.escape(self.words.decimal)}\d+)?"
+        number = rf"(?:{grouped}|\d+)(?:{re.escape(self.words.decimal)}\d+)?"
+        return rf"(?:{number}|(?<![\w.,])\.\d+)" if self.words.decimal == "." else number  # `.5`
 
     def _value(self, written: str) -> str:
         """Digits with a point."""
         whole, _, fraction = written.partition(self.words.decimal)
         digits = "".join(str(int(one)) for one in whole if one.isdigit())
         fraction = "".join(str(int(one)) for one in fraction if one.isdigit())
-        return digits + (f".{fraction}" if fraction else "")
+        return (digits or "0") + (f".{fraction}" if fraction else "")
 
     @cached_property
     def _number_rules(self) -> list[tuple[re.Pattern[str], Say]]:
@@ -170,10 +172,10 @@ class Expansion:
 
         forms, number, start, end = self.forms, self._number, self.start, self.end
         signs, units = _any(CURRENCIES), _any(UNITS)
-        scale = rf"(?:{SPACES}?(?P<scale>{_any(forms.scales)})(?!\w))?" if forms.scales else "(?P<scale>(?!))?"
+        scale = rf"(?:{SPACES}?(?P<scale>(?i:{_any(forms.scales)}))(?!\w))?" if forms.scales else "(?P<scale>(?!))?"
         minus, to = rf"(?P<minus>{MINUS})?", f"{SPACES}?[-–—]{SPACES}?"
         rules: list[tuple[str, Say]] = [
-            (PHONE, lambda match: self.words.digits(match.group())),
+            (PHONE, self._phone),
             (rf"{start}(?P<sign>{signs}){SPACES}?(?P<a>{number}){to}(?P<same>{signs})?(?P<n>{number}){scale}",
              partial(self._range_of, self._money)),
             (rf"{start}(?P<a>{number})(?:{SPACES}?(?P<same>{signs}))?{to}(?P<n>{number}){scale}{SPACES}?"
@@ -187,7 +189,8 @@ class Expansion:
             (rf"{start}(?:(?P<n>\d+) )?(?P<f>[1-9]/[1-9]){end}(?!/)", self._fraction),
             (rf"{start}(?P<a>{number}){SPACES}?[-–—]{SPACES}?(?P<b>{number}){end}(?![-–]\d)", self._range),
             (rf"{start}\d+(?:\.\d+)+{end}", self._version),
-            (rf"(?P<plus>\+)?(?P<minus>{MINUS}{SPACES}?)?(?P<n>{number})", self._plain),
+            # Before a space a dash parts sentences, and marks what is listed: only the sign itself is a minus there.
+            (rf"(?P<plus>\+)?(?P<minus>{MINUS}|(?<![\w.,)%])\N{{MINUS SIGN}}{SPACES})?(?P<n>{number})", self._plain),
         ]  # fmt: skip
         if forms.glued:
             rules.insert(7, (rf"{start}(?P<n>\d+)-?(?P<end>{forms.glued}){end}", self._glued))
@@ -212,6 +215,17 @@ class Expansion:
         first, second = self.words.cardinal(self._value(match["a"])), rule(match)
         return None if first is None or second is None else self.gap.join((first, self.forms.to, second))
 
+    def _phone(self, match: re.Match[str]) -> str | None:
+        """Digit by digit; seven digits are a number in English alone, and no range there."""
+        low, high = match["from"], match["to"]
+        if low is None:
+            return self.words.digits(match.group())
+        of = re.match(rf"{SPACES}?(?:{_any(UNITS)}|{_any(CURRENCIES)})(?![\w²³/])", match.string[match.end() :])
+        rises = int(high) > int(low) and high[0] != "0" and high.endswith("0")
+        if primary(self.lang) != "en" or rises or of is not None:
+            return None
+        return self.words.digits(match.group())
+
     def _money(self, match: re.Match[str]) -> str | None:
         said = self._money_said(match)
         if said is None or not match.groupdict().get("minus"):
@@ -220,6 +234,8 @@ class Expansion:
 
     def _money_said(self, match: re.Match[str]) -> str | None:
         value, code = self._value(match["n"]), CURRENCIES[match["sign"]]
+        if match["sign"] == "¥" and primary(self.lang) in ("zh", "yue"):
+            code = "CNY"
         names = self.forms.money.get(code)
         gender = "feminine" if names is not None and names.feminine else "masculine"
         scale = self.forms.scales.get((match["scale"] or "").lower())

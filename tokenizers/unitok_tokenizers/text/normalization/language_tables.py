@@ -20,12 +20,12 @@ EN = SpokenForms(
         "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "jr.": "junior",
         "sr.": "senior", "approx.": "approximately", "dept.": "department", "inc.": "incorporated", "ltd.": "limited",
         "corp.": "corporation", "co.": "company", "ave.": "avenue",
-        "blvd.": "boulevard", "rd.": "road", "apt.": "apartment", "cf.": "compare", "a.m.": "a m", "p.m.": "p m",
-        "max.": "maximum", "incl.": "including", "w/o": "without", "w/": "with",
+        "blvd.": "boulevard", "rd.": "road", "cf.": "compare", "a.m.": "a m", "p.m.": "p m",
+        "incl.": "including", "w/o": "without", "w/": "with",
     },
     before_number={
         "no.": "number", "nos.": "numbers", "p.": "page", "pp.": "pages", "vol.": "volume", "fig.": "figure",
-        "ch.": "chapter", "sec.": "section", "ca.": "about", "c.": "about",
+        "ch.": "chapter", "sec.": "section", "ca.": "about", "c.": "about", "max.": "maximum", "apt.": "apartment",
     },
     after_name={"st.": "street", "dr.": "drive", "mt.": "mountain", "ft.": "feet"},
     symbols={
@@ -45,7 +45,7 @@ EN = SpokenForms(
     amount="{major} and {minor} {cents}",
     scales={
         "thousand": "thousand", "million": "million", "billion": "billion", "trillion": "trillion", "k": "thousand",
-        "m": "million", "bn": "billion", "tn": "trillion",
+        "m": "million", "b": "billion", "bn": "billion", "tn": "trillion",
     },
     time="{h} {m}", full_hour="{h} o'clock", few_minutes="oh {m}",
     date="{month} {day}", ordinal_days=True, ordinal_marks="st|nd|rd|th",
@@ -75,14 +75,14 @@ DE = SpokenForms(
         "u.s.w.": "und so weiter", "i.d.r.": "in der Regel", "i. d. r.": "in der Regel", "v.a.": "vor allem",
         "v. a.": "vor allem", "z.t.": "zum Teil", "z. t.": "zum Teil", "z.z.": "zurzeit", "zzgl.": "zuzüglich",
         "tel.": "Telefon", "str.": "Straße", "bspw.": "beispielsweise", "sog.": "sogenannte", "geb.": "geboren",
-        "gest.": "gestorben", "max.": "maximal", "min.": "mindestens", "jh.": "Jahrhundert", "mio.": "Millionen",
+        "gest.": "gestorben", "min.": "mindestens", "jh.": "Jahrhundert", "mio.": "Millionen",
         "mrd.": "Milliarden", "n.chr.": "nach Christus", "n. chr.": "nach Christus",
         "v.chr.": "vor Christus", "v. chr.": "vor Christus", "bes.": "besonders", "allg.": "allgemein",
     },
     suffixes={"str.": "straße"},
     before_number={
         "nr.": "Nummer", "s.": "Seite", "bd.": "Band", "abb.": "Abbildung", "kap.": "Kapitel", "abs.": "Absatz",
-        "art.": "Artikel",
+        "art.": "Artikel", "max.": "maximal",
     },
     symbols={
         "&": "und", "+": "plus", "=": "gleich", "@": "at", "#": "Raute", "%": "Prozent", "‰": "Promille",
@@ -127,11 +127,11 @@ DE = SpokenForms(
 FR = SpokenForms(
     titles={
         "m.": "monsieur", "mm.": "messieurs", "mme": "madame", "mmes": "mesdames", "mlle": "mademoiselle",
-        "dr": "docteur", "dr.": "docteur", "pr.": "professeur", "st.": "saint", "ste.": "sainte",
+        "dr": "docteur", "dr.": "docteur", "pr.": "professeur", "st.": "saint", "ste.": "sainte", "bd.": "boulevard",
     },
     abbreviations={
         "etc.": "et cetera", "p. ex.": "par exemple", "p.ex.": "par exemple", "c.-à-d.": "c'est-à-dire",
-        "env.": "environ", "av.": "avenue", "bd.": "boulevard", "tél.": "téléphone", "cf.": "confer",
+        "env.": "environ", "av.": "avenue", "tél.": "téléphone", "cf.": "confer",
     },
     before_number={"n°": "numéro", "no.": "numéro", "nº": "numéro", "p.": "page", "vol.": "volume", "art.": "article"},
     symbols={

@@ -41,6 +41,13 @@ def _quality_file(root: Path | None) -> Path | None:
     return next((root / name for name in DNSMOS_FILES if (root / name).is_file()), None)
 
 
+def ears_at_hand() -> tuple[str, ...]:
+    """Which ears `find_ears` would find in packages; nothing is read."""
+    places = {"recognizer": _in_package(WHISPER), "speaker encoder": _in_package(SPEAKER)}
+    places["quality"] = _quality_file(_in_package(QUALITY))
+    return tuple(name for name, place in places.items() if place is not None)
+
+
 def find_ears(where: str = AUTO) -> Ears | None:
     """The ears at a place.
 

@@ -16,6 +16,7 @@ from unitok_tokenizers.compute import AUTO, check_precision, resolve
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
+from unitok_training.evaluation.ears.find import ears_at_hand
 from unitok_training.experiments.compare.recipes import (
     APPROACHES,
     BUDGETS,
@@ -140,7 +141,14 @@ def trainings(recipe: CompareRecipe, config: CompareConfig) -> list[Training]:
 def shared_stages() -> list[Stage]:
     """What is made once: those of the demo without acoustic codes."""
     return [
-        Stage(name="corpus", function=f"{SHARED}:corpus", threads=2, settings=CORPUS, files=("manifest",)),
+        Stage(
+            name="corpus",
+            function=f"{SHARED}:corpus",
+            threads=2,
+            settings=CORPUS,
+            files=("manifest",),
+            tables=("manifest",),
+        ),
         Stage(name="units", function=f"{SHARED}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{SHARED}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="unit_mel", function=f"{SHARED}:unit_mel", needs=("units",), settings=("unit_mel_steps",)),
@@ -175,7 +183,10 @@ def stages(recipe: CompareRecipe, config: CompareConfig) -> list[Stage]:
         needs: tuple[str, ...] = (one.start, "judge", *(("mel_vocoder", "prepare-codes") if coded else ()))
         read = ("codes", "model") if coded else (one.approach,)
         found.append(
-            Stage(name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=needs, settings=(*read, "budget"))
+            Stage(
+                name=one.name, function=f"{OWN}:arm", arguments=arguments, needs=needs, settings=(*read, "budget"),
+                also=ears_at_hand(),
+            )
         )  # fmt: skip
     return found
 
@@ -226,7 +237,7 @@ def run_compare(
 
 def check_manifest(path: str) -> None:
     """InputError where a manifest has nothing to translate, in its training or in its test."""
-    from unitok_training.experiments.demo.stages import with_splits
+    from unitok_training.experiments.demo.splits import with_splits
 
     rows = [row for row in with_splits(read_manifest(path)) if row.audio is not None and row.text]
     for split, called in (("train", "training"), ("test", "test")):

@@ -19,6 +19,7 @@ from unitok_tokenizers.compute import AUTO, resolve
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import ensure_folder
 from unitok_tokenizers.seeds import check_seed
+from unitok_training.evaluation.ears.find import ears_at_hand
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
@@ -98,7 +99,14 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
     """
     corpus = ("manifest", "languages", "pairs", "test_pairs", "seed")
     return [
-        Stage(name="corpus", function=f"{STAGES}:corpus", threads=2, settings=corpus, files=("manifest",)),
+        Stage(
+            name="corpus",
+            function=f"{STAGES}:corpus",
+            threads=2,
+            settings=corpus,
+            files=("manifest",),
+            tables=("manifest",),
+        ),
         Stage(name="units", function=f"{STAGES}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{STAGES}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="codes", function=f"{STAGES}:codes", needs=("units",), settings=("codec_steps",)),
@@ -120,6 +128,7 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
             needs=("model", "judge"),
             threads=2,
             settings=("evaluate_limit",),
+            also=ears_at_hand(),
         ),
     ]
 

@@ -18,7 +18,7 @@ from unitok.decoder.model import Decoder
 from unitok.model import Model
 from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.compute import AUTO, Compute, resolve
-from unitok_tokenizers.corpora.phrases import make_phrase_corpus, seen_ngram_share
+from unitok_tokenizers.corpora.phrases import make_phrase_corpus
 from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
@@ -32,6 +32,7 @@ from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
+from unitok_training.experiments.demo.splits import corpus_figures, with_splits
 from unitok_training.fitting.codec import CodecConfig
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.tokenizers import (
@@ -43,6 +44,7 @@ from unitok_training.fitting.tokenizers import (
     fitting_rows,
     load_recordings,
     some_recorded,
+    sounding_rows,
     steps_of,
     training_rows,
 )
@@ -57,7 +59,7 @@ from unitok_training.recipes.config import lasting
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
 from unitok_training.reports.demo import write_html
 from unitok_training.runs.own_folder import own_folder
-from unitok_training.runs.stage_graph import COMPUTE, StageRecord
+from unitok_training.runs.stage_graph import COMPUTE, WALL, StageRecord
 from unitok_training.trainer.decoder import train
 from unitok_vocoder.mel_vocoder import MelVocoder
 from unitok_vocoder.vocoder import Vocoder
@@ -88,15 +90,6 @@ def recorded_rows(run: Path, settings: Settings) -> list[Row]:
     """The corpus with recordings that can be learned from: of a user's, neither clicks nor hours."""
     rows = demo_rows(run, settings)
     return rows if settings["manifest"] is None else fitting_rows(rows).rows
-
-
-def with_splits(rows: list[Row]) -> list[Row]:
-    """Give every tenth group of the training to the test where a manifest has no test rows; others stay held out."""
-    if any(row.split == "test" for row in rows):
-        return rows
-    groups = sorted({row.group for row in rows if row.split == "train"})
-    test = set(groups[::10])
-    return [replace(row, split="test") if row.split == "train" and row.group in test else row for row in rows]
 
 
 def ctc_config(steps: int, seed: int) -> CtcConfig:
@@ -186,7 +179,7 @@ def prepare(run: Path, settings: Settings) -> None:
 
 def mel_vocoder(run: Path, settings: Settings) -> None:
     """The spectral vocoder."""
-    recordings = load_recordings(some_recorded(training_rows(recorded_rows(run, settings)), 1500, settings["seed"]))
+    recordings = load_recordings(some_recorded(sounding_rows(recorded_rows(run, settings)), 1500, settings["seed"]))
     config = MelVocoderTraining(steps=settings["mel_vocoder_steps"], seed=settings["seed"])
     codec = load_codec(run / "fit" / "codes")
     vocoder = train_mel_vocoder(
@@ -198,7 +191,7 @@ def mel_vocoder(run: Path, settings: Settings) -> None:
 
 def unit_mel(run: Path, settings: Settings) -> None:
     """The unit synthesizer with its voices."""
-    rows = some_recorded(training_rows(recorded_rows(run, settings)), 2500, settings["seed"])
+    rows = some_recorded(sounding_rows(recorded_rows(run, settings)), 2500, settings["seed"])
     recordings = load_recordings(rows)
     tokenizer = UnitTokenizer.load(run / "fit" / "units")
     config = UnitMelTraining(steps=settings["unit_mel_steps"], seed=settings["seed"])
@@ -308,12 +301,7 @@ def evaluate_stage(run: Path, settings: Settings) -> None:
     )
     found.metrics["checkpoint"] = sha256_file(run / "model" / "core" / "model.safetensors")
     rows = demo_rows(run, settings)
-    texts = {split: [row.text or "" for row in rows if row.split == split] for split in ("train", "test")}
-    found.metrics["corpus"] = {
-        "train_rows": len(texts["train"]),
-        "test_rows": len(texts["test"]),
-        "seen_4gram_share": seen_ngram_share(texts["train"], texts["test"]),
-    }
+    found.metrics["corpus"] = corpus_figures(rows)
     save_examples(found, run / "examples")
     write_json(run / "evaluation.json", found.metrics)
 
@@ -355,12 +343,11 @@ def write_report(run: Path, records: Mapping[str, StageRecord]) -> Path:
     metrics = read_json(run / "evaluation.json")
     metrics["seconds"] = {name: round(record.seconds, 1) for name, record in records.items()}
     metrics["seconds"]["sum_of_stages"] = round(sum(record.seconds for record in records.values()), 1)
-    wall = read_json(run / "wall.json") if (run / "wall.json").exists() else {}
-    metrics["seconds"]["total"] = wall.get("seconds", metrics["seconds"]["sum_of_stages"])
-    metrics["memory"] = {
-        "peak_bytes": wall.get("peak_bytes", max(record.peak_bytes for record in records.values())),
-        "by_stage": {name: record.peak_bytes for name, record in records.items()},
-    }
+    metrics["memory"] = {"by_stage": {name: record.peak_bytes for name, record in records.items()}}
+    if (run / WALL).exists():  # of a run that was interrupted nobody knows
+        wall = read_json(run / WALL)
+        metrics["seconds"]["total"] = wall["seconds"]
+        metrics["memory"]["peak_bytes"] = wall["peak_bytes"]
     metrics["train"] = training_summary(run / "train")
     if (run / COMPUTE).exists():
         metrics["compute"] = read_json(run / COMPUTE)

@@ -13,15 +13,23 @@ from unitok_tokenizers.compute import AUTO, Compute, check_precision, resolve
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.encoders.registry import ready_encoder, ready_encoders
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import atomic_directory, ensure_folder, fingerprint, read_json, write_json
+from unitok_tokenizers.files import atomic_directory, ensure_folder, fingerprint, intact, read_json, write_json
 from unitok_tokenizers.seeds import check_seed
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_training.fitting.codec import CodecConfig, train_codec
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.fitting.kept import Keeping, Kept
-from unitok_training.fitting.tokenizers import FitConfig, fit_units, fitting_rows, load_recordings, some_recorded
-from unitok_training.fitting.waveforms.vocoder_run import FREE, RECIPE, recordings_fingerprint, sounding_rows
+from unitok_training.fitting.tokenizers import (
+    FitConfig,
+    fit_units,
+    fitting_rows,
+    load_recordings,
+    some_recorded,
+    sounding_rows,
+)
+from unitok_training.fitting.waveforms.vocoder_run import FREE, RECIPE, recordings_fingerprint
 from unitok_training.trainer.distributed import World
+from unitok_training.trainer.run_state import written_alone
 
 UNITS, CODEC = "units", "codec"
 """Folders of a run: the tokenizer of the first codebook, and what `--codec mel_rvq:FOLDER` opens."""
@@ -99,7 +107,8 @@ def train_codec_run(
         world: processes that share the training; the first one writes.
 
     Raises:
-        InputError: no recordings, units of another frame rate, or a run of another recipe or other data there.
+        InputError: no recordings, units of another frame rate, a run of another recipe or other data there, or another
+            process that writes it.
     """
     world, run = world or World(), Path(out)
     compute = resolve(device if world.size == 1 else world.device, recipe.precision)
@@ -113,25 +122,26 @@ def train_codec_run(
         raise InputError("no training row has audio: a codec is trained on recordings")
     mel = MelConfig()
     recordings = load_recordings(chosen, mel.sample_rate)
-    if units is None:
-        units = _fitted(run, fitting.rows, recipe, recordings_fingerprint(recordings), device, world)
-    _check_rate(units, mel)
-    heard = among_noises(recordings, mel.sample_rate, recipe.seed) if recipe.noises else recordings
-    units.to(compute.device)
-    if _causal_units(recipe) and units.latency_ms is None and notice is not None:
-        notice(
-            f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec can "
-            "speak codes as they come, and cannot make them so"
-        )
-    with _kept(run, recipe, compute, recordings_fingerprint(recordings), units, world) as kept:
-        codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept, world=world)
-    units.to("cpu")
-    if world.is_main:
-        write_json(run / RECIPE, asdict(recipe))
-        with atomic_directory(run / CODEC) as draft:
-            codec.save(draft)
-    world.barrier()
-    return run / CODEC
+    with written_alone(run, world):
+        if units is None:
+            units = _fitted(run, fitting.rows, recipe, recordings_fingerprint(recordings), device, world)
+        _check_rate(units, mel)
+        heard = among_noises(recordings, mel.sample_rate, recipe.seed) if recipe.noises else recordings
+        units.to(compute.device)
+        if _causal_units(recipe) and units.latency_ms is None and notice is not None:
+            notice(
+                f"the units of the {units.encoder.name} encoder are known at the end of a recording only: this codec "
+                "can speak codes as they come, and cannot make them so"
+            )
+        with _kept(run, recipe, compute, recordings_fingerprint(recordings), units, world) as kept:
+            codec = train_codec(heard, units, recipe.codec, mel=mel, compute=compute, kept=kept, world=world)
+        units.to("cpu")
+        if world.is_main:
+            write_json(run / RECIPE, asdict(recipe))
+            with atomic_directory(run / CODEC) as draft:
+                codec.save(draft)
+        world.barrier()
+        return run / CODEC
 
 
 def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, device: str, world: World) -> UnitTokenizer:
@@ -145,7 +155,8 @@ def _fitted(run: Path, rows: Sequence[Row], recipe: CodecRecipe, data: str, devi
             raise InputError(
                 f"{run} holds units of other settings or recordings: choose another output folder, or the same settings"
             )
-        return UnitTokenizer.load(run / UNITS)
+        with intact(run / UNITS, "remove it and its description, to fit them again"):
+            return UnitTokenizer.load(run / UNITS)
     found = _fit(rows, recipe, device, world)
     if world.is_main:
         with atomic_directory(run / UNITS) as draft:

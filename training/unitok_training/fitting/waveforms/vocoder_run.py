@@ -20,7 +20,7 @@ from unitok_tokenizers.files import atomic_directory, ensure_folder, fingerprint
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.fitting.kept import Kept
-from unitok_training.fitting.tokenizers import fitting_rows, load_recordings, some_recorded
+from unitok_training.fitting.tokenizers import fitting_rows, load_recordings, some_recorded, sounding_rows
 from unitok_training.fitting.waveforms.vocoder_start import VocoderStart
 from unitok_training.fitting.waveforms.waveform import VocoderRecipe, WaveTraining
 from unitok_training.fitting.waveforms.waveform_sources import (
@@ -33,7 +33,8 @@ from unitok_training.fitting.waveforms.waveform_sources import (
     mel_series,
     pitch_series,
 )
-from unitok_training.trainer.distributed import check_alone
+from unitok_training.trainer.distributed import World, check_alone
+from unitok_training.trainer.run_state import written_alone
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput, stride_of
 from unitok_vocoder.generator import CONDITIONS, GENERATORS, Generator
 from unitok_vocoder.losses import RESOLUTIONS
@@ -73,7 +74,7 @@ def train_vocoder(
 
     Raises:
         InputError: no recordings, no tokenizer of what is to be spoken, a start of another shape or other tokens, a run
-            of another recipe or other data there, or several processes.
+            of another recipe or other data there, another process that writes it, or several processes.
     """
     check_alone("a vocoder learns from discriminators")
     for registry, name in ((GENERATORS, recipe.kind), (CONDITIONS, recipe.given)):
@@ -99,21 +100,17 @@ def train_vocoder(
     if start is not None:
         start.check(recipe, inputs, generator)
         start.begin(generator)
-    training = WaveTraining(generator, source, recipe, compute)
-    with _kept(run, recipe, compute, recordings, maker, start) as kept:
-        training.run(kept)
-    generator.cpu()
-    voices = {**({} if start is None else start.voices), **source.voices(generator)}
-    made = _vocoder(recipe, generator, voices)
-    write_json(run / RECIPE, asdict(recipe))
-    with atomic_directory(run / VOCODER, may_drop=("mel", "units", "codes", "voices.safetensors")) as draft:
-        made.save(draft)
-    return run / VOCODER
-
-
-def sounding_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows that may be learned from by what makes sound: of `train` and `codec`; all, where no split is named so."""
-    return [row for row in rows if row.split in ("train", "codec")] or list(rows)
+    with written_alone(run, World()):
+        training = WaveTraining(generator, source, recipe, compute)
+        with _kept(run, recipe, compute, recordings, maker, start) as kept:
+            training.run(kept)
+        generator.cpu()
+        voices = {**({} if start is None else start.voices), **source.voices(generator)}
+        made = _vocoder(recipe, generator, voices)
+        write_json(run / RECIPE, asdict(recipe))
+        with atomic_directory(run / VOCODER, may_drop=("mel", "units", "codes", "voices.safetensors")) as draft:
+            made.save(draft)
+        return run / VOCODER
 
 
 def _kept(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import fingerprint
+from unitok_tokenizers.files import array_fingerprint
 from unitok_training.fitting.waveforms.waveform import VocoderRecipe, vocoder_recipe
 from unitok_vocoder.conditions import CodesInput, MelInput, UnitsInput
 from unitok_vocoder.generator import Generator, units_condition
@@ -38,8 +38,9 @@ class VocoderStart:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the weights, as far as sums tell them apart."""
-        return fingerprint([[name, float(value.double().sum())] for name, value in self.generator.state_dict().items()])
+        """Identifies the weights."""
+        weights = sorted(self.generator.state_dict().items())
+        return array_fingerprint(*(value.cpu().numpy() for _, value in weights))
 
     def recipe(self) -> VocoderRecipe:
         """Its shape, fewer and slower updates, and discriminators from the first step."""

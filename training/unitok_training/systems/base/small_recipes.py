@@ -11,7 +11,7 @@ from unitok_training.recipes.latent import AdapterChoice, EncoderChoice, LatentR
 from unitok_training.trainer.config import FROZEN, LatentTrainConfig, PartTuning, Tuning
 from unitok_training.trainer.optimizer import OptimConfig
 
-QUICK = OptimConfig(name="muon", warmup_steps=30, schedule="wsd", decay_share=0.4)
+QUICK = OptimConfig(name="muon", learning_rate=2e-3, warmup_steps=30, schedule="wsd", decay_share=0.4)
 """Muon: a decoder learns in fewer steps than with AdamW where in the speech it has come to."""
 
 
