@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from tests.support.tiny_model import RATE, speech
+from unitok_tokenizers.audio import recording
 from unitok_tokenizers.audio.containers.flac import crc8, crc16
-from unitok_tokenizers.audio.io import audio_seconds, read_audio, read_blocks
+from unitok_tokenizers.audio.io import audio_seconds, read_audio, read_blocks, write_audio
 from unitok_tokenizers.errors import InputError
 
 WHOLE = {
@@ -239,6 +240,16 @@ def test_mp3_between_tags(tmp_path: Path) -> None:
             assert np.array_equal(heard(saved(tmp_path / "b.mp3", front + content + behind)), plain)
 
 
+@pytest.mark.parametrize("between", [b"strange", b"ID3\x04\x00\x00\x00\x00\x00\x00"], ids=["bytes", "tag"])
+def test_stray_bytes_between_frames_that_are_counted_lose_none(between: bytes, tmp_path: Path) -> None:
+    """A file that tells how many frames it has is not worse for that."""
+    content = encoded("mp3", speech(SECONDS))
+    frames = mp3_frames(content)
+    middle = frames[len(frames) // 2]
+    found = heard(saved(tmp_path / "a.mp3", content[:middle] + between + content[middle:]))
+    assert abs(len(found) - len(heard(saved(tmp_path / "b.mp3", content)))) < 3 * 1152
+
+
 @pytest.mark.parametrize(
     "kind", ["wav", "float", "rf64", "w64", "aiff", "au", "caf", "flac", "ogg", "opus", "mp3", "nomp3"]
 )
@@ -455,3 +466,22 @@ def test_ogg_with_much_of_another_kind_behind_it_is_told(kind: str, tmp_path: Pa
     with pytest.raises(InputError, match="bytes behind its pages are none"):
         read_audio(saved(tmp_path / "a.ogg", content + b"no page" * len(content)), sample_rate=RATE)
     assert len(heard(saved(tmp_path / "b.ogg", content + b"no page")))
+
+
+def test_what_the_system_refuses_is_said_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.wav", encoded("wav", speech(0.2)))
+
+    def refuses(*given: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(recording, "open", refuses, raising=False)
+    with pytest.raises(InputError, match="Permission denied; check that it is there") as told:
+        heard(path)
+    assert "convert" not in str(told.value)
+
+
+def test_samples_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    for suffix in ("wav", "flac", "mp3"):
+        with pytest.raises(InputError, match="not finite"):
+            write_audio(tmp_path / f"a.{suffix}", np.array([0.0, np.nan], np.float32), RATE)
+    assert list(tmp_path.iterdir()) == []

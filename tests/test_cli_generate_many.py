@@ -145,7 +145,7 @@ def test_speech_is_a_file_an_input(place: Path, model: Model, tmp_path: Path) ->
     compare(
         "results.jsonl",
         {key.removesuffix("[]") if key == "units[]" else key for key in written},
-        missing=("codes", "error", "lang"),
+        missing=("codes", "error", "ids", "lang"),
     )
     spans = model.translate_speech(found[0]["input"], source="en", target="de").outputs
     assert lines_of(ids)[0]["units"] == [span for span in spans if span.kind == "units"][-1].content.tolist()
@@ -329,3 +329,12 @@ def test_an_input_that_has_changed_is_refused(place: Path, tmp_path: Path) -> No
     assert json.loads((tmp_path / "p.jsonl").read_text())["bytes"] == sound.stat().st_size
     write_audio(sound, speech(0.7), RATE)
     refused(*heard, saying=("is answered already", "bytes was"))
+
+
+def test_other_ids_in_the_same_file_are_not_answered_yet(place: Path, tmp_path: Path) -> None:
+    units = write_rows(tmp_path / "u.jsonl", [{"units": [1, 2, 3]}, {"units": [4, 5, 6]}])
+    ask = ("generate", place / "m", "--units", units, *ASR, "-o", tmp_path / "r.jsonl")
+    works(*ask)
+    works(*ask)
+    write_rows(units, [{"units": [1, 2, 3]}, {"units": [4, 5, 7]}])
+    refused(*ask, saying=("2 is answered already", "ids"))

@@ -6,6 +6,7 @@ Run alone with `pytest tests/test_corpora.py`.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,3 +278,24 @@ def test_toy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {row.lang for row in rows} == {"qac", "qaa"} and len(rows) == 2 * (2 + 1 + 1)
     assert toy.main([str(tmp_path / "no"), "--languages", "en"]) == 2
     assert "'en'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("corpus", "given", "said"),
+    [
+        ("prosody", ["--lang", "it"], "'it'"),
+        ("prosody", ["--seed", "-1"], "-1"),
+        ("toy", ["--seed", "-1"], "-1"),
+        ("toy", ["--pairs", "-5"], "-5 train sentences"),
+        ("toy", ["--pairs", "0", "--test-pairs", "0"], "no sentences"),
+        ("toy_rich", ["--seed", "-1"], "-1"),
+        ("toy_rich", ["--names", "1500"], "names is 1500"),
+    ],
+)
+def test_what_a_corpus_cannot_be_made_of_is_one_line(
+    corpus: str, given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"unitok_tokenizers.corpora.{corpus}")
+    assert module.main([str(tmp_path / "out"), *given]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1

@@ -325,3 +325,25 @@ def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.Ca
         assert float(capsys.readouterr().out.partition("peak ")[2].split()[0]) == wanted, "the recipe's own choices"
     assert main(["cost", "demo", "--device", "h200", "--lora", "-1"]) == 2
     assert main(["cost", "demo", "--document", "0"]) == 2
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+@pytest.mark.parametrize("packs", [1, 8])
+def test_what_is_advised_is_what_training_takes_and_learns_as_much(processes: int, packs: int) -> None:
+    """Every change is applied to the recipe: its packs can be shared out, and an update has as many positions."""
+    if packs % processes:
+        return
+    whole = PRESETS["demo"].train
+    recipe = replace(PRESETS["demo"], train=replace(whole, packs_per_step=packs, pack_size=8192))
+    setup = setup_of(recipe, 3000, processes=processes)
+    small = Device(name="small", memory_bytes=memory(setup).peak // 2, flops=1e12, bandwidth=1e10, link=1e9)
+    _, *found = options(setup, small)
+    assert found or packs == 1
+    for one in found:
+        words = dict(word.split("=") for word in one.change.split() if word.startswith("train.pack"))
+        sizes = {name.removeprefix("train."): int(value) for name, value in words.items()}
+        taken = replace(recipe, train=replace(recipe.train, **sizes))
+        count = next((int(word) for word in one.change.split() if word.isdigit() and "over" in one.change), processes)
+        setup_of(taken, 3000, processes=count)
+        assert taken.train.packs_per_step * taken.train.pack_size == packs * 8192, one.change
+        assert one.setup.packs * max(one.setup.processes, one.setup.shards) == taken.train.packs_per_step, one.change

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.tiny_model import speech, tiny_model
+from unitok.frontends.base import Group, Latents
 from unitok.model import Model
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.encoders.base import Frames
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.render import render
 from unitok_tokenizers.grammar.sequence import Span
@@ -20,10 +23,12 @@ from unitok_training.data.latent_examples import LatentSource
 from unitok_training.data.latent_tasks import LATENT_TASKS, SHOWN, RowTexts, asked_items, questions
 from unitok_training.data.mixture import Mixture
 from unitok_training.evaluation.latent import answers, near, question, score, score_lines, without_recordings
+from unitok_training.objectives.latent import ctc_loss
 from unitok_training.recipes.decoder import load_recipe
 from unitok_training.recipes.latent import tiny
 from unitok_training.run_models.latent import make_front_end
 
+CPU = torch.device("cpu")
 ONE = Row(
     id="a", group="g", lang="en", speaker="anna", text="we buy two books", words=(("we", 0.12, 0.3), ("buy", 0.3, 0.5)),
     extras={"prosody": "rise", "keywords": ["books"], "formatted": "We buy 2 books.", "continuation": "she sings",
@@ -152,3 +157,31 @@ def test_a_recipe_over_units_refuses_latent_keys(tmp_path: Path) -> None:
     recipe = load_recipe("tiny", ["mixture.prosody=1"])
     with pytest.raises(InputError, match=r"mixture\.prosody: only"):
         ExampleSource(ToyShards([row(0, "en", "a")]), vocabulary(), recipe.mixture, seed=0)  # type: ignore[arg-type]
+
+
+def test_nothing_stands_in_front_of_what_is_told_by_its_time(rows: list[Row]) -> None:
+    """Recordings are surrounded by chance, a fifth of them: many rows, and none whose answer would be late."""
+    many = [replace(rows[0], id=str(number)) for number in range(30)]
+    model = tiny_model()
+
+    def sizes(key: str) -> set[int]:
+        found = source(many, key, model, augmented=True)
+        return {len(found.read(found.document(index).heard[0], still=key == "asr.times")[0]) for index in range(60)}
+
+    found = source(many, "asr.times", model, augmented=True)
+    assert {len(found.inputs(found.document(index))[0][0]) for index in range(60)} == sizes("asr.times")
+    assert len(sizes("asr.times")) == 1 < len(sizes("asr"))
+
+
+def test_recordings_without_text_teach_no_labels(rows: list[Row]) -> None:
+    torch.manual_seed(0)
+    ctc = torch.randn(2, 9, 6, requires_grad=True)
+    lengths, said = torch.tensor([9, 9]), torch.tensor([1, 2, 3])
+
+    def loss(places: list[int], labels: list[torch.Tensor]) -> torch.Tensor:
+        frames = Frames(ctc[places], lengths[places], (), ctc[places].log_softmax(-1))
+        return ctc_loss(Latents(torch.zeros(0, 1), [], [Group(list(range(len(places))), frames)]), labels, CPU)
+
+    alone = loss([0], [said])
+    both = loss([0, 1], [said, torch.zeros(0, dtype=torch.int64)])
+    assert torch.equal(alone, both) and float(loss([1], [torch.zeros(0, dtype=torch.int64)])) == 0

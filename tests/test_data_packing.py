@@ -15,6 +15,7 @@ from unitok_training.data.batch import NO_LABEL, Pack, collate
 from unitok_training.data.documents import Document, listed
 from unitok_training.data.mixture import BLOCK, Curriculum, Mixture, Schedule, block_counts, parse_key
 from unitok_training.data.packing import DataState, PackStream, pack_lengths
+from unitok_training.recipes.decoder import load_recipe
 from unitok_training.runs.prefetch import Prefetcher
 
 
@@ -208,3 +209,22 @@ def test_prefetch_keeps_order_and_hands_errors_over() -> None:
     endless = Prefetcher(itertools.count(), 2)
     assert next(endless) == 0
     endless.close()  # must not wait for a full queue
+
+
+def test_languages_of_keys_are_not_guessed() -> None:
+    assert parse_key("asr@en-US").source == "en-US" and parse_key("asr@en-US").target is None
+    key = parse_key("mt@pt-BR:en")
+    assert (key.source, key.target) == ("pt-BR", "en")
+    with pytest.raises(InputError, match="which two languages"):
+        parse_key("mt@pt-BR-en")
+
+
+def test_names_of_one_task_are_one_entry() -> None:
+    for alias in ("tts", "tts.units"):
+        plain = load_recipe("demo", [f"mixture.{alias}=3"]).mixture
+        assert [weight for key, weight in plain.tasks.items() if parse_key(key) == parse_key("tts.units")] == [3.0]
+    none = load_recipe("demo", ["mixture.tts=0"]).mixture
+    assert not [key for key in none.keys if parse_key(key) == parse_key("tts.units")]
+    both = Mixture(tasks={"asr": 1.0, "tts.units": 1.0})
+    late = Curriculum(tasks={"tts": 0.5}).joins(both, {"asr": 9, "tts.units": 9}, 1e6)
+    assert late["tts.units"] > late["asr"] == 0

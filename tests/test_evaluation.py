@@ -23,7 +23,13 @@ from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.networks.ctc_network import CtcNetwork, CtcNetworkConfig
 from unitok_tokenizers.errors import InputError
 from unitok_training.evaluation.asr_scorer import AsrScorer, SpeakerClassifier
-from unitok_training.evaluation.evaluate import evaluate, voices_in_turn
+from unitok_training.evaluation.evaluate import (
+    evaluate,
+    evaluate_speech,
+    evaluate_speech_translation,
+    evaluate_texts,
+    voices_in_turn,
+)
 from unitok_training.evaluation.language import FRAME, evaluate_interleaved, evaluate_speech_lm, foils
 from unitok_training.evaluation.resynthesis import evaluate_resynthesis
 from unitok_training.evaluation.run import Evaluation, drawn
@@ -240,3 +246,32 @@ def test_a_judge_is_the_same_after_saving(tmp_path: Path) -> None:
     assert again.transcribe(recordings) == judge.transcribe(recordings)
     assert again.speakers is not None and judge.speakers is not None
     assert again.speakers.predict(recordings) == judge.speakers.predict(recordings)
+
+
+def test_a_translation_needs_no_recording_of_its_own(tmp_path: Path) -> None:
+    """English is spoken and German is text alone, as in corpora of speech translation, and stands there twice."""
+    texts = [replace(row, audio=None, words=()) if row.lang == "de" else row for row in rows(tmp_path)]
+    texts += [replace(row, id=f"{row.id}-2") for row in texts if row.lang == "de"]
+    model = tiny_model()
+    run = Evaluation(model=model, shards=prepare_shards(texts, model.tokenizers, tmp_path / "shards"))
+    evaluate_texts(run)
+    assert run.metrics["s2tt"]["count"] == 4 and set(run.metrics["s2tt"]["by_direction"]) == {"en-de"}
+
+
+def test_speech_that_was_not_learned_has_no_figures(shards: Shards) -> None:
+    model = tiny_model()
+    model.info = {**model.info, "tasks": ["asr", "tts.codes"]}
+    run = Evaluation(model=model, shards=shards, judge=tiny_judge())
+    evaluate_speech(run)
+    evaluate_speech_translation(run)
+    assert set(run.metrics) == {"tts"} and set(run.metrics["tts"]) == {"codes"}
+
+
+def test_rows_that_leave_no_room_for_an_answer_are_left_out_and_counted(shards: Shards) -> None:
+    model = tiny_model()
+    run = Evaluation(model=model, shards=shards)
+    sizes = sorted(len(run.cell("units", row)) for row in run.rows("test", "units"))
+    model.decoder.config = replace(model.decoder.config, max_positions=sizes[3] + 14)
+    evaluate_texts(run)
+    asr = run.metrics["asr"]
+    assert 0 < asr["count"] < 8 and asr["left_out"] == 8 - asr["count"]

@@ -13,11 +13,15 @@ import torch
 from tests.support.command import works
 from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.files import read_json
 from unitok_training.checkpoint.state import open_checkpoint
+from unitok_training.experiments.demo import run as demo_run
 from unitok_training.experiments.demo.run import DemoConfig, demo_stages, quicker, run_demo
+from unitok_training.experiments.demo.splits import corpus_figures, with_splits
 from unitok_training.experiments.demo.stages import decoder
 from unitok_training.recipes.decoder import load_recipe
+from unitok_training.runs.stage_graph import Pipeline
 
 TEXTS = {
     "en": ("the green house stands here today now", "we buy two books here now today"),
@@ -115,3 +119,40 @@ def test_a_decoder_of_other_steps_begins_anew(tmp_path: Path) -> None:
 
     again, fresh = trained("a", 2, 4), trained("b", 4)
     assert again.keys() == fresh.keys() and all(torch.equal(value, fresh[name]) for name, value in again.items())
+
+
+def texts_of(count: int, groups: bool) -> list[Row]:
+    """So many texts, each said by two speakers, in groups of their own unless told otherwise."""
+    return [
+        Row(id=f"{number}-{who}", group=f"{number}" if groups else f"{number}-{who}", lang="en", speaker=who,
+            text=f"text number {number}", split="train")
+        for number in range(count)
+        for who in "ab"
+    ]  # fmt: skip
+
+
+def test_what_is_held_out_of_a_manifest_is_said_in_no_training_row() -> None:
+    for groups in (False, True):
+        rows = with_splits(texts_of(60, groups))
+        found = corpus_figures(rows)
+        assert found["test_rows"] == 12 and found["seen_text_share"] == 0 and found["seen_voice_share"] == 1
+    few = corpus_figures(with_splits(texts_of(10, False)))  # as of digits: each is to be learned
+    assert few["test_rows"] == 2 and few["seen_text_share"] == 1
+
+
+def test_other_recordings_and_new_ears_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_manifest(tmp_path)
+    config = short_demo(manifest)
+    settings = asdict(config) | {"languages": list(config.languages), "overrides": list(config.overrides)}
+
+    def keys() -> dict[str, str]:
+        return Pipeline(tmp_path, demo_stages(config), settings, threads=1).keys
+
+    monkeypatch.setattr(demo_run, "ears_at_hand", lambda: ())
+    before = keys()
+    monkeypatch.setattr(demo_run, "ears_at_hand", lambda: ("recognizer",))
+    heard = keys()
+    assert {name for name in before if heard[name] != before[name]} == {"evaluate"}
+    recording = next(path for path in tmp_path.rglob("*.wav"))
+    write_audio(recording, speech(0.9, seed=99), RATE)
+    assert not set(keys().values()) & set(heard.values())

@@ -15,9 +15,10 @@ from tests.support.streams import causal_encoder, streamed
 from tests.support.tiny_model import RATE, speech
 from unitok.cli.main import main
 from unitok_tokenizers.acoustic.mel_rvq import MelCodec
+from unitok_tokenizers.acoustic.open import open_codec
 from unitok_tokenizers.acoustic.rvq import ResidualVq
 from unitok_tokenizers.audio.io import write_audio
-from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.encoders.ctc import CtcEncoder
 from unitok_tokenizers.encoders.registry import ready_encoder
 from unitok_tokenizers.errors import InputError
@@ -26,7 +27,8 @@ from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.fitting.codec import CodecConfig, distillation, train_codec
 from unitok_training.fitting.ctc import CtcConfig, train_ctc
 from unitok_training.fitting.kept import Keeping
-from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers, fit_units
+from unitok_training.fitting.prosody import ChosenProsody
+from unitok_training.fitting.tokenizers import FitConfig, fit_tokenizers, fit_units, sounding_rows, training_rows
 from unitok_training.fitting.waveforms.codec_run import CodecRecipe, UnitsRecipe, train_codec_run
 from unitok_training.tokbench import distance
 
@@ -245,3 +247,55 @@ def test_units_of_other_texts_are_not_taken_for_those_of_these(manifest: Path, t
     other = [replace(rows[0], text="what was truly said"), *rows[1:]]
     with pytest.raises(InputError, match="units of other settings or recordings"):
         train_codec_run(other, tmp_path / "r", recipe(causal=True), device="cpu")
+
+
+def test_what_may_be_learned_from_is_not_guessed() -> None:
+    one = Row(id="a", group="a", lang="en", text="a", split="training")
+    with pytest.raises(InputError, match="'test', 'training': call one of them train"):
+        training_rows([one, replace(one, id="b", split="test")])
+    with pytest.raises(InputError, match="no row is of split 'train'"):
+        sounding_rows([one, replace(one, id="b", split="dev")])
+    assert training_rows([one, one]) == [one, one], "there is one split, whatever it is called"
+    codec = replace(one, id="c", split="codec")
+    rows = [replace(one, split="train"), codec, replace(one, id="d", split="test")]
+    assert [row.id for row in sounding_rows(rows)] == ["a", "c"] and [row.id for row in training_rows(rows)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"unit_bpe": 8, "clusters": 8}, "give more than 8"),
+        ({"unit_bpe": 500, "prosody": (ChosenProsody.read("durations"),)}, "durations"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_the_work(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        FitConfig(**given)
+
+
+def test_sizes_of_encoders_that_are_trained_are_some() -> None:
+    for name in ("steps", "batch_frames", "width", "blocks"):
+        with pytest.raises(InputError, match=f"encoder {name} is 0"):
+            CtcConfig(**{name: 0})
+
+
+def test_units_of_a_saved_recognizer_have_no_codec_of_their_own(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--text-pieces", "300", "--clusters", "12"]
+    assert main(["fit-tokenizers", str(manifest), str(tmp_path / "t"), *small, "--encoder-steps", "2",
+                 "--codec-steps", "0"]) == 0  # fmt: skip
+    units = f"unitok:{tmp_path / 't/units'}"
+    for more in ([], ["--pool", "2"]):
+        assert main(["fit-tokenizers", str(manifest), str(tmp_path / "u"), *small, "--units", units, *more]) == 0
+        assert "no codec" in capsys.readouterr().err and not (tmp_path / "u/codes").exists()
+
+
+def test_a_damaged_codec_is_one_message(units: UnitTokenizer, tmp_path: Path) -> None:
+    codec, _ = trained(units, steps=2)
+    codec.save(tmp_path)
+    value = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    del value["network"]
+    (tmp_path / "config.json").write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        open_codec(f"mel_rvq:{tmp_path}")

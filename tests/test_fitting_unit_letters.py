@@ -61,3 +61,10 @@ def test_rows_begin_as_their_letters_and_differ_where_these_are_equal() -> None:
 def test_an_import_has_no_shards_to_read_letters_from(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="letters.*train"):
         import_hf(tmp_path, tmp_path / "out", new_rows="letters")
+
+
+def test_texts_without_letters_say_nothing_of_units() -> None:
+    units, texts = spoken(40)
+    given = [*units, np.array([0, 1])], [*texts, "…"]
+    found = fit_unit_letters(*given, cardinality=2 * len(ALPHABET) + 1, alphabet=ALPHABET, seed=0).shares()
+    assert bool(torch.isfinite(found).all())

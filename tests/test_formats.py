@@ -31,7 +31,7 @@ from unitok.nbest.lists import NBest, Recording, read_lists, write_lists
 from unitok.pipelines.backends.interfaces import Transcript
 from unitok_tokenizers.audio.features import MelConfig
 from unitok_tokenizers.compute import resolve
-from unitok_tokenizers.data.manifest import read_manifest
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import COLUMNS, Shards
 from unitok_tokenizers.encoders.conformer import ConformerEncoder, TrunkConfig
@@ -43,10 +43,11 @@ from unitok_training.evaluation.asr_scorer import AsrScorer
 from unitok_training.evaluation.evaluate import evaluate
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.experiments.demo.plan import PLAN, DemoOptions, plan_demo
+from unitok_training.experiments.demo.splits import corpus_figures
 from unitok_training.experiments.demo.stages import training_summary, write_report
 from unitok_training.fitting.ctc import CtcConfig
 from unitok_training.recipes.decoder import DecoderRecipe, load_recipe
-from unitok_training.runs.stage_graph import COMPUTE, StageRecord
+from unitok_training.runs.stage_graph import COMPUTE, WALL, StageRecord
 from unitok_training.train import train_model
 from unitok_vocoder.mel_vocoder import MelVocoder, MelVocoderConfig
 from unitok_vocoder.vocoder import Vocoder
@@ -322,7 +323,9 @@ def test_figures(root: Path, tmp_path: Path) -> None:
     )
     metrics = evaluate(run).metrics
     metrics["checkpoint"] = "0" * 64  # the demo's last stage adds these two
-    metrics["corpus"] = {"train_rows": 1, "test_rows": 1, "seen_4gram_share": 0.0}
+    row = Row(id="a", group="a", lang="en", text="the green house stands", split="train")
+    metrics["corpus"] = corpus_figures([row, replace(row, split="test")])
+    write_json(tmp_path / WALL, {"seconds": 1.0, "peak_bytes": 1})
     write_json(tmp_path / "evaluation.json", metrics)
     write_json(tmp_path / "pipeline.json", {"manifest": None, "languages": ["en"]})
     write_json(tmp_path / COMPUTE, resolve("cpu").to_json())

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.recordings import write_pairs
 from tests.support.tiny_model import tiny_model
+from unitok.frontends import frame_cache
 from unitok.frontends.base import Encoded
 from unitok.frontends.frame_cache import FrameCache, name_of
 from unitok_tokenizers.compute import Compute
@@ -238,3 +240,21 @@ def test_frozen_parts_are_held_in_the_precision_of_the_run(precision: str) -> No
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     moving = Part("adapter", torch.nn.Linear(8, 4), PartTuning(), OptimConfig(), compute, World())
     assert {value.dtype for value in moving.module.parameters()} == {torch.float32}
+
+
+def test_a_full_disk_costs_the_next_run_time_and_this_one_nothing(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Run(recipe(), manifest, tmp_path / "plain").losses()
+
+    def full(path: Path, data: bytes) -> None:
+        raise InputError(f"cannot write {path}: no space left on device")
+
+    monkeypatch.setattr(frame_cache, "atomic_write_bytes", full)
+    kept = cache(tmp_path / "alone")
+    kept.put("a", frames(1))
+    kept.flush()
+    (told,) = kept.told()
+    assert "no space left" in told and "computed every time" in told and kept.get("a") is None
+    found = Run(recipe(tmp_path / "frames"), manifest, tmp_path / "run").losses()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)

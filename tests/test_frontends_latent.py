@@ -314,3 +314,22 @@ def test_other_recordings_are_another_run(manifest: Path, tmp_path: Path) -> Non
         with pytest.raises(InputError, match="--allow-change rows"):
             train_latent(longer, other, tmp_path / "run", split="")
     train_latent(longer, shorter, tmp_path / "run", split="", allow_change=("rows",))
+
+
+def test_many_recordings_are_encoded_in_batches_that_memory_holds() -> None:
+    model = tiny_model()
+    front = make_front_end(tiny(), model.decoder, model.vocabulary.streams["text"].cardinalities[0]).eval()
+    recordings = [speech(0.5 + 0.01 * number, seed=number) for number in range(24)]
+    given: list[int] = []
+    front.encoder.register_forward_pre_hook(lambda _, inputs: given.append(len(inputs[0])))
+    whole = front.encode(recordings)
+    assert front.encode([]) == []
+    type(front.encoder).batch_seconds, before = 2, type(front.encoder).batch_seconds
+    try:
+        given.clear()
+        parts = front.encode(recordings)
+    finally:
+        type(front.encoder).batch_seconds = before
+    assert max(given) <= 4 and len(given) >= 6
+    for one, other in zip(parts, whole):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -94,3 +95,23 @@ def test_graphs_replay_what_the_processor_computes(sampling: Sampling) -> None:
     for _ in range(2):
         found = generate(decoder, ragged(*LENGTHS), max_new_tokens=LIMITS, sampling=sampling, seed=4, graphs=graphs)
         assert [one.ids.tolist() for one in found] == [one.ids.tolist() for one in eager]
+
+
+def test_answers_that_overlap_leave_one_another_alone() -> None:
+    """The captured cache is one batch's at a time; others take ordinary steps meanwhile."""
+    model = tiny_model()
+    first = Request(task="mt", source="en", target="de", text="we buy two books")
+    other = Request(task="mt", source="en", target="de", text="the green house stands here")
+    wanted = [model.answer(one).ids for one in (first, other)]
+    model.engine.capture(capacity=512, sizes=(1, 2))
+    stream = model.stream(first)
+    next(stream)
+    assert np.array_equal(model.answer(other).ids, wanted[1])
+    *_, last = stream
+    assert last.result is not None and np.array_equal(last.result.ids, wanted[0])
+    assert np.array_equal(model.answer(other).ids, wanted[1])
+    abandoned = model.stream(first)
+    next(abandoned)
+    del abandoned
+    gc.collect()
+    assert model.engine.graphs is not None and model.engine.graphs.user is not None

@@ -6,6 +6,7 @@ Run alone with `pytest tests/test_pipelines_tools.py`.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from unitok.pipelines.backends.own import UnitokRecognizer, UnitokSynthesizer, U
 from unitok.pipelines.cascade import Cascade, Translate, cascade_of
 from unitok.pipelines.router import Call, Router, Rule, Script, check_call, read_call
 from unitok.pipelines.tools import Registry, Step, Tool, ToolPlan, Use, read_steps
+from unitok.requests.long_text import cut_lines
 from unitok_tokenizers.errors import InputError
 
 
@@ -246,3 +248,19 @@ def test_the_decoder_routes_by_its_own_tool_spans_and_only_to_what_there_is() ->
     assert set(made) <= set(calls) and made[0] == router("the green house")
     with pytest.raises(InputError, match="at least one"):
         Router(model, [])("the green house")
+
+
+def test_a_rule_whose_group_was_not_there_is_refused_by_its_name() -> None:
+    goes = Tool(name="go", description="go", inputs={"place": "word"}, output="text", function=upper_case)
+    script = Script([Rule(r"go( to (?P<place>\w+))?", "go", {"place": "{place}"})], Registry([goes]))
+    assert script("go to town") == Call("go", (("place", "town"),))
+    with pytest.raises(InputError, match="'go away' says nothing of 'place', which the rule for 'go'"):
+        script("go away")
+
+
+def test_a_cascade_says_what_was_cut() -> None:
+    short, audio = tiny_model(), speech(0.6)
+    short.limits = replace(short.limits, text_per_unit=0.01, text_per_text=0.01, floor=1)
+    found = short.cascade().translate_text(audio, source="en", target="de")
+    assert found.cut and found.finish_reason == "length"
+    assert any(line.startswith(("the transcript was cut", "the translation was cut")) for line in cut_lines(found))

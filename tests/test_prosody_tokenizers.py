@@ -112,3 +112,12 @@ def test_fitting_repeats_and_keeps_to_its_sizes() -> None:
     assert [made.info() for made in one] == [made.info() for made in other]
     assert all(made.cardinality <= wanted for made, wanted in zip(one, (3, 6, 5)))
     assert len({made.fingerprint for made in (*one, fitted("pitch"))}) == 4 and source().seed == 0
+
+
+def test_what_is_constant_in_a_recording_is_no_voice() -> None:
+    """Some sound cards add a little to every sample; in clean pauses that is all there is."""
+    time = np.arange(16000) / 16000
+    voice = np.sin(2 * np.pi * 120 * time).astype(np.float32) * 0.15
+    plain = np.concatenate([np.zeros(8000, np.float32), voice, np.zeros(8000, np.float32)])
+    wanted, found = contour(plain), contour(plain + np.float32(0.005))
+    assert np.array_equal(found.voiced, wanted.voiced) and found.own_level == pytest.approx(wanted.own_level, abs=0.01)

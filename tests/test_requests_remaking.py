@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,16 @@ def test_the_command_says_a_recording_again(tmp_path: Path) -> None:
     assert out.is_file()
     refused(*line, "edit", "--text", TEXT, "-o", out, saying="task edit needs --cut")
     refused(*line, "tse", "-o", out, saying="task tse needs --voice")
+
+
+def test_texts_of_remade_speech_are_said_in_what_was_learned() -> None:
+    letters = string.ascii_lowercase + " "
+    known = tiny_model(characters={"en": letters, "de": letters}, limits=Limits(floor=4, units_per_text=0.5))
+
+    def text(said: str) -> list[int]:
+        plan = known.prompt_request(asked("edit", text=said, cut=(0.4, 0.6))).plan
+        return [one for span in plan.conditions if span.kind == "text" for one in span.content.tolist()]
+
+    assert text("We buy two books!") == text("we buy two books") and text("2 books") == text("two books")
+    with pytest.raises(InputError, match="☃"):
+        text("a ☃")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from unitok.many.answers import _plain_name
 from unitok.many.inputs import Input
 from unitok.model import Model
 from unitok.requests.answer_steps import Voices, piece_request
+from unitok.requests.prompt_request import PromptRequest
 from unitok.requests.request import Request
 from unitok.results import Result
 from unitok.token_files import ids_by_kind, lines_of, speech_ids
@@ -146,3 +149,31 @@ def test_lengths_that_were_heard_are_told_by_every_way(model: Model) -> None:
     assert batched.heard_seconds == pytest.approx(0.6) == model.transcribe(sound, lang="en").heard_seconds
     ask = Request(task="s2tt", source="en", target="de", audio=sound, front_end="cascade")
     assert model.answer(ask).heard_seconds == pytest.approx(0.6)
+
+
+def test_a_voice_that_nothing_speaks_in_is_refused(model: Model) -> None:
+    ask = Request(task="tts", source="en", text="the green house", voice="anna", output="units")
+    mute = replace(model, vocoder=None)
+    with pytest.raises(InputError, match="voice changes nothing here"):
+        mute.answer(ask)
+    assert mute.answer(replace(ask, voice=None)).outputs
+
+
+def test_a_model_of_plain_speech_goes_on_with_its_first_sentence(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has never seen a voice that stands apart: what it has said, and the text of that, is what the next begins
+    with."""
+    asked, run = list[PromptRequest](), Model.run
+
+    def spy(self: Model, requests: Sequence[PromptRequest], **options: Any) -> list[Result]:
+        asked.extend(requests)
+        return run(self, requests, **options)
+
+    monkeypatch.setattr(Model, "run", spy)
+    ask = Request(task="vtts", source="en", text="The green house. We buy two books.")
+    apart = ["voice", "text"]
+    learned = ({"tasks": ["vtts"]}, ["text"]), ({"tasks": ["vtts", "vtts.voice@en"]}, apart), ({}, apart)
+    for info, kinds in learned:
+        asked.clear()
+        replace(model, info=info).answer(ask)
+        assert [span.kind for span in asked[-1].plan.conditions] == kinds and len(asked) == 2
+        assert bool(asked[-1].transcript) == bool(asked[-1].plan.forced) == (kinds == ["text"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.support.command import check_refusal, refused, unitok, works, write_rows
@@ -359,3 +360,39 @@ def test_scores_of_a_latent_model_leave_out_what_its_start_does_on_tokens(root: 
         )  # fmt: skip
     again = Model.load(tmp_path / "on" / "model")
     assert again.latent is None and not any(one.startswith("latent.") for one in again.info["tasks"])
+
+
+def test_a_front_end_that_is_kept_is_not_called_another(root: Path, tmp_path: Path) -> None:
+    """A start has its own encoder: what else a recipe names would change nothing and be written down as true."""
+    works(*train_latent(root, tmp_path / "first", "--start", root / "model"))
+    start, judge = ("--start", tmp_path / "first/model"), root / "model/tokenizers/units"
+    named = sets("steps=1", "tuning.encoder.full=false")
+    for change in (("encoder.kind=pretrained", f"encoder.folder={judge}"), ("encoder.layer=1",)):
+        more = [part for one in change for part in ("--set", one)]
+        refused(*train_latent(root, tmp_path / "second", *start, *named, *more), saying="has an encoder of its own")
+    match = ("--set", "adapter.match_scale=true")
+    refused(*train_latent(root, tmp_path / "second", *start, *match), saying=("match_scale", "leave it out"))
+    works(*train_latent(root, tmp_path / "second", *start))
+
+
+def test_a_checkpoint_is_not_opened_behind_an_encoder_that_has_changed(root: Path, tmp_path: Path) -> None:
+    judge = tmp_path / "judge"
+    shutil.copytree(root / "model/tokenizers/units", judge)
+    given = ("encoder.kind=pretrained", f"encoder.folder={judge}", "tuning.encoder.full=false")
+    more = [part for one in given for part in ("--set", one)]
+    works(*train_latent(root, tmp_path / "run", *more))
+    newest = tmp_path / "run/checkpoints"
+    works("evaluate", newest, root / "m.jsonl")
+    file = next(judge.rglob("*.safetensors"))
+    tensors = load_file(file)
+    save_file({name: value + 1 if value.is_floating_point() else value for name, value in tensors.items()}, file)
+    refused("evaluate", newest, root / "m.jsonl", saying=("other weights than when this run was begun with it",))
+
+
+def test_scores_of_a_latent_run_with_a_frozen_encoder_are_those_of_float32_weights(root: Path, tmp_path: Path) -> None:
+    changes = sets("precision=bf16", "steps=2", "log_every=2", "eval_every=2", "eval_batches=1", "eval_examples=2")
+    still = ("--set", "tuning.encoder.full=false")
+    works(*train_latent(root, tmp_path / "run", "--start", root / "model", *changes, *still))
+    found = read_metrics(tmp_path / "run" / VALIDATION_FILE)[-1]["scores"]
+    numbers = [value for one in found.values() for value in one.values() if isinstance(value, float)]
+    assert numbers and bool(torch.isfinite(torch.tensor(numbers)).all())

@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.support import toy_shards
+from tests.support.tiny_model import speech
 from tests.support.toy_shards import ToyShards
 from tests.test_trainer_loop import CONFIG, MIXTURE, decoder
 from unitok_tokenizers import files
+from unitok_tokenizers.audio.io import write_audio
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import sole_writer
+from unitok_training.fitting.waveforms.codec_run import CodecRecipe, train_codec_run
+from unitok_training.fitting.waveforms.vocoder_run import train_vocoder
+from unitok_training.fitting.waveforms.waveform import VocoderRecipe
 from unitok_training.runs.interrupts import Terminated, termination_raises
 from unitok_training.runs.stage_graph import Pipeline
 from unitok_training.trainer.decoder import train
@@ -98,6 +104,14 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.
             Pipeline(run, [], {}, threads=1).run()
         with pytest.raises(InputError, match="another process writes"):
             train(CONFIG, decoder(), ToyShards(toy_shards.corpus()), toy_shards.vocabulary(), run, mixture=MIXTURE)
+        rows = [Row(id="a", group="a", lang="en", audio=tmp_path / "a.wav")]
+        write_audio(tmp_path / "a.wav", speech(2.0), 16000)
+        for network in (
+            lambda: train_vocoder(rows, run, VocoderRecipe(steps=1), device="cpu"),
+            lambda: train_codec_run(rows, run, CodecRecipe(noises=False), device="cpu"),
+        ):
+            with pytest.raises(InputError, match="another process writes"):
+                network()
         assert sorted(run.rglob("*")) == before, "who is refused has written something"
         holder.kill()
     monkeypatch.setattr(files, "PATIENCE", 5.0)

@@ -43,6 +43,16 @@ def refuses(run, settings):
     print("a line before")
     raise InputError("x.wav: too short; give another")
 
+def lacks(run, settings):
+    raise ModuleNotFoundError("No module named 'jiwer'", name="jiwer")
+
+def killed(run, settings):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def slow(run, settings):
+    (run / "began").touch()
+    time.sleep(1 if (run / "again").exists() else 600)
+
 def told(run, settings):
     import torch
     told = os.environ["OMP_NUM_THREADS"], os.environ["UNITOK_PRECISION"]
@@ -200,3 +210,31 @@ def test_a_pipeline_says_what_a_stage_refused(run: Path) -> None:
         Pipeline(
             run, [Stage(name="refuses", function="some_stages:refuses")], {}, threads=1, report=lambda _: None
         ).run()
+
+
+def test_a_package_that_is_missing_and_a_kill_for_memory_are_one_message(run: Path, tmp_path: Path) -> None:
+    for function, said in (("lacks", r"needs jiwer: pip install 'unitok\[eval\]'"), ("killed", "killed from without")):
+        pipeline = Pipeline(tmp_path, [Stage(name=function, function=f"some_stages:{function}")], {}, threads=1)
+        with pytest.raises(InputError, match=said):
+            pipeline.run()
+
+
+def test_seconds_of_a_stage_are_those_of_all_attempts(run: Path, tmp_path: Path) -> None:
+    def pipeline() -> Pipeline:
+        return Pipeline(
+            tmp_path, [Stage(name="slow", function="some_stages:slow")], {}, threads=1, report=lambda line: None
+        )
+
+    first = pipeline()
+
+    def looked() -> None:
+        if any(one.seconds > 1.5 for one in first._running.values()):
+            raise KeyboardInterrupt
+
+    first._look_at_memory = looked  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    (tmp_path / "again").touch()
+    (record,) = pipeline().run().values()
+    assert record.seconds >= 2.5 and not (tmp_path / "wall.json").exists()
+    assert not list((tmp_path / "stages").glob("*.part"))

@@ -283,6 +283,8 @@ def test_stories_are_of_documents_or_of_halves(unlearned: Model, made: tuple[Sha
         whole = np.concatenate([story.begin.units, story.right.units])
         assert any(np.array_equal(whole, run.cell("units", row)) for row in run.all_rows("test"))
     assert all(len(story.begin.units) > len(story.right.units) for story in documents)
+    for story in (*halves, *documents):
+        assert not np.array_equal(story.right.text, story.wrong.text), "the true end, said by another, is no wrong one"
     with pytest.raises(InputError, match="no 'chapter' in its extras"):
         stories(run, "chapter")
 

@@ -30,6 +30,22 @@ KNOWN = {
 
 SAID = {
     "en": [
+        ("There were many – 5 in all.", "there were many five in all"),
+        ("- 5 apples", "five apples"),
+        ("from −5 to −3", "from minus five to minus three"),
+        ("It cost $5M.", "it cost five million dollars"),
+        ("$10K and $1.5B", "ten thousand dollars and one point five billion dollars"),
+        ("I need .5 kg.", "i need zero point five kilograms"),
+        ("p < .05, $.50, -.5", "p less than zero point zero five fifty cents minus zero point five"),
+        ("20%/year, C++", "twenty percent slash year c plus plus"),
+        ("My name is Max. The word is apt.", "my name is max the word is apt"),
+        ("max. 5 people", "maximum five people"),
+        ("between 100-1000 people", "between one hundred to one thousand people"),
+        ("1-800-555-0199", "one eight zero zero five five five zero one nine nine"),
+        ("call 555-0199", "call five five five zero one nine nine"),
+        ("At least 12 may have died.", "at least twelve may have died"),
+        ("they march 10 miles", "they march ten miles"),
+        ("On the 3rd of May, 2024.", "on may third twenty twenty four"),
         ("The Cat sat, didn't it?", "the cat sat didnt it"),
         ("Dr. Smith paid $3.50.", "doctor smith paid three dollars and fifty cents"),
         ("It weighs 2.5 kg.", "it weighs two point five kilograms"),
@@ -194,3 +210,23 @@ def test_a_raised_digit_in_an_address_is_no_number_of_it() -> None:
     known = frozenset("abcdefghijklmnopqrstuvwxyz ")
     said = spoken_text("see https://arxiv.org/abs/2106.01345² for more", "en", known)
     assert said.startswith("see arxiv dot org") and said.endswith("four five squared for more")
+
+
+@pytest.mark.parametrize(
+    ("lang", "written", "said"),
+    [
+        ("de", "Er kam an – 20 Minuten zu spät.", "er kam an zwanzig minuten zu spät"),
+        ("de", "€5 Millionen", "fünf millionen euro"),
+        ("de", "50 €/Monat", "fünfzig euro schrägstrich monat"),
+        ("de", "Ich heiße Max.", "ich heiße max"),
+        ("de", "max. 5 Leute", "maximal fünf leute"),
+        ("de", "100-1000 Teilnehmer", "einhundert bis eintausend teilnehmer"),
+    ],
+)
+def test_signs_are_what_they_are_in_other_languages(lang: str, written: str, said: str) -> None:
+    assert spoken_text(written, lang, KNOWN[lang]) == said
+
+
+def test_punctuation_alone_is_nothing_to_say() -> None:
+    assert spoken_text("...", "en", frozenset("ab .")) == "" and spoken_text("a.", "en", frozenset("ab .")) == "a."
+    assert spoken_text("价格是¥500", "zh", frozenset("价格是五百元日")) == "价格是五百元"

@@ -158,3 +158,17 @@ def test_the_rate_that_is_told_is_the_one_that_is_used(tmp_path: Path) -> None:
     told, peak = [row["learning_rate"]["decoder"] for row in rows], config.optim.learning_rate
     assert told == pytest.approx([0, 0, 0, 0, peak / 3, 2 * peak / 3, peak, peak])
     assert [row["learning_rate"]["new_embeddings"] for row in rows[:3]] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
+
+
+def test_matrices_of_a_part_move_at_its_own_rate_too(tmp_path: Path) -> None:
+    """Muon's matrices have a rate of their own: a part that is to move a hundredth as fast moves all of it so."""
+    optim = replace(CONFIG.optim, name="muon", warmup_steps=0, schedule="constant")
+    config, before = replace(CONFIG, steps=1, log_every=1, optim=optim), decoder()
+    moved = []
+    for share in (1.0, 0.01):
+        slow = DecoderTuning(decoder=PartTuning(learning_rate=share * optim.learning_rate))
+        after = run(tmp_path / str(share), slow, config)
+        own = dict(before.named_parameters())
+        moved.append({name: (value - own[name]).abs().max().item() for name, value in after.named_parameters()})
+    for name, most in moved[0].items():
+        assert moved[1][name] <= 0.011 * most + 1e-9, name

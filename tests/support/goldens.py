@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +136,16 @@ def stages() -> dict[str, str]:
     """Keys by which a finished stage is known again: a change trains it anew in everybody's runs."""
     config, compared, recipe = DemoConfig(), CompareConfig(seeds=1), COMPARE_PRESETS["compare"]()
     demo_settings = asdict(config) | {"languages": list(config.languages), "overrides": list(config.overrides)}
-    demo = Pipeline(Path(), demo_stages(config), demo_settings, threads=2, known_as=DEMO_KNOWN_AS)
+    # whatever ears are installed here
+    steps = [replace(stage, also=()) for stage in demo_stages(config)]
+    arms = [replace(stage, also=()) for stage in compare_stages(recipe, compared)]
+    demo = Pipeline(Path(), steps, demo_settings, threads=2, known_as=DEMO_KNOWN_AS)
     correcting = correction_stages(("masked", "head"))
     unset = {name: None for stage in correcting for name in stage.settings}
     correction = Pipeline(
         Path(), correcting, {**unset, **asdict(CorrectionConfig())}, threads=2, known_as=CORRECTION_KNOWN_AS
     )
-    compare = Pipeline(
-        Path(), compare_stages(recipe, compared), settings_of(recipe, compared), threads=2, known_as=COMPARE_KNOWN_AS
-    )
+    compare = Pipeline(Path(), arms, settings_of(recipe, compared), threads=2, known_as=COMPARE_KNOWN_AS)
     return {
         **{f"demo: {name}": key for name, key in demo.keys.items()},
         **{f"compare: {name}": key for name, key in compare.keys.items()},

@@ -107,7 +107,8 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
             replace(small, shards=count, processes=count, packs=packs_each, recompute_blocks=layers),
         )
     yield (
-        f"LoRA of rank 64 and train.recompute_blocks={layers} (other weights stay as they are)",
+        f"LoRA of rank 64 and train.recompute_blocks={layers} train.pack_size={size} "
+        f"train.packs_per_step={packs * shared} (other weights stay as they are)",
         replace(
             small,
             lora_rank=64,
