@@ -215,6 +215,8 @@ def test_languages_of_keys_are_not_guessed() -> None:
     assert parse_key("asr@en-US").source == "en-US" and parse_key("asr@en-US").target is None
     key = parse_key("mt@pt-BR:en")
     assert (key.source, key.target) == ("pt-BR", "en")
+    key = parse_key("mt@en-pt-BR")
+    assert (key.source, key.target) == ("en", "pt-BR")
     with pytest.raises(InputError, match="which two languages"):
         parse_key("mt@pt-BR-en")
 

@@ -210,6 +210,9 @@ def test_tables_without_a_header_by_number(root: Path) -> None:
     source = written(root / "list.csv", "a.wav,stop\nb.wav,start\n")  # a text that is a column's name elsewhere
     works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=1", "text=2")
     assert [row.text for row in read_manifest(root / "m.jsonl")] == ["stop", "start"]
+    headed = written(root / "list.tsv", "path\tgesprochen\na.wav\teins\n")
+    with pytest.raises(InputError, match="there is no column '1'"):
+        read_manifest(headed, columns={"audio": "1", "text": "2"})
     source = written(root / "list.csv", "0,1\na.wav,one\nb.wav,two\n")  # as pandas calls nameless columns
     works("manifest", source, "-o", root / "m.jsonl", "--columns", "audio=0", "text=1")
     assert [row.text for row in read_manifest(root / "m.jsonl")] == ["one", "two"]

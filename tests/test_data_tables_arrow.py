@@ -200,7 +200,12 @@ def test_a_long_row_is_not_held(root: Path) -> None:
 
 def test_splits_are_what_their_names_begin_with(root: Path) -> None:
     kinds = {"train": "train", "test": "test", "validation": "dev", "test.other-00000-of-00001": "test"}
-    kinds |= {"held-00000-of-00002": "held", "test_seen-00000-of-00001": "test_seen", "codec-00000-of-00001": "codec"}
+    kinds |= {
+        "data-00000-of-00002": "train",
+        "held-00000-of-00002": "held",
+        "test_seen-00000-of-00001": "test_seen",
+        "codec-00000-of-00001": "codec",
+    }
     for name in kinds:
         parquet(root / "files" / f"{name}.parquet", pyarrow.table({"text": [f"said in {name}"]}))
     assert {row.text: row.split for row in read_manifest(root / "files")} == {

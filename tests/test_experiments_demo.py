@@ -136,6 +136,13 @@ def test_what_is_held_out_of_a_manifest_is_said_in_no_training_row() -> None:
         rows = with_splits(texts_of(60, groups))
         found = corpus_figures(rows)
         assert found["test_rows"] == 12 and found["seen_text_share"] == 0 and found["seen_voice_share"] == 1
+    polite = [row for number in range(100) for row in (
+        Row(id=f"{number}", group=f"{number}", lang="en", text=f"text number {number}", split="train"),
+        Row(id=f"{number}-t", group=f"{number}", lang="en", text="thank you", split="train"),
+    )]  # fmt: skip
+    assert corpus_figures(with_splits(polite))["test_rows"] == 20, "what everybody says is no test"
+    silent = [Row(id=str(number), group=str(number), lang="en", split="train") for number in range(20)]
+    assert corpus_figures(with_splits(silent))["seen_text_share"] == 0
     few = corpus_figures(with_splits(texts_of(10, False)))  # as of digits: each is to be learned
     assert few["test_rows"] == 2 and few["seen_text_share"] == 1
 

@@ -29,7 +29,7 @@ SAID = ("loli haru tases woru", "haru woru loli velo", "tases velo haru sile", "
 def write_corpus(folder: Path) -> Path:
     rows: list[dict[str, Any]] = []
     for number in range(24):
-        text, moved = SAID[number % 4], number // 4 % 2
+        text, moved = SAID[(number + number // 12) % 4], number // 4 % 2  # two documents that end differently
         name, seconds = f"a{number}", 1.2
         sound = voice(gliding(110.0 + 12 * (number % 5), 0.3 if moved else 0.01, seconds), seconds)
         write_audio(folder / f"{name}.wav", sound, RATE)

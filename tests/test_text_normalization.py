@@ -42,6 +42,10 @@ SAID = {
         ("max. 5 people", "maximum five people"),
         ("between 100-1000 people", "between one hundred to one thousand people"),
         ("1-800-555-0199", "one eight zero zero five five five zero one nine nine"),
+        ("Call 555-1230 now.", "call five five five one two three zero now"),
+        ("pages 120-2450", "pages one hundred twenty to two thousand four hundred fifty"),
+        ("a $100 B&B in town", "a one hundred dollars b and b in town"),
+        ("We read the 12 May report.", "we read the may twelfth report"),
         ("call 555-0199", "call five five five zero one nine nine"),
         ("At least 12 may have died.", "at least twelve may have died"),
         ("they march 10 miles", "they march ten miles"),
@@ -220,6 +224,8 @@ def test_a_raised_digit_in_an_address_is_no_number_of_it() -> None:
         ("de", "50 €/Monat", "fünfzig euro schrägstrich monat"),
         ("de", "Ich heiße Max.", "ich heiße max"),
         ("de", "max. 5 Leute", "maximal fünf leute"),
+        ("de", "am 12. okt kommt", "am zwölften oktober kommt"),
+        ("de", "ruf 555-0123", "ruf fünf fünf fünf null eins zwei drei"),
         ("de", "100-1000 Teilnehmer", "einhundert bis eintausend teilnehmer"),
     ],
 )
@@ -229,4 +235,5 @@ def test_signs_are_what_they_are_in_other_languages(lang: str, written: str, sai
 
 def test_punctuation_alone_is_nothing_to_say() -> None:
     assert spoken_text("...", "en", frozenset("ab .")) == "" and spoken_text("a.", "en", frozenset("ab .")) == "a."
+    assert spoken_text("...", "en", frozenset("ab ."), refuse=False) == "...", "as it is to be translated"
     assert spoken_text("价格是¥500", "zh", frozenset("价格是五百元日")) == "价格是五百元"

@@ -172,3 +172,5 @@ def test_matrices_of_a_part_move_at_its_own_rate_too(tmp_path: Path) -> None:
         moved.append({name: (value - own[name]).abs().max().item() for name, value in after.named_parameters()})
     for name, most in moved[0].items():
         assert moved[1][name] <= 0.011 * most + 1e-9, name
+    lower = replace(config, optim=replace(optim, learning_rate=0.1 * optim.learning_rate))
+    run(tmp_path / "same", DecoderTuning(decoder=PartTuning(learning_rate=optim.learning_rate)), lower)

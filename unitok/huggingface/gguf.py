@@ -18,7 +18,7 @@ import torch
 from unitok.decoder.model import Decoder
 from unitok.huggingface.weights import MODEL_TYPES, from_hf_config, load_hf_state, with_its_head
 from unitok_tokenizers.errors import InputError
-from unitok_tokenizers.files import intact, write_json
+from unitok_tokenizers.files import write_json
 
 SUFFIX = ".gguf"
 NEEDED = ("transformers", "gguf", "accelerate")
@@ -164,8 +164,10 @@ def _check_own_tokenizer(path: Path, fields: Mapping[str, Any]) -> None:
     from tokenizers import Tokenizer
 
     beside = path.parent / "tokenizer.json"
-    with intact(beside, "put the model's own there"):
+    try:
         found = Tokenizer.from_file(str(beside))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"{beside} cannot be read ({error}); put the model's own there") from error
     tokens, types = fields.get("tokenizer.ggml.tokens", ()), fields.get("tokenizer.ggml.token_type", ())
     for index, (token, kind) in enumerate(zip(tokens, types)):
         if kind == NORMAL and found.id_to_token(index) != token:

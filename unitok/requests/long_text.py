@@ -244,7 +244,10 @@ def _with_voice_of(model: RequestRunner, request: PromptRequest, result: Result,
         if model.codec is None or result.audio is None or result.sample_rate is None:
             return request
         content = model.codec.encode(resample(result.audio, result.sample_rate, model.codec.sample_rate))
-    if task_spec(request.plan.task).prompted and not _takes_voice(model, request.plan.task):
+    config = model.decoder.config
+    # Only an answer that is whole and short is gone on with: behind it stand both texts, and as much again is to come.
+    fits = not result.cut and (config.window is not None or 3 * len(result.ids) <= config.max_positions)
+    if fits and task_spec(request.plan.task).prompted and not _takes_voice(model, request.plan.task):
         begins = Span("codes", content)
         plan = replace(request.plan, outputs=(begins,), forced=len(begins))
         return replace(request, plan=plan, transcript=said)

@@ -102,7 +102,6 @@ def write_mixed(rows: Sequence[Row], out: Path | str, config: MixConfig | None =
     if not recorded:
         raise InputError("no row of the manifest has a recording; mixtures are made of recordings")
     maker = _Maker(recorded, folder, config)
-    (folder / MANIFEST).unlink(missing_ok=True)  # it names sounds that are about to be others
     added = list[Row]()
     for number, row in enumerate(recorded):
         added += maker.of(number, row)
@@ -197,6 +196,7 @@ class _Maker:
 
     def _write(self, name: str, samples: np.ndarray) -> Path:
         path = self.folder / AUDIO / f"{name}.wav"
+        (self.folder / MANIFEST).unlink(missing_ok=True)  # it names sounds that are about to be others
         write_audio(path, samples, self.config.sample_rate)
         return path
 

@@ -201,7 +201,7 @@ class Preparation:
         if world < 1:
             raise InputError(f"world is {world}: give the number of processes, 1 or more")
         streams = self._begun()
-        found = [(part.number, part.record) for part in self._parts(streams)]
+        found = [(part.number, part.record) for part in self._parts(streams, again=False)]
         if missing := [number for number, record in found if record is None]:
             named = ", ".join(map(part_name, missing[:8])) + (f" and {len(missing) - 8} more" if missing[8:] else "")
             ranks = ", ".join(map(str, sorted({number % world for number in missing})))
@@ -240,8 +240,10 @@ class Preparation:
         joinable = [row for row in self.rows if row.audio is None or _usable(row, longest)]
         return [*self.rows, *joined_rows(joinable, self.joined_share, seed=self.seed, most_seconds=longest)]
 
-    def _parts(self, streams: Sequence[StreamInfo], rank: int = 0, world: int = 1) -> Iterator[Part]:
-        """A process's parts, in order."""
+    def _parts(
+        self, streams: Sequence[StreamInfo], rank: int = 0, world: int = 1, *, again: bool = True
+    ) -> Iterator[Part]:
+        """A process's parts, in order; `again` looks anew at those that lack what could not be read."""
         described = [stream.to_json() for stream in streams]
         # Parts of an earlier version lost the runs of a stream that keeps them.
         runs = ["runs kept"] if any(stream.kind == "units" and not stream.deduplicated for stream in streams) else []
@@ -258,8 +260,9 @@ class Preparation:
                 rows = [_with_tokens(row, self.sources, streams) for row in taken]
                 own = _part_key(rows, key)
                 record = _finished_part(self.out, part_name(number), own)
-                if record is not None and record["skipped"].get("unreadable") and not self.handling.keep_unreadable:
-                    record = None  # it is looked at again, and refused where it still cannot be read
+                lacking = again and record is not None and record["skipped"].get("unreadable")
+                if lacking and not self.handling.keep_unreadable:
+                    record = None  # refused where it still cannot be read
                 yield Part(number=number, before=before, rows=rows, key=own, record=record)
             before += len(taken)
         if not checked:

@@ -121,10 +121,11 @@ def _check_view(shards: Shards, info: StreamInfo, codec: StreamInfo) -> None:
             f"{codec.name}, whose first codebook they are; prepare again"
         )
     columns = (*columns_of(info), ids_column(codec.name))
-    rows = np.flatnonzero(both)
-    pieces = [[shards.gather(column, rows)[0]] for column in columns]  # some rows may have one of the two alone
     if np.array_equal(units > 0, codes > 0):
         pieces = [shards.values(column) for column in columns]  # as they lie
+    else:  # some rows have one of the two alone
+        rows = np.flatnonzero(both)
+        pieces = [[shards.gather(column, rows)[0]] for column in columns]
     for ids, durations, flat in zip(*pieces):
         if not np.array_equal(np.repeat(ids, durations), flat.reshape(-1, len(codec.cardinalities))[:, 0]):
             raise InputError(

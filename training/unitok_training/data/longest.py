@@ -38,11 +38,12 @@ def most_ids(
     if parsed.of.task.interleaved:
         most = max(int(sizes((one,), items.source[part]).max()) for part in parts for one in ("text", "units"))
         rows = max(sentences, 2)
-        whole = most * rows + marks + max(0, 2 * rows - 14)  # rows that take turns, each between two marks
+        others = most * (rows - 1) + marks + max(0, 2 * rows - 14)  # that take turns with it, each between two marks
         for part in parts:
             of = items.source[part]
             cut = sizes(("text", "units"), of) * 2 + marks
-            yield np.maximum(cut, whole)  # what cannot be cut at its words takes turns row by row
+            own = np.maximum(sizes(("text",), of), sizes(("units",), of))
+            yield np.maximum(cut, own + others)  # what cannot be cut at its words takes turns row by row
         return
     if parsed.of.task.infills:
         marks += 2 * int(columns.code_ids(1))  # codes in three spans: of each what a layout puts behind its last frame

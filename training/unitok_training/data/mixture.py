@@ -8,6 +8,7 @@ then pure functions of its index. With a curriculum some tasks join in at a late
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,8 @@ from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.tasks.registry import ALIASES, TOKEN_VARIANTS, VARIANTS, TaskVariant
 
 BLOCK = 1024
+PLAIN_PAIR = re.compile("[a-z]{2,3}-[a-z]{2,3}(?:-|$)")
+"""Two languages of which the first has no dash, as in `en-pt-BR`."""
 SCHEDULE = 0x5C4E
 """Separates the random stream that orders tasks from the others made of the same seed."""
 
@@ -47,7 +50,7 @@ def parse_key(key: str) -> TaskKey:
     if found.task.languages == 1:  # whatever dashes its code has
         return TaskKey(of=found, source=languages or None)
     mark = ":" if ":" in languages else "-"
-    if languages.count(mark) > 1:
+    if languages.count(mark) > 1 and (mark == ":" or not PLAIN_PAIR.match(languages)):
         raise InputError(f"mixture.{key}: which two languages? Write {name}@SOURCE:TARGET")
     source, _, target = languages.partition(mark)
     return TaskKey(of=found, source=source or None, target=target or None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,12 @@ class LatentStart:
 
     @staticmethod
     def of(
-        recipe: LatentRecipe, start: Model | TokenizerSet, languages: Sequence[str], texts: Iterable[str] = ()
+        recipe: LatentRecipe,
+        start: Model | TokenizerSet,
+        languages: Sequence[str],
+        texts: Iterable[str] = (),
+        *,
+        opened: bool = False,
     ) -> LatentStart:
         """Of a model, whose vocabulary the languages join, or of tokenizers alone; `texts` are those whose letters or
         subwords a new adapter spells in, where the recipe does not say.
@@ -80,14 +86,19 @@ class LatentStart:
         first_new = first_new_row(model, model.vocabulary) if isinstance(start, Model) else None
         pieces = model.vocabulary.streams["text"].cardinalities[0]
         new, known = model.latent is None, None if model.latent is None else model.latent.encoder
-        if known is not None:
+        if known is not None and not opened:
             _check_kept(recipe, known, pieces)
         new_adapter = model.latent is None or not _chosen(recipe.adapter, model.latent.adapter)
         if new_adapter:
             text = model.tokenizers.text
             choice = spelled(recipe.adapter, texts, text)
             model.latent = make_front_end(replace(recipe, adapter=choice), model.decoder, pieces, known, text=text)
-        elif recipe.adapter.match_scale and model.latent is not None and not float(model.latent.adapter.rms):
+        elif (
+            recipe.adapter.match_scale
+            and not opened
+            and model.latent is not None
+            and not float(model.latent.adapter.rms)
+        ):
             raise InputError("adapter.match_scale is set, and the start's adapter has learned without: leave it out")
         tasks = [*model.info.get("tasks", []), *(f"latent.{key}" for key in recipe.mixture.keys)]
         model.info = {**model.info, "tasks": list(dict.fromkeys(tasks)), "preset": recipe.name}
@@ -133,10 +144,11 @@ def latent_model(run: Path, origin: LatentOrigin, start: Model | None, found: Ch
     choice = recipe.encoder
     choice = replace(choice, folder=origin.encoder or choice.folder, beside=origin.beside or choice.beside)
     recipe = replace(recipe, encoder=choice)
-    if start is None or start.latent is None:
+    if (start is None or start.latent is None) and not recipe.tuning.encoder.full:
         _check_encoders(origin)
     with torch.random.fork_rng(devices=[]):
-        opened = LatentStart.of(recipe, start or TokenizerSet.load(run / TOKENIZERS), origin.languages)
+        given = start or TokenizerSet.load(run / TOKENIZERS)
+        opened = LatentStart.of(recipe, given, origin.languages, opened=True)
     front_end, settings = opened.model.latent, found.state["settings"]
     assert front_end is not None
     now = {
@@ -283,15 +295,23 @@ def make_front_end(
 def _check_kept(recipe: LatentRecipe, known: FrameEncoder, pieces: int) -> None:
     """InputError where a recipe names another encoder than the start has, which is kept: it would change nothing."""
     choice = recipe.encoder
-    if not (choice.folder or choice.beside or choice.mix or choice.layer is not None):
+    named = choice.folder or choice.beside or choice.mix or choice.layer is not None
+    if not named or (choice.kind == "pretrained" and not choice.folder):  # a preset's own, and no folder for it
         return
     with torch.random.fork_rng(devices=[]):
         asked = make_encoder(choice, pieces + 1)
-    if asked.to_json() != known.to_json():
+    if _shape(asked.to_json()) != _shape(known.to_json()):
         raise InputError(
             "the start has an encoder of its own, which is kept, and encoder.folder, layer, mix or beside name another "
             "one: leave them out, or start from a model without a latent front end"
         )
+
+
+def _shape(value: Any) -> Any:
+    """What an encoder is, without how its features are normalized, which files of before do not say."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _shape(part) for name, part in value.items() if name != "statistics"}
 
 
 def _chosen(choice: AdapterChoice, adapter: Adapter) -> bool:

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,17 @@ def contents_of(path: str) -> str:
 
 
 def recordings_of(path: str) -> str:
-    """Identifies the recordings of a manifest by size and time; empty where it cannot be read, which the stage says."""
+    """Identifies the recordings of a manifest by size and time; empty where it cannot be read, which the stage says.
+    InputError where one is not there: all that was made of it would be made again."""
     try:
-        return fingerprint([row.stamp() for row in read_manifest(path)])
+        rows = read_manifest(path)
     except InputError:
         return ""
+    if lost := next((row for row in rows if row.audio is not None and not row.stamp()), None):
+        raise InputError(
+            f"{path}: the recording {lost.audio} of row {lost.id} is not there; put it back, what is finished is kept"
+        )
+    return fingerprint([row.stamp() for row in rows])
 
 
 def load_record(run: Path, name: str) -> StageRecord | None:
@@ -267,7 +274,8 @@ class Pipeline:
         for name, one in self._running.items():
             if now - one.noted >= every:
                 one.noted = now
-                write_json(self._part(name), {"key": self.keys[name], "seconds": one.seconds})
+                with suppress(InputError, OSError):  # a full disk stops nothing for that
+                    write_json(self._part(name), {"key": self.keys[name], "seconds": one.seconds})
 
     def _look_at_memory(self) -> None:
         """Look once in a while, and at what was just started: it may end before the next look."""

@@ -95,11 +95,11 @@ class Trainer:
             # Where tasks joined in stays where it was, also if the run is to be longer now.
             self.source.follow_joins(joins)
         defaults = {"train": asdict(type(self.config)()), **self.source.defaults(), **self.setup.defaults}
-        self.messages += (said := check_settings(found, self.settings(), defaults, allow_change))
+        self.messages += check_settings(found, self.settings(), defaults, allow_change)
         for change in changes(found.state["environment"], self._environment()):
             self.messages.append(f"{change}: the run continues, but not bit for bit")
         self.load(found)
-        self.progress = self.progress.sought(self.best_by, found, self.config, self.messages, said)
+        self.progress = self.progress.sought(self.best_by, found, self.config, self.messages)
         if self.world.is_main:
             self.messages += set_aside(self.checkpoints, newest=found.state["step"])
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)

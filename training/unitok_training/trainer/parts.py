@@ -212,7 +212,7 @@ class Part:
             if tuning.frozen or not named:
                 continue
             peak = optim.learning_rate if tuning.learning_rate is None else tuning.learning_rate
-            share = peak / optim.learning_rate  # of what all would move at: Muon's matrices have a rate of their own
+            share = min(1.0, peak / optim.learning_rate)  # what is slower is so as a whole: Muon's matrices too
             own = replace(optim, learning_rate=peak, matrix_learning_rate=share * optim.matrix_learning_rate)
             optimizer = Optimizer(named, own, matrices, embeddings=names)
             found.append(Group(name=name, tuning=tuning, peak=peak, named=named, optimizer=optimizer))

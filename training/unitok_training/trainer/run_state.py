@@ -37,6 +37,12 @@ def written_alone(folder: Path, world: World) -> AbstractContextManager[None]:
     return sole_writer(folder) if world.is_main else nullcontext()
 
 
+OTHER_EXAMPLES = (
+    "goes on with other shards", "rows ", "mixture", "plans", "train.pack_size", "train.window", "train.seed",
+)  # fmt: skip
+"""How what is said of a change begins that may change held-out examples."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a run has come."""
@@ -92,24 +98,22 @@ class Progress:
             )  # fmt: skip
         return replace(self, worse=self.worse + 1)
 
-    def sought(
-        self, by: Score, found: Checkpoint, config: TrainConfig, messages: list[str], said: Sequence[str] = ()
-    ) -> Progress:
-        """As a run goes on that takes the best by this; `found` is what it continues, `said` what else has changed.
+    def sought(self, by: Score, found: Checkpoint, config: TrainConfig, messages: list[str]) -> Progress:
+        """As a run goes on that takes the best by this; `found` is what it continues, `messages` say what has changed.
 
-        A best by something else, or of other examples, is none; `messages` then say so.
+        A best by something else, or of other examples, is none; that is said then.
         """
         if self.best_loss is None:
             return self
         before, counted = found.state["settings"]["train"], "eval_batches" if by == LOSS else "eval_examples"
         was, now = before.get(counted, getattr(type(config)(), counted)), getattr(config, counted)
-        changed = [name for name in ("shards", "mixture") if any(one.startswith(f"{name}") for one in said)]
+        changed = [one for one in messages if one.startswith(OTHER_EXAMPLES)]
         if self.best_by != by.name:
             why = f"train.best_by was {self.best_by!r} and is {by.name!r}"
         elif was != now:
             why = f"train.{counted} was {was} and is {now}"
         elif changed:
-            why = f"what is held out may be another with other {changed[0]}"
+            why = f"what is held out may be another ({changed[0]})"
         else:
             return self
         messages.append(f"{why}: the best validation is sought anew from here")

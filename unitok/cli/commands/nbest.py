@@ -114,6 +114,7 @@ def run_nbest(options: argparse.Namespace) -> None:
     from unitok.nbest.kept_lists import KeptLists
     from unitok.nbest.lists import ListOptions
     from unitok.pipelines.backends.choose import recognizer_of, searches
+    from unitok_tokenizers.compute import resolve_device
     from unitok_tokenizers.errors import InputError
 
     if options.temperature:
@@ -131,6 +132,7 @@ def run_nbest(options: argparse.Namespace) -> None:
         lists=ListOptions(size=options.size, beams=options.beams, temperature=options.temperature, seed=options.seed),
         seed=options.seed,
     )
+    resolve_device(options.device)
     found = utterances(options.source)
     named = [part.strip() for part in options.target.split(",")] if options.target is not None else []
     asked = [replace(wanted, task="s2tt", target=target) for target in dict.fromkeys(named)] or [wanted]

@@ -21,6 +21,8 @@ SPLITS = {
 """First words of their names of splits → ours."""
 PIECE = re.compile(r"-\d+-of-\d+$")
 """How `datasets` counts the files of a split."""
+NO_SPLIT = ("data", "part", "shard", "chunk", "default", "dataset", "file", "rows", "table")
+"""First words of names of pieces that are of no split."""
 REMEDY = "say which one (--columns audio=COLUMN)"
 
 
@@ -56,7 +58,7 @@ def _split_of_file(stem: str) -> str:
     """The split that a file is of: as it is called where the name counts its pieces, `heldout-00000-of-00001`, and what
     the first word says of another."""
     name = PIECE.sub("", stem)
-    if name != stem or name.removesuffix(MIXED) in KNOWN_SPLITS:
+    if (name != stem and _first_word(name) not in NO_SPLIT) or name.removesuffix(MIXED) in KNOWN_SPLITS:
         return _split(name)
     return SPLITS.get(_first_word(stem), "")
 

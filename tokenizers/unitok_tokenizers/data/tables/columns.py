@@ -69,6 +69,11 @@ def is_known(name: str) -> bool:
     return own in OWN or any(own in names for names in ALIASES.values())
 
 
+def is_called(name: str, ours: str) -> bool:
+    """Whether a column of this name is that one of ours."""
+    return plain(name) in (ours, *ALIASES.get(ours, ()))
+
+
 def check_chosen_columns(options: TableOptions) -> None:
     """InputError where columns are chosen for something that is none of ours: it would be read and never used."""
     own = (*OWN, *(name for name in options.streams if name not in OWN))

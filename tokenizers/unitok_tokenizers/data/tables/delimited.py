@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from unitok_tokenizers.data.tables.base import lines_of, plain_suffix
-from unitok_tokenizers.data.tables.columns import NONE, is_known
+from unitok_tokenizers.data.tables.columns import NONE, is_called, is_known
 from unitok_tokenizers.errors import InputError
 
 TABLES = (".tsv", ".csv", ".psv")
@@ -49,7 +49,7 @@ def delimited_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple
     if not cells.rows:
         return
     line, first = cells.rows[0]
-    header = _has_header(first, set(chosen.values()) - {NONE}, table=plain_suffix(source) in TABLES)
+    header = _has_header(first, chosen, table=plain_suffix(source) in TABLES)
     rows = cells.rows[1:] if header else cells.rows
     for number, fields in rows:
         if len(fields) < 2 and not header:
@@ -75,13 +75,15 @@ def delimited_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple
         yield cells.where(number), number, dict(zip(names, (_cell(field, header) for field in fields)))
 
 
-def _has_header(first: Sequence[str], chosen: Collection[str], *, table: bool) -> bool:
+def _has_header(first: Sequence[str], chosen: Mapping[str, str], *, table: bool) -> bool:
     """Whether the first row names the columns. Columns that are chosen by number are those of a table without a header,
-    whatever its cells say, unless all of these numbers are names in it."""
-    known = sum(is_known(name) for name in first)
-    if chosen and all(name.isdecimal() for name in chosen):
-        return known >= 2 or set(chosen) <= set(first)
-    return known + 2 * bool(set(chosen) & set(first)) >= (1 if table else 2)
+    whatever its cells say, unless all of these numbers are names in it, or it names what is chosen where it stands."""
+    known, names = sum(is_known(name) for name in first), set(chosen.values()) - {NONE}
+    if names and all(name.isdecimal() for name in names):
+        places = {ours: int(name) for ours, name in chosen.items() if name != NONE}
+        named = any(0 < at <= len(first) and is_called(first[at - 1], ours) for ours, at in places.items())
+        return known >= 2 or names <= set(first) or (table and named)
+    return known + 2 * bool(names & set(first)) >= (1 if table else 2)
 
 
 def _cell(field: str, header: bool) -> str | float:

@@ -12,6 +12,8 @@ Rule = Callable[[re.Match[str]], str | None]
 START, END = r"(?<![\w])(?<!\d[.,:/-])", r"(?![\w])(?![:/-]\d)"
 CLOCK = r"(?:[01]?\d|2[0-4]):[0-5]\d"
 PARTS = re.compile(r"(?P<h>\d+):(?P<min>\d+)")
+ALSO_WORDS = frozenset(("set", "mar", "out", "may", "sept", "dic", "ago", "mag"))
+"""Abbreviations of months, in any language, that are words as well."""
 FIRST_WORD = re.compile(r"(\w+)\s+$")
 
 
@@ -25,7 +27,8 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
         marks = "./-" if words.dotted_dates else "/-"  # elsewhere numbers between dots are a version
         three = rf"(?P<a>\d{{1,4}})(?P<mark>[{marks}])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}})(?!\.\d)"
         day = r"(?P<d>\d{1,2})(?P<nth>\.|st|nd|rd|th|er|º)?(?P<of> of| de)?"
-        article = "(?:the )?" if words.lang == "en" else ""  # the month comes first when it is said
+        # `the 3rd of May`: the month comes first when it is said. Before a plain number it belongs to what follows.
+        article = r"(?:the (?=\d{1,2}(?:st|nd|rd|th)\b))?" if words.lang == "en" else ""
         day_first = rf"{article}{day} {month}(?:,? (?:de )?{year})?"
         found += [
             (rf"{START}{year}-(?P<m>\d\d)-(?P<d>\d\d){END}", calendar.numeric),
@@ -80,7 +83,8 @@ class _Calendar:
             return None
         full = (self.words.month(number) or "").lower()
         short = full.startswith(name.lower()) and len(name) < len(full)
-        certain = groups["year"] or name[0].isupper() or (groups["dot"] if short else True)
+        doubtful = short and name in ALSO_WORDS
+        certain = groups["year"] or name[0].isupper() or groups["dot"] or groups["nth"] or not doubtful
         if self.words.lang == "en" and name in ("may", "march"):
             certain = groups["year"] or groups["nth"] or groups.get("of")
         return self._date(match, int(match["d"]), number, match["year"]) if certain else None

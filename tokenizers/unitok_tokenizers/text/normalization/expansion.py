@@ -172,7 +172,7 @@ class Expansion:
 
         forms, number, start, end = self.forms, self._number, self.start, self.end
         signs, units = _any(CURRENCIES), _any(UNITS)
-        scale = rf"(?:{SPACES}?(?P<scale>(?i:{_any(forms.scales)}))(?!\w))?" if forms.scales else "(?P<scale>(?!))?"
+        scale = rf"(?:{SPACES}?(?P<scale>(?i:{_any(forms.scales)}))(?![\w&]))?" if forms.scales else "(?P<scale>(?!))?"
         minus, to = rf"(?P<minus>{MINUS})?", f"{SPACES}?[-–—]{SPACES}?"
         rules: list[tuple[str, Say]] = [
             (PHONE, self._phone),
@@ -216,13 +216,14 @@ class Expansion:
         return None if first is None or second is None else self.gap.join((first, self.forms.to, second))
 
     def _phone(self, match: re.Match[str]) -> str | None:
-        """Digit by digit; seven digits are a number in English alone, and no range there."""
+        """Digit by digit; seven digits may be a range: in English where both ends are round, elsewhere always, unless
+        the second begins with a zero."""
         low, high = match["from"], match["to"]
         if low is None:
             return self.words.digits(match.group())
         of = re.match(rf"{SPACES}?(?:{_any(UNITS)}|{_any(CURRENCIES)})(?![\w²³/])", match.string[match.end() :])
-        rises = int(high) > int(low) and high[0] != "0" and high.endswith("0")
-        if primary(self.lang) != "en" or rises or of is not None:
+        rises = int(high) > int(low) and low.endswith("0") and high.endswith("0")
+        if high[0] != "0" and (primary(self.lang) != "en" or rises or of is not None):
             return None
         return self.words.digits(match.group())
 

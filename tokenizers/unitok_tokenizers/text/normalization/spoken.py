@@ -36,7 +36,7 @@ def spoken_text(
     characters = Characters(lang=lang, known=known)
     text = " ".join(text.split()) if " " in known else text.strip()
     if characters.knows(text):
-        return text if any(map(str.isalnum, text)) else ""
+        return text if not refuse or any(map(str.isalnum, text)) else ""
     said = characters.written(text, expansion(lang).spans(text, characters.needs_words), refuse=refuse)
     if not any(character.isalnum() or character not in known for character in said.replace(CLAUSE, "")):
         return ""  # punctuation that it knows
