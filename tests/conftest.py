@@ -5,6 +5,17 @@ from __future__ import annotations
 import gc
 import signal
 
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "suite",
+    derandomize=True,  # the same examples each time: a failure is of the change that shows it
+    deadline=None,  # machines are busy
+    database=None,  # two workers would share it
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
+
 
 def pytest_configure() -> None:
     """Hear interrupts, which a shell hides from what it starts in the background: tests send them to their children."""

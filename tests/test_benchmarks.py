@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import decode, demo, gpu_decode, layout_report, machine, results, sharded
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, measured, ratio
 from benchmarks.context import Context
 from benchmarks.table import markdown
+from unitok_tokenizers.compute import native_bfloat16
 from unitok_tokenizers.errors import InputError
 
 
@@ -213,7 +215,7 @@ def test_what_a_process_holds_of_split_weights_is_about_its_share(tmp_path: Path
     found = quick(tmp_path, "sharded")
     arm = found["arms"]["processes2"]
     assert 0.3 < found["ratios"]["sharded.memory_vs_share.2"] < 1.9
-    assert arm["settings"]["limit_bytes"] == pytest.approx(1.05 * arm["settings"]["weights"] * 16 / 2, rel=1e-6)
+    assert arm["settings"]["limit_bytes"] == pytest.approx(1.05 * arm["settings"]["weights"] * 12 / 2, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -239,9 +241,10 @@ def test_units_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_gives_the_ids_of_its_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the precision in which this processor computes quickest: machines of both kinds run this."""
     pytest.importorskip("transformers", reason="generate is the peer")
+    precision = "bf16" if native_bfloat16(torch.device("cpu")) else "fp32"
     monkeypatch.setenv("UNITOK_PRECISION", precision)
     found = quick(tmp_path, "decode")
     assert found["ratios"]["decode.vs_generate"] > 0 and found["ratios"]["decode_b64.vs_generate"] > 0

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.support.command import unitok
+from tests.support.launching import runs
 from tests.support.recordings import FatalRow
 from tests.support.tiny_model import RATE, speech, tokenizers
 from unitok_tokenizers.audio.io import read_audio, write_audio
@@ -220,16 +221,9 @@ def test_however_the_parent_ends_no_process_is_left(how: signal.Signals, manifes
     parent.wait(20)
     parent.stdout.close()
     deadline = time.monotonic() + 20
-    while any(_runs(child) for child in children) and time.monotonic() < deadline:
+    while any(runs(child) for child in children) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [child for child in children if _runs(child)]
-
-
-def _runs(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert not [child for child in children if runs(child)]
 
 
 # -- rows as they come --------------------------------------------------------------------------------------------

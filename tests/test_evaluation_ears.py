@@ -117,8 +117,9 @@ def test_figures_of_recordings(ears: Ears) -> None:
 @pytest.mark.parametrize("with_judge", [True, False])
 def test_an_evaluation_with_ears(shards: Shards, ears: Ears, with_judge: bool) -> None:
     lines: list[str] = []
+    model = tiny_model(info={"tasks": ["tts.units", "tts.codes"]})
     found = evaluate(
-        Evaluation(model=tiny_model(), shards=shards, judge=tiny_judge() if with_judge else None, ears=ears),
+        Evaluation(model=model, shards=shards, judge=tiny_judge() if with_judge else None, ears=ears),
         progress=lines.append,
     )
     assert lines[0] == "ears: a test; rows of de are skipped: the ear reads en only"

@@ -115,3 +115,4 @@ def test_answers_that_overlap_leave_one_another_alone() -> None:
     del abandoned
     gc.collect()
     assert model.engine.graphs is not None and model.engine.graphs.user is not None
+    assert model.engine.graphs.user() is None

@@ -18,7 +18,7 @@ from unitok_tokenizers.grammar.sequence import STREAM_OF_KIND, SequenceSpec, Spa
 from unitok_tokenizers.grammar.tasks.registry import TASKS, output_kinds
 from unitok_tokenizers.grammar.vocabulary import Vocabulary
 
-GENERATIONS = 1000
+GENERATIONS = 300
 LONGEST = 40
 by_line = pytest.mark.parametrize("line", LINES, ids=line_name)
 by_long_line = pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.launching import runs
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
 from unitok_training.runs.process_memory import shared_out_bytes, tree_bytes
@@ -63,6 +64,7 @@ def sleeps(run, settings):
     time.sleep(600)
 
 def holds(run, settings):
+    import torch
     held = bytearray(50_000_000)
     held[::4096] = b"x" * len(held[::4096])
     (run / "began").touch()
@@ -141,9 +143,9 @@ def test_a_child_goes_with_what_forked_it_and_the_next_has_another(run: Path) ->
         stages._parent.process.kill()
         assert one.wait() == -signal.SIGKILL
         deadline = time.monotonic() + 20
-        while Path(f"/proc/{one.pid}").exists() and time.monotonic() < deadline:
+        while runs(one.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not Path(f"/proc/{one.pid}").exists()
+        assert not runs(one.pid)
         assert start(stages, run, "done").wait() == 0
     finally:
         stages.close()

@@ -166,6 +166,9 @@ def test_a_setting_that_was_refused_leaves_the_folder_to_another(tmp_path: Path)
         ("bit_rates", "counts=[0,100]", r"counts is \[0, 100\]"),
         ("scaling_sheet", "merged=50", "merged is 50"),
         ("real_voices", "seeds=11", "seeds is 11"),
+        ("twist", "transcribed=-100", "transcribed is -100"),
+        ("gslm", "texts=-5", "texts is -5"),
+        ("voxtlm", "spoken=-5", "spoken is -5"),
     ],
 )
 def test_sizes_that_cannot_be_are_told_first(system: str, change: str, said: str, tmp_path: Path) -> None:

@@ -35,7 +35,14 @@ from unitok_training.systems.base.voice_bench import (
     refined,
     voice_figures,
 )
-from unitok_training.systems.base.voice_parts import LearnedParts, VoicePartsConfig, drawn_voices, near, takes
+from unitok_training.systems.base.voice_parts import (
+    LearnedParts,
+    VoiceParts,
+    VoicePartsConfig,
+    drawn_voices,
+    near,
+    takes,
+)
 from unitok_training.systems.codes.any_gpt import SYSTEM as ANY_GPT
 from unitok_training.systems.codes.any_gpt import voiced
 from unitok_training.systems.codes.uslm import UslmConfig, benches
@@ -90,6 +97,10 @@ def test_rows_are_the_corpus_and_training_sentences_by_drawn_voices(bench: Voice
     held = {one.text for one in corpus if one.split != "train"}
     assert not any(text and text in (one.text or "") for one in takes for text in held)
     assert len({one.id for one in rows}) == len(rows)
+    again = VoiceParts(bench.parts.folder.parent, bench.parts.config)
+    assert again.corpus == corpus and again.rows == rows, "whichever is asked for first"
+    more = {one.text for one in again.texts(0, 5)}
+    assert not any(text and text in (one.text or "") for one in takes for text in more), "behind what is said"
 
 
 def test_the_ear_names_every_voice_of_the_corpus(bench: VoiceBench) -> None:

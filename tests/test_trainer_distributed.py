@@ -131,17 +131,19 @@ with world_from_environment("cpu") as world:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cause", "said"),
-    [("kill", "SIGKILL"), ("raise", "the second process has had enough"), ("sharded", "SIGKILL")],
+    [("kill", "SIGKILL"), ("raise", "the second process has had enough"), ("sharded", None)],
 )
 def test_a_process_that_dies_ends_the_others_and_leaves_the_last_checkpoint(
-    cause: str, said: str, tmp_path: Path
+    cause: str, said: str | None, tmp_path: Path
 ) -> None:
-    """Sharded, in the middle of a save to which one process has yet to bring its files."""
+    """Sharded, in the middle of a save to which one process has yet to bring its files: without torchrun, which waits
+    half a minute for each that does not end by itself."""
     script = tmp_path / "script.py"
     script.write_text(DYING, encoding="utf-8")
     begin = time.monotonic()
-    done = torchrun([str(script), str(tmp_path / "run"), cause], 2)
-    assert done.returncode != 0 and said in done.stderr, done.stderr[-2000:]
+    asked = [str(script), str(tmp_path / "run"), cause]
+    done = ranks(asked, 2) if said is None else torchrun(asked, 2)
+    assert done.returncode != 0 and (said is None or said in done.stderr), done.stderr[-2000:]
     assert time.monotonic() - begin < 120, "a minute, and the start of two processes on a busy machine"
     found = latest_checkpoint(tmp_path / "run/checkpoints")
     assert found is not None and found.state["step"] == 2

@@ -292,9 +292,6 @@ def test_a_compiled_run_resumes_bit_for_bit_too(tmp_path: Path) -> None:
     assert equal(whole, run(tmp_path / "parts", config, decoder(seed=5)))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def traces(folder: Path, recomputed: int) -> tuple[list[int], list[str]]:
     """Graphs traced by the end of each step, and what was traced again or broke a graph."""
     from torch._dynamo.utils import counters
@@ -305,6 +302,9 @@ def traces(folder: Path, recomputed: int) -> tuple[list[int], list[str]]:
     return found, [*counters["recompile_limit"], *counters["graph_break"]]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("recomputed", [0, 1])
 def test_packs_of_one_size_compile_once(tmp_path: Path, recomputed: int) -> None:
     """However documents lie in them, and whether blocks are recomputed: nothing is traced after the first step.

@@ -89,3 +89,11 @@ def _rank(arguments: list[str], rank: int, processes: int, port: int, log: str) 
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def runs(process: int) -> bool:
+    """Whether a process of this number is at work: one that ended and that nobody has waited for is not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -314,6 +314,9 @@ def synthesize(text: str, speaker: Speaker, *, prosody: str = "flat", seed: int 
     )
 
 
+SAID_AGAIN = "b"
+"""What is behind the group of a test sentence that a voice of the training says as well."""
+
 # -- the corpus -------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +357,7 @@ def make_toy_corpus(
                 name = f"{sentence.group}-{split}-{code}"
                 write_audio(root / "audio" / f"{name}.flac", spoken.samples, SAMPLE_RATE)
                 row = {
-                    "id": name, "group": sentence.group + ("b" if split == "test_seen" else ""), "lang": code,
+                    "id": name, "group": sentence.group + (SAID_AGAIN if split == "test_seen" else ""), "lang": code,
                     "speaker": voice.name, "split": split, "text": text, "audio": f"audio/{name}.flac",
                     "words": _rounded(spoken.words),
                     "extras": {"prosody": prosody, "segments": _rounded(spoken.segments)},

@@ -53,9 +53,9 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if self.limit < 1 or self.sentences < 0 or self.test_sentences < 0:
-            wrong = next(name for name in ("limit", "sentences", "test_sentences") if getattr(self, name) < 1)
-            raise InputError(f"{wrong} is {getattr(self, wrong)}: give 1 or more")
+        for name, least in (("limit", 1), ("sentences", 0), ("test_sentences", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
 
 
 class Bench:

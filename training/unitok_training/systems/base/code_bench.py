@@ -25,6 +25,7 @@ from unitok_tokenizers.acoustic.mel_rvq import MelCodec
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.sequence import SequenceSpec
+from unitok_tokenizers.grammar.streams import ids_column
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.data.examples import ExampleSource
 from unitok_training.data.mixture import Mixture
@@ -37,7 +38,7 @@ from unitok_training.recipes.layout import ModelChoice
 from unitok_training.systems.base.intervals import Counted
 from unitok_training.systems.base.token_bench import QUICK, TokenBench, TokenBenchConfig
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
-from unitok_training.systems.base.token_scores import sentences_of
+from unitok_training.systems.base.token_scores import rows_with, sentences_of
 from unitok_vocoder.vocoder import Vocoder
 
 QUICK_CODES = (
@@ -139,7 +140,7 @@ class CodeBench(TokenBench):
 
     def length(self, positions: float) -> float:
         """Positions of a training utterance with its text, in the mean, where a frame has `positions` of them."""
-        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
+        rows = rows_with(self.shards, ids_column("codes"))
         frames = float(np.mean([len(self.shards.codes(row, "codes")) for row in rows]))
         texts = float(np.mean([len(self.shards.cell("text_ids", row)) for row in rows]))
         return HEADER + texts + positions * frames

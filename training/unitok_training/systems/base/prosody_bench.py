@@ -116,16 +116,17 @@ class ProsodyParts(TokenParts):
         Raises:
             InputError: no sentence of the split is long enough.
         """
-        speakers = {one.name: one for one in SPEAKERS}
+        speakers, several = {one.name: one for one in SPEAKERS}, len(self.config.languages) > 1
         rows = [row for row in self.rows if row.split == split and len((row.text or "").split()) >= FEWEST_WORDS]
         if not rows:
             raise InputError(f"no sentence of {split} has {FEWEST_WORDS} words; raise --test-sentences")
-        for number, row in enumerate(rows[:most]):
+        chosen = set(list(dict.fromkeys(row.group for row in rows))[:most])
+        for number, row in enumerate(row for row in rows if row.group in chosen):
             for label in CONTOURS:
                 made = synthesize(
                     row.text or "", speakers[row.speaker], prosody=label, seed=[self.config.seed, SEED, number]
                 )
-                name = f"{row.group}-{TRIALS}-{label}"
+                name = "-".join([row.group, *([row.lang] if several else []), TRIALS, label])
                 yield (
                     replace(row, id=name, split=TRIALS, words=made.words, audio=None, extras={LABEL: label}),
                     made.samples,

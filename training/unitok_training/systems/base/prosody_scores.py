@@ -161,10 +161,10 @@ def continued_speech(run: Evaluation, asked: Sequence[Trial], temperature: float
 
 def preferred(run: Evaluation, asked: Sequence[Trial]) -> Counted:
     """How often a beginning's own class is the likeliest of all, by the id: the same words in every class behind it."""
-    by_group: dict[str, list[Trial]] = {}
+    by_group: dict[tuple[str, str], list[Trial]] = {}
     for one in asked:
-        by_group.setdefault(one.group, []).append(one)
-    pairs = [(one, other) for one in asked for other in by_group[one.group]]
+        by_group.setdefault((one.group, one.lang), []).append(one)
+    pairs = [(one, other) for one in asked for other in by_group[one.group, one.lang]]
     scored = log_probabilities(
         run.model,
         [
@@ -174,7 +174,7 @@ def preferred(run: Evaluation, asked: Sequence[Trial]) -> Counted:
     )  # fmt: skip
     means, right = iter(float(found.mean()) for found in scored), list[bool]()
     for one in asked:
-        found = {other.label: next(means) for other in by_group[one.group]}
+        found = {other.label: next(means) for other in by_group[one.group, one.lang]}
         right.append(max(found, key=lambda label: found[label]) == one.label)
     return by_sentence(asked, right)
 

@@ -98,6 +98,9 @@ class TokenBenchConfig:
         for name in ("start_steps", "resamples", "limit"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("spoken", "texts", "transcribed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give 0 or more")
 
 
 def best_kept() -> TrainConfig:

@@ -107,6 +107,10 @@ class TokenParts:
     @cached_property
     def rows(self) -> list[Row]:
         """The corpus."""
+        return self.made_corpus()
+
+    def made_corpus(self) -> list[Row]:
+        """The toy corpus, made where it is not there."""
         manifest = self.folder / "corpus" / "manifest.jsonl"
         if not manifest.exists():
             self.report("corpus")

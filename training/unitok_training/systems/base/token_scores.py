@@ -12,7 +12,8 @@ import numpy as np
 
 from unitok.generation.generate import score
 from unitok.requests.prompt_request import PromptRequest, seeded
-from unitok_tokenizers.corpora.toy import topic_of, understand
+from unitok_tokenizers.corpora.toy import SAID_AGAIN, topic_of, understand
+from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.parse import parse
 from unitok_tokenizers.grammar.render import render, render_prompt
@@ -93,8 +94,16 @@ def answers(run: Evaluation, specs: Sequence[SequenceSpec]) -> list[str]:
 
 
 def sentences_of(run: Evaluation, rows: Sequence[int]) -> list[str]:
-    """Which sentence each row says: that of its group."""
-    return [str(run.shards.group[row]) for row in rows]
+    """Which sentence each row says: that of its group. What known voices say of the test is of the test's own."""
+    seen = run.shards.split == run.seen_split
+    groups = [str(run.shards.group[row]) for row in rows]
+    return [name.removesuffix(SAID_AGAIN) if seen[row] else name for row, name in zip(rows, groups)]
+
+
+def rows_with(shards: Shards, column: str) -> list[int]:
+    """Training rows in which a ragged column holds something: those of text alone have no speech."""
+    there = np.diff(shards.ragged(column)[1]) > 0
+    return np.flatnonzero((shards.split == "train") & there).tolist()
 
 
 def recognized(run: Evaluation, rows: Sequence[int], kind: str = "units") -> Counted:

@@ -21,7 +21,6 @@ from unitok_tokenizers.corpora.toy import (
     TEST_VOICES,
     Sentence,
     Speaker,
-    build_sentences,
     synthesize,
 )
 from unitok_tokenizers.data.manifest import Row, read_manifest
@@ -126,7 +125,7 @@ class VoiceParts(CodeParts):
     @cached_property
     def corpus(self) -> list[Row]:
         """The toy corpus, a sentence a row."""
-        return super().rows
+        return self.made_corpus()  # what it keeps under `rows` are not all of them
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -134,13 +133,14 @@ class VoiceParts(CodeParts):
         corpus, folder, config = self.corpus, self.folder / "takes", self.config
         if not (folder / "manifest.jsonl").exists():
             self.report(f"{config.voices} voices")
-            drawn = build_sentences(
-                train=2 * config.sentences, test=config.test_sentences, dev=config.test_sentences // 4,
-                seed=config.seed, topics=config.topics,
-            )[-config.sentences :]  # fmt: skip
+            drawn = super().further(0, config.sentences)
             voices, lang = drawn_voices(config.voices, config.seed), config.languages[0]
             write_takes(takes(drawn, lang), folder, voices, lang=lang, seed=config.seed)
         return [*corpus, *read_manifest(folder / "manifest.jsonl")]
+
+    def further(self, first: int, count: int) -> list[Sentence]:
+        """Those behind the sentences that the drawn voices say."""
+        return super().further(first + self.config.sentences, count)
 
     @cached_property
     def oracle(self) -> OracleEar:
@@ -163,8 +163,13 @@ class LearnedParts(VoiceParts):
         self.folder = base.folder / f"codec-{fingerprint(asdict(codec))}"
 
     @cached_property
+    def corpus(self) -> list[Row]:
+        """The toy corpus."""
+        return self.base.corpus
+
+    @cached_property
     def rows(self) -> list[Row]:
-        """The corpus."""
+        """All recordings."""
         return self.base.rows
 
     @cached_property

@@ -22,7 +22,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import sounds, written
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import Measured, System, Target
+from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.systems.base.token_scores import sentences_of
@@ -154,45 +154,5 @@ SYSTEM = System(
         Target("of a spoken answer a word of ten is wrong at most", lambda f: f["c33.chat.spoken.wer"] <= 0.1),
         Target("nine answers of ten have the voice of the question", lambda f: f["c33.chat.voice"] >= 0.9),
         Target("… not by chance", lambda f: f["c33.chat.voice_over_chance.low"] > 0),
-    ),
-    measured=(
-        Measured(
-            "unitok systems run any_gpt",
-            {
-                "c33.apart.held_out.voice": 0.0278,
-                "c33.apart.held_out.voice.interval": 0.0598,
-                "c33.apart.held_out.wer": 0.303,
-                "c33.apart.held_out.wer.interval": 0.209,
-                "c33.apart.known.voice": 0.958,
-                "c33.apart.known.voice.interval": 0.104,
-                "c33.apart.known.wer": 0.279,
-                "c33.apart.known.wer.interval": 0.291,
-                "c33.apart.voice": 0.493,
-                "c33.apart.voice.interval": 0.0598,
-                "c33.apart.wer": 0.291,
-                "c33.apart.wer.interval": 0.248,
-                "c33.chat.asked.wer": 0.0152,
-                "c33.chat.asked.wer.interval": 0.0284,
-                "c33.chat.own_text.wer": 0.431,
-                "c33.chat.own_text.wer.interval": 0.407,
-                "c33.chat.spoken.wer": 0.454,
-                "c33.chat.spoken.wer.interval": 0.423,
-                "c33.chat.voice": 0.5,
-                "c33.chat.voice.interval": 0.104,
-                "c33.chat.voice_over_chance": 0.389,
-                "c33.chat.voice_over_chance.high": 0.524,
-                "c33.chat.voice_over_chance.low": 0.254,
-                "c33.chat.well_formed": 0.979,
-                "c33.chat.well_formed.interval": 0.0518,
-                "c33.chat.written.wer": 0.0394,
-                "c33.chat.written.wer.interval": 0.0606,
-                "c33.oracle.accuracy": 0.972,
-                "c33.oracle.held_out.voice": 0.458,
-                "c33.oracle.held_out.wer": 0.00926,
-                "c33.oracle.known.voice": 0.917,
-                "c33.oracle.known.wer": 0.0463,
-            },
-            "5c2c526",
-        ),
     ),
 )

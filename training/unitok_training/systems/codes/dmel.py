@@ -23,6 +23,7 @@ from unitok_tokenizers.acoustic.dmel import DmelCodec, DmelConfig
 from unitok_tokenizers.audio.features import MelConfig, log_mel
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.data.example_options import ExampleOptions
 from unitok_training.evaluation.run import Evaluation
@@ -41,7 +42,7 @@ from unitok_training.systems.base.token_bench import (
     settings_of,
 )
 from unitok_training.systems.base.token_parts import PartsConfig, TokenParts
-from unitok_training.systems.base.token_scores import recognized, sentences_of, spoken
+from unitok_training.systems.base.token_scores import recognized, rows_with, sentences_of, spoken
 from unitok_training.tokbench.distance import signal_to_noise
 from unitok_training.trainer.config import TrainConfig
 
@@ -146,7 +147,7 @@ class DmelBench(TokenBench):
         if kind == "codes":
             return Build(model=ModelChoice(layout="channels"))
         shards = self.shards
-        rows = [row for row in range(len(shards)) if shards.split[row] == "train"]
+        rows = rows_with(shards, ids_column("units"))
         text = float(np.mean([len(shards.cell("text_ids", row)) for row in rows]))
         units = float(np.mean([len(shards.cell("units", row)) for row in rows]))
         frames = float(np.mean([len(shards.codes(row, "codes")) for row in rows]))

@@ -18,7 +18,7 @@ from unitok_training.fitting.tokenizers import load_recordings
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.token_bench import Build
-from unitok_training.systems.base.token_scores import continued, nats
+from unitok_training.systems.base.token_scores import continued, nats, rows_with
 from unitok_training.systems.tokenizers.unit_bench import UnitBench
 from unitok_training.systems.tokenizers.unit_parts import MergedParts
 
@@ -61,16 +61,16 @@ def bits_and_ids(run: Evaluation) -> tuple[Counted, Counted]:
 
 
 def mean_ids(shards: Shards) -> float:
-    """Ids of a training row, in the mean."""
-    rows = [row for row in range(len(shards)) if shards.split[row] == "train"]
+    """Ids of a training row that is spoken, in the mean."""
+    rows = rows_with(shards, ids_column("units"))
     return float(np.mean([len(shards.cell(ids_column("units"), row)) for row in rows]))
 
 
 def mean_seconds(shards: Shards) -> float:
-    """Seconds of a training row, in the mean."""
+    """Seconds of a training row that is spoken, in the mean."""
     rate = shards.streams["units"].frame_rate
     assert rate is not None, "units have a rate"
-    rows = [row for row in range(len(shards)) if shards.split[row] == "train"]
+    rows = rows_with(shards, "units_durations")
     return float(np.mean([shards.cell("units_durations", row).sum() for row in rows])) / float(rate)
 
 

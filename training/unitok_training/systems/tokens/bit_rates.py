@@ -20,6 +20,7 @@ import numpy as np
 from unitok_tokenizers.encoders.pretrained import OWN, EncoderSource
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import fingerprint
+from unitok_tokenizers.grammar.streams import ids_column
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
 from unitok_training.fitting.codec import CodecConfig
@@ -31,7 +32,7 @@ from unitok_training.systems.base.intervals import Counted, over_seeds
 from unitok_training.systems.base.system import System, Target
 from unitok_training.systems.base.token_bench import Build, TokenBench, TokenBenchConfig, settings_of
 from unitok_training.systems.base.token_parts import SameRecordings, TokenParts
-from unitok_training.systems.base.token_scores import recognized
+from unitok_training.systems.base.token_scores import recognized, rows_with
 from unitok_training.systems.tokens.vector_reading import Reading, read_from_vectors, vector_reader
 from unitok_training.trainer.config import TrainConfig
 
@@ -154,7 +155,7 @@ class RateBench(TokenBench):
 
     def cells(self, kind: str) -> list[np.ndarray]:
         """(N, Q) ids of every training recording."""
-        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
+        rows = rows_with(self.shards, ids_column(kind))
         if kind == "codes":
             return [self.shards.codes(row, "codes") for row in rows]
         return [self.shards.cell("units", row)[:, None] for row in rows]
@@ -168,7 +169,7 @@ class RateBench(TokenBench):
 
     def text(self) -> float:
         """Positions of an utterance's text and header, in the mean."""
-        rows = [row for row in range(len(self.shards)) if self.shards.split[row] == "train"]
+        rows = rows_with(self.shards, ids_column("units"))
         return HEADER + float(np.mean([len(self.shards.cell("text_ids", row)) for row in rows]))
 
     def readers(self, kind: str, usual: float) -> Read:
