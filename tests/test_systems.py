@@ -75,8 +75,8 @@ TOKENIZERS = {
 """Tokenizers and codecs, measured alone."""
 SMALL_CODEC = ("codec.steps=2", "codec.codebooks=2", "codec.cardinality=4")
 CODES = {
-    "uniaudio": QUICK_CODES, "moshi": (*QUICK_CODES, "translating=2"), "valle2": (*QUICK_CODES, "chain_steps=2"),
-    "speechx": QUICK_CODES,
+    "uniaudio": QUICK_CODES, "valle2": (*QUICK_CODES, "chain_steps=2"), "speechx": QUICK_CODES,
+    "moshi": (*QUICK_CODES, "translating=2", "train.pack_size=1024"),
     "hibiki": (*less(QUICK_CODES, "train.steps"), "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
     **dict.fromkeys(("vall_e", "uslm", "any_gpt"), QUICK_VOICES),
     "audio_lm": QUICK_CODES, "dmel": QUICK,
