@@ -21,6 +21,12 @@ from unitok.cli.arguments.options import (
     shown_stages,
 )
 
+MADE_WITH = (
+    "model", "source", "split", "limit", "snr", "size", "beams", "temperature", "target", "recognizer", "seed",
+    "device", "precision",
+)  # fmt: skip
+"""Options of `nbest` that lists depend on."""
+
 
 def add_commands(commands: Any) -> None:
     nbest = commands.add_parser("nbest", help="n-best lists of recordings, clean or with noise")
@@ -168,25 +174,7 @@ def _made_with(options: argparse.Namespace) -> dict[str, Any]:
 
     source = Path(options.source)
     table = source / "manifest.json" if source.is_dir() else source
-    request = {
-        name: getattr(options, name)
-        for name in (
-            *(
-                "model",
-                "source",
-                "split",
-                "limit",
-                "snr",
-                "size",
-                "beams",
-                "temperature",
-                "target",
-                "recognizer",
-                "seed",
-            ),
-            *("device", "precision"),
-        )
-    }
+    request = {name: getattr(options, name) for name in MADE_WITH}
     request[f"model{CONTENTS}"] = model_fingerprint(options.model)
     if os.path.isdir(options.recognizer):
         request[f"recognizer{CONTENTS}"] = model_fingerprint(options.recognizer)

@@ -25,7 +25,7 @@ from unitok_training.experiments.compare.recipes import (
     CompareRecipe,
     load_compare_recipe,
 )
-from unitok_training.experiments.demo.run import DemoConfig
+from unitok_training.experiments.demo.run import DemoConfig, corpus_stage
 from unitok_training.recipes.config import lasting
 from unitok_training.runs.schedule import Stage
 from unitok_training.runs.stage_graph import Pipeline
@@ -35,7 +35,6 @@ SHARED = "unitok_training.experiments.demo.stages"
 OWN = "unitok_training.experiments.compare.stages"
 KNOWN_AS = {SHARED: "unitok_training.demo_stages", OWN: "unitok_training.compare_stages"}
 """What keys on disk call these modules: it never changes, wherever they move."""
-CORPUS = ("manifest", "languages", "pairs", "test_pairs", "seed")
 LATENT_FIRST = ("latent", "cascade", "tokens")
 """The longest trainings start first, so that no core waits at the end."""
 
@@ -141,14 +140,7 @@ def trainings(recipe: CompareRecipe, config: CompareConfig) -> list[Training]:
 def shared_stages() -> list[Stage]:
     """What is made once: those of the demo without acoustic codes."""
     return [
-        Stage(
-            name="corpus",
-            function=f"{SHARED}:corpus",
-            threads=2,
-            settings=CORPUS,
-            files=("manifest",),
-            tables=("manifest",),
-        ),
+        corpus_stage(),
         Stage(name="units", function=f"{SHARED}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{SHARED}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="unit_mel", function=f"{SHARED}:unit_mel", needs=("units",), settings=("unit_mel_steps",)),

@@ -91,22 +91,23 @@ def quicker(config: DemoConfig, share: float = 0.25) -> DemoConfig:
     )
 
 
+def corpus_stage() -> Stage:
+    """Makes the corpus, or takes it from a manifest: of every experiment that begins as the demo does."""
+    settings = ("manifest", "languages", "pairs", "test_pairs", "seed")
+    return Stage(
+        name="corpus", function=f"{STAGES}:corpus", threads=2, settings=settings, files=("manifest",),
+        tables=("manifest",),
+    )  # fmt: skip
+
+
 def demo_stages(config: DemoConfig) -> list[Stage]:
     """The graph, in the order in which stages start.
 
     What is small runs two at a time with one thread each, which is quicker on two cores than one at a time with two;
     the decoder's matrices are large enough for both.
     """
-    corpus = ("manifest", "languages", "pairs", "test_pairs", "seed")
     return [
-        Stage(
-            name="corpus",
-            function=f"{STAGES}:corpus",
-            threads=2,
-            settings=corpus,
-            files=("manifest",),
-            tables=("manifest",),
-        ),
+        corpus_stage(),
         Stage(name="units", function=f"{STAGES}:units", needs=("corpus",), settings=("clusters", "encoder_steps")),
         Stage(name="judge", function=f"{STAGES}:judge", needs=("corpus",), settings=("judge_steps",)),
         Stage(name="codes", function=f"{STAGES}:codes", needs=("units",), settings=("codec_steps",)),
