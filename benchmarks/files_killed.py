@@ -66,6 +66,7 @@ def run(context: Context) -> Outcome:
     command, random = Command(folder, listed), np.random.default_rng(context.seed)
     whole: dict[str, str] = {}
     took = [0.0]
+    struck: list[int] = []
 
     def undisturbed() -> float:
         out = folder / "whole.jsonl"
@@ -86,6 +87,7 @@ def run(context: Context) -> Outcome:
             try:
                 process.wait(random.uniform(0.1, 2.0 / (kills + 1)) * took[0])
             except subprocess.TimeoutExpired:
+                struck.append(sum(path.stat().st_size for path in folder.glob("killed.jsonl*")))
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         assert command.start(out).wait() == 0
@@ -97,12 +99,13 @@ def run(context: Context) -> Outcome:
         Arm(name="killed", run=killed, unit="files/s", settings={"files": count, "kills": kills}),
     ]
     found, failed = interleave(arms, context.rounds, context.report)
-    said = f"{count} recordings, {kills} times SIGKILL, then to the end; all lines equal"
+    behind = sum(written > 0 for written in struck)
+    said = f"{count} recordings, {len(struck)} times SIGKILL, {behind} of them behind a first answer, then to the end"
     return Outcome(
         arms=found,
         ratios={"files_killed.vs_undisturbed": ratio(found, "killed", "undisturbed")},
         notes={
-            "files_killed.vs_undisturbed": said,
+            "files_killed.vs_undisturbed": f"{said}; all lines equal",
             **{f"files_killed.{name}": reason for name, reason in failed.items()},
         },
     )

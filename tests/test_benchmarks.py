@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from benchmarks.context import Context
 from benchmarks.table import markdown
 from unitok_tokenizers.compute import native_bfloat16
 from unitok_tokenizers.errors import InputError
+from unitok_training.experiments.demo.plan import DemoPlan
+from unitok_training.experiments.demo.run import DemoConfig
 
 
 def test_arms_run_in_turn_and_one_that_fails_does_not_end_the_rest() -> None:
@@ -222,6 +225,7 @@ def test_what_a_process_holds_of_split_weights_is_about_its_share(tmp_path: Path
 def test_files_of_a_command_that_is_killed_are_answered_once(tmp_path: Path) -> None:
     found = quick(tmp_path, "files_killed")
     assert found["ratios"]["files_killed.vs_undisturbed"] is not None
+    assert "2 times SIGKILL" in found["notes"]["files_killed.vs_undisturbed"]
 
 
 def test_many_files_have_the_texts_of_each_alone(tmp_path: Path) -> None:
@@ -270,6 +274,12 @@ def test_the_demo_is_compared_with_its_time_before(tmp_path: Path) -> None:
     assert nothing.ratios == {"demo.seconds_vs_before": None} and "make demo" in nothing.notes["demo.seconds_vs_before"]
     figures = {"seconds": {"total": demo.BEFORE / 2, "units": 9.0}, "asr": {"wer": 0.1}, "s2tt": {"bleu": 70.0}}
     (tmp_path / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    plan = DemoPlan(size="S", quick=False, config=DemoConfig(), compute={})
+    for other, reason in ((plan, "size S"), (replace(plan, size="M", quick=True), "size M --quick")):
+        other.save(tmp_path / "plan.json")
+        found = demo.run(context, tmp_path / "metrics.json")
+        assert found.ratios == {"demo.seconds_vs_before": None} and reason in found.notes["demo.seconds_vs_before"]
+    replace(plan, size="M").save(tmp_path / "plan.json")
     found = demo.run(context, tmp_path / "metrics.json")
     assert found.ratios["demo.seconds_vs_before"] == 0.5
     assert "misses judge.wer, " in found.notes["demo.seconds_vs_before"]  # not measured is not met

@@ -16,7 +16,9 @@ import pytest
 from tests.support.command import refused
 from tests.support.tiny_model import RATE, speech
 from unitok.decoder.model import Decoder
+from unitok.generation.sampling import Sampling
 from unitok.model import Model
+from unitok.requests.prompt_request import PromptRequest
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.data.manifest import read_manifest
 from unitok_tokenizers.data.shards import Shards
@@ -25,6 +27,7 @@ from unitok_tokenizers.files import read_json, write_json
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.run import Evaluation
+from unitok_training.experiments.compare import scores
 from unitok_training.experiments.compare.recipes import APPROACHES, BUDGETS, load_compare_recipe
 from unitok_training.experiments.compare.report import (
     MEASURES,
@@ -267,13 +270,37 @@ def test_a_cascade_in_batches_is_the_cascade_one_by_one(run: Path) -> None:
     model = Model.load(run / "arms/cascade-0/model")
     bench = Evaluation(model=model, shards=Shards.open(run / "shards"))
     pairs = bench.pairs("test", "units", "text_ids")[:2]
-    heard, _ = answers(bench, [SequenceSpec("asr", bench.lang(a)) for a, _ in pairs], [a for a, _ in pairs])
-    texts, used = translated(bench, heard, pairs)
+    plans = [SequenceSpec("asr", bench.lang(a)) for a, _ in pairs]
+    heard, _ = answers(bench, "asr", plans, [a for a, _ in pairs])
+    texts, used = translated(bench, "mt", heard, pairs)
     cascade = model.cascade()
     for (a, b), text in zip(pairs, texts):
         alone = cascade.translate_text((bench.audio(a), model.sample_rate), source=bench.lang(a), target=bench.lang(b))
         assert alone.text == text
     assert used > 0
+    # A row that leaves no room for an answer is one without words, and is counted: arms stand on the same rows.
+    long = "the green house stands here " * model.decoder.config.max_positions
+    assert translated(bench, "long", [heard[0], long], pairs)[0] == [texts[0], ""]
+    assert bench.metrics["long"]["left_out"] == 1 and "left_out" not in bench.metrics.get("mt", {})
+
+
+@pytest.mark.slow
+def test_every_language_is_spoken_by_all_voices(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.load(run / "arms/cascade-0/model")
+    bench, asked = Evaluation(model=model, shards=Shards.open(run / "shards")), list[str | None]()
+
+    def answered(bench: Evaluation, key: str, requests: list[PromptRequest], sampling: Sampling) -> tuple[Any, int]:
+        asked.extend(one.voice for one in requests)
+        return [None] * len(requests), 0
+
+    monkeypatch.setattr(scores, "answered", answered)
+    monkeypatch.setattr(model, "voices_of", lambda kind: ("anna", "ben"))
+    monkeypatch.setattr(
+        model, "prompt_request", lambda one: PromptRequest(plan=SequenceSpec("tts", one.source), voice=one.voice)
+    )
+    said = scores.spoken(bench, "tts", ["a", "b", "c", "d"], ["en", "de", "en", "de"], "units")
+    assert [len(one) for one in said] == [0] * 4, "an answer that there is not is silence"
+    assert asked == ["anna", "anna", "ben", "ben"]
 
 
 @pytest.mark.slow

@@ -90,6 +90,18 @@ def test_stages_stand_in_an_order_and_depend_on_what_changes_them(tmp_path: Path
     assert changed == {"tokens-own", "tokens-whisper"}
     changed = {name for name, key in keys(replace(one, layer=2)).items() if key != before[name]}
     assert {"units-whisper", "tokens-whisper"} <= changed and "latent" not in changed
+    # Weights and recordings that are named are part of what is made of them.
+    manifest, host = corpus(tmp_path), tmp_path / "host.gguf"
+    host.write_bytes(b"one")
+    one = replace(one, manifests=(str(manifest),), host=str(host))
+    before = keys(one)
+    host.write_bytes(b"another")
+    changed = {name for name, key in keys(one).items() if key != before[name]}
+    assert {"host", "latent"} <= changed and not {"corpus", "vocoder"} & changed
+    before = keys(one)
+    write_audio(tmp_path / "0.wav", speech(0.3, seed=9), RATE)
+    changed = {name for name, key in keys(one).items() if key != before[name]}
+    assert {"corpus", "vocoder", "latent"} <= changed and "host" not in changed
 
 
 def test_parts_of_recordings_stay_parts(tmp_path: Path) -> None:
@@ -100,6 +112,23 @@ def test_parts_of_recordings_stay_parts(tmp_path: Path) -> None:
     stages.corpus(tmp_path, {"manifests": (str(tmp_path / "m.jsonl"),)})
     found = stages.manifest_of(tmp_path)
     assert [(row.offset, round(row.length(), 3)) for row in found] == [(0, 0.5), (0.5, 0.25), (0.75, 0.25), (0, 1.0)]
+
+
+def test_nothing_held_out_is_taught(tmp_path: Path) -> None:
+    """A sentence of `test` or `dev` is in no training row, of any manifest, in whatever case and punctuation."""
+    write_audio(tmp_path / "a.wav", speech(0.5), RATE)
+    said = [("A house.", "train"), ("two books", "train"), ("Two books!", "test"), ("we sing", "train")]
+    further = [("a HOUSE", "train"), ("WE SING", "train"), ("two books", "train"), ("today", "train"), ("now", "dev")]
+    for name, rows in (("one", said), ("two", further)):
+        lines = [
+            {"id": str(n), "audio": "a.wav", "text": text, "lang": "en", "split": split}
+            for n, (text, split) in enumerate(rows)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+    stages.corpus(tmp_path, {"manifests": tuple(str(tmp_path / f"{name}.jsonl") for name in ("one", "two"))})
+    found = [(row.id, row.split) for row in stages.manifest_of(tmp_path)]
+    assert found == [("0-0", "dev"), ("0-2", "test"), ("0-3", "train"), ("1-1", "train"), ("1-3", "train"),
+                     ("1-4", "other")]  # fmt: skip
 
 
 def test_answers_are_told_from_silence_from_loops_and_from_those_to_other_recordings() -> None:

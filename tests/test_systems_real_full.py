@@ -102,6 +102,18 @@ def test_nothing_held_out_is_read_and_hours_are_kept_to(tmp_path: Path) -> None:
     assert len(some) == len(every) - 1 and f"{READ[0]} today" not in {one.text for one in some}
     few = passages_to_read(asdict(replace(settings, hours=60 / 15 / 3600)), ())
     assert 1 < len(few) < len(every)
+    held_out = dict.fromkeys(("en", "de"), "")
+    for lang, said in (("en", READ), ("de", GERMAN)):
+        held_out[lang] = "\n".join(f"{one} te" for one in said)
+    for lang, line in (("en", f"{READ[2].upper()} TR!"), ("de", f"{GERMAN[3]} tr.")):
+        other = {"en": "de", "de": "en"}[lang]
+        for name, text in ((lang, f"{held_out[lang]}\n{line}\n"), (other, f"{held_out[other]}\nanders\n")):
+            with gzip.open(tmp_path / f"test_2016_flickr.{name}.gz", "wt", encoding="utf-8") as file:
+                file.write(text)
+        taught = {row.text for row in translated_rows(asdict(settings))}
+        gone = READ[2] if lang == "en" else READ[3]
+        assert f"{gone} tr" not in taught and len(taught) == 6, "a side that is held out takes the pair with it"
+    texts(tmp_path)
     rows = translated_rows(asdict(settings))
     assert [(row.lang, row.text) for row in rows[:2]] == [("en", f"{READ[0]} tr"), ("de", f"{GERMAN[0]} tr")]
     assert rows[0].group == rows[1].group != rows[2].group

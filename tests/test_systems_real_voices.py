@@ -66,6 +66,9 @@ def test_every_arm_is_heard_beside_its_controls(folder: Path) -> None:
     said.clear()
     assert run_system("real_voices", folder / "run", config, report=said.append) == found
     assert not [line for line in said if "steps" in line or "units" in line], "what is done stays done"
+    write_audio(folder / "voices" / "known0-0.wav", speech(1.0, seed=99), RATE)
+    with pytest.raises(InputError, match="has parts of other recordings"):
+        run_system("real_voices", folder / "run", config, report=said.append)
 
 
 def test_voices_of_fewer_are_the_first_of_more_and_nobody_held_out_is_among_them(folder: Path) -> None:

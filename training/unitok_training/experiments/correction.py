@@ -23,7 +23,7 @@ from typing import Any
 from unitok.decoder.lora import updates
 from unitok.model import Model
 from unitok.nbest.audio_context import encoder_of
-from unitok.nbest.collect import MakingOptions, make_lists, utterances
+from unitok.nbest.collect import MakingOptions, Utterance, make_lists, utterances
 from unitok.nbest.lists import ListOptions, NBest, read_lists, write_lists
 from unitok.nbest.rescoring import Weights, best, combine, rescore
 from unitok.pipelines.backends.choose import recognizer_of
@@ -211,7 +211,7 @@ def run_correction(
     folder = Path(out)
     settings = settings_of(Path(run), config)
     recognizer_of(settings["recogniser"], Model.load(settings["model"]))  # a slip is told now, not by a stage
-    utterances(settings["source"])
+    transcribed(settings["source"])
     if "hear" in config.chosen:
         encoder_of(settings["encoder"])
     ensure_folder(folder)
@@ -282,9 +282,17 @@ def correction_table(results: Mapping[str, Any]) -> str:
 # -- the stages ---------------------------------------------------------------------------------------------------
 
 
+def transcribed(source: str) -> list[Utterance]:
+    """The recordings whose text is known: by the others nothing can be learned or scored. InputError where none is."""
+    found = [one for one in utterances(source) if (one.text or "").strip()]
+    if not found:
+        raise InputError(f"{source} has no recording with its text, which correction is learned from and scored by")
+    return found
+
+
 def _lists(settings: Settings, split: str, *, limit: int = 0, draws: int = 1) -> list[NBest]:
     """Lists of a split; each draw of the noise gives a recording a list of its own."""
-    model, found = Model.load(settings["model"]), utterances(settings["source"])
+    model, found = Model.load(settings["model"]), transcribed(settings["source"])
     beams = settings["beams"]
     recognizer = recognizer_of(settings["recogniser"], model, beams=beams)
     made: list[NBest] = []

@@ -69,7 +69,8 @@ def stage_key(
 
 
 def _paths(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+    paths = [] if value is None else [value] if isinstance(value, str) else value
+    return [one for one in paths if one]  # "" is a setting that names nothing, and as a path the current folder
 
 
 def contents_of(path: str) -> str:

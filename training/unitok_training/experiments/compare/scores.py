@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from unitok.generation.sampling import GREEDY, Sampling
 from unitok.nbest.correction import edits
 from unitok.requests.prompt_request import PromptRequest, seeded
 from unitok.requests.request import Request
@@ -20,7 +21,7 @@ from unitok_tokenizers.grammar.render import render_prompt
 from unitok_tokenizers.grammar.sequence import SequenceSpec
 from unitok_tokenizers.text.score_normalizer import words
 from unitok_training.evaluation.by_ears import put_ears
-from unitok_training.evaluation.evaluate import evaluate_speech_translation
+from unitok_training.evaluation.evaluate import evaluate_speech_translation, voices_in_turn
 from unitok_training.evaluation.language import evaluate_text_lm
 from unitok_training.evaluation.run import Evaluation, put_error_rates, put_translation_scores
 from unitok_training.experiments.compare.recipes import CODES_IN
@@ -29,6 +30,9 @@ from unitok_training.systems.base.code_bench import CODES_ALONE
 LATENT = "latent"
 AT_ONCE = 16
 """Recordings that a front end encodes together."""
+
+# A request that leaves a model no room for an answer is answered with nothing: what is compared stands on the same rows
+# whatever way speech comes in, and some ways are longer. How many these are stands beside the scores (`left_out`).
 
 
 def text_ability(run: Evaluation) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def put_mt(run: Evaluation) -> None:
     """Translation of reference texts."""
     pairs = run.pairs(run.split, "text_ids")
     if pairs:
-        texts, _ = translated(run, [run.text(a) for a, _ in pairs], pairs)
+        texts, _ = translated(run, "mt", [run.text(a) for a, _ in pairs], pairs)
         put_translation_scores(run, "mt", labeled(run, pairs, texts))
 
 
@@ -55,15 +59,15 @@ def score_arm(run: Evaluation, approach: str) -> dict[str, Any]:
     kind = "codes" if approach.startswith(CODES_IN) else LATENT if approach == LATENT else "units"
     text = text_ability(run)
     rows = run.rows(run.split, "units", "text_ids")
-    pairs = run.pairs(run.split, "units", "text_ids")
+    pairs = run.pairs(run.split, "units", answers=("text_ids",))
     seconds = sum(float(run.shards.seconds[a]) for a, _ in pairs)
-    heard, _ = answers(run, [SequenceSpec("asr", run.lang(row)) for row in rows], rows, kind)
+    heard, _ = answers(run, "asr", [SequenceSpec("asr", run.lang(row)) for row in rows], rows, kind)
     put_error_rates(run, "asr", [(run.lang(row), run.text(row), one) for row, one in zip(rows, heard)])
     if approach == "cascade":
         used = put_cascade(run, pairs)
     else:
         plans = [SequenceSpec("s2tt", run.lang(a), run.lang(b)) for a, b in pairs]
-        outputs, used = answers(run, plans, [a for a, _ in pairs], kind)
+        outputs, used = answers(run, "s2tt", plans, [a for a, _ in pairs], kind)
         put_translation_scores(run, "s2tt", labeled(run, pairs, outputs))
         if approach == "tokens":
             evaluate_speech_translation(run)
@@ -79,14 +83,13 @@ def labeled(run: Evaluation, pairs: Sequence[tuple[int, int]], outputs: Sequence
 
 
 def answers(
-    run: Evaluation, plans: Sequence[SequenceSpec], rows: Sequence[int], kind: str = "units"
+    run: Evaluation, key: str, plans: Sequence[SequenceSpec], rows: Sequence[int], kind: str = "units"
 ) -> tuple[list[str], int]:
     """(text that answers each plan about the speech of a row, decoder tokens read and written).
 
     `kind` is how the speech is given: as units, as codes, or as vectors of a front end (`LATENT`).
     """
-    texts: list[str] = []
-    used = 0
+    requests: list[PromptRequest] = []
     for begin in range(0, len(rows), AT_ONCE):
         part = rows[begin : begin + AT_ONCE]
         if kind == LATENT:
@@ -94,26 +97,34 @@ def answers(
             heard = run.model.heard([(run.audio(row), rate) for row in part], LATENT)
         else:
             heard = [(run.span(kind, row), None) for row in part]
-        requests = [
+        requests += [
             PromptRequest(plan=SequenceSpec(plan.task, plan.source, plan.target, conditions=(span,)), vectors=vectors)
             for plan, (span, vectors) in zip(plans[begin : begin + AT_ONCE], heard)
         ]
-        results = run.model.run(requests)
-        texts += [result.text or "" for result in results]
-        used += tokens_of(run, requests, results)
-    return texts, used
+    found, used = answered(run, key, requests)
+    return [one.text or "" if one else "" for one in found], used
 
 
-def tokens_of(run: Evaluation, requests: Sequence[PromptRequest], results: Sequence[Result]) -> int:
-    """Positions that the decoder read and wrote."""
-    prompts = sum(len(render_prompt(request.plan, run.model.vocabulary)) for request in requests)
-    return prompts + sum(len(result.ids) for result in results)
+def answered(
+    run: Evaluation, key: str, requests: Sequence[PromptRequest], sampling: Sampling = GREEDY
+) -> tuple[list[Result | None], int]:
+    """(answer to each request, None to one that leaves no room for it, positions that the decoder read and wrote)."""
+    found: list[Result | None] = [None] * len(requests)
+    kept = run.answerable(requests, key)
+    asked = [requests[place] for place in kept]
+    results = run.model.run(asked, sampling=sampling)
+    for place, result in zip(kept, results):
+        found[place] = result
+    prompts = sum(len(render_prompt(request.plan, run.model.vocabulary)) for request in asked)
+    return found, prompts + sum(len(result.ids) for result in results)
 
 
 # -- the cascade --------------------------------------------------------------------------------------------------
 
 
-def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int, int]]) -> tuple[list[str], int]:
+def translated(
+    run: Evaluation, key: str, texts: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> tuple[list[str], int]:
     """(each text in the language of its pair's other side, decoder tokens it took); an empty text stays empty."""
     kept = [index for index, text in enumerate(texts) if text.strip()]
     requests = [
@@ -122,11 +133,11 @@ def translated(run: Evaluation, texts: Sequence[str], pairs: Sequence[tuple[int,
         )
         for index, (a, b) in ((index, pairs[index]) for index in kept)
     ]
-    results = run.model.run(requests)
+    results, used = answered(run, key, requests)
     found = [""] * len(texts)
     for index, result in zip(kept, results):
-        found[index] = result.text or ""
-    return found, tokens_of(run, requests, results)
+        found[index] = result.text or "" if result else ""
+    return found, used
 
 
 def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
@@ -136,16 +147,17 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
     """
     clock = [time.monotonic()]
     plans = [SequenceSpec("asr", run.lang(a)) for a, _ in pairs]
-    heard, used = answers(run, plans, [a for a, _ in pairs])
+    heard, used = answers(run, "s2st.stages.recognise", plans, [a for a, _ in pairs])
     clock.append(time.monotonic())
-    texts, more = translated(run, heard, pairs)
+    texts, more = translated(run, "s2st.stages.translate", heard, pairs)
     clock.append(time.monotonic())
     put_translation_scores(run, "s2tt", labeled(run, pairs, texts))
-    put_error_rates(
-        run, "s2st.stages.recognise", [(run.lang(a), run.text(a), one) for (a, _), one in zip(pairs, heard)]
-    )
-    run.put("s2st.stages.translate.bleu", run.metrics["mt"]["bleu"])
-    run.put("s2st.stages.translate.bleu_of_recognised", run.metrics["s2tt"]["bleu"])
+    known = [(run.lang(a), run.text(a), one) for (a, _), one in zip(pairs, heard) if run.text(a)]
+    if known:
+        put_error_rates(run, "s2st.stages.recognise", known)
+    for name, task in (("bleu", "mt"), ("bleu_of_recognised", "s2tt")):
+        if task in run.metrics:
+            run.put(f"s2st.stages.translate.{name}", run.metrics[task]["bleu"])
     if run.judge is not None and run.model.vocoder is not None:
         read = spoken_and_read(run, texts, [run.lang(b) for _, b in pairs])
         clock.append(time.monotonic())
@@ -161,7 +173,8 @@ def put_cascade(run: Evaluation, pairs: Sequence[tuple[int, int]]) -> int:
 def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str]) -> list[str]:
     """What the judge reads in texts that were spoken through units; empty ones stay empty."""
     kept = [index for index, text in enumerate(texts) if text.strip()]
-    sounds = spoken(run, [texts[index] for index in kept], [langs[index] for index in kept], "units")
+    said = [texts[index] for index in kept], [langs[index] for index in kept]
+    sounds = spoken(run, "s2st.stages.speak", *said, "units")
     found = [""] * len(texts)
     for index, text in zip(kept, read_by_judge(run, sounds)):
         found[index] = text
@@ -171,9 +184,9 @@ def spoken_and_read(run: Evaluation, texts: Sequence[str], langs: Sequence[str])
 # -- speaking -----------------------------------------------------------------------------------------------------
 
 
-def spoken(run: Evaluation, texts: Sequence[str], langs: Sequence[str], kind: str) -> list[np.ndarray]:
-    """(S,) of each text, said in codes by the voice that comes, or in units, in turn by every known voice; nothing of
-    an empty answer."""
+def spoken(run: Evaluation, key: str, texts: Sequence[str], langs: Sequence[str], kind: str) -> list[np.ndarray]:
+    """(S,) of each text, said in codes by the voice that comes, or in units by known voices, every language in turn by
+    all of them, as an evaluation asks; nothing of an empty answer."""
     voices: list[str | None] = list(run.model.voices_of(kind)) or [None]
     if kind == "codes":
         plans = [SequenceSpec(CODES_ALONE, lang, conditions=(run.model.text_span(one),)) for one, lang in
@@ -181,13 +194,11 @@ def spoken(run: Evaluation, texts: Sequence[str], langs: Sequence[str], kind: st
         requests = [PromptRequest(plan=plan, speak=True) for plan in plans]
     else:
         requests = [
-            run.model.prompt_request(
-                Request(task="tts", source=lang, text=text, voice=voices[index % len(voices)], output=kind)
-            )
-            for index, (text, lang) in enumerate(zip(texts, langs))
+            run.model.prompt_request(Request(task="tts", source=lang, text=text, voice=voice, output=kind))
+            for text, lang, voice in zip(texts, langs, voices_in_turn(voices, langs))
         ]
-    results = run.model.run(seeded(requests, run.seed), sampling=run.model_sampling(kind))
-    return [np.zeros(0, np.float32) if one.audio is None else run.spoken(one.audio) for one in results]
+    results, _ = answered(run, key, seeded(requests, run.seed), run.model_sampling(kind))
+    return [run.spoken(one.audio) if one and one.audio is not None else np.zeros(0, np.float32) for one in results]
 
 
 def read_by_judge(run: Evaluation, sounds: Sequence[np.ndarray]) -> list[str]:
@@ -209,7 +220,7 @@ def put_spoken(run: Evaluation, rows: Sequence[int], kind: str) -> dict[str, dic
     if run.judge is None or run.model.vocoder is None:
         return {}
     begin = time.process_time()
-    sounds = spoken(run, [run.text(row) for row in rows], [run.lang(row) for row in rows], kind)
+    sounds = spoken(run, "tts", [run.text(row) for row in rows], [run.lang(row) for row in rows], kind)
     milliseconds = 1000 * (time.process_time() - begin)
     length = sum(len(one) for one in sounds) / run.model.sample_rate
     run.put("tts.ms_per_second", milliseconds / max(length, 1e-9))

@@ -52,7 +52,7 @@ def check_blsp(bench: Bench) -> Figures:
     taught = own_continuations(text, rows)
     held = bench.held_out(taught)
     pieces = text.vocabulary.streams["text"].cardinalities[0]
-    fresh = replace(text, latent=make_front_end(blsp(), text.decoder, pieces).eval())
+    fresh = replace(text, latent=make_front_end(bench.recipe(blsp), text.decoder, pieces).eval())
     model = bench.train(blsp, taught, start="blsp_text")
     figures = {"kl.before": divergence(fresh, held), "kl.after": divergence(model, held)}
     table, random = RowTexts(held, model.tokenizers.text), np.random.default_rng(0)

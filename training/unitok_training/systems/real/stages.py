@@ -24,6 +24,7 @@ from unitok_tokenizers.data.shards import Shards
 from unitok_tokenizers.encoders.whisper import WhisperEncoder
 from unitok_tokenizers.files import atomic_directory, atomic_write_bytes, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
+from unitok_tokenizers.text.score_normalizer import basic
 from unitok_tokenizers.tokenizer_set import TokenizerSet
 from unitok_training.evaluation.ears.find import find_ears
 from unitok_training.evaluation.ears.interfaces import Ears
@@ -57,16 +58,27 @@ def compute_of(settings: Settings) -> Compute:
 
 
 def corpus(run: Path, settings: Settings) -> None:
-    """One manifest of all: sentences of `dev` are taken out of `train`, texts in capitals lose them."""
-    lines: list[str] = []
-    for number, name in enumerate(settings["manifests"]):
-        found = [row for row in read_manifest(name) if row.audio is not None and row.text]
-        sentences = sorted({row.text or "" for row in found if row.split == "train"})
-        dev = set(sentences[::DEV_OF]) if number == 0 else set()
-        for row in found:
-            split = "dev" if row.split == "train" and row.text in dev else row.split
-            split = OTHER if number and split != "train" else split
-            lines.append(json.dumps(_line(row, f"{number}-{row.id}", split), ensure_ascii=False))
+    """One manifest of all: sentences of `dev` are taken out of `train`, texts in capitals lose them. What
+    is held out is in no training row of any manifest, whatever its case and punctuation."""
+    read = map(read_manifest, settings["manifests"])
+    tables = [[row for row in rows if row.audio is not None and row.text] for rows in read]
+    sentences = sorted({row.text or "" for row in tables[0] if row.split == "train"})
+    dev = {basic(text) for text in sentences[::DEV_OF]}
+    dev -= {basic(row.text or "") for row in tables[0] if row.split != "train"}
+    held_out = dev | {basic(row.text or "") for rows in tables for row in rows if row.split != "train"}
+    lines, left_out = list[str](), 0
+    for number, rows in enumerate(tables):
+        for row in rows:
+            said, split = basic(row.text or ""), row.split
+            if split == "train" and said in held_out:
+                split = "dev" if said in dev and number == 0 else ""
+            elif number and split != "train":
+                split = OTHER
+            left_out += not split
+            if split:
+                lines.append(json.dumps(_line(row, f"{number}-{row.id}", split), ensure_ascii=False))
+    if left_out:
+        print(f"{left_out} training recordings left out, which say what is held out", flush=True)
     write_lines(lines, run / "corpus" / "manifest.jsonl")
 
 

@@ -35,13 +35,13 @@ def graph(settings: RealSettings) -> list[Stage]:
     spelling = ("unit_spelling_steps", "unit_spelling_blocks")
     tokens = (*spelling, "tokens_steps", "tokens_rate", *TRAINED)
     found = [
-        Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS, files=("manifests",)),
-        Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed")),
+        Stage(name="corpus", function=f"{STAGES}:corpus", settings=PARTS, files=("manifests",), tables=("manifests",)),
+        Stage(name="host", function=f"{STAGES}:host", settings=("host", "controls", "seed"), files=("host",)),
         Stage(name="texts", function=f"{STAGES}:texts", needs=("corpus",), settings=("pairs", "pairs_of_a_set"),
               files=("pairs",)),
         *(
             Stage(name=f"units-{kind}", function=f"{STAGES}:units", arguments=(kind,), needs=("corpus", "host"),
-                  settings=units)
+                  settings=units, files=("whisper",))
             for kind in settings.units
         ),
         Stage(name="vocoder", function=f"{STAGES}:vocoder", needs=("corpus",), settings=("vocoder_steps",)),
@@ -51,7 +51,7 @@ def graph(settings: RealSettings) -> list[Stage]:
             for kind in settings.units
         ),
         Stage(name="latent", function=f"{STAGES}:latent", arguments=("latent",), needs=("corpus", "host", "texts"),
-              threads=share, settings=latent),
+              threads=share, settings=latent, files=("whisper",)),
         *(
             Stage(name=f"tokens-{kind}", function=f"{STAGES}:tokens", arguments=(kind,), threads=share,
                   needs=("host", "texts", f"speech-{kind}"), settings=tokens)
@@ -60,7 +60,8 @@ def graph(settings: RealSettings) -> list[Stage]:
         Stage(name="before", function=f"{STAGES}:before", needs=("host", "texts"), settings=("controls",)),
     ]  # fmt: skip
     if settings.controls:
-        found.append(Stage(name="encoders", function=f"{STAGES}:encoders", settings=("whisper", "seed")))
+        found.append(Stage(name="encoders", function=f"{STAGES}:encoders", settings=("whisper", "seed"),
+                           files=("whisper",)))  # fmt: skip
         found += [
             Stage(name=f"latent-{name}", function=f"{STAGES}:latent", arguments=(name,), threads=share,
                   needs=("latent", "encoders"), settings=("control_steps",))

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.files import fingerprint, read_json, write_json
 from unitok_training.recipes.config import overridden
+from unitok_training.runs.stage_graph import contents_of, recordings_of
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.intervals import Counted, compared, over_seeds
 from unitok_training.systems.base.system import Measured, System, Target
@@ -30,6 +32,7 @@ def check_real_voices(bench: Bench) -> Figures:
             raise InputError(f"{name}: no such file; name your own: --set voices=MANIFEST --set texts=MANIFEST")
     recordings = Recordings(config)
     voices = recordings.held_out()
+    same_recordings(bench.run, (config.voices, config.texts))
     judges = Judges(config, voices)
     speakers = Speakers(bench, config, recordings)
     trial = Trial(speakers, voices, judges)
@@ -45,6 +48,17 @@ def check_real_voices(bench: Bench) -> Figures:
         pair = ([getattr(one.voice, name) for one in most], [getattr(one.voice, name) for one in fewest])
         figures |= _compared(f"more_speakers.{name}", config, *pair)
     return figures
+
+
+def same_recordings(run: Path, manifests: Sequence[str]) -> None:
+    """InputError where what a run's parts were made of has changed since: they are kept by name."""
+    mark, path = fingerprint([[contents_of(one), recordings_of(one)] for one in manifests]), run / "recordings.json"
+    if path.exists() and read_json(path) != mark:
+        raise InputError(
+            f"{run} has parts of other recordings: a manifest or a recording has changed since; choose another folder "
+            "with -o"
+        )
+    write_json(path, mark)
 
 
 def _compared(key: str, config: RealVoicesConfig, one: Sequence[Counted], other: Sequence[Counted]) -> Figures:

@@ -16,7 +16,7 @@ from unitok.inputs import Audio
 from unitok.model import Model
 from unitok.requests.request import Request
 from unitok_tokenizers.audio.features import MelConfig
-from unitok_tokenizers.data.manifest import Row, read_manifest
+from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import write_json
@@ -31,7 +31,15 @@ from unitok_training.systems.real.scores import latent_scores
 from unitok_training.systems.real.settings import Settings, host_file, whisper_folder
 from unitok_training.systems.real_full.reading import LANG, Passage, read_aloud
 from unitok_training.systems.real_full.settings import HELD_OUT, voice_file
-from unitok_training.systems.real_full.texts import CAPTION, READ, pairs_of, passages_to_read, translated_rows
+from unitok_training.systems.real_full.texts import (
+    CAPTION,
+    READ,
+    held_out_pairs,
+    pairs_of,
+    passages_to_read,
+    recorded,
+    translated_rows,
+)
 from unitok_training.train import train_model
 from unitok_training.train_latent import train_latent
 from unitok_training.trainer.config import SpellingConfig
@@ -59,7 +67,7 @@ def corpus(run: Path, settings: Settings) -> None:
     parts.corpus(run, settings)
     recordings = (run / "corpus" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     held_out = {basic(row.text or "") for row in parts.manifest_of(run) if row.split != "train"}
-    held_out |= {basic(text) for text, _ in pairs_of(settings, HELD_OUT)}
+    held_out |= {basic(text) for text, _ in held_out_pairs(settings)}
     check_curve(parts.manifest_of(run), settings["curve"])
     made = _aloud(run, settings, passages_to_read(settings, held_out))
     lines = [*recordings, *(json.dumps(line, ensure_ascii=False) for line in made)]
@@ -119,16 +127,10 @@ def chained(run: Path, settings: Settings) -> None:
     found: dict[str, tuple[list[tuple[Audio, str]], list[str]]] = {
         MADE: ([(Path(line["audio"]), line["text"]) for line in lines], [text for _, text in asked])
     }
-    if settings["spoken"]:
-        rows = [
-            row for row in read_manifest(settings["spoken"])
-            if row.audio is not None and row.lang == LANG and row.text
-            and settings["target"] in row.extras.get("translations", {})
-        ]  # fmt: skip
-        if rows:
-            wanted = [str(row.extras["translations"][settings["target"]]) for row in rows]
-            rate = MelConfig().sample_rate
-            found["recorded"] = ([((row.load(rate), rate), row.text or "") for row in rows], wanted)
+    if rows := recorded(settings):
+        wanted = [str(row.extras["translations"][settings["target"]]) for row in rows]
+        rate = MelConfig().sample_rate
+        found["recorded"] = ([((row.load(rate), rate), row.text or "") for row in rows], wanted)
     figures = {}
     for name, (spoken, wanted) in found.items():
         said = [text for _, text in spoken]

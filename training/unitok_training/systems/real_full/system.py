@@ -22,8 +22,8 @@ from unitok_training.systems.real_full.stages import ALONE, MADE
 
 STAGES = "unitok_training.systems.real_full.stages"
 EMOTIONS = "unitok_training.systems.real_full.emotions"
-READ = ("texts", "translations", "target", "reader", "hours", "made")
-READ_FILES = ("texts", "translations")
+READ = ("texts", "translations", "target", "reader", "hours", "made", "spoken")
+READ_FILES = ("texts", "translations", "spoken")
 CHAINED = 0.8
 """Least of the chrF of translated texts that translated transcripts keep."""
 CHANCE = 0.05
@@ -40,20 +40,22 @@ def graph(settings: FullSettings) -> list[Stage]:
     ]
     found += [
         Stage(name="translator", function=f"{STAGES}:translator", needs=("host",),
-              settings=("translations", "target", "translation_steps", "tokens_rate", *TRAINED),
-              files=("translations",)),
+              settings=("translations", "target", "translation_steps", "tokens_rate", "spoken", *TRAINED),
+              files=("translations", "spoken")),
         Stage(name="chained", function=f"{STAGES}:chained", needs=("latent", "translator"),
-              settings=("spoken", "reader", "made"), files=("spoken",)),
+              settings=("spoken", "reader", "made"), files=("spoken",), tables=("spoken",)),
         *(
             Stage(name=f"curve-{minutes}-{which}", function=f"{STAGES}:point", arguments=(str(minutes), which),
                   needs=("corpus", "host"),
-                  settings=("whisper", "curve_steps", "curve_spelling_steps", "subwords", "latent_rate", *TRAINED))
+                  settings=("whisper", "curve_steps", "curve_spelling_steps", "subwords", "latent_rate", *TRAINED),
+                  files=("whisper",))
             for minutes in settings.curve for which in (ALONE, MADE)
         ),
     ]  # fmt: skip
     if settings.emotions:
         told = ("emotions", "emotion_clusters", "whisper", "layer", "seed")
-        found.append(Stage(name="emotions", function=f"{EMOTIONS}:emotions", settings=told, files=("emotions",)))
+        found.append(Stage(name="emotions", function=f"{EMOTIONS}:emotions", settings=told, tables=("emotions",),
+                           files=("emotions", "whisper")))  # fmt: skip
     return found
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unitok_tokenizers.data.manifest import Row
+from unitok_tokenizers.data.manifest import Row, read_manifest
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact
 from unitok_tokenizers.text.score_normalizer import basic
 from unitok_training.systems.real.settings import Settings
 from unitok_training.systems.real_full.reading import LANG, Passage
-from unitok_training.systems.real_full.settings import TRAIN, pair_files
+from unitok_training.systems.real_full.settings import HELD_OUT, TRAIN, pair_files
 
 READ, CAPTION = "read-", "caption-"
 """How ids of what is read begin, by where its text is from."""
@@ -74,10 +74,28 @@ def pairs_of(settings: Settings, part: str) -> list[tuple[str, str]]:
     return list(zip(english, translations))
 
 
+def recorded(settings: Settings) -> list[Row]:
+    """Recordings of English, with translations, whose transcripts are translated."""
+    return [
+        row for row in (read_manifest(settings["spoken"]) if settings["spoken"] else ())
+        if row.audio is not None and row.lang == LANG and row.text
+        and settings["target"] in row.extras.get("translations", {})
+    ]  # fmt: skip
+
+
+def held_out_pairs(settings: Settings) -> list[tuple[str, str]]:
+    """(English, translation) of all that translation is scored by."""
+    spoken = [(row.text or "", str(row.extras["translations"][settings["target"]])) for row in recorded(settings)]
+    return [*pairs_of(settings, HELD_OUT), *spoken]
+
+
 def translated_rows(settings: Settings) -> list[Row]:
-    """Training rows of text: a line and its translation make a group."""
+    """Training rows of text: a line and its translation make a group; none of which a side is held out, without case
+    and punctuation."""
+    held_out = [{basic(one) for one in side} for side in zip(*held_out_pairs(settings))] or [set(), set()]
     return [
         Row(id=f"{TRAIN}-{number}-{lang}", group=f"{TRAIN}-{number}", lang=lang, text=text)
         for number, pair in enumerate(pairs_of(settings, TRAIN))
+        if not any(basic(one) in known for one, known in zip(pair, held_out))
         for lang, text in zip((LANG, settings["target"]), pair)
     ]
