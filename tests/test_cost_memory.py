@@ -327,12 +327,9 @@ def test_the_command_prints_a_plan_and_refuses_what_cannot_fit(capsys: pytest.Ca
     assert main(["cost", "demo", "--document", "0"]) == 2
 
 
-@pytest.mark.parametrize("processes", [1, 2, 8])
-@pytest.mark.parametrize("packs", [1, 8])
+@pytest.mark.parametrize(("processes", "packs"), [(1, 1), (1, 8), (2, 8), (8, 8)])
 def test_what_is_advised_is_what_training_takes_and_learns_as_much(processes: int, packs: int) -> None:
     """Every change is applied to the recipe: its packs can be shared out, and an update has as many positions."""
-    if packs % processes:
-        return
     whole = PRESETS["demo"].train
     recipe = replace(PRESETS["demo"], train=replace(whole, packs_per_step=packs, pack_size=8192))
     setup = setup_of(recipe, 3000, processes=processes)

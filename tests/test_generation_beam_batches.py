@@ -14,6 +14,7 @@ from unitok.generation.beam_search import BeamBatch, Hypothesis, SearchRequest, 
 from unitok.generation.engine import Engine
 from unitok.generation.prefill import stepper_of
 from unitok.generation.token_request import TokenRequest
+from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 
 
@@ -89,6 +90,7 @@ def test_an_engine_searches_for_all(decoder: Decoder) -> None:
         engine.search_all([replace(asked[0], automaton=None)], beams=2)
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_a_compiled_step_takes_a_search_of_one_beam(decoder: Decoder) -> None:
     request = requests()[0]
     engine = Engine(decoder, compiled=True)

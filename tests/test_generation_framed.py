@@ -19,6 +19,7 @@ from unitok.generation.framed import FrameIds, SlotOptions
 from unitok.generation.sampling import GREEDY, Sampling
 from unitok.generation.token_request import Generated, TokenRequest
 from unitok.layouts.base import Choose
+from unitok_tokenizers.compute import find_compiler
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.grammar.automaton import Automaton
 from unitok_tokenizers.grammar.frames import ABSENT, FramePattern, Role, SlotSpec
@@ -310,6 +311,7 @@ def test_what_steps_and_searches_cannot_do_is_refused() -> None:
             Engine(decoder(), layout=layout()).run([replace(request, frames=frames)])
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_compiled_steps_take_what_has_no_codes() -> None:
     engine = Engine(decoder(), compiled=True, layout=layout())
     for request in requests():

@@ -66,7 +66,7 @@ def test_three_arms_answer_the_same_rows_and_a_repeat_is_free(run: Path) -> None
         ProsodyConfig(clusters=0)
 
 
-def test_the_command_prints_the_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_a_run_of_other_sizes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--sentences", "10", "--test-sentences", "2", "--set", "encoder_steps=1", "--set", "steps=2"]
     assert main(["systems", "run", "prosody", "-o", str(run), *sizes]) == 2  # 384 units, not 8
     assert "other settings" in capsys.readouterr().err
