@@ -412,11 +412,13 @@ def antiphase(samples: np.ndarray, gain: float = 1.0, channels: int = 2) -> np.n
     return np.stack([samples, -gain * samples] * (channels // 2), axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("gain", "channels"), [(1.0, 2), (0.9, 2), (1.1, 2), (1.0, 4)])
-def test_channels_that_cancel_are_not_averaged(gain: float, channels: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gain", "channels", "offset"), [(1.0, 2, 0), (0.9, 2, 0), (1.1, 2, 0), (1.0, 4, 0), (1.0, 2, 0.01), (1.0, 2, 0.05)]
+)
+def test_channels_that_cancel_are_not_averaged(gain: float, channels: int, offset: float, tmp_path: Path) -> None:
     given = speech(40.0)  # several blocks
     lead = np.zeros(3 * RATE, np.float32)
-    stereo = antiphase(np.concatenate([lead, given]), gain, channels)
+    stereo = antiphase(np.concatenate([lead, given]), gain, channels) + np.float32(offset)
     stereo += 1e-3 * np.random.default_rng(0).standard_normal(stereo.shape).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype="FLOAT")
     found = read_audio(tmp_path / "a.wav", sample_rate=RATE)[len(lead) :]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.tiny_model import RATE, model_folder, speech, tiny_model
 from tests.test_cli import fails
@@ -20,7 +21,9 @@ PATHS = (
 )  # fmt: skip
 TEXTS = (
     "", "hello", "and/or", "24/7", "km/h", "1/2.5", "he/she went home.", "The file is /tmp/x", "Mr. Wave",
-    "https://example.org/page.html", "first line\nsecond.wav", "\0", "a" * 5000, ".", "/", "wav", ".wav", "yes/no.",
+    "https://example.org/page.html",
+    "Visit www.abc.net.au", "see https://example.org/a.wav",
+    "first line\nsecond.wav", "\0", "a" * 5000, ".", "/", "wav", ".wav", "yes/no.",
 )  # fmt: skip
 
 
@@ -112,6 +115,19 @@ def test_int64_alone_is_tokens_and_says_so_where_it_cannot_be(model: Model) -> N
     assert model.transcribe(units, lang="en").text == model.transcribe(speech(), lang="en").text
     with pytest.raises(InputError, match=r"do not fit .*if these are samples, give them as \(samples, rate\)"):
         model.transcribe(pcm(speech(), "int16").astype(np.int64), lang="en")
+
+
+def test_what_other_libraries_hold_is_the_same_sound(model: Model) -> None:
+    """torchaudio's pair, a tensor that learns, another precision, a row of `datasets`, a column of samples."""
+    samples, tensor = speech(), torch.from_numpy(speech())
+    for given in (
+        tensor, tensor.clone().requires_grad_(), (tensor[None], RATE), (samples[:, None], RATE), samples[None],
+        {"array": samples, "sampling_rate": RATE, "path": None}, (tensor.double(), RATE),
+    ):  # fmt: skip
+        assert np.array_equal(read_samples(given, RATE), samples), type(given)  # type: ignore[arg-type]
+    assert np.allclose(read_samples((tensor.bfloat16(), RATE), RATE), samples, atol=5e-3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no plain array"):
+        model.transcribe([samples, RATE], lang="en")  # type: ignore[arg-type]
 
 
 def test_pairs_are_samples_and_rate(model: Model) -> None:

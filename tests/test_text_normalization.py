@@ -32,6 +32,8 @@ SAID = {
     "en": [
         ("There were many – 5 in all.", "there were many five in all"),
         ("- 5 apples", "five apples"),
+        ("５０％ ５／３／２０２１ １．５", "fifty percent may third twenty twenty one one point five"),
+        ("１，０００ ｍｅｎ", "one thousand men"),
         ("from −5 to −3", "from minus five to minus three"),
         ("It cost $5M.", "it cost five million dollars"),
         ("$10K and $1.5B", "ten thousand dollars and one point five billion dollars"),
@@ -117,6 +119,10 @@ def test_scripts_without_spaces_get_none() -> None:
     known = frozenset("零一二三四五六七八九十百千万点分之年月日公里今天是价格涨了")
     assert spoken_text("今天是2024年5月3日，价格涨了5%。", "zh", known) == "今天是二零二四年五月三日价格涨了百分之五"
     assert spoken_text("３.5公里", "zh", known) == "三点五公里"
+    assert spoken_text("３．１４公里", "zh", known) == "三点一四公里"
+    assert spoken_text("2021/5/3", "zh", known) == "二零二一年五月三日"
+    assert spoken_text("￥500", "zh", known | {"元"}) == "五百元"
+    assert spoken_text("5％", "ja", frozenset("五パーセント")) == "五パーセント"
 
 
 def test_a_text_of_known_characters_stays_as_it_is() -> None:
@@ -135,6 +141,29 @@ def test_only_what_is_unknown_changes() -> None:
     assert spoken_text("I take 5 of 10!", "en", digits) == "i take 5 of 10"
     assert spoken_text("I take 5 %!", "en", digits) == "i take five percent"
     assert spoken_text("Grüße aus Köln", "de", LETTERS) == "gruesse aus koeln"
+    both = LETTERS | set(string.ascii_uppercase)
+    assert spoken_text("ﬁne ﬂower, Straße", "en", both) == "fine flower Strasse", "no capitals within a word"
+
+
+@pytest.mark.parametrize(
+    ("lang", "written", "said"),
+    [
+        ("ko", "5%", "오 퍼센트"),
+        ("vi", "5%", "năm phần trăm"),
+        ("pt", "A & B", "a e b"),
+        ("ru", "2 + 2 = 4", "два плюс два равно четыре"),
+        ("cs", "A & B", "AMPERSAND"),
+        ("sv", "#5", "NUMBER SIGN"),
+        ("tr", "a@b", "COMMERCIAL AT"),
+    ],
+)
+def test_a_sign_that_says_something_is_said_or_refused(lang: str, written: str, said: str) -> None:
+    known = LETTERS | set("오퍼센트năm phần trăm") | set(map(chr, range(0x430, 0x450)))
+    if said.isupper():
+        with pytest.raises(InputError, match=said):
+            spoken_text(written, lang, known)
+    else:
+        assert spoken_text(written, lang, known) == said
 
 
 @pytest.mark.parametrize(

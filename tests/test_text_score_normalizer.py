@@ -20,6 +20,12 @@ from unitok_tokenizers.text.score_normalizer import basic
         ("¿Qué?", "qué"),
         ("5 €", "5"),
         ("...", ""),
+        ("donʼt", "don't"),
+        ("don`t", "don't"),
+        ("don´t", "don't"),
+        ("п’ять", "п'ять"),
+        ("İstanbul", "istanbul"),
+        ("ŉ", "n"),
     ],
 )
 def test_it_equates_what_sounds_the_same(text: str, expected: str) -> None:

@@ -9,6 +9,8 @@ An array says by its type what it is, and what could be two things is neither:
     (int16, int32, int8 or uint8, rate) PCM as files and microphones give it, scaled to [-1, 1]
     int64, alone                        units or codes, as the tokenizers give them
     any other integers                  refused: give PCM with its rate, tokens as int64
+
+Samples may be torch's, and {"array", "sampling_rate"} of `datasets` is a pair.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +55,9 @@ PCM: Mapping[str, tuple[int, int]] = {"int8": (0, 7), "uint8": (128, 7), "int16"
 PATH = re.compile(r"[~.]{0,2}[/\\]\S+|[A-Za-z]:[/\\]\S+|(?!\w+://)\S*[/\\]\S*\.[A-Za-z]\w{0,4}")
 """A path without spaces: absolute, of this or another folder, of a drive, or of a folder and a name with a suffix."""
 
+ADDRESS = re.compile(r"(?:^|\s)(?:www\.|\w+://)\S*$")
+"""A text that ends with the address of a page, which may end as recordings do: `www.abc.net.au`."""
+
 
 def is_tokens(audio: object) -> bool:
     """Whether this is units or codes rather than sound; InputError for integers that could be either."""
@@ -74,6 +80,8 @@ def names_a_file(value: Audio) -> bool:
     if isinstance(value, Path):
         return True
     if not isinstance(value, str):
+        return False
+    if ADDRESS.search(value):
         return False
     stem, dot, ending = value.rpartition(".")
     if stem and dot and "\n" not in stem and f".{ending.lower()}" in AUDIO_SUFFIXES:
@@ -109,10 +117,24 @@ def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
     yield resample(np.ascontiguousarray(samples, dtype=np.float32), own_rate, rate)
 
 
+def _array(given: Any) -> np.ndarray:
+    """Samples of a library as numpy has them: (1, S), as torchaudio reads a file, and (S, 1) become (S,)."""
+    if hasattr(given, "detach"):  # a tensor of torch, of any device and type
+        given = given.detach().cpu()
+        given = (given.float() if given.is_floating_point() else given).numpy()
+    try:
+        found = np.asarray(given)
+    except (TypeError, ValueError):
+        raise InputError("samples are no plain array; give (samples, rate in Hz) or a path") from None
+    return found.reshape(-1) if found.ndim == 2 and 1 in found.shape and found.dtype.kind != "O" else found
+
+
 def _with_rate(audio: np.ndarray | tuple[np.ndarray, int], rate: int) -> tuple[np.ndarray, int]:
     """(float samples, their rate in Hz) of an array, or of a pair of samples and rate."""
+    if isinstance(audio, Mapping) and {"array", "sampling_rate"} <= audio.keys():  # a row's audio of `datasets`
+        audio = (audio["array"], audio["sampling_rate"])
     if not isinstance(audio, tuple):
-        samples = np.asarray(audio)
+        samples = _array(audio)
         if samples.dtype.kind != "f":
             raise InputError(
                 f"samples are {samples.dtype}: give float samples within [-1, 1], PCM with its rate, or a path"
@@ -120,7 +142,7 @@ def _with_rate(audio: np.ndarray | tuple[np.ndarray, int], rate: int) -> tuple[n
         return samples, rate
     if len(audio) != 2 or np.ndim(audio[1]) or not isinstance(audio[1], Real) or isinstance(audio[1], bool):
         raise InputError("a recording in a pair is (samples, rate in Hz), in this order")
-    samples, own_rate = np.asarray(audio[0]), audio[1]
+    samples, own_rate = _array(audio[0]), audio[1]
     if not RATES[0] <= own_rate <= RATES[1]:
         raise InputError(f"the sample rate is {own_rate}: give it in Hz, {RATES[0]} to {RATES[1]}")
     if samples.dtype.name in PCM:

@@ -7,6 +7,7 @@ S samples.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -208,10 +209,11 @@ def prompt_steps(model: RequestRunner, request: Request, voices: Voices | None =
 
 
 def _as_said(model: RequestRunner, request: Request) -> str:
-    """A request's text; of one that says what is in a recording, in characters that the model has learned."""
+    """A request's text, its accents composed as rows have them; of one that says what is in a recording, in characters
+    that the model has learned."""
     assert request.text is not None
     if not request.spec.reads_codes:
-        return request.text
+        return unicodedata.normalize("NFC", request.text)
     parts = text_pieces(model, request.text, request.source)
     return reduce(join_texts, (part.text for part in parts))
 

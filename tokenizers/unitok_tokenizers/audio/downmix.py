@@ -33,8 +33,8 @@ class Downmix:
         mean = block.mean(axis=1)
         for start in range(0, len(block), WINDOW):
             part = block[start : start + WINDOW]
-            power = np.square(part, dtype=np.float64).mean(axis=0)  # (C,)
-            own = float(np.square(mean[start : start + WINDOW], dtype=np.float64).mean())
+            power = part.var(axis=0, dtype=np.float64)  # (C,): an offset is no sound, and does not cancel
+            own = float(mean[start : start + WINDOW].var(dtype=np.float64))
             if own < CANCELED * float(power.mean()) / part.shape[1]:
                 mean[start : start + WINDOW] = part[:, self._channel(power)]
         return mean

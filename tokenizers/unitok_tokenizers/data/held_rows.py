@@ -25,7 +25,7 @@ from unitok_tokenizers.audio.recording import open_recording
 from unitok_tokenizers.data.manifest import STREAM_COLUMNS, Row, row_of
 from unitok_tokenizers.data.tables.arrow import cell_value
 from unitok_tokenizers.data.tables.base import Finder, Record, TableOptions
-from unitok_tokenizers.data.tables.columns import check_chosen_columns, understood
+from unitok_tokenizers.data.tables.columns import check_chosen_columns, understood, without_origin
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import array_fingerprint
 
@@ -129,6 +129,8 @@ def rows_of(
     for number, record in enumerate(records):
         where = f"row {number} of the data set"
         plain = {name: _value(value, labels.get(name)) for name, value in record.items()}
+        if any(map(_is_recording, plain.values())):
+            plain = dict(without_origin(plain, options.columns))
         value = understood(plain, where, options.columns, options)
         held = _held(value.get("audio"), where)
         if held:

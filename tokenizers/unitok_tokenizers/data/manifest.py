@@ -20,6 +20,17 @@ from unitok_tokenizers.files import check_utf8
 from unitok_tokenizers.grammar.vocabulary import LANGUAGE_CODE
 
 STREAM_COLUMNS = ("units", "codes")
+NAMED_LANGUAGES = {
+    "arabic": "ar", "basque": "eu", "bengali": "bn", "bulgarian": "bg", "cantonese": "yue", "catalan": "ca",
+    "chinese": "zh", "croatian": "hr", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en", "estonian": "et",
+    "finnish": "fi", "french": "fr", "georgian": "ka", "german": "de", "greek": "el", "hebrew": "he", "hindi": "hi",
+    "hungarian": "hu", "icelandic": "is", "indonesian": "id", "irish": "ga", "italian": "it", "japanese": "ja",
+    "korean": "ko", "latvian": "lv", "lithuanian": "lt", "mandarin": "zh", "maltese": "mt", "norwegian": "no",
+    "persian": "fa", "polish": "pl", "portuguese": "pt", "romanian": "ro", "russian": "ru", "slovak": "sk",
+    "slovenian": "sl", "spanish": "es", "swahili": "sw", "swedish": "sv", "tamil": "ta", "telugu": "te", "thai": "th",
+    "turkish": "tr", "ukrainian": "uk", "urdu": "ur", "vietnamese": "vi", "welsh": "cy",
+}  # fmt: skip
+"""Names of languages that tools write where a code is meant (Lhotse's recipes, Kaldi's `utt2lang`) → ISO 639."""
 LARGEST_ID = 2**31 - 1
 """Ids are stored in 32 bits."""
 
@@ -206,6 +217,7 @@ def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[
     audio, text = _audio_field(value, where), _said(_text_field(value, "text", where))
     row_id = _name_field(value, "id", where) or f"{record.number:07d}"
     lang = _name_field(value, "lang", where) or default_lang
+    lang = NAMED_LANGUAGES.get(lang.casefold(), lang)
     if not LANGUAGE_CODE.fullmatch(lang):
         raise InputError(f"{where}: lang is {lang[:60]!r}; write a code of letters, digits, - or _ such as 'en'")
     extras = value.get("extras") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from unitok_tokenizers.text.scripts import SPACE_BESIDE, TOKEN
@@ -12,12 +13,19 @@ that are written without"
 """What scores are computed after, for people."""
 
 
+APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ`´＇", "'"))
+"""What people and their keyboards write for one."""
+DOTTED_I = re.compile("i\u0307+")
+
+
 def basic(text: str) -> str:
     """NFKC, lower case, punctuation to spaces (apostrophes inside words stay), single spaces.
 
     What nobody sees is left out: joiners of Persian or Sinhala letters and soft hyphens stand inside words.
     """
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    text = text.translate(APOSTROPHES)  # before NFKC, which makes ´ a space, and behind it, which takes ŉ apart
+    text = unicodedata.normalize("NFKC", text).translate(APOSTROPHES).lower()
+    text = unicodedata.normalize("NFKC", DOTTED_I.sub("i", text))  # İ in lower case has a dot more than i
     kinds = [(c, unicodedata.category(c)) for c in text]
     kept = "".join(c if c == "'" or kind[0] in "LMN" else " " for c, kind in kinds if kind != "Cf")
     return " ".join(word.strip("'") for word in kept.split() if word.strip("'"))

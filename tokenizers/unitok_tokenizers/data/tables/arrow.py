@@ -10,7 +10,7 @@ from typing import Any
 
 from unitok_tokenizers.audio.embedded import TABLES, Table, reference
 from unitok_tokenizers.data.tables.base import KNOWN_SPLITS, MIXED
-from unitok_tokenizers.data.tables.columns import ALIASES, is_known, looks_like_audio, plain
+from unitok_tokenizers.data.tables.columns import ALIASES, is_known, looks_like_audio, plain, without_origin
 from unitok_tokenizers.errors import InputError
 from unitok_tokenizers.files import intact
 
@@ -107,7 +107,9 @@ def arrow_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str
                     for name, cell in value.items()
                 }
                 if audio is not None and inside is not None:
-                    record[audio] = reference(path, audio, row + index) if inside[index] is True else inside[index]
+                    record[audio] = inside[index]
+                    if inside[index] is True:
+                        record = {**without_origin(record, chosen), audio: reference(path, audio, row + index)}
                 if split:
                     record.setdefault("split", split)
                 yield f"{path}[{row + index}]", number, record

@@ -13,6 +13,7 @@ from typing import Any
 
 from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, OTHER_AUDIO, TableOptions, absent
 from unitok_tokenizers.errors import InputError
+from unitok_tokenizers.text.scripts import TOKEN
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "audio": (
@@ -25,7 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "transcript", "transcription", "transcriptions", "transcripts", "sentence", "utterance", "normalized_text",
         "text_normalized", "normalized_transcription", "normalized_transcript", "transcript_normalized",
         "raw_text", "text_raw", "raw_transcription", "original_text", "text_original", "orthographic", "orthography",
-        "caption", "phrase",
+        "caption", "phrase", "txt", "wrd",
     ),
     "speaker": (
         "speaker_id", "speaker_name", "spk", "spk_id", "spkid", "speakerid", "client_id", "speaker_label", "reader",
@@ -45,7 +46,10 @@ OWN = (
 """Our own columns, as the manifest's format has them, and `end`."""
 LANGUAGE_OF_TEXT = ("target_lang", "target_language")
 AUDIO_WORDS = ("audio", "wav", "wave", "sound", "speech", "recording", "clip", "mp3", "flac")
-TEXT_WORDS = ("text", "transcript", "transcription", "sentence", "utterance", "caption", "orthography", "lyrics")
+TEXT_WORDS = (
+    "text", "transcript", "transcription", "sentence", "utterance", "caption", "orthography", "lyrics", "txt", "wrd",
+    "trans", "translation", "content", "tgt", "ref", "reference",
+)  # fmt: skip
 ABOUT = (
     "id", "ids", "domain", "length", "len", "lang", "language", "count", "source", "duration", "seconds", "rate",
     "format", "type", "quality", "score", "hash", "samples", "frames", "channels",
@@ -124,13 +128,28 @@ def understood(
     tokens = options.apart or not found.keys().isdisjoint(("units", "codes", *options.streams))
     if not tokens:
         _refuse_what_looks_like(found, left, record, where, chosen)
+        _refuse_parts(found, left, where)
     _refuse_times(found, left, where, chosen)
     _refuse_translations(found, left, where)
+    if chosen.get("offset") == NONE and "end" in found:  # it tells a time of a recording that this is not
+        left["end"] = found.pop("end")
     _end_to_duration(found, where)
     extras = found.get("extras", {})
     if left and isinstance(extras, dict):
         found["extras"] = {**left, **extras}
     return found
+
+
+def without_origin(record: Mapping[str, Any], chosen: Mapping[str, str]) -> Mapping[str, Any]:
+    """A record whose recording lies inside the table, without the times that other tools have beside it: they say where
+    in a book or a meeting it was cut out, and it is the utterance. Our own `offset` stays what it is."""
+    given = {name: value for name, value in record.items() if name not in chosen.values()}
+    names = ("end", *ALIASES["end"], *ALIASES["offset"])
+    cut = {name: value for name, value in given.items() if plain(str(name)) in names}
+    extras = record.get("extras") or {}
+    if not cut or any(plain(str(name)) == "offset" for name in given) or not isinstance(extras, dict):
+        return record
+    return {**{name: value for name, value in record.items() if name not in cut}, "extras": {**cut, **extras}}
 
 
 def _is_nan(value: Any) -> bool:
@@ -166,7 +185,7 @@ def looks_like_text(name: str, value: Any) -> bool:
     words = plain(name).split("_")
     if not isinstance(value, str) or words[-1] in ABOUT:
         return False
-    return len(value.split()) > 2 or any(word in TEXT_WORDS for word in words)
+    return len(TOKEN.findall(value)) > 2 or any(word in TEXT_WORDS for word in words)
 
 
 def _refuse_what_looks_like(
@@ -186,6 +205,17 @@ def _refuse_what_looks_like(
             f"{where}: neither audio nor text nor tokens in columns {_listed(record)}; give at least one, or name "
             "them (--columns text=COLUMN audio=COLUMN)"
         )
+
+
+def _refuse_parts(found: Mapping[str, Any], left: Mapping[str, Any], where: str) -> None:
+    """Utterances within one row, as Whisper's tools write them: the row would be without its text, or its recording."""
+    for name, value in left.items():
+        parts = isinstance(value, list) and any(isinstance(one, Mapping) and "text" in one for one in value)
+        if parts and not {"audio", "text"} <= found.keys():
+            raise InputError(
+                f"{where}: column {name!r} holds utterances with times; write each as a row of its own, with audio, "
+                "offset, duration and text"
+            )
 
 
 def _refuse_times(found: Mapping[str, Any], left: Mapping[str, Any], where: str, chosen: Mapping[str, str]) -> None:

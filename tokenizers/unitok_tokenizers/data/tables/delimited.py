@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unitok_tokenizers.data.tables.base import lines_of, plain_suffix
+from unitok_tokenizers.data.tables.base import AUDIO_SUFFIXES, lines_of, plain_suffix
 from unitok_tokenizers.data.tables.columns import NONE, is_called, is_known
 from unitok_tokenizers.errors import InputError
 
@@ -24,6 +24,8 @@ SAME_WORDS = 0.5
 """Share of words that two columns have in common where both are the same sentence, one of them normalized."""
 WRITTEN_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 """A field in quotes, whose own quotes are doubled."""
+SEPARATOR_TOLD = re.compile(r'"?sep=(?P<mark>[,;|\t])"?')
+"""What a spreadsheet writes in front of a table."""
 REMEDY = "say which is which by number (--columns audio=1 text=2)"
 
 
@@ -77,7 +79,10 @@ def delimited_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple
 
 def _has_header(first: Sequence[str], chosen: Mapping[str, str], *, table: bool) -> bool:
     """Whether the first row names the columns. Columns that are chosen by number are those of a table without a header,
-    whatever its cells say, unless all of these numbers are names in it, or it names what is chosen where it stands."""
+    whatever its cells say, unless all of these numbers are names in it, or it names what is chosen where it stands.
+    The name of a file is no name of a column."""
+    if not chosen and any(cell.strip().lower().endswith(AUDIO_SUFFIXES) for cell in first):
+        return False
     known, names = sum(is_known(name) for name in first), set(chosen.values()) - {NONE}
     if names and all(name.isdecimal() for name in names):
         places = {ours: int(name) for ours, name in chosen.items() if name != NONE}
@@ -92,36 +97,41 @@ def _cell(field: str, header: bool) -> str | float:
 
 def _read(source: Path) -> _Cells:
     numbered = [(number, line) for number, line in lines_of(source) if line.strip()]
+    told = SEPARATOR_TOLD.fullmatch(numbered[0][1]) if numbered else None
+    skipped = numbered[0][0] if told else 0
+    numbered = numbered[1:] if told else numbered
     first = numbered[0][1] if numbered else ""
-    mark = separator_of(source, first)
+    mark = told["mark"] if told else separator_of(source, first)
     rows: list[tuple[int, list[str]]] = []
     if mark == " ":
         rows = [(number, line.strip().split(maxsplit=1)) for number, line in numbered]
         return _Cells(source=source, rows=rows)
     quoted: Literal[0, 3] = csv.QUOTE_MINIMAL if mark in ",;" or _quoting(source, numbered, mark) else csv.QUOTE_NONE
-    lines = (line + "\n" for _, line in lines_of(source))
+    lines = (line + "\n" for number, line in lines_of(source) if number > skipped)
     reader = csv.reader(lines, delimiter=mark, quoting=quoted, strict=True)
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
-                rows.append((reader.line_num, [field.removesuffix("\n") for field in fields]))
+                rows.append((reader.line_num + skipped, [field.removesuffix("\n") for field in fields]))
     except csv.Error as error:
         raise InputError(
-            f"{source}:{reader.line_num}: {error}; write one row a line, its fields between {_called(mark)}"
+            f"{source}:{reader.line_num + skipped}: {error}; write one row a line, its fields between {_called(mark)}"
         ) from None
     return _Cells(source=source, rows=rows)
 
 
 def _quoting(source: Path, lines: Sequence[tuple[int, str]], mark: str) -> bool:
     """Whether fields between tabs or bars are quoted as pandas does, which doubles quotes inside: all that begin with a
-    quote are, and one of them has a doubled one or a quote of its own.
+    quote are, and one of them has a doubled one or a quote of its own, or they are all of the first line.
 
     Raises:
         InputError: some fields are written so and others are not.
     """
     begun = [(number, field) for number, line in lines for field in line.split(mark) if field.startswith('"')]
     whole = [bool(WRITTEN_QUOTED.fullmatch(field)) for _, field in begun]
-    if not any('""' in field[1:-1] for (_, field), fits in zip(begun, whole) if fits):
+    first = lines[0][1].split(mark) if lines else [""]
+    every = all(WRITTEN_QUOTED.fullmatch(field) for field in first)  # R, and pandas where it is asked to quote all
+    if not every and not any('""' in field[1:-1] for (_, field), fits in zip(begun, whole) if fits):
         return False  # nobody doubles quotes here: a quote is one
     if not all(whole):
         number, field = next(one for one, fits in zip(begun, whole) if not fits)

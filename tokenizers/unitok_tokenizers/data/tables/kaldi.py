@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.data.tables.base import composed, lines_of
+from unitok_tokenizers.data.tables.base import composed, from_recipe, lines_of
 from unitok_tokenizers.errors import InputError
 
 FILES = ("wav.scp", "segments", "text", "utt2spk", "utt2lang")
@@ -34,7 +35,8 @@ def kaldi_records(folder: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             raise InputError(
                 f"{folder / CHANNELS}:{number}: {line!r} names a further channel; split the channels first"
             )
-    waves = {name: (where, _path(value, where)) for where, name, value in _pairs(folder, "wav.scp")}
+    scp = _pairs(folder, "wav.scp")
+    waves = {name: (where, from_recipe(_path(value, where), folder)) for where, name, value in scp}
     texts = {name: (where, value) for where, name, value in _pairs(folder, "text")}
     speakers = {name: value for _, name, value in _pairs(folder, "utt2spk")}
     langs = {name: value for _, name, value in _pairs(folder, "utt2lang")}
@@ -65,8 +67,8 @@ def _pairs(folder: Path, file: str) -> Iterator[tuple[str, str, str]]:
     for number, line in lines_of(path):
         if not line.strip():
             continue
-        name, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-        name, value = composed(name), value.strip()
+        name, *rest = re.split(r"[ \t]+", line.strip(), maxsplit=1)
+        name, value = composed(name), rest[0].strip() if rest else ""
         if seen.setdefault(name, value) != value:
             raise InputError(f"{path}:{number}: {name!r} stands there already with something else; keep one of the two")
         yield f"{path}:{number}", name, value

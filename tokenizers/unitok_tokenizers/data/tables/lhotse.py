@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.data.tables.base import composed
+from unitok_tokenizers.data.tables.base import composed, from_recipe
 from unitok_tokenizers.data.tables.json_lines import json_records
 from unitok_tokenizers.errors import InputError
 
@@ -31,7 +31,7 @@ def lhotse_records(source: Path) -> Records:
     _, _, first = next(json_records(source))
     if "sources" in first:
         supervisions = _beside(source, "recordings", "supervisions")
-        yield from _supervised(_by_name(source), supervisions)
+        yield from _supervised(_by_name(source), supervisions, source.parent)
     elif "recording_id" in first and "sources" not in first and "type" not in first:
         other = _beside(source, "supervisions", "recordings")
         if other is None:
@@ -39,10 +39,10 @@ def lhotse_records(source: Path) -> Records:
                 f"{source}: column 'recording_id' names recordings of another file; put the recordings beside it under "
                 "the same name with 'recordings' for 'supervisions', or give cuts"
             )
-        yield from _supervised(_by_name(other), source)
+        yield from _supervised(_by_name(other), source, source.parent)
     else:
         for where, number, value in json_records(source):
-            yield from _cut(value, where, number)
+            yield from _cut(value, where, number, source.parent)
 
 
 def _by_name(source: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -61,7 +61,9 @@ def _beside(source: Path, mine: str, theirs: str) -> Path | None:
     return other if other != source and other.is_file() else None
 
 
-def _supervised(recordings: Mapping[str, tuple[str, dict[str, Any]]], supervisions: Path | None) -> Records:
+def _supervised(
+    recordings: Mapping[str, tuple[str, dict[str, Any]]], supervisions: Path | None, folder: Path
+) -> Records:
     number, named = 0, set[str]()
     for where, _, value in json_records(supervisions) if supervisions is not None else ():
         name = composed(str(value.get("recording_id")))
@@ -69,19 +71,23 @@ def _supervised(recordings: Mapping[str, tuple[str, dict[str, Any]]], supervisio
             raise InputError(f"{where}: recording_id {name!r} is not among the recordings; add it, or remove the line")
         named.add(name)
         number += 1
-        yield where, number, {**_recording(*reversed(recordings[name])), **_supervision(value, 0.0, where)}
+        yield (
+            where,
+            number,
+            {**_recording(recordings[name][1], recordings[name][0], folder), **_supervision(value, 0.0, where)},
+        )
     for name, (where, value) in recordings.items():
         if name not in named:
             number += 1
-            yield where, number, {"id": name, **_recording(value, where)}
+            yield where, number, {"id": name, **_recording(value, where, folder)}
 
 
-def _cut(value: Mapping[str, Any], where: str, number: int) -> Records:
+def _cut(value: Mapping[str, Any], where: str, number: int, folder: Path) -> Records:
     if value.get("type") != "MonoCut":
         raise InputError(f"{where}: type is {value.get('type')!r}, which is no plain recording; save cuts as MonoCut")
     if not isinstance(value.get("recording"), dict):
         raise InputError(f"{where}: the cut has no 'recording', only features; give cuts with recordings")
-    base = _recording(value["recording"], where)
+    base = _recording(value["recording"], where, folder)
     try:
         start = float(value.get("start") or 0.0)
     except (TypeError, ValueError):
@@ -94,8 +100,8 @@ def _cut(value: Mapping[str, Any], where: str, number: int) -> Records:
         yield where, number, {"id": str(value.get("id", "")), **base, **part}
 
 
-def _recording(value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The one file of a recording."""
+def _recording(value: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
+    """The one file of a recording, in a table of this folder."""
     sources = value.get("sources") or []
     if value.get("transforms"):
         raise InputError(f"{where}: 'transforms' change the recording when it is read; save it with them applied")
@@ -110,7 +116,7 @@ def _recording(value: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     if not isinstance(sources[0].get("source"), str):
         raise InputError(f"{where}: the recording's source names no file; save it by Lhotse again")
-    return {"audio": sources[0]["source"]}
+    return {"audio": from_recipe(sources[0]["source"], folder)}
 
 
 def _supervision(value: Mapping[str, Any], start: float, where: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def calendar_rules(words: NumberWords, forms: SpokenForms) -> list[tuple[re.Patt
         names = "|".join(sorted(map(re.escape, words.months), key=len, reverse=True)) or "(?!)"
         month, year = rf"(?P<month>{names})(?P<dot>\.)?", r"(?P<year>[12]\d{3})"
         marks = "./-" if words.dotted_dates else "/-"  # elsewhere numbers between dots are a version
-        three = rf"(?P<a>\d{{1,4}})(?P<mark>[{marks}])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}})(?!\.\d)"
+        three = rf"(?P<a>\d{{1,4}})(?P<mark>[{marks}])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{1,4}})(?!\.\d)"
         day = r"(?P<d>\d{1,2})(?P<nth>\.|st|nd|rd|th|er|º)?(?P<of> of| de)?"
         # `the 3rd of May`: the month comes first when it is said. Before a plain number it belongs to what follows.
         article = r"(?:the (?=\d{1,2}(?:st|nd|rd|th)\b))?" if words.lang == "en" else ""

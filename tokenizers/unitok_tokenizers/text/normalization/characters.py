@@ -35,6 +35,8 @@ LETTERS = {
 STRIPPED_SCRIPTS = ("LATIN", "GREEK")
 """Scripts whose accents may be left out; elsewhere a mark makes another letter."""
 APOSTROPHES = frozenset("'’ʼ‘`´")
+SAID = frozenset("&@#%‰§")
+"""Punctuation that is read: where a language has no word for it, leaving it out says something else."""
 NAMED = 5
 """Most characters that a refusal names."""
 
@@ -68,7 +70,8 @@ class Characters:
 
     def _cased(self, text: str) -> str | None:
         """The text in a case that the model knows."""
-        return next((one for one in (text, text.lower(), text.upper()) if self.knows(one)), None)
+        cases = (text, text.lower(), text.upper())  # of one letter never two: ß is no capital SS within a word
+        return next((one for one in cases if len(one) == len(text) and self.knows(one)), None)
 
     def written(self, text: str, spans: Iterable[Span], *, refuse: bool = True) -> str:
         """The text with its spans in words, in characters that the model knows.
@@ -120,6 +123,8 @@ class Characters:
             return ""
         if one in APOSTROPHES and _inside_word(text, index):
             return " " if forms_of(self.lang).apostrophe_parts and " " in self.known else ""
+        if one in SAID:
+            return None
         if category[0] == "P" or one in VARIANTS:
             return (CLAUSE if one in CLAUSE_MARKS else "") + (" " if " " in self.known else "")
         if (cased := self._cased(one)) is not None:
@@ -129,6 +134,7 @@ class Characters:
     def _spelled(self, one: str, category: str) -> str | None:
         """A letter in other letters: its compatibility form, another spelling, or itself without accents."""
         other = self._letters.get(one.lower())
+        other = other.capitalize() if other and one.isupper() else other
         if other is not None and (cased := self._cased(other)) is not None:
             return cased
         plain = unicodedata.normalize("NFKC", one)

@@ -266,7 +266,9 @@ IT = SpokenForms(
 )  # fmt: skip
 
 ZH = SpokenForms(
-    symbols={"&": "和", "+": "加", "=": "等于", "@": "艾特", "%": "百分号", "×": "乘", "÷": "除以", "°": "度"},
+    symbols={
+        "&": "和", "+": "加", "=": "等于", "@": "艾特", "#": "井号", "%": "百分号", "×": "乘", "÷": "除以", "°": "度",
+    },
     point="点", to="到", minus="负", percent="百分之{n}",
     money={"CNY": Money(one="元", many="元", minor="分")},
     time="{h}点{m}分", full_hour="{h}点", date="{month}{day}日",
@@ -275,7 +277,16 @@ ZH = SpokenForms(
     },
 )  # fmt: skip
 
-FORMS: Mapping[str, SpokenForms] = {"en": EN, "de": DE, "fr": FR, "es": ES, "nl": NL, "it": IT, "zh": ZH}
+FORMS: Mapping[str, SpokenForms] = {
+    "en": EN, "de": DE, "fr": FR, "es": ES, "nl": NL, "it": IT, "zh": ZH,
+    "pt": SpokenForms(symbols={"&": "e", "@": "arroba", "#": "número", "+": "mais", "=": "igual a"}, point="ponto"),
+    "pl": SpokenForms(symbols={"&": "i", "@": "małpa", "#": "numer", "+": "plus", "=": "równa się"}, point="kropka"),
+    "ru": SpokenForms(symbols={"&": "и", "@": "собака", "#": "номер", "+": "плюс", "=": "равно"}, point="точка"),
+    "ja": SpokenForms(symbols={"&": "アンド", "@": "アット", "+": "プラス", "=": "イコール"}, point="ドット"),
+    # CLDR has only the sign of these:
+    "ko": SpokenForms(percent="{n} 퍼센트"), "vi": SpokenForms(percent="{n} phần trăm"),
+    "ar": SpokenForms(percent="{n} بالمئة"),
+}  # fmt: skip
 """By the primary subtag of the language."""
 
 

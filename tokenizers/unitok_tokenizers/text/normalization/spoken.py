@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -10,6 +11,14 @@ from unitok_tokenizers.text.normalization.expansion import expansion
 
 RARE = 1e-6
 """Share of a text's characters below which one was not learned: a stray character of a large corpus."""
+
+BETWEEN_DIGITS = "．，：／－"
+"""Full-width marks that are those of numbers only between their digits."""
+IN_NUMBER = re.compile(r"(?<=\d)(?:[．：／－](?=\d)|，(?=\d{3}(?!\d)))")
+SQUARED = {"￥": "¥", "￡": "£", "￦": "₩", "￠": "¢", "℃": "°C", "℉": "°F", "㎏": "kg", "㎞": "km", "㎝": "cm",
+           "㎜": "mm", "㎡": "m²"}  # fmt: skip
+WIDE = {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)} | {ord(one): plain for one, plain in SQUARED.items()}
+"""Full-width and squared signs → the plain ones that rules know."""
 
 
 def spoken_text(
@@ -37,6 +46,8 @@ def spoken_text(
     text = " ".join(text.split()) if " " in known else text.strip()
     if characters.knows(text):
         return text if not refuse or any(map(str.isalnum, text)) else ""
+    text = IN_NUMBER.sub(lambda match: match[0].translate(WIDE), text)
+    text = "".join(one if one in known or one in BETWEEN_DIGITS else one.translate(WIDE) for one in text)
     said = characters.written(text, expansion(lang).spans(text, characters.needs_words), refuse=refuse)
     if not any(character.isalnum() or character not in known for character in said.replace(CLAUSE, "")):
         return ""  # punctuation that it knows
