@@ -96,7 +96,7 @@ def run(context: Context) -> Outcome:
         timed("unsorted", lambda given: _unsorted(model, given), paths),
         timed("alone", lambda given: [model.transcribe(one, lang="en") for one in given], paths[:ALONE]),
         _command("command", folder, [paths]),
-        _command("process_each", folder, [[path] for path in paths[: 2 if context.quick else EACH]]),
+        _command("process_each", folder, [[path] for path in paths[: 1 if context.quick else EACH]]),
     ]
     model.transcribe(paths[0], lang="en")
     found, failed = interleave(arms, context.rounds, context.report)

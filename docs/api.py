@@ -1,10 +1,12 @@
 """The API reference: python docs/api.py [FOLDER] writes it as HTML, and fails on anything that pdoc warns of.
 
-With `--plain` pages have neither sources nor a search, and take half the time.
+With `--plain` pages have neither sources, links nor a search, and docstrings stand as they are written: what pdoc warns
+of is found before, in a third of the time.
 """
 
 from __future__ import annotations
 
+import html
 import importlib
 import pkgutil
 import sys
@@ -20,11 +22,18 @@ def main(folder: Path, *, plain: bool = False) -> int:
     """Build the reference of every public module."""
     import pdoc
     import pdoc.render
+    from markupsafe import Markup
 
     unitok = importlib.import_module("unitok")
     for name in unitok.__all__:  # they are imported when first used, which pdoc does not try
         setattr(unitok, name, getattr(unitok, name))
     pdoc.render.configure(docformat="google", show_source=not plain, search=not plain)
+    if plain:
+        pdoc.render.env.filters |= {
+            "to_html": html.escape,
+            "format_signature": lambda signature, colon: html.escape(str(signature)),
+            "linkify": lambda code, namespace="", shorten=True: Markup(code),
+        }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # swig types of sentencepiece and protobuf warn on import

@@ -7,16 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import decode, demo, gpu_decode, layout_report, machine, results, sharded
+from benchmarks import decode, demo, gpu_decode, layout_report, lora, machine, results, sharded
 from benchmarks.__main__ import main
 from benchmarks.arms import Arm, Measured, fastest, interleave, largest_difference, measured, ratio
 from benchmarks.context import Context
 from benchmarks.table import markdown
+from tests.support.launching import ranks
 from unitok_tokenizers.compute import native_bfloat16
 from unitok_tokenizers.errors import InputError
 from unitok_training.experiments.demo.plan import DemoPlan
@@ -172,8 +174,11 @@ def quick(folder: Path, *subjects: str) -> dict[str, Any]:
     return gathered
 
 
-def test_the_command_measures_and_writes(tmp_path: Path) -> None:
+def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a process takes is measured in `test_cost_measured.py`.
+    monkeypatch.setattr(lora, "measure", lambda setup, *, updates: SimpleNamespace(peak_bytes=1000 - setup.lora_rank))
     found = quick(tmp_path, "loss", "data", "checkpoint", "lora")
+    assert found["ratios"]["lora.memory_vs_full"] == 0.996
     assert found["ratios"]["lora.steps_vs_full"] > 0 and found["arms"]["full.memory"]["median"] > 0
     assert found["ratios"]["data.dropped_share"] == 0 and found["ratios"]["checkpoint.stall_vs_copy"] > 0
     assert found["arms"]["unitok.4k"]["median"] < found["arms"]["plain.4k"]["median"]
@@ -213,8 +218,15 @@ def test_the_page_of_layouts_shows_the_published_results() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sharded.ROLLUP.exists(), reason="reads /proc, which this system lacks")
-def test_what_a_process_holds_of_split_weights_is_about_its_share(tmp_path: Path) -> None:
+def test_what_a_process_holds_of_split_weights_is_about_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a decoder so small that buffers weigh: a whole copy in each process would be twice the share."""
+
+    def forked(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        return ranks(command[-3:], 2)  # behind torchrun's own words
+
+    monkeypatch.setattr(sharded, "subprocess", SimpleNamespace(run=forked))
     found = quick(tmp_path, "sharded")
     arm = found["arms"]["processes2"]
     assert 0.3 < found["ratios"]["sharded.memory_vs_share.2"] < 1.9

@@ -74,7 +74,7 @@ def test_the_guard_itself() -> None:
 
 
 def test_tokenizers_are_fitted(shop: Workshop, tmp_path: Path) -> None:
-    steps = ("--encoder-steps", 2, "--codec-steps", 12, "--clusters", 4)
+    steps = ("--encoder-steps", 2, "--codec-steps", 2, "--clusters", 4)
     works("fit-tokenizers", shop.manifest, tmp_path / "fit", *steps, "--precision", "fp32")
     works("prepare", shop.manifest, tmp_path / "shards", "--tokenizers", tmp_path / "fit")
 
@@ -121,7 +121,7 @@ def test_lists_are_rescored_and_corrected(shop: Workshop, tmp_path: Path) -> Non
         works("correct", shop.model, lists, "--steps", "1", *ways, "--precision", "auto")
 
 
-BENCHES = ("hubert", "seed_asr", "blsp", "coordinator", "moshi")
+BENCHES = ("hubert", "seed_asr", "blsp", "coordinator", "uniaudio")
 """A system of each kind of training: masked prediction, minimum word errors, vectors in two stages, scripted turns, and
 codes beside ids. What others of a bench do differently has no precision of its own."""
 

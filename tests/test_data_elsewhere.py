@@ -85,14 +85,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learned(root: Path) -> Path:
-    """A model that has learned to read and write them."""
-    quick = ("--set", "train.optim.name=muon")
-    works(*train(root, root / "learned", "--tokenizers", root / "tokenizers", *quick, steps=300))
-    return root / "learned/model"
-
-
-@pytest.fixture(scope="module")
 def asked(root: Path) -> tuple[str, Path]:
     """A text of the test split, and its units as a file."""
     text = list(texts(120))[5]
@@ -105,25 +97,6 @@ def test_the_model_keeps_the_description(root: Path) -> None:
     assert model.tokenizers.unit_tokenizer is None and list(model.elsewhere) == ["units"]
     assert model.elsewhere["units"] == Shards.open(root / "shards").streams["units"]
     assert json.loads((root / "run/model/unitok.json").read_text("utf-8"))["elsewhere"] == ["units"]
-
-
-@pytest.mark.slow
-def test_it_learns_what_units_spell(root: Path, learned: Path, tmp_path: Path) -> None:
-    """From the manifest to ids in and out, and to Hugging Face and back, all by commands."""
-    found = json.loads(works("evaluate", learned, root / "shards"))
-    assert found["asr"]["cer"] <= 0.2 and found["tokens"]["asr"]["token_accuracy"] >= 0.8
-    assert found["tokens"]["tts"]["units"]["token_accuracy"] >= 0.8
-    works("export", learned, tmp_path / "hf")
-    works("import", tmp_path / "hf", tmp_path / "back")
-    right = 0
-    for text in list(texts(120))[:8]:
-        np.save(tmp_path / "asked.npy", np.asarray(units_of(text)))
-        heard = works("generate", learned, "--task", "asr", "--lang", "en", "--units", tmp_path / "asked.npy")
-        again = works("generate", tmp_path / "back", "--task", "asr", "--lang", "en", "--units", tmp_path / "asked.npy")
-        said = works("generate", learned, text, "--task", "tts", "--lang", "en")
-        assert heard == again
-        right += heard.strip() == text and json.loads(said) == spelled(text)
-    assert right >= 6
 
 
 def test_what_is_scored_and_what_is_not(root: Path) -> None:

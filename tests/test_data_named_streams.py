@@ -27,10 +27,9 @@ def test_the_page_teaches_what_units_spell(tmp_path: Path, monkeypatch: pytest.M
     """Its blocks as they stand; then what the model has learned, and that the run goes on where it stopped."""
     write_host(tmp_path / "path/to/Qwen3", "qwen3")
     page = [block for block in blocks(PAGE) if block.mark != "shown"]
-    for block in page:
-        run_block(block, tmp_path, tiny=False)
+    said = {block.text.strip(): run_block(block, tmp_path, tiny=False) for block in page}
     monkeypatch.chdir(tmp_path)
-    found = json.loads(works("evaluate", "runs/spelled/model", "spelled-shards"))
+    found = json.loads(said["unitok evaluate runs/spelled/model spelled-shards"])
     tokens = found["tokens"]
     for line in (tokens["asr"], tokens["asr"]["codes"], tokens["tts"]["units"]):
         assert line["count"] == 40 and line["token_accuracy"] >= 0.95

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import yaml
 from tests.support.documents import PYTHON, ROOT, SHELL, Block, blocks, commands, documents, guess, run_block
 from tests.support.hf_hosts import write_host
 from tests.support.hf_speech import hf_model
+from tests.support.stages_here import here
 from tests.support.tiny_model import RATE, speech, tiny_model, tokenizers
 from tools.file_tree import HEADING, file_tree, repository_folders, tree_names
 from unitok_tokenizers.audio.io import write_audio
@@ -82,12 +84,22 @@ def write_dutch(root: Path) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
+def desk(furnished: Path, tmp_path: Path) -> Path:
     """The folder of somebody who has run the demo and has recordings: what a document's commands refer to.
 
     Each document finds it as it was: the first page writes a manifest of its own where others read this one.
     """
-    place = tmp_path
+    shutil.copytree(furnished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    recordings = tmp_path / "work/recordings"
+    recordings.unlink()
+    recordings.symlink_to(tmp_path / "work/my/audio")
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is copied for every document: making it takes longer."""
+    place = tmp_path_factory.mktemp("desk")
     folder = place / "work"
     (folder / "my").mkdir(parents=True)
     if DATA.is_dir():
@@ -108,7 +120,7 @@ def desk(tmp_path: Path) -> Path:
         (folder / "runs/demo").symlink_to(demo)
         for name, row in zip(("a.wav", "p.wav"), read_manifest(demo / "corpus/manifest.jsonl")):
             write_audio(folder / name, row.load(RATE), RATE)
-        return folder
+        return place
     for name in ("a.wav", "p.wav"):
         write_audio(folder / name, speech(), RATE)
     vocoder = tiny_model().vocoder
@@ -128,11 +140,14 @@ def desk(tmp_path: Path) -> Path:
     )
     (folder / "runs/demo/judge").mkdir()
     judge.save(folder / "runs/demo/judge")
-    return folder
+    return place
 
 
 ALL = [block for path in documents() for block in blocks(path)]
 RUN = [block for block in ALL if block.language in ("sh", "python") and block.mark != "shown"]
+
+ELSEWHERE = "docs/elsewhere.md"
+"""`test_data_named_streams.py` runs it as it stands."""
 
 
 def needs_data(block: Block) -> bool:
@@ -140,14 +155,15 @@ def needs_data(block: Block) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({block.document for block in RUN}))
-def test_quick_blocks_run(name: str, desk: Path) -> None:
+@pytest.mark.parametrize("name", sorted({block.document for block in RUN} - {ELSEWHERE}))
+def test_quick_blocks_run(name: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the document: later blocks use what earlier ones made."""
     if LITERAL:
         pytest.skip("the literal run has a test of its own")
     chosen = [block for block in RUN if block.document == name and block.mark != "slow"]
     if chosen and needs_data(chosen[0]) and not DATA.is_dir():
         pytest.skip("the small real data is not beside the repository")
+    here(monkeypatch)
     for block in chosen:
         run_block(block, desk, tiny=True)
 

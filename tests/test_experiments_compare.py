@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import refused
+from tests.support.stages_here import here
 from tests.support.tiny_model import RATE, speech
 from unitok.decoder.model import Decoder
 from unitok.generation.sampling import Sampling
@@ -346,7 +347,10 @@ def test_figures_of_others_stay_and_are_shown(
 
 
 @pytest.mark.slow
-def test_what_was_stopped_is_done_again_alone(run: Path, config: CompareConfig, results: dict[str, Any]) -> None:
+def test_what_was_stopped_is_done_again_alone(
+    run: Path, config: CompareConfig, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(monkeypatch)
     (run / "stages/tokens-0.json").unlink()  # it was killed when it had trained and was being scored
     said: list[str] = []
     again = run_compare(run, config, report=said.append)

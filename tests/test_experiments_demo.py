@@ -65,7 +65,7 @@ def short_demo(manifest: Path) -> DemoConfig:
     shape = "width=32 heads=2 kv_heads=1 layers=1"
     short = (*(f"train.{one}" for one in train.split()), *(f"decoder.{one}" for one in shape.split()))
     return DemoConfig(
-        manifest=str(manifest), clusters=8, encoder_steps=2, codec_steps=12, judge_steps=2, mel_vocoder_steps=2,
+        manifest=str(manifest), clusters=8, encoder_steps=2, codec_steps=2, judge_steps=2, mel_vocoder_steps=2,
         unit_mel_steps=2, overrides=short,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.launching import ranks, torchrun
+from tests.support.launching import ranks
 from tests.support.recordings import write_pairs
 from tests.support.tiny_model import speech, tiny_model, tokenizers
 from unitok.cli.main import main
@@ -212,7 +212,7 @@ def test_the_command_writes_once_what_one_process_writes(
     assert main(["fit-tokenizers", str(folder / "m.jsonl"), str(tmp_path / "one"), *options, *places]) == 0
     said = capsys.readouterr().out
     command = ["-m", "unitok", "fit-tokenizers", str(folder / "m.jsonl"), str(tmp_path / "two"), *options, *places]
-    done = torchrun(command, 2)
+    done = ranks(command, 2)
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = TokenizerSet.load(tmp_path / "one"), TokenizerSet.load(tmp_path / "two")
     streams = json.loads(done.stdout)

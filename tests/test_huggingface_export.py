@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,27 @@ def test_a_damaged_model_is_not_exported(damage: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def ask_reader(model: Model, folder: Path, place: Path, user: tuple[str, ...] = USER_TEXTS) -> dict[str, Any]:
+Reader = tuple["subprocess.Popen[str]", Path]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """A process with nothing but transformers, and what it says where it fails."""
+    place = tmp_path_factory.mktemp("reader")
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with open(place / "errors", "w") as errors, subprocess.Popen(
+        [sys.executable, "-P", str(READER)], cwd=place, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+    ) as process:  # fmt: skip
+        yield process, place / "errors"
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def ask_reader(
+    reader: Reader, model: Model, folder: Path, place: Path, user: tuple[str, ...] = USER_TEXTS
+) -> dict[str, Any]:
     """What a process with nothing but transformers makes of an export."""
     from safetensors.torch import save_file
 
@@ -135,12 +156,10 @@ def ask_reader(model: Model, folder: Path, place: Path, user: tuple[str, ...] = 
     added = token_names(model.vocabulary)[model.tokenizers.text.size :]
     ask = {"folder": str(folder.resolve()), "typed": typed, "user": user, "added": added, "new": NEW}
     (place / "ask.json").write_text(json.dumps(ask))
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", str(READER)], cwd=place, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    process, errors = reader
+    assert process.stdin is not None and process.stdout is not None
+    print(place.resolve(), file=process.stdin, flush=True)
+    assert process.stdout.readline() == "read\n", errors.read_text()
     return json.loads((place / "answer.json").read_text())
 
 
@@ -180,9 +199,9 @@ def folders(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 def test_an_export_means_the_same_where_only_transformers_is_installed(
-    model: Model, folders: tuple[Path, Path], tmp_path: Path
+    model: Model, folders: tuple[Path, Path], reader: Reader, tmp_path: Path
 ) -> None:
-    check_answer(model, ask_reader(model, folders[1], tmp_path / "place"), "LlamaForCausalLM")
+    check_answer(model, ask_reader(reader, model, folders[1], tmp_path / "place"), "LlamaForCausalLM")
 
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -196,21 +215,21 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_shape_has_a_stock_class(model: Model, tmp_path: Path, name: str) -> None:
+def test_every_shape_has_a_stock_class(model: Model, reader: Reader, tmp_path: Path, name: str) -> None:
     kind, changes = SHAPES[name]
     sizes: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, **changes}
     shaped = DecoderConfig(vocab_size=model.vocabulary.size, **sizes)
     other = replace(model, decoder=lively(Decoder(shaped, generator=torch.Generator().manual_seed(3)).eval()))
     other.save(tmp_path / "model")
     export_hf(tmp_path / "model", tmp_path / "hf")
-    check_answer(other, ask_reader(other, tmp_path / "hf", tmp_path / "place"), kind)
+    check_answer(other, ask_reader(reader, other, tmp_path / "hf", tmp_path / "place"), kind)
     import_hf(tmp_path / "hf", tmp_path / "back")
     assert files(tmp_path / "back") == files(tmp_path / "model")
     export_hf(tmp_path / "back", tmp_path / "again")
     assert files(tmp_path / "again") == files(tmp_path / "hf")
 
 
-def test_experts_become_a_mixtral_and_come_back(model: Model, tmp_path: Path) -> None:
+def test_experts_become_a_mixtral_and_come_back(model: Model, reader: Reader, tmp_path: Path) -> None:
     """With low-rank updates and a norm of its own for every expert; low-rank updates alone stay a Llama."""
     experts = lively(expand(model.decoder, MixtureConfig(experts=4, chosen=2))).eval()
     for feed in mixtures(experts):  # routing that no rounding turns over
@@ -223,7 +242,7 @@ def test_experts_become_a_mixtral_and_come_back(model: Model, tmp_path: Path) ->
         taught = replace(model, decoder=decoder)
         taught.save(tmp_path / name)
         export_hf(tmp_path / name, tmp_path / f"{name}-hf")
-        answer = ask_reader(taught, tmp_path / f"{name}-hf", tmp_path / f"{name}-place")
+        answer = ask_reader(reader, taught, tmp_path / f"{name}-hf", tmp_path / f"{name}-place")
         check_answer(taught, answer, f"{kind}ForCausalLM")
         import_hf(tmp_path / f"{name}-hf", tmp_path / f"{name}-back")
         back = Model.load(tmp_path / f"{name}-back")

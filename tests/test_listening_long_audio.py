@@ -235,7 +235,7 @@ print(len(result.trace), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - b
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kibibytes on Linux only")
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
-    """12 minutes of 48 kHz stereo are 276 MB as float32; 2 minutes have already reached the peak."""
+    """7 minutes of 48 kHz stereo are 161 MB as float32; 2 minutes have already reached the peak."""
 
     def write(path: Path, minutes: int) -> None:
         def seconds() -> Iterator[np.ndarray]:
@@ -248,9 +248,9 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
                     file.write(tone)
 
     write(tmp_path / "warm.wav", 2)
-    write(tmp_path / "long.wav", 12)
+    write(tmp_path / "long.wav", 7)
     paths = [str(ROOT / folder) for folder in (".", "tokenizers", "training", "vocoder")]
     code = MEMORY.format(paths=paths, warm=str(tmp_path / "warm.wav"), path=str(tmp_path / "long.wav"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pieces, grown = map(int, done.stdout.split())
-    assert pieces >= 60 and grown < 64e6, (pieces, grown)
+    assert pieces >= 35 and grown < 64e6, (pieces, grown)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.stages_here import here
 from unitok_tokenizers.progress import (
     Clock,
     Place,
@@ -148,7 +149,8 @@ def test_a_pipeline_shows_the_steps_of_its_stages_as_they_come(tmp_path: Path) -
     assert any(line.startswith("in all: about ") for line in lines)
 
 
-def test_a_run_that_goes_on_elsewhere_says_what_changed(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_elsewhere_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch)
     said: list[str] = []
     stage = Stage(name="units", function=f"{THIS}:slow_stage", settings=("steps",))
     for steps, threads in ((1, 1), (2, 3), (2, 1)):

@@ -43,9 +43,10 @@ RUN = """
 import sys
 from pathlib import Path
 from unitok_training.runs.schedule import Stage
+from unitok_training.runs import stage_process
 from unitok_training.runs.stage_graph import Pipeline
-from unitok_training.trainer.decoder import train
 
+stage_process.EVERYWHERE = ("torch",)  # the others are imported at once
 stage = Stage(name="train", function="slow_stages:train")
 try:
     Pipeline(Path(sys.argv[1]), [stage], {}, threads=1).run()

@@ -73,6 +73,14 @@ def holds(run, settings):
 ENDS = {"done": 0, "leaves": 5, "dies": -signal.SIGSEGV, "fails": 1, "refuses": 2}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_compiler() -> Iterator[None]:
+    """What forks imports torch alone: no stage here trains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unitok_training.runs.stage_process.EVERYWHERE", ("torch",))
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("stages")
@@ -188,6 +196,7 @@ def test_an_ignored_interrupt_stays_ignored(run: Path) -> None:
     """A shell ignores Ctrl-C for what it starts in the background, and so do the stages of that."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); from pathlib import Path; "
+        "import unitok_training.runs.stage_process as process; process.EVERYWHERE = ('torch',); "
         "from unitok_training.runs.stage_process import Stages; run = Path(sys.argv[1]); "
         "s = Stages(run, ['some_stages'], forks=True); import os; "
         "one = s.start(['sleeps', 'some_stages:sleeps', str(run)], threads=1, precision={}, log=run / 'logs/i.log'); "

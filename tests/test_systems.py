@@ -54,8 +54,10 @@ TURNS = ("questions=2", "clusters=8", "steps=2", "decoder.width=32", "decoder.la
 ROUTES = ("steps=2", "decoder.width=32", "decoder.layers=1")
 FLAT = ("gslm", "pgslm", "twist", "voxtlm", "spirit_lm", "expressive", "audio_palm", "viola", "speech_gpt")
 """Systems of flat tokens, on one bench."""
+ONE_SEED = (*QUICK, "seeds=1")
+"""What is made of several seeds is looked at with the first systems of `FLAT`."""
 UNITS = (
-    *QUICK, "parts.hubert.steps=2", "parts.hubert.clusters=8", "parts.hubert.batch=2", "parts.counts=[8,12]",
+    *ONE_SEED, "parts.hubert.steps=2", "parts.hubert.clusters=8", "parts.hubert.batch=2", "parts.counts=[8,12]",
     "parts.merged=20", "parts.invariance.steps=2",
 )  # fmt: skip
 CODECS = (
@@ -79,33 +81,44 @@ CODES = {
     "moshi": (*QUICK_CODES, "translating=2", "train.pack_size=1024"),
     "hibiki": (*less(QUICK_CODES, "train.steps"), "text_steps=2", "stream.steps=2", "stream.batch=2", "after=0.4"),
     **dict.fromkeys(("vall_e", "uslm", "any_gpt"), QUICK_VOICES),
-    "audio_lm": QUICK_CODES, "dmel": QUICK,
+    "audio_lm": QUICK_CODES, "dmel": ONE_SEED,
     "laura_gpt": (*QUICK_CODES, "second_layers=1", "second_width=32", "reading=2", "reading_pack=256"),
 }  # fmt: skip
 """Systems of codes, on a bench with a codec."""
 OWN = {
-    "made_speech": (*QUICK, "saying_steps=2"),
+    "made_speech": (*ONE_SEED, "saying_steps=2"),
     "scaling_sheet": (*less(QUICK_CODES, "spoken"), "amounts=[6,14]", "merged=16", "train.steps=1"),
-    "bit_rates": (*QUICK, "parts.encoder.steps=2", "counts=[8,12]", "early=0", *SMALL_CODEC),
-    "languages": (*less(QUICK, "spoken", "texts"), "amounts=[4,8]"),
+    "bit_rates": (*ONE_SEED, "parts.encoder.steps=2", "counts=[8,12]", "early=0", *SMALL_CODEC),
+    "languages": (*less(ONE_SEED, "spoken", "texts"), "amounts=[4,8]"),
     "hubert": HUBERT,
     "coordinator": TURNS,
     "routing": ROUTES,
-    **dict.fromkeys(FLAT, QUICK),
+    **dict.fromkeys(FLAT, ONE_SEED),
+    **dict.fromkeys(("gslm", "pgslm", "twist"), QUICK),
     **CODES,
     **TOKENIZERS,
 }
 """Overrides of checks that train no latent recipe."""
+BENCHES = (*FLAT, *CODES, *TOKENIZERS, "made_speech", "scaling_sheet", "bit_rates", "languages")
+"""Checks whose parts are in a folder that several runs may share."""
 TINY = SystemConfig(sentences=20, test_sentences=2, limit=2, overrides=SIZES)
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora and tokenizers, made by the first check of their settings."""
+    return tmp_path_factory.mktemp("parts")
+
+
 @pytest.mark.parametrize("name", [name for name in checked_systems() if not name.startswith(("prosody", "real"))])
-def test_a_check_runs_from_corpus_to_figures(name: str, tmp_path: Path) -> None:
+def test_a_check_runs_from_corpus_to_figures(name: str, parts: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    figures = run_system(name, tmp_path / "run", replace(TINY, overrides=OWN.get(name, SIZES)), report=said.append)
+    shared = (f"parts_folder={parts}",) if name in BENCHES else ()
+    config = replace(TINY, overrides=(*OWN.get(name, SIZES), *shared))
+    figures = run_system(name, tmp_path / "run", config, report=said.append)
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")) == figures
-    assert said[0] == "corpus" and len(said) > 1
+    assert len(said) > 1 and (said[0] == "corpus" or shared)
     if name == "blsp":  # a stage of text alone leaves no front end, and the next one leaves its decoder alone
         text, both = (Model.load(tmp_path / "run" / one / "model") for one in ("blsp_text", "blsp"))
         assert text.latent is None and both.latent is not None

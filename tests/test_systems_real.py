@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.ct2_whisper import tiny_whisper, write_ct2
 from tests.support.hf_hosts import write_host
+from tests.support.stages_here import here
 from tests.support.tiny_model import RATE, speech
 from unitok_tokenizers.audio.io import write_audio
 from unitok_tokenizers.errors import InputError
@@ -55,8 +56,10 @@ def settings(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_stage_runs_and_every_figure_has_its_control(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")
+def test_every_stage_runs_and_every_figure_has_its_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pocketsphinx")
+    here(monkeypatch)
     config = SystemConfig(overrides=tuple(settings(tmp_path)), precision="fp32")
     said: list[str] = []
     found = run_system("real", tmp_path / "run", config, report=said.append)

@@ -142,7 +142,7 @@ def test_a_process_that_dies_ends_the_others_and_leaves_the_last_checkpoint(
     script.write_text(DYING, encoding="utf-8")
     begin = time.monotonic()
     asked = [str(script), str(tmp_path / "run"), cause]
-    done = ranks(asked, 2) if said is None else torchrun(asked, 2)
+    done = torchrun(asked, 2) if cause == "kill" else ranks(asked, 2)
     assert done.returncode != 0 and (said is None or said in done.stderr), done.stderr[-2000:]
     assert time.monotonic() - begin < 120, "a minute, and the start of two processes on a busy machine"
     found = latest_checkpoint(tmp_path / "run/checkpoints")

@@ -1,11 +1,12 @@
 """A reader of exports who has only transformers: run as a program, with unitok kept out even where it is installed.
 
-Reads `ask.json` and `prompts.safetensors` of the working directory, writes `answer.json` there.
+Reads names of folders, and `ask.json` and `prompts.safetensors` of each; writes `answer.json` there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,4 +55,9 @@ def read(ask: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    Path("answer.json").write_text(json.dumps(read(json.loads(Path("ask.json").read_text()))))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin:  # a folder each: the imports take longer than a folder
+        os.chdir(line.rstrip("\n"))
+        Path("answer.json").write_text(json.dumps(read(json.loads(Path("ask.json").read_text()))))
+        print("read", file=answers, flush=True)

@@ -56,17 +56,23 @@ def ranks(arguments: Sequence[str], processes: int) -> subprocess.CompletedProce
             one.kill()
             one.join()
         codes = [one.exitcode or 0 for one in started]
-        said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists())
-    return subprocess.CompletedProcess(list(arguments), next(filter(None, codes), 0), said, "")
+        said, errors = (
+            "".join(
+                log.with_suffix(kind).read_text(encoding="utf-8", errors="replace")
+                for log in logs
+                if log.with_suffix(kind).exists()
+            )
+            for kind in (".out", ".err")
+        )
+    return subprocess.CompletedProcess(list(arguments), next(filter(None, codes), 0), said, errors)
 
 
 def _rank(arguments: list[str], rank: int, processes: int, port: int, log: str) -> None:
     """Body of one process: a script or a module, its output in a file."""
     import torch
 
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    for number, kind in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{log}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,21 @@ def speech(seconds: float = 0.6, seed: int = 0) -> np.ndarray:
 
 
 def tokenizers() -> TokenizerSet:
+    """Of random weights; everybody has their own, as if it had just been made."""
+    if torch.get_default_device().type != "cpu":
+        return _made()
+    bundle, random = _once()
+    torch.set_rng_state(random)
+    return copy.deepcopy(bundle)
+
+
+@cache
+def _once() -> tuple[TokenizerSet, torch.Tensor]:
+    """Tokenizers, and torch's random numbers behind their making."""
+    return _made(), torch.get_rng_state()
+
+
+def _made() -> TokenizerSet:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(80)]
     torch.manual_seed(0)

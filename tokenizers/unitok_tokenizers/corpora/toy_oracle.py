@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ def features(samples: np.ndarray) -> np.ndarray:
     return np.concatenate([cepstra[:, 1:], 0.5 * level], axis=1)
 
 
+@cache
 def templates(speaker: Speaker) -> np.ndarray:
     """(P, G, D): the mean features of each segment at P pitches, and of the voice's own silence last."""
     random = np.random.default_rng(7)
