@@ -22,7 +22,7 @@ from unitok_training.evaluation.run import Evaluation
 from unitok_training.systems.base.bench import Bench, Figures
 from unitok_training.systems.base.code_bench import sounds, written
 from unitok_training.systems.base.intervals import Counted, over_seeds
-from unitok_training.systems.base.system import System, Target
+from unitok_training.systems.base.system import Measured, System, Target
 from unitok_training.systems.base.token_bench import settings_of
 from unitok_training.systems.base.token_parts import word_errors
 from unitok_training.systems.base.token_scores import sentences_of
@@ -154,5 +154,45 @@ SYSTEM = System(
         Target("of a spoken answer a word of ten is wrong at most", lambda f: f["c33.chat.spoken.wer"] <= 0.1),
         Target("nine answers of ten have the voice of the question", lambda f: f["c33.chat.voice"] >= 0.9),
         Target("… not by chance", lambda f: f["c33.chat.voice_over_chance.low"] > 0),
+    ),
+    measured=(
+        Measured(
+            "unitok systems run any_gpt",
+            {
+                "c33.apart.held_out.voice": 0.153,
+                "c33.apart.held_out.voice.interval": 0.12,
+                "c33.apart.held_out.wer": 0.452,
+                "c33.apart.held_out.wer.interval": 0.154,
+                "c33.apart.known.voice": 0.944,
+                "c33.apart.known.voice.interval": 0.0598,
+                "c33.apart.known.wer": 0.5,
+                "c33.apart.known.wer.interval": 0.0598,
+                "c33.apart.voice": 0.549,
+                "c33.apart.voice.interval": 0.0791,
+                "c33.apart.wer": 0.476,
+                "c33.apart.wer.interval": 0.0557,
+                "c33.chat.asked.wer": 0.0636,
+                "c33.chat.asked.wer.interval": 0.074,
+                "c33.chat.own_text.wer": 0.699,
+                "c33.chat.own_text.wer.interval": 0.26,
+                "c33.chat.spoken.wer": 0.718,
+                "c33.chat.spoken.wer.interval": 0.251,
+                "c33.chat.voice": 0.569,
+                "c33.chat.voice.interval": 0.0299,
+                "c33.chat.voice_over_chance": 0.461,
+                "c33.chat.voice_over_chance.high": 0.54,
+                "c33.chat.voice_over_chance.low": 0.388,
+                "c33.chat.well_formed": 0.986,
+                "c33.chat.well_formed.interval": 0.0299,
+                "c33.chat.written.wer": 0.0556,
+                "c33.chat.written.wer.interval": 0.0173,
+                "c33.oracle.accuracy": 0.968,
+                "c33.oracle.held_out.voice": 0.292,
+                "c33.oracle.held_out.wer": 0.0278,
+                "c33.oracle.known.voice": 0.958,
+                "c33.oracle.known.wer": 0.037,
+            },
+            "11ac8a5",
+        ),
     ),
 )
