@@ -33,16 +33,31 @@ def test_wenet_and_speechbrain_name_the_text_in_three_letters(text: str, root: P
 @pytest.mark.parametrize(
     ("row", "column"),
     [
-        ({"audio": "a.wav", "said": "你好世界"}, "said"),
-        ({"audio": "a.wav", "was": "สวัสดีครับ"}, "was"),
-        ({"audio": "a.wav", "tgt": "hello"}, "tgt"),
-        ({"audio": "a.wav", "content": "yes"}, "content"),
-        ({"path": "a.wav", "translation": "ja"}, "translation"),
+        ({"audio": "a.wav", "said": "今天天气很好我们去公园"}, "said"),
+        ({"audio": "a.wav", "was": "สวัสดีครับผมชื่อสมชาย"}, "was"),
+        ({"audio": "a.wav", "tgt": "hello you"}, "tgt"),
+        ({"audio": "a.wav", "content": "yes please"}, "content"),
+        ({"path": "a.wav", "translation": "ja bitte"}, "translation"),
     ],
 )
 def test_a_text_of_no_known_name_is_refused_in_every_script(row: dict[str, Any], column: str, root: Path) -> None:
     with pytest.raises(InputError, match=f"'{column}' looks like the text.*--columns text="):
         read_manifest(json_lines(root / "m.jsonl", row))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ref_audio": "b.wav"}, {"txt_path": "a.txt"}, {"reference": "CC-BY"}, {"content": "speech"}, {"tgt": "de"},
+        {"city": "北京市"}, {"device": "安卓手机"}, {"nbest": [{"text": "hi", "score": -1}]},
+    ],
+)  # fmt: skip
+def test_what_is_no_text_stays_beside_a_recording(more: dict[str, Any], root: Path) -> None:
+    if "ref_audio" in more:
+        with pytest.raises(InputError, match="'ref_audio'|could all be"):
+            read_manifest(json_lines(root / "m.jsonl", {"text": FIRST, **more}))
+    (row,) = read_manifest(json_lines(root / "m.jsonl", {"audio": "a.wav", **more}))
+    assert row.text is None and dict(row.extras) == more
 
 
 @pytest.mark.parametrize("times", [{"begin_time": 158.3, "end_time": 160.3}, {"start": 0.2, "end": 0.7}])
@@ -55,10 +70,13 @@ def test_a_recording_inside_a_table_is_not_cut_again(times: dict[str, float], ro
     for (row,) in (read_manifest(root / "t.parquet"), list(rows_of([record]))):
         assert row.offset == 0 and row.seconds is None and len(row.load(RATE)) == RATE // 2
         assert dict(row.extras) == times
-    own = {**record, "offset": 0.25}
-    for names in ({}, {"offset": "start"} if "start" in times else {"offset": "offset"}):
-        (row,) = rows_of([{**own, "end": 0.5} if "start" not in times else own], columns=names)
-        assert row.offset == (0.2 if "start" in names.values() else 0.25), "what is chosen, or ours, is heeded"
+    if "start" in times:  # what is chosen is heeded, and what is ours
+        for given, names, wanted in (
+            (record, {"offset": "start"}, (0.2, 0.5)), (record, {"end": "end"}, (0.2, 0.5)),
+            ({**record, "end": 0.4, "start": None, "offset": 0.1}, {}, (0.1, 0.3)),
+        ):  # fmt: skip
+            (row,) = rows_of([given], columns=names)
+            assert (row.offset, row.seconds) == pytest.approx(wanted)
 
 
 def test_no_offset_means_no_end_either(root: Path) -> None:
@@ -103,6 +121,11 @@ def test_paths_count_from_where_a_recipe_runs(above: bool, root: Path, monkeypat
     monkeypatch.chdir(root / "clips" if above else root)
     check(folder)
     check(folder / "cuts.jsonl")
+    near = folder / "near"  # a name without a folder is never looked for elsewhere
+    written(near / "wav.scp", "u1 a.wav\n")
+    (near / "wavs").mkdir()
+    (near / "wavs" / "a.wav").write_bytes((root / "a.wav").read_bytes())
+    assert [row.audio for row in read_manifest(near)] == [near / "wavs" / "a.wav"]
 
 
 def test_a_tab_within_a_text_of_kaldi_parts_nothing(root: Path) -> None:
@@ -115,6 +138,13 @@ def test_a_tab_within_a_text_of_kaldi_parts_nothing(root: Path) -> None:
 def test_the_name_of_a_file_is_no_header(rows: str, root: Path) -> None:
     words = [line.split(",")[1] for line in rows.split()]
     assert [row.text for row in read_manifest(written(root / "m.csv", rows))] == words
+    source = written(root / "m.tsv", "a.wav\ttext\nb.wav\thello you\n")
+    for columns in ({}, {"audio": "1", "text": "2"}):
+        assert [row.text for row in read_manifest(source, columns=columns)] == ["text", "hello you"]
+    named = written(root / "n.csv", f"path;text;file.wav\na.wav;{FIRST};x\nb.wav;{SECOND};y\n")
+    assert [dict(row.extras) for row in check(named)] == [{"file.wav": "x"}, {"file.wav": "y"}]
+    partly = written(root / "p.psv", f'"LJ001"|"{FIRST}"\nLJ002|"Two" x\n')
+    assert [row.text for row in read_manifest(partly)] == [f'"{FIRST}"', '"Two" x']
 
 
 @pytest.mark.parametrize("told", ["sep=;", '"sep=;"'])
@@ -135,6 +165,8 @@ def test_what_a_spreadsheet_says_of_the_separator_is_no_row(told: str, root: Pat
 def test_utterances_within_a_row_are_not_left_out(row: dict[str, Any], root: Path) -> None:
     with pytest.raises(InputError, match="holds utterances with times"):
         read_manifest(json_lines(root / "m.jsonl", row))
+    (left,) = read_manifest(json_lines(root / "o.jsonl", {**row, "audio": "a.wav"}), columns={"text": "-"})
+    assert left.text is None and left.extras
     whole = {"audio": "a.wav", "text": "hi", "segments": [{"start": 0.0, "end": 0.5, "text": "hi"}]}
     (found,) = read_manifest(json_lines(root / "n.jsonl", whole))
     assert found.text == "hi" and np.isclose(found.length(), 0.5)

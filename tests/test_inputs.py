@@ -17,7 +17,8 @@ from unitok_tokenizers.errors import InputError
 
 PATHS = (
     "/path/missing.m4a", "talk.AAC", "a.Wma", "x.webm", "film.MP4", "b.opus", "c.amr", "d.WAV", "my talk.m4a",
-    "/data/talk", "./talk", "../talk", "~/talk", "calls/one.bin", "C:\\calls\\one", "D:/calls/one.x",
+    "https://example.org/talk.mp3", "/data/talk", "./talk", "../talk", "~/talk", "calls/one.bin",
+    "C:\\calls\\one", "D:/calls/one.x",
 )  # fmt: skip
 TEXTS = (
     "", "hello", "and/or", "24/7", "km/h", "1/2.5", "he/she went home.", "The file is /tmp/x", "Mr. Wave",
@@ -35,6 +36,13 @@ def model() -> Model:
 @pytest.mark.parametrize("text", PATHS)
 def test_what_looks_like_the_path_of_a_recording_is_one(text: str) -> None:
     assert names_a_file(text) and names_a_file(Path(text))
+
+
+def test_a_file_that_is_there_is_one_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Talk - www.site.com.wav", "notes www.site.org"):
+        Path(name).touch()
+        assert names_a_file(name)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -126,8 +134,9 @@ def test_what_other_libraries_hold_is_the_same_sound(model: Model) -> None:
     ):  # fmt: skip
         assert np.array_equal(read_samples(given, RATE), samples), type(given)  # type: ignore[arg-type]
     assert np.allclose(read_samples((tensor.bfloat16(), RATE), RATE), samples, atol=5e-3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no plain array"):
-        model.transcribe([samples, RATE], lang="en")  # type: ignore[arg-type]
+    for odd in ([samples, RATE], (tensor.to_sparse(), RATE), (tensor.to("meta"), RATE)):
+        with pytest.raises(InputError, match="no plain array"):
+            model.transcribe(odd, lang="en")  # type: ignore[arg-type]
 
 
 def test_pairs_are_samples_and_rate(model: Model) -> None:

@@ -121,6 +121,8 @@ def test_scripts_without_spaces_get_none() -> None:
     assert spoken_text("３.5公里", "zh", known) == "三点五公里"
     assert spoken_text("３．１４公里", "zh", known) == "三点一四公里"
     assert spoken_text("2021/5/3", "zh", known) == "二零二一年五月三日"
+    assert spoken_text("１，２３４公里", "zh", known | {"两"}) == "一千二百三十四公里"
+    assert spoken_text("100，200，300", "zh", known) == "一百二百三百", "a list is no number"
     assert spoken_text("￥500", "zh", known | {"元"}) == "五百元"
     assert spoken_text("5％", "ja", frozenset("五パーセント")) == "五パーセント"
 
@@ -143,6 +145,7 @@ def test_only_what_is_unknown_changes() -> None:
     assert spoken_text("Grüße aus Köln", "de", LETTERS) == "gruesse aus koeln"
     both = LETTERS | set(string.ascii_uppercase)
     assert spoken_text("ﬁne ﬂower, Straße", "en", both) == "fine flower Strasse", "no capitals within a word"
+    assert spoken_text("STRAẞE Œuvre", "en", both) == "STRASSE Oeuvre"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +155,7 @@ def test_only_what_is_unknown_changes() -> None:
         ("vi", "5%", "năm phần trăm"),
         ("pt", "A & B", "a e b"),
         ("ru", "2 + 2 = 4", "два плюс два равно четыре"),
+        ("ru", "§ 5", "параграф пять"),
         ("cs", "A & B", "AMPERSAND"),
         ("sv", "#5", "NUMBER SIGN"),
         ("tr", "a@b", "COMMERCIAL AT"),

@@ -55,8 +55,8 @@ PCM: Mapping[str, tuple[int, int]] = {"int8": (0, 7), "uint8": (128, 7), "int16"
 PATH = re.compile(r"[~.]{0,2}[/\\]\S+|[A-Za-z]:[/\\]\S+|(?!\w+://)\S*[/\\]\S*\.[A-Za-z]\w{0,4}")
 """A path without spaces: absolute, of this or another folder, of a drive, or of a folder and a name with a suffix."""
 
-ADDRESS = re.compile(r"(?:^|\s)(?:www\.|\w+://)\S*$")
-"""A text that ends with the address of a page, which may end as recordings do: `www.abc.net.au`."""
+ADDRESS = re.compile(r"(?:^|\s)(?:www\.|\w+://)[^\s/]*$|\s\w+://\S*$")
+"""A text that is the address of a host, which may end as recordings do (`www.abc.net.au`), or ends with an address."""
 
 
 def is_tokens(audio: object) -> bool:
@@ -81,17 +81,17 @@ def names_a_file(value: Audio) -> bool:
         return True
     if not isinstance(value, str):
         return False
+    try:
+        if Path(value).is_file():
+            return True
+    except (OSError, ValueError):  # longer than any path, or with a null character: text
+        return False
     if ADDRESS.search(value):
         return False
     stem, dot, ending = value.rpartition(".")
     if stem and dot and "\n" not in stem and f".{ending.lower()}" in AUDIO_SUFFIXES:
         return True
-    if PATH.fullmatch(value):
-        return True
-    try:
-        return Path(value).is_file()
-    except (OSError, ValueError):  # longer than any path, or with a null character: text
-        return False
+    return PATH.fullmatch(value) is not None
 
 
 def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
@@ -119,12 +119,12 @@ def sample_blocks(audio: Audio, rate: int) -> Iterator[np.ndarray]:
 
 def _array(given: Any) -> np.ndarray:
     """Samples of a library as numpy has them: (1, S), as torchaudio reads a file, and (S, 1) become (S,)."""
-    if hasattr(given, "detach"):  # a tensor of torch, of any device and type
-        given = given.detach().cpu()
-        given = (given.float() if given.is_floating_point() else given).numpy()
     try:
+        if hasattr(given, "detach"):  # a tensor of torch, of any device and type
+            given = given.detach().cpu()
+            given = (given.float() if given.is_floating_point() else given).numpy()
         found = np.asarray(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # ragged lists, sparse tensors
         raise InputError("samples are no plain array; give (samples, rate in Hz) or a path") from None
     return found.reshape(-1) if found.ndim == 2 and 1 in found.shape and found.dtype.kind != "O" else found
 

@@ -83,15 +83,6 @@ def plain_suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
-def from_recipe(name: str, folder: Path) -> str:
-    """A path of a table of Kaldi, ESPnet or Lhotse, which counts from where their recipes run: from the table's folder
-    where the file is there, else from the current one, else from one of the three above the table's."""
-    if not name or "\x00" in name or os.path.isabs(name) or os.path.isfile(folder / name):
-        return name
-    places = (Path.cwd(), *list(folder.resolve().parents)[:3])
-    return next((str(place / name) for place in places if os.path.isfile(place / name)), name)
-
-
 class Finder:
     """Finds the recordings that a table names: as they are written, then in another unicode form, with a suffix that
     was left out, or in the folder where such tables keep them."""
@@ -142,3 +133,12 @@ class Finder:
                 names = {}
             self._listed[folder] = names
         return self._listed[folder]
+
+
+def from_recipe(name: str, finder: Finder, where: str) -> str:
+    """A path of a table of Kaldi, ESPnet or Lhotse, which counts from where their recipes run: with folders in it, and
+    where nothing is found from the table's, from the current folder, else from one of the three above the table's."""
+    if "/" not in name or "\x00" in name or os.path.isabs(name) or os.path.isfile(finder.find(name, where)):
+        return name
+    places = (Path.cwd(), *list(finder.folder.resolve().parents)[:3])
+    return next((str(place / name) for place in places if os.path.isfile(place / name)), name)

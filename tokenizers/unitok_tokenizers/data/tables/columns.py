@@ -48,8 +48,11 @@ LANGUAGE_OF_TEXT = ("target_lang", "target_language")
 AUDIO_WORDS = ("audio", "wav", "wave", "sound", "speech", "recording", "clip", "mp3", "flac")
 TEXT_WORDS = (
     "text", "transcript", "transcription", "sentence", "utterance", "caption", "orthography", "lyrics", "txt", "wrd",
-    "trans", "translation", "content", "tgt", "ref", "reference",
 )  # fmt: skip
+PERHAPS_TEXT = ("trans", "translation", "content", "tgt", "ref", "reference")
+"""Words of names that hold texts, where these are more than a word."""
+SPACELESS_TEXT = 8
+"""Characters of scripts without spaces beyond which a value is a sentence and no name."""
 ABOUT = (
     "id", "ids", "domain", "length", "len", "lang", "language", "count", "source", "duration", "seconds", "rate",
     "format", "type", "quality", "score", "hash", "samples", "frames", "channels",
@@ -128,7 +131,7 @@ def understood(
     tokens = options.apart or not found.keys().isdisjoint(("units", "codes", *options.streams))
     if not tokens:
         _refuse_what_looks_like(found, left, record, where, chosen)
-        _refuse_parts(found, left, where)
+        _refuse_parts(found, left, where, chosen)
     _refuse_times(found, left, where, chosen)
     _refuse_translations(found, left, where)
     if chosen.get("offset") == NONE and "end" in found:  # it tells a time of a recording that this is not
@@ -143,6 +146,8 @@ def understood(
 def without_origin(record: Mapping[str, Any], chosen: Mapping[str, str]) -> Mapping[str, Any]:
     """A record whose recording lies inside the table, without the times that other tools have beside it: they say where
     in a book or a meeting it was cut out, and it is the utterance. Our own `offset` stays what it is."""
+    if {chosen.get("offset"), chosen.get("end")} - {None, NONE}:
+        return record  # the user says that these are times of this recording
     given = {name: value for name, value in record.items() if name not in chosen.values()}
     names = ("end", *ALIASES["end"], *ALIASES["offset"])
     cut = {name: value for name, value in given.items() if plain(str(name)) in names}
@@ -183,9 +188,11 @@ def looks_like_audio(name: str, value: Any) -> bool:
 def looks_like_text(name: str, value: Any) -> bool:
     """Whether a column of no known name seems to hold a transcript."""
     words = plain(name).split("_")
-    if not isinstance(value, str) or words[-1] in ABOUT:
+    if not isinstance(value, str) or words[-1] in (*ABOUT, "path", "file", "url") or looks_like_audio(name, value):
         return False
-    return len(TOKEN.findall(value)) > 2 or any(word in TEXT_WORDS for word in words)
+    tokens = len(TOKEN.findall(value))
+    perhaps = tokens > 1 and any(word in PERHAPS_TEXT for word in words)
+    return len(value.split()) > 2 or tokens > SPACELESS_TEXT or perhaps or any(word in TEXT_WORDS for word in words)
 
 
 def _refuse_what_looks_like(
@@ -207,11 +214,14 @@ def _refuse_what_looks_like(
         )
 
 
-def _refuse_parts(found: Mapping[str, Any], left: Mapping[str, Any], where: str) -> None:
+def _refuse_parts(found: Mapping[str, Any], left: Mapping[str, Any], where: str, chosen: Mapping[str, str]) -> None:
     """Utterances within one row, as Whisper's tools write them: the row would be without its text, or its recording."""
     for name, value in left.items():
-        parts = isinstance(value, list) and any(isinstance(one, Mapping) and "text" in one for one in value)
-        if parts and not {"audio", "text"} <= found.keys():
+        parts = isinstance(value, list) and any(
+            isinstance(one, Mapping) and "text" in one and any(_is_time(str(key)) or key == "timestamp" for key in one)
+            for one in value
+        )
+        if parts and "text" not in chosen and not {"audio", "text"} <= found.keys():
             raise InputError(
                 f"{where}: column {name!r} holds utterances with times; write each as a row of its own, with audio, "
                 "offset, duration and text"

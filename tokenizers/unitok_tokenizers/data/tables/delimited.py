@@ -62,7 +62,7 @@ def delimited_records(source: Path, chosen: Mapping[str, str]) -> Iterator[tuple
             few = "fewer" if len(fields) < len(first) else "more"
             raise InputError(
                 f"{cells.where(number)}: {few} fields than " + ("the header names" if header else f"line {line} has")
-                + "; write every row with the same columns"
+                + "; write every row with the same columns (in R: row.names = FALSE)"
             )  # fmt: skip
     if header:
         names = [name.strip() for name in first]
@@ -81,9 +81,9 @@ def _has_header(first: Sequence[str], chosen: Mapping[str, str], *, table: bool)
     """Whether the first row names the columns. Columns that are chosen by number are those of a table without a header,
     whatever its cells say, unless all of these numbers are names in it, or it names what is chosen where it stands.
     The name of a file is no name of a column."""
-    if not chosen and any(cell.strip().lower().endswith(AUDIO_SUFFIXES) for cell in first):
-        return False
     known, names = sum(is_known(name) for name in first), set(chosen.values()) - {NONE}
+    if known < 2 and not names & set(first) and any(one.strip().lower().endswith(AUDIO_SUFFIXES) for one in first):
+        return False
     if names and all(name.isdecimal() for name in names):
         places = {ours: int(name) for ours, name in chosen.items() if name != NONE}
         named = any(0 < at <= len(first) and is_called(first[at - 1], ours) for ours, at in places.items())
@@ -130,14 +130,16 @@ def _quoting(source: Path, lines: Sequence[tuple[int, str]], mark: str) -> bool:
     begun = [(number, field) for number, line in lines for field in line.split(mark) if field.startswith('"')]
     whole = [bool(WRITTEN_QUOTED.fullmatch(field)) for _, field in begun]
     first = lines[0][1].split(mark) if lines else [""]
-    every = all(WRITTEN_QUOTED.fullmatch(field) for field in first)  # R, and pandas where it is asked to quote all
+    named = sum(is_known(field.strip('"')) for field in first) >= 2
+    # R, and pandas where it is asked to quote all
+    every = all(WRITTEN_QUOTED.fullmatch(field) for field in first) and (named or all(whole))
     if not every and not any('""' in field[1:-1] for (_, field), fits in zip(begun, whole) if fits):
         return False  # nobody doubles quotes here: a quote is one
     if not all(whole):
         number, field = next(one for one, fits in zip(begun, whole) if not fits)
         raise InputError(
             f"{source}:{number}: {field[:60]!r} begins with a quote that does not end it, and other fields are quoted "
-            "with their own quotes doubled; write all of them in one way"
+            'with their own quotes doubled; write all of them in one way (in R: qmethod = "double")'
         )
     return True
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.data.tables.base import composed, from_recipe, lines_of
+from unitok_tokenizers.data.tables.base import Finder, composed, from_recipe, lines_of
 from unitok_tokenizers.errors import InputError
 
 FILES = ("wav.scp", "segments", "text", "utt2spk", "utt2lang")
@@ -35,8 +35,8 @@ def kaldi_records(folder: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             raise InputError(
                 f"{folder / CHANNELS}:{number}: {line!r} names a further channel; split the channels first"
             )
-    scp = _pairs(folder, "wav.scp")
-    waves = {name: (where, from_recipe(_path(value, where), folder)) for where, name, value in scp}
+    scp, finder = _pairs(folder, "wav.scp"), Finder(folder)
+    waves = {name: (where, from_recipe(_path(value, where), finder, where)) for where, name, value in scp}
     texts = {name: (where, value) for where, name, value in _pairs(folder, "text")}
     speakers = {name: value for _, name, value in _pairs(folder, "utt2spk")}
     langs = {name: value for _, name, value in _pairs(folder, "utt2lang")}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitok_tokenizers.data.tables.base import composed, from_recipe
+from unitok_tokenizers.data.tables.base import Finder, composed, from_recipe
 from unitok_tokenizers.data.tables.json_lines import json_records
 from unitok_tokenizers.errors import InputError
 
@@ -31,7 +31,7 @@ def lhotse_records(source: Path) -> Records:
     _, _, first = next(json_records(source))
     if "sources" in first:
         supervisions = _beside(source, "recordings", "supervisions")
-        yield from _supervised(_by_name(source), supervisions, source.parent)
+        yield from _supervised(_by_name(source), supervisions, Finder(source.parent))
     elif "recording_id" in first and "sources" not in first and "type" not in first:
         other = _beside(source, "supervisions", "recordings")
         if other is None:
@@ -39,10 +39,11 @@ def lhotse_records(source: Path) -> Records:
                 f"{source}: column 'recording_id' names recordings of another file; put the recordings beside it under "
                 "the same name with 'recordings' for 'supervisions', or give cuts"
             )
-        yield from _supervised(_by_name(other), source, source.parent)
+        yield from _supervised(_by_name(other), source, Finder(source.parent))
     else:
+        finder = Finder(source.parent)
         for where, number, value in json_records(source):
-            yield from _cut(value, where, number, source.parent)
+            yield from _cut(value, where, number, finder)
 
 
 def _by_name(source: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -62,7 +63,7 @@ def _beside(source: Path, mine: str, theirs: str) -> Path | None:
 
 
 def _supervised(
-    recordings: Mapping[str, tuple[str, dict[str, Any]]], supervisions: Path | None, folder: Path
+    recordings: Mapping[str, tuple[str, dict[str, Any]]], supervisions: Path | None, finder: Finder
 ) -> Records:
     number, named = 0, set[str]()
     for where, _, value in json_records(supervisions) if supervisions is not None else ():
@@ -74,20 +75,20 @@ def _supervised(
         yield (
             where,
             number,
-            {**_recording(recordings[name][1], recordings[name][0], folder), **_supervision(value, 0.0, where)},
+            {**_recording(recordings[name][1], recordings[name][0], finder), **_supervision(value, 0.0, where)},
         )
     for name, (where, value) in recordings.items():
         if name not in named:
             number += 1
-            yield where, number, {"id": name, **_recording(value, where, folder)}
+            yield where, number, {"id": name, **_recording(value, where, finder)}
 
 
-def _cut(value: Mapping[str, Any], where: str, number: int, folder: Path) -> Records:
+def _cut(value: Mapping[str, Any], where: str, number: int, finder: Finder) -> Records:
     if value.get("type") != "MonoCut":
         raise InputError(f"{where}: type is {value.get('type')!r}, which is no plain recording; save cuts as MonoCut")
     if not isinstance(value.get("recording"), dict):
         raise InputError(f"{where}: the cut has no 'recording', only features; give cuts with recordings")
-    base = _recording(value["recording"], where, folder)
+    base = _recording(value["recording"], where, finder)
     try:
         start = float(value.get("start") or 0.0)
     except (TypeError, ValueError):
@@ -100,8 +101,8 @@ def _cut(value: Mapping[str, Any], where: str, number: int, folder: Path) -> Rec
         yield where, number, {"id": str(value.get("id", "")), **base, **part}
 
 
-def _recording(value: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
-    """The one file of a recording, in a table of this folder."""
+def _recording(value: Mapping[str, Any], where: str, finder: Finder) -> dict[str, Any]:
+    """The one file of a recording, in a table of the finder's folder."""
     sources = value.get("sources") or []
     if value.get("transforms"):
         raise InputError(f"{where}: 'transforms' change the recording when it is read; save it with them applied")
@@ -116,7 +117,7 @@ def _recording(value: Mapping[str, Any], where: str, folder: Path) -> dict[str, 
         )
     if not isinstance(sources[0].get("source"), str):
         raise InputError(f"{where}: the recording's source names no file; save it by Lhotse again")
-    return {"audio": from_recipe(sources[0]["source"], folder)}
+    return {"audio": from_recipe(sources[0]["source"], finder, where)}
 
 
 def _supervision(value: Mapping[str, Any], start: float, where: str) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class _Calendar:
     def ordered(self, match: re.Match[str]) -> str | None:
         """Three numbers in the language's order, or with the year first."""
         order = "ymd" if len(match["a"]) == 4 else self.words.date_order
+        if len(match["c"]) == 1 and match["a"][:2] not in ("19", "20"):
+            return None  # a version
         parts = dict(zip(order, (match["a"], match["b"], match["c"])))
         year = parts["y"]
         if len(year) not in (2, 4):

@@ -134,7 +134,8 @@ class Characters:
     def _spelled(self, one: str, category: str) -> str | None:
         """A letter in other letters: its compatibility form, another spelling, or itself without accents."""
         other = self._letters.get(one.lower())
-        other = other.capitalize() if other and one.isupper() else other
+        if other is not None and one.isupper():
+            other = other.upper() if one in "ẞĲ" else other.capitalize()
         if other is not None and (cased := self._cased(other)) is not None:
             return cased
         plain = unicodedata.normalize("NFKC", one)

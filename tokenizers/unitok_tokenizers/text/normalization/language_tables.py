@@ -279,9 +279,15 @@ ZH = SpokenForms(
 
 FORMS: Mapping[str, SpokenForms] = {
     "en": EN, "de": DE, "fr": FR, "es": ES, "nl": NL, "it": IT, "zh": ZH,
-    "pt": SpokenForms(symbols={"&": "e", "@": "arroba", "#": "número", "+": "mais", "=": "igual a"}, point="ponto"),
-    "pl": SpokenForms(symbols={"&": "i", "@": "małpa", "#": "numer", "+": "plus", "=": "równa się"}, point="kropka"),
-    "ru": SpokenForms(symbols={"&": "и", "@": "собака", "#": "номер", "+": "плюс", "=": "равно"}, point="точка"),
+    "pt": SpokenForms(
+        symbols={"&": "e", "@": "arroba", "#": "número", "§": "parágrafo", "+": "mais", "=": "igual a"}, point="ponto",
+    ),
+    "pl": SpokenForms(
+        symbols={"&": "i", "@": "małpa", "#": "numer", "§": "paragraf", "+": "plus", "=": "równa się"}, point="kropka",
+    ),
+    "ru": SpokenForms(
+        symbols={"&": "и", "@": "собака", "#": "номер", "§": "параграф", "+": "плюс", "=": "равно"}, point="точка",
+    ),
     "ja": SpokenForms(symbols={"&": "アンド", "@": "アット", "+": "プラス", "=": "イコール"}, point="ドット"),
     # CLDR has only the sign of these:
     "ko": SpokenForms(percent="{n} 퍼센트"), "vi": SpokenForms(percent="{n} phần trăm"),

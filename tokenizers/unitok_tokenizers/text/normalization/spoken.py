@@ -14,9 +14,12 @@ RARE = 1e-6
 
 BETWEEN_DIGITS = "．，：／－"
 """Full-width marks that are those of numbers only between their digits."""
-IN_NUMBER = re.compile(r"(?<=\d)(?:[．：／－](?=\d)|，(?=\d{3}(?!\d)))")
-SQUARED = {"￥": "¥", "￡": "£", "￦": "₩", "￠": "¢", "℃": "°C", "℉": "°F", "㎏": "kg", "㎞": "km", "㎝": "cm",
-           "㎜": "mm", "㎡": "m²"}  # fmt: skip
+IN_NUMBER = re.compile(r"(?<=\d)[．：／－](?=\d)|(?<!\d)[０-９]{1,3}(?:，[０-９]{3})+(?!\d)")
+"""A full-width comma groups full-width digits alone: between plain ones it is the sentence's."""
+SQUARED = {
+    "٪": "%", "￥": "¥", "￡": "£", "￦": "₩", "￠": "¢", "℃": "°C", "℉": "°F", "㎏": "kg", "㎞": "km", "㎝": "cm",
+    "㎜": "mm", "㎡": "m²",
+}  # fmt: skip
 WIDE = {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)} | {ord(one): plain for one, plain in SQUARED.items()}
 """Full-width and squared signs → the plain ones that rules know."""
 
