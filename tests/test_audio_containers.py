@@ -354,6 +354,17 @@ def chunk(name: bytes, body: bytes, *, pad: bool = True) -> bytes:
     return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2 * pad)
 
 
+@pytest.mark.parametrize("counted", [44, 36])
+def test_a_size_that_counts_the_header_too(counted: int, tmp_path: Path) -> None:
+    given = speech(1.0)
+    content = encoded("wav", given)
+    assert content[36:40] == b"data" and len(content) == 44 + 2 * len(given)
+    wrong = content[:40] + struct.pack("<I", 2 * len(given) + counted) + content[44:]
+    assert len(heard(saved(tmp_path / "a.wav", wrong))) == len(given)
+    with pytest.raises(InputError, match="cut short"):
+        read_audio(saved(tmp_path / "b.wav", wrong[:-200]), sample_rate=RATE)
+
+
 def test_chunks_around_the_samples_of_a_wav(tmp_path: Path) -> None:
     given = speech(1.0)
     content = encoded("wav", given)

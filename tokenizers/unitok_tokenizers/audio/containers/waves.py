@@ -16,6 +16,8 @@ from unitok_tokenizers.audio.containers.mpeg import mpeg_layout
 MPEG_TAGS = (0x50, 0x55)
 PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)
 """PCM, float, A-law, µ-law and the extensible form of these: as many samples as bytes tell."""
+HEADER_BYTES = 8
+"""Of a file, which its own size leaves out."""
 IN_DS64 = 0xFFFFFFFF
 """A size that stands in 64 bits elsewhere."""
 LONGEST_FORMAT = 1024
@@ -81,6 +83,8 @@ def wave_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
     if declared == 0 and only_chunks(source, head.family, head.start, size):
         return Layout(pieces=_pieces(source, head, 0))
     if never_filled_in(declared, bits=head.bits) and not 0 < declared <= present:
+        declared = present
+    if declared in (size - start, size - start - HEADER_BYTES):  # some recorders count the header, or most of it
         declared = present
     pieces = _pieces(source, head, min(declared, present))
     if missing := not_there(declared, present):
