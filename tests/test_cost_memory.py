@@ -342,5 +342,16 @@ def test_what_is_advised_is_what_training_takes_and_learns_as_much(processes: in
         taken = replace(recipe, train=replace(recipe.train, **sizes))
         count = next((int(word) for word in one.change.split() if word.isdigit() and "over" in one.change), processes)
         setup_of(taken, 3000, processes=count)
-        assert taken.train.packs_per_step * taken.train.pack_size == packs * 8192, one.change
+        positions = taken.train.packs_per_step * taken.train.pack_size
+        more = positions > packs * 8192 and taken.train.packs_per_step == count  # no shorter packs to share out
+        assert positions == packs * 8192 or more, one.change
         assert one.setup.packs * max(one.setup.processes, one.setup.shards) == taken.train.packs_per_step, one.change
+
+
+def test_what_fits_no_device_is_split_though_an_update_has_one_pack(capsys: pytest.CaptureFixture[str]) -> None:
+    large = Setup(config=DecoderConfig(vocab_size=32000, width=5120, layers=40, heads=40, kv_heads=40))
+    first, *_ = [one for one in options(large, named_device("h200")) if "train.shard=true" in one.change]
+    assert first.fits and first.change == "train.shard=true train.pack_size=2048 train.packs_per_step=2 over 2 devices"
+    assert first.setup.packs == 1 and first.setup.shards == 2
+    command = ["cost", "demo", "--device", "h200", "--processes", "8", "--set", "train.packs_per_step=8"]
+    assert main(command) == 0 and capsys.readouterr().out

@@ -205,6 +205,8 @@ def test_splits_are_what_their_names_begin_with(root: Path) -> None:
         "held-00000-of-00002": "held",
         "test_seen-00000-of-00001": "test_seen",
         "codec-00000-of-00001": "codec",
+        "heldout-00000-of-00001-5c1d09aa83e2b7f4": "heldout",
+        "test_seen-00000-of-00001-a09b74b3ef9c3b56": "test_seen",
     }
     for name in kinds:
         parquet(root / "files" / f"{name}.parquet", pyarrow.table({"text": [f"said in {name}"]}))

@@ -49,7 +49,7 @@ from unitok_training.experiments.compare.run import (
     trainings,
 )
 from unitok_training.experiments.compare.scores import answers, translated
-from unitok_training.experiments.compare.stages import latent_steps, widened
+from unitok_training.experiments.compare.stages import Job, latent_steps, widened
 from unitok_training.recipes.layout import ModelChoice
 from unitok_training.run_models.latent import make_front_end
 from unitok_training.runs.stage_graph import Pipeline, StageRecord
@@ -302,6 +302,18 @@ def test_every_language_is_spoken_by_all_voices(run: Path, monkeypatch: pytest.M
     said = scores.spoken(bench, "tts", ["a", "b", "c", "d"], ["en", "de", "en", "de"], "units")
     assert [len(one) for one in said] == [0] * 4, "an answer that there is not is silence"
     assert asked == ["anna", "anna", "ben", "ben"]
+
+
+@pytest.mark.slow
+def test_a_training_of_other_recordings_is_begun_anew(run: Path, manifest: Path, tmp_path: Path) -> None:
+    """The start has learned texts alone: it stays what it was."""
+    recipe, rows = load_compare_recipe("tiny"), read_manifest(manifest)
+    job = Job(run=run, folder=tmp_path / "arm", first=run / "arms/start-0/model", recipe=recipe, approach="latent",
+              seed=0, steps=1)  # fmt: skip
+    (job.begin(recipe.latent, rows) / "finished").touch()
+    assert (job.begin(recipe.latent, rows) / "finished").exists()
+    other = [replace(row, audio=manifest.parent / "de7.wav") if row.audio is not None else row for row in rows]
+    assert not (job.begin(recipe.latent, other) / "finished").exists()
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ def test_frozen_parts_are_held_in_the_precision_of_the_run(precision: str) -> No
 
 
 def test_a_full_disk_costs_the_next_run_time_and_this_one_nothing(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = Run(recipe(), manifest, tmp_path / "plain").losses()
 
@@ -256,5 +256,7 @@ def test_a_full_disk_costs_the_next_run_time_and_this_one_nothing(
     kept.flush()
     (told,) = kept.told()
     assert "no space left" in told and "computed every time" in told and kept.get("a") is None
+    capsys.readouterr()
     found = Run(recipe(tmp_path / "frames"), manifest, tmp_path / "run").losses()
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
+    assert "no space left" in capsys.readouterr().out, "what is written at the end is told of too"

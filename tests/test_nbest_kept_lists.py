@@ -67,6 +67,22 @@ def test_what_was_made_is_made_once(corpus: Path, monkeypatch: pytest.MonkeyPatc
     assert read_lists(corpus / "l.jsonl") == stopped, "as if it had not been stopped"
 
 
+def test_a_stop_when_all_is_written_locks_no_name(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, gone = Path.unlink, list[str]()
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        gone.extend([path.name] if "made" in path.name else [])
+        if len(gone) == 2:
+            raise KeyboardInterrupt
+        own(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        assert unitok(*command(corpus)).code == 130
+    works(*command(corpus))
+    assert sorted(path.name for path in corpus.glob("l.jsonl*")) == ["l.jsonl"]
+
+
 def test_what_can_be_refused_is_refused_before_anything_is_heard(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "_heard", lambda *given: pytest.fail("it was heard"))
     (corpus / "folder").mkdir()

@@ -121,3 +121,7 @@ def test_what_is_constant_in_a_recording_is_no_voice() -> None:
     plain = np.concatenate([np.zeros(8000, np.float32), voice, np.zeros(8000, np.float32)])
     wanted, found = contour(plain), contour(plain + np.float32(0.005))
     assert np.array_equal(found.voiced, wanted.voiced) and found.own_level == pytest.approx(wanted.own_level, abs=0.01)
+    # and where digital silence was put around it afterwards
+    silence = np.zeros(16000, np.float32)
+    around = contour(np.concatenate([silence, voice + np.float32(0.02), silence])).voiced
+    assert not around[5:95].any() and not around[-95:-5].any() and around[110:190].all()

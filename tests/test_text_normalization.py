@@ -260,6 +260,9 @@ def test_a_raised_digit_in_an_address_is_no_number_of_it() -> None:
         ("de", "am 12. okt kommt", "am zwölften oktober kommt"),
         ("de", "ruf 555-0123", "ruf fünf fünf fünf null eins zwei drei"),
         ("de", "100-1000 Teilnehmer", "einhundert bis eintausend teilnehmer"),
+        ("de", "089-1234", "null acht neun eins zwei drei vier"),
+        ("en", "555-1234", "five five five one two three four"),
+        ("en", "$125-1250", "one hundred twenty five to one thousand two hundred fifty dollars"),
     ],
 )
 def test_signs_are_what_they_are_in_other_languages(lang: str, written: str, said: str) -> None:

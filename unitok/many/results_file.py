@@ -198,8 +198,8 @@ class ResultsFile:
 
     def remove(self) -> None:
         """Remove it, where what it holds has another place now."""
+        self.path.unlink(missing_ok=True)  # first: results without what they were asked with are refused
         self.beside.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others write it."""

@@ -77,7 +77,7 @@ class _Answer:
         self.text: TextStream | None = None
         self.texts = 0
         kinds = output_kinds(request.plan.task, request.plan.flags)
-        # Only the last speech of an answer is spoken; in interleaved text and speech it is known at the end.
+        # Speech within text is spoken whole, at the end: what follows may be its continuation.
         speaks = request.speak and model.can_speak("units")
         live = [kind for kind in kinds if kind in ("units", "codes")] == ["units"] and request.plan.task != "ilm"
         live = live and "durations" not in kinds  # they are said behind the units that last so long

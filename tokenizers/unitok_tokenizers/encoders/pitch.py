@@ -40,7 +40,7 @@ class PitchEncoder(FrameEncoder):
     @torch.no_grad()
     def inputs(self, samples: np.ndarray) -> Inputs:
         """(S,) → correlations (F, P)."""
-        return (LOUD * correlations(centered(samples), LOWEST, HIGHEST, PITCHES),)
+        return (LOUD * correlations(samples, LOWEST, HIGHEST, PITCHES),)
 
     def frames_of(self, samples: int) -> int:
         """One per hop."""
@@ -61,20 +61,15 @@ class PitchEncoder(FrameEncoder):
         return cls()
 
 
-def centered(samples: np.ndarray) -> np.ndarray:
-    """(S,) without what is constant in it: of a recording whose silence is not zero every lag would look like a period
-    (Boersma 1993 takes it from each frame)."""
-    if not len(samples):
-        return samples
-    found: np.ndarray = samples - np.float32(np.mean(samples, dtype=np.float64))
-    return found
-
-
 def windows(samples: np.ndarray) -> torch.Tensor:
-    """(S,) at `SAMPLE_RATE` → (F, N) weighted windows, at least one: frame by frame, around its beginning."""
+    """(S,) at `SAMPLE_RATE` → (F, N) weighted windows, at least one: frame by frame, around its beginning.
+
+    Each without its mean (Boersma 1993): where silence is not zero every lag would look like a period.
+    """
     frames = max(1, len(samples) // HOP)
     around = functional.pad(torch.from_numpy(samples.astype(np.float32)), (WINDOW // 2, WINDOW // 2 + HOP))
-    return around.unfold(0, WINDOW, HOP)[:frames] * torch.hann_window(WINDOW, device="cpu")
+    cut = around.unfold(0, WINDOW, HOP)[:frames]
+    return (cut - cut.mean(1, keepdim=True)) * torch.hann_window(WINDOW, device="cpu")
 
 
 def correlations(samples: np.ndarray, lowest: float, highest: float, count: int, *, finer: int = 1) -> torch.Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unitok_tokenizers.encoders.pitch import HOP, SAMPLE_RATE, WINDOW, centered, correlations, windows
+from unitok_tokenizers.encoders.pitch import HOP, SAMPLE_RATE, WINDOW, correlations, windows
 
 RATE = SAMPLE_RATE // HOP
 """Frames a second."""
@@ -69,7 +69,6 @@ class Contour:
 @torch.no_grad()
 def contour(samples: np.ndarray) -> Contour:
     """(S,) float32 at `SAMPLE_RATE` → its frames, at least one."""
-    samples = centered(samples)
     frames = windows(samples).numpy()
     levels = _level(frames)
     loud = float(np.quantile(levels[levels >= levels.max() * NEAR], 0.95))  # however much silence is around it

@@ -64,6 +64,18 @@ def evaluate(setup: Setup, device: Device, change: str = "") -> Option:
     return Option(change=change, setup=setup, memory=need, seconds=step_seconds(setup, device), fits=fits)
 
 
+def shared_out(packs: int, size: int, count: int) -> tuple[int, int, str]:
+    """(packs of an update, their size, what changes in a recipe) where so many processes share them evenly: shorter
+    ones as far as packs may be shorter, else more of them than before, so that an update learns from more."""
+    whole, length = packs, size
+    while whole % count and length // 2 >= SMALLEST_PACK:
+        whole, length = whole * 2, length // 2
+    if whole % count:
+        whole, length = -(-packs // count) * count, size
+    same = (whole, length) == (packs, size)
+    return whole, length, "" if same else f" train.pack_size={length} train.packs_per_step={whole}"
+
+
 def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
     """Changes that need less memory, the least intrusive first; the last ones change what is learnt or need more
     devices."""
@@ -95,16 +107,14 @@ def alternatives(setup: Setup) -> Iterator[tuple[str, Setup]]:
         replace(small, recompute_blocks=layers, pack_size=size, packs=packs),
     )
     for count in (2, 4, 8, 16, 32, 64):
-        if count <= setup.shards or count < setup.processes or setup.packs * shared % count:
-            continue  # the packs of an update are shared out evenly, and stay as many
-        packs_each = setup.packs * shared // count
+        if count <= setup.shards or count < setup.processes:
+            continue
+        whole, length, change = shared_out(setup.packs * shared, setup.pack_size, count)
+        split = replace(setup, shards=count, processes=count, packs=whole // count, pack_size=length)
+        yield f"train.shard=true{change} over {count} devices", split
         yield (
-            f"train.shard=true over {count} devices",
-            replace(setup, shards=count, processes=count, packs=packs_each),
-        )
-        yield (
-            f"train.shard=true over {count} devices and train.recompute_blocks={layers}",
-            replace(small, shards=count, processes=count, packs=packs_each, recompute_blocks=layers),
+            f"train.shard=true{change} over {count} devices and train.recompute_blocks={layers}",
+            replace(split, loss_chunk=chunk, keep_products=False, recompute_blocks=layers),
         )
     yield (
         f"LoRA of rank 64 and train.recompute_blocks={layers} train.pack_size={size} "

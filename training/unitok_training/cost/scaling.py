@@ -262,7 +262,8 @@ def page() -> str:
         "",
         *table(runs),
         "",
-        "The same for a recipe of one's own: `unitok cost RECIPE --device h200 --processes 8`.",
+        "The same for a recipe of one's own: `unitok cost RECIPE --device h200 --processes 8 --set "
+        "train.packs_per_step=8`.",
     ]
     return "\n".join(text) + "\n" + PREPARING
 

@@ -148,8 +148,7 @@ class Trainer:
         config = self.config
         last = config.steps if stop_after is None else min(stop_after, config.steps)
         reporter = Reporter(self.out, steps=config.steps, start=self.step, active=self.world.is_main)
-        for message in self.messages:
-            reporter.message(message)
+        reporter.messages(self.messages)
         self.messages.clear()  # a run that goes on in pieces says it once
         saved = self.step if self.step else -1
         feed = Prefetcher(self._feed(), config.prefetch)
@@ -166,8 +165,7 @@ class Trainer:
                     if self.step % config.log_every == 0 or self.step == last:
                         row = self._row()
                         reporter.row(row)
-                        for message in self.source.news():
-                            reporter.message(message)
+                        reporter.messages(self.source.news())
                         if on_row is not None:
                             on_row(row)
                     best = self._validate(reporter)
@@ -179,9 +177,10 @@ class Trainer:
                 signal = signal or self._agreed(asked())  # one that came while the last checkpoint was written
         finally:
             feed.close()
+            self.source.finish()
+            reporter.messages(self.source.news())  # what could not be kept is known when the rest is written
             reporter.close()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
-            self.source.finish()
         if saved != self.step:
             self.save(last=True)
         self.finish_saving()

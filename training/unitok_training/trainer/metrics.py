@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ class Reporter:
         """Say something once."""
         if self.active:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def messages(self, texts: Iterable[str]) -> None:
+        """Say several things."""
+        for text in texts:
+            self.message(text)
 
     def step(self, done: int, loss: float | None = None) -> None:
         """So many steps are done; the loss is that of the last one, where it is at hand without waiting for a GPU."""

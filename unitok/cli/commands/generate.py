@@ -161,6 +161,7 @@ def run_generate(options: argparse.Namespace) -> None:
     from unitok.token_files import names_ids, write_ids
     from unitok_tokenizers.errors import InputError
 
+    options.continues = is_many(options) and options.out is not None
     if is_many(options):
         run_many(options)
         return

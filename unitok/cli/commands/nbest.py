@@ -170,13 +170,14 @@ def run_nbest(options: argparse.Namespace) -> None:
 def _made_with(options: argparse.Namespace) -> dict[str, Any]:
     """What lists depend on, by the names of the options: those of another choice are not added to them."""
     from unitok.many.results_file import CONTENTS, model_fingerprint
+    from unitok.pipelines.backends.choose import RECOGNISERS
     from unitok_tokenizers.files import sha256_file
 
     source = Path(options.source)
     table = source / "manifest.json" if source.is_dir() else source
     request = {name: getattr(options, name) for name in MADE_WITH}
     request[f"model{CONTENTS}"] = model_fingerprint(options.model)
-    if os.path.isdir(options.recognizer):
+    if options.recognizer not in RECOGNISERS and os.path.isdir(options.recognizer):
         request[f"recognizer{CONTENTS}"] = model_fingerprint(options.recognizer)
     if table.is_file():
         request[f"source{CONTENTS}"] = sha256_file(table)[:16]

@@ -19,8 +19,8 @@ SPLITS = {
     **dict.fromkeys(("dev", "validation", "valid", "val", "development", "eval"), "dev"),
 }  # fmt: skip
 """First words of their names of splits → ours."""
-PIECE = re.compile(r"-\d+-of-\d+$")
-"""How `datasets` counts the files of a split."""
+PIECE = re.compile(r"-\d+-of-\d+(?:-[0-9a-f]{16})?$")
+"""How `datasets` counts the files of a split, with a fingerprint behind that where it was pushed to the Hub."""
 NO_SPLIT = ("data", "part", "shard", "chunk", "default", "dataset", "file", "rows", "table")
 """First words of names of pieces that are of no split."""
 REMEDY = "say which one (--columns audio=COLUMN)"

@@ -45,7 +45,7 @@ MINUS = "(?<![\\w.,)%])[-\N{MINUS SIGN}\N{EN DASH}]"
 START, END = r"(?<!\w)(?<!\d[.,])", r"(?!\w)"
 JOINED_START, JOINED_END = r"(?<![\dA-Za-z])(?<!\d[.,])", r"(?![\dA-Za-z])"
 """The same where letters stand beside digits without a space."""
-PHONE = r"(?<![\w.,-])(?:\+\d[\d /-]{5,}\d|(?:1-)?\d{3}-\d{3}-\d{4}|(?P<from>\d{3})-(?P<to>\d{4}))(?![\w-])"
+PHONE = r"(?<![\w.,$€£¥₹-])(?:\+\d[\d /-]{5,}\d|(?:1-)?\d{3}-\d{3}-\d{4}|(?P<from>\d{3})-(?P<to>\d{4}))(?![\w-])"
 """Numbers of telephones; the last form may be a range as well."""
 
 
@@ -217,13 +217,13 @@ class Expansion:
 
     def _phone(self, match: re.Match[str]) -> str | None:
         """Digit by digit; seven digits may be a range: in English where both ends are round, elsewhere always, unless
-        the second begins with a zero."""
+        one of them begins with a zero."""
         low, high = match["from"], match["to"]
         if low is None:
             return self.words.digits(match.group())
         of = re.match(rf"{SPACES}?(?:{_any(UNITS)}|{_any(CURRENCIES)})(?![\w²³/])", match.string[match.end() :])
         rises = int(high) > int(low) and low.endswith("0") and high.endswith("0")
-        if high[0] != "0" and (primary(self.lang) != "en" or rises or of is not None):
+        if "0" not in (low[0], high[0]) and (primary(self.lang) != "en" or rises or of is not None):
             return None
         return self.words.digits(match.group())
 

@@ -15,7 +15,7 @@ from unitok_tokenizers.acoustic.registry import load_codec
 from unitok_tokenizers.data.manifest import Row
 from unitok_tokenizers.data.prepare import prepare_shards
 from unitok_tokenizers.data.shards import Shards
-from unitok_tokenizers.files import atomic_directory, read_json, sha256_file, write_json
+from unitok_tokenizers.files import atomic_directory, fingerprint, read_json, sha256_file, write_json
 from unitok_tokenizers.semantic.kmeans_units import UnitTokenizer
 from unitok_tokenizers.text.registry import load_text_tokenizer
 from unitok_tokenizers.tokenizer_set import TokenizerSet
@@ -131,12 +131,14 @@ class Job:
     steps: int
     """Updates; 0 where the budget of decoder tokens decides."""
 
-    def begin(self, recipe: DecoderRecipe | LatentRecipe) -> Path:
-        """Its folder, for training with this recipe."""
+    def begin(self, recipe: DecoderRecipe | LatentRecipe, heard: Sequence[Row] = ()) -> Path:
+        """Its folder, for training with this recipe, on recordings where it hears any itself."""
         weights = sha256_file(self.first / "core" / "model.safetensors")
-        made_from = {"recipe": lasting(recipe), "start": weights}
-        if self.coded:  # the start knows nothing of the codec, which may be another one
-            made_from["shards"] = read_json(self.run / CODES / "shards" / "manifest.json")
+        shards = self.run / CODES / "shards" if self.coded else self.run / "shards"
+        # the start has learned texts alone: it is the same whatever was recorded, and with whatever codec
+        made_from = {"recipe": lasting(recipe), "start": weights, "shards": read_json(shards / "manifest.json")}
+        if heard:
+            made_from["recordings"] = fingerprint([row.stamp() for row in heard])
         return own_folder(self.folder, made_from)
 
     @property
@@ -195,7 +197,7 @@ def latent_arm(job: Job, rows: Sequence[Row]) -> tuple[Model, int]:
     chosen = replace(job.recipe.latent, train=replace(job.recipe.latent.train, seed=job.seed))
     steps = job.steps or latent_steps(job.recipe, chosen, Model.load(job.first), rows)
     chosen = replace(chosen, train=replace(chosen.train, steps=steps))
-    done = train_latent(chosen, rows, job.begin(chosen), start=job.first, split="")
+    done = train_latent(chosen, rows, job.begin(chosen, rows), start=job.first, split="")
     return done.model, sum(done.scores["trainable_parameters"].values())
 
 
