@@ -361,8 +361,11 @@ def test_a_size_that_counts_the_header_too(counted: int, tmp_path: Path) -> None
     assert content[36:40] == b"data" and len(content) == 44 + 2 * len(given)
     wrong = content[:40] + struct.pack("<I", 2 * len(given) + counted) + content[44:]
     assert len(heard(saved(tmp_path / "a.wav", wrong))) == len(given)
-    with pytest.raises(InputError, match="cut short"):
-        read_audio(saved(tmp_path / "b.wav", wrong[:-200]), sample_rate=RATE)
+    info = chunk(b"LIST", b"INFO" + chunk(b"ISFT", b"tool"))
+    behind = wrong[:40] + struct.pack("<I", 2 * len(given) + counted + len(info)) + wrong[44:] + info
+    for odd in (wrong[:-200], behind):
+        with pytest.raises(InputError, match="cut short"):
+            read_audio(saved(tmp_path / "b.wav", odd), sample_rate=RATE)
 
 
 def test_chunks_around_the_samples_of_a_wav(tmp_path: Path) -> None:

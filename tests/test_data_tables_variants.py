@@ -98,6 +98,8 @@ def test_a_table_of_which_all_is_quoted(mark: str, header: bool, root: Path) -> 
 def test_a_language_by_its_name_is_its_code(lang: str, root: Path) -> None:
     rows = [{"audio": f"{name}.wav", "text": said, "language": lang} for name, said in (("a", FIRST), ("b", SECOND))]
     check(json_lines(root / "m.jsonl", *rows))
+    (row,) = read_manifest(json_lines(root / "o.jsonl", {"text": "x"}), default_lang="english")
+    assert row.lang == "english", "what is said by hand is taken as it is"
     for code in ("en_US", "eng"):
         (row,) = read_manifest(json_lines(root / "n.jsonl", {"text": "x", "lang": code}))
         assert row.lang == code

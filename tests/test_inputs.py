@@ -38,11 +38,17 @@ def test_what_looks_like_the_path_of_a_recording_is_one(text: str) -> None:
     assert names_a_file(text) and names_a_file(Path(text))
 
 
+def closed(path: Path) -> bool:
+    raise PermissionError(path)
+
+
 def test_a_file_that_is_there_is_one_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("Talk - www.site.com.wav", "notes www.site.org"):
         Path(name).touch()
         assert names_a_file(name)
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert names_a_file("/closed/talk.wav") and not names_a_file("a talk")
 
 
 @pytest.mark.parametrize("text", TEXTS)

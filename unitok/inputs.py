@@ -84,8 +84,8 @@ def names_a_file(value: Audio) -> bool:
     try:
         if Path(value).is_file():
             return True
-    except (OSError, ValueError):  # longer than any path, or with a null character: text
-        return False
+    except (OSError, ValueError):  # longer than any path, or in a folder that is closed: it is what it looks like
+        pass
     if ADDRESS.search(value):
         return False
     stem, dot, ending = value.rpartition(".")

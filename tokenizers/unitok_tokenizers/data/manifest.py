@@ -216,8 +216,8 @@ def row_of(record: Record, finder: Finder, default_lang: str, streams: Sequence[
     where, value = record.where, record.value
     audio, text = _audio_field(value, where), _said(_text_field(value, "text", where))
     row_id = _name_field(value, "id", where) or f"{record.number:07d}"
-    lang = _name_field(value, "lang", where) or default_lang
-    lang = NAMED_LANGUAGES.get(lang.casefold(), lang)
+    named = _name_field(value, "lang", where)
+    lang = NAMED_LANGUAGES.get(named.casefold(), named) if named else default_lang
     if not LANGUAGE_CODE.fullmatch(lang):
         raise InputError(f"{where}: lang is {lang[:60]!r}; write a code of letters, digits, - or _ such as 'en'")
     extras = value.get("extras") or {}

@@ -177,10 +177,10 @@ class Trainer:
                 signal = signal or self._agreed(asked())  # one that came while the last checkpoint was written
         finally:
             feed.close()
-            self.source.finish()
-            reporter.messages(self.source.news())  # what could not be kept is known when the rest is written
             reporter.close()
             self.saver.wait()  # also where a step failed: whoever continues finds the last checkpoint
+            self.source.finish()
+            reporter.messages(self.source.news())  # what could not be kept is known when the rest is written
         if saved != self.step:
             self.save(last=True)
         self.finish_saving()

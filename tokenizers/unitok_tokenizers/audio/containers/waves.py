@@ -18,6 +18,8 @@ PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)
 """PCM, float, A-law, µ-law and the extensible form of these: as many samples as bytes tell."""
 HEADER_BYTES = 8
 """Of a file, which its own size leaves out."""
+TAIL_BYTES = 4096
+"""In which a chunk behind the samples would show."""
 IN_DS64 = 0xFFFFFFFF
 """A size that stands in 64 bits elsewhere."""
 LONGEST_FORMAT = 1024
@@ -84,7 +86,8 @@ def wave_layout(source: BinaryIO, size: int, start: int = 0) -> Layout | None:
         return Layout(pieces=_pieces(source, head, 0))
     if never_filled_in(declared, bits=head.bits) and not 0 < declared <= present:
         declared = present
-    if declared in (size - start, size - start - HEADER_BYTES):  # some recorders count the header, or most of it
+    counted = declared in (size - start, size - start - HEADER_BYTES)  # some recorders count the header, or most of it
+    if counted and b"LIST" not in read_at(source, max(head.start, size - TAIL_BYTES), TAIL_BYTES):
         declared = present
     pieces = _pieces(source, head, min(declared, present))
     if missing := not_there(declared, present):

@@ -32,8 +32,8 @@ def check_real_voices(bench: Bench) -> Figures:
             raise InputError(f"{name}: no such file; name your own: --set voices=MANIFEST --set texts=MANIFEST")
     recordings = Recordings(config)
     voices = recordings.held_out()
-    same_recordings(bench.run, (config.voices, config.texts))
     judges = Judges(config, voices)
+    same_recordings(bench.run, (config.voices, config.texts))  # nothing is refused any more
     speakers = Speakers(bench, config, recordings)
     trial = Trial(speakers, voices, judges)
     figures = {"voices": float(len(voices)), "chance": 1 / len(voices), **trial.controls()}
