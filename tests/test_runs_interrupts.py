@@ -66,6 +66,7 @@ def test_stages_save_before_the_run_ends(how: signal.Signals, tmp_path: Path) ->
         if (run / "began").exists() or process.poll() is not None:
             break
         time.sleep(0.01)
+    time.sleep(1.0)  # the stage may run before the run has heard of its process
     assert process.poll() is None
     process.send_signal(how)
     assert process.wait(60) == 128 + how
