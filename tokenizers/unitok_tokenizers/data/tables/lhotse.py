@@ -72,11 +72,8 @@ def _supervised(
             raise InputError(f"{where}: recording_id {name!r} is not among the recordings; add it, or remove the line")
         named.add(name)
         number += 1
-        yield (
-            where,
-            number,
-            {**_recording(recordings[name][1], recordings[name][0], finder), **_supervision(value, 0.0, where)},
-        )
+        place, recording = recordings[name]
+        yield where, number, {**_recording(recording, place, finder), **_supervision(value, 0.0, where)}
     for name, (where, value) in recordings.items():
         if name not in named:
             number += 1
